@@ -1,0 +1,1 @@
+"""Naming vertebral levels: detection, then numbering."""

@@ -1,0 +1,1 @@
+"""Reading studies and choosing series."""

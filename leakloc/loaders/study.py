@@ -1,0 +1,127 @@
+"""What reading a study yields: series with their geometry, and what was left out.
+
+A `Study` is the result of a header scan: no pixels are read until `SeriesStack.load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leakloc.notes import Note
+from leakloc.vocabulary import Role
+from leakloc.volume import Geometry, Volume
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """Identity of a study as the headers state it; `None` where absent."""
+
+    study_instance_uid: str | None = None
+    study_date: str | None = None
+    accession_number: str | None = None
+    patient_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that is no part of any series, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class SeriesStack:
+    """One stack of parallel slices with the same contrast: a series, or a part of one.
+
+    Parameters
+    ----------
+    series_instance_uid : str or None
+        None for files that are not DICOM.
+    description : str
+        Series description as written by the scanner (may hold anything: escape it).
+    parameters : dict
+        Sequence parameters by DICOM keyword (`EchoTime`, `RepetitionTime`, `ImageType`, ...),
+        only those present.
+    geometry : Geometry or None
+        None where the slices form no regular volume (`notes` says why).
+    files : tuple of Path
+        Source files sorted along the stack normal, in the order of `geometry`'s k axis.
+    sop_instance_uids : tuple of str
+        As `files`; one per frame for multi-frame objects.
+    read : callable
+        Reads the pixels and returns the volume.
+    """
+
+    series_instance_uid: str | None
+    description: str
+    modality: str
+    n_instances: int
+    parameters: dict[str, Any]
+    geometry: Geometry | None
+    files: tuple[Path, ...]
+    sop_instance_uids: tuple[str, ...]
+    read: Callable[[], Volume] = field(repr=False)
+    series_number: int | None = None
+    notes: tuple[Note, ...] = ()
+
+    def load(self) -> Volume:
+        """Read the pixels.
+
+        Raises
+        ------
+        GeometryError
+            If the slices form no regular volume.
+        InputError
+            If pixel data cannot be decoded.
+        """
+        return self.read()
+
+
+@dataclass(frozen=True)
+class Study:
+    """All stacks of one study, and the files that were left out."""
+
+    info: StudyInfo
+    stacks: tuple[SeriesStack, ...]
+    skipped: tuple[SkippedFile, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class TriagedStack:
+    """A stack with the role it was given and the rule that gave it."""
+
+    stack: SeriesStack
+    role: Role
+    reason: str
+    """One sentence: the rule that fired."""
+    score: float = 0.0
+    """Rank among stacks of the same role; higher is better."""
+    heaviness: float | None = None
+    """Median over 99.5th percentile of the body's signal; None where no pixels were read."""
+    used_for: tuple[str, ...] = ()
+    """``"fluid"`` and ``"levels"`` where the analysis used it."""
+
+
+@dataclass(frozen=True)
+class Triage:
+    """Every stack with its role, and the ones chosen for analysis.
+
+    Parameters
+    ----------
+    stacks : tuple of TriagedStack
+        In scanner order.
+    myelogram : Volume
+        The volume on which fluid is found.
+    companions : dict
+        Volumes of other roles, by role.
+    """
+
+    stacks: tuple[TriagedStack, ...]
+    myelogram: Volume
+    companions: dict[Role, Volume]
+    notes: tuple[Note, ...] = ()

@@ -1,0 +1,1 @@
+"""A digital spine phantom with known truth."""

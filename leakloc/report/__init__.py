@@ -1,0 +1,1 @@
+"""Writing what an analysis found: JSON, pictures, masks, DICOM objects."""

@@ -1,0 +1,1 @@
+"""Finding CSF inside and outside the dura: fluid map, canal, dura, collections."""
