@@ -21,6 +21,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class StageSettings(_Section):
+    """Which implementation runs each swappable stage."""
+
+    segmenter: str = "leakloc"
+    """Name of a plug-in registered under the entry-point group `leakloc.segmenters`."""
+    labeler: str = "leakloc"
+    """Name of a plug-in registered under the entry-point group `leakloc.labelers`."""
+
+
 class LoaderSettings(_Section):
     """Reading files and choosing series."""
 
@@ -44,6 +53,8 @@ class ReportSettings(_Section):
 class Settings(_Section):
     """All settings of one analysis."""
 
+    stages: StageSettings = Field(default_factory=StageSettings)
+    """Which implementation runs each swappable stage."""
     loaders: LoaderSettings = Field(default_factory=LoaderSettings)
     """Reading files and choosing series."""
     segmentation: SegmentationSettings = Field(default_factory=SegmentationSettings)
@@ -88,8 +99,8 @@ class Settings(_Section):
 
         Examples
         --------
-        >>> Settings().changed() == Settings()
-        True
+        >>> Settings().changed(stages__labeler="mine").stages.labeler
+        'mine'
         """
         nested = self.model_dump(mode="python")
         for name, value in values.items():
@@ -125,3 +136,22 @@ class Settings(_Section):
                     table.add(key, list(value) if isinstance(value, tuple) else value)
             document.add(section_name, table)
         return tomlkit.dumps(document)
+
+
+def find_recipe(name: str) -> Path:
+    """The TOML file of a recipe: a path, or the name of one that comes with leakloc.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such file.
+    """
+    package = Path(__file__).parent
+    shipped = [package / "recipes", package.parent / "pipelines"]  # installed, or a checkout
+    for path in [Path(name), *(folder / f"{name}.toml" for folder in shipped)]:
+        if path.is_file():
+            return path
+    known = sorted({file.stem for folder in shipped for file in folder.glob("*.toml")})
+    raise SettingsError(
+        f"no recipe file {name!r}; name a TOML file or one of: {', '.join(known) or 'none shipped'}"
+    )

@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make demo    set up, analyse the sample study, say where to look
+#   make test    set up, check style and types, run the tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo_output
+
+.PHONY: help setup demo test test-all lint bench sample-data clean
+
+help:
+	@grep -E '^#   ' Makefile | sed 's/^#   //'
+
+$(VENV)/.runtime: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "leakloc needs Python 3.11 or newer: make demo PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing leakloc into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "Installing the developers' tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.runtime
+	@$(BIN)/leakloc analyze sample_data/postoperative -o $(DEMO) --overwrite
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n auto
+
+test-all: lint
+	$(BIN)/pytest -n auto -m ''
+
+bench: $(VENV)/.dev
+	$(BIN)/pytest benchmarks -o testpaths=benchmarks --benchmark-only -q
+
+sample-data: $(VENV)/.runtime
+	$(BIN)/python sample_data/make_sample_data.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
