@@ -226,7 +226,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     try:
         seeds = range(int(first), int(last or first) + 1)
     except ValueError:
-        raise SettingsError(f"--seeds takes a number or a range A-B, not {options.seeds!r}") from None
+        raise SettingsError(
+            f"--seeds takes a number or a range A-B, not {options.seeds!r}"
+        ) from None
     with _ProgressLine(verbose=options.verbose) as progress:
         table = evaluate_phantoms(
             options.phantom or None,
@@ -299,7 +301,9 @@ def _print_table(rows: Sequence[dict[str, object]]) -> None:
     texts = [[_cell(row.get(column)) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     for text in [list(columns), *texts]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(text, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(text, widths, strict=True)).rstrip()
+        )
 
 
 def _cell(value: object) -> str:
