@@ -121,10 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(command=_phantom)
 
     evaluate = commands.add_parser(
-        "evaluate", parents=[recipe, common], help="measure the analysis on phantoms"
+        "evaluate",
+        parents=[recipe, common],
+        help="measure the analysis on phantoms, or on the volumes of SPIDER",
     )
     evaluate.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
     evaluate.add_argument("--seeds", default="100-104", metavar="A-B", help="seeds (100-104)")
+    evaluate.add_argument("--spider", type=Path, metavar="DIR", help="folder of SPIDER volumes")
     evaluate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     evaluate.set_defaults(command=_evaluate)
 
@@ -220,8 +223,13 @@ def _phantom(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from leakloc.evaluation import evaluate_phantoms
+    from leakloc.evaluation import evaluate_phantoms, evaluate_spider, spider_json, spider_text
 
+    if options.spider is not None:
+        with _ProgressLine(verbose=options.verbose) as progress:
+            cases = evaluate_spider(options.spider, _settings(options), progress=progress)
+        print(spider_json(cases) if options.json else spider_text(cases))
+        return DONE
     first, _, last = options.seeds.partition("-")
     try:
         seeds = range(int(first), int(last or first) + 1)

@@ -1,0 +1,156 @@
+"""The analysis measured on the public lumbar volumes of SPIDER.
+
+SPIDER: van der Graaf et al., Sci Data 2024;11:264, doi 10.1038/s41597-024-03090-w, CC BY 4.0.
+The patients have no leak, the volumes no fat suppression: every collection found is
+invented, and epidural fat is the trap. Discs are numbered up from the lowest, as the data
+set does; the canal is as the data set drew it, within the slab that it covers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from leakloc.errors import InputError, LeaklocError
+from leakloc.evaluation.metrics import dice
+from leakloc.volume import Volume
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Progress
+    from leakloc.settings import Settings
+
+DISC_TOLERANCE_MM: Final = 10.0
+"""A disc is right where its centre lies this near the true centre of the same name."""
+
+CANAL_LABEL: Final = 3
+"""Voxel value of the spinal canal in SPIDER's masks."""
+
+
+@dataclass(frozen=True)
+class SpiderCase:
+    """One analysed patient."""
+
+    patient: str
+    error: str
+    discs_true: int
+    discs_right: int
+    disc_error_mm: float | None
+    """Median distance of the right discs from the true centres."""
+    numbering_confidence: float | None
+    canal_dice: float | None
+    leak_found: str
+    accepted: int
+    """Collections found; all of them invented."""
+    runtime_s: float
+
+
+def evaluate_spider(
+    folder: Path,
+    settings: Settings,
+    *,
+    patients: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[SpiderCase, ...]:
+    """Analyse every ``spider-NNN_T2SPACE.nii.gz`` of a folder and compare with its labels.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such volume.
+    """
+    wanted = set(patients) if patients is not None else None
+    images = [
+        path
+        for path in sorted(folder.glob("spider-*_T2SPACE.nii.gz"))
+        if wanted is None or _patient(path) in wanted
+    ]
+    if not images:
+        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz")
+    cases = []
+    for n, path in enumerate(images):
+        cases.append(_case(path, settings))
+        if progress is not None:
+            progress(f"patient {_patient(path)}", (n + 1) / len(images))
+    return tuple(cases)
+
+
+def spider_text(cases: Iterable[SpiderCase]) -> str:
+    """Cases and pooled figures as aligned text."""
+    cases = list(cases)
+    lines = ["patient  discs right  error mm  confidence  canal Dice  leak           found     s"]
+    for c in cases:
+        lines.append(
+            f"{c.patient:7}  {c.discs_right:5}/{c.discs_true:<5}  {_text(c.disc_error_mm, '8.1f')}"
+            f"  {_text(c.numbering_confidence, '10.2f')}  {_text(c.canal_dice, '10.3f')}"
+            f"  {c.leak_found:13}  {c.accepted:5}  {c.runtime_s:4.1f}  {c.error}"
+        )
+    total = sum(c.discs_true for c in cases)
+    whole = sum(c.discs_right == c.discs_true for c in cases)
+    canal = [c.canal_dice for c in cases if c.canal_dice is not None]
+    lines.append(
+        f"{sum(c.discs_right for c in cases)} of {total} discs right, all of them in {whole} of "
+        f"{len(cases)} patients; mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
+        f"{sum(c.accepted for c in cases)} collections invented; "
+        f"called present in {sum(c.leak_found == 'present' for c in cases)}."
+    )
+    return "\n".join(lines)
+
+
+def _case(path: Path, settings: Settings) -> SpiderCase:
+    import nibabel as nib
+
+    from leakloc.loaders import load_study
+    from leakloc.pipeline import analyze_study
+
+    truth = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
+    true_discs = {d["name"]: np.array(d["ras_mm"]) * (-1, -1, 1) for d in truth["discs"]}
+    start = time.perf_counter()
+    try:
+        analysis = analyze_study(load_study(path, settings.loaders), settings)
+    except LeaklocError as error:
+        return SpiderCase(
+            _patient(path), str(error), len(true_discs), 0, None, None, None, "refused", 0,
+            time.perf_counter() - start,
+        )  # fmt: skip
+    runtime_s = time.perf_counter() - start
+    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    errors = {
+        name: float(np.linalg.norm(found[name] - center))
+        for name, center in true_discs.items()
+        if name in found
+    }
+    right = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
+    mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
+    canal = Volume.from_nibabel(mask)
+    sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
+    return SpiderCase(
+        patient=_patient(path),
+        error="",
+        discs_true=len(true_discs),
+        discs_right=len(right),
+        disc_error_mm=float(np.median(right)) if right else None,
+        numbering_confidence=analysis.levels.numbering.confidence,
+        canal_dice=dice(sac.array > 0, canal.array == CANAL_LABEL),
+        leak_found=analysis.localization.finding.leak,
+        accepted=len(analysis.localization.collections),
+        runtime_s=runtime_s,
+    )
+
+
+def spider_json(cases: Iterable[SpiderCase]) -> str:
+    """Cases as a JSON list."""
+    return json.dumps([asdict(c) for c in cases], indent=2)
+
+
+def _patient(path: Path) -> str:
+    return path.name.removeprefix("spider-").removesuffix("_T2SPACE.nii.gz")
+
+
+def _text(value: float | None, style: str) -> str:
+    return format(value, style) if value is not None else "-".rjust(int(style.split(".")[0]))
