@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +33,44 @@ class StageSettings(_Section):
 class LoaderSettings(_Section):
     """Reading files and choosing series."""
 
+    orientation_tolerance: float = Field(1e-3, gt=0, le=0.02)
+    """Largest difference of direction cosines, and of the stack's drift off its normal per
+    millimetre, among slices of one stack. Scanners jitter by 1e-5; 1e-3 is 0.06 degrees."""
+    spacing_tolerance: float = Field(0.05, gt=0, le=0.3)
+    """Largest deviation of a slice from an even grid, as a share of the spacing, that needs no
+    interpolation: positions are written with two or three decimals."""
+    gap_factor: float = Field(1.5, ge=1.2, le=1.9)
+    """A step between slices above this multiple of the usual step means that slices are
+    missing; half-way between one step and two."""
+    max_bridged_gap_mm: float = Field(3.0, ge=0, le=10)
+    """Widest step over missing slices that is interpolated; a wider one splits the stack. A
+    collection thinner than this could vanish in the gap."""
+    min_slices: int = Field(3, ge=2, le=50)
+    """Fewest parallel slices that make a volume; below this there is no depth to measure."""
+    slab_thickness_mm: float = Field(15.0, ge=5, le=100)
+    """Slices of at least this thickness are projections (thick-slab myelography: 20 to 60 mm),
+    useful to look at but never for level or volume."""
+    slab_max_slices: int = Field(24, ge=1, le=200)
+    """Most images of a thick-slab series: radial protocols take 6 to 16 angles."""
+    heavy_echo_time_ms: float = Field(400.0, ge=200, le=2000)
+    """Echo time from which a spin-echo series is a candidate for myelography. On 3D sequences
+    with variable flip angles the nominal time does not prove it, so pixels decide."""
+    heavy_body_ratio: float = Field(0.12, gt=0, lt=1)
+    """Median over 99.5th percentile of the signal inside the body up to which T2 weighting is
+    heavy: with tissue at 0 to 5 % of fluid, what remains is noise."""
+    conventional_body_ratio: float = Field(0.20, gt=0, lt=1)
+    """The same ratio from which the weighting is that of an ordinary T2 image (marrow and muscle
+    at a fifth to a half of fluid)."""
+    heavy_bright_share: float = Field(0.12, gt=0, lt=1)
+    """Largest share of the body brighter than 35 % of the 99.5th percentile on heavy T2
+    weighting: only fluid is bright."""
+    fine_voxel_mm: float = Field(1.2, gt=0, le=3)
+    """Largest voxel edge of a volume fine enough in all directions for thin collections."""
+    max_archive_gib: float = Field(16.0, gt=0, le=1000)
+    """Most GiB an archive may unpack to: several times the largest spine study."""
+    max_archive_files: int = Field(50_000, ge=1)
+    """Most files an archive may hold."""
+
 
 class SegmentationSettings(_Section):
     """Fluid map, canal, dura and collections."""
@@ -45,9 +83,143 @@ class LevelSettings(_Section):
 class LocalizationSettings(_Section):
     """Mapping collections to levels, grading, planning."""
 
+    arc_step_mm: float = Field(1.0, ge=0.25, le=5.0)
+    """Length of a bin along the canal; about a voxel, far below a level (30 mm)."""
+    section_smoothing_mm: float = Field(1.5, ge=0.0, le=10.0)
+    """Gaussian sigma along the canal for cross-sections; evens out slices cut by bins."""
+    level_smoothing_mm: float = Field(3.0, ge=0.0, le=20.0)
+    """Gaussian sigma for finding the largest cross-section; a tenth of a level, above noise."""
+    plateau_share: float = Field(0.85, ge=0.3, le=1.0)
+    """Cross-sections above this share of the largest count as equally large; their middle is
+    taken, for a long even collection has no single largest one."""
+    end_area_mm2: float = Field(3.0, ge=0.0, le=50.0)
+    """A collection ends where its cross-section falls below this (or a tenth of its largest,
+    where that is less): a few voxels are noise."""
+    segment_min_overlap_mm: float = Field(2.0, ge=0.0, le=20.0)
+    """A segment counts as touched where the collection reaches this far into it; partial
+    volume alone reaches about one voxel."""
+    segment_min_share: float = Field(0.005, ge=0.0, le=0.5)
+    """... and holds this share of the collection's volume."""
+    interlaminar_below_disc_mm: float = Field(5.0, ge=0.0, le=15.0)
+    """Lumbar interlaminar windows lie at or 5 to 10 mm below their disc."""
+
+    occupied_thickness_mm: float = Field(0.4, ge=0.05, le=5.0)
+    """Fluid counts as lying in a direction around the sac from this radial thickness on."""
+    circumferential_deg: float = Field(270.0, ge=180.0, le=360.0)
+    """A collection surrounds the sac where it takes up this angle or more."""
+    circumferential_length_mm: float = Field(20.0, ge=0.0, le=200.0)
+    """... over at least this length, the pitch of about one level,"""
+    circumferential_share: float = Field(0.33, ge=0.0, le=1.0)
+    """... and this share of its own length."""
+    canal_radius_mm: float = Field(14.0, ge=5.0, le=30.0)
+    """Fluid further than this from the canal's centre lies outside the bony canal (lumbar
+    canals are 14 to 16 mm deep and 22 to 28 mm wide)."""
+    longitudinal_levels: float = Field(3.0, ge=1.0, le=24.0)
+    """A band over this many levels is longitudinal (3 to 4 levels in the literature)."""
+    longitudinal_length_mm: float = Field(95.0, ge=20.0, le=600.0)
+    """The same where no level is named; three mean lumbar levels."""
+    outside_share: float = Field(0.35, ge=0.05, le=1.0)
+    """A collection whose volume lies outside the canal by this share is a pseudomeningocele
+    (behind it) or periradicular (beside it)."""
+
+    compression_smoothing_mm: float = Field(4.0, ge=0.0, le=20.0)
+    """Gaussian sigma of sac areas before they are compared with their neighbours'."""
+    compression_reach_mm: float = Field(45.0, ge=10.0, le=200.0)
+    """Stretch above and below a collection whose sac areas say what to expect in between;
+    more than one level, so that discs and bodies even out."""
+    sac_tip_margin_mm: float = Field(8.0, ge=0.0, le=40.0)
+    """Sac areas this close to its end are not measured: it tapers there by nature."""
+    sac_tip_area_mm2: float = Field(8.0, ge=0.5, le=60.0)
+    """The sac ends where its cross-section falls below this; a 3 mm wide remnant."""
+    field_margin_mm: float = Field(4.0, ge=0.0, le=30.0)
+    """What ends this close to the edge of the field may go on beyond it."""
+
+    definite_confidence: float = Field(0.8, ge=0.0, le=1.0)
+    """Collections from this confidence on are graded definite."""
+    probable_confidence: float = Field(0.5, ge=0.0, le=1.0)
+    """Collections from this confidence on are graded probable, below it possible."""
+    small_volume_ml: float = Field(0.3, ge=0.0, le=5.0)
+    """Below this volume confidence falls: a root sleeve holds as much."""
+    small_factor: float = Field(0.7, ge=0.0, le=1.0)
+    """Confidence of a collection of no volume, relative to one above `small_volume_ml`."""
+    thin_voxels: float = Field(1.5, ge=0.0, le=5.0)
+    """Below this thickness, in voxels of the mean size, confidence falls."""
+    thin_factor: float = Field(0.8, ge=0.0, le=1.0)
+    """Confidence of a collection of no thickness, relative to a thick one."""
+    low_snr: float = Field(10.0, ge=1.0, le=100.0)
+    """Below this ratio of CSF signal to noise confidence falls."""
+    low_snr_factor: float = Field(0.75, ge=0.0, le=1.0)
+    """Confidence at no signal, relative to that at `low_snr`."""
+    fat_factor: float = Field(0.6, ge=0.0, le=1.0)
+    """Confidence where fat is bright and the collection may be fat."""
+
+    alternatives_max: int = Field(3, ge=1, le=10)
+    """Other segments named at most."""
+    alternative_min_score: float = Field(0.05, ge=0.0, le=1.0)
+    """Segments below this score are not worth naming."""
+    section_weight: float = Field(0.5, ge=0.0, le=1.0)
+    """Weight of the largest cross-section in ranking segments."""
+    contact_weight: float = Field(0.3, ge=0.0, le=1.0)
+    """Weight of contact with the sac in ranking segments."""
+    beyond_canal_weight: float = Field(0.2, ge=0.0, le=1.0)
+    """Weight of fluid that leaves the canal, along a root or backwards, in ranking segments."""
+    ranking_sharpness: float = Field(3.0, ge=0.5, le=10.0)
+    """Power applied to the evidence before it is shared out; 3 gives a segment with half the
+    evidence an eighth of the score."""
+
+    blind_codes: tuple[str, ...] = ("no_myelogram", "no_fluid_sensitive_volume")
+    """Notes of earlier stages after which no answer is given, for the input cannot tell."""
+    numbering_caveat_below: float = Field(0.9, ge=0.0, le=1.0)
+    """Below this confidence of the numbering the summary names the alternative too."""
+
+    hiatus_level: str = "S4"
+    """Vertebra at whose middle the sacral canal opens; S4 in two thirds to four fifths of
+    people, S3 or S5 in most others."""
+    hiatus_prior: float = Field(0.7, ge=0.0, le=1.0)
+    """Share of people in whom it does."""
+    hiatus_dorsal_mm: float = Field(2.5, ge=0.0, le=10.0)
+    """From the canal's centre to its back wall at the hiatus (depth there 5 to 6 mm)."""
+    hiatus_reach_mm: float = Field(30.0, ge=0.0, le=120.0)
+    """The hiatus is not placed further than this beyond the traced canal or the named levels."""
+    posterior_epidural_mm: float = Field(2.0, ge=0.0, le=8.0)
+    """From the back of the sac to the path in the posterior epidural space (4 to 7 mm deep)."""
+    path_step_mm: float = Field(2.0, ge=0.5, le=10.0)
+    """Distance between points of a path."""
+    path_smoothing_mm: float = Field(8.0, ge=0.0, le=40.0)
+    """Gaussian sigma of the path's distance from the centreline; a catheter does not follow
+    every dent of the sac."""
+    path_sd_share: float = Field(0.10, ge=0.0, le=0.5)
+    """Spread of path lengths between people, as a share of the length,"""
+    path_sd_mm: float = Field(8.0, ge=0.0, le=50.0)
+    """... and in mm, added in quadrature."""
+    path_max_sd: float = Field(3.0, ge=1.0, le=10.0)
+    """Paths further than this many spreads from the mean are called implausible."""
+
 
 class ReportSettings(_Section):
     """What is written, and how much of the patient's identity goes with it."""
+
+    write: tuple[Literal["json", "masks", "png", "html", "seg", "sr", "sc"], ...] = (
+        "json",
+        "masks",
+        "png",
+        "html",
+        "seg",
+        "sr",
+        "sc",
+    )
+    """What is written; report.json always is, it makes the folder a report."""
+    identity: Literal["keep", "hash", "remove"] = "hash"
+    """Patient ID and accession number in report.json and report.html: as in the headers,
+    as a keyed hash (key: environment variable LEAKLOC_IDENTITY_KEY), or null (the study
+    date too). The Study Instance UID always stays, planners find the images by it."""
+    dicom_identity: Literal["keep", "remove"] = "keep"
+    """Patient module of the DICOM objects: that of the source images, because an archive
+    files them beside the images by it, or empty."""
+    mask_compression: int = Field(1, ge=0, le=9)
+    """gzip level of the masks: masks hardly shrink beyond level 1, which is the fastest."""
+    picture_height_px: int = Field(900, ge=400, le=2000)
+    """Height of a picture, so that it is legible at 1:1 on a full-HD screen."""
 
 
 class Settings(_Section):

@@ -1,1 +1,7 @@
-"""Writing what an analysis found: JSON, pictures, masks, DICOM objects."""
+"""Writing what an analysis found: JSON, pictures, masks, a page, DICOM objects."""
+
+from leakloc.report.build import build_report
+from leakloc.report.model import Report, report_schema
+from leakloc.report.writer import check_output, write_outputs
+
+__all__ = ["Report", "build_report", "check_output", "report_schema", "write_outputs"]

@@ -1,0 +1,366 @@
+"""From the stages' results to the report: the words and numbers of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import numpy.typing as npt
+
+from leakloc import __version__
+from leakloc.notes import Note
+from leakloc.report import model
+from leakloc.vocabulary import LABEL_VALUES, NOTICE
+
+if TYPE_CHECKING:
+    from leakloc.levels.result import Levels
+    from leakloc.loaders.study import SkippedFile, StudyInfo, Triage, TriagedStack
+    from leakloc.localization.result import (
+        ExtentEnd,
+        LocatedCollection,
+        LocatedSac,
+        Planning,
+        Profile,
+    )
+    from leakloc.pipeline import Analysis
+    from leakloc.settings import Settings
+
+IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
+"""Environment variable with the secret of pseudonyms: settings are written into reports."""
+
+_MM_DIGITS: Final = 2  # 0.01 mm, far below any voxel
+_ML_DIGITS: Final = 4  # 0.1 µL, below one voxel of 0.5 mm
+_SHARE_DIGITS: Final = 4
+_DIRECTION_DIGITS: Final = 6
+
+
+def build_report(
+    analysis: Analysis,
+    *,
+    outputs: model.Outputs | None = None,
+    notes: Iterable[Note] = (),
+    runtime_s: Mapping[str, float] | None = None,
+    created: datetime | None = None,
+) -> model.Report:
+    """Say in the contract's words what the stages found.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Results of all stages.
+    outputs : Outputs, optional
+        Files written beside the report; none where omitted.
+    notes : iterable of Note
+        Further warnings, such as of writers that failed.
+    runtime_s : mapping, optional
+        Seconds of further steps, by name.
+    created : datetime, optional
+        Now, where omitted.
+
+    Returns
+    -------
+    Report
+        Unknown is None; NaN and infinities become None (confidences 0).
+    """
+    settings = analysis.settings
+    found = analysis.localization
+    runtime = {**analysis.runtime_s, **(runtime_s or {})}
+    warnings = [
+        *analysis.study.notes,
+        *analysis.triage.notes,
+        *analysis.segmentation.notes,
+        *analysis.levels.notes,
+        *found.notes,
+        *notes,
+    ]
+    return model.Report(
+        notice=NOTICE,
+        generator=model.Generator(
+            name="leakloc",
+            version=__version__,
+            created=(created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            config=settings.model_dump(mode="json"),
+            config_sha256=settings.sha256,
+            runtime_s={
+                "total": round(sum(runtime.values()), 3),
+                **{name: round(seconds, 3) for name, seconds in runtime.items()},
+            },
+        ),
+        study=identity(analysis.study.info, settings),
+        series=_series(analysis.triage),
+        levels=_levels(analysis.levels),
+        thecal_sac=_sac(found.sac),
+        collections=tuple(_collection(c) for c in found.collections),
+        finding=model.Finding(
+            leak=found.finding.leak,
+            level=found.finding.level,
+            confidence=_share(found.finding.confidence),
+            summary=found.finding.summary,
+        ),
+        planning=_planning(found.planning),
+        quality=model.Quality(
+            snr=_amount(found.quality.snr, 2),
+            coverage=model.Coverage(
+                cranial=found.quality.coverage_cranial, caudal=found.quality.coverage_caudal
+            ),
+            warnings=_warnings(warnings),
+        ),
+        outputs=outputs or model.Outputs(),
+        skipped_files=_skipped(analysis.study.skipped),
+    )
+
+
+def identity(info: StudyInfo, settings: Settings) -> model.StudyIdentity:
+    """The study's identity as far as the setting ``report.identity`` lets it through.
+
+    ``keep`` copies what the headers say. ``hash`` (the default) replaces the patient ID and
+    the accession number by the first 16 hex digits of an HMAC-SHA256. Its key is the
+    environment variable ``LEAKLOC_IDENTITY_KEY`` where set: then the same patient gets the
+    same pseudonym in every report of the site, and nobody without the key can compute it.
+    Without it the key is the Study Instance UID: pseudonyms are repeatable for a study, not
+    linkable between studies, but whoever guesses a patient ID can confirm the guess.
+    ``remove`` writes null, for the study date too. The Study Instance UID always stays, as
+    planners need it to find the images; de-identify the images first where it must not.
+    """
+    mode = settings.report.identity
+    if mode == "keep":
+        return model.StudyIdentity(
+            study_instance_uid=info.study_instance_uid,
+            study_date=info.study_date,
+            accession_number=info.accession_number,
+            patient_id=info.patient_id,
+            identity=mode,
+        )
+    hashed = mode == "hash"
+    return model.StudyIdentity(
+        study_instance_uid=info.study_instance_uid,
+        study_date=info.study_date if hashed else None,
+        accession_number=_pseudonym(info.accession_number, info) if hashed else None,
+        patient_id=_pseudonym(info.patient_id, info) if hashed else None,
+        identity=mode,
+    )
+
+
+def _pseudonym(value: str | None, info: StudyInfo) -> str | None:
+    if not value:
+        return None
+    key = os.environ.get(IDENTITY_KEY_VARIABLE) or info.study_instance_uid or ""
+    return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _series(triage: Triage) -> tuple[model.Series, ...]:
+    return tuple(_one_series(stack) for stack in triage.stacks)
+
+
+def _one_series(triaged: TriagedStack) -> model.Series:
+    stack = triaged.stack
+    geometry = stack.geometry
+    return model.Series(
+        series_instance_uid=stack.series_instance_uid,
+        description=stack.description,
+        role=triaged.role,
+        used_for=triaged.used_for,
+        reason=triaged.reason,
+        n_instances=stack.n_instances,
+        shape=geometry.shape if geometry else None,
+        spacing_mm=_point(geometry.spacing_kji_mm, 4) if geometry else None,
+        notes=_warnings(stack.notes),
+    )
+
+
+def _levels(levels: Levels) -> model.Levels:
+    numbering = levels.numbering
+    return model.Levels(
+        status=levels.status,
+        numbering=model.Numbering(
+            method=numbering.method,
+            assumption=numbering.assumption,
+            confidence=_share(numbering.confidence),
+            transitional_suspected=bool(numbering.transitional_suspected),
+            lumbar_count=numbering.lumbar_count,
+            alternatives=tuple(
+                model.NumberingAlternative(
+                    shift=a.shift, confidence=_share(a.confidence), reason=a.reason
+                )
+                for a in numbering.alternatives
+            ),
+        ),
+        vertebrae=tuple(
+            model.Vertebra(
+                name=v.name,
+                center_lps_mm=_sure_point(v.center_lps),
+                confidence=_share(v.confidence),
+            )
+            for v in levels.vertebrae
+        ),
+        discs=tuple(
+            model.Disc(
+                name=d.name,
+                center_lps_mm=_sure_point(d.center_lps),
+                normal_lps=_sure_point(d.normal_lps, _DIRECTION_DIGITS),
+                confidence=_share(d.confidence),
+            )
+            for d in levels.discs
+        ),
+        label_values={v.name: LABEL_VALUES[v.name] for v in levels.vertebrae},
+    )
+
+
+def _sac(sac: LocatedSac) -> model.ThecalSac:
+    return model.ThecalSac(
+        volume_ml=_amount(sac.volume_ml, _ML_DIGITS),
+        csf_volume_ml=_amount(sac.csf_volume_ml, _ML_DIGITS),
+        caudal_end=model.CaudalEnd(lps_mm=_point(sac.caudal_end_lps), level=sac.caudal_end_level),
+        by_segment=tuple(
+            model.SacSegment(
+                segment=s.segment,
+                volume_ml=_amount(s.volume_ml, _ML_DIGITS),
+                min_area_mm2=_amount(s.min_area_mm2),
+                mean_area_mm2=_amount(s.mean_area_mm2),
+            )
+            for s in sac.by_segment
+        ),
+    )
+
+
+def _collection(c: LocatedCollection) -> model.Collection:
+    fractions = c.position_fractions
+    return model.Collection(
+        id=c.id,
+        level=c.level,
+        alternatives=tuple(
+            model.LevelAlternative(level=a.level, score=_share(a.score), basis=a.basis)
+            for a in c.alternatives
+        ),
+        segments=c.segments,
+        extent=model.Extent(
+            cranial=_end(c.cranial), caudal=_end(c.caudal), length_mm=_amount(c.length_mm)
+        ),
+        position=model.PositionFractions(
+            label=c.position,
+            dorsal=_share(fractions.get("dorsal", 0.0)),
+            ventral=_share(fractions.get("ventral", 0.0)),
+            left=_share(fractions.get("left", 0.0)),
+            right=_share(fractions.get("right", 0.0)),
+        ),
+        compartments=c.compartments,
+        pattern=c.pattern,
+        volume_ml=_amount(c.volume_ml, _ML_DIGITS),
+        max_thickness_mm=_amount(c.max_thickness_mm),
+        max_area_mm2=_amount(c.max_area_mm2),
+        sac_compression=None
+        if _known(c.sac_compression) is None
+        else _share(c.sac_compression or 0),
+        centroid_lps_mm=_point(c.centroid_lps),
+        epicenter_lps_mm=_point(c.epicenter_lps),
+        confidence=_share(c.confidence),
+        grade=c.grade,
+        basis=c.basis,
+        mimics_considered=c.mimics_considered,
+        profile=_profile(c.profile),
+    )
+
+
+def _end(end: ExtentEnd) -> model.ExtentEnd:
+    return model.ExtentEnd(
+        lps_mm=_point(end.point_lps), segment=end.segment, description=end.description or None
+    )
+
+
+def _profile(profile: Profile) -> model.Profile:
+    return model.Profile(
+        arc_mm=tuple(round(float(a), _MM_DIGITS) for a in profile.arc_mm),
+        thickness_mm=tuple(_known(t, _MM_DIGITS) for t in profile.thickness_mm),
+        area_mm2=tuple(_known(a, _MM_DIGITS) for a in profile.area_mm2),
+    )
+
+
+def _planning(planning: Planning) -> model.Planning:
+    return model.Planning(
+        sacral_hiatus=model.SacralHiatus(
+            visible=bool(planning.hiatus.visible),
+            lps_mm=_point(planning.hiatus.point_lps),
+            confidence=_share(planning.hiatus.confidence),
+        ),
+        targets=tuple(
+            model.Target(
+                collection=t.collection,
+                level=t.level,
+                canal_distance_from_hiatus_mm=_amount(t.canal_distance_from_hiatus_mm),
+                path_lps_mm=tuple(_sure_point(p) for p in t.path_lps),
+                nearest_interlaminar=t.nearest_interlaminar,
+                distance_to_caudal_end_mm=_known(t.distance_to_caudal_end_mm, _MM_DIGITS),
+                distance_to_cranial_end_mm=_known(t.distance_to_cranial_end_mm, _MM_DIGITS),
+                crossings=tuple(
+                    model.Crossing(
+                        disc=x.disc,
+                        distance_from_hiatus_mm=round(float(x.distance_from_hiatus_mm), _MM_DIGITS),
+                    )
+                    for x in t.crossings
+                ),
+            )
+            for t in planning.targets
+        ),
+        sac_tip_to_hiatus_mm=_known(planning.sac_tip_to_hiatus_mm, _MM_DIGITS),
+    )
+
+
+def _warnings(notes: Iterable[Note]) -> tuple[model.Warning_, ...]:
+    """Each once: stages hand on what earlier ones said."""
+    unique = dict.fromkeys(
+        (re.sub(r"[^a-z0-9]+", "_", note.code.lower()).strip("_") or "note", note.message)
+        for note in notes
+    )
+    return tuple(model.Warning_(code=code, message=message) for code, message in unique)
+
+
+def _skipped(files: Iterable[SkippedFile]) -> tuple[model.SkippedFiles, ...]:
+    counts = Counter(file.reason for file in files)
+    return tuple(
+        model.SkippedFiles(reason=reason, count=count) for reason, count in counts.most_common()
+    )
+
+
+def _known(value: float | None, digits: int = _MM_DIGITS) -> float | None:
+    """A finite number, or None."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), digits)
+
+
+def _amount(value: float | None, digits: int = _MM_DIGITS) -> float | None:
+    known = _known(value, digits)
+    return None if known is None or known < 0 else known
+
+
+def _share(value: float) -> float:
+    """Clipped to 0..1; not a number means no confidence."""
+    known = _known(value, _SHARE_DIGITS)
+    return 0.0 if known is None else min(max(known, 0.0), 1.0)
+
+
+def _point(point: npt.ArrayLike | None, digits: int = _MM_DIGITS) -> model.Point | None:
+    if point is None:
+        return None
+    x, y, z = _floats(point)
+    if not all(map(math.isfinite, (x, y, z))):
+        return None
+    return round(x, digits), round(y, digits), round(z, digits)
+
+
+def _sure_point(point: npt.ArrayLike, digits: int = _MM_DIGITS) -> model.Point:
+    x, y, z = _floats(point)
+    return round(x, digits), round(y, digits), round(z, digits)
+
+
+def _floats(point: npt.ArrayLike) -> list[float]:
+    import numpy as np
+
+    return [float(value) for value in np.asarray(point, dtype=np.float64).ravel()]

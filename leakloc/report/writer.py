@@ -1,0 +1,296 @@
+"""The folder of one study: written aside, checked, and moved into place whole.
+
+Everything goes into a hidden sibling of the folder that was asked for. Only when
+``report.json`` is written and validates against the schema is the sibling renamed, so a
+reader never meets a half-written report, and a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.errors import LeaklocError, OutputError
+from leakloc.notes import Note
+from leakloc.report.build import build_report
+from leakloc.report.model import Outputs, Report, report_schema
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Analysis
+    from leakloc.report.overlays import Picture
+    from leakloc.volume import Volume
+
+PARTS: Final = frozenset({"report.json", "report.html", "overlays", "masks", "dicom"})
+"""What a report folder holds; a folder with anything else in it is never replaced."""
+
+
+def check_output(folder: Path, *, overwrite: bool = False) -> None:
+    """Whether a report may be written to `folder`, before any work is done for it.
+
+    Raises
+    ------
+    OutputError
+        If it holds a report and `overwrite` is false, holds anything that is no part of a
+        report, is a file or a mount point, or lies where nothing can be written.
+    """
+    folder = folder.absolute()
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputError(f"{folder} is no folder; name a new one")
+    if folder.exists():
+        _check_replaceable(folder, overwrite=overwrite)
+    ancestor = next(parent for parent in folder.parents if parent.exists())
+    probe = ancestor / f".leakloc-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {ancestor}: {error.strerror}; name a folder elsewhere"
+        ) from error
+
+
+def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    if folder.is_mount():
+        raise OutputError(
+            f"{folder} is a mount point, where a report cannot appear whole; "
+            f"name a folder in it, such as {folder / 'report'}"
+        )
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise OutputError(f"cannot read {folder}: {error.strerror}") from error
+    if names - PARTS or (names and "report.json" not in names):
+        raise OutputError(
+            f"{folder} holds files that are no part of a report; name a new or empty folder"
+        )
+    if names and not overwrite:
+        raise OutputError(f"{folder} holds a report; name another folder or ask to overwrite it")
+
+
+def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) -> Report:
+    """Write the folder of one study as ``analysis.settings.report.write`` says.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Results of all stages.
+    folder : Path
+        Appears whole or not at all; missing parents are made.
+    overwrite : bool
+        Replace a report that stands there.
+
+    Returns
+    -------
+    Report
+        As written. A writer of anything but ``report.json`` that fails is named in
+        ``quality.warnings`` and leaves no file.
+
+    Raises
+    ------
+    OutputError
+        If the folder must not be replaced, nothing can be written there, or the report
+        breaks its own schema.
+    """
+    start = time.perf_counter()
+    folder = Path(folder).absolute()
+    check_output(folder, overwrite=overwrite)
+    with _written_aside(folder, overwrite=overwrite) as aside:
+        draft = _Draft(analysis, aside)
+        draft.write_all()
+        report = draft.report(time.perf_counter() - start)
+        if "html" in draft.wanted:
+            report = _write_page(draft, report)
+        validate(report)
+        (aside / "report.json").write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def validate(report: Report) -> None:
+    """Check a report against the JSON Schema, as any other reader would.
+
+    Raises
+    ------
+    OutputError
+        If it breaks the schema; the message names the place.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(report_schema())
+    values = json.loads(report.to_json())
+    error = jsonschema.exceptions.best_match(validator.iter_errors(values))
+    if error is not None:
+        place = "/".join(str(part) for part in error.absolute_path) or "the top"
+        raise OutputError(f"the report breaks its schema at {place}: {error.message[:200]}")
+
+
+@dataclass
+class _Draft:
+    """A folder being filled."""
+
+    analysis: Analysis
+    folder: Path
+    notes: list[Note] = field(default_factory=list)
+    overlays: tuple[str, ...] = ()
+    masks: dict[str, str] = field(default_factory=dict)
+    dicom: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    html: str | None = None
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset(self.analysis.settings.report.write)
+
+    def report(self, writing_s: float) -> Report:
+        outputs = Outputs(
+            overlays=self.overlays, masks=self.masks, dicom=self.dicom, html=self.html
+        )
+        return build_report(
+            self.analysis, outputs=outputs, notes=self.notes, runtime_s={"writing": writing_s}
+        )
+
+    def write_all(self) -> None:
+        """Everything but the page and ``report.json``, which tell of all the others."""
+        if "masks" in self.wanted:
+            self.attempt("masks", self._masks, "masks")
+        if self.wanted & {"png", "html", "sc"}:
+            self.attempt("pictures", self._pictures)
+        if "png" in self.wanted and self.pictures:
+            self.attempt("overlays", self._overlays, "overlays")
+
+    def attempt(self, what: str, write: Callable[[], None], *leftovers: str) -> None:
+        """Run one writer; its failure costs its own files and becomes a warning."""
+        try:
+            write()
+        except Exception as error:  # a picture must never cost the report
+            for name in leftovers:
+                _remove(self.folder / name)
+            detail = f": {error}" if isinstance(error, LeaklocError) else ""
+            self.notes.append(
+                Note(
+                    f"{what}_not_written",
+                    f"The {what.replace('_', ' ')} could not be written "
+                    f"({type(error).__name__}{detail}); the rest of the report is complete.",
+                )
+            )
+
+    def _masks(self) -> None:
+        segmentation, levels = self.analysis.segmentation, self.analysis.levels
+        found = {
+            "thecal_sac": segmentation.thecal_sac,
+            "epidural_fluid": segmentation.collections,
+            "levels": levels.mask,
+        }
+        (self.folder / "masks").mkdir()
+        for name, mask in found.items():
+            write_mask(
+                mask,
+                self.folder / "masks" / f"{name}.nii.gz",
+                compression=self.analysis.settings.report.mask_compression,
+            )
+        self.masks = {name: f"masks/{name}.nii.gz" for name in found}
+
+    def _pictures(self) -> None:
+        from leakloc.report.overlays import draw_pictures
+
+        self.pictures = draw_pictures(self.analysis)
+
+    def _overlays(self) -> None:
+        (self.folder / "overlays").mkdir()
+        for picture in self.pictures:
+            (self.folder / "overlays" / f"{picture.name}.png").write_bytes(picture.png)
+        self.overlays = tuple(f"overlays/{picture.name}.png" for picture in self.pictures)
+
+
+def write_mask(mask: Volume, path: Path, *, compression: int = 1) -> None:
+    """Write a label volume as ``.nii.gz``: uint8, its real place in the patient, RAS.
+
+    Parameters
+    ----------
+    mask : Volume
+        Integer or boolean labels, 0..255.
+    compression : int
+        gzip level, 0..9.
+    """
+    import gzip
+
+    array = mask.array
+    if array.dtype != np.uint8:
+        if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):
+            raise OutputError(f"the labels of {path.name} do not fit into 8 bits")
+        array = array.astype(np.uint8)
+    image = mask.with_array(array).to_nibabel()
+    # mtime 0: the same mask gives the same file.
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compression, raw, mtime=0) as packed:
+        packed.write(image.to_bytes())
+
+
+def _write_page(draft: _Draft, report: Report) -> Report:
+    """Add ``report.html``, which shows the report it is part of."""
+
+    def write() -> None:
+        from leakloc.report.html import page
+
+        text = page(report.model_copy(update={"outputs": with_page}), draft.pictures)
+        (draft.folder / "report.html").write_text(text, encoding="utf-8")
+        draft.html = "report.html"
+
+    with_page = report.outputs.model_copy(update={"html": "report.html"})
+    before = len(draft.notes)
+    draft.attempt("page", write, "report.html")
+    if len(draft.notes) == before:
+        return report.model_copy(update={"outputs": with_page})
+    return draft.report(report.generator.runtime_s["writing"])
+
+
+@contextmanager
+def _written_aside(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new hidden sibling of `folder` that takes its place when the block ends well."""
+    aside = _sibling(folder, "partial")
+    try:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside.mkdir()
+            yield aside
+            _put_in_place(aside, folder, overwrite=overwrite)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the report to {folder}: {error.strerror or error}"
+            ) from error
+    finally:
+        _remove(aside)
+
+
+def _put_in_place(aside: Path, folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        aside.rename(folder)
+        return
+    _check_replaceable(folder, overwrite=overwrite)  # someone may have written meanwhile
+    old = _sibling(folder, "old")
+    folder.rename(old)
+    try:
+        aside.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    _remove(old)
+
+
+def _sibling(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,279 @@
+"""A small analytic study: a bent tube of CSF, named vertebrae, fluid behind and beside it.
+
+The grid is oblique, stored as a sagittal acquisition, with three different spacings, so
+that every mix-up of axes shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakloc.centerline import Centerline
+from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
+from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
+from leakloc.localization.result import (
+    AlternativeLevel,
+    ExtentEnd,
+    Finding,
+    LevelCrossing,
+    Localization,
+    LocatedCollection,
+    LocatedSac,
+    Planning,
+    PlanningTarget,
+    Profile,
+    Quality,
+    SacralHiatus,
+    SacSegment,
+)
+from leakloc.notes import Note
+from leakloc.pipeline import Analysis
+from leakloc.segmentation.result import Segmentation
+from leakloc.settings import Settings
+from leakloc.vocabulary import LABEL_VALUES
+from leakloc.volume import FloatArray, Geometry, Provenance, Volume
+
+STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
+SERIES_UID = "1.2.826.0.1.3680043.8.498.2"
+PATIENT_ID = "MRN-0047-SECRET"
+ACCESSION = "ACC-1234-SECRET"
+
+VERTEBRA_HEIGHTS_MM = {"L1": 82.0, "L2": 47.0, "L3": 12.0, "L4": -23.0, "L5": -57.0, "S1": -88.0}
+
+
+def canal(z_mm: FloatArray) -> FloatArray:
+    """Middle of the canal at heights z: LPS points on a lordotic curve."""
+    z = np.asarray(z_mm, dtype=float)
+    return np.stack([0.02 * z, 12.0 * np.cos(z / 55.0), z], axis=-1)
+
+
+def beside(point: FloatArray, left_mm: float = 0.0, back_mm: float = 0.0) -> FloatArray:
+    """A point moved to the patient's left and back."""
+    return np.asarray(point + np.array([left_mm, back_mm, 0.0]))
+
+
+def oblique_geometry() -> Geometry:
+    """96 x 96 x 64 voxels stored sagittally, tilted about two axes."""
+    a, b = np.deg2rad([7.0, -5.0])
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    turn = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
+    # i to the back, j to the feet, k to the patient's right.
+    axes = tilt @ turn @ np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]], dtype=float)
+    spacing = np.array([1.3, 2.1, 1.1])
+    shape = (64, 96, 96)
+    center = np.array([0.0, 0.0, 0.0])
+    origin = center - axes @ (spacing * (np.array(shape[::-1]) - 1) / 2)
+    return Geometry.from_axes(shape, origin_lps=origin, spacing_ijk_mm=spacing, directions_lps=axes)
+
+
+def synthetic(geometry: Geometry | None = None, *, leak: bool = True) -> Analysis:
+    """Results of all stages on the analytic study."""
+    geometry = geometry or oblique_geometry()
+    points = geometry.lps_from_kji(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    x, y, z = np.moveaxis(points, -1, 0)
+    middle = canal(z)
+    right_left, front_back = x - middle[..., 0], y - middle[..., 1]
+    sac = (right_left / 8) ** 2 + (front_back / 6.5) ** 2 < 1
+    sac &= z > -90
+    dorsal = ((right_left / 7) ** 2 + (front_back / 12) ** 2 < 1) & ~sac & (front_back > 3)
+    dorsal &= (z > -60) & (z < -10)
+    left = (right_left - 14) ** 2 + front_back**2 + (z - 30) ** 2 < 16
+    collections = np.zeros(geometry.shape, np.uint8)
+    if leak:
+        collections[dorsal] = 1
+        collections[left & ~sac] = 2
+    levels = _levels(geometry, points)
+    rng = np.random.default_rng(0)
+    image = 60 + 12 * rng.standard_normal(geometry.shape)
+    image[levels.mask.array > 0] += 45
+    image[sac | (collections > 0)] += 700
+    roots = sac & (np.hypot(right_left - 2, front_back - 2) < 1.2)
+    image[roots] -= 350
+    volume = Volume(
+        np.clip(image, 0, None).astype(np.float32), geometry, Provenance("myelogram", SERIES_UID)
+    )
+    return Analysis(
+        study=Study(StudyInfo(STUDY_UID, "20260102", ACCESSION, PATIENT_ID), ()),
+        triage=_triage(volume),
+        segmentation=Segmentation(
+            fluid_fraction=volume.with_array((image > 400).astype(np.float32)),
+            centerline=Centerline(canal(np.arange(98.0, -98.0, -1.0))),
+            thecal_sac=volume.with_array(sac.astype(np.uint8)),
+            collections=volume.with_array(collections),
+            candidates=(),
+            fat_suppressed=True,
+            csf_signal=760.0,
+            noise=12.0,
+            notes=(Note("synthetic", "Made from formulas."),),
+        ),
+        levels=levels,
+        localization=_localization(leak=leak),
+        settings=Settings(),
+        runtime_s={"reading": 0.5, "segmentation": 1.25},
+    )
+
+
+def _triage(volume: Volume) -> Triage:
+    stack = SeriesStack(
+        series_instance_uid=SERIES_UID,
+        description="T2 SPACE myelo",
+        modality="MR",
+        n_instances=volume.geometry.shape[0],
+        parameters={},
+        geometry=volume.geometry,
+        files=(),
+        sop_instance_uids=(),
+        read=lambda: volume,
+    )
+    scout = replace(
+        stack, series_instance_uid=SERIES_UID + ".1", description="scout", geometry=None
+    )
+    return Triage(
+        stacks=(
+            TriagedStack(scout, "localizer", "name says scout"),
+            TriagedStack(
+                stack, "myelogram", "heavily T2-weighted 3D", used_for=("fluid", "levels")
+            ),
+        ),
+        myelogram=volume,
+        companions={},
+        notes=(Note("synthetic", "Made from formulas."),),
+    )
+
+
+def _levels(geometry: Geometry, points: FloatArray) -> Levels:
+    names = list(VERTEBRA_HEIGHTS_MM)
+    heights = np.array(list(VERTEBRA_HEIGHTS_MM.values()))
+    centers = canal(heights) - [0.0, 26.0, 0.0]
+    mask = np.zeros(geometry.shape, np.uint8)
+    for name, center in zip(names, centers, strict=True):
+        inside = (np.abs(points - center) < [22, 15, 12]).all(axis=-1)
+        mask[inside] = LABEL_VALUES[name]
+    return Levels(
+        status="labelled",
+        numbering=Numbering(
+            "sacrum_up",
+            "five lumbar vertebrae",
+            0.82,
+            5,
+            alternatives=(AlternativeNumbering(-1, 0.12, "the sacrum is cut off"),),
+        ),
+        vertebrae=tuple(Vertebra(n, c, 0.9) for n, c in zip(names, centers, strict=True)),
+        discs=tuple(
+            Disc(f"{a}-{b}", (p + q) / 2, np.array([0.0, 0.0, 1.0]), 0.9)
+            for a, b, p, q in zip(names, names[1:], centers, centers[1:], strict=False)
+        ),
+        mask=Volume(mask, geometry),
+    )
+
+
+def _localization(*, leak: bool) -> Localization:
+    first = LocatedCollection(
+        id=1,
+        level="L4-L5",
+        alternatives=(AlternativeLevel("L3-L4", 0.2, ("numbering may be one too low",)),),
+        segments=("L3-L4", "L4-L5"),
+        cranial=ExtentEnd(
+            beside(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc centre"
+        ),
+        caudal=ExtentEnd(
+            beside(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc centre"
+        ),
+        length_mm=50.0,
+        position="dorsal",
+        position_fractions={"dorsal": 0.9, "ventral": 0.0, "left": 0.06, "right": 0.04},
+        compartments=("epidural",),
+        pattern="focal",
+        volume_ml=3.21,
+        max_thickness_mm=5.5,
+        max_area_mm2=61.0,
+        sac_compression=0.1,
+        centroid_lps=beside(canal(-35), back_mm=9),
+        epicenter_lps=beside(canal(-40), back_mm=9),
+        confidence=0.86,
+        grade="definite",
+        basis=("brighter than fat", "follows the laminae"),
+        mimics_considered=("facet effusion",),
+        profile=Profile(
+            np.arange(5.0), np.array([1, 3, 5.5, np.nan, 1]), np.array([9.0, 30, 61, 40, 8])
+        ),
+    )
+    second = replace(
+        first,
+        id=2,
+        level="L2-L3",
+        alternatives=(),
+        segments=("L2-L3",),
+        position="left",
+        position_fractions={"dorsal": 0.0, "ventral": 0.0, "left": 1.0, "right": 0.0},
+        compartments=("foraminal",),
+        pattern="periradicular",
+        volume_ml=0.27,
+        length_mm=8.0,
+        sac_compression=None,
+        centroid_lps=beside(canal(30), left_mm=14),
+        epicenter_lps=beside(canal(30), left_mm=14),
+        confidence=0.4,
+        grade="possible",
+    )
+    path = np.linspace([0, 20, -96], beside(canal(-40), back_mm=9), 20)
+    target = PlanningTarget(
+        collection=1,
+        level="L4-L5",
+        canal_distance_from_hiatus_mm=61.0,
+        distance_to_caudal_end_mm=41.0,
+        distance_to_cranial_end_mm=91.0,
+        path_lps=path,
+        nearest_interlaminar="L4-L5",
+        crossings=(LevelCrossing("L5-S1", 25.0),),
+    )
+    return Localization(
+        sac=LocatedSac(28.0, 24.0, None, None, (SacSegment("L4-L5", 5.6, 120.0, 150.0),)),
+        collections=(first, second) if leak else (),
+        finding=Finding(
+            "present" if leak else "absent",
+            "L4-L5" if leak else None,
+            0.86,
+            "Dorsal extradural fluid at L4-L5, 3.2 mL; probable."
+            if leak
+            else "No extradural fluid seen; this does not exclude a leak.",
+        ),
+        planning=Planning(SacralHiatus(False, None, 0.0), (target,) if leak else (), float("nan")),
+        quality=Quality(58.3, "L1", "S1"),
+        notes=(Note("synthetic", "Made from formulas."), Note("c2_not_seen", "C2 is not seen.")),
+    )
+
+
+@pytest.fixture(scope="session")
+def analysis() -> Analysis:
+    return synthetic()
+
+
+@pytest.fixture(scope="session")
+def leakless() -> Analysis:
+    return synthetic(leak=False)
+
+
+@pytest.fixture(scope="session")
+def make_synthetic() -> Callable[..., Analysis]:
+    return synthetic
+
+
+@pytest.fixture
+def with_settings() -> Callable[..., Analysis]:
+    """The analysis of another study or the same, with some settings changed."""
+
+    def change(analysis: Analysis, **values: object) -> Analysis:
+        return replace(analysis, settings=analysis.settings.changed(**values))
+
+    return change
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out"
