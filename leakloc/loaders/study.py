@@ -102,7 +102,8 @@ class TriagedStack:
     score: float = 0.0
     """Rank among stacks of the same role; higher is better."""
     heaviness: float | None = None
-    """Median over 99.5th percentile of the body's signal; None where no pixels were read."""
+    """Tissue over fluid signal (80th over 99.5th percentile of the middle of the field), low
+    where T2 weighting is heavy; None where no pixels were read."""
     used_for: tuple[str, ...] = ()
     """``"fluid"`` and ``"levels"`` where the analysis used it."""
 

@@ -1,0 +1,153 @@
+"""NIfTI, NRRD and MetaImage files: one volume each, without acquisition headers."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from leakloc.errors import GeometryError, InputError
+from leakloc.loaders.study import SeriesStack
+from leakloc.volume import Geometry, Provenance, Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+Kind = Literal["nifti", "nrrd", "metaimage"]
+
+_GZIP = b"\x1f\x8b"
+_NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+_NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
+
+
+def sniff_image(path: Path, head: bytes) -> Kind | None:
+    """Which kind of volume file this is, by its first bytes."""
+    if head.startswith(_GZIP):
+        try:
+            with gzip.open(path) as file:
+                head = file.read(512)
+        except (OSError, EOFError):
+            return None
+    if head[:4] in _NIFTI_SIZES and (
+        head[_NIFTI1_MAGIC_AT : _NIFTI1_MAGIC_AT + 2] in (b"n+", b"ni")
+        or head[_NIFTI2_MAGIC_AT : _NIFTI2_MAGIC_AT + 2] in (b"n+", b"ni")
+    ):
+        return "nifti"
+    if head.startswith(b"NRRD0"):
+        return "nrrd"
+    if b"NDims" in head[:256] and b"=" in head[:256]:
+        return "metaimage"
+    return None
+
+
+def read_image_header(path: Path, kind: Kind) -> SeriesStack:
+    """A volume file as a stack; its pixels are read by `SeriesStack.load`.
+
+    Raises
+    ------
+    InputError
+        If the file is broken or has no three axes.
+    """
+    try:
+        geometry = _nifti_geometry(path) if kind == "nifti" else _itk_geometry(path)
+    except GeometryError as error:
+        raise InputError(str(error)) from error
+    except Exception as error:  # the readers raise many kinds on broken files
+        raise InputError(f"broken {kind} file ({type(error).__name__})") from error
+    name = path.name
+    for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
+        name = name.removesuffix(suffix)
+
+    def read() -> Volume:
+        try:
+            volume = _read_nifti(path) if kind == "nifti" else _read_itk(path)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
+        if volume.array.ndim != 3 or not np.issubdtype(volume.array.dtype, np.number):
+            raise InputError(f"{path.name} holds no grey values")
+        return Volume(volume.array, volume.geometry, Provenance(source=kind))
+
+    return SeriesStack(
+        series_instance_uid=None,
+        description=name,
+        modality="",
+        n_instances=1,
+        parameters={},
+        geometry=geometry,
+        files=(path,),
+        sop_instance_uids=(),
+        read=read,
+    )
+
+
+def _nifti(path: Path) -> Any:
+    """Open by content: a NIfTI file may carry any suffix."""
+    import nibabel as nib
+
+    if path.name.endswith((".nii", ".nii.gz")):
+        return nib.load(path)
+    opener = gzip.open if path.open("rb").read(2) == _GZIP else open
+    with opener(path, "rb") as file:
+        content = file.read()
+    kind = nib.Nifti1Image if content[:2] in (b"\x5c\x01", b"\x00\x00") else nib.Nifti2Image
+    return kind.from_bytes(content)
+
+
+def _nifti_geometry(path: Path) -> Geometry:
+    image = _nifti(path)
+    _demand_affine(image)
+    shape = _three_axes(image.shape)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    return Geometry((shape[2], shape[1], shape[0]), affine)
+
+
+def _demand_affine(image: Any) -> None:
+    """NIfTI without qform and sform says nothing of the patient's sides."""
+    if not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
+        raise GeometryError("the NIfTI header has neither qform nor sform, so sides are unknown")
+
+
+def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        raise GeometryError(f"need one volume with three axes, not shape {tuple(shape)}")
+    return tuple(int(n) for n in shape[:3])
+
+
+def _read_nifti(path: Path) -> Volume:
+    return Volume.from_nibabel(_nifti(path))
+
+
+def _itk_reader(path: Path) -> sitk.ImageFileReader:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _itk_geometry(path: Path) -> Geometry:
+    reader = _itk_reader(path)
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise GeometryError("a colour or vector image, not grey values")
+    i, j, k = _three_axes(reader.GetSize())
+    return Geometry.from_axes(
+        (k, j, i),
+        origin_lps=reader.GetOrigin()[:3],
+        spacing_ijk_mm=reader.GetSpacing()[:3],
+        directions_lps=np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3],
+    )
+
+
+def _read_itk(path: Path) -> Volume:
+    import SimpleITK as sitk
+
+    image = _itk_reader(path).Execute()
+    while image.GetDimension() > 3:
+        size = list(image.GetSize())
+        image = sitk.Extract(image, [*size[:-1], 0], [0] * len(size))
+    return Volume.from_sitk(image)

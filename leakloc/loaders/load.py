@@ -1,0 +1,265 @@
+"""Reading a study: find files, read headers, build stacks. No pixels are read here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from leakloc.errors import InputError
+from leakloc.loaders.archives import is_archive, unpack
+from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
+from leakloc.loaders.images import Kind, read_image_header, sniff_image
+from leakloc.loaders.pixels import read_stack, same_pixels
+from leakloc.loaders.stacks import build_stacks
+from leakloc.loaders.study import SeriesStack, SkippedFile, Study, StudyInfo
+from leakloc.notes import Note
+from leakloc.volume import Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LoaderSettings
+
+LoadProgress = Callable[[str, float], None]
+
+_HEAD_BYTES: Final = 512
+_SIGNATURES: Final = {
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"BM": "a bitmap picture",
+    b"MZ": "a program",
+    b"<htm": "a web page",
+    b"<!DO": "a web page",
+    b"<?xm": "an XML file",
+    b"SQLi": "a database",
+}
+
+
+def load_study(
+    path: Path,
+    settings: LoaderSettings,
+    *,
+    study_uid: str | None = None,
+    progress: LoadProgress | None = None,
+) -> Study:
+    """Read the headers of a study and sort its images into stacks.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of any depth and naming, a zip or tar archive, a DICOM file, or a NIfTI, NRRD
+        or MetaImage volume. Files are told by content, never by suffix; volumes without
+        headers count only where there is no DICOM.
+    settings : LoaderSettings
+    study_uid : str, optional
+        Study Instance UID to read where there are several.
+    progress : callable, optional
+        Told what is done and the share of files read, 0..1.
+
+    Returns
+    -------
+    Study
+        Files that are no usable images are listed in `skipped` with the reason.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to read, or images of several studies or patients.
+    """
+    files, archive = _files(Path(path), settings)
+    if not files:
+        raise InputError(f"no files in {path}: name a folder with the images of one study")
+    frames, volumes, skipped = _scan(files, progress)
+    if frames:
+        skipped += [
+            SkippedFile(file, f"a {kind} volume beside DICOM images") for file, kind in volumes
+        ]
+        study = _dicom_study(frames, skipped, settings, study_uid)
+    else:
+        study = _volume_study(volumes, skipped)
+    if not study.stacks:
+        raise InputError(_nothing_found(Path(path), len(files), study.skipped))
+    return study if archive is None else _keeping(study, archive)
+
+
+def _files(
+    path: Path, settings: LoaderSettings
+) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
+    """All regular files, and the temporary folder they lie in where they were unpacked."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_dir():
+        return _walk(path), None
+    try:
+        archived = is_archive(path, _head(path))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not archived:
+        return [path], None
+    folder = unpack(path, settings)
+    return _walk(Path(folder.name)), folder
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    # Links between folders may run in circles.
+    for parent, subfolders, names in os.walk(folder, followlinks=False):
+        subfolders.sort()
+        found += [Path(parent, name) for name in sorted(names)]
+    return found
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _scan(
+    files: list[Path], progress: LoadProgress | None
+) -> tuple[list[Frame], list[tuple[Path, Kind]], list[SkippedFile]]:
+    import pydicom
+
+    frames: list[Frame] = []
+    volumes: list[tuple[Path, Kind]] = []
+    skipped: list[SkippedFile] = []
+    reader = HeaderReader()
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")  # odd values are judged here, not printed
+        for number, file in enumerate(files):
+            try:
+                found = _open(file, reader)
+            except NotAnImageError as error:
+                skipped.append(SkippedFile(file, str(error)))
+                continue
+            except OSError as error:
+                skipped.append(SkippedFile(file, f"cannot be opened ({error.strerror})"))
+                continue
+            if isinstance(found, list):
+                frames += found
+            else:
+                volumes.append((file, found))
+            if progress is not None and number % 100 == 0:
+                progress("reading headers", number / len(files))
+    return frames, volumes, skipped
+
+
+def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
+    """Frames of a DICOM file, or the kind of volume file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device would block
+        raise NotAnImageError("not a regular file")
+    head = _head(path)
+    if not head:
+        raise NotAnImageError("an empty file")
+    if head[128:132] == b"DICM" or _looks_like_dicom(head):
+        return reader.read(path)
+    kind = sniff_image(path, head)
+    if kind is not None:
+        return kind
+    for signature, reason in _SIGNATURES.items():
+        if head.startswith(signature):
+            raise NotAnImageError(reason)
+    if is_archive(path, head):
+        raise NotAnImageError("an archive inside the study; unpack it or name it directly")
+    raise NotAnImageError("not DICOM")
+
+
+def _looks_like_dicom(head: bytes) -> bool:
+    """Whether a file without preamble starts with a data element of group 0002 or 0008."""
+    return head[:2] in (b"\x08\x00", b"\x02\x00") or head[:2] in (b"\x00\x08", b"\x00\x02")
+
+
+def _dicom_study(
+    frames: list[Frame],
+    skipped: list[SkippedFile],
+    settings: LoaderSettings,
+    study_uid: str | None,
+) -> Study:
+    uids = sorted({frame.study_instance_uid for frame in frames})
+    if study_uid is not None and study_uid not in uids:
+        raise InputError(f"there is no study {study_uid}; found: {_listed(uids)}")
+    if study_uid is None and len(uids) > 1:
+        raise InputError(
+            f"the input holds images of {len(uids)} studies; choose one by its Study Instance UID: "
+            f"{_listed(uids)}"
+        )
+    wanted = [frame for frame in frames if study_uid in (None, frame.study_instance_uid)]
+    others = {frame.path for frame in frames} - {frame.path for frame in wanted}
+    skipped += [SkippedFile(file, "belongs to another study") for file in sorted(others)]
+    _demand_one_patient(wanted)
+    stacks = build_stacks(wanted, settings, read_stack, same_pixels)
+    return Study(_identity(wanted), tuple(stacks), tuple(skipped), _study_notes(wanted))
+
+
+def _demand_one_patient(frames: list[Frame]) -> None:
+    patients = {frame.identity.patient_id for frame in frames} - {None}
+    if len(patients) > 1:
+        raise InputError(
+            f"study {frames[0].study_instance_uid} holds images of {len(patients)} patient IDs; "
+            "sort them into one folder per patient"
+        )
+
+
+def _identity(frames: list[Frame]) -> StudyInfo:
+    """What the headers agree on, from the first that says anything."""
+
+    def first(values: Iterable[str | None]) -> str | None:
+        return next((value for value in values if value), None)
+
+    return StudyInfo(
+        study_instance_uid=frames[0].study_instance_uid or None,
+        study_date=first(frame.identity.study_date for frame in frames),
+        accession_number=first(frame.identity.accession_number for frame in frames),
+        patient_id=first(frame.identity.patient_id for frame in frames),
+    )
+
+
+def _study_notes(frames: list[Frame]) -> tuple[Note, ...]:
+    marked = {f.path for f in frames if str(f.parameters.get("BurnedInAnnotation")) == "YES"}
+    if not marked:
+        return ()
+    text = f"{len(marked)} image(s) are marked as having text burned into the pixels"
+    return (Note("burned_in_annotation", text),)
+
+
+def _volume_study(volumes: list[tuple[Path, Kind]], skipped: list[SkippedFile]) -> Study:
+    stacks: list[SeriesStack] = []
+    for file, kind in volumes:
+        try:
+            stacks.append(read_image_header(file, kind))
+        except InputError as error:
+            skipped.append(SkippedFile(file, str(error)))
+    return Study(StudyInfo(), tuple(stacks), tuple(skipped))
+
+
+def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> str:
+    from collections import Counter
+
+    reasons = Counter(item.reason for item in skipped).most_common(3)
+    listed = ", ".join(f"{number} x {reason}" for reason, number in reasons)
+    return (
+        f"no usable images among {count} file(s) in {path} ({listed}); name the folder of one study"
+    )
+
+
+def _listed(uids: list[str], most: int = 10) -> str:
+    shown = ", ".join(uid or "(no UID)" for uid in uids[:most])
+    return shown if len(uids) <= most else f"{shown} and {len(uids) - most} more"
+
+
+def _keeping(study: Study, archive: tempfile.TemporaryDirectory[str]) -> Study:
+    """Tie the unpacked files' life to the stacks that read them."""
+
+    def bound(stack: SeriesStack) -> SeriesStack:
+        def read() -> Volume:
+            if not Path(archive.name).is_dir():
+                raise InputError("the unpacked archive is gone; read the study again")
+            return stack.read()
+
+        return replace(stack, read=read)
+
+    return replace(study, stacks=tuple(bound(stack) for stack in study.stacks))

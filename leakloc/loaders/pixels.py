@@ -1,0 +1,171 @@
+"""From laid-out frames to a volume of signal."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.errors import InputError
+from leakloc.loaders.headers import Frame
+from leakloc.loaders.stacks import Layout
+from leakloc.volume import Provenance, Volume
+
+Picture = npt.NDArray[Any]
+
+
+def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
+    """Decode the frames of a stack and bring them onto its grid.
+
+    Rescale slope and intercept are applied slice by slice, padding is set to the lowest
+    signal (high padding would look like fluid), and MONOCHROME1 is inverted so that more
+    signal is always a higher number.
+
+    Returns
+    -------
+    Volume
+        The stored integer type where nothing had to be computed, float32 otherwise.
+
+    Raises
+    ------
+    InputError
+        If pixel data cannot be decoded.
+    """
+    pictures = [picture for _, picture in sorted(_pictures(frames), key=lambda item: item[0])]
+    array = np.stack([values for values, _, _ in pictures])
+    padding = [mask for _, mask, _ in pictures]
+    inverted = any(flag for _, _, flag in pictures)
+    if any(mask is not None for mask in padding):
+        _clear_padding(array, padding, np.max if inverted else np.min)
+    if inverted:
+        array = array.max() - array.astype(np.float32)
+    steps: tuple[str, ...] = ()
+    if not layout.is_regular:
+        array = _onto_grid(array, layout)
+        steps = ("slices interpolated onto a regular grid",)
+    first = frames[0]
+    description = str(first.parameters.get("SeriesDescription", ""))
+    provenance = Provenance("series", first.series_instance_uid, description, steps)
+    return Volume(array, layout.geometry, provenance)
+
+
+def same_pixels(one: Frame, other: Frame) -> bool:
+    """Whether two frames hold the same stored values."""
+    try:
+        (_, first), (_, second) = [next(iter(_pictures((frame,)))) for frame in (one, other)]
+    except InputError:
+        return False
+    return bool(np.array_equal(first[0], second[0]))
+
+
+def _pictures(
+    frames: tuple[Frame, ...],
+) -> Iterator[tuple[int, tuple[Picture, npt.NDArray[np.bool_] | None, bool]]]:
+    """Place in the stack, signal, padding mask and whether it is MONOCHROME1; file by file."""
+    numbered = sorted(enumerate(frames), key=lambda item: str(item[1].path))
+    for path, group in groupby(numbered, key=lambda item: item[1].path):
+        members = list(group)
+        dataset, stored = _decode(path, [frame.index for _, frame in members])
+        for (place, frame), values in zip(members, stored, strict=True):
+            mask = _padding_mask(values, dataset)
+            inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+            yield place, (_rescaled(values, dataset, frame.index), mask, inverted)
+
+
+def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
+    import pydicom
+    from pydicom.pixels.utils import pixel_array
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # padding bytes and the like do no harm
+            dataset = pydicom.dcmread(path, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                _assume_native(dataset)
+            if any(index is None for index in indices):
+                return dataset, [_native(dataset.pixel_array)] * len(indices)
+            return dataset, [_native(pixel_array(dataset, index=index or 0)) for index in indices]
+    except Exception as error:  # decoders raise many kinds
+        meta = getattr(dataset, "file_meta", None) if "dataset" in locals() else None
+        syntax = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
+        raise InputError(
+            f"cannot decode the pixels of {path.name} (transfer syntax {syntax}): "
+            f"{type(error).__name__}; export the series again, uncompressed"
+        ) from error
+
+
+def _assume_native(dataset: Any) -> None:
+    """Files without meta information are uncompressed, as they were read."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _native(values: Picture) -> Picture:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _padding_mask(values: Picture, dataset: Any) -> npt.NDArray[np.bool_] | None:
+    padding = dataset.get("PixelPaddingValue")
+    if padding is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(padding), int(padding if limit is None else limit)))
+    mask: npt.NDArray[np.bool_] = (values >= low) & (values <= high)
+    return mask if mask.any() else None
+
+
+def _clear_padding(
+    array: Picture, masks: list[npt.NDArray[np.bool_] | None], darkest: Callable[..., Any]
+) -> None:
+    """Set padding to the darkest signal of the stack."""
+    outside = np.stack(
+        [np.zeros(array.shape[1:], dtype=bool) if mask is None else mask for mask in masks]
+    )
+    array[outside] = darkest(array[~outside]) if not outside.all() else 0
+
+
+def _rescaled(values: Picture, dataset: Any, index: int | None) -> Picture:
+    slope, intercept = _rescale(dataset, index)
+    if slope == 1.0 and intercept == 0.0:
+        return values
+    return np.asarray(values * np.float32(slope) + np.float32(intercept), dtype=np.float32)
+
+
+def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
+    sources = [dataset]
+    if index is not None:
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        shared = dataset.get("SharedFunctionalGroupsSequence") or []
+        items = [frames[index]] if index < len(frames) else []
+        for item in [*shared, *items]:
+            for transform in item.get("PixelValueTransformationSequence") or []:
+                sources.insert(0, transform)
+    for source in sources:
+        if source.get("RescaleSlope") is not None:
+            return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0.0)
+    return 1.0, 0.0
+
+
+def _onto_grid(array: Picture, layout: Layout) -> Picture:
+    """Shift slices in their plane, then interpolate linearly between neighbours."""
+    from scipy import ndimage
+
+    slices = array.astype(np.float32)
+    for n, shift in enumerate(layout.shifts_ji):
+        if shift.any():
+            slices[n] = ndimage.shift(slices[n], shift, order=1, mode="constant")
+    count = layout.geometry.shape[0]
+    below = np.searchsorted(layout.offsets_k, np.arange(count), side="right") - 1
+    below = np.clip(below, 0, len(slices) - 2)
+    reach = layout.offsets_k[below + 1] - layout.offsets_k[below]
+    share = np.clip((np.arange(count) - layout.offsets_k[below]) / reach, 0.0, 1.0)
+    upper = share[:, None, None].astype(np.float32)
+    return np.asarray(slices[below] * (1 - upper) + slices[below + 1] * upper)

@@ -1,0 +1,462 @@
+"""From frames to stacks: what belongs together, in which order, on which grid.
+
+Slices are ordered and spaced by Image Position and Image Orientation alone. Instance
+numbers, slice locations, slice thickness and spacing tags are often wrong and are not used.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.errors import GeometryError
+from leakloc.loaders.headers import Frame
+from leakloc.loaders.study import SeriesStack
+from leakloc.notes import Note
+from leakloc.volume import FloatArray, Geometry, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LoaderSettings
+
+_COMPONENTS: Final = frozenset(
+    {
+        *("M", "P", "R", "I", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "MAGNITUDE"),
+        *("W", "F", "WATER", "FAT", "IP", "OP", "IN", "OPP", "IN_PHASE", "OUT_PHASE", "OPP_PHASE"),
+        *("DERIVED", "SECONDARY", "LOCALIZER", "ADC", "T2MAP", "T1MAP", "SUB", "SUBTRACTION"),
+        *("MIP", "MAX_IP", "MIN_IP", "MPR", "PROJECTION IMAGE", "REFORMATTED", "MNIP"),
+        *("COMP_SP", "COMP_AD", "COMPOSED", "SPLICED", "PASTED", "MOSAIC"),
+    }
+)
+"""Image type values that tell apart images of one series; others (such as NORM) may vary."""
+
+_CAPTURES: Final = "1.2.840.10008.5.1.4.1.1.7"
+"""Secondary capture and its multi-frame kinds."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the slices of a stack lie and how they become a regular grid.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        The grid that is handed out.
+    offsets_k : ndarray, shape (n,)
+        Place of each slice along the k axis of `geometry`, in voxels.
+    shifts_ji : ndarray, shape (n, 2)
+        In-plane displacement of each slice against the grid, in voxels.
+    """
+
+    geometry: Geometry
+    offsets_k: FloatArray
+    shifts_ji: FloatArray
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the slices are the grid's own slices, so that nothing is interpolated."""
+        return len(self.offsets_k) == self.geometry.shape[0] and not self.shifts_ji.any()
+
+
+ReadStack = Callable[[tuple[Frame, ...], Layout], Volume]
+
+
+def build_stacks(
+    frames: Iterable[Frame],
+    settings: LoaderSettings,
+    read: ReadStack,
+    same_pixels: Callable[[Frame, Frame], bool],
+) -> list[SeriesStack]:
+    """Group frames into stacks and lay each out in patient space.
+
+    Parameters
+    ----------
+    frames : iterable of Frame
+    settings : LoaderSettings
+    read : callable
+        Reads the pixels of laid-out frames.
+    same_pixels : callable
+        Whether two frames at the same place hold the same picture.
+
+    Returns
+    -------
+    list of SeriesStack
+        By series number, then series UID.
+    """
+    by_series: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_series[frame.series_instance_uid].append(frame)
+    stacks: list[SeriesStack] = []
+    for uid in sorted(by_series, key=lambda u: (by_series[u][0].series_number or 0, u)):
+        stacks += _series_stacks(by_series[uid], settings, read, same_pixels)
+    return stacks
+
+
+def _series_stacks(
+    frames: list[Frame],
+    settings: LoaderSettings,
+    read: ReadStack,
+    same_pixels: Callable[[Frame, Frame], bool],
+) -> list[SeriesStack]:
+    notes: list[Note] = []
+    unique = _without_repeated_instances(frames, notes)
+    whole = [frame for frame in unique if not frame.cut_short]
+    if len(whole) < len(unique):
+        notes.append(
+            Note(
+                "truncated_slices",
+                f"{len(unique) - len(whole)} of {len(unique)} images are cut short and count as "
+                "missing; transfer the series again",
+            )
+        )
+    if not whole:
+        return [_without_geometry(unique, [*notes, Note("unreadable", "no image is complete")])]
+    stacks = []
+    for group in _split(whole, _contrast_key):
+        reason = _set_aside(group[0])
+        if reason is not None:
+            stacks.append(_without_geometry(group, [*notes, reason]))
+            continue
+        strays: list[Frame] = []
+        for plane in _by_orientation(group, settings.orientation_tolerance):
+            for block in _blocks(plane, settings, same_pixels):
+                if len(block.frames) < settings.min_slices and block.fault is None:
+                    strays += block.frames
+                else:
+                    stacks.append(_stack(block, notes, settings, read))
+        if strays:
+            count = len(_by_orientation(strays, settings.orientation_tolerance))
+            text = (
+                f"{len(strays)} slice(s) in {count} orientation(s): fewer than "
+                f"{settings.min_slices} parallel slices make no volume"
+            )
+            code = "too_few_slices" if count == 1 else "mixed_orientations"
+            stacks.append(_without_geometry(strays, [*notes, Note(code, text)]))
+    return stacks
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Parallel slices, sorted along the normal, that may become one volume."""
+
+    frames: list[Frame]
+    notes: tuple[Note, ...] = ()
+    fault: Note | None = None
+
+
+def _stack(
+    block: _Block, notes: list[Note], settings: LoaderSettings, read: ReadStack
+) -> SeriesStack:
+    if block.fault is not None:
+        return _without_geometry(block.frames, [*notes, *block.notes, block.fault])
+    try:
+        layout, layout_notes = lay_out(block.frames, settings)
+    except GeometryError as error:
+        fault = Note("irregular_geometry", f"{error}")
+        return _without_geometry(block.frames, [*notes, *block.notes, fault])
+    frames = tuple(block.frames)
+    stack = _without_geometry(block.frames, [*notes, *block.notes, *layout_notes])
+    return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
+
+
+def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list[Note]]:
+    """The grid of parallel slices sorted along their normal.
+
+    Even, orthogonal slices become the grid as they are. Gaps up to
+    `settings.max_bridged_gap_mm`, uneven spacing and in-plane drift (shear) are laid onto a
+    regular grid by linear interpolation, and say so in a note.
+
+    Raises
+    ------
+    GeometryError
+        If the slices cannot be brought onto a regular grid.
+    """
+    axes = _plane_axes(frames[0])
+    row_mm, column_mm = frames[0].spacing_mm or (0.0, 0.0)
+    positions = np.array([frame.position_lps for frame in frames])
+    along = positions @ axes[:, 2]
+    steps = np.diff(along)
+    step = _step(steps, settings)
+    notes = _gap_notes(steps, step, settings)
+    span = float(along[-1] - along[0])
+    count = round(span / step) + 1
+    spacing = span / (count - 1)
+    offsets = (along - along[0]) / spacing
+    even = count == len(frames) and bool(
+        np.abs(offsets - np.arange(count)).max() <= settings.spacing_tolerance
+    )
+    if not even and not notes:
+        notes.append(
+            Note(
+                "uneven_spacing",
+                f"slice steps vary from {steps.min():.3g} to {steps.max():.3g} mm; the slices were "
+                f"interpolated onto a {spacing:.3g} mm grid",
+            )
+        )
+    drift = (positions - positions[0]) @ axes[:, :2]
+    line = (positions[-1] - positions[0]) / span
+    tilt = float(np.hypot(*(line @ axes[:, :2])))
+    wobble = float(np.abs(drift - np.outer(along - along[0], line @ axes[:, :2])).max())
+    in_plane = np.array([column_mm, row_mm], dtype=np.float64)
+    shifts = np.zeros((len(frames), 2))
+    normal = axes[:, 2]
+    if tilt <= settings.orientation_tolerance and wobble <= 0.5 * in_plane.min():
+        normal = line  # keeps the last slice exactly in place, within the tolerance
+    else:
+        _demand_overlap(drift, frames[0], in_plane)
+        shifts = np.asarray((drift / in_plane)[:, ::-1], dtype=np.float64)
+        notes.append(
+            Note(
+                "sheared_stack",
+                f"slices drift {np.degrees(np.arctan(tilt)):.1f} degrees off their normal; they "
+                "were shifted back onto an orthogonal grid",
+            )
+        )
+    affine = np.eye(4)
+    affine[:3, 0] = axes[:, 0] * column_mm
+    affine[:3, 1] = axes[:, 1] * row_mm
+    affine[:3, 2] = normal * spacing
+    affine[:3, 3] = positions[0]
+    shape = (count, frames[0].rows, frames[0].columns)
+    geometry = Geometry(shape, affine, frames[0].frame_of_reference_uid)
+    return Layout(geometry, np.arange(count, dtype=np.float64) if even else offsets, shifts), notes
+
+
+def _step(steps: FloatArray, settings: LoaderSettings) -> float:
+    """The spacing the slices were acquired with: the median of the steps.
+
+    With few slices the median may be a gap, so a smaller step of which all are multiples wins.
+    """
+    median, least = float(np.median(steps)), float(steps.min())
+    multiples = steps / least
+    if np.abs(multiples - np.round(multiples)).max() <= settings.spacing_tolerance:
+        return least
+    return median
+
+
+def _gap_notes(steps: FloatArray, step: float, settings: LoaderSettings) -> list[Note]:
+    gaps = np.flatnonzero(steps > settings.gap_factor * step)
+    if not gaps.size:
+        return []
+    missing = [round(float(steps[n] / step)) - 1 for n in gaps]
+    where = ", ".join(
+        f"{count} between slices {n + 1} and {n + 2} ({steps[n]:.3g} mm)"
+        for n, count in zip(gaps[:5], missing, strict=False)
+    )
+    more = "" if len(gaps) <= 5 else f" and {len(gaps) - 5} more gaps"
+    return [
+        Note(
+            "missing_slices",
+            f"{sum(missing)} of {len(steps) + 1 + sum(missing)} slices are missing: "
+            f"{where}{more}; they were interpolated from their neighbours",
+        )
+    ]
+
+
+def _demand_overlap(drift: FloatArray, frame: Frame, in_plane_mm: FloatArray) -> None:
+    extent = np.array([frame.columns, frame.rows]) * in_plane_mm
+    if (np.ptp(drift, axis=0) > 0.5 * extent).any():
+        raise GeometryError("the slices lie side by side rather than behind one another")
+
+
+def _plane_axes(frame: Frame) -> FloatArray:
+    """Unit vectors along a row, along a column, and their normal, as columns."""
+    row, column = np.reshape(frame.orientation_lps or (0.0,) * 6, (2, 3))
+    row = row / np.linalg.norm(row)
+    column = column - row * (row @ column)
+    column = column / np.linalg.norm(column)
+    return np.stack([row, column, np.cross(row, column)], axis=1)
+
+
+def _set_aside(frame: Frame) -> Note | None:
+    """Why frames like this one can form no volume, if they cannot."""
+    if frame.color:
+        return Note("color_image", "colour pictures are screenshots or maps, not signal")
+    if frame.sop_class_uid.startswith(_CAPTURES):
+        return Note("secondary_capture", "a secondary capture has no place in the patient")
+    if frame.mosaic:
+        return Note("mosaic", "a Siemens mosaic (diffusion or functional series) is not read")
+    if frame.position_lps is None or frame.orientation_lps is None:
+        return Note("no_position", "no Image Position or Orientation: slices cannot be placed")
+    if frame.spacing_mm is None:
+        return Note("no_pixel_spacing", "no Pixel Spacing: lengths cannot be measured")
+    row, column = np.reshape(frame.orientation_lps, (2, 3))
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(n - 1) for n in lengths) > 1e-2 or abs(row @ column) > 1e-2:
+        return Note(
+            "bad_orientation", "the Image Orientation is no pair of orthogonal unit vectors"
+        )
+    return None
+
+
+def _contrast_key(frame: Frame) -> Hashable:
+    spacing = frame.spacing_mm and tuple(round(mm, 4) for mm in frame.spacing_mm)
+    return (
+        frame.color,
+        frame.rows,
+        frame.columns,
+        spacing,
+        frame.frame_of_reference_uid,
+        None if frame.echo_time_ms is None else round(frame.echo_time_ms, 2),
+        tuple(part for part in frame.image_type if part in _COMPONENTS),
+        frame.position_lps is None or frame.orientation_lps is None,
+    )
+
+
+def _split(frames: list[Frame], key: Callable[[Frame], Hashable]) -> list[list[Frame]]:
+    groups: dict[Hashable, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[key(frame)].append(frame)
+    return list(groups.values())
+
+
+def _without_repeated_instances(frames: list[Frame], notes: list[Note]) -> list[Frame]:
+    unique: dict[tuple[str, int | None], Frame] = {}
+    for frame in frames:
+        known = unique.get((frame.sop_instance_uid, frame.index))
+        if known is None or known.cut_short:  # a complete copy replaces a broken one
+            unique[(frame.sop_instance_uid, frame.index)] = frame
+    if len(unique) < len(frames):
+        notes.append(
+            Note("duplicate_instances", f"{len(frames) - len(unique)} repeated files were dropped")
+        )
+    return list(unique.values())
+
+
+def _by_orientation(frames: list[Frame], tolerance: float) -> list[list[Frame]]:
+    """Groups whose direction cosines differ by at most `tolerance`."""
+    leaders: list[FloatArray] = []
+    groups: list[list[Frame]] = []
+    for frame in frames:
+        cosines = np.array(frame.orientation_lps)
+        for leader, group in zip(leaders, groups, strict=True):
+            if np.abs(leader - cosines).max() <= tolerance:
+                group.append(frame)
+                break
+        else:
+            leaders.append(cosines)
+            groups.append([frame])
+    return groups
+
+
+def _blocks(
+    frames: list[Frame],
+    settings: LoaderSettings,
+    same_pixels: Callable[[Frame, Frame], bool],
+) -> list[_Block]:
+    """Split parallel frames into runs without repeated places or wide gaps."""
+    blocks = []
+    for station in _by_in_plane_origin(frames):
+        for run in _by_repetition(station, same_pixels):
+            if run.fault is not None or len(run.frames) < 2:
+                blocks.append(run)
+            else:
+                blocks += _by_gap(run, settings)
+    return blocks
+
+
+def _by_in_plane_origin(frames: list[Frame]) -> list[list[Frame]]:
+    """Stations of one orientation that lie beside one another in their own plane.
+
+    A sheared stack drifts from slice to slice instead, and stays together.
+    """
+    axes = _plane_axes(frames[0])
+    origins = np.array([f.position_lps for f in frames]) @ axes[:, :2]
+    groups: dict[tuple[int, ...], list[Frame]] = defaultdict(list)
+    for frame, origin in zip(frames, origins, strict=True):
+        groups[tuple(int(n) for n in np.round(origin))].append(frame)  # 1 mm cells
+    separate = len(groups) > 1 and min(map(len, groups.values())) >= 3
+    apart = separate and bool(_least_distance(list(groups)) > 2.0)
+    return list(groups.values()) if apart else [frames]
+
+
+def _least_distance(cells: list[tuple[int, ...]]) -> float:
+    points = np.array(cells, dtype=float)
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return float(gaps[~np.eye(len(points), dtype=bool)].min())
+
+
+def _by_repetition(
+    frames: list[Frame], same_pixels: Callable[[Frame, Frame], bool]
+) -> list[_Block]:
+    """Sort along the normal; tell repeats, time points and copies at one place apart."""
+    ordered, repeated = _sorted_along_normal(frames)
+    if not repeated:
+        return [_Block(ordered)]
+    for n in range(3):
+        parts = _split(ordered, lambda frame, n=n: frame.temporal_position[n])  # type: ignore[misc]
+        if len(parts) > 1 and not any(_sorted_along_normal(part)[1] for part in parts):
+            text = f"{len(parts)} repetitions of the same slices were told apart"
+            return [_Block(part, (Note("repetitions", text),)) for part in parts]
+    drop = {id(later) for first, later in repeated if same_pixels(first, later)}
+    kept = [frame for frame in ordered if id(frame) not in drop]
+    if not _sorted_along_normal(kept)[1]:
+        text = f"{len(drop)} copies of slices under other instance UIDs were dropped"
+        return [_Block(kept, (Note("duplicate_slices", text),))]
+    text = "several different images lie at the same position and cannot be told apart"
+    return [_Block(ordered, fault=Note("ambiguous_positions", text))]
+
+
+def _sorted_along_normal(frames: list[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
+    """Frames by place along their normal, and pairs at the same place."""
+    normal = _plane_axes(frames[0])[:, 2]
+    along = [float(np.dot(frame.position_lps or (0.0,) * 3, normal)) for frame in frames]
+    order = np.argsort(along, kind="stable")
+    ordered = [frames[n] for n in order]
+    steps = np.diff(np.sort(along))
+    wide = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 1.0
+    # A tenth of a step is far below any slice spacing yet above header rounding.
+    same = np.flatnonzero(steps < 0.1 * wide)
+    pairs, first = [], -1
+    for n in same:
+        first = first if first >= 0 and n - 1 in same else int(n)
+        pairs.append((ordered[first], ordered[n + 1]))
+    return ordered, pairs
+
+
+def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
+    """Split where a gap is too wide to be bridged."""
+    normal = _plane_axes(block.frames[0])[:, 2]
+    along = np.array([frame.position_lps for frame in block.frames]) @ normal
+    steps = np.diff(along)
+    step = _step(steps, settings)
+    limit = max(settings.max_bridged_gap_mm, settings.gap_factor * step)
+    cuts = np.flatnonzero(steps > limit)
+    if not cuts.size:
+        return [block]
+    widest = float(steps.max())
+    note = Note(
+        "split_at_gap",
+        f"slices are missing over up to {widest:.3g} mm (step {step:.3g} mm), which is too wide to "
+        f"bridge; the series was split into {len(cuts) + 1} parts",
+    )
+    bounds = [0, *(int(n) + 1 for n in cuts), len(block.frames)]
+    return [_Block(block.frames[a:b], (*block.notes, note)) for a, b in pairwise(bounds)]
+
+
+def _without_geometry(frames: list[Frame], notes: list[Note]) -> SeriesStack:
+    first = frames[0]
+    description = str(first.parameters.get("SeriesDescription", ""))
+    why = "; ".join(note.message for note in notes) or "the slices form no regular volume"
+
+    def refuse() -> Volume:
+        number = "" if first.series_number is None else f" (number {first.series_number})"
+        raise GeometryError(f"series {first.series_instance_uid}{number} is no volume: {why}")
+
+    return SeriesStack(
+        series_instance_uid=first.series_instance_uid,
+        description=description,
+        modality=first.modality,
+        n_instances=len(frames),
+        parameters=first.parameters,
+        geometry=None,
+        files=tuple(frame.path for frame in frames),
+        sop_instance_uids=tuple(frame.sop_instance_uid for frame in frames),
+        read=refuse,
+        series_number=first.series_number,
+        notes=tuple(notes),
+    )
