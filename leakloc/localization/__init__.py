@@ -1,1 +1,8 @@
 """Placing what was segmented: levels, extent, side, grade, and the way from the sacral hiatus."""
+
+from __future__ import annotations
+
+from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.localizer import localize
+
+__all__ = ["LevelCoordinate", "localize"]

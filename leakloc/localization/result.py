@@ -158,7 +158,8 @@ class Planning:
 class Quality:
     """How good the images were for the purpose."""
 
-    snr: float
+    snr: float | None
+    """Signal of CSF over noise; None where no noise was measured."""
     coverage_cranial: str | None
     coverage_caudal: str | None
 

@@ -1,0 +1,245 @@
+"""Voxels in the canal's own frame, and what they add up to along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.volume import FloatArray, Geometry
+
+IntArray = npt.NDArray[np.intp]
+
+_CURVATURE_SMOOTHING_MM = 8.0
+"""The canal bends over vertebrae, not over millimetres; faster changes are tracing noise."""
+
+_END_REACH_MM = 2.5
+"""How far in an end's full height is read: beyond smoothing, within a few voxels."""
+
+_MIN_STRETCH = 0.3
+"""Far from the canal, perpendicular planes of a bend meet; sections are not blown up beyond."""
+
+
+@dataclass(frozen=True, eq=False)
+class CanalVoxels:
+    """Some voxels of a mask, placed along and around the canal.
+
+    Parameters
+    ----------
+    index : ndarray, shape (n,)
+        Flat indices into the array of the mask.
+    points_lps : ndarray, shape (n, 3)
+    arc_mm, left_mm, dorsal_mm : ndarray, shape (n,)
+        As `Centerline.project` gives them.
+    fluid : ndarray, shape (n,)
+        Fluid fraction, 0..1.
+    section_mm3 : ndarray, shape (n,)
+        Voxel volume per unit of length along the centreline, so that sums over a stretch,
+        divided by its length, are areas perpendicular to the canal even where it bends.
+    voxel_mm3 : float
+    """
+
+    index: IntArray
+    points_lps: FloatArray
+    arc_mm: FloatArray
+    left_mm: FloatArray
+    dorsal_mm: FloatArray
+    fluid: FloatArray
+    section_mm3: FloatArray
+    voxel_mm3: float
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def fluid_ml(self) -> float:
+        """Sum of fluid fractions times voxel volume."""
+        return float(self.fluid.sum()) * self.voxel_mm3 / 1000.0
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> CanalVoxels:
+        """The voxels for which `chosen` is true."""
+        return CanalVoxels(
+            self.index[chosen],
+            self.points_lps[chosen],
+            self.arc_mm[chosen],
+            self.left_mm[chosen],
+            self.dorsal_mm[chosen],
+            self.fluid[chosen],
+            self.section_mm3[chosen],
+            self.voxel_mm3,
+        )
+
+
+def canal_voxels(
+    index: IntArray,
+    geometry: Geometry,
+    fluid_fraction: npt.NDArray[np.floating],
+    centerline: Centerline,
+) -> CanalVoxels:
+    """Place voxels along the canal.
+
+    Parameters
+    ----------
+    index : ndarray, shape (n,)
+        Flat indices into arrays of `geometry`.
+    fluid_fraction : ndarray
+        On `geometry`.
+    """
+    kji = np.stack(np.unravel_index(index, geometry.shape), axis=-1)
+    points = geometry.lps_from_kji(kji)
+    if len(index):
+        arc, left, dorsal = centerline.project(points)
+    else:
+        arc, left, dorsal = (np.empty(0) for _ in range(3))
+    fluid = np.clip(fluid_fraction[tuple(kji.T)].astype(np.float64), 0.0, 1.0)
+    voxel_mm3 = geometry.voxel_volume_ml * 1000.0
+    bend_left, bend_dorsal = _bends_per_mm(centerline)
+    stretch = (
+        1.0
+        - left * np.interp(arc, centerline.arc_mm, bend_left)
+        - dorsal * np.interp(arc, centerline.arc_mm, bend_dorsal)
+    )
+    section = voxel_mm3 / np.maximum(stretch, _MIN_STRETCH)
+    return CanalVoxels(index, points, arc, left, dorsal, fluid, section, voxel_mm3)
+
+
+def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
+    """Curvature towards the left and towards the back at each centreline point, 1/mm."""
+    from scipy.ndimage import gaussian_filter1d
+
+    step = float(np.mean(np.diff(centerline.arc_mm)))
+    tangents = gaussian_filter1d(
+        centerline.tangents_lps, _CURVATURE_SMOOTHING_MM / step, axis=0, mode="nearest"
+    )
+    bend = np.gradient(tangents, centerline.arc_mm, axis=0)
+    left = np.einsum("nc,nc->n", bend, centerline.lefts_lps)
+    dorsal = np.einsum("nc,nc->n", bend, centerline.dorsals_lps)
+    return left, dorsal
+
+
+@dataclass(frozen=True, eq=False)
+class ArcGrid:
+    """Even bins along the canal that several masks share.
+
+    Parameters
+    ----------
+    start_mm : float
+        Centre of the first bin, as distance along the centreline.
+    step_mm : float
+    count : int
+    """
+
+    start_mm: float
+    step_mm: float
+    count: int
+    centers_mm: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        centers = self.start_mm + self.step_mm * np.arange(self.count)
+        object.__setattr__(self, "centers_mm", centers)
+
+    @classmethod
+    def over(cls, arcs_mm: FloatArray, step_mm: float, margin_mm: float) -> ArcGrid:
+        """Bins from the least to the greatest of some distances and a margin beyond."""
+        start = float(arcs_mm.min()) - margin_mm
+        count = int(np.ceil((float(arcs_mm.max()) + margin_mm - start) / step_mm)) + 1
+        return cls(start, step_mm, count)
+
+    def bin_of(self, arcs_mm: npt.ArrayLike) -> IntArray:
+        """Nearest bin of distances, shape (...)."""
+        at = np.round((np.asarray(arcs_mm, dtype=np.float64) - self.start_mm) / self.step_mm)
+        return np.clip(at, 0, self.count - 1).astype(np.intp)
+
+    def spread(self, arcs_mm: FloatArray, weights: FloatArray) -> FloatArray:
+        """Sum of weights per bin; each is shared between the two nearest bins.
+
+        Sharing keeps slices that beat against the bins from showing as ripple.
+        """
+        place = np.clip((arcs_mm - self.start_mm) / self.step_mm, 0.0, self.count - 1.001)
+        low = np.floor(place).astype(np.intp)
+        upper_share = place - low
+        total = np.bincount(low, weights * (1.0 - upper_share), minlength=self.count)
+        total += np.bincount(low + 1, weights * upper_share, minlength=self.count)
+        return np.asarray(total, dtype=np.float64)
+
+    def smooth(self, profile: FloatArray, sigma_mm: float, axis: int = 0) -> FloatArray:
+        """Gaussian-smoothed profile, taken to be zero beyond the grid."""
+        from scipy.ndimage import gaussian_filter1d
+
+        if sigma_mm <= 0:
+            return profile
+        return np.asarray(
+            gaussian_filter1d(profile, sigma_mm / self.step_mm, axis=axis, mode="constant")
+        )
+
+
+def area_profile(
+    grid: ArcGrid, voxels: CanalVoxels, share: FloatArray | float, sigma_mm: float
+) -> FloatArray:
+    """Cross-section perpendicular to the canal in each bin, mm², shape (grid.count,).
+
+    Parameters
+    ----------
+    share : ndarray of shape (n,) or float
+        How much of each voxel counts, such as its fluid fraction.
+    sigma_mm : float
+        Gaussian smoothing along the canal.
+    """
+    weights = voxels.section_mm3 * share
+    return grid.smooth(grid.spread(voxels.arc_mm, weights) / grid.step_mm, sigma_mm)
+
+
+def profile_ends(profile: FloatArray, grid: ArcGrid, threshold: float) -> tuple[float, float]:
+    """Where a profile begins and ends, mm along the centreline.
+
+    The outermost bins that reach the threshold (or a tenth of the maximum, where that is less)
+    are taken, then moved to where the profile passes half of what it is a little further in: a
+    blunt end lies at half its height, whatever the smoothing, and a tapering one moves little.
+    """
+    above = np.flatnonzero(profile >= min(threshold, 0.1 * float(profile.max())))
+    start = _half_height(profile, int(above[0]), 1, grid.step_mm)
+    stop = _half_height(profile, int(above[-1]), -1, grid.step_mm)
+    first = float(grid.centers_mm[0])
+    return first + grid.step_mm * start, first + grid.step_mm * stop
+
+
+def _half_height(profile: FloatArray, end: int, inwards: int, step_mm: float) -> float:
+    reach = max(round(_END_REACH_MM / step_mm), 1)
+    inner = np.clip(end + inwards * np.arange(reach + 1), 0, len(profile) - 1)
+    half = 0.5 * float(profile[inner].max())
+    at = end
+    while profile[at] < half:
+        at += inwards
+    outer = at - inwards
+    if not 0 <= outer < len(profile):
+        return float(at)
+    share = (profile[at] - half) / max(float(profile[at] - profile[outer]), 1e-9)
+    return at - inwards * float(np.clip(share, 0.0, 1.0))
+
+
+def section_sigma_mm(geometry: Geometry, centerline: Centerline, wanted_mm: float) -> float:
+    """Smoothing wide enough that the slices of this grid leave no ripple along the canal."""
+    across = np.abs(centerline.tangents_lps @ geometry.directions_lps)
+    along_mm = (across * np.array(geometry.spacing_ijk_mm)).max(axis=1)
+    return max(wanted_mm, 0.6 * float(np.median(along_mm)))
+
+
+def centers_along(
+    grid: ArcGrid, voxels: CanalVoxels, sigma_mm: float
+) -> tuple[FloatArray, FloatArray]:
+    """Centre of a mask's cross-section in each bin: left and dorsal offsets, mm.
+
+    Where the mask thins out, the centre slides over to the centreline.
+    """
+    weights = voxels.section_mm3
+    area = grid.smooth(grid.spread(voxels.arc_mm, weights) / grid.step_mm, sigma_mm)
+    left = grid.smooth(grid.spread(voxels.arc_mm, weights * voxels.left_mm), sigma_mm)
+    dorsal = grid.smooth(grid.spread(voxels.arc_mm, weights * voxels.dorsal_mm), sigma_mm)
+    anchored = (area + _ANCHOR_MM2) * grid.step_mm
+    return left / anchored, dorsal / anchored
+
+
+_ANCHOR_MM2 = 4.0
+"""Area credited to the centreline itself: little beside a sac, much beside a few voxels."""

@@ -1,0 +1,335 @@
+"""Measuring and naming one collection of extradural fluid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.localization.canal import (
+    ArcGrid,
+    CanalVoxels,
+    area_profile,
+    profile_ends,
+    section_sigma_mm,
+)
+from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.grading import Evidence, basis, confidence_of, grade_of
+from leakloc.localization.ranking import rank_levels, segment_shares
+from leakloc.localization.result import ExtentEnd, LocatedCollection, Profile
+from leakloc.localization.sac import SacProfile, compression
+from leakloc.localization.thickness import ball_diameters_mm
+from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.settings import LocalizationSettings
+from leakloc.vocabulary import Compartment, Pattern, Position
+from leakloc.volume import FloatArray
+
+_DIRECTIONS = 36
+"""Directions around the sac for which fluid is looked for: 10 degrees each."""
+
+_MIN_RADIUS_MM = 2.0
+"""Directions mean nothing nearer than this to the centre they are seen from."""
+
+_END_MM = 3.0
+"""The end of a collection is placed at the centre of this last stretch of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A collection in the patient, and where it lies along the centreline.
+
+    Parameters
+    ----------
+    peak_mm, start_mm, stop_mm : float
+        Largest cross-section, cranial and caudal end, as distances along the centreline.
+    """
+
+    collection: LocatedCollection
+    peak_mm: float
+    start_mm: float
+    stop_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Measures:
+    """A collection along and around the canal, before it is judged."""
+
+    area_mm2: FloatArray
+    thickness_mm: FloatArray
+    peak_mm: float
+    start_mm: float
+    stop_mm: float
+    fractions: dict[str, float]
+    surrounds: bool
+    outside: FloatArray
+    """Distance from the canal's centre where that is beyond the canal, else 0; per voxel."""
+    behind: npt.NDArray[np.bool_]
+    """Outside the canal and at its back, per voxel."""
+
+
+def locate_collection(
+    candidate: Candidate,
+    voxels: CanalVoxels,
+    sac: SacProfile,
+    contact: npt.NDArray[np.bool_],
+    segmentation: Segmentation,
+    coordinate: LevelCoordinate,
+    shifts: tuple[tuple[int, float, str], ...],
+    settings: LocalizationSettings,
+) -> Placed:
+    """Level, extent, side, size and grade of one collection.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        An accepted one.
+    voxels : CanalVoxels
+        Its voxels, at least one.
+    sac : SacProfile
+    contact : ndarray of bool, shape (n,)
+        Which of the voxels touch the sac.
+    shifts : tuple of (shift, confidence, reason)
+        Other ways to number the levels.
+    """
+    measures = _measure(candidate, voxels, sac, segmentation, settings)
+    grid = sac.grid
+    shares = segment_shares(
+        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate
+    )
+    level = coordinate.segment_at(measures.peak_mm)
+    segments = _segments_touched(measures, voxels, coordinate, level, settings)
+    thickness = float(measures.thickness_mm.max())
+    evidence = Evidence(
+        candidate=candidate,
+        volume_ml=candidate.volume_ml,
+        thickness_mm=thickness,
+        voxel_mm=segmentation.collections.geometry.voxel_volume_ml ** (1 / 3) * 10.0,
+        csf_signal=segmentation.csf_signal,
+        noise=segmentation.noise,
+        fat_suppressed=segmentation.fat_suppressed,
+    )
+    confidence = confidence_of(evidence, settings)
+    along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)
+    weights = np.maximum(voxels.fluid, 1e-3)
+    max_area = float(measures.area_mm2.max())
+    collection = LocatedCollection(
+        id=candidate.id,
+        level=level,
+        alternatives=rank_levels(shares, level, coordinate, shifts, settings),
+        segments=segments,
+        cranial=_end(voxels, measures.start_mm, 1, segments[:1], coordinate, sac),
+        caudal=_end(voxels, measures.stop_mm, -1, segments[-1:], coordinate, sac),
+        length_mm=measures.stop_mm - measures.start_mm,
+        position=_position(measures),
+        position_fractions=measures.fractions,
+        compartments=tuple(c for c in get_args(Compartment) if c in candidate.compartments),
+        pattern=_pattern(candidate, measures, voxels, coordinate, settings),
+        volume_ml=candidate.volume_ml,
+        max_thickness_mm=thickness,
+        max_area_mm2=max_area,
+        sac_compression=compression(sac, measures.start_mm, measures.stop_mm, settings),
+        centroid_lps=np.average(voxels.points_lps, axis=0, weights=weights),
+        epicenter_lps=_section_center(voxels, measures.peak_mm, grid),
+        confidence=confidence,
+        grade=grade_of(confidence, settings),
+        basis=basis(
+            evidence,
+            max_area_mm2=max_area,
+            place=coordinate.describe(measures.peak_mm),
+            contact_share=float(contact.mean()),
+            settings=settings,
+        ),
+        mimics_considered=candidate.mimics,
+        profile=Profile(
+            grid.centers_mm[along], measures.thickness_mm[along], measures.area_mm2[along]
+        ),
+    )
+    return Placed(collection, measures.peak_mm, measures.start_mm, measures.stop_mm)
+
+
+def _measure(
+    candidate: Candidate,
+    voxels: CanalVoxels,
+    sac: SacProfile,
+    segmentation: Segmentation,
+    settings: LocalizationSettings,
+) -> _Measures:
+    grid = sac.grid
+    geometry = segmentation.collections.geometry
+    line = segmentation.centerline
+    sigma_mm = section_sigma_mm(geometry, line, settings.section_smoothing_mm)
+    # The mask drops voxels less than half full; the candidate's volume counts them.
+    scale = candidate.volume_ml / max(voxels.fluid_ml, 1e-6)
+    share = voxels.fluid * float(np.clip(scale, 0.5, 2.0))
+    area = area_profile(grid, voxels, share, sigma_mm)
+    sharp = area_profile(grid, voxels, share, section_sigma_mm(geometry, line, 0.0))
+    start_mm, stop_mm = profile_ends(sharp, grid, settings.end_area_mm2)
+    wide = area_profile(grid, voxels, share, max(sigma_mm, settings.level_smoothing_mm))
+    index, diameter = ball_diameters_mm(voxels.index, segmentation.fluid_fraction.array, geometry)
+    thickness = np.zeros(grid.count)
+    places = np.searchsorted(voxels.index, index)
+    np.maximum.at(thickness, grid.bin_of(voxels.arc_mm[places]), diameter)
+    bins = grid.bin_of(voxels.arc_mm)
+    left = voxels.left_mm - sac.left_mm[bins]
+    dorsal = voxels.dorsal_mm - sac.dorsal_mm[bins]
+    from_canal = np.hypot(voxels.left_mm, voxels.dorsal_mm)
+    outside = np.where(from_canal > settings.canal_radius_mm, from_canal, 0.0)
+    return _Measures(
+        area_mm2=area,
+        thickness_mm=thickness,
+        peak_mm=_peak(wide, grid, settings.plateau_share),
+        start_mm=start_mm,
+        stop_mm=stop_mm,
+        fractions=_fractions(left, dorsal, voxels.fluid),
+        surrounds=_surrounds(voxels, left, dorsal, grid, stop_mm - start_mm, settings),
+        outside=outside,
+        behind=(outside > 0) & (voxels.dorsal_mm > np.abs(voxels.left_mm)),
+    )
+
+
+def _peak(area: FloatArray, grid: ArcGrid, plateau_share: float) -> float:
+    """Middle of the stretch about the maximum in which sections are about as large."""
+    top = int(area.argmax())
+    excess = area - plateau_share * area[top]
+    low = top
+    while low > 0 and excess[low - 1] > 0:
+        low -= 1
+    high = top
+    while high < grid.count - 1 and excess[high + 1] > 0:
+        high += 1
+    near = slice(low, high + 1)
+    if high == low:
+        return float(grid.centers_mm[top])
+    return float(np.average(grid.centers_mm[near], weights=np.maximum(excess[near], 1e-9)))
+
+
+def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dict[str, float]:
+    """Share of the fluid behind, before, left and right of the sac: quadrants by angle."""
+    total = max(float(weights.sum()), 1e-9)
+    sagittal = np.abs(dorsal) >= np.abs(left)
+    shares = {
+        "dorsal": sagittal & (dorsal >= 0),
+        "ventral": sagittal & (dorsal < 0),
+        "left": ~sagittal & (left > 0),
+        "right": ~sagittal & (left <= 0),
+    }
+    return {name: float(weights[where].sum()) / total for name, where in shares.items()}
+
+
+def _surrounds(
+    voxels: CanalVoxels,
+    left: FloatArray,
+    dorsal: FloatArray,
+    grid: ArcGrid,
+    length_mm: float,
+    settings: LocalizationSettings,
+) -> bool:
+    """Whether fluid lies on most sides of the sac over a good part of its length."""
+    from scipy.ndimage import gaussian_filter1d
+
+    radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
+    turn = np.arctan2(left, dorsal) / (2 * np.pi) * _DIRECTIONS
+    low = np.floor(turn).astype(np.intp)
+    upper_share = turn - low
+    width_rad = 2 * np.pi / _DIRECTIONS
+    # A voxel adds its volume over the area its direction covers: a radial thickness.
+    weights = voxels.section_mm3 * voxels.fluid / (radius * width_rad * grid.step_mm)
+    cells = np.zeros(grid.count * _DIRECTIONS)
+    rows = grid.bin_of(voxels.arc_mm) * _DIRECTIONS
+    for column, share in ((low, 1.0 - upper_share), (low + 1, upper_share)):
+        cells += np.bincount(rows + column % _DIRECTIONS, weights * share, minlength=len(cells))
+    thickness = cells.reshape(grid.count, _DIRECTIONS)
+    thickness = grid.smooth(thickness, 1.5)
+    thickness = gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap")
+    occupied_deg = 360.0 * (thickness >= settings.occupied_thickness_mm).mean(axis=1)
+    surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
+    needed_mm = max(settings.circumferential_length_mm, settings.circumferential_share * length_mm)
+    return surrounded_mm >= needed_mm
+
+
+def _position(measures: _Measures) -> Position:
+    if measures.surrounds:
+        return "circumferential"
+    label = max(measures.fractions, key=lambda side: measures.fractions[side])
+    return cast(Position, label)
+
+
+def _segments_touched(
+    measures: _Measures,
+    voxels: CanalVoxels,
+    coordinate: LevelCoordinate,
+    level: str | None,
+    settings: LocalizationSettings,
+) -> tuple[str, ...]:
+    total = max(float(voxels.fluid.sum()), 1e-9)
+    touched = []
+    for name, start, stop in coordinate.segments():
+        overlap = min(stop, measures.stop_mm) - max(start, measures.start_mm)
+        inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
+        share = float(voxels.fluid[inside].sum()) / total
+        reaches = overlap >= settings.segment_min_overlap_mm
+        if name == level or (reaches and share >= settings.segment_min_share):
+            touched.append(name)
+    return tuple(touched)
+
+
+def _end(
+    voxels: CanalVoxels,
+    arc_mm: float,
+    inwards: int,
+    segment: tuple[str, ...],
+    coordinate: LevelCoordinate,
+    sac: SacProfile,
+) -> ExtentEnd:
+    """The end at `arc_mm` of a collection that stretches `inwards` (1 tailwards, -1 headwards)."""
+    depth = (voxels.arc_mm - arc_mm) * inwards
+    near = (depth >= -_END_MM) & (depth <= _END_MM)
+    if not near.any():
+        near = depth <= depth.min() + _END_MM
+    weights = np.maximum(voxels.fluid[near], 1e-3)
+    center = np.average(voxels.points_lps[near], axis=0, weights=weights)
+    at_mm = float(np.average(voxels.arc_mm[near], weights=weights))
+    # Within so short a stretch the canal is straight: move along it to the very end.
+    tangent = sac.centerline.frame_at(arc_mm)[0]
+    return ExtentEnd(
+        point_lps=center + (arc_mm - at_mm) * tangent,
+        segment=segment[0] if segment else None,
+        description=coordinate.describe(arc_mm),
+    )
+
+
+def _section_center(voxels: CanalVoxels, peak_mm: float, grid: ArcGrid) -> FloatArray:
+    distance = np.abs(voxels.arc_mm - peak_mm)
+    near = distance <= max(float(distance.min()) + 0.5 * grid.step_mm, 1.5 * grid.step_mm)
+    weights = np.maximum(voxels.fluid[near], 1e-3)
+    return np.asarray(np.average(voxels.points_lps[near], axis=0, weights=weights))
+
+
+def _pattern(
+    candidate: Candidate,
+    measures: _Measures,
+    voxels: CanalVoxels,
+    coordinate: LevelCoordinate,
+    settings: LocalizationSettings,
+) -> Pattern:
+    total = max(float(voxels.fluid.sum()), 1e-9)
+    behind = float(voxels.fluid[measures.behind].sum()) / total
+    beside = float(voxels.fluid[(measures.outside > 0) & ~measures.behind].sum()) / total
+    dorsal_bulk = {"paraspinal", "subcutaneous"} & set(candidate.compartments)
+    if dorsal_bulk and behind >= settings.outside_share:
+        return "pseudomeningocele"
+    levels = coordinate.level_at([measures.start_mm, measures.stop_mm])
+    length_mm = measures.stop_mm - measures.start_mm
+    if np.isfinite(levels).all():
+        long = float(levels[1] - levels[0]) >= settings.longitudinal_levels
+    else:
+        long = length_mm >= settings.longitudinal_length_mm
+    if long:
+        return "longitudinal"
+    if "foraminal" in candidate.compartments and beside >= settings.outside_share:
+        return "periradicular"
+    if "epidural" in candidate.compartments:
+        return "focal"
+    return "indeterminate"

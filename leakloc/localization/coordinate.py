@@ -1,0 +1,270 @@
+"""The level coordinate: which vertebral level a place along the canal belongs to.
+
+Positions are counted in levels from the head: a whole number at the middle of each
+vertebral body, a half number at each disc centre, linear in between. The motion segment
+L4-L5 is the stretch from the middle of the L4 body to the middle of the L5 body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.levels.result import Levels
+from leakloc.vocabulary import SACRAL, segment_name, split_segment, vertebra_chain
+from leakloc.volume import FloatArray
+
+NOT_NAMED = "outside the named levels"
+"""What is said of a place to which no level name reaches."""
+
+_MIN_GAP_MM = 2.0
+"""Two landmarks closer than this along the canal are one and the same, or out of order."""
+
+
+@dataclass(frozen=True, eq=False)
+class LevelCoordinate:
+    """Continuous, strictly increasing map between distance along the canal and level.
+
+    Parameters
+    ----------
+    chain : tuple of str
+        Names of the vertebrae, head down; level n is the middle of the body ``chain[n]``.
+    knots_arc_mm, knots_level : ndarray, shape (n,)
+        Places where the level is known: bodies at whole, discs at half levels. Both
+        strictly increasing; fewer than two knots name nothing.
+    """
+
+    chain: tuple[str, ...]
+    knots_arc_mm: FloatArray
+    knots_level: FloatArray
+
+    def __post_init__(self) -> None:
+        arc = np.asarray(self.knots_arc_mm, dtype=np.float64)
+        level = np.asarray(self.knots_level, dtype=np.float64)
+        if arc.ndim != 1 or arc.shape != level.shape:
+            raise ValueError(f"knots need two equal rows, not {arc.shape} and {level.shape}")
+        if (np.diff(arc) <= 0).any() or (np.diff(level) <= 0).any():
+            raise ValueError("knots must increase strictly in both distance and level")
+        object.__setattr__(self, "knots_arc_mm", arc)
+        object.__setattr__(self, "knots_level", level)
+
+    @classmethod
+    def from_levels(cls, levels: Levels, centerline: Centerline) -> LevelCoordinate:
+        """Project bodies and discs onto the canal.
+
+        Each centre goes to the point of the centreline whose perpendicular plane holds it,
+        so that lordosis does not shift a body against its own stretch of canal. Landmarks
+        that would run backwards are dropped in favour of the better-trusted ones.
+        """
+        chain = _chain(levels)
+        landmarks = []
+        if levels.status != "unlabelled":
+            for body in levels.vertebrae:
+                if body.name in chain:
+                    level = float(chain.index(body.name))
+                    landmarks.append((level, body.center_lps, body.confidence))
+            for disc in levels.discs:
+                upper, lower = split_segment(disc.name)
+                if upper in chain and lower in chain:
+                    level = 0.5 * (chain.index(upper) + chain.index(lower))
+                    landmarks.append((level, disc.center_lps, disc.confidence))
+        if len(landmarks) < 2:
+            return cls(chain, np.empty(0), np.empty(0))
+        landmarks.sort(key=lambda landmark: landmark[0])
+        named = np.array([landmark[0] for landmark in landmarks])
+        arc, _, _ = centerline.project(np.array([landmark[1] for landmark in landmarks]))
+        keep = _increasing(arc, np.array([landmark[2] for landmark in landmarks]))
+        if len(keep) < 2:
+            return cls(chain, np.empty(0), np.empty(0))
+        return cls(chain, arc[keep], named[keep])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any level can be named."""
+        return len(self.knots_arc_mm) >= 2
+
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """First and last level that names reach: the segments of the end knots, complete."""
+        first = max(np.ceil(self.knots_level[0]) - 1, 0.0)
+        last = min(np.floor(self.knots_level[-1]) + 1, len(self.chain) - 1.0)
+        return float(first), float(last)
+
+    def level_at(self, arc_mm: npt.ArrayLike) -> FloatArray:
+        """Level at distances along the canal, shape (...); NaN where no name reaches."""
+        arc = np.asarray(arc_mm, dtype=np.float64)
+        if not self.labelled:
+            return np.full(arc.shape, np.nan)
+        level = _interpolate(arc, self.knots_arc_mm, self.knots_level)
+        first, last = self.level_range
+        return np.where((level >= first) & (level <= last), level, np.nan)
+
+    def arc_at(self, level: npt.ArrayLike) -> FloatArray:
+        """Distance along the canal of levels, mm, shape (...); NaN where no name reaches."""
+        wanted = np.asarray(level, dtype=np.float64)
+        if not self.labelled:
+            return np.full(wanted.shape, np.nan)
+        arc = _interpolate(wanted, self.knots_level, self.knots_arc_mm)
+        first, last = self.level_range
+        return np.where((wanted >= first) & (wanted <= last), arc, np.nan)
+
+    def body_arc(self, vertebra: str) -> float | None:
+        """Where the middle of a body projects to; None where it is out of reach."""
+        if vertebra not in self.chain:
+            return None
+        return _known(self.arc_at(self.chain.index(vertebra)))
+
+    def disc_arc(self, segment: str) -> float | None:
+        """Where the disc of a motion segment projects to; None where it is out of reach."""
+        upper, _ = split_segment(segment)
+        if upper not in self.chain:
+            return None
+        return _known(self.arc_at(self.chain.index(upper) + 0.5))
+
+    def segment_at(self, arc_mm: float) -> str | None:
+        """Motion segment at a distance along the canal; None where no name reaches."""
+        level = _known(self.level_at(arc_mm))
+        if level is None:
+            return None
+        upper = min(int(np.floor(level)), len(self.chain) - 2)
+        return segment_name(self.chain[upper], self.chain[upper + 1])
+
+    def segments_between(self, start_mm: float, stop_mm: float) -> tuple[str, ...]:
+        """Motion segments that overlap a stretch of the canal, from the head down."""
+        return tuple(
+            name
+            for name, first, last in self.segments()
+            if min(stop_mm, last) > max(start_mm, first)
+        )
+
+    def segments(self) -> tuple[tuple[str, float, float], ...]:
+        """Every named motion segment with its first and last mm along the canal."""
+        if not self.labelled:
+            return ()
+        first, last = (int(level) for level in self.level_range)
+        ends = self.arc_at(np.arange(first, last + 1))
+        return tuple(
+            (segment_name(self.chain[n], self.chain[n + 1]), float(a), float(b))
+            for n, a, b in zip(range(first, last), ends[:-1], ends[1:], strict=True)
+        )
+
+    def body_at(self, arc_mm: float) -> str | None:
+        """The vertebra whose body, between the discs above and below, lies at this level."""
+        level = _known(self.level_at(arc_mm))
+        return None if level is None else self.chain[int(np.floor(level + 0.5))]
+
+    def body_part_at(self, arc_mm: float) -> str | None:
+        """Third of a vertebral level, such as ``"upper S1"``."""
+        level = _known(self.level_at(arc_mm))
+        if level is None:
+            return None
+        nearest = int(np.floor(level + 0.5))
+        offset = level - nearest
+        third = "upper" if offset < -1 / 6 else "lower" if offset > 1 / 6 else "mid"
+        return f"{third} {self.chain[nearest]}"
+
+    def describe(self, arc_mm: float) -> str:
+        """A place in words, such as ``"L4-L5, 6 mm below the disc centre"``."""
+        segment = self.segment_at(arc_mm)
+        if segment is None:
+            return NOT_NAMED
+        disc_mm = self.disc_arc(segment)
+        if disc_mm is None:
+            return segment
+        landmark = "junction" if split_segment(segment)[0] in SACRAL else "disc centre"
+        below = round(arc_mm - disc_mm)
+        if below == 0:
+            return f"{segment}, at the {landmark}"
+        side = "below" if below > 0 else "above"
+        return f"{segment}, {abs(below)} mm {side} the {landmark}"
+
+    def shifted(self, segment: str, shift: int) -> str | None:
+        """The name a segment would bear if every name moved `shift` places to the tail."""
+        upper, _ = split_segment(segment)
+        if upper not in self.chain:
+            return None
+        index = self.chain.index(upper) + shift
+        if not 0 <= index < len(self.chain) - 1:
+            return None
+        return segment_name(self.chain[index], self.chain[index + 1])
+
+    def nearest_interlaminar(self, arc_mm: float, lumbar_below_disc_mm: float) -> str | None:
+        """The interlaminar window nearest to a place; there is none below L5-S1.
+
+        Parameters
+        ----------
+        arc_mm : float
+            Distance along the canal.
+        lumbar_below_disc_mm : float
+            How far the middle of a lumbar window lies below its disc centre, along the canal.
+        """
+        best: tuple[float, str] | None = None
+        for name, _, _ in self.segments():
+            upper, _ = split_segment(name)
+            disc_mm = self.disc_arc(name)
+            if disc_mm is None or upper in SACRAL:
+                continue
+            window_mm = disc_mm + (lumbar_below_disc_mm if upper.startswith("L") else 0.0)
+            gap = abs(window_mm - arc_mm)
+            if best is None or gap < best[0]:
+                best = gap, name
+        return None if best is None else best[1]
+
+
+def _known(value: npt.ArrayLike) -> float | None:
+    number = float(np.asarray(value))
+    return None if np.isnan(number) else number
+
+
+def _interpolate(x: FloatArray, knots_x: FloatArray, knots_y: FloatArray) -> FloatArray:
+    """Piecewise linear, going on past the ends with the mean slope of the last level."""
+    inside = np.interp(x, knots_x, knots_y)
+    reach = min(3, len(knots_x))  # two half levels: the pitch of one whole level
+    head = (knots_y[reach - 1] - knots_y[0]) / (knots_x[reach - 1] - knots_x[0])
+    tail = (knots_y[-1] - knots_y[-reach]) / (knots_x[-1] - knots_x[-reach])
+    before = np.minimum(x - knots_x[0], 0.0) * head
+    beyond = np.maximum(x - knots_x[-1], 0.0) * tail
+    return np.asarray(inside + before + beyond)
+
+
+def _chain(levels: Levels) -> tuple[str, ...]:
+    """All vertebrae of this patient: the counts follow from the names where these tell."""
+    names = [body.name for body in levels.vertebrae]
+    followers = dict(pairwise(names))
+    lumbar = _last_before(followers, "L", "S1") or levels.numbering.lumbar_count
+    thoracic = 13 if "T13" in names else _last_before(followers, "T", "L1") or 12
+    return vertebra_chain(min(max(lumbar, 4), 6), min(max(thoracic, 11), 13))
+
+
+def _last_before(followers: dict[str, str], region: str, first: str) -> int | None:
+    for upper, lower in followers.items():
+        if lower == first and upper.startswith(region):
+            return int(upper[1:])
+    return None
+
+
+def _increasing(arc: FloatArray, trust: Sequence[float] | FloatArray) -> list[int]:
+    """Indices of the most trusted set of landmarks whose distances strictly increase."""
+    best = [float(t) for t in trust]
+    previous: list[int | None] = [None] * len(arc)
+    for n in range(len(arc)):
+        for m in _reachable(arc, n):
+            # A small credit for each landmark keeps those of zero confidence too.
+            if best[m] + float(trust[n]) + 1e-3 > best[n]:
+                best[n] = best[m] + float(trust[n]) + 1e-3
+                previous[n] = m
+    at: int | None = int(np.argmax(best))
+    kept = []
+    while at is not None:
+        kept.append(at)
+        at = previous[at]
+    return kept[::-1]
+
+
+def _reachable(arc: FloatArray, n: int) -> Iterable[int]:
+    return (m for m in range(n) if arc[n] - arc[m] >= _MIN_GAP_MM)

@@ -1,0 +1,134 @@
+"""The answer of a study, in one word and in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from leakloc.levels.result import Levels
+from leakloc.localization.result import Finding, LocatedCollection
+from leakloc.notes import Note
+from leakloc.segmentation.result import Segmentation
+from leakloc.settings import LocalizationSettings
+from leakloc.vocabulary import LeakStatus, Position
+
+_GRADES = ("definite", "probable", "possible")
+
+_SIDES: dict[Position, str] = {
+    "dorsal": "dorsal",
+    "ventral": "ventral",
+    "left": "left-sided",
+    "right": "right-sided",
+    "circumferential": "circumferential",
+}
+
+
+def find(
+    collections: tuple[LocatedCollection, ...],
+    segmentation: Segmentation,
+    levels: Levels,
+    coverage: tuple[str | None, str | None],
+    input_notes: Iterable[Note],
+    settings: LocalizationSettings,
+) -> Finding:
+    """Whether extradural fluid is present, where, and how sure that is.
+
+    ``present`` needs a definite or probable collection. Where only possible ones stand, or
+    where the input cannot tell fluid from something else, the answer is ``indeterminate``.
+    """
+    blind = [note for note in input_notes if note.code in settings.blind_codes]
+    if collections:
+        main = min(collections, key=lambda c: (_GRADES.index(c.grade), -c.volume_ml))
+        leak: LeakStatus = "indeterminate" if main.grade == "possible" or blind else "present"
+        sentence = _positive(main, len(collections) - 1, levels, settings)
+        if blind:
+            sentence = f"{sentence}; {_BLIND}"
+        return Finding(leak, main.level, main.confidence, _sentence(sentence))
+    if blind:
+        return Finding("indeterminate", None, 0.0, _sentence(f"no answer: {_BLIND}"))
+    doubt = max((c.probability for c in segmentation.candidates), default=0.0)
+    if segmentation.fat_suppressed is False and _maybe_fat(segmentation, settings):
+        return Finding(
+            "indeterminate",
+            None,
+            doubt,
+            _sentence(
+                f"bright signal outside the thecal sac {_where(coverage)} may be fluid or "
+                "epidural fat, which is not suppressed on this acquisition"
+            ),
+        )
+    confidence = settings.absent_confidence * (1.0 - doubt)
+    return Finding(
+        "absent",
+        None,
+        confidence,
+        _sentence(
+            f"no extradural fluid collection seen {_where(coverage)}; "
+            f"this does not exclude a leak{_numbering(None, levels, settings)}"
+        ),
+    )
+
+
+_BLIND = (
+    "the study holds no fluid-sensitive volume, so extradural fluid can be neither shown "
+    "nor ruled out"
+)
+
+
+def _maybe_fat(segmentation: Segmentation, settings: LocalizationSettings) -> bool:
+    return any(
+        not candidate.accepted
+        and candidate.probability >= settings.fat_doubt
+        and any("fat" in mimic.lower().split() for mimic in candidate.mimics)
+        for candidate in segmentation.candidates
+    )
+
+
+def _positive(
+    main: LocatedCollection, others: int, levels: Levels, settings: LocalizationSettings
+) -> str:
+    side = _SIDES[main.position]
+    text = f"{side} extradural fluid signal"
+    if main.grade == "possible":
+        text = f"possible {text}"
+    if not main.segments:
+        text += f" over {main.length_mm:.0f} mm of the canal"
+    elif len(main.segments) == 1:
+        text += f" at {main.segments[0]}"
+    else:
+        text += f" from {main.segments[0]} to {main.segments[-1]}, largest at {main.level}"
+    beyond = [c for c in ("paraspinal", "subcutaneous") if c in main.compartments]
+    if beyond:
+        text += f", reaching the {beyond[-1]} tissue"
+    text += f" ({main.volume_ml:.1f} mL, up to {main.max_thickness_mm:.0f} mm thick, {main.grade})"
+    if others:
+        text += f", and {others} smaller collection{'s' if others > 1 else ''}"
+    return text + _numbering(main, levels, settings)
+
+
+def _numbering(
+    main: LocatedCollection | None, levels: Levels, settings: LocalizationSettings
+) -> str:
+    if levels.status == "unlabelled":
+        return "; vertebral levels could not be named"
+    numbering = levels.numbering
+    text = f"; numbering assumes {numbering.assumption}"
+    if main is None or main.level is None:
+        return text
+    if numbering.confidence < settings.numbering_caveat_below and numbering.alternatives:
+        other = next(
+            (a.level for a in main.alternatives if any("numbered" in b for b in a.basis)), None
+        )
+        if other is not None:
+            text += f" (otherwise {other})"
+    return text
+
+
+def _where(coverage: tuple[str | None, str | None]) -> str:
+    cranial, caudal = coverage
+    if cranial is None or caudal is None:
+        return "in the field of view"
+    return f"from {cranial} to {caudal}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

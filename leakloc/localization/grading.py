@@ -1,0 +1,114 @@
+"""How sure a collection is, and what that rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leakloc.localization.coordinate import NOT_NAMED
+from leakloc.segmentation.result import Candidate
+from leakloc.settings import LocalizationSettings
+from leakloc.vocabulary import Grade
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a collection.
+
+    Parameters
+    ----------
+    voxel_mm : float
+        Edge of a cube of the volume of one voxel.
+    csf_signal, noise : float
+        In the same units.
+    fat_suppressed : bool or None
+    """
+
+    candidate: Candidate
+    volume_ml: float
+    thickness_mm: float
+    voxel_mm: float
+    csf_signal: float
+    noise: float
+    fat_suppressed: bool | None
+
+    @property
+    def snr(self) -> float | None:
+        """Signal of CSF over noise; None where no noise was measured."""
+        return self.csf_signal / self.noise if self.noise > 0 else None
+
+    @property
+    def maybe_fat(self) -> bool:
+        """Whether fat is bright here and was considered for this collection."""
+        named = any("fat" in mimic.lower().split() for mimic in self.candidate.mimics)
+        return self.fat_suppressed is False and named
+
+
+def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
+    """The segmenter's probability, lowered where size or signal leave doubt, 0..1.
+
+    How the levels were numbered plays no part: that doubt is kept with the levels.
+    """
+    confidence = evidence.candidate.probability
+    confidence *= _ramp(evidence.volume_ml, settings.small_volume_ml, settings.small_factor)
+    thick_mm = settings.thin_voxels * evidence.voxel_mm
+    confidence *= _ramp(evidence.thickness_mm, thick_mm, settings.thin_factor)
+    if evidence.snr is not None:
+        confidence *= _ramp(evidence.snr, settings.low_snr, settings.low_snr_factor)
+    if evidence.maybe_fat:
+        confidence *= settings.fat_factor
+    return float(min(max(confidence, 0.0), 1.0))
+
+
+def _ramp(value: float, enough: float, least: float) -> float:
+    """`least` at zero, rising to 1 at `enough`."""
+    if value >= enough:
+        return 1.0
+    return least + (1.0 - least) * max(value, 0.0) / enough
+
+
+def grade_of(confidence: float, settings: LocalizationSettings) -> Grade:
+    """The grade that the settings give to a confidence."""
+    if confidence >= settings.definite_confidence:
+        return "definite"
+    return "probable" if confidence >= settings.probable_confidence else "possible"
+
+
+def basis(
+    evidence: Evidence,
+    *,
+    max_area_mm2: float,
+    place: str,
+    contact_share: float,
+    settings: LocalizationSettings,
+) -> tuple[str, ...]:
+    """Sentences that say what grade and level rest on.
+
+    Parameters
+    ----------
+    place : str
+        The largest cross-section in words, from `LevelCoordinate.describe`.
+    contact_share : float
+        Share of the collection's voxels that touch the sac.
+    """
+    sentences = [
+        f"Fluid signal outside the thecal sac: {evidence.volume_ml:.1f} mL, "
+        f"up to {evidence.thickness_mm:.1f} mm thick."
+    ]
+    area = f"Largest cross-section {max_area_mm2:.0f} mm²"
+    sentences.append(f"{area}." if place == NOT_NAMED else f"{area} at {place}.")
+    if contact_share > 0:
+        sentences.append("It lies against the thecal sac.")
+    else:
+        sentences.append("No contact with the thecal sac was seen.")
+    if evidence.candidate.reason:
+        sentences.append(evidence.candidate.reason)
+    if evidence.volume_ml < settings.small_volume_ml:
+        sentences.append("It is so small that a root sleeve could look the same.")
+    if evidence.thickness_mm < settings.thin_voxels * evidence.voxel_mm:
+        sentences.append("It is hardly thicker than a voxel.")
+    if evidence.snr is not None and evidence.snr < settings.low_snr:
+        sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
+    if evidence.maybe_fat:
+        sentences.append("Fat is not suppressed, so epidural fat could look the same.")
+    sentences.append("This signal alone does not tell CSF from seroma or liquefied haematoma.")
+    return tuple(sentences)

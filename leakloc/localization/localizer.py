@@ -1,0 +1,156 @@
+"""The localization stage: from masks and named levels to what the report says."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.levels.result import Levels
+from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_voxels
+from leakloc.localization.collections import Placed, locate_collection
+from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.finding import find
+from leakloc.localization.planning import plan
+from leakloc.localization.result import Localization, Quality
+from leakloc.localization.sac import caudal_end_mm, locate_sac, sac_profile
+from leakloc.notes import Note
+from leakloc.segmentation.result import Segmentation
+from leakloc.settings import LocalizationSettings
+from leakloc.volume import Geometry
+
+_GRID_MARGIN_MM = 10.0
+"""Bins beyond the outermost voxels, so that smoothing finds nothing there."""
+
+
+def localize(
+    segmentation: Segmentation,
+    levels: Levels,
+    settings: LocalizationSettings,
+    *,
+    input_notes: tuple[Note, ...] = (),
+) -> Localization:
+    """Say where fluid lies, how far it reaches, how sure that is, and the way to it.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    levels : Levels
+        Nothing is named where its status is ``"unlabelled"``.
+    settings : LocalizationSettings
+    input_notes : tuple of Note
+        Of earlier stages; some mean that the input cannot tell (`settings.blind_codes`).
+
+    Returns
+    -------
+    Localization
+        `Localization.notes` holds this stage's own notes only.
+    """
+    geometry = segmentation.collections.geometry
+    sac_voxels, pieces = _gather(segmentation)
+    grid = _common_grid(segmentation, [sac_voxels, *pieces.values()], settings)
+    coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
+    sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
+    shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
+    placed = tuple(
+        locate_collection(
+            candidate,
+            pieces[candidate.id],
+            sac,
+            _touches(pieces[candidate.id].index, segmentation),
+            segmentation,
+            coordinate,
+            shifts,
+            settings,
+        )
+        for candidate in segmentation.accepted
+        if candidate.id in pieces
+    )
+    collections = tuple(p.collection for p in placed)
+    coverage = _coverage(levels, geometry)
+    planning, notes = plan(
+        collections,
+        {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
+        sac,
+        caudal_end_mm(sac, geometry, settings),
+        coordinate,
+        levels,
+        geometry,
+        settings,
+    )
+    noise = segmentation.noise
+    return Localization(
+        sac=locate_sac(sac_voxels, sac, coordinate, geometry, settings),
+        collections=collections,
+        finding=find(collections, segmentation, levels, coverage, input_notes, settings),
+        planning=planning,
+        quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
+        notes=(*notes, *_edge_notes(placed, geometry, segmentation, settings)),
+    )
+
+
+def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:
+    """The voxels of the sac, and of each collection by id."""
+    geometry = segmentation.collections.geometry
+    fraction = segmentation.fluid_fraction.array
+    line = segmentation.centerline
+    sac = canal_voxels(np.flatnonzero(segmentation.thecal_sac.array), geometry, fraction, line)
+    index = np.flatnonzero(segmentation.collections.array)
+    everything = canal_voxels(index, geometry, fraction, line)
+    ids = segmentation.collections.array.ravel()[index]
+    return sac, {int(n): everything.where(ids == n) for n in np.unique(ids)}
+
+
+def _common_grid(
+    segmentation: Segmentation, masks: list[CanalVoxels], settings: LocalizationSettings
+) -> ArcGrid:
+    ends = [np.array([0.0, segmentation.centerline.length_mm])]
+    arcs = np.concatenate(ends + [mask.arc_mm for mask in masks])
+    return ArcGrid.over(arcs, settings.arc_step_mm, _GRID_MARGIN_MM)
+
+
+def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool_]:
+    """Which voxels share a face with the sac."""
+    sac = segmentation.thecal_sac.array
+    kji = np.stack(np.unravel_index(index, sac.shape), axis=-1)
+    touching = np.zeros(len(index), dtype=bool)
+    for axis in range(3):
+        for step in (-1, 1):
+            neighbour = kji.copy()
+            neighbour[:, axis] = np.clip(neighbour[:, axis] + step, 0, sac.shape[axis] - 1)
+            touching |= sac[tuple(neighbour.T)] > 0
+    return touching
+
+
+def _coverage(levels: Levels, geometry: Geometry) -> tuple[str | None, str | None]:
+    """First and last named vertebra whose centre lies in the field."""
+    if levels.status == "unlabelled":
+        return None, None
+    names = [v.name for v in levels.vertebrae if bool(geometry.contains(v.center_lps))]
+    return (names[0], names[-1]) if names else (None, None)
+
+
+def _edge_notes(
+    placed: tuple[Placed, ...],
+    geometry: Geometry,
+    segmentation: Segmentation,
+    settings: LocalizationSettings,
+) -> tuple[Note, ...]:
+    """Collections that may go on beyond the field."""
+    notes = []
+    for p in placed:
+        for end, arc_mm, outwards in (
+            ("head", p.start_mm, -1.0),
+            ("tail", p.stop_mm, 1.0),
+        ):
+            point = p.collection.cranial if outwards < 0 else p.collection.caudal
+            tangent = segmentation.centerline.frame_at(arc_mm)[0]
+            beyond = point.point_lps + outwards * settings.field_margin_mm * tangent
+            if not bool(geometry.contains(beyond)):
+                notes.append(
+                    Note(
+                        "collection_reaches_field_edge",
+                        f"Collection {p.collection.id} reaches the {end} end of the field "
+                        "and may go on beyond it.",
+                    )
+                )
+    return tuple(notes)

@@ -1,0 +1,211 @@
+"""Measuring the thecal sac."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.localization.canal import (
+    ArcGrid,
+    CanalVoxels,
+    area_profile,
+    centers_along,
+    profile_ends,
+    section_sigma_mm,
+)
+from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.result import LocatedSac, SacSegment
+from leakloc.settings import LocalizationSettings
+from leakloc.volume import FloatArray, Geometry
+
+_PROBE_MM = 8.0
+"""Half depth of a canal: sections are whole where this far in front and behind is in the field."""
+
+_CUT_MM = 5.0
+"""Areas this close to the upper end of the sac are not measured: the field cuts it aslant."""
+
+_MIDLINE_MM = 4.0
+"""The back of the sac is sought within this distance of its middle, left and right."""
+
+
+@dataclass(frozen=True, eq=False)
+class SacProfile:
+    """The sac along the canal, one value per bin of `grid`.
+
+    Parameters
+    ----------
+    area_mm2 : ndarray
+        Cross-section perpendicular to the canal, zero where there is no sac.
+    left_mm, dorsal_mm : ndarray
+        Centre of the cross-section, as offsets from the centreline.
+    back_mm : ndarray
+        Dorsal offset of the back of the sac near the midline; NaN where there is no sac.
+    whole : ndarray of bool
+        Whether the field holds the whole depth of the cross-section.
+    ends_mm : (float, float) or None
+        Where the sac begins and ends along the centreline; None where there is none.
+    """
+
+    grid: ArcGrid
+    centerline: Centerline
+    area_mm2: FloatArray
+    left_mm: FloatArray
+    dorsal_mm: FloatArray
+    back_mm: FloatArray
+    whole: npt.NDArray[np.bool_]
+    ends_mm: tuple[float, float] | None
+
+    def measurable(self, settings: LocalizationSettings) -> npt.NDArray[np.bool_]:
+        """Bins whose area is that of a whole cross-section, away from the sac's ends."""
+        if self.ends_mm is None:
+            return np.zeros(self.grid.count, dtype=bool)
+        first = self.ends_mm[0] + _CUT_MM
+        last = self.ends_mm[1] - settings.sac_tip_margin_mm
+        arc = self.grid.centers_mm
+        return self.whole & (arc >= first) & (arc <= last)
+
+
+def sac_profile(
+    voxels: CanalVoxels,
+    grid: ArcGrid,
+    centerline: Centerline,
+    geometry: Geometry,
+    settings: LocalizationSettings,
+) -> SacProfile:
+    """Area, centre and back of the sac along the canal."""
+    sigma_mm = section_sigma_mm(geometry, centerline, settings.section_smoothing_mm)
+    sharp = area_profile(grid, voxels, 1.0, section_sigma_mm(geometry, centerline, 0.0))
+    area = area_profile(grid, voxels, 1.0, sigma_mm)
+    left, dorsal = centers_along(grid, voxels, sigma_mm=3.0)
+    back = _backs(voxels, grid, left, geometry)
+    ends = profile_ends(sharp, grid, settings.sac_tip_area_mm2) if len(voxels) else None
+    return SacProfile(
+        grid,
+        centerline,
+        area,
+        left,
+        dorsal,
+        back,
+        _whole_sections(grid, centerline, geometry),
+        ends,
+    )
+
+
+def _backs(
+    voxels: CanalVoxels, grid: ArcGrid, left_mm: FloatArray, geometry: Geometry
+) -> FloatArray:
+    near = np.abs(voxels.left_mm - left_mm[grid.bin_of(voxels.arc_mm)]) <= _MIDLINE_MM
+    back = np.full(grid.count, -np.inf)
+    np.maximum.at(back, grid.bin_of(voxels.arc_mm[near]), voxels.dorsal_mm[near])
+    half_voxel = 0.5 * geometry.voxel_volume_ml ** (1 / 3) * 10.0
+    return np.where(np.isfinite(back), back + half_voxel, np.nan)
+
+
+def _whole_sections(
+    grid: ArcGrid, centerline: Centerline, geometry: Geometry
+) -> npt.NDArray[np.bool_]:
+    center = centerline.at(grid.centers_mm)
+    _, _, dorsal = centerline.frame_at(grid.centers_mm)
+    front = geometry.contains(center - _PROBE_MM * dorsal)
+    return np.asarray(front & geometry.contains(center + _PROBE_MM * dorsal))
+
+
+def locate_sac(
+    voxels: CanalVoxels,
+    profile: SacProfile,
+    coordinate: LevelCoordinate,
+    geometry: Geometry,
+    settings: LocalizationSettings,
+) -> LocatedSac:
+    """Volumes, caudal end and areas by motion segment."""
+    tip_mm = caudal_end_mm(profile, geometry, settings)
+    return LocatedSac(
+        volume_ml=len(voxels) * voxels.voxel_mm3 / 1000.0,
+        csf_volume_ml=voxels.fluid_ml,
+        caudal_end_lps=None if tip_mm is None else _center_at(profile, tip_mm),
+        caudal_end_level=None if tip_mm is None else coordinate.body_at(tip_mm),
+        by_segment=_by_segment(voxels, profile, coordinate, settings),
+    )
+
+
+def caudal_end_mm(
+    profile: SacProfile, geometry: Geometry, settings: LocalizationSettings
+) -> float | None:
+    """Where along the canal the sac ends; None where it runs out of the field."""
+    if profile.ends_mm is None:
+        return None
+    end_mm = profile.ends_mm[1]
+    tangent = profile.centerline.frame_at(end_mm)[0]
+    beyond = _center_at(profile, end_mm) + settings.field_margin_mm * tangent
+    return end_mm if bool(geometry.contains(beyond)) else None
+
+
+def _center_at(profile: SacProfile, arc_mm: float) -> FloatArray:
+    at = int(profile.grid.bin_of(arc_mm))
+    _, left, dorsal = profile.centerline.frame_at(arc_mm)
+    offset = profile.left_mm[at] * left + profile.dorsal_mm[at] * dorsal
+    return np.asarray(profile.centerline.at(arc_mm) + offset)
+
+
+def _by_segment(
+    voxels: CanalVoxels,
+    profile: SacProfile,
+    coordinate: LevelCoordinate,
+    settings: LocalizationSettings,
+) -> tuple[SacSegment, ...]:
+    if profile.ends_mm is None:
+        return ()
+    arc = profile.grid.centers_mm
+    measured = profile.measurable(settings)
+    found = []
+    for name, start, stop in coordinate.segments():
+        inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
+        bins = measured & (arc >= start) & (arc < stop)
+        held = (arc >= start) & (arc < min(stop, profile.ends_mm[1]))
+        cut = start < profile.ends_mm[0] - _CUT_MM or not profile.whole[held].all()
+        if not inside.any() or not bins.any() or cut:
+            continue
+        area = profile.area_mm2[bins]
+        volume_ml = int(inside.sum()) * voxels.voxel_mm3 / 1000.0
+        found.append(SacSegment(name, volume_ml, float(area.min()), float(area.mean())))
+    return tuple(found)
+
+
+def compression(
+    profile: SacProfile, start_mm: float, stop_mm: float, settings: LocalizationSettings
+) -> float | None:
+    """How much narrower the sac is along a stretch than its neighbours predict.
+
+    Parameters
+    ----------
+    start_mm, stop_mm : float
+        The stretch, as distances along the centreline.
+
+    Returns
+    -------
+    float or None
+        1 - least area / area expected there (interpolated between the medians above and
+        below), 0..1; None where the field shows no neighbouring sac.
+    """
+    grid = profile.grid
+    arc = grid.centers_mm
+    usable = profile.measurable(settings)
+    area = grid.smooth(profile.area_mm2, settings.compression_smoothing_mm)
+    along = usable & (arc >= start_mm) & (arc <= stop_mm)
+    reach = settings.compression_reach_mm
+    above = usable & (arc < start_mm) & (arc >= start_mm - reach)
+    below = usable & (arc > stop_mm) & (arc <= stop_mm + reach)
+    enough = reach / 3.0 / grid.step_mm
+    sides = [side for side in (above, below) if side.sum() >= enough]
+    if not along.any() or not sides:
+        return None
+    expected = np.interp(
+        arc[along],
+        [float(arc[side].mean()) for side in sides],
+        [float(np.median(area[side])) for side in sides],
+    )
+    ratio = float((area[along] / np.maximum(expected, 1e-6)).min())
+    return float(np.clip(1.0 - ratio, 0.0, 1.0))

@@ -1,0 +1,92 @@
+"""How thick a piece of fluid is: diameter of the largest ball that fits into it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.localization.canal import IntArray
+from leakloc.volume import FloatArray, Geometry
+
+_MAX_QUERIES = 40_000
+"""Balls tried at most; a large piece holds many more voxels than its thickness needs."""
+
+
+def ball_diameters_mm(
+    index: IntArray, fluid_fraction: npt.NDArray[np.floating], geometry: Geometry
+) -> tuple[IntArray, FloatArray]:
+    """Diameters of the balls about voxels of a piece that just fit into its fluid.
+
+    The surface lies where the fluid fraction passes one half between neighbouring voxels, or
+    midway to a neighbour that is fluid but no part of the piece; so a thickness is not
+    rounded to whole voxels. For a layer or a crescent the largest ball spans its thickness.
+
+    Parameters
+    ----------
+    index : ndarray, shape (n,)
+        Flat indices of the piece into arrays of `geometry`.
+    fluid_fraction : ndarray
+        On `geometry`.
+
+    Returns
+    -------
+    index : ndarray, shape (m,)
+        Voxels at least half full; at most some ten thousand, evenly picked.
+    diameter_mm : ndarray, shape (m,)
+    """
+    from scipy.spatial import cKDTree
+
+    kji = np.stack(np.unravel_index(index, geometry.shape), axis=-1)
+    low = kji.min(axis=0) - 1
+    shape = kji.max(axis=0) + 2 - low
+    fraction = _padded_crop(fluid_fraction, low, shape)
+    piece = np.zeros(tuple(shape), dtype=bool)
+    piece[tuple((kji - low).T)] = True
+    full = piece & (fraction >= 0.5)
+    if not full.any():
+        return np.empty(0, dtype=np.intp), np.empty(0)
+    spacing = np.array(geometry.spacing_kji_mm)
+    surface = cKDTree(_surface_points(full, piece, fraction) * spacing)
+    centers = np.argwhere(full)
+    centers = centers[:: int(np.ceil(len(centers) / _MAX_QUERIES))]
+    radius, _ = surface.query(centers * spacing)
+    flat = np.ravel_multi_index(tuple((centers + low).T), geometry.shape)
+    return flat.astype(np.intp), 2.0 * np.asarray(radius, dtype=np.float64)
+
+
+def _padded_crop(
+    array: npt.NDArray[np.floating], low: IntArray, shape: IntArray
+) -> npt.NDArray[np.float32]:
+    """`array` from `low` on, zero where that reaches beyond it."""
+    crop = np.zeros(tuple(shape), dtype=np.float32)
+    start = np.maximum(low, 0)
+    stop = np.minimum(low + shape, array.shape)
+    inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
+    crop[inner] = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    return crop
+
+
+def _surface_points(
+    full: npt.NDArray[np.bool_],
+    piece: npt.NDArray[np.bool_],
+    fraction: npt.NDArray[np.float32],
+) -> FloatArray:
+    """Where grid edges between full and other voxels cross the surface, in voxels (k, j, i)."""
+    found = []
+    for axis in range(3):
+        first = np.take(full, range(full.shape[axis] - 1), axis=axis)
+        second = np.take(full, range(1, full.shape[axis]), axis=axis)
+        crossing = np.argwhere(first != second)
+        step = np.zeros(3, dtype=np.intp)
+        step[axis] = 1
+        first_full = first[tuple(crossing.T)]
+        inner = np.where(first_full[:, None], crossing, crossing + step)
+        outer = np.where(first_full[:, None], crossing + step, crossing)
+        f_in = fraction[tuple(inner.T)].astype(np.float64)
+        f_out = fraction[tuple(outer.T)].astype(np.float64)
+        # A full neighbour outside the piece is other fluid (the sac): the border lies midway.
+        other = ~piece[tuple(outer.T)] & (f_out >= 0.5)
+        share = (f_in - 0.5) / np.maximum(f_in - f_out, 1e-6)
+        share = np.where(other, 0.5, np.clip(share, 0.0, 1.0))
+        found.append(inner + (outer - inner) * share[:, None])
+    return np.concatenate(found)
