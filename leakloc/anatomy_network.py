@@ -1,0 +1,333 @@
+"""Where vertebral bodies, discs and the canal are, on any sagittal-ish spine MR contrast.
+
+A small U-Net looks at three neighbouring sagittal planes at a time. Its weights
+(``models/anatomy.onnx``, see ``models/MODEL_CARD.md``) were trained on the masks of SPIDER
+(van der Graaf et al., Sci Data 11:264, 2024, doi 10.1038/s41597-024-03090-w, CC BY 4.0,
+modified) under synthesised contrasts, and on phantoms. At run time only onnxruntime is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.errors import AnalysisError, LeaklocError
+from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.volume import FloatArray, Geometry, Provenance, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LevelSettings
+
+CLASSES: Final = ("background", "vertebra", "disc", "canal", "sacrum")
+"""Channels of the network's output, in order."""
+PIXEL_MM: Final = 1.0
+"""In-plane voxel size that the network was trained at."""
+PLANE_STEP_MM: Final = 3.0
+"""Distance between planes: within the 2 to 4.5 mm of the training, and fast."""
+HALF_WIDTH_MM: Final = 40.0
+"""How far to each side of the canal planes are computed; a lumbar body is 50 mm wide."""
+LOCAL_WINDOW_PX: Final = 31
+"""Side of the window that the locally normalised channel looks at (1 mm pixels)."""
+_STRIDE_PX: Final = 16
+"""The network halves its planes four times."""
+_PLANES_AT_ONCE: Final = 4
+"""More planes per call cost memory and gain no speed."""
+MODEL_PATH: Final = Path(__file__).parent / "models" / "anatomy.onnx"
+"""The weights that come with the package."""
+
+
+@dataclass(frozen=True)
+class AnatomyProbabilities:
+    """Probability of each tissue on one grid of sagittal planes.
+
+    The grid's axes are those of the image, oriented k to the head, j to the back and i to
+    the patient's left: 1 mm in plane, planes about 3 mm apart (or as acquired, if coarser).
+
+    Parameters
+    ----------
+    vertebra : Volume
+        float32, vertebral bodies without their arches, C2 or higher down to L5.
+    disc : Volume
+        float32, intervertebral discs.
+    canal : Volume
+        float32, spinal canal with what it holds.
+    sacrum : Volume
+        float32, sacral bodies; learnt from phantoms only.
+    """
+
+    vertebra: Volume
+    disc: Volume
+    canal: Volume
+    sacrum: Volume
+
+
+def anatomy_probabilities(
+    image: Volume, *, centerline: Centerline | None = None, threads: int = 2
+) -> AnatomyProbabilities:
+    """Label vertebral bodies, discs and the canal with the network.
+
+    Parameters
+    ----------
+    image : Volume
+        Any spine MR that resolves vertebrae in sagittal planes; intensities in any unit.
+    centerline : Centerline, optional
+        Of the canal. Planes farther than `HALF_WIDTH_MM` from it are left out; without it,
+        a first look at every fourth plane finds where the canal is.
+    threads : int
+        Processor threads to use.
+
+    Returns
+    -------
+    AnatomyProbabilities
+
+    Raises
+    ------
+    AnalysisError
+        If the image is constant or shows less than two planes' worth of spine.
+    LeaklocError
+        If the network's weights are not installed.
+    """
+    working = _working_volume(image)
+    low, high = _window(working.array)
+    planes = working.array.shape[2]
+    step_mm = working.geometry.spacing_ijk_mm[0]
+    reach = max(1, round(HALF_WIDTH_MM / step_mm))
+    if centerline is not None:
+        lateral = working.geometry.ijk_from_lps(centerline.points_lps)[:, 0]
+        first, last = float(lateral.min()), float(lateral.max())
+    elif planes <= 2 * reach + 1:
+        first = last = (planes - 1) / 2
+    else:
+        first = last = _canal_plane(working, low, high, threads)
+    start = int(np.clip(np.floor(first) - reach, 0, planes - 1))
+    stop = int(np.clip(np.ceil(last) + reach + 1, start + 1, planes))
+    found = _classify(working.array, range(start, stop), low, high, threads)
+    k, j, _ = working.array.shape
+    geometry = working.geometry.cropped((slice(0, k), slice(0, j), slice(start, stop)))
+    provenance = Provenance("anatomy network", image.provenance.series_instance_uid)
+    tissues = [
+        Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), geometry, provenance)
+        for c in range(1, len(CLASSES))
+    ]
+    return AnatomyProbabilities(*tissues)
+
+
+def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
+    """What the network sees of three neighbouring sagittal planes.
+
+    The square root lifts faint tissue; the fourth channel, the middle plane in units of its
+    surroundings' spread, makes a weak border look the same under any coil shading.
+
+    Parameters
+    ----------
+    planes : ndarray, shape (3, k, j)
+        Signal at 1 mm.
+    low, high : float
+        Signal that becomes 0 and 1.
+
+    Returns
+    -------
+    ndarray, float32, shape (4, k, j)
+    """
+    from scipy.ndimage import uniform_filter
+
+    scaled = np.clip((planes - low) / max(high - low, 1e-6), 0.0, 2.0).astype(np.float32)
+    rooted = np.sqrt(scaled)
+    middle = rooted[1]
+    offset = middle - uniform_filter(middle, LOCAL_WINDOW_PX, mode="constant")
+    variance = uniform_filter(offset * offset, LOCAL_WINDOW_PX, mode="constant")
+    spread = np.sqrt(np.maximum(variance, 0)) + 0.02  # running sums may dip below zero
+    return np.concatenate([rooted, np.clip(offset / spread, -4, 4)[None] / 2]).astype(np.float32)
+
+
+def _working_volume(image: Volume) -> Volume:
+    """The image on the network's grid: whole voxels averaged first, then interpolated."""
+    oriented = image.oriented("LPS")
+    i_mm, j_mm, k_mm = oriented.geometry.spacing_ijk_mm
+    blocks = (
+        max(1, int(PIXEL_MM / k_mm + 0.1)),
+        max(1, int(PIXEL_MM / j_mm + 0.1)),
+        max(1, round(PLANE_STEP_MM / i_mm)),
+    )
+    averaged = _block_mean(oriented, blocks)
+    step_mm = averaged.geometry.spacing_ijk_mm[0]
+    target = averaged.geometry.with_spacing((step_mm, PIXEL_MM, PIXEL_MM))
+    return averaged.resample(target)
+
+
+def _block_mean(volume: Volume, blocks: tuple[int, int, int]) -> Volume:
+    """Mean over blocks of ``(k, j, i)`` voxels; an incomplete last block is dropped."""
+    sizes = [min(b, n) for b, n in zip(blocks, volume.array.shape, strict=True)]
+    box = tuple(slice(0, n - n % b) for n, b in zip(volume.array.shape, sizes, strict=True))
+    array = volume.array[box]
+    for axis, block in enumerate(sizes):
+        if block > 1:
+            parts = [
+                array[(slice(None),) * axis + (slice(part, None, block),)] for part in range(block)
+            ]
+            total = parts[0].astype(np.float32)
+            for part_array in parts[1:]:
+                total += part_array
+            array = total / block
+    affine = volume.geometry.affine_lps.copy()
+    ijk_blocks = np.array(sizes[::-1], dtype=float)
+    affine[:3, :3] *= ijk_blocks
+    affine[:3, 3] = volume.geometry.lps_from_ijk((ijk_blocks - 1) / 2)
+    k, j, i = array.shape
+    geometry = Geometry((k, j, i), affine, volume.geometry.frame_of_reference_uid)
+    return Volume(array.astype(np.float32, copy=False), geometry, volume.provenance)
+
+
+def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
+    """Signal that becomes 0 and 1: nearly darkest and nearly brightest, safe from spikes."""
+    low, high = np.percentile(array, [0.5, 99.5])
+    if not high > low:
+        raise AnalysisError("the image is constant: there is no spine to label in it")
+    return float(low), float(high)
+
+
+def _canal_plane(working: Volume, low: float, high: float, threads: int) -> float:
+    """Index of the plane around which canal and bodies lie, from every fourth plane."""
+    looked_at = range(0, working.array.shape[2], 4)
+    found = _classify(working.array, looked_at, low, high, threads)
+    canal, bodies = (found[:, CLASSES.index(name)] for name in ("canal", "vertebra"))
+    weight = (canal > 0.5).sum((1, 2)) + 0.1 * (bodies > 0.5).sum((1, 2))
+    if weight.sum() == 0:
+        return float(working.array.shape[2] - 1) / 2
+    return float(np.average(list(looked_at), weights=weight))
+
+
+def _classify(
+    array: npt.NDArray[Any], planes: range, low: float, high: float, threads: int
+) -> npt.NDArray[np.float32]:
+    """Class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
+    session = _session(str(MODEL_PATH), threads)
+    height, width, count = array.shape
+    padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
+    chosen = list(planes)
+    results = []
+    for first in range(0, len(chosen), _PLANES_AT_ONCE):
+        batch = []
+        for i in chosen[first : first + _PLANES_AT_ONCE]:
+            around = [max(i - 1, 0), i, min(i + 1, count - 1)]
+            three = np.moveaxis(array[:, :, around], 2, 0)
+            three = np.pad(three, [(0, 0), *padding], constant_values=low)
+            batch.append(network_input(three, low, high))
+        (probabilities,) = session.run(None, {"planes": np.stack(batch)})
+        results.append(probabilities[:, :, :height, :width])
+    return np.concatenate(results)
+
+
+@lru_cache(maxsize=2)
+def _session(path: str, threads: int) -> Any:
+    if not Path(path).is_file():
+        raise LeaklocError(
+            f"the weights of the anatomy network are missing ({Path(path).name}); "
+            "reinstall leakloc, or choose the classical disc detector in the settings"
+        )
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def detect_discs(
+    image: Volume, centerline: Centerline | None, settings: LevelSettings
+) -> Detections:
+    """Find discs with the network (a `leakloc.levels.detection.Detector`).
+
+    Every connected piece of likely disc becomes a disc: its centre of mass, the axis of
+    least spread as its normal, and as its score the mean probability, lowered where no
+    vertebra lies above or below it. Pieces of one disc are joined, specks dropped.
+
+    Parameters
+    ----------
+    image : Volume
+    centerline : Centerline or None
+        Of the canal, where known.
+    settings : LevelSettings
+
+    Returns
+    -------
+    Detections
+        With `bodies` on the network's grid.
+    """
+    found = anatomy_probabilities(image, centerline=centerline)
+    return discs_from(found)
+
+
+MIN_DISC_ML: Final = 0.25
+"""Smallest piece that counts: a third of a small cervical disc."""
+MERGE_MM: Final = 7.0
+"""Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
+_THRESHOLD: Final = 0.5
+"""A voxel is disc where the network thinks so more likely than not."""
+
+
+def discs_from(found: AnatomyProbabilities) -> Detections:
+    """Discs as connected pieces of likely disc; see `detect_discs`."""
+    from scipy import ndimage
+
+    array, geometry = found.disc.array, found.disc.geometry
+    pieces, _ = ndimage.label(array > _THRESHOLD, structure=np.ones((3, 3, 3)))
+    smallest = MIN_DISC_ML / geometry.voxel_volume_ml
+    clouds = []
+    for label, box in enumerate(ndimage.find_objects(pieces), start=1):
+        kji = np.argwhere(pieces[box] == label) + [part.start for part in box]
+        if len(kji) >= smallest:
+            clouds.append(kji)
+    groups = _joined(clouds, geometry)
+    discs = [_disc_of(kji, found) for kji in groups]
+    discs.sort(key=lambda disc: -float(disc.center_lps[2]))
+    return Detections(tuple(discs), found.vertebra, method="network")
+
+
+def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:
+    """Join pieces that lie at the same height and side by side."""
+    clouds = sorted(clouds, key=len, reverse=True)
+    groups: list[npt.NDArray[Any]] = []
+    for cloud in clouds:
+        center = geometry.lps_from_kji(cloud.mean(0))
+        for n, group in enumerate(groups):
+            points = geometry.lps_from_kji(group)
+            middle, normal = points.mean(0), _plane_normal(points)
+            gap = center - middle
+            if abs(gap @ normal) < MERGE_MM and np.linalg.norm(gap) < 30.0:
+                groups[n] = np.concatenate([group, cloud])
+                break
+        else:
+            groups.append(cloud)
+    return groups
+
+
+def _plane_normal(points_lps: FloatArray, weight: FloatArray | None = None) -> FloatArray:
+    """Axis of least (weighted) spread, towards the head."""
+    offset = points_lps - np.average(points_lps, axis=0, weights=weight)
+    spread = offset if weight is None else offset * weight[:, None]
+    _, axes = np.linalg.eigh(offset.T @ spread)
+    normal = axes[:, 0]
+    return np.asarray(normal if normal[2] >= 0 else -normal)
+
+
+def _disc_of(kji: npt.NDArray[Any], found: AnatomyProbabilities) -> DetectedDisc:
+    geometry = found.disc.geometry
+    points = geometry.lps_from_kji(kji)
+    weight = found.disc.array[tuple(kji.T)].astype(np.float64)
+    center = np.average(points, axis=0, weights=weight)
+    normal = _plane_normal(points, weight)
+    half = 2.0 * float(np.std((points - center) @ normal))
+    bone = Volume(np.maximum(found.vertebra.array, found.sacrum.array), geometry)
+    beside = center + np.outer([1.0, 1.0, -1.0, -1.0], normal) * (
+        half + np.array([4.0, 7.0, 4.0, 7.0])[:, None]
+    )
+    above, below = bone.sample(beside).reshape(2, 2).max(axis=1)
+    score = float(weight.mean()) * (0.5 + 0.25 * float(above) + 0.25 * float(below))
+    return DetectedDisc(np.asarray(center), normal, min(1.0, score))
