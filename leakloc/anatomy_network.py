@@ -8,6 +8,7 @@ modified) under synthesised contrasts, and on phantoms. At run time only onnxrun
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,10 +33,16 @@ PLANE_STEP_MM: Final = 3.0
 """Distance between planes: within the 2 to 4.5 mm of the training, and fast."""
 HALF_WIDTH_MM: Final = 40.0
 """How far to each side of the canal planes are computed; a lumbar body is 50 mm wide."""
+FRONT_MM: Final = 100.0
+"""How far in front of the canal: a lumbar body (35 mm), lordosis, and context."""
+BACK_MM: Final = 50.0
+"""How far behind the canal."""
 LOCAL_WINDOW_PX: Final = 31
 """Side of the window that the locally normalised channel looks at (1 mm pixels)."""
 _STRIDE_PX: Final = 16
 """The network halves its planes four times."""
+_GLANCE_PLANES: Final = 5
+"""The first look takes every fifth plane, 15 mm apart: a canal is 20 mm wide."""
 _PLANES_AT_ONCE: Final = 4
 """More planes per call cost memory and gain no speed."""
 MODEL_PATH: Final = Path(__file__).parent / "models" / "anatomy.onnx"
@@ -78,7 +85,7 @@ def anatomy_probabilities(
         Any spine MR that resolves vertebrae in sagittal planes; intensities in any unit.
     centerline : Centerline, optional
         Of the canal. Planes farther than `HALF_WIDTH_MM` from it are left out; without it,
-        a first look at every fourth plane finds where the canal is.
+        a first look at every fifth plane finds where the canal is.
     threads : int
         Processor threads to use.
 
@@ -89,30 +96,18 @@ def anatomy_probabilities(
     Raises
     ------
     AnalysisError
-        If the image is constant or shows less than two planes' worth of spine.
+        If the image is constant.
     LeaklocError
         If the network's weights are not installed.
     """
     working = _working_volume(image)
     low, high = _window(working.array)
-    planes = working.array.shape[2]
-    step_mm = working.geometry.spacing_ijk_mm[0]
-    reach = max(1, round(HALF_WIDTH_MM / step_mm))
-    if centerline is not None:
-        lateral = working.geometry.ijk_from_lps(centerline.points_lps)[:, 0]
-        first, last = float(lateral.min()), float(lateral.max())
-    elif planes <= 2 * reach + 1:
-        first = last = (planes - 1) / 2
-    else:
-        first = last = _canal_plane(working, low, high, threads)
-    start = int(np.clip(np.floor(first) - reach, 0, planes - 1))
-    stop = int(np.clip(np.ceil(last) + reach + 1, start + 1, planes))
-    found = _classify(working.array, range(start, stop), low, high, threads)
-    k, j, _ = working.array.shape
-    geometry = working.geometry.cropped((slice(0, k), slice(0, j), slice(start, stop)))
+    working = working.crop(_region(working, centerline, low, high, threads))
+    planes = range(working.array.shape[2])
+    found = _classify(working.array, planes, low, high, threads)
     provenance = Provenance("anatomy network", image.provenance.series_instance_uid)
     tissues = [
-        Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), geometry, provenance)
+        Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), working.geometry, provenance)
         for c in range(1, len(CLASSES))
     ]
     return AnatomyProbabilities(*tissues)
@@ -192,25 +187,49 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _canal_plane(working: Volume, low: float, high: float, threads: int) -> float:
-    """Index of the plane around which canal and bodies lie, from every fourth plane."""
-    looked_at = range(0, working.array.shape[2], 4)
-    found = _classify(working.array, looked_at, low, high, threads)
-    canal, bodies = (found[:, CLASSES.index(name)] for name in ("canal", "vertebra"))
-    weight = (canal > 0.5).sum((1, 2)) + 0.1 * (bodies > 0.5).sum((1, 2))
-    if weight.sum() == 0:
-        return float(working.array.shape[2] - 1) / 2
-    return float(np.average(list(looked_at), weights=weight))
+def _region(
+    working: Volume, centerline: Centerline | None, low: float, high: float, threads: int
+) -> tuple[slice, slice, slice]:
+    """Box ``[k, j, i]`` around the spine: full height, no farther than the reach of the spine."""
+    step_mm = working.geometry.spacing_ijk_mm[0]
+    height, depth, count = working.array.shape
+    if centerline is not None:
+        points_kji = working.geometry.kji_from_lps(centerline.points_lps)
+        low_kji, high_kji = points_kji.min(axis=0), points_kji.max(axis=0)
+    elif count * step_mm <= 2 * HALF_WIDTH_MM:
+        return slice(0, height), slice(0, depth), slice(0, count)
+    else:
+        looked_at = np.arange(0, count, _GLANCE_PLANES)
+        found = _classify(working.array, looked_at, low, high, threads)
+        planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
+        if len(planes) == 0:  # only a place to look: the middle is where a spine usually is
+            rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
+        else:
+            planes = looked_at[planes]
+        seen = np.stack([rows, columns, planes], axis=-1)
+        low_kji, high_kji = np.percentile(seen, [5, 95], axis=0)  # stray voxels left out
+    reach = max(1, round(HALF_WIDTH_MM / step_mm))
+    return (
+        slice(0, height),
+        _span(low_kji[1] - FRONT_MM / PIXEL_MM, high_kji[1] + BACK_MM / PIXEL_MM, depth),
+        _span(low_kji[2] - reach, high_kji[2] + reach, count),
+    )
+
+
+def _span(first: float, last: float, length: int) -> slice:
+    """Whole indices from `first` to `last` inside an axis, at least one."""
+    start = int(np.clip(np.floor(first), 0, length - 1))
+    return slice(start, int(np.clip(np.ceil(last) + 1, start + 1, length)))
 
 
 def _classify(
-    array: npt.NDArray[Any], planes: range, low: float, high: float, threads: int
+    array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float, threads: int
 ) -> npt.NDArray[np.float32]:
     """Class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
     session = _session(str(MODEL_PATH), threads)
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
-    chosen = list(planes)
+    chosen = [int(i) for i in planes]
     results = []
     for first in range(0, len(chosen), _PLANES_AT_ONCE):
         batch = []
