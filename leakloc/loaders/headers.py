@@ -84,6 +84,8 @@ _CONTRAST_KEYWORDS: Final = (
     *("ContrastBolusAgent", "BurnedInAnnotation"),
 )
 """Classic images of one series that agree in these share their parameters."""
+_FRAME_CONTRAST_KEYWORDS: Final = ("EffectiveEchoTime", "FrameType", "InversionTimes")
+"""The same for the frames of one multi-frame object."""
 _GE_SEQUENCE_NAME: Final = 0x0019109C
 _PHILIPS_SEQUENCE_NAME: Final = 0x20011020
 _PRIVATE_SEQUENCE_NAMES: Final = {"GE": _GE_SEQUENCE_NAME, "PHILIPS": _PHILIPS_SEQUENCE_NAME}
@@ -220,10 +222,14 @@ def _raw(dataset: Any, keyword: str) -> Any:
 
 def _enhanced_frames(path: Path, dataset: Any, cut_short: bool) -> list[Frame]:
     shared = _groups(dataset.get("SharedFunctionalGroupsSequence") or [None])
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
     frames = []
     for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         sources = [*_groups([item]), *shared, dataset]
-        frames.append(_frame(path, index, dataset, sources, _parameters(sources), cut_short))
+        key = tuple(str(_first(sources, keyword, _plain)) for keyword in _FRAME_CONTRAST_KEYWORDS)
+        if key not in known:
+            known[key] = _parameters(sources)
+        frames.append(_frame(path, index, dataset, sources, known[key], cut_short))
     return frames
 
 

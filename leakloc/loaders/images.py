@@ -67,9 +67,12 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
             raise
         except Exception as error:
             raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
-        if volume.array.ndim != 3 or not np.issubdtype(volume.array.dtype, np.number):
-            raise InputError(f"{path.name} holds no grey values")
-        return Volume(volume.array, volume.geometry, Provenance(source=kind))
+        array = volume.array
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{path.name} holds colours or complex numbers, not grey values")
+        if array.dtype.kind == "f":  # outside the field some tools write NaN
+            array = np.nan_to_num(array.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+        return Volume(array, volume.geometry, Provenance(source=kind))
 
     return SeriesStack(
         series_instance_uid=None,

@@ -59,7 +59,8 @@ class Layout:
     @property
     def is_regular(self) -> bool:
         """Whether the slices are the grid's own slices, so that nothing is interpolated."""
-        return len(self.offsets_k) == self.geometry.shape[0] and not self.shifts_ji.any()
+        own = np.array_equal(self.offsets_k, np.arange(self.geometry.shape[0]))
+        return own and not self.shifts_ji.any()
 
 
 ReadStack = Callable[[tuple[Frame, ...], Layout], Volume]
@@ -186,9 +187,9 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     count = round(span / step) + 1
     spacing = span / (count - 1)
     offsets = (along - along[0]) / spacing
-    even = count == len(frames) and bool(
-        np.abs(offsets - np.arange(count)).max() <= settings.spacing_tolerance
-    )
+    snapped = np.round(offsets)  # positions are rounded in headers; no slice is blurred for that
+    offsets = np.where(np.abs(offsets - snapped) <= settings.spacing_tolerance, snapped, offsets)
+    even = np.array_equal(offsets, np.arange(count))
     if not even and not notes:
         notes.append(
             Note(
@@ -223,7 +224,7 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     affine[:3, 3] = positions[0]
     shape = (count, frames[0].rows, frames[0].columns)
     geometry = Geometry(shape, affine, frames[0].frame_of_reference_uid)
-    return Layout(geometry, np.arange(count, dtype=np.float64) if even else offsets, shifts), notes
+    return Layout(geometry, offsets, shifts), notes
 
 
 def _step(steps: FloatArray, settings: LoaderSettings) -> float:
