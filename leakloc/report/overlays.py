@@ -1,0 +1,589 @@
+"""Pictures of the finding, to be read at a glance.
+
+One overview, and for each collection a sagittal, an axial and a coronal picture. Every
+plane is cut from the volume in patient directions (`Volume.oriented`), never in the order
+it was stored: head up, front to the left on sagittal pictures, the patient's right on the
+left of axial and coronal ones. Voxels keep their physical aspect; the grey image stays
+undisturbed but for thin outlines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc import __version__
+from leakloc.report.canvas import (
+    BLUE,
+    INK,
+    ORANGE,
+    Colour,
+    Column,
+    Label,
+    Panel,
+    Place,
+    Sheet,
+    Stroke,
+    draw,
+    png_bytes,
+)
+from leakloc.vocabulary import SHORT_NOTICE, Role
+from leakloc.volume import FloatArray, Geometry
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from leakloc.localization.result import LocatedCollection
+    from leakloc.pipeline import Analysis
+
+Kind = Literal["overview", "sagittal", "axial", "coronal"]
+Plane = npt.NDArray[Any]
+
+FRONT_MM: Final = 62.0  # in front of the canal: vertebral body (35 mm) and room for names
+BACK_MM: Final = 48.0  # behind it: spinous processes and the surgical bed
+SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
+AXIAL_SIDE_MM: Final = 36.0  # foramina and facet joints
+AXIAL_FRONT_MM: Final = 30.0
+AXIAL_BACK_MM: Final = 42.0
+ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
+LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
+ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
+SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
+BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with a little room
+BODY_SIDE_MM: Final = 27.0  # half its width, with a little room
+AXIAL_HEIGHT: Final = 0.52  # of the other pictures' height: four panels on a full-HD screen
+AXIAL_PX_PER_MM: Final = 4.5  # beside the overview: as large as three of them would be
+OVERVIEW_SECTIONS: Final = 3
+BEND_MM: Final = 4.0  # a midline that bends less is as good as straight
+TICK_MM: Final = 5.0
+GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
+COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
+COMPANION_SHARE: Final = 0.3  # of the plane that it must cover to be worth showing
+_ROLE_WORDS: Final[dict[str, str]] = {
+    "sagittal_t2": "sagittal T2",
+    "sagittal_stir": "sagittal STIR",
+    "sagittal_t1": "sagittal T1",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A finished picture.
+
+    Parameters
+    ----------
+    name : str
+        File name without suffix.
+    alt : str
+        What it shows, for who cannot see it.
+    collection : int or None
+        Id of the collection it is about.
+    rgb : ndarray, shape (rows, columns, 3)
+    png : bytes
+    """
+
+    name: str
+    kind: Kind
+    alt: str
+    collection: int | None
+    rgb: npt.NDArray[np.uint8]
+    png: bytes
+
+
+def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
+    """The overview, then a sagittal, axial and coronal picture of each collection.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Results of all stages; nothing of the patient's identity is drawn.
+    """
+    scene = _Scene(analysis)
+    height = analysis.settings.report.picture_height_px
+    pictures = [_picture(scene, "overview", _overview(scene), height, None)]
+    for collection in analysis.localization.collections:
+        for kind, sheet in (
+            ("sagittal", _collection_sagittal(scene, collection)),
+            ("axial", _collection_axial(scene, collection)),
+            ("coronal", _collection_coronal(scene, collection)),
+        ):
+            pictures.append(_picture(scene, kind, sheet, height, collection))  # type: ignore[arg-type]
+    return tuple(pictures)
+
+
+def _picture(
+    scene: _Scene, kind: Kind, sheet: Sheet, height: int, collection: LocatedCollection | None
+) -> Picture:
+    image: Image.Image = draw(sheet, round(height * AXIAL_HEIGHT) if kind == "axial" else height)
+    name = kind if collection is None else f"collection-{collection.id}-{kind}"
+    alt = f"{kind.capitalize()} picture. {sheet.title} {' '.join(sheet.lines)}"
+    return Picture(
+        name=name,
+        kind=kind,
+        alt=alt,
+        collection=None if collection is None else collection.id,
+        rgb=np.asarray(image),
+        png=png_bytes(image),
+    )
+
+
+class _Scene:
+    """The study turned to patient directions: k to the head, j to the back, i to the left."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        image = analysis.triage.myelogram.oriented("LPS")
+        self.image = image
+        self.geometry: Geometry = image.geometry
+        self.sac: Plane = analysis.segmentation.thecal_sac.oriented("LPS").array > 0
+        self.collections: Plane = analysis.segmentation.collections.oriented("LPS").array
+        self.centerline = analysis.segmentation.centerline
+        canal = self.geometry.kji_from_lps(self.centerline.points_lps)
+        canal = canal[np.argsort(canal[:, 0])]
+        heights = np.arange(self.geometry.shape[0])
+        # Past the ends of the centreline its last place is held.
+        self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1])
+        self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2])
+        covered = canal[:, 0].clip(0, len(heights) - 1)
+        self.canal_rows = slice(int(covered.min()), int(covered.max()) + 1)
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Signal shown as black and as white."""
+        near = self.image.array[self.canal_rows, :, self.across(self.canal_rows)]
+        values = near[:: max(near.shape[0] // 64, 1), ::2, ::2]
+        low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
+        csf = self.analysis.segmentation.csf_signal
+        if np.isfinite(csf) and csf > low:
+            high = min(high, 1.1 * csf)
+        return low, max(high, low + 1e-6)
+
+    def grey(self, values: Plane) -> npt.NDArray[np.float32]:
+        """Signal as brightness, 0..1."""
+        low, high = self.window
+        scaled = (np.asarray(values, dtype=np.float32) - low) / (high - low)
+        return np.asarray(np.clip(scaled, 0, 1) ** GAMMA, dtype=np.float32)
+
+    def rows(self, low_k: float, high_k: float) -> slice:
+        """Slices from `low_k` to `high_k`, inside the volume."""
+        return _inside(low_k, high_k, self.geometry.shape[0])
+
+    def depth(self, rows: slice, front_mm: float = FRONT_MM, back_mm: float = BACK_MM) -> slice:
+        """Crop from front to back around the canal and the collections, in some slices."""
+        spacing = self.geometry.spacing_ijk_mm[1]
+        low = self.canal_j[rows].min() - front_mm / spacing
+        high = self.canal_j[rows].max() + back_mm / spacing
+        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 2)))
+        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
+
+    def across(self, rows: slice, side_mm: float = SIDE_MM) -> slice:
+        """Crop from right to left around the canal and the collections, in some slices."""
+        spacing = self.geometry.spacing_ijk_mm[0]
+        low = self.canal_i[rows].min() - side_mm / spacing
+        high = self.canal_i[rows].max() + side_mm / spacing
+        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
+        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
+
+    def segment_at(self, point_lps: FloatArray) -> str | None:
+        """Motion segment at a point: between the middles of two neighbouring bodies."""
+        vertebrae = self.analysis.levels.vertebrae
+        if len(vertebrae) < 2:
+            return None
+        arcs, _, _ = self.centerline.project(np.array([v.center_lps for v in vertebrae]))
+        arc, _, _ = self.centerline.project(point_lps)
+        for n in range(len(vertebrae) - 1):
+            if arcs[n] <= arc < arcs[n + 1]:
+                return f"{vertebrae[n].name}-{vertebrae[n + 1].name}"
+        return None
+
+
+# --- planes -------------------------------------------------------------------------------
+
+
+def _sagittal(
+    scene: _Scene, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
+) -> Panel:
+    """A sagittal plane; `columns_i` holds the plane's index i for every slice k."""
+    depth = scene.depth(rows)
+    heights = np.arange(rows.start, rows.stop)
+
+    def cut(array: Plane) -> Plane:
+        return array[heights, depth, columns_i[heights]][::-1]
+
+    labels, strokes = _level_names(scene, rows, depth, "sagittal")
+    cells = cut(scene.collections)
+    _, j_mm, k_mm = scene.geometry.spacing_ijk_mm
+    return Panel(
+        shape=cells.shape,
+        spacing_mm=(k_mm, j_mm),
+        grey=scene.grey(cut(scene.image.array)),
+        letters=("A", "P", "H", "F"),
+        outlines=((cut(scene.sac), BLUE), (cells > 0, ORANGE)),
+        labels=(*labels, *_collection_tags(cells)),
+        strokes=strokes,
+        caption=caption,
+    )
+
+
+def _companion(
+    scene: _Scene, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
+) -> Panel | None:
+    """Another sequence in the same plane with the same outlines, where it covers it."""
+    companions = scene.analysis.triage.companions
+    role = next((role for role in COMPANION_ROLES if role in companions), None)
+    if role is None:
+        return None
+    other = companions[role]
+    frames = {
+        other.geometry.frame_of_reference_uid,
+        scene.geometry.frame_of_reference_uid,
+    } - {None}
+    if len(frames) > 1:  # not in the same place: outlines would lie
+        return None
+    depth = scene.depth(rows)
+    finest = min(other.geometry.spacing_ijk_mm)
+    counts = [
+        max(n, round(n * mm / max(finest, 0.4)))
+        for n, mm in zip(panel.shape, panel.spacing_mm, strict=True)
+    ]
+    down = (np.arange(counts[0]) + 0.5) * panel.shape[0] / counts[0] - 0.5
+    along = (np.arange(counts[1]) + 0.5) * panel.shape[1] / counts[1] - 0.5
+    k = rows.stop - 1 - down
+    i = np.interp(k, np.arange(len(columns_i)), columns_i)
+    kji = np.stack(
+        [
+            np.broadcast_to(k[:, None], counts),
+            np.broadcast_to(depth.start + along, counts),
+            np.broadcast_to(i[:, None], counts),
+        ],
+        axis=-1,
+    )
+    points = scene.geometry.lps_from_kji(kji)
+    inside = other.geometry.contains(points)
+    if inside.mean() < COMPANION_SHARE:
+        return None
+    values = other.sample(points)
+    low, high = np.percentile(values[inside], [1.0, 99.5])
+    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * inside
+    first = f"{_ROLE_WORDS[role]}, same plane"
+    return replace(panel, grey=grey.astype(np.float32), caption=(first, *panel.caption[1:]))
+
+
+def _coronal(
+    scene: _Scene, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
+) -> Panel:
+    """A coronal plane, or where `plane_j` is None a projection along the canal's depth."""
+    across = scene.across(rows)
+    if plane_j is not None:
+        image = scene.image.array[rows, plane_j, across][::-1]
+        sac = scene.sac[rows, plane_j, across][::-1]
+        cells = scene.collections[rows, plane_j, across][::-1]
+    else:
+        image, sac, cells = _projected(scene, rows, across)
+    labels, strokes = _level_names(scene, rows, across, "coronal")
+    i_mm, _, k_mm = scene.geometry.spacing_ijk_mm
+    return Panel(
+        shape=cells.shape,
+        spacing_mm=(k_mm, i_mm),
+        grey=scene.grey(image),
+        letters=("R", "L", "H", "F"),
+        outlines=((np.asarray(sac), BLUE), (np.asarray(cells > 0), ORANGE)),
+        tints=((np.asarray(cells > 0), ORANGE),) if plane_j is None else (),
+        labels=(*labels, *_collection_tags(cells)),
+        strokes=strokes,
+        caption=caption,
+    )
+
+
+def _projected(scene: _Scene, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
+    """Brightest signal through a slab that follows the canal; masks through all depths."""
+    half = SLAB_MM / scene.geometry.spacing_ijk_mm[1]
+    collections = scene.collections[rows, :, across]
+    found = (collections > 0).any(axis=2)
+    depths = np.arange(scene.geometry.shape[1])
+    image = np.empty((rows.stop - rows.start, across.stop - across.start), dtype=np.float32)
+    for n, k in enumerate(range(rows.start, rows.stop)):
+        near = np.abs(depths - scene.canal_j[k]) <= half
+        near |= found[n]
+        image[n] = scene.image.array[k, :, across][near].max(axis=0)
+    sac = scene.sac[rows, :, across].max(axis=1)
+    return image[::-1], sac[::-1], collections.max(axis=1)[::-1]
+
+
+def _axial(scene: _Scene, k: int, caption: tuple[str, ...], *, framed: bool) -> Panel:
+    rows = slice(k, k + 1)
+    depth = scene.depth(rows, AXIAL_FRONT_MM, AXIAL_BACK_MM)
+    across = scene.across(rows, AXIAL_SIDE_MM)
+    cells = scene.collections[k, depth, across]
+    i_mm, j_mm, _ = scene.geometry.spacing_ijk_mm
+    return Panel(
+        shape=cells.shape,
+        spacing_mm=(j_mm, i_mm),
+        grey=scene.grey(scene.image.array[k, depth, across]),
+        letters=("R", "L", "A", "P"),
+        outlines=(
+            (np.asarray(scene.sac[k, depth, across]), BLUE),
+            (np.asarray(cells > 0), ORANGE),
+        ),
+        labels=_collection_tags(cells),
+        caption=caption,
+        framed=framed,
+    )
+
+
+def _level_names(
+    scene: _Scene, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
+) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
+    """Names in front of (sagittal) or to the right of (coronal) the bodies; ticks at discs."""
+    levels = scene.analysis.levels
+    outwards = np.array([0.0, -1.0, 0.0] if plane == "sagittal" else [-1.0, 0.0, 0.0])
+    reach = BODY_HALF_MM if plane == "sagittal" else BODY_SIDE_MM
+
+    def place(point: FloatArray) -> Place:
+        k, j, i = scene.geometry.kji_from_lps(point)
+        return rows.stop - 1 - k, (j if plane == "sagittal" else i) - columns.start
+
+    def visible(point: FloatArray) -> bool:
+        return bool(rows.start - 0.5 <= scene.geometry.kji_from_lps(point)[0] <= rows.stop - 0.5)
+
+    labels = tuple(
+        Label(v.name, place(v.center_lps + reach * outwards), side="left")
+        for v in levels.vertebrae
+        if visible(v.center_lps)
+    )
+    strokes = []
+    for disc in levels.discs:
+        along = outwards - disc.normal_lps * float(disc.normal_lps @ outwards)
+        along = along / max(float(np.linalg.norm(along)), 1e-6)
+        start = disc.center_lps + (reach - TICK_MM) * along
+        if visible(disc.center_lps):
+            strokes.append(Stroke(place(start), place(start + TICK_MM * along), INK))
+    return labels, tuple(strokes)
+
+
+def _collection_tags(cells: Plane) -> tuple[Label, ...]:
+    """The id of each collection in a plane, beside its right edge in the picture."""
+    tags = []
+    for value in np.unique(cells):
+        if value:
+            where = np.argwhere(cells == value)
+            row = int(np.median(where[:, 0]))
+            near = where[np.abs(where[:, 0] - row) <= 1]
+            edge = float(near[:, 1].max()) if near.size else float(where[:, 1].max())
+            tags.append(Label(str(int(value)), (row, edge + 1), ORANGE, bold=True))
+    return tuple(tags)
+
+
+# --- sheets -------------------------------------------------------------------------------
+
+
+def _overview(scene: _Scene) -> Sheet:
+    """The whole field: canal in sagittal section, companion, projection from the front."""
+    located = scene.analysis.localization
+    rows = slice(0, scene.geometry.shape[0])
+    columns_i = np.round(scene.canal_i).astype(np.intp)
+    bend_mm = float(np.ptp(scene.canal_i) * scene.geometry.spacing_ijk_mm[0])
+    middle = "Midline of the canal" + (
+        f" (follows its {bend_mm:.0f} mm bend)" if bend_mm > BEND_MM else ""
+    )
+    sagittal = _sagittal(scene, columns_i, rows, (middle, _coverage(scene)))
+    columns = [Column((sagittal,))]
+    companion = _companion(scene, sagittal, columns_i, rows)
+    if companion is not None:
+        columns.append(Column((companion,)))
+    columns.append(Column((_coronal(scene, rows, ("Projection from the front", "fluid tinted")),)))
+    if located.collections:
+        columns.append(Column(_worst_sections(scene), most_px_per_mm=AXIAL_PX_PER_MM))
+    return Sheet(
+        title=located.finding.summary,
+        lines=(_numbering_line(scene),),
+        columns=tuple(columns),
+        footer=_footer(),
+        key=_key(bool(located.collections)),
+    )
+
+
+def _worst_sections(scene: _Scene) -> tuple[Panel, ...]:
+    """The largest cross-section of the collections that matter most, head down."""
+    first = sorted(scene.analysis.localization.collections, key=lambda c: -c.confidence)
+    shown = first[:OVERVIEW_SECTIONS]
+    panels = []
+    for collection in sorted(shown, key=lambda c: -_epicenter(scene, c)[0]):
+        kji = _epicenter(scene, collection)
+        where = f"{collection.level or 'level not named'}, {collection.position}"
+        caption = (f"{collection.id}: {where}", f"Axial, {_position(scene, kji, 2)}")
+        panels.append(_axial(scene, kji[0], caption, framed=False))
+    return tuple(panels)
+
+
+def _collection_sagittal(scene: _Scene, collection: LocatedCollection) -> Sheet:
+    k, j, i = _epicenter(scene, collection)
+    rows = _around(scene, collection)
+    columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
+    caption = (f"Sagittal, {_position(scene, (k, j, i), 0)}", _beside_midline(scene, k, i))
+    panel = _sagittal(scene, columns_i, rows, caption)
+    columns = [Column((panel,))]
+    companion = _companion(scene, panel, columns_i, rows)
+    if companion is not None:
+        columns.append(Column((companion,)))
+    return _sheet(scene, collection, tuple(columns))
+
+
+def _collection_coronal(scene: _Scene, collection: LocatedCollection) -> Sheet:
+    k, j, i = _epicenter(scene, collection)
+    rows = _around(scene, collection)
+    plane = _coronal(scene, rows, (f"Coronal, {_position(scene, (k, j, i), 1)}",), j)
+    projection = _coronal(scene, rows, ("Projection from the front, fluid tinted",))
+    return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
+
+
+def _collection_axial(scene: _Scene, collection: LocatedCollection) -> Sheet:
+    """The largest cross-section between one above and one below, and where they lie."""
+    k, j, i = _epicenter(scene, collection)
+    rows = _around(scene, collection)
+    heights = _neighbours(scene, collection, k)
+    tiles = []
+    for height in heights:
+        point = scene.geometry.lps_from_kji([height, scene.canal_j[height], scene.canal_i[height]])
+        level = scene.segment_at(point) or "level not named"
+        first = f"{level}, largest cross-section" if height == k else level
+        where = _position(scene, (height, j, i), 2)
+        tiles.append(_axial(scene, height, (first, f"Axial, {where}"), framed=height == k))
+    columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
+    locator = _sagittal(scene, columns_i, rows, ("Where the sections lie",))
+    lines = tuple(
+        Stroke(
+            (rows.stop - 1 - height, locator.shape[1] * 0.42),
+            (rows.stop - 1 - height, locator.shape[1] - 1.0),
+            ORANGE if height == k else INK,
+            width_px=1,
+        )
+        for height in heights
+    )
+    locator = replace(locator, strokes=(*locator.strokes, *lines))
+    return _sheet(scene, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
+
+
+def _sheet(scene: _Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
+    level = c.level or "level not named"
+    measures = [
+        f"{_span(c)}, {c.length_mm:.0f} mm long",
+        f"up to {c.max_thickness_mm:.1f} mm thick",
+        c.pattern,
+        f"confidence {c.confidence:.2f}",
+    ]
+    return Sheet(
+        title=f"Collection {c.id}: {level}, {c.position}, {c.volume_ml:.1f} mL, {c.grade}",
+        lines=(" · ".join(measures), _numbering_line(scene, c)),
+        columns=columns,
+        footer=_footer(),
+        key=_key(True),
+    )
+
+
+def _span(c: LocatedCollection) -> str:
+    if not c.segments:
+        return "extent not named"
+    return c.segments[0] if len(c.segments) == 1 else f"{c.segments[0]} to {c.segments[-1]}"
+
+
+def _numbering_line(scene: _Scene, collection: LocatedCollection | None = None) -> str:
+    levels = scene.analysis.levels
+    if levels.status == "unlabelled" or not levels.vertebrae:
+        return "Levels could not be named."
+    numbering = levels.numbering
+    text = f"Numbering assumes {numbering.assumption} (confidence {numbering.confidence:.2f})."
+    if collection is not None and collection.alternatives:
+        others = ", ".join(f"{a.level} ({a.score:.2f})" for a in collection.alternatives[:3])
+        text += f" Could also be {others}."
+    elif numbering.transitional_suspected:
+        text += " Transitional vertebra suspected."
+    return text
+
+
+def _footer() -> str:
+    return f"{SHORT_NOTICE} · leakloc {__version__}"
+
+
+def _key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
+    sac = ("thecal sac", BLUE)
+    return (sac, ("extradural fluid", ORANGE)) if with_fluid else (sac,)
+
+
+# --- places -------------------------------------------------------------------------------
+
+
+def _epicenter(scene: _Scene, collection: LocatedCollection) -> tuple[int, int, int]:
+    """Index of the largest cross-section's centre, inside the volume."""
+    point = np.asarray(collection.epicenter_lps, dtype=float)
+    if not np.isfinite(point).all():
+        point = scene.geometry.lps_from_kji(
+            np.argwhere(scene.collections == collection.id).mean(axis=0)
+        )
+    kji = np.round(scene.geometry.kji_from_lps(point)).astype(int)
+    k, j, i = np.clip(kji, 0, np.array(scene.geometry.shape) - 1)
+    return int(k), int(j), int(i)
+
+
+def _rows_of(scene: _Scene, collection: LocatedCollection) -> tuple[int, int]:
+    """First and last slice that holds the collection."""
+    found = np.flatnonzero((scene.collections == collection.id).any(axis=(1, 2)))
+    if not found.size:
+        k = _epicenter(scene, collection)[0]
+        return k, k
+    return int(found[0]), int(found[-1])
+
+
+def _around(scene: _Scene, collection: LocatedCollection) -> slice:
+    """Slices of a collection and of its neighbourhood."""
+    spacing = scene.geometry.spacing_ijk_mm[2]
+    low, high = _rows_of(scene, collection)
+    margin = max(ALONG_MM, (LEAST_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
+    return scene.rows(low - margin, high + margin)
+
+
+def _neighbours(scene: _Scene, collection: LocatedCollection, k: int) -> list[int]:
+    """Half-way to the upper end, the epicentre, half-way to the lower end; head down."""
+    low, high = _rows_of(scene, collection)
+    last = scene.geometry.shape[0] - 1
+    above = min(max(round((k + high) / 2), k + 1), last)
+    below = max(min(round((k + low) / 2), k - 1), 0)
+    return sorted({above, k, below}, reverse=True)
+
+
+def _position(scene: _Scene, kji: tuple[float, float, float], axis: int) -> str:
+    """Slice position in patient millimetres, with the letter of its side."""
+    value = float(scene.geometry.lps_from_kji(kji)[axis])
+    letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
+    return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"
+
+
+def _beside_midline(scene: _Scene, k: int, i: int) -> str:
+    offset = (i - scene.canal_i[k]) * scene.geometry.spacing_ijk_mm[0]
+    if abs(offset) < 1.0:
+        return "in the midline of the canal"
+    return f"{abs(offset):.0f} mm to the {'left' if offset > 0 else 'right'} of the canal's midline"
+
+
+def _coverage(scene: _Scene) -> str:
+    quality = scene.analysis.localization.quality
+    if quality.coverage_cranial and quality.coverage_caudal:
+        return f"field from {quality.coverage_cranial} to {quality.coverage_caudal}"
+    return "levels of the field not known"
+
+
+def _inside(low: float, high: float, length: int) -> slice:
+    start = min(max(int(np.floor(low)), 0), length - 1)
+    return slice(start, max(min(int(np.ceil(high)) + 1, length), start + 1))
+
+
+def _with_room(
+    low: float, high: float, found: npt.NDArray[np.intp], room: float, length: int
+) -> slice:
+    if found.size:
+        low, high = min(low, found[0] - room), max(high, found[-1] + room)
+    return _inside(low, high, length)
