@@ -31,6 +31,8 @@ class Centerline:
         points = np.array(self.points_lps, dtype=np.float64)
         if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 3:
             raise ValueError(f"a centreline needs points of shape (n >= 2, 3), not {points.shape}")
+        if (np.diff(points, axis=0) == 0).all(axis=1).any():
+            raise ValueError("a centreline must not repeat a point")
         points.flags.writeable = False
         object.__setattr__(self, "points_lps", points)
 
@@ -47,10 +49,8 @@ class Centerline:
             sigma = smoothing_mm / step_mm
             pad = int(3 * sigma) + 1
             # Point reflection at the ends keeps position and direction there.
-            head = 2 * even[0] - even[1 : pad + 1][::-1]
-            tail = 2 * even[-1] - even[-pad - 1 : -1][::-1]
-            padded = np.concatenate([head, even, tail])
-            even = gaussian_filter1d(padded, sigma, axis=0)[len(head) : len(head) + len(even)]
+            padded = np.pad(even, ((pad, pad), (0, 0)), mode="reflect", reflect_type="odd")
+            even = gaussian_filter1d(padded, sigma, axis=0)[pad : pad + len(even)]
             even = _evenly_spaced(even, step_mm)
         return cls(even)
 

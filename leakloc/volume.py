@@ -126,10 +126,10 @@ class Geometry:
 
     @property
     def axis_codes(self) -> str:
-        """Where the i, j and k axes point, by their largest component, such as ``"LPS"``."""
+        """Where the i, j and k axes point, such as ``"LPS"``; each patient axis is named once."""
         codes = []
-        for column in self.directions_lps.T:
-            axis = int(np.abs(column).argmax())
+        order = _axis_assignment(self.directions_lps)
+        for column, axis in zip(self.directions_lps.T, order, strict=True):
             codes.append((_POSITIVE if column[axis] > 0 else _NEGATIVE)[axis])
         return "".join(codes)
 
@@ -281,7 +281,14 @@ class Volume:
         ----------
         codes : str
             Wanted directions of the i, j and k axes.
+
+        Raises
+        ------
+        ValueError
+            If `codes` does not name each patient axis once.
         """
+        if sorted("LPS"["RAI".find(c)] if c in "RAI" else c for c in codes) != ["L", "P", "S"]:
+            raise ValueError(f"orientation codes name each patient axis once, not {codes!r}")
         wanted = [_POSITIVE.index(c) if c in _POSITIVE else _NEGATIVE.index(c) for c in codes]
         signs = [1.0 if c in _POSITIVE else -1.0 for c in codes]
         order = _axis_assignment(self.geometry.directions_lps)  # patient axis of i, j, k
@@ -386,10 +393,10 @@ class Volume:
         import nibabel as nib
 
         array = np.transpose(self.array)
-        if array.dtype == np.bool_:
-            array = array.astype(np.uint8)
+        kinds = {"bool": np.uint8, "float16": np.float32}  # NIfTI has neither
+        array = array.astype(kinds.get(array.dtype.name, array.dtype), copy=False)
         affine = _LPS_FROM_RAS @ self.geometry.affine_lps
-        image = nib.Nifti1Image(array, affine)
+        image = nib.Nifti1Image(array, affine, dtype=array.dtype)
         image.set_qform(affine, code=1)
         image.set_sform(affine, code=1)
         image.header.set_xyzt_units("mm")
@@ -414,6 +421,8 @@ def _axis_assignment(directions_lps: FloatArray) -> list[int]:
     from itertools import permutations
 
     strength = np.abs(directions_lps)
+    # Exact diagonals tie; the sense of the diagonal decides, whatever the order and sign of axes.
+    strength = strength + 1e-6 * directions_lps * np.roll(directions_lps, -1, axis=0)
     best = max(permutations(range(3)), key=lambda p: sum(strength[p[n], n] for n in range(3)))
     return list(best)
 
