@@ -47,7 +47,7 @@ class Centerline:
         even = _evenly_spaced(rough, step_mm)
         if smoothing_mm > 0:
             sigma = smoothing_mm / step_mm
-            pad = int(3 * sigma) + 1
+            pad = int(4 * sigma) + 1  # the filter's own reach
             # Point reflection at the ends keeps position and direction there.
             padded = np.pad(even, ((pad, pad), (0, 0)), mode="reflect", reflect_type="odd")
             even = gaussian_filter1d(padded, sigma, axis=0)[pad : pad + len(even)]
