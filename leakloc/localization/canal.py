@@ -15,8 +15,8 @@ IntArray = npt.NDArray[np.intp]
 _CURVATURE_SMOOTHING_MM = 8.0
 """The canal bends over vertebrae, not over millimetres; faster changes are tracing noise."""
 
-_END_REACH_MM = 2.5
-"""How far in an end's full height is read: beyond smoothing, within a few voxels."""
+_END_REACH_MM = 1.5
+"""How far in an end's full height is read, at least; 2.5 sigma of the smoothing where more."""
 
 _MIN_STRETCH = 0.3
 """Far from the canal, perpendicular planes of a bend meet; sections are not blown up beyond."""
@@ -191,22 +191,31 @@ def area_profile(
     return grid.smooth(grid.spread(voxels.arc_mm, weights) / grid.step_mm, sigma_mm)
 
 
-def profile_ends(profile: FloatArray, grid: ArcGrid, threshold: float) -> tuple[float, float]:
+def profile_ends(
+    profile: FloatArray, grid: ArcGrid, threshold: float, sigma_mm: float
+) -> tuple[float, float]:
     """Where a profile begins and ends, mm along the centreline.
 
     The outermost bins that reach the threshold (or a tenth of the maximum, where that is less)
     are taken, then moved to where the profile passes half of what it is a little further in: a
     blunt end lies at half its height, whatever the smoothing, and a tapering one moves little.
+
+    Parameters
+    ----------
+    threshold : float
+        In units of the profile.
+    sigma_mm : float
+        Smoothing that the profile has seen.
     """
     above = np.flatnonzero(profile >= min(threshold, 0.1 * float(profile.max())))
-    start = _half_height(profile, int(above[0]), 1, grid.step_mm)
-    stop = _half_height(profile, int(above[-1]), -1, grid.step_mm)
+    reach = max(int(np.ceil(max(_END_REACH_MM, 2.5 * sigma_mm) / grid.step_mm)), 1)
+    start = _half_height(profile, int(above[0]), 1, reach)
+    stop = _half_height(profile, int(above[-1]), -1, reach)
     first = float(grid.centers_mm[0])
     return first + grid.step_mm * start, first + grid.step_mm * stop
 
 
-def _half_height(profile: FloatArray, end: int, inwards: int, step_mm: float) -> float:
-    reach = max(round(_END_REACH_MM / step_mm), 1)
+def _half_height(profile: FloatArray, end: int, inwards: int, reach: int) -> float:
     inner = np.clip(end + inwards * np.arange(reach + 1), 0, len(profile) - 1)
     half = 0.5 * float(profile[inner].max())
     at = end

@@ -101,7 +101,7 @@ def _positive(
         text += f", reaching the {beyond[-1]} tissue"
     text += f" ({main.volume_ml:.1f} mL, up to {main.max_thickness_mm:.0f} mm thick, {main.grade})"
     if others:
-        text += f", and {others} smaller collection{'s' if others > 1 else ''}"
+        text += f", and {others} other collection{'s' if others > 1 else ''}"
     return text + _numbering(main, levels, settings)
 
 

@@ -66,7 +66,7 @@ def localize(
         if candidate.id in pieces
     )
     collections = tuple(p.collection for p in placed)
-    coverage = _coverage(levels, geometry)
+    coverage = _coverage(levels, coordinate, segmentation)
     planning, notes = plan(
         collections,
         {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
@@ -121,11 +121,17 @@ def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool
     return touching
 
 
-def _coverage(levels: Levels, geometry: Geometry) -> tuple[str | None, str | None]:
-    """First and last named vertebra whose centre lies in the field."""
-    if levels.status == "unlabelled":
-        return None, None
-    names = [v.name for v in levels.vertebrae if bool(geometry.contains(v.center_lps))]
+def _coverage(
+    levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation
+) -> tuple[str | None, str | None]:
+    """First and last named vertebra whose stretch of canal lies in the field."""
+    names = []
+    for vertebra in levels.vertebrae:
+        arc_mm = coordinate.body_arc(vertebra.name)
+        if arc_mm is not None:
+            point = segmentation.centerline.at(arc_mm)
+            if bool(segmentation.collections.geometry.contains(point)):
+                names.append(vertebra.name)
     return (names[0], names[-1]) if names else (None, None)
 
 

@@ -240,23 +240,26 @@ def _target(
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
 ) -> PlanningTarget:
+    """The way to the disc of the collection's level, or to its largest section without one."""
     peak_mm, cranial_mm, caudal_mm = arcs_mm
-    path = posterior_path(peak_mm, lowest_mm, hiatus_mm, sac, settings)
-    to_peak = to_cranial = to_caudal = None
+    disc_mm = coordinate.disc_arc(collection.level) if collection.level else None
+    target_mm = peak_mm if disc_mm is None else disc_mm
+    path = posterior_path(target_mm, lowest_mm, hiatus_mm, sac, settings)
+    to_target = to_cranial = to_caudal = None
     crossings = []
     if hiatus_mm is not None:
-        whole = posterior_path(min(peak_mm, cranial_mm), hiatus_mm, hiatus_mm, sac, settings)
-        to_peak = path.length_at(peak_mm)
+        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, hiatus_mm, sac, settings)
+        to_target = path.length_at(target_mm)
         to_cranial = whole.length_at(cranial_mm)
         to_caudal = whole.length_at(caudal_mm)
         for name, _, _ in reversed(coordinate.segments()):
-            disc_mm = coordinate.disc_arc(name)
-            if disc_mm is not None and peak_mm <= disc_mm <= hiatus_mm:
-                crossings.append(LevelCrossing(name, path.length_at(disc_mm)))
+            passed_mm = coordinate.disc_arc(name)
+            if passed_mm is not None and target_mm <= passed_mm <= hiatus_mm:
+                crossings.append(LevelCrossing(name, path.length_at(passed_mm)))
     return PlanningTarget(
         collection=collection.id,
         level=collection.level,
-        canal_distance_from_hiatus_mm=to_peak,
+        canal_distance_from_hiatus_mm=to_target,
         distance_to_caudal_end_mm=to_caudal,
         distance_to_cranial_end_mm=to_cranial,
         path_lps=path.points_lps,

@@ -77,11 +77,14 @@ def sac_profile(
 ) -> SacProfile:
     """Area, centre and back of the sac along the canal."""
     sigma_mm = section_sigma_mm(geometry, centerline, settings.section_smoothing_mm)
-    sharp = area_profile(grid, voxels, 1.0, section_sigma_mm(geometry, centerline, 0.0))
+    sharp_mm = section_sigma_mm(geometry, centerline, 0.0)
+    sharp = area_profile(grid, voxels, 1.0, sharp_mm)
     area = area_profile(grid, voxels, 1.0, sigma_mm)
     left, dorsal = centers_along(grid, voxels, sigma_mm=3.0)
     back = _backs(voxels, grid, left, geometry)
-    ends = profile_ends(sharp, grid, settings.sac_tip_area_mm2) if len(voxels) else None
+    ends = None
+    if len(voxels):
+        ends = profile_ends(sharp, grid, settings.sac_tip_area_mm2, sharp_mm)
     return SacProfile(
         grid,
         centerline,

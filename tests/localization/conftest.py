@@ -57,7 +57,7 @@ class Spine:
     radius_mm: float = np.inf
     """Of the bend in the sagittal plane; positive for lordosis, negative for kyphosis."""
     sac_radius_mm: float = 8.0
-    length_mm: float = 290.0
+    length_mm: float = 300.0
     sac_end_mm: float = 210.0
     first_disc_mm: float = 20.0
     """Where the disc T12-L1 lies."""
@@ -67,7 +67,7 @@ class Spine:
     """Rotation of the grid about the left-right and the front-back axis."""
     names: tuple[str, ...] = NAMES
     body_distance_mm: float = 26.0
-    field_mm: tuple[float, float] = (-10.0, 300.0)
+    field_mm: tuple[float, float] = (-10.0, 310.0)
     """Along the canal."""
     half_width_mm: float = 40.0
     status: str = "labelled"
@@ -165,9 +165,16 @@ class Spine:
             center = np.average(geometry.lps_from_kji(indices[chosen]), axis=0)
             candidates.append(
                 Candidate(
-                    number, True, crescent.probability, ml, center, "It is bright.",
-                    crescent.mimics, crescent.compartments, {},
-                )  # fmt: skip
+                    number,
+                    True,
+                    crescent.probability,
+                    ml,
+                    center,
+                    "It is bright.",
+                    crescent.mimics,
+                    crescent.compartments,
+                    {},
+                )
             )
         shape = geometry.shape
         return Segmentation(
@@ -203,9 +210,12 @@ class Spine:
         return Levels(
             status=self.status,  # type: ignore[arg-type]
             numbering=Numbering(
-                "sacrum_up", "five lumbar vertebrae", self.numbering_confidence, 5,
+                "sacrum_up",
+                "five lumbar vertebrae",
+                self.numbering_confidence,
+                5,
                 alternatives=self.alternatives,
-            ),  # fmt: skip
+            ),
             vertebrae=vertebrae,
             discs=tuple(discs),
             mask=Volume(np.zeros(geometry.shape, dtype=np.uint8), geometry),
@@ -219,13 +229,13 @@ class Spine:
         return localize(segmentation, levels, self.settings, **options)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spine():
     """Build a `Spine`."""
     return Spine
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def crescent():
     """Build a `Crescent`."""
     return Crescent

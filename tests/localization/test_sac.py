@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def test_volume_end_and_level(spine):
+    model = spine(radius_mm=170.0, tilt_deg=(12.0, 5.0), sac_end_mm=235.0, half_width_mm=13.0)
+    sac = model.localized().sac
+    length = 235.0 - model.field_mm[0]
+    assert sac.volume_ml == pytest.approx(np.pi * 64 * length / 1000, rel=0.02)
+    assert sac.csf_volume_ml == pytest.approx(sac.volume_ml, rel=0.01)
+    arc, left, dorsal = model.canal(sac.caudal_end_lps)
+    assert arc == pytest.approx(235.0, abs=1.5)
+    assert abs(left) < 1 and abs(dorsal) < 1
+    assert sac.caudal_end_level == "S2"
+
+
+def test_csf_volume_leaves_out_what_is_not_fluid(spine):
+    from dataclasses import replace
+
+    from leakloc.localization import localize
+
+    model = spine(half_width_mm=15.0)
+    segmentation = model.segmentation()
+    fraction = segmentation.fluid_fraction
+    half = replace(segmentation, fluid_fraction=fraction.with_array(fraction.array * 0.6))
+    sac = localize(half, model.levels(), model.settings).sac
+    assert sac.csf_volume_ml == pytest.approx(0.6 * sac.volume_ml, rel=1e-3)
+
+
+def test_segments_add_up_and_have_the_right_area(spine):
+    model = spine(radius_mm=150.0, tilt_deg=(20.0, 0.0), half_width_mm=13.0, sac_end_mm=240.0)
+    sac = model.localized().sac
+    names = [part.segment for part in sac.by_segment]
+    assert names[:3] == ["T12-L1", "L1-L2", "L2-L3"]
+    for part in sac.by_segment:
+        assert part.mean_area_mm2 == pytest.approx(np.pi * 64, rel=0.03)
+        assert part.min_area_mm2 == pytest.approx(np.pi * 64, rel=0.06)
+    l4 = next(part for part in sac.by_segment if part.segment == "L4-L5")
+    length = model.body_mm("L5") - model.body_mm("L4")
+    assert l4.volume_ml == pytest.approx(np.pi * 64 * length / 1000, rel=0.03)
+
+
+def test_a_sac_that_leaves_the_field_has_no_end(spine):
+    model = spine(sac_end_mm=250.0, field_mm=(0.0, 200.0), half_width_mm=15.0)
+    sac = model.localized().sac
+    assert sac.caudal_end_lps is None
+    assert sac.caudal_end_level is None
+    # A segment that the field cuts is not measured as if it were whole.
+    assert "S1-S2" not in [part.segment for part in sac.by_segment]
+
+
+def test_no_sac_gives_no_numbers(spine):
+    model = spine(sac_end_mm=-50.0, half_width_mm=15.0)
+    result = model.localized()
+    assert result.sac.volume_ml == 0.0
+    assert result.sac.caudal_end_lps is None
+    assert result.sac.by_segment == ()
+    assert result.planning.sac_tip_to_hiatus_mm is None
+
+
+def test_a_narrow_stretch_is_compression(spine, crescent):
+    from dataclasses import replace
+
+    from leakloc.localization import localize
+
+    fluid = crescent(100.0, 140.0, 4.0, half_angle_deg=40.0)
+    model = spine(crescents=(fluid,), half_width_mm=20.0, length_mm=260.0, field_mm=(0.0, 260.0))
+    plain = model.segmentation()
+    arc, left, dorsal = model.canal(
+        plain.thecal_sac.geometry.lps_from_kji(
+            np.indices(plain.thecal_sac.array.shape).reshape(3, -1).T
+        )
+    )
+    narrow = (np.abs(arc - 120) < 15) & (np.hypot(left, dorsal) > 8.0 * np.sqrt(0.6))
+    sac = np.where(narrow.reshape(plain.thecal_sac.array.shape), 0, plain.thecal_sac.array)
+    pressed = replace(plain, thecal_sac=plain.thecal_sac.with_array(sac.astype(np.uint8)))
+    levels = model.levels()
+    before = localize(plain, levels, model.settings).collections[0]
+    after = localize(pressed, levels, model.settings).collections[0]
+    assert before.sac_compression == pytest.approx(0.0, abs=0.02)
+    assert after.sac_compression == pytest.approx(0.4, abs=0.05)
+
+
+def test_without_neighbouring_sac_compression_is_unknown(spine, crescent):
+    fluid = crescent(5.0, 195.0, 4.0)
+    model = spine(crescents=(fluid,), half_width_mm=15.0, field_mm=(0.0, 200.0))
+    assert model.localized().collections[0].sac_compression is None
