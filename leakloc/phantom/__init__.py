@@ -1,1 +1,25 @@
-"""A digital spine phantom with known truth."""
+"""A digital spine phantom with known truth.
+
+Anatomy, signal and faults are drawn from published distributions, so that seeds differ in
+the person and not only in the noise. Figures measured on phantoms are upper bounds.
+"""
+
+from leakloc.phantom.phantom import Phantom, make_phantom
+from leakloc.phantom.scenario import SCENARIOS, CollectionSpec, MimicSpec, Scenario
+from leakloc.phantom.series import PhantomSeries
+from leakloc.phantom.truth import Masks, TrueCollection, TrueDisc, TrueVertebra, Truth
+
+__all__ = [
+    "SCENARIOS",
+    "CollectionSpec",
+    "Masks",
+    "MimicSpec",
+    "Phantom",
+    "PhantomSeries",
+    "Scenario",
+    "TrueCollection",
+    "TrueDisc",
+    "TrueVertebra",
+    "Truth",
+    "make_phantom",
+]
