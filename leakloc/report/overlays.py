@@ -303,7 +303,7 @@ def _projected(scene: _Scene, rows: slice, across: slice) -> tuple[Plane, Plane,
     """Brightest signal through a slab that follows the canal; masks through all depths."""
     half = SLAB_MM / scene.geometry.spacing_ijk_mm[1]
     collections = scene.collections[rows, :, across]
-    found = (collections > 0).any(axis=2)
+    found: Plane = np.asarray((collections > 0).max(axis=2))
     depths = np.arange(scene.geometry.shape[1])
     image = np.empty((rows.stop - rows.start, across.stop - across.start), dtype=np.float32)
     for n, k in enumerate(range(rows.start, rows.stop)):

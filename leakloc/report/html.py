@@ -1,0 +1,506 @@
+"""``report.html``: the whole report on one page that opens offline.
+
+No script, no request to anywhere: styles and pictures are in the file, and a content
+security policy forbids the rest. Every text is escaped, as DICOM headers may hold anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+from leakloc.vocabulary import split_segment, vertebra_chain
+
+if TYPE_CHECKING:
+    from leakloc.report.model import Collection, Report
+    from leakloc.report.overlays import Picture
+
+PICTURES_BYTES: Final = 2_000_000
+"""Room for pictures before base64 (a third more): the page stays below 3 MB."""
+WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
+
+_HEADLINES: Final = {
+    "present": "Extradural fluid: present",
+    "absent": "Extradural fluid: none seen",
+    "indeterminate": "Extradural fluid: indeterminate",
+}
+
+LIMITS: Final = (
+    "Shows where fluid is, not where the dura is torn; fluid may lie far from the tear.",
+    "No fluid seen does not exclude a leak: fast, slow and venous leaks may leave none.",
+    "Signal alone does not tell CSF from seroma or liquefied haematoma.",
+    "Level names rest on the stated numbering; without C2 in the field it is an assumption.",
+    "Distances are geometry along the canal, no recommendation of a route, volume or device.",
+)
+"""What the report cannot say, for whoever reads only this page."""
+
+
+def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
+    """The report as one HTML document.
+
+    Parameters
+    ----------
+    report : Report
+    pictures : sequence of Picture
+        Embedded as far as they fit; the others are named.
+    """
+    figures = _figures(pictures)
+    sections = (
+        _head(report),
+        figures.get(None, ""),
+        _collections(report, figures),
+        _levels(report),
+        _sac(report),
+        _planning(report),
+        _series(report),
+        _warnings(report),
+        _limits(),
+        _provenance(report),
+    )
+    title = f"leakloc: {report.finding.summary}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<p class="notice" role="note">{escape(report.notice)}</p>\n<main>\n'
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+# --- sections -----------------------------------------------------------------------------
+
+
+def _head(report: Report) -> str:
+    finding, numbering = report.finding, report.levels.numbering
+    facts = [("Level", finding.level or "not named")] if finding.leak != "absent" else []
+    facts += [
+        ("Confidence", f"{finding.confidence:.2f}"),
+        ("Numbering", _numbering(report)),
+        ("Field", _coverage(report)),
+    ]
+    if report.study.study_date:
+        facts.append(("Study date", _date(report.study.study_date)))
+    if report.study.patient_id:
+        label = "Patient (pseudonym)" if report.study.identity == "hash" else "Patient"
+        facts.append((label, report.study.patient_id))
+    alternatives = [
+        f"level {a.level} (score {a.score:.2f}): {'; '.join(a.basis)}"
+        for c in report.collections[:1]
+        for a in c.alternatives
+    ]
+    also = f"<p>Could also be {escape('; '.join(alternatives))}.</p>" if alternatives else ""
+    doubt = (
+        '<p class="doubt">A transitional vertebra is suspected: check the numbering first.</p>'
+        if numbering.transitional_suspected
+        else ""
+    )
+    warnings = len(report.quality.warnings)
+    pointer = (
+        f'<p><a href="#warnings">{warnings} warning{"s" if warnings != 1 else ""}</a> below.</p>'
+        if warnings
+        else ""
+    )
+    return (
+        f'<header class="{finding.leak}"><p class="status">{_HEADLINES[finding.leak]}</p>'
+        f"<h1>{escape(finding.summary)}</h1>{also}{doubt}{_facts(facts)}{pointer}</header>"
+    )
+
+
+def _collections(report: Report, figures: dict[int | None, str]) -> str:
+    if not report.collections:
+        return (
+            "<section><h2>Collections</h2><p>No fluid outside the dura was accepted as a "
+            "collection.</p></section>"
+        )
+    header = (
+        "#",
+        "Level",
+        "Segments",
+        "Position",
+        "Volume, mL",
+        "Length, mm",
+        "Thickness, mm",
+        "Area, mm²",
+        "Sac compression",
+        "Pattern",
+        "Grade",
+        "Confidence",
+    )
+    rows = [
+        (
+            str(c.id),
+            c.level or "not named",
+            _span(c.segments),
+            c.position.label,
+            _number(c.volume_ml, 2),
+            _number(c.extent.length_mm, 0),
+            _number(c.max_thickness_mm, 1),
+            _number(c.max_area_mm2, 0),
+            _percent(c.sac_compression),
+            c.pattern,
+            c.grade,
+            f"{c.confidence:.2f}",
+        )
+        for c in report.collections
+    ]
+    details = "".join(_collection(c, figures.get(c.id, "")) for c in report.collections)
+    table = _table("Fluid outside the dura, largest first", header, rows)
+    return f"<section><h2>Collections</h2>{table}{details}</section>"
+
+
+def _collection(c: Collection, figures: str) -> str:
+    position = ", ".join(
+        f"{name} {_percent(getattr(c.position, name))}"
+        for name in ("dorsal", "ventral", "left", "right")
+    )
+    facts = [
+        ("From", _end(c.extent.cranial.description, c.extent.cranial.segment)),
+        ("To", _end(c.extent.caudal.description, c.extent.caudal.segment)),
+        ("Around the sac", position),
+        ("Compartments", ", ".join(c.compartments) or "not told"),
+        ("Largest cross-section at", _point(c.epicenter_lps_mm)),
+    ]
+    if c.alternatives:
+        others = "; ".join(
+            f"{a.level} ({a.score:.2f}: {', '.join(a.basis)})" for a in c.alternatives
+        )
+        facts.append(("Could also be", others))
+    if c.basis:
+        facts.append(("Because", "; ".join(c.basis)))
+    if c.mimics_considered:
+        facts.append(("Also considered", "; ".join(c.mimics_considered)))
+    title = f"Collection {c.id}: {c.level or 'level not named'}, {c.position.label}, {c.grade}"
+    return f"<article><h3>{escape(title)}</h3>{_facts(facts)}{figures}</article>"
+
+
+def _levels(report: Report) -> str:
+    levels = report.levels
+    parts = [f"<p>{escape(_numbering(report))}. Status: {levels.status}.</p>"]
+    if levels.numbering.alternatives:
+        others = [
+            (
+                f"{a.shift:+d}",
+                _shifted(report.finding.level, a.shift, levels.numbering.lumbar_count),
+                f"{a.confidence:.2f}",
+                a.reason,
+            )
+            for a in levels.numbering.alternatives
+        ]
+        header = ("Shift", "The finding would be at", "Confidence", "Why")
+        parts.append(_table("Other numberings that fit", header, others))
+    if levels.vertebrae or levels.discs:
+        centers = [
+            ("vertebra", v.name, *_xyz(v.center_lps_mm), f"{v.confidence:.2f}")
+            for v in levels.vertebrae
+        ] + [("disc", d.name, *_xyz(d.center_lps_mm), f"{d.confidence:.2f}") for d in levels.discs]
+        columns = ("Kind", "Name", "L, mm", "P, mm", "H, mm", "Confidence")
+        table = _table("Centres in patient coordinates (to the left, back, head)", columns, centers)
+        parts.append(f"<details><summary>Every vertebra and disc</summary>{table}</details>")
+    return f"<section><h2>Levels</h2>{''.join(parts)}</section>"
+
+
+def _sac(report: Report) -> str:
+    sac = report.thecal_sac
+    end = sac.caudal_end.level or ("not named" if sac.caudal_end.lps_mm else "not in the field")
+    facts = [
+        ("Volume", _with_unit(sac.volume_ml, 1, "mL")),
+        ("CSF in it", _with_unit(sac.csf_volume_ml, 1, "mL")),
+        ("Ends at", end),
+    ]
+    rows = [
+        (
+            s.segment,
+            _number(s.volume_ml, 2),
+            _number(s.min_area_mm2, 0),
+            _number(s.mean_area_mm2, 0),
+        )
+        for s in sac.by_segment
+    ]
+    header = ("Segment", "Volume, mL", "Least area, mm²", "Mean area, mm²")
+    table = _table("By motion segment, head down", header, rows) if rows else ""
+    return f"<section><h2>Thecal sac</h2>{_facts(facts)}{table}</section>"
+
+
+def _planning(report: Report) -> str:
+    planning = report.planning
+    hiatus = planning.sacral_hiatus
+    where = (
+        f"visible at {_point(hiatus.lps_mm)} (confidence {hiatus.confidence:.2f})"
+        if hiatus.visible
+        else "not in the field or not found: distances from it are unknown"
+    )
+    facts = [("Sacral hiatus", where)]
+    if planning.sac_tip_to_hiatus_mm is not None:
+        facts.append(("Sac tip to hiatus", f"{planning.sac_tip_to_hiatus_mm:.0f} mm"))
+    rows = [
+        (
+            str(t.collection),
+            t.level or "not named",
+            _number(t.canal_distance_from_hiatus_mm, 0),
+            _number(t.distance_to_caudal_end_mm, 0),
+            _number(t.distance_to_cranial_end_mm, 0),
+            t.nearest_interlaminar or "unknown",
+            ", ".join(f"{x.disc} {x.distance_from_hiatus_mm:.0f}" for x in t.crossings) or "none",
+        )
+        for t in planning.targets
+    ]
+    header = (
+        "Collection",
+        "Level",
+        "Hiatus to level, mm",
+        "to lower end, mm",
+        "to upper end, mm",
+        "Nearest interlaminar window",
+        "Discs passed, mm from the hiatus",
+    )
+    table = _table("Along the posterior epidural space", header, rows) if rows else ""
+    return f"<section><h2>Planning geometry</h2>{_facts(facts)}{table}</section>"
+
+
+def _series(report: Report) -> str:
+    rows = [
+        (
+            s.description or "(no description)",
+            s.role.replace("_", " "),
+            ", ".join(s.used_for) or "not used",
+            s.reason,
+            str(s.n_instances),
+            _product(s.shape, "{:d}"),
+            _product(s.spacing_mm, "{:.2f}"),
+            " ".join(note.message for note in s.notes),
+        )
+        for s in report.series
+    ]
+    header = ("Series", "Role", "Used for", "Why", "Images", "Shape", "Spacing, mm", "Notes")
+    skipped = "".join(f"<li>{f.count} × {escape(f.reason)}</li>" for f in report.skipped_files)
+    left_out = f"<p>Files left out:</p><ul>{skipped}</ul>" if skipped else ""
+    table = _table("What was found in the study and what it was taken for", header, rows)
+    return f"<section><h2>Series</h2>{table}{left_out}</section>"
+
+
+def _warnings(report: Report) -> str:
+    items = "".join(
+        f"<li>{escape(w.message)} <code>{escape(w.code)}</code></li>"
+        for w in report.quality.warnings
+    )
+    body = f"<ul>{items}</ul>" if items else "<p>None.</p>"
+    facts = _facts([("Signal to noise", _number(report.quality.snr, 0))])
+    return f'<section id="warnings"><h2>Quality and warnings</h2>{facts}{body}</section>'
+
+
+def _limits() -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in LIMITS)
+    return f"<section><h2>Limits</h2><ul>{items}</ul></section>"
+
+
+def _provenance(report: Report) -> str:
+    generator = report.generator
+    runtime = ", ".join(f"{name} {value:.1f}" for name, value in generator.runtime_s.items())
+    facts = [
+        ("Written by", f"{generator.name} {generator.version}, {generator.created}"),
+        ("Study Instance UID", report.study.study_instance_uid or "none"),
+        ("Settings digest", generator.config_sha256),
+        ("Seconds", runtime),
+    ]
+    settings = escape(json.dumps(generator.config, indent=2, ensure_ascii=False))
+    return (
+        f"<section><h2>Provenance</h2>{_facts(facts)}"
+        f"<details><summary>Every setting</summary><pre>{settings}</pre></details></section>"
+    )
+
+
+# --- pieces -------------------------------------------------------------------------------
+
+
+def _figures(pictures: Sequence[Picture]) -> dict[int | None, str]:
+    """HTML of the pictures by collection (None: the overview), as many as fit."""
+    room = PICTURES_BYTES
+    figures: dict[int | None, str] = {}
+    for picture in pictures:
+        data = _webp(picture)
+        if len(data) > room:
+            figure = f"<p>The {picture.kind} picture is overlays/{escape(picture.name)}.png.</p>"
+        else:
+            room -= len(data)
+            height, width = picture.rgb.shape[:2]
+            source = base64.b64encode(data).decode()
+            figure = (
+                f'<figure><img alt="{escape(picture.alt)}" width="{width}" height="{height}" '
+                f'src="data:image/webp;base64,{source}">'
+                f"<figcaption>{escape(_figure_caption(picture))}</figcaption></figure>"
+            )
+        figures[picture.collection] = figures.get(picture.collection, "") + figure
+    return figures
+
+
+def _figure_caption(picture: Picture) -> str:
+    about = "Overview" if picture.collection is None else f"Collection {picture.collection}"
+    kind = "" if picture.kind == "overview" else f", {picture.kind}"
+    return f"{about}{kind}. Blue: thecal sac. Orange: extradural fluid."
+
+
+def _webp(picture: Picture) -> bytes:
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(picture.rgb).save(buffer, "WEBP", quality=WEBP_QUALITY, method=1)
+    return buffer.getvalue()
+
+
+def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f"<table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts
+    )
+    return f"<dl>{items}</dl>"
+
+
+def _numbering(report: Report) -> str:
+    if report.levels.status == "unlabelled":
+        return "levels could not be named"
+    numbering = report.levels.numbering
+    how = {
+        "c2_count": "counted down from C2",
+        "sacrum_up": "counted up from the sacrum",
+        "user": "as told by the user",
+        "external": "by another program",
+    }[numbering.method]
+    return f"{numbering.assumption}, {how} (confidence {numbering.confidence:.2f})"
+
+
+def _coverage(report: Report) -> str:
+    coverage = report.quality.coverage
+    if coverage.cranial is None or coverage.caudal is None:
+        return "levels not known"
+    return f"{coverage.cranial} to {coverage.caudal}"
+
+
+def _shifted(segment: str | None, shift: int, lumbar_count: int) -> str:
+    """What a segment would be called with every name moved towards the tail by `shift`."""
+    if segment is None:
+        return "not named"
+    try:
+        chain = vertebra_chain(lumbar_count)
+        upper, lower = (chain.index(name) + shift for name in split_segment(segment))
+        if min(upper, lower) < 0:
+            return "not named"
+        return f"{chain[upper]}-{chain[lower]}"
+    except (ValueError, IndexError):
+        return "not named"
+
+
+def _date(text: str) -> str:
+    """``20260102`` as ``2026-01-02``; anything else as it is."""
+    if len(text) == 8 and text.isdigit():
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return text
+
+
+def _span(segments: Sequence[str]) -> str:
+    if not segments:
+        return "not named"
+    return segments[0] if len(segments) == 1 else f"{segments[0]} to {segments[-1]}"
+
+
+def _end(description: str | None, segment: str | None) -> str:
+    return description or segment or "not named"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
+def _with_unit(value: float | None, digits: int, unit: str) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f} {unit}"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
+
+
+def _xyz(point: Sequence[float]) -> tuple[str, str, str]:
+    x, y, z = point
+    return f"{x:.1f}", f"{y:.1f}", f"{z:.1f}"
+
+
+def _point(point: Sequence[float] | None) -> str:
+    if point is None:
+        return "unknown"
+    letters = ("LR", "PA", "HF")
+    return ", ".join(
+        f"{pair[0] if value >= 0 else pair[1]} {abs(value):.1f} mm"
+        for pair, value in zip(letters, point, strict=True)
+    )
+
+
+def _product(values: Sequence[float] | None, form: str) -> str:
+    return "no volume" if values is None else " × ".join(form.format(v) for v in values)
+
+
+_STYLE: Final = """
+:root{color-scheme:dark;--back:#0e0f12;--card:#17191e;--ink:#eceef2;--faint:#a8adb6;
+--line:#2c3038;--blue:#56b4e9;--orange:#e69f00}
+*{box-sizing:border-box}
+body{margin:0;background:var(--back);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+.notice{margin:0;padding:.5rem 1rem;background:#3a2a00;color:#ffe2a6;font-size:.9rem;
+text-align:center}
+main{max-width:1240px;margin:0 auto;padding:1rem}
+header{border-left:6px solid var(--faint);padding:.25rem 0 .25rem 1rem;margin:.5rem 0 1.25rem}
+header.present{border-color:var(--orange)}
+header.indeterminate{border-color:#f0e442}
+header.absent{border-color:var(--blue)}
+.status{margin:0;color:var(--faint);font-size:.95rem}
+h1{font-size:1.6rem;line-height:1.25;margin:.15rem 0 .6rem}
+h2{font-size:1.2rem;margin:2rem 0 .6rem;border-bottom:1px solid var(--line);
+padding-bottom:.25rem}
+h3{font-size:1.05rem;margin:1.25rem 0 .4rem}
+.doubt{color:#f0e442}
+a{color:var(--blue)}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.4rem 1.5rem;
+margin:.5rem 0}
+dt{color:var(--faint);font-size:.85rem}
+dd{margin:0;overflow-wrap:anywhere}
+figure{margin:1rem 0}
+img{max-width:100%;height:auto;display:block;border-radius:4px}
+figcaption{color:var(--faint);font-size:.85rem;margin-top:.3rem}
+.table{overflow-x:auto;margin:.75rem 0}
+table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
+caption{text-align:left;color:var(--faint);font-size:.85rem;padding-bottom:.3rem}
+th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);
+vertical-align:top}
+th{color:var(--faint);font-weight:600;white-space:nowrap}
+article{background:var(--card);border-radius:6px;padding:.25rem 1rem 1rem;margin:1rem 0}
+details{margin:.75rem 0}
+summary{cursor:pointer;color:var(--blue)}
+pre,code{font-family:ui-monospace,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem}
+pre{overflow-x:auto;background:var(--card);padding:.75rem;border-radius:6px}
+code{color:var(--faint)}
+@media (max-width:600px){main{padding:.6rem}h1{font-size:1.25rem}
+th,td{padding:.3rem .4rem}article{padding:.1rem .6rem .6rem}}
+@media print{:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#000;--faint:#444;
+--line:#bbb;--blue:#00507f}
+.notice{background:#fff;color:#000;border:1px solid #000}
+.table{overflow:visible}table{font-size:.72rem}th{white-space:normal}
+main{max-width:none;padding:0}article{padding:0}
+figure,tr{break-inside:avoid}h2,h3{break-after:avoid}
+img{max-height:22cm;width:auto}.doubt{color:#000;font-weight:600}}
+"""
