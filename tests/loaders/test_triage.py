@@ -1,0 +1,401 @@
+"""Header sets as scanners of several vendors, countries and anonymisers write them."""
+
+# ruff: noqa: E501 - a table of header sets reads best one set a line
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leakloc.errors import InputError
+from leakloc.loaders import series_table, triage
+from leakloc.loaders.study import SeriesStack, Study, StudyInfo
+from leakloc.loaders.triage import roles
+from leakloc.notes import Note
+from leakloc.settings import LoaderSettings
+from leakloc.volume import Geometry, Volume
+
+SETTINGS = LoaderSettings()
+DIRECTIONS = {
+    "sagittal": np.array([[0, 0, -1.0], [1, 0, 0], [0, -1, 0]]),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "axial": np.eye(3),
+}
+GRIDS = {
+    "iso": ((70, 64, 64), (0.9, 0.9, 0.9)),
+    "2d": ((15, 96, 96), (0.7, 0.7, 4.4)),
+    "few": ((5, 64, 64), (1.5, 1.5, 10.0)),
+    "slab": ((12, 64, 64), (0.8, 0.8, 40.0)),
+}
+HEAVY, MODERATE, ORDINARY = 0.04, 0.19, 0.55
+_count = iter(range(1, 100_000))
+
+
+def stack(
+    description: str = "",
+    plane: str = "sagittal",
+    grid: str = "iso",
+    tissue: float = ORDINARY,
+    *,
+    uid: str | None = "new",
+    frame: str | None = "1.2.3",
+    modality: str = "MR",
+    notes: tuple[Note, ...] = (),
+    shift_z_mm: float = 0.0,
+    array: np.ndarray | None = None,
+    regular: bool = True,
+    **parameters: Any,
+) -> SeriesStack:
+    """A stack whose middle holds a bright tube in tissue of the given share of its signal."""
+    number = next(_count)
+    shape, spacing = GRIDS[grid]
+    geometry = Geometry.from_axes(
+        shape,
+        origin_lps=(0.0, 0.0, shift_z_mm),
+        spacing_ijk_mm=spacing,
+        directions_lps=DIRECTIONS[plane],
+        frame_of_reference_uid=frame,
+    )
+    if array is None:
+        rng = np.random.default_rng(0)
+        array = 1000 * tissue * rng.uniform(0.8, 1.0, shape)
+        tube = [slice(n * 9 // 20, n * 11 // 20 + 1) for n in shape]
+        tube[1 if plane != "axial" else 0] = slice(None)
+        array[tuple(tube)] = 1000
+    volume = Volume(array.astype(np.float32), geometry)
+
+    def read() -> Volume:
+        if not regular:
+            raise InputError("cannot decode")
+        return volume
+
+    return SeriesStack(
+        series_instance_uid=f"1.2.{number}" if uid == "new" else uid,
+        description=description,
+        modality=modality,
+        n_instances=shape[0],
+        parameters=parameters,
+        geometry=geometry if regular else None,
+        files=(Path("x"),),
+        sop_instance_uids=("1",),
+        read=read,
+        series_number=number,
+        notes=notes,
+    )
+
+
+def study(*stacks: SeriesStack) -> Study:
+    return Study(StudyInfo(), stacks)
+
+
+SE, GR, IR = ({"ScanningSequence": kind} for kind in ("SE", "GR", ["IR", "SE"]))
+HASTE = {**SE, "RepetitionTime": 8000.0, "EchoTime": 1200.0, "SliceThickness": 40.0}
+SPACE = {**SE, "RepetitionTime": 3000.0, "EchoTime": 560.0, "SliceThickness": 0.9}
+TSE = {**SE, "RepetitionTime": 3500.0, "EchoTime": 105.0, "MRAcquisitionType": "2D"}
+SE_T1 = {**SE, "RepetitionTime": 600.0, "EchoTime": 12.0, "MRAcquisitionType": "2D"}
+TIRM = {**IR, "RepetitionTime": 4500.0, "EchoTime": 60.0, "InversionTime": 160.0}
+
+# description, expected role, plane, grid, tissue share, parameters
+DIALECTS: list[tuple[str, str, str, str, float, dict[str, Any]]] = [
+    # --- myelography: 3D heavy T2, any language
+    ("t2_spc_sag_myelo_p2", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("3D CUBE MYELO", "myelogram", "coronal", "iso", HEAVY, {**SPACE, "EchoTime": 480.0}),
+    ("WIP 3D_VISTA_HT2W SENSE", "myelogram", "sagittal", "iso", HEAVY, {**SPACE, "EchoTime": 650.0}),
+    ("Myelographie LWS 3D", "myelogram", "sagittal", "iso", HEAVY, {**SPACE, "EchoTime": 270.0}),
+    ("myélo-IRM 3D", "myelogram", "coronal", "iso", HEAVY, SPACE),
+    ("MIELO RM LOMBAR", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("Hidro-RM coluna", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("миелография 3D", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("ミエログラフィー", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("椎管水成像", "myelogram", "coronal", "iso", HEAVY, SPACE),
+    ("척수강조영술 3D", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("MRM ax", "myelogram", "axial", "2d", HEAVY, {**TSE, "EchoTime": 650.0}),
+    ("SSFSE AX HEAVILY T2", "myelogram", "axial", "2d", HEAVY, {**SE, "EchoTime": 300.0}),
+    ("haste multislice sag", "myelogram", "sagittal", "2d", HEAVY, {**SE, "EchoTime": 450.0}),
+    # unnamed, by echo time and pixels
+    ("Sag 3D T2 FS", "myelogram", "sagittal", "iso", HEAVY, {**SPACE, "EchoTime": 250.0}),
+    ("", "myelogram", "sagittal", "iso", HEAVY, SPACE),
+    ("series 7", "myelogram", "coronal", "iso", MODERATE, SPACE),
+    # Effective echo time only (enhanced MR)
+    ("SAG ISO", "myelogram", "sagittal", "iso", HEAVY, {"EffectiveEchoTime": 500.0}),
+    # header stripped by an anonymiser: pixels alone
+    ("", "myelogram", "sagittal", "iso", HEAVY, {}),
+    ("CISS myelo", "myelogram", "sagittal", "iso", MODERATE, {**GR, "EchoTime": 2.5}),
+    # --- the echo-time trap: variable flip angle, ordinary T2
+    ("T2 Spine View", "sagittal_t2", "sagittal", "iso", ORDINARY, {**SPACE, "EchoTime": 309.0}),
+    ("t2_spc_sag_iso", "sagittal_t2", "sagittal", "iso", ORDINARY, SPACE),
+    ("t2_space_sag_p2_iso", "sagittal_t2", "sagittal", "iso", 0.3, {**SPACE, "EchoTime": 124.0, "RepetitionTime": 1000.0}),
+    # --- sagittal T2
+    ("t2_tse_sag_384", "sagittal_t2", "sagittal", "2d", ORDINARY, TSE),
+    ("SAG T2 FRFSE", "sagittal_t2", "sagittal", "2d", ORDINARY, {**TSE, "ScanOptions": "FC_SLICE_AX_GEMS"}),
+    ("T2W_TSE_SAG", "sagittal_t2", "sagittal", "2d", ORDINARY, {**TSE, "EchoTime": 120.0}),
+    ("t2_tse_sag_384_C1-C8_COMP_SP_1", "sagittal_t2", "sagittal", "2d", ORDINARY, {**TSE, "ImageType": ["DERIVED", "PRIMARY", "M", "COMP_SP"]}),
+    ("", "sagittal_t2", "sagittal", "2d", ORDINARY, TSE),
+    ("T2 sagital columna", "sagittal_t2", "sagittal", "2d", ORDINARY, {}),
+    ("saggital t2 metastatic myeloma", "sagittal_t2", "sagittal", "2d", ORDINARY, TSE),
+    ("cervical myelopathy T2 sag", "sagittal_t2", "sagittal", "2d", ORDINARY, TSE),
+    ("myelomeningocele t2 sag", "sagittal_t2", "sagittal", "2d", ORDINARY, TSE),
+    # --- STIR and Dixon water
+    ("t2_tirm_sag", "sagittal_stir", "sagittal", "2d", ORDINARY, TIRM),
+    ("Sag STIR", "sagittal_stir", "sagittal", "2d", ORDINARY, {**TSE, "EchoTime": 50.0}),
+    ("STIR longTE SENSE", "sagittal_stir", "sagittal", "2d", ORDINARY, {**TIRM, "InversionTime": 210.0, "MagneticFieldStrength": 3.0}),
+    ("t2_tse_dixon_sag_W", "sagittal_stir", "sagittal", "2d", ORDINARY, {**TSE, "ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"]}),
+    ("t2_tse_dixon_sag_F", "other", "sagittal", "2d", ORDINARY, {**TSE, "ImageType": ["DERIVED", "PRIMARY", "DIXON", "FAT"]}),
+    ("t2_tse_dixon_sag_opp", "other", "sagittal", "2d", ORDINARY, TSE),
+    # --- axial T2, T1, T1 with contrast
+    ("t2_tse_tra", "axial_t2", "axial", "2d", ORDINARY, TSE),
+    ("AX T2 L3-S1", "axial_t2", "axial", "2d", ORDINARY, TSE),
+    ("t1_tse_sag", "sagittal_t1", "sagittal", "2d", ORDINARY, SE_T1),
+    ("SAG T1 FLAIR", "sagittal_t1", "sagittal", "2d", ORDINARY, {**IR, "EchoTime": 20.0, "RepetitionTime": 2500.0, "InversionTime": 860.0}),
+    ("t1_tse_tra_KM", "axial_t1_post", "axial", "2d", ORDINARY, SE_T1),
+    ("Ax T1 +C", "axial_t1_post", "axial", "2d", ORDINARY, SE_T1),
+    ("t1 tra", "axial_t1_post", "axial", "2d", ORDINARY, {**SE_T1, "ContrastBolusAgent": "Gadovist"}),
+    ("t1 tra nativ", "other", "axial", "2d", ORDINARY, {**SE_T1, "ContrastBolusAgent": "Gadovist"}),
+    ("t1 tra", "other", "axial", "2d", ORDINARY, SE_T1),
+    ("pd_tse_sag", "other", "sagittal", "2d", ORDINARY, {**TSE, "EchoTime": 30.0}),
+    ("t2_medic_tra", "other", "axial", "2d", ORDINARY, {**GR, "EchoTime": 17.0, "RepetitionTime": 900.0}),
+    # --- projections: no depth
+    ("t2_haste_COR_myelo", "projection", "coronal", "slab", HEAVY, HASTE),
+    ("MYELO SSH radial", "projection", "coronal", "slab", HEAVY, {**HASTE, "SliceThickness": 50.0}),
+    ("MIP myelo", "projection", "coronal", "iso", HEAVY, SPACE),
+    ("t2_spc_myelo MPR cor", "projection", "coronal", "iso", HEAVY, SPACE),
+    ("spc myelo", "projection", "coronal", "iso", HEAVY, {**SPACE, "ImageType": ["DERIVED", "SECONDARY", "MIP"]}),
+    ("spc myelo 2", "projection", "coronal", "iso", HEAVY, {**SPACE, "VolumeBasedCalculationTechnique": "MAX_IP"}),
+    # --- not the spine, not anatomy
+    ("localizer", "localizer", "sagittal", "few", ORDINARY, {**GR, "EchoTime": 5.0}),
+    ("3-plane loc", "localizer", "axial", "few", ORDINARY, {**GR, "EchoTime": 5.0}),
+    ("Survey_LSPINE", "localizer", "coronal", "few", ORDINARY, {**GR, "EchoTime": 5.0}),
+    ("SmartBrain", "localizer", "sagittal", "few", ORDINARY, {**GR, "EchoTime": 5.0}),
+    ("", "localizer", "sagittal", "few", ORDINARY, {**GR, "EchoTime": 5.0, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
+    ("ep2d_diff_ADC", "other", "axial", "2d", ORDINARY, {"ScanningSequence": "EP", "EchoTime": 90.0}),
+    ("ASSET calibration", "other", "axial", "2d", ORDINARY, {**GR, "EchoTime": 2.0}),
+    ("3D MRCP RT", "other", "coronal", "iso", HEAVY, {**SPACE, "EchoTime": 700.0}),
+    ("t2_spc_innerear", "other", "axial", "iso", HEAVY, {**SPACE, "EchoTime": 265.0}),
+    ("t2_space_brain sag", "other", "sagittal", "iso", ORDINARY, SPACE),
+    ("t2 flair sag", "other", "sagittal", "2d", ORDINARY, {**IR, "EchoTime": 100.0, "RepetitionTime": 9000.0, "InversionTime": 2500.0}),
+    ("t2_tse_sag phase", "other", "sagittal", "2d", ORDINARY, {**TSE, "ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("description", "role", "plane", "grid", "tissue", "parameters"),
+    DIALECTS,
+    ids=[f"{n}-{row[0]}" for n, row in enumerate(DIALECTS)],
+)
+def test_role_by_dialect(description, role, plane, grid, tissue, parameters):
+    item = stack(description, plane, grid, tissue, **parameters)
+    [judged] = roles(study(item), SETTINGS)
+    assert judged.role == role, judged.reason
+    assert judged.reason
+    assert "\n" not in judged.reason
+
+
+def chosen(result, use: str) -> list[str]:
+    return [item.stack.description for item in result.stacks if use in item.used_for]
+
+
+def test_a_whole_study():
+    items = [
+        stack("localizer", "sagittal", "few", **GR),
+        stack("t2_tse_sag", "sagittal", "2d", **TSE),
+        stack("t1_tse_sag", "sagittal", "2d", **SE_T1),
+        stack("t2_tse_tra", "axial", "2d", **TSE),
+        stack("haste myelo cor", "coronal", "slab", HEAVY, **HASTE),
+        stack("spc myelo sag", "sagittal", "iso", HEAVY, **SPACE),
+        stack("MIP myelo", "coronal", "iso", HEAVY, **SPACE),
+    ]
+    result = triage(study(*items), SETTINGS)
+    assert chosen(result, "fluid") == ["spc myelo sag"]
+    assert chosen(result, "levels") == ["t2_tse_sag", "t1_tse_sag"]
+    assert set(result.companions) == {"sagittal_t2", "axial_t2", "sagittal_t1"}
+    assert [item.stack for item in result.stacks] == items
+    assert result.myelogram.array is items[5].load().array
+    assert result.notes == ()
+
+
+def test_myelogram_alone_serves_levels_too():
+    result = triage(study(stack("myelo", tissue=HEAVY, **SPACE)), SETTINGS)
+    assert result.stacks[0].used_for == ("fluid", "levels")
+    assert result.companions == {}
+
+
+def test_without_myelogram_an_ordinary_t2_stands_in():
+    items = [stack("t2 sag", "sagittal", "2d", **TSE), stack("t2_space_sag", tissue=0.4, **TSE)]
+    items[1].parameters["MRAcquisitionType"] = "3D"
+    result = triage(study(*items), SETTINGS)
+    assert chosen(result, "fluid") == ["t2_space_sag"]
+    assert result.companions["sagittal_t2"] is result.myelogram
+    [note] = [note for note in result.notes if note.code == "no_myelogram"]
+    assert "fat may look like fluid" in note.message
+
+
+def test_a_fat_suppressed_volume_is_preferred_as_stand_in():
+    items = [stack("t2 sag", "sagittal", "2d", **TSE), stack("sag stir", "sagittal", "2d", **TIRM)]
+    result = triage(study(*items), SETTINGS)
+    assert chosen(result, "fluid") == ["sag stir"]
+    assert "fat is suppressed" in result.notes[0].message
+
+
+def test_file_without_header_is_judged_by_pixels():
+    result = triage(study(stack("p07", uid=None, modality="", frame=None)), SETTINGS)
+    assert result.stacks[0].used_for == ("fluid", "levels")
+    assert "no acquisition header" in result.notes[0].message
+    heavy = triage(study(stack("p07", tissue=HEAVY, uid=None, modality="", frame=None)), SETTINGS)
+    assert heavy.stacks[0].role == "myelogram"
+    assert heavy.notes == ()
+
+
+def test_label_maps_are_no_pictures():
+    labels = np.zeros(GRIDS["iso"][0])
+    labels[20:40, 20:30, 20:40] = 21
+    items = [
+        stack("p07", uid=None, modality="", frame=None),
+        stack("p07_mask_t2", uid=None, modality="", frame=None, array=labels),
+    ]
+    result = triage(study(*items), SETTINGS)
+    assert chosen(result, "fluid") == ["p07"]
+    assert "label map" in result.stacks[1].reason
+
+
+def test_several_volume_files_are_not_guessed_between():
+    items = [stack(f"p0{n}", uid=None, modality="", frame=None) for n in range(3)]
+    with pytest.raises(InputError, match="3 volume files"):
+        triage(study(*items), SETTINGS)
+
+
+def test_weak_weighting_under_a_myelography_name_is_said():
+    result = triage(study(stack("myelo sag", tissue=ORDINARY, **SPACE)), SETTINGS)
+    assert [note.code for note in result.notes] == ["weak_t2_weighting"]
+
+
+def test_notes_of_used_stacks_travel_others_do_not():
+    gap, fine = Note("missing_slices", "one"), Note("uneven_spacing", "two")
+    items = [
+        stack("myelo", tissue=HEAVY, notes=(gap,), **SPACE),
+        stack("localizer", "axial", "few", notes=(fine,)),
+    ]
+    assert triage(study(*items), SETTINGS).notes == (gap,)
+
+
+def test_companions_in_another_frame_are_not_fused():
+    items = [
+        stack("myelo", tissue=HEAVY, **SPACE),
+        stack("t2 sag", "sagittal", "2d", frame="9.9", **TSE),
+    ]
+    result = triage(study(*items), SETTINGS)
+    assert result.companions == {}
+    assert [note.code for note in result.notes] == ["companion_other_frame"]
+    same = stack("t2 sag small", "sagittal", "2d", **TSE)
+    result = triage(study(*items, same), SETTINGS)
+    assert chosen(result, "levels") == ["t2 sag small"]
+    assert result.notes == ()
+
+
+def test_localizer_planes_under_one_series_are_recognised_without_a_name():
+    items = [stack("", plane, "few", uid="1.2.9", **GR) for plane in DIRECTIONS]
+    items.append(stack("myelo", tissue=HEAVY, **SPACE))
+    result = triage(study(*items), SETTINGS)
+    assert [item.role for item in result.stacks] == ["localizer"] * 3 + ["myelogram"]
+
+
+def test_the_user_may_choose():
+    items = [
+        stack("myelo sag", tissue=HEAVY, **SPACE),
+        stack("t2 sag", "sagittal", "2d", **TSE),
+        stack("t2 sag again", "sagittal", "2d", **TSE),
+        stack("haste", "coronal", "slab", HEAVY, **HASTE),
+        stack("odd", "sagittal", "2d", **{**TSE, "EchoTime": 30.0}),
+    ]
+    uid = items[1].series_instance_uid
+    result = triage(study(*items), SETTINGS, myelogram_uid=uid)
+    assert chosen(result, "fluid") == ["t2 sag"]
+    by_number = triage(study(*items), SETTINGS, myelogram_uid=str(items[1].series_number))
+    assert chosen(by_number, "fluid") == ["t2 sag"]
+    result = triage(study(*items), SETTINGS, companion_uids=(items[2].series_instance_uid,))
+    assert chosen(result, "levels") == ["t2 sag again"]
+    result = triage(study(*items), SETTINGS, companion_uids=(items[4].series_instance_uid,))
+    assert chosen(result, "levels") == ["odd"]
+    with pytest.raises(InputError, match="no series 7\\.7"):
+        triage(study(*items), SETTINGS, myelogram_uid="7.7")
+    with pytest.raises(InputError, match="thick slab"):
+        triage(study(*items), SETTINGS, myelogram_uid=items[3].series_instance_uid)
+
+
+REFUSALS = [
+    ("modality CT", [stack("spine", modality="CT")]),
+    ("brain", [stack("t2_space_sag_p2_iso", BodyPartExamined="BRAIN", **SPACE)]),
+    ("brain", [stack("t2 sag", "sagittal", "2d", StudyDescription="MRT Schädel", **TSE)]),
+    ("another body part", [stack("t2 sag", StudyDescription="MR knee", **TSE)]),
+    ("only a localizer", [stack("localizer", "sagittal", "few", **GR)]),
+    ("thick-slab", [stack("haste myelo", "coronal", "slab", HEAVY, **HASTE)]),
+    (
+        "thick-slab",
+        [
+            stack("localizer", "sagittal", "few", **GR),
+            stack("haste myelo", "coronal", "slab", HEAVY, regular=False, **HASTE),
+        ],
+    ),
+    (
+        "regular geometry",
+        [stack("t2", regular=False, notes=(Note("no_position", "no Image Position"),), **TSE)],
+    ),
+    ("no fluid-sensitive", [stack("t1 sag", "sagittal", "2d", **SE_T1)]),
+]
+
+
+@pytest.mark.parametrize(("words", "items"), REFUSALS, ids=[row[0] for row in REFUSALS])
+def test_refusals_say_why(words, items):
+    with pytest.raises(InputError, match=words) as caught:
+        triage(study(*items), SETTINGS)
+    assert "\n" not in str(caught.value)
+    rows, _ = series_table(study(*items), SETTINGS)
+    assert len(rows) == len(items)
+    assert all(row["used_for"] == [] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"BodyPartExamined": "HEAD", "StudyDescription": "MRT LWS"},
+        {"BodyPartExamined": "BRAIN", "ProtocolName": "t2_sag_spine"},
+        {"BodyPartExamined": "ABDOMEN"},
+        {"BodyPartExamined": "LSPINE", "StudyDescription": "MR Head and Lumbar Spine"},
+        {"StudyDescription": "L-SPINE WO"},
+        {"StudyDescription": "腰椎平扫"},
+        {},
+    ],
+)
+def test_spine_is_not_refused_for_a_wrong_body_part(parameters):
+    item = stack("t2 sag", "sagittal", "2d", **TSE, **parameters)
+    assert triage(study(item), SETTINGS).stacks[0].role == "sagittal_t2"
+
+
+def test_pixels_that_cannot_be_read_cost_one_series_only():
+    def fail() -> Volume:
+        raise InputError("cannot decode the pixels of x (transfer syntax y)")
+
+    from dataclasses import replace
+
+    items = [
+        replace(stack("myelo", tissue=HEAVY, **SPACE), read=fail),
+        stack("myelo 2", tissue=HEAVY, **SPACE),
+        replace(stack("t2 sag", "sagittal", "2d", **TSE), read=fail),
+    ]
+    result = triage(study(*items), SETTINGS)
+    assert chosen(result, "fluid") == ["myelo 2"]
+    assert result.stacks[0].role == "unreadable"
+    assert result.companions == {}
+
+
+def test_table_is_plain_data():
+    import json
+
+    rows, skipped = series_table(study(stack("myelo", tissue=HEAVY, **SPACE)), SETTINGS)
+    assert json.loads(json.dumps(rows)) == rows
+    assert rows[0]["role"] == "myelogram"
+    assert rows[0]["used_for"] == ["fluid", "levels"]
+    assert rows[0]["shape"] == [70, 64, 64]
+    assert rows[0]["spacing_mm"] == pytest.approx([0.9, 0.9, 0.9])
+    assert skipped == []
