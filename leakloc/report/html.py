@@ -51,7 +51,7 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     figures = _figures(pictures)
     sections = (
         _head(report),
-        figures.get(None, ""),
+        _row(figures, None),
         _collections(report, figures),
         _levels(report),
         _sac(report),
@@ -150,7 +150,7 @@ def _collections(report: Report, figures: dict[int | None, str]) -> str:
         )
         for c in report.collections
     ]
-    details = "".join(_collection(c, figures.get(c.id, "")) for c in report.collections)
+    details = "".join(_collection(c, _row(figures, c.id)) for c in report.collections)
     table = _table("Fluid outside the dura, largest first", header, rows)
     return f"<section><h2>Collections</h2>{table}{details}</section>"
 
@@ -340,6 +340,11 @@ def _figures(pictures: Sequence[Picture]) -> dict[int | None, str]:
     return figures
 
 
+def _row(figures: dict[int | None, str], collection: int | None) -> str:
+    found = figures.get(collection)
+    return f'<div class="figures">{found}</div>' if found else ""
+
+
 def _figure_caption(picture: Picture) -> str:
     about = "Overview" if picture.collection is None else f"Collection {picture.collection}"
     kind = "" if picture.kind == "overview" else f", {picture.kind}"
@@ -463,7 +468,9 @@ body{margin:0;background:var(--back);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 .notice{margin:0;padding:.5rem 1rem;background:#3a2a00;color:#ffe2a6;font-size:.9rem;
 text-align:center}
-main{max-width:1240px;margin:0 auto;padding:1rem}
+main{max-width:1920px;margin:0 auto;padding:1rem}
+header,section>*,article>dl,article>h3{max-width:1240px}
+section>article{max-width:none}
 header{border-left:6px solid var(--faint);padding:.25rem 0 .25rem 1rem;margin:.5rem 0 1.25rem}
 header.present{border-color:var(--orange)}
 header.indeterminate{border-color:#f0e442}
@@ -479,7 +486,8 @@ dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.4r
 margin:.5rem 0}
 dt{color:var(--faint);font-size:.85rem}
 dd{margin:0;overflow-wrap:anywhere}
-figure{margin:1rem 0}
+.figures{display:flex;flex-wrap:wrap;gap:1rem;max-width:none;margin:1rem 0}
+figure{margin:0}
 img{max-width:100%;height:auto;display:block;border-radius:4px}
 figcaption{color:var(--faint);font-size:.85rem;margin-top:.3rem}
 .table{overflow-x:auto;margin:.75rem 0}
@@ -487,7 +495,7 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 caption{text-align:left;color:var(--faint);font-size:.85rem;padding-bottom:.3rem}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);
 vertical-align:top}
-th{color:var(--faint);font-weight:600;white-space:nowrap}
+th{color:var(--faint);font-weight:600}
 article{background:var(--card);border-radius:6px;padding:.25rem 1rem 1rem;margin:1rem 0}
 details{margin:.75rem 0}
 summary{cursor:pointer;color:var(--blue)}
@@ -499,7 +507,7 @@ th,td{padding:.3rem .4rem}article{padding:.1rem .6rem .6rem}}
 @media print{:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#000;--faint:#444;
 --line:#bbb;--blue:#00507f}
 .notice{background:#fff;color:#000;border:1px solid #000}
-.table{overflow:visible}table{font-size:.72rem}th{white-space:normal}
+.table{overflow:visible}table{font-size:.72rem}
 main{max-width:none;padding:0}article{padding:0}
 figure,tr{break-inside:avoid}h2,h3{break-after:avoid}
 img{max-height:22cm;width:auto}.doubt{color:#000;font-weight:600}}

@@ -350,11 +350,13 @@ def _level_names(
     def visible(point: FloatArray) -> bool:
         return bool(rows.start - 0.5 <= scene.geometry.kji_from_lps(point)[0] <= rows.stop - 0.5)
 
-    labels = tuple(
-        Label(v.name, place(v.center_lps + reach * outwards), side="left")
-        for v in levels.vertebrae
-        if visible(v.center_lps)
-    )
+    # In the row of the centre, also where the grid is tilted against the patient.
+    spacing = scene.geometry.spacing_ijk_mm[1 if plane == "sagittal" else 0]
+    labels = []
+    for vertebra in levels.vertebrae:
+        if visible(vertebra.center_lps):
+            row, column = place(vertebra.center_lps)
+            labels.append(Label(vertebra.name, (row, column - reach / spacing), side="left"))
     strokes = []
     for disc in levels.discs:
         along = outwards - disc.normal_lps * float(disc.normal_lps @ outwards)
@@ -362,7 +364,7 @@ def _level_names(
         start = disc.center_lps + (reach - TICK_MM) * along
         if visible(disc.center_lps):
             strokes.append(Stroke(place(start), place(start + TICK_MM * along), INK))
-    return labels, tuple(strokes)
+    return tuple(labels), tuple(strokes)
 
 
 def _collection_tags(cells: Plane) -> tuple[Label, ...]:

@@ -1,0 +1,161 @@
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakloc.pipeline import Analysis
+from leakloc.report import build_report, html, overlays, write_outputs
+
+EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Outline(HTMLParser):
+    """Collects tags and checks that they are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def picture(name: str = "overview", collection: int | None = None) -> overlays.Picture:
+    rgb = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    kind = "overview" if collection is None else "axial"
+    return overlays.Picture(name, kind, "Overview <of> fluid", collection, rgb, b"")
+
+
+def with_description(analysis: Analysis, text: str) -> Analysis:
+    first, *others = analysis.triage.stacks
+    stack = replace(first.stack, description=text)
+    stacks = (replace(first, stack=stack, reason=f"name is {text}"), *others)
+    return replace(analysis, triage=replace(analysis.triage, stacks=stacks))
+
+
+def test_the_page_is_whole_and_accessible(analysis: Analysis) -> None:
+    outline = Outline(html.page(build_report(analysis), [picture()]))
+    assert outline.of("html") == [{"lang": "en"}]
+    assert len(outline.of("h1")) == 1
+    assert all(image["alt"] for image in outline.of("img"))
+    assert all(th.get("scope") == "col" for th in outline.of("th"))
+    headings = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in pairwise(headings))
+
+
+def test_texts_from_headers_cannot_run(analysis: Analysis) -> None:
+    text = html.page(build_report(with_description(analysis, EVIL)), [picture()])
+    outline = Outline(text)
+    assert "&lt;script&gt;" in text
+    assert not outline.of("script")
+    assert len(outline.of("img")) == 1
+    assert not any("onerror" in attributes for _, attributes in outline.tags)
+
+
+def test_nothing_is_fetched_from_anywhere(analysis: Analysis) -> None:
+    outline = Outline(html.page(build_report(analysis), [picture()]))
+    assert not outline.of("link") and not outline.of("script")
+    for image in outline.of("img"):
+        assert str(image["src"]).startswith("data:image/webp;base64,")
+    for anchor in outline.of("a"):
+        assert str(anchor["href"]).startswith("#")
+    policy = next(m for m in outline.of("meta") if "http-equiv" in m)
+    assert "default-src 'none'" in str(policy["content"])
+    assert "url(" not in html._STYLE and "@import" not in html._STYLE
+
+
+def test_finding_comes_before_everything_but_the_notice(analysis: Analysis) -> None:
+    text = html.page(build_report(analysis), [picture()])
+    order = [
+        text.index("Not a medical device"),
+        text.index("<h1>Dorsal extradural fluid at L4-L5"),
+        text.index("<img"),
+        text.index("<h2>Collections"),
+        text.index("<h2>Series"),
+        text.index("<h2>Provenance"),
+    ]
+    assert order == sorted(order)
+
+
+def test_figures_stand_with_their_collection(analysis: Analysis) -> None:
+    pictures = [picture(), picture("collection-2-axial", 2)]
+    text = html.page(build_report(analysis), pictures)
+    second = text[text.index("<h3>Collection 2") :]
+    assert second.count("<img") == 1 == text[: text.index("<h3>Collection 2")].count("<img")
+
+
+def test_the_page_stays_below_3_mb(analysis: Analysis) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1400, 3), dtype=np.uint8)
+    many = [
+        replace(picture(f"collection-1-axial-{n}", 1), rgb=noise) for n in range(6)
+    ]  # noise is the worst to compress
+    text = html.page(build_report(analysis), many)
+    assert len(text.encode()) < 3_000_000
+    assert "The axial picture is overlays/collection-1-axial-" in text
+
+
+def test_other_numberings_say_what_the_finding_would_be_called(analysis: Analysis) -> None:
+    text = html.page(build_report(analysis))
+    row = text[text.index("<td>-1</td>") :][:80]
+    assert "<td>L3-L4</td>" in row
+
+
+@pytest.mark.parametrize(
+    ("segment", "shift", "name"),
+    [
+        ("L4-L5", 1, "L5-S1"),
+        ("L5-S1", 1, "S1-S2"),
+        ("L1-L2", -1, "T12-L1"),
+        ("S4-S5", 1, "not named"),
+        ("C1-C2", -1, "not named"),
+        (None, 1, "not named"),
+    ],
+)
+def test_shifted_names(segment: str | None, shift: int, name: str) -> None:
+    assert html._shifted(segment, shift, 5) == name
+
+
+def test_nothing_found_says_what_that_does_not_mean(leakless: Analysis) -> None:
+    text = html.page(build_report(leakless))
+    assert "none seen" in text and "does not exclude" in text
+    Outline(text)
+
+
+def test_no_identity_on_the_page(analysis: Analysis, folder: Path) -> None:
+    write_outputs(analysis, folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    info = analysis.study.info
+    assert str(info.patient_id) not in text and str(info.accession_number) not in text
+
+
+def test_a_broken_page_costs_only_the_page(
+    analysis: Analysis,
+    with_settings: Callable[..., Analysis],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> str:
+        raise ValueError
+
+    monkeypatch.setattr(html, "page", broken)
+    report = write_outputs(with_settings(analysis, report__write=["html"]), folder)
+    assert report.outputs.html is None
+    assert report.quality.warnings[-1].code == "page_not_written"
+    assert not (folder / "report.html").exists()
