@@ -1,0 +1,133 @@
+"""Real vendor files, compared with what independent readers make of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakloc.errors import InputError
+from leakloc.loaders import load_study, triage
+from leakloc.settings import LoaderSettings
+from leakloc.volume import Volume
+
+DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(not DATA.is_dir(), reason="LEAKLOC_DATA is absent"),
+]
+SETTINGS = LoaderSettings()
+
+VENDOR_SERIES = [
+    "dicom-edge/dcm_qa_sag/In/2_gre_field_mapping",
+    "dicom-edge/dcm_qa_sag/In/XA30/classic",
+    "dicom-edge/dcm_qa_sag/In/XA30/enhanced/5_Product_EPI_Sag_Ascending",
+    "dicom-edge/dcm_qa_enh/In/Siemens/XA10",
+    "dicom-edge/dcm_qa_frag/In/5001_anat-T1w_acq-tfl",
+    "dicom-edge/dcm_qa_frag/In/6001_anat-T1w_acq-tfl",
+    "dicom-edge/dcm_qa_decubitus/In/HFDL",
+    "dicom-edge/dcm_qa_decubitus/In/HFS",
+    "spider-dicom/spider-005",
+    "spider-dicom/spider-098",
+    "spider-dicom/spider-141",
+]
+
+
+@pytest.mark.parametrize("name", VENDOR_SERIES)
+def test_same_voxels_in_the_same_place_as_dcm2niix(name, tmp_path):
+    dcm2niix = pytest.importorskip("dcm2niix")
+    import nibabel as nib
+
+    subprocess.run(
+        [dcm2niix.bin, "-o", tmp_path, "-f", "%s_%e", DATA / name], check=True, capture_output=True
+    )
+    [path] = tmp_path.glob("*.nii")
+    image = nib.load(path)
+    times = image.shape[3] if image.ndim > 3 else 1
+    stacks = load_study(DATA / name, SETTINGS).stacks
+    assert len(stacks) == times
+    for time, stack in enumerate(stacks):
+        theirs = Volume.from_nibabel(image.slicer[..., time] if times > 1 else image)
+        theirs, ours = theirs.oriented("LPS"), stack.load().oriented("LPS")
+        assert ours.geometry.matches(theirs.geometry, tolerance_mm=0.01)
+        np.testing.assert_array_equal(ours.array, theirs.array)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in VENDOR_SERIES if "enhanced" not in n and "XA10" not in n]
+)
+def test_same_affine_as_highdicom(name):
+    highdicom = pytest.importorskip("highdicom")
+    import pydicom
+
+    [stack] = load_study(DATA / name, SETTINGS).stacks
+    datasets = [pydicom.dcmread(path) for path in stack.files]
+    theirs = highdicom.get_volume_from_series(datasets, orientation_tol=1e-3)
+    volume = stack.load()
+    # highdicom indexes [slice, row, column]; ours maps (i, j, k).
+    affine = theirs.affine[:, [2, 1, 0, 3]]
+    if affine[:3, 2] @ volume.geometry.affine_lps[:3, 2] < 0:
+        affine[:3, 3] += affine[:3, 2] * (theirs.shape[0] - 1)
+        affine[:3, 2] *= -1
+    np.testing.assert_allclose(volume.geometry.affine_lps, affine, atol=1e-3)
+
+
+def test_philips_field_map_splits_into_magnitude_and_phase():
+    stacks = load_study(DATA / "dicom-edge/dcm_qa_enh/In/Philips", SETTINGS).stacks
+    assert [stack.geometry.shape for stack in stacks] == [(32, 64, 64)] * 2
+    low = [float(stack.load().array.min()) for stack in stacks]
+    assert low[0] == 0.0
+    assert low[1] < -400  # hertz: its own rescale, frame by frame
+
+
+@pytest.mark.parametrize("patient", ["005", "098", "141"])
+def test_spider_dicom_agrees_with_its_nifti(patient):
+    dicom = triage(load_study(DATA / f"spider-dicom/spider-{patient}", SETTINGS), SETTINGS)
+    nifti = triage(load_study(DATA / f"spider/spider-{patient}_T2SPACE.nii.gz", SETTINGS), SETTINGS)
+    ours, theirs = dicom.myelogram.oriented("LPS"), nifti.myelogram.oriented("LPS")
+    assert ours.array.shape == theirs.array.shape
+    np.testing.assert_allclose(ours.geometry.spacing_ijk_mm, theirs.geometry.spacing_ijk_mm, 1e-5)
+    np.testing.assert_allclose(
+        ours.geometry.directions_lps, theirs.geometry.directions_lps, atol=1e-6
+    )
+    together = np.corrcoef(ours.array.ravel(), theirs.array.ravel())[0, 1]
+    assert together > 0.99
+    for result in (dicom, nifti):
+        assert [note.code for note in result.notes] == ["no_myelogram"]
+        assert result.stacks[0].used_for == ("fluid", "levels")
+        assert result.companions["sagittal_t2"] is result.myelogram
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dcm_qa_ct/In/GE", "modality CT"),
+        ("dcm_qa_decubitus/In/HFS", "brain"),
+        ("dcm_qa_ts/In", "mosaic"),
+        ("dcm_qa_sag/In/2_fmri_SagAP", "brain"),
+        ("pydicom-small", "regular geometry"),
+    ],
+)
+def test_what_shows_no_spine_is_refused(name, words):
+    with pytest.raises(InputError, match=words):
+        triage(load_study(DATA / "dicom-edge" / name, SETTINGS), SETTINGS)
+
+
+def test_every_vendor_file_is_read_or_listed():
+    folder = DATA / "dicom-edge"
+    with pytest.raises(InputError, match="14 studies"):
+        load_study(folder, SETTINGS)
+    unread = set()
+    for part in folder.rglob("*"):
+        if not part.is_file():
+            continue
+        try:
+            assert load_study(part, SETTINGS).stacks
+        except InputError as error:
+            assert "no usable images among 1 file" in str(error)
+            if b"DICM" in part.read_bytes()[:132]:
+                unread.add(part.name)
+    assert unread == set()
