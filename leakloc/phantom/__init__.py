@@ -4,6 +4,7 @@ Anatomy, signal and faults are drawn from published distributions, so that seeds
 the person and not only in the noise. Figures measured on phantoms are upper bounds.
 """
 
+from leakloc.phantom.dicom import series_datasets, write_study
 from leakloc.phantom.phantom import Phantom, make_phantom
 from leakloc.phantom.scenario import SCENARIOS, CollectionSpec, MimicSpec, Scenario
 from leakloc.phantom.series import PhantomSeries
@@ -22,4 +23,6 @@ __all__ = [
     "TrueVertebra",
     "Truth",
     "make_phantom",
+    "series_datasets",
+    "write_study",
 ]

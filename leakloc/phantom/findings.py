@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -11,8 +12,8 @@ from leakloc.phantom.anatomy import TABLE_STEP_MM, Anatomy, FloatTable
 from leakloc.phantom.scenario import CollectionSpec, MimicSpec, Scenario
 from leakloc.phantom.shapes import Float, Noise3D, capsule, ellipsoid
 from leakloc.phantom.tissues import TissueName
-from leakloc.volume import FloatArray
 from leakloc.vocabulary import split_segment
+from leakloc.volume import FloatArray
 
 ANGLES: Final = 72
 """Columns of a sheet's thickness table: 5 degrees each."""
@@ -199,7 +200,7 @@ def _facet_fluid(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]
     names = [site.name for site in anatomy.sites]
     return {
         f"{upper}-{lower}": float(rng.uniform(0.4, 1.3))
-        for upper, lower in zip(names, names[1:], strict=False)
+        for upper, lower in itertools.pairwise(names)
         if upper.startswith("L") and rng.random() < 0.35
     }
 
@@ -408,7 +409,7 @@ def _periradicular(
 
 
 def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Generator) -> Fluid:
-    upper, lower = split_segment(level)
+    _upper, lower = split_segment(level)
     side = float(rng.choice([-1.0, 1.0]))
     size = float(rng.uniform(*mimic.radius_mm))
     shape: Blob

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -337,9 +337,10 @@ class Phantom:
 
     def _projections(self, series: PhantomSeries) -> list[Volume]:
         source = next(
-            planned for planned in reversed(self.series())
+            planned
+            for planned in reversed(self.series())
             if planned.sequence.name in ("ht2w_3d", "ht2w_bssfp")
-        )  # fmt: skip
+        )
         return project(self.render(source)[0], series.stacks)
 
 
@@ -392,14 +393,3 @@ def _ranges(shape: tuple[int, int, int]) -> Iterator[tuple[int, int]]:
     step = max(SLAB_VOXELS // (shape[1] * shape[2]), 1)
     for start in range(0, shape[0], step):
         yield start, min(start + step, shape[0])
-
-
-def describe(phantom: Phantom) -> dict[str, Any]:
-    """Short description for logs and tests."""
-    return {
-        "scenario": phantom.scenario.name,
-        "seed": phantom.seed,
-        "vendor": phantom.vendor,
-        "field_t": phantom.body.anatomy.field_t,
-        "series": [planned.name for planned in phantom.series()],
-    }
