@@ -31,7 +31,10 @@ FINE_MM: Final = 0.6
 BODY_MM: Final = 2.0
 """Thick slices are split until no part is thicker, away from the canal."""
 
-SLAB_VOXELS: Final = 900_000
+THICK_MM: Final = 5.0
+"""In slices thicker than this, thin structures blur together: no finer grid is needed."""
+
+SLAB_VOXELS: Final = 400_000
 """Points rendered at a time: bounds the memory."""
 
 
@@ -157,7 +160,7 @@ class Phantom:
                 parts = len(fine.arc) // len(rows)
                 sac_part[rows] = body.sac_share(fine, h).reshape(-1, parts).mean(axis=1)
                 finer = body.fluid_shares(fine, collections, h)
-                shares[:, rows] = finer.reshape(len(collections), -1, parts).mean(axis=2)
+                shares[:, rows] = finer.reshape(len(collections), len(rows), parts).mean(axis=2)
             total = np.clip(shares.sum(axis=0), 0, 1)
             sac[start:stop] = sac_part.reshape(shape)
             sleeves[start:stop] = body.sleeve_share(points, width).reshape(shape)
@@ -227,12 +230,15 @@ class Phantom:
         """Noise-free signal, and the part of it that pulsates."""
         image = np.empty(geometry.shape, np.float32)
         bright = np.empty(geometry.shape, np.float32)
+        coarse = (sequence.thickness_mm or 0.0) > THICK_MM
         for start, stop, grid, parts, depth_mm in self._blocks(sequence, geometry):
             first = start if parts == 1 else 0
             shape = (stop - start, parts, *geometry.shape[1:])
             points = grid.slab(first, first + (stop - start) * parts)
             signal, pulsating = self._signal_at(sequence, points, geometry, depth_mm)
             near = self.body.near_canal(points)
+            if coarse:
+                near = near[:0]
             for rows, fine, h in self._fine_points(grid, grid.geometry, near, first):
                 pieces = len(fine.arc) // len(rows)
                 finer, wet = self._signal_at(sequence, fine, geometry, h)
