@@ -69,7 +69,7 @@ NO_CONTRAST: Final = _words(
     r"\bpre ?(c|con|gd|km|contrast)?\b|\bnativ|\bnon ?contrast|\bohne km|\bsans|\bw ?o\b|\bsin\b"
 )
 LOCALIZER: Final = _words(
-    r"\blocs?\b|locali[sz]er|\bloca?\b|scout|survey|\bsurv\b|3 ?plane|topogr|smart ?brain"
+    r"\blocs?\b|locali[sz]er|locator|\bloca?\b|scout|survey|\bsurv\b|3 ?plane|topogr|smart ?brain"
     r"|localizador|repérage|reperage|定位|локалайзер"
 )
 NOT_ANATOMY: Final = _words(
@@ -80,7 +80,7 @@ NOT_ANATOMY: Final = _words(
 
 PROJECTION: Final = _words(
     r"\bmip\b|\bminip\b|\bproj(ection)?\b|\bradial\b|\brotat\w*|\btumble\b|\bcollapse\b"
-    r"|3d ?pjn|\bvrt?\b|\bmpr\b|reformat\w*|\bcurved\b|\bcpr\b|thick ?slab"
+    r"|\bpjn\b|\bvrt?\b|\bmpr\b|reformat\w*|\bcurved\b|\bcpr\b|thick ?slab"
 )
 """Derived views."""
 

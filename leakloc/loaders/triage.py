@@ -15,6 +15,7 @@ from leakloc.errors import InputError
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
 from leakloc.loaders.gate import Gate, looks_like_labels, weigh
+from leakloc.loaders.stations import adjoin, find_stations, stitch
 from leakloc.loaders.study import SeriesStack, Study, Triage, TriagedStack
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
@@ -61,7 +62,7 @@ class _Judged:
         """Whether fluid is the brightest thing on it and it forms a volume."""
         usable = self.role not in ("projection", "localizer", "unreadable", "myelogram")
         # A rule that set it aside (brain, phase image, label map) gave a reason, not a contrast.
-        bright = self.facts.contrast in ("t2", "stir", "steady_state", "heavy_t2", "unknown")
+        bright = self.facts.contrast in ("t2", "stir", "heavy_t2") or self.facts.is_silent
         return usable and bright and self.stack.geometry is not None
 
 
@@ -109,17 +110,18 @@ def triage(
     pixels = _Pixels()
     judged = _judge_all(study, settings, pixels)
     notes: list[Note] = []
-    chosen, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
+    members, volume = _choose_fluid(judged, pixels, notes, myelogram_uid)
+    chosen = members[0]
     companions = _choose_companions(judged, chosen, pixels, notes, companion_uids)
-    used: dict[int, tuple[str, ...]] = {id(chosen.stack): ("fluid",)}
+    used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
     volumes: dict[Role, Volume] = {}
     for role, companion in companions.items():
         volumes[role] = volume if companion is chosen else pixels.of(companion.stack)
         if role in _FOR_LEVELS:
             used[id(companion.stack)] = (*used.get(id(companion.stack), ()), "levels")
     if not _FOR_LEVELS & volumes.keys():
-        used[id(chosen.stack)] = ("fluid", "levels")
-    for item in {id(c): c for c in (chosen, *companions.values())}.values():
+        used.update({id(item.stack): ("fluid", "levels") for item in members})
+    for item in {id(c): c for c in (*members, *companions.values())}.values():
         notes += [note for note in item.stack.notes if note not in notes]
     stacks = tuple(_finished(item, used.get(id(item.stack), ())) for item in judged)
     return Triage(stacks, volume, volumes, tuple(notes))
@@ -238,7 +240,7 @@ def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: _
 
 
 def _needs_pixels(facts: Facts) -> bool:
-    if facts.contrast == "heavy_t2" or facts.is_silent or facts.named_myelography:
+    if facts.contrast in ("heavy_t2", "steady_state") or facts.is_silent:
         return True
     return facts.contrast == "t2" and (facts.is_3d or facts.echo_time_ms is None)
 
@@ -249,6 +251,8 @@ def _role(facts: Facts, gate: Gate | None) -> tuple[Role, str]:
         share = f"tissue at {gate.ratio:.0%} of fluid"
         if facts.named_myelography and facts.contrast in ("heavy_t2", "t2", "steady_state"):
             return "myelogram", f"named myelography{why}; pixels: {gate.weighting} ({share})"
+        if facts.contrast == "steady_state" and facts.is_3d:
+            return "myelogram", f"3D balanced steady state{why}; pixels: {gate.weighting} ({share})"
         if facts.contrast == "heavy_t2" and gate.weighting != "conventional":
             return "myelogram", f"long echo time{why} and {gate.weighting} T2 by pixels ({share})"
         if gate.weighting == "heavy" and facts.contrast == "t2":
@@ -308,7 +312,7 @@ def _score(item: _Judged, settings: LoaderSettings) -> float:
         score += 4.0 * facts.named_myelography + 2.0 * facts.fat_suppressed
         score += weight[gate.weighting] if gate is not None else 0.0
         score += 1.0 * ((facts.echo_time_ms or 0.0) >= settings.heavy_echo_time_ms)
-        score -= 1.0 * facts.is_composed  # stations keep the intensities the scanner measured
+        score -= 2.0 * (facts.contrast == "steady_state")  # fat and banding
     else:
         score += 1.0 * facts.is_composed  # one field from head to tail counts vertebrae best
         score -= 0.5 * (facts.fat_suppressed and item.role == "sagittal_t2")
@@ -320,37 +324,42 @@ def _fluid_score(item: _Judged) -> float:
     facts = item.facts
     score = item.score + 2.0 * (facts.fat_suppressed or facts.contrast == "stir")
     score += 1.0 * (facts.plane == "sagittal")
-    return score - 3.0 * (facts.contrast in ("steady_state", "unknown"))
+    return score - 3.0 * facts.is_silent
 
 
 def _choose_fluid(
-    judged: list[_Judged],
-    settings: LoaderSettings,
-    pixels: _Pixels,
-    notes: list[Note],
-    wanted: str | None,
-) -> tuple[_Judged, Volume]:
+    judged: list[_Judged], pixels: _Pixels, notes: list[Note], wanted: str | None
+) -> tuple[list[_Judged], Volume]:
+    """The stack (or stations) to find fluid on, and its volume."""
     if wanted is not None:
         chosen = _named(judged, wanted)
-        return chosen, pixels.of(chosen.stack)
+        return [chosen], pixels.of(chosen.stack)
     myelograms = sorted(
         (item for item in judged if item.role == "myelogram"), key=lambda i: i.score, reverse=True
     )
     _demand_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:
-        chosen = _lumbar_station(myelograms, notes)
-        if chosen.gate is not None and chosen.gate.weighting == "conventional":
-            text = "the series named myelography shows tissue as bright as ordinary T2 images do"
-            notes.append(Note("weak_t2_weighting", text))
-        return chosen, pixels.of(chosen.stack)
+        members, volume = _join_stations(myelograms, pixels, notes)
+        notes += _weighting_notes(members[0])
+        return members, volume
     for item in sorted((i for i in judged if i.fluid_sensitive), key=_fluid_score, reverse=True):
         try:
             volume = pixels.of(item.stack)
         except InputError:
             continue
         notes.append(_stand_in_note(item))
-        return item, volume
+        return [item], volume
     raise InputError(_refusal(judged))
+
+
+def _weighting_notes(item: _Judged) -> list[Note]:
+    if item.facts.contrast == "steady_state":
+        text = "the myelogram is a balanced steady-state series, on which fat is bright as well"
+        return [Note("steady_state_myelogram", text)]
+    if item.gate is not None and item.gate.weighting == "conventional":
+        text = "the series named myelography shows tissue as bright as ordinary T2 images do"
+        return [Note("weak_t2_weighting", text)]
+    return []
 
 
 def _demand_one_file(candidates: list[_Judged]) -> None:
@@ -376,25 +385,25 @@ def _stand_in_note(item: _Judged) -> Note:
     )
 
 
-def _lumbar_station(ranked: list[_Judged], notes: list[Note]) -> _Judged:
-    """The best myelogram; of several stations of its protocol the most caudal one."""
-    best = ranked[0]
-    stations = [best, *(item for item in ranked[1:] if _same_protocol(best, item))]
-    if len(stations) < 2:
-        return best
-    chosen = min(stations, key=lambda item: _center_z(item.stack))
-    text = f"{len(stations)} stations of one myelography; the most caudal one was analysed"
+def _join_stations(
+    ranked: list[_Judged], pixels: _Pixels, notes: list[Note]
+) -> tuple[list[_Judged], Volume]:
+    """The best myelogram, or the stations of its protocol joined; the most caudal one first."""
+    stations = find_stations([item.stack for item in ranked])
+    if stations.whole is not None:
+        whole = ranked[stations.whole]
+        return [whole], pixels.of(whole.stack)
+    members = sorted((ranked[n] for n in stations.parts), key=lambda item: _center_z(item.stack))
+    if adjoin([item.stack for item in members]):
+        text = (
+            f"{len(members)} stations of one myelography were joined, their gains matched; steps "
+            "at a joint may come from the patient moving between stations"
+        )
+        notes.append(Note("stations_stitched", text))
+        return members, stitch([pixels.of(item.stack) for item in members])
+    text = f"{len(members)} stations do not overlap; the most caudal one was analysed"
     notes.append(Note("one_of_several_stations", text))
-    return chosen
-
-
-def _same_protocol(one: _Judged, other: _Judged) -> bool:
-    a, b = one.stack.geometry, other.stack.geometry
-    if a is None or b is None or one.facts.echo_time_ms != other.facts.echo_time_ms:
-        return False
-    similar = max(abs(x - y) for x, y in zip(a.spacing_ijk_mm, b.spacing_ijk_mm, strict=True))
-    offset = abs(_center_z(one.stack) - _center_z(other.stack))
-    return similar < 0.01 and a.axis_codes == b.axis_codes and offset > 0.3 * one.facts.coverage_mm
+    return members[:1], pixels.of(members[0].stack)
 
 
 def _center_z(stack: SeriesStack) -> float:
