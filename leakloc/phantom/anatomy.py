@@ -30,7 +30,7 @@ HEAD_MARGIN_MM: Final = 90.0
 TAIL_MARGIN_MM: Final = 60.0
 """Arc below S5 that is modelled (coccyx)."""
 
-AREA_MEAN_FACTOR: Final = 1.22
+AREA_MEAN_FACTOR: Final = 1.30
 """Mean sac area over the level over its area at the disc, which closes the volume balance:
 whole-spine CSF 95 mL, T11-T12 to the tip about 50 mL."""
 
@@ -203,11 +203,14 @@ class Anatomy:
     def index(self, arc_mm: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """Table index of arcs."""
         last = len(self.tables["canal_a"]) - 1
-        return np.clip(np.rint(arc_mm * (1 / TABLE_STEP_MM)), 0, last).astype(np.int32)
+        rows = np.clip(np.rint(arc_mm * (1 / TABLE_STEP_MM)), 0, last)
+        return np.asarray(rows, dtype=np.int32)
 
     def value(self, table: str, arc_mm: float) -> float:
         """One table at one arc."""
-        return float(self.tables[table][self.index(np.float32([arc_mm]))[0]])
+        row = round(arc_mm / TABLE_STEP_MM)
+        values = self.tables[table]
+        return float(values[min(max(row, 0), len(values) - 1)])
 
 
 def lumbar_rows(count: int) -> tuple[LevelRow, ...]:
@@ -257,7 +260,7 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     tables = _draw_tables(
         sites, centerline, stature, canal_scale, sac_scale, conus, tip, hiatus, rng
     )
-    arc = np.arange(len(tables["canal_a"])) * TABLE_STEP_MM
+    arc = np.arange(len(tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
     return Anatomy(
         scenario=scenario,
         centerline=centerline,
@@ -355,13 +358,13 @@ def _draw_curve(
         else:
             angle = -sacral / 4 if site.name != "S5" else -float(rng.uniform(10, 30))
         turn[at] += angle * float(np.clip(rng.normal(1.0, 0.12), 0.6, 1.4))
-    angle = np.cumsum(gaussian_filter1d(turn, 11.0 / step))
+    slope = np.cumsum(gaussian_filter1d(turn, 11.0 / step))
     # The mid-lumbar canal of a person lying on the back is about level, L4 slopes backwards.
     reference = sites[max(last_lumbar - 2, 0)].middle_mm
     tilt = float(rng.normal(2.0, 4.0))
-    angle = np.deg2rad(angle - np.interp(reference, arc, angle) + tilt)
-    y = np.concatenate([[0.0], np.cumsum(np.sin(angle[:-1]) * step)])
-    z = np.concatenate([[0.0], np.cumsum(-np.cos(angle[:-1]) * step)])
+    slope = np.deg2rad(slope - np.interp(reference, arc, slope) + tilt)
+    y = np.concatenate([[0.0], np.cumsum(np.sin(slope[:-1]) * step)])
+    z = np.concatenate([[0.0], np.cumsum(-np.cos(slope[:-1]) * step)])
     x = _lateral_curve(arc, sites, scenario, rng)
     points = np.stack([x, y, z], axis=1)
     anchor = int(sites[last_lumbar - 2].middle_mm / step)
@@ -397,7 +400,7 @@ def _smooth_noise(
     coarse = max(int(n * step_mm / (sigma_mm / 3)), 8)
     rough = gaussian_filter1d(rng.normal(size=coarse), 3.0, mode="reflect")
     rough = (rough - rough.mean()) / (rough.std() + 1e-9)
-    return np.interp(np.linspace(0, coarse - 1, n), np.arange(coarse), rough)
+    return np.asarray(np.interp(np.linspace(0, coarse - 1, n), np.arange(coarse), rough))
 
 
 def _draw_tables(
@@ -414,13 +417,13 @@ def _draw_tables(
     from scipy.ndimage import gaussian_filter1d
 
     n = int(centerline.length_mm / TABLE_STEP_MM) + 1
-    arc = np.arange(n) * TABLE_STEP_MM
+    arc = np.arange(n, dtype=np.float64) * TABLE_STEP_MM
     discs = np.array([site.bottom_mm for site in sites])
     middles = np.array([site.middle_mm for site in sites])
     tables: dict[str, FloatArray] = {}
 
     def at_discs(key: str) -> FloatArray:
-        return np.interp(arc, discs, [getattr(site.row, key) for site in sites])
+        return np.asarray(np.interp(arc, discs, [getattr(site.row, key) for site in sites]))
 
     def at_bodies(key: str) -> FloatArray:
         figures = np.interp(arc, middles, [getattr(site.row, key) for site in sites])
@@ -544,12 +547,13 @@ def _draw_tables(
     tables |= _root_tables(arc, sites, tip_mm, stature, rng)
 
     # Depth of the skin behind the canal, and how much muscle lies there.
-    tables["muscle"] = np.interp(
+    muscle = np.interp(
         arc,
         [sites[0].middle_mm, sites[8].middle_mm, sites[18].middle_mm, sites[-6].middle_mm,
          sites[-4].middle_mm, sites[-1].middle_mm],
         [38, 30, 40, 44, 28, 14],
-    ) * stature  # fmt: skip
+    )  # fmt: skip
+    tables["muscle"] = gaussian_filter1d(muscle, 25 / TABLE_STEP_MM, mode="nearest") * stature
     return {key: np.asarray(value, dtype=np.float32) for key, value in tables.items()}
 
 
@@ -582,7 +586,7 @@ def _root_tables(
         elif site.name.startswith("L"):
             share = np.clip((int(site.name[1:]) - 1) / 4, 0, 1)
             origin = site.at(0.22 - 0.14 * share)
-            angle, length, radius, slope = 46 - 18 * share, 10 + 4 * share, 2.5, -0.12
+            angle, length, radius, slope = 46 - 18 * share, 13 + 5 * share, 2.7, -0.12
         else:
             depth = int(site.name[1:])
             origin = site.at(-0.12 if depth == 1 else 0.0)

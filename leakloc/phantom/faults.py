@@ -126,7 +126,7 @@ def receive_field(
         phase = rng.uniform(0, 2 * np.pi)
         log = log + scenario.bias * rng.normal(0, 0.45) * np.sin(2 * np.pi * along / period + phase)
     log = log + scenario.bias * rng.normal(0, 0.4) * (lps[..., 0] - geometry.center_lps[0]) / 60
-    corners = geometry.lps_from_kji([[0, 0, 0], np.array(geometry.shape) - 1])[:, 2]
+    corners = geometry.lps_from_kji([(0, 0, 0), tuple(n - 1 for n in geometry.shape)])[:, 2]
     extent = abs(float(corners[1] - corners[0]))
     field = np.exp(np.clip(log, -2.0, 1.2))
     if extent > 150:

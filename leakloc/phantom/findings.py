@@ -126,7 +126,9 @@ def draw_findings(
     tables = {name: table.copy() for name, table in anatomy.tables.items()}
     anatomy = replace(anatomy, tables=tables)
     tables["cut"] = np.zeros_like(tables["canal_a"])
-    chosen = [str(rng.choice(spec.levels)) for spec in (*scenario.collections, *scenario.mimics)]
+    choices = [spec.levels for spec in scenario.collections]
+    choices += [mimic.levels for mimic in scenario.mimics]
+    chosen = [str(rng.choice(levels)) for levels in choices]
     scar: list[Blob] = []
     operated = bool(chosen) and (
         scenario.laminectomy or any(mimic.kind == "seroma" for mimic in scenario.mimics)
@@ -158,7 +160,7 @@ def draw_findings(
 
 
 def _arcs(anatomy: Anatomy) -> FloatArray:
-    return np.arange(len(anatomy.tables["canal_a"])) * TABLE_STEP_MM
+    return np.arange(len(anatomy.tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
 
 
 def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> None:

@@ -34,7 +34,7 @@ BODY_MM: Final = 2.0
 THICK_MM: Final = 5.0
 """In slices thicker than this, thin structures blur together: no finer grid is needed."""
 
-SLAB_VOXELS: Final = 400_000
+SLAB_VOXELS: Final = 700_000
 """Points rendered at a time: bounds the memory."""
 
 
@@ -219,11 +219,11 @@ class Phantom:
             return 1.0, geometry
         rng = self._rng(f"station {station}")
         gain = 1 + self.scenario.station_gain * float(rng.uniform(-1, 1))
-        shift = rng.uniform(-1, 1, 3) * self.scenario.station_shift_mm
+        couch_shift = rng.uniform(-1, 1, 3) * self.scenario.station_shift_mm
         if station == self.scenario.stations - 1:
-            shift[:] = 0  # truth is that of the lowest station
+            couch_shift[:] = 0  # truth is that of the lowest station
         affine = geometry.affine_lps.copy()
-        affine[:3, 3] += shift
+        affine[:3, 3] += couch_shift
         return gain, replace(geometry, affine_lps=affine)
 
     def _signal(self, sequence: Sequence, geometry: Geometry) -> tuple[Float, Float]:
@@ -302,7 +302,9 @@ class Phantom:
         elif sequence.contrast == "inversion":
             fat = fat * np.float32(0.25)
         tissue = canvas[:, WATER] + fat
-        tissue *= 1 + np.float32(0.09) * body.texture(points.x, points.y, points.z)
+        rows = np.flatnonzero(tissue > 0)
+        grain = body.texture(points.x[rows], points.y[rows], points.z[rows])
+        tissue[rows] *= 1 + np.float32(0.09) * grain
         csf = canvas[:, CSF]
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -77,20 +76,12 @@ class CanalGrid:
         arc, left, dorsal = anatomy.centerline.project(geometry.lps_from_kji(kji))
         self._coarse = np.stack([arc, left, dorsal]).astype(np.float32)
 
-    @cached_property
-    def _weights(self) -> list[Float]:
-        return [
-            _linear_weights(nodes, np.arange(count, dtype=float))
-            for nodes, count in zip(self._nodes, self.geometry.shape, strict=True)
-        ]
-
     def slab(self, start: int, stop: int) -> Points:
         """All voxels of slices `start` to `stop`, flattened."""
-        wk, wj, wi = self._weights
-        wk = wk[start:stop]
-        part = np.einsum("kK,cKJI->ckJI", wk, self._coarse, optimize=True)
-        part = np.matmul(wj, part)
-        part = np.matmul(part, wi.T)
+        ranges = ((start, stop), (0, self.geometry.shape[1]), (0, self.geometry.shape[2]))
+        part = self._coarse
+        for axis, (nodes, (first, last)) in enumerate(zip(self._nodes, ranges, strict=True)):
+            part = _interpolated(part, axis + 1, nodes, np.arange(first, last, dtype=float))
         k, j, i = (
             np.arange(start, stop, dtype=np.float32)[:, None, None],
             np.arange(self.geometry.shape[1], dtype=np.float32)[None, :, None],
@@ -120,15 +111,17 @@ class CanalGrid:
         return Points(arc, left, dorsal, x, y, z)
 
 
-def _linear_weights(nodes: FloatArray, at: FloatArray) -> Float:
-    weights = np.zeros((len(at), len(nodes)), np.float32)
+def _interpolated(array: Float, axis: int, nodes: FloatArray, at: FloatArray) -> Float:
+    """Linear interpolation along one axis (no BLAS: its threads fight with other work)."""
     low = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
     gap = np.maximum(nodes[low + 1] - nodes[low], 1e-9)
-    share = np.clip((at - nodes[low]) / gap, 0, 1)
-    rows = np.arange(len(at))
-    weights[rows, low] = 1 - share
-    weights[rows, low + 1] += share
-    return weights
+    share = np.clip((at - nodes[low]) / gap, 0, 1).astype(np.float32)
+    share = share.reshape([-1 if n == axis else 1 for n in range(array.ndim)])
+    below, above = np.take(array, low, axis), np.take(array, low + 1, axis)
+    above -= below
+    above *= share
+    above += below
+    return above
 
 
 class Body:
@@ -171,7 +164,7 @@ class Body:
         a, b = np.maximum(a * swell, 0.05), np.maximum(b * swell, 0.05)
         distance = ellipse(x, y, a, b)
         tip = np.float32(self.anatomy.sac_tip_mm)
-        return np.maximum(distance, points.arc - tip)
+        return np.asarray(np.maximum(distance, points.arc - tip))
 
     def canal_distance(self, points: Points, index: npt.NDArray[np.int32]) -> Float:
         """Signed distance to the wall of the bony canal with its dorsal fat recess."""
@@ -299,7 +292,13 @@ class Body:
         """Channels of every point, shape (n, 4)."""
         canvas = np.zeros((len(points.arc), 4), np.float32)
         index = self.anatomy.index(points.arc)
-        self._paint_trunk(canvas, points, index, palette, width_mm)
+        trunk = self._trunk_distance(points, index)
+        body = np.flatnonzero(trunk < width_mm)
+        if not len(body):
+            return canvas
+        piece = canvas[body]
+        self._paint_trunk(piece, points.take(body), index[body], trunk[body], palette, width_mm)
+        canvas[body] = piece
         near = self._column(points)
         if len(near):
             part, rows = points.take(near), index[near]
@@ -329,26 +328,42 @@ class Body:
             & (points.arc < self.anatomy.sac_tip_mm + 2)
         )
 
-    def _paint_trunk(
-        self, canvas: Float, p: Points, index: npt.NDArray[np.int32], palette: Palette, h: float
-    ) -> None:
-        t, anatomy = self._tables, self.anatomy
-        fat_mm = np.float32(anatomy.fat_depth_mm)
+    def _trunk_distance(self, p: Points, index: npt.NDArray[np.int32]) -> Float:
+        """Signed distance to the skin."""
+        t = self._tables
+        fat_mm = np.float32(self.anatomy.fat_depth_mm)
         skin = t["canal_b"][index] + 6 + t["muscle"][index] + fat_mm
         back = p.dorsal - skin + p.left * p.left * np.float32(1 / 520)
-        neck = np.clip((anatomy.site("T2").middle_mm - p.arc) / 60, 0, 1)
+        neck = self._neck(p)
         half_width = np.float32(178 * self._girth) - 112 * neck + fat_mm
         half_depth = np.float32(112 * self._girth) - 48 * neck + fat_mm
-        middle = skin - half_depth
-        trunk = ellipse(p.left, p.dorsal - middle, half_width, half_depth)
-        body = np.maximum(trunk, np.minimum(back, 30))
+        trunk = ellipse(p.left, p.dorsal - skin + half_depth, half_width, half_depth)
+        return np.asarray(np.maximum(trunk, np.minimum(back, 30)))
+
+    def _neck(self, p: Points) -> Float:
+        """0 below the shoulders, 1 in the neck."""
+        return np.clip((self.anatomy.site("T2").middle_mm - p.arc) / 60, 0, 1)
+
+    def _paint_trunk(
+        self,
+        canvas: Float,
+        p: Points,
+        index: npt.NDArray[np.int32],
+        body: Float,
+        palette: Palette,
+        h: float,
+    ) -> None:
         _paint(canvas, coverage(body, h), palette["fat"])
-        inner = body + fat_mm
+        inner = body + np.float32(self.anatomy.fat_depth_mm)
         _paint(canvas, coverage(inner, h), palette["muscle"])
-        cavity = np.maximum(inner + 14, p.dorsal + t["canal_b"][index] - 4)
-        cavity = cavity + 6 * neck
-        _paint(canvas, coverage(cavity, 2.0), palette["fat"])
-        self._paint_organs(canvas, p, index, cavity, palette, h)
+        front = p.dorsal + self._tables["canal_b"][index] - 4
+        cavity = np.maximum(inner + 14, front) + 6 * self._neck(p)
+        inside = np.flatnonzero(cavity < 3)
+        if len(inside):
+            piece, q = canvas[inside], p.take(inside)
+            _paint(piece, coverage(cavity[inside], 2.0), palette["fat"])
+            self._paint_organs(piece, q, index[inside], cavity[inside], palette, h)
+            canvas[inside] = piece
         self._paint_muscles(canvas, p, index, palette, h)
 
     def _paint_organs(
@@ -379,6 +394,8 @@ class Body:
             _paint(canvas, coverage(lung - 7, h) * (p.dorsal > -30), palette["urine"])
         _paint(canvas, coverage(lung, 3.0), palette["air"])
         for side, center in self._kidneys.items():
+            if float((side * p.left).max()) < 15:
+                continue
             kidney = ellipsoid(
                 p.arc - np.float32(center[0]), p.left - np.float32(center[1]),
                 p.dorsal - np.float32(center[2]), (54.0, 27.0, 24.0),
@@ -661,6 +678,9 @@ class Body:
         # Through the sleeve's mouth CSF is continuous.
         mouth = np.minimum(coverage(sleeve, h), coverage(distance - 1.2, h))
         outer = np.maximum(outer - mouth, inner)
+        # The dura shows in places only: where it is thin or slack CSF blurs over it.
+        grain = self._streaks(q.arc * np.float32(0.6), q.left, q.dorsal)
+        inner = inner + (outer - inner) * np.clip(0.25 + 0.35 * grain, 0, 0.75).astype(np.float32)
         _paint_nested(piece, outer, inner, palette["dura"], palette["csf"])
         self._paint_nerves(piece, q, rows, inner, palette, h)
         canvas[near] = piece

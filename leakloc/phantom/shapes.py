@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from leakloc.volume import FloatArray
 
-Float = npt.NDArray[np.float32]
+Float = npt.NDArray[np.floating[Any]]
 
 
 def coverage(distance: Float, width_mm: float) -> Float:
     """Share of a voxel of `width_mm` inside a surface at a signed distance from its centre."""
-    return np.clip(np.float32(0.5) - distance * np.float32(1 / width_mm), 0, 1)
+    share = np.float32(0.5) - distance * np.float32(1 / width_mm)
+    return np.asarray(np.clip(share, 0, 1), dtype=np.float32)
 
 
 def ellipse(x: Float, y: Float, a: Float | float, b: Float | float) -> Float:

@@ -231,7 +231,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
     quadrants = dict.fromkeys(("dorsal", "left", "ventral", "right"), 0.0)
     compartments: dict[Compartment, float] = dict.fromkeys(
         ("epidural", "foraminal", "paraspinal", "subcutaneous"), 0.0
-    )  # type: ignore[arg-type]
+    )
     line = anatomy.centerline
     left_grid, dorsal_grid = (grid.ravel() for grid in np.meshgrid(lefts, dorsals))
     tangents, left_axes, dorsal_axes = line.frame_at(arcs)
