@@ -20,6 +20,17 @@ _TISSUE_PERCENTILE: Final = 80.0
 """Above most tissue, below the fluid: the median fell among dark muscle on ordinary T2 too."""
 _FLUID_PERCENTILE: Final = 99.5
 """Within the fluid, which fills 1 to 10 % of the middle of the field; below single hot voxels."""
+_COARSE_MM: Final = 4.0
+"""Grid on which outlines are looked at."""
+_BODY_SHARE: Final = 0.1
+"""Share of the 99th percentile that tells body from air on ordinary T2 weighting."""
+_AIR_SHARE: Final = 0.02
+"""Largest share of bright voxels in a row or plane that is air."""
+_AIR_MM: Final = 8.0
+"""Air above the vertex that a head study leaves."""
+_HEAD_WIDTH_MM: Final = (110.0, 200.0)
+_HEAD_DEPTH_MM: Final = (130.0, 270.0)
+"""Adult and child heads with ears and nose; trunks are wider than 220 mm."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,32 @@ def looks_like_labels(volume: Volume) -> bool:
     values = np.unique(sample)
     whole = bool(np.all(values == np.round(values)))
     return whole and len(values) <= 64 and float((sample == 0).mean()) > 0.5
+
+
+def looks_like_head(volume: Volume) -> bool:
+    """Whether the body seen is a head: as wide as one, with air beside and above it.
+
+    A trunk is wider or fills the field, a neck goes on upwards, and a sagittal slab of the
+    spine fills its own width; none of these is taken for a head.
+    """
+    turned = volume.oriented("LPS")
+    spacing = turned.geometry.spacing_kji_mm
+    strides = [max(1, round(_COARSE_MM / mm)) for mm in spacing]
+    coarse = turned.array[tuple(slice(None, None, n) for n in strides)].astype(np.float32)
+    k_mm, j_mm, i_mm = (mm * n for mm, n in zip(spacing, strides, strict=True))
+    body = coarse > _BODY_SHARE * np.percentile(coarse, 99)
+    levels = body.mean(axis=(1, 2))
+    if not levels.any() or levels[-max(1, round(_AIR_MM / k_mm)) :].max() > _AIR_SHARE:
+        return False
+    across = body.mean(axis=(0, 1)) > _AIR_SHARE
+    depth = body.mean(axis=(0, 2)) > _AIR_SHARE
+    if not across.any() or not depth.any() or across[[0, -1]].any() or depth[0]:
+        return False
+    width_mm, depth_mm = np.ptp(np.flatnonzero(across)) * i_mm, np.ptp(np.flatnonzero(depth)) * j_mm
+    return bool(
+        _HEAD_WIDTH_MM[0] <= width_mm <= _HEAD_WIDTH_MM[1]
+        and _HEAD_DEPTH_MM[0] <= depth_mm <= _HEAD_DEPTH_MM[1]
+    )
 
 
 def _middle(length: int) -> slice:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from leakloc.errors import InputError
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
-from leakloc.loaders.gate import Gate, looks_like_labels, weigh
+from leakloc.loaders.gate import Gate, looks_like_head, looks_like_labels, weigh
 from leakloc.loaders.stations import adjoin, find_stations, stitch
 from leakloc.loaders.study import SeriesStack, Study, Triage, TriagedStack
 from leakloc.notes import Note
@@ -347,6 +347,11 @@ def _choose_fluid(
             volume = pixels.of(item.stack)
         except InputError:
             continue
+        if item.facts.region == "unknown" and looks_like_head(volume):
+            raise InputError(
+                "the images look like a head (its width, with air beside and above it), not like a "
+                "spine: choose the spine study, or name the series to use all the same"
+            )
         notes.append(_stand_in_note(item))
         return [item], volume
     raise InputError(_refusal(judged))

@@ -116,6 +116,7 @@ def test_what_shows_no_spine_is_refused(name, words):
         triage(load_study(DATA / "dicom-edge" / name, SETTINGS), SETTINGS)
 
 
+@pytest.mark.slow
 def test_every_vendor_file_is_read_or_listed():
     folder = DATA / "dicom-edge"
     with pytest.raises(InputError, match="14 studies"):

@@ -323,6 +323,36 @@ def test_the_user_may_choose():
         triage(study(*items), SETTINGS, myelogram_uid=items[3].series_instance_uid)
 
 
+def ellipsoid(shape, spacing_kji_mm, axes_kji_mm, center_kji_mm) -> np.ndarray:
+    """Tissue with a bright middle in air."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    radius = np.linalg.norm(
+        (grid * np.array(spacing_kji_mm) - center_kji_mm) / np.array(axes_kji_mm), axis=-1
+    )
+    noise = np.random.default_rng(0).uniform(0, 20, shape)
+    return np.where(radius < 0.2, 1000, np.where(radius < 1, 450, 0)) + noise
+
+
+@pytest.mark.parametrize(
+    ("half_axes", "center", "head"),
+    [
+        ((110.0, 95.0, 75.0), (100.0, 120.0, 96.0), True),  # a head, its neck cut below
+        ((400.0, 95.0, 170.0), (100.0, 120.0, 96.0), False),  # a trunk fills the width
+        ((400.0, 70.0, 60.0), (100.0, 120.0, 96.0), False),  # a neck goes on upwards
+        ((400.0, 95.0, 400.0), (100.0, 120.0, 96.0), False),  # a slab fills its own width
+    ],
+)
+def test_heads_without_headers_are_refused_and_spines_are_not(half_axes, center, head):
+    from leakloc.loaders.gate import looks_like_head
+
+    shape = (60, 64, 48)
+    array = ellipsoid(shape, (4.0, 4.0, 4.0), half_axes, center)
+    geometry = Geometry(shape, np.diag([4.0, 4.0, 4.0, 1.0]))
+    assert looks_like_head(Volume(array, geometry)) is head
+    turned = Volume(array, geometry).oriented("PIR")
+    assert looks_like_head(turned) is head
+
+
 REFUSALS = [
     ("modality CT", [stack("spine", modality="CT")]),
     ("brain", [stack("t2_space_sag_p2_iso", BodyPartExamined="BRAIN", **SPACE)]),
