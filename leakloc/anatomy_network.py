@@ -287,6 +287,10 @@ MIN_DISC_ML: Final = 0.25
 """Smallest piece that counts: a third of a small cervical disc."""
 MERGE_MM: Final = 7.0
 """Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
+MERGE_LATERAL_MM: Final = 45.0
+"""... and side by side no farther than a lumbar disc is wide,"""
+MERGE_SAGITTAL_MM: Final = 25.0
+"""... and no farther front to back than within one; spinous processes lie behind that."""
 _THRESHOLD: Final = 0.5
 """A voxel is disc where the network thinks so more likely than not."""
 
@@ -319,7 +323,8 @@ def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDAr
             points = geometry.lps_from_kji(group)
             middle, normal = points.mean(0), _plane_normal(points)
             gap = center - middle
-            if abs(gap @ normal) < MERGE_MM and np.linalg.norm(gap) < 30.0:
+            close = abs(gap[0]) < MERGE_LATERAL_MM and abs(gap[1]) < MERGE_SAGITTAL_MM
+            if close and abs(gap @ normal) < MERGE_MM:
                 groups[n] = np.concatenate([group, cloud])
                 break
         else:
