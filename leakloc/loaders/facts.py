@@ -72,6 +72,11 @@ class Facts:
         tokens = {"COMP_SP", "COMP_AD", "COMPOSED", "SPLICED", "PASTED"}
         return bool(tokens & self.image_type) or "comp sp" in self.text or "comp ad" in self.text
 
+    @property
+    def is_assembled(self) -> bool:
+        """Whether it is derived by joining or separating signal, not by projecting it."""
+        return self.is_composed or bool({"W", "WATER"} & self.image_type)
+
 
 def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
     """Read the facts of a stack from its parameters and geometry."""

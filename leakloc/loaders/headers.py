@@ -12,7 +12,7 @@ from leakloc.loaders.study import StudyInfo
 
 Vector = tuple[float, ...]
 
-_SEQUENCE_KEYWORDS: Final = (
+SEQUENCE_KEYWORDS: Final = (
     "SeriesDescription",
     "ProtocolName",
     "StudyDescription",
@@ -156,7 +156,7 @@ class HeaderReader:
     def __init__(self) -> None:
         from pydicom.datadict import tag_for_keyword
 
-        keywords = (*_FRAME_KEYWORDS, *_SEQUENCE_KEYWORDS)
+        keywords = (*_FRAME_KEYWORDS, *SEQUENCE_KEYWORDS)
         self._tags = [tag for word in keywords if (tag := tag_for_keyword(word)) is not None]
         self._tags += _PRIVATE_SEQUENCE_NAMES.values()
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -296,7 +296,7 @@ def _frame(
 
 def _parameters(sources: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for keyword in _SEQUENCE_KEYWORDS:
+    for keyword in SEQUENCE_KEYWORDS:
         value = next((v for s in sources if (v := _plain(s, keyword)) not in (None, "", [])), None)
         if value is not None:
             found[keyword] = value

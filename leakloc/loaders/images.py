@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from leakloc.errors import GeometryError, InputError
+from leakloc.loaders.headers import SEQUENCE_KEYWORDS
 from leakloc.loaders.study import SeriesStack
 from leakloc.volume import Geometry, Provenance, Volume
 
@@ -79,12 +80,29 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
         description=name,
         modality="",
         n_instances=1,
-        parameters={},
+        parameters=_sidecar(path.with_name(f"{name}.json")),
         geometry=geometry,
         files=(path,),
         sop_instance_uids=(),
         read=read,
     )
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """Sequence parameters from the BIDS JSON file that converters write beside a volume."""
+    import json
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    found = {key: values[key] for key in SEQUENCE_KEYWORDS if values.get(key) not in (None, "")}
+    for key in ("EchoTime", "RepetitionTime", "InversionTime"):  # BIDS seconds, DICOM ms
+        if isinstance(found.get(key), int | float):
+            found[key] = 1000.0 * found[key]
+    return found
 
 
 def _nifti(path: Path) -> Any:

@@ -71,10 +71,11 @@ def load_study(
     InputError
         If there is nothing to read, or images of several studies or patients.
     """
-    files, archive = _files(Path(path), settings)
+    skipped: list[SkippedFile] = []
+    files, archive = _files(Path(path), settings, skipped)
     if not files:
         raise InputError(f"no files in {path}: name a folder with the images of one study")
-    frames, volumes, skipped = _scan(files, progress)
+    frames, volumes = _scan(files, skipped, progress)
     if frames:
         skipped += [
             SkippedFile(file, f"a {kind} volume beside DICOM images") for file, kind in volumes
@@ -88,13 +89,13 @@ def load_study(
 
 
 def _files(
-    path: Path, settings: LoaderSettings
+    path: Path, settings: LoaderSettings, skipped: list[SkippedFile]
 ) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
     """All regular files, and the temporary folder they lie in where they were unpacked."""
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if path.is_dir():
-        return _walk(path), None
+        return _walk(path, skipped), None
     try:
         archived = is_archive(path, _head(path))
     except OSError as error:
@@ -102,13 +103,17 @@ def _files(
     if not archived:
         return [path], None
     folder = unpack(path, settings)
-    return _walk(Path(folder.name)), folder
+    return _walk(Path(folder.name), skipped), folder
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path, skipped: list[SkippedFile]) -> list[Path]:
     found = []
+
+    def closed(error: OSError) -> None:
+        skipped.append(SkippedFile(Path(error.filename), f"a closed folder ({error.strerror})"))
+
     # Links between folders may run in circles.
-    for parent, subfolders, names in os.walk(folder, followlinks=False):
+    for parent, subfolders, names in os.walk(folder, onerror=closed, followlinks=False):
         subfolders.sort()
         found += [Path(parent, name) for name in sorted(names)]
     return found
@@ -120,13 +125,12 @@ def _head(path: Path) -> bytes:
 
 
 def _scan(
-    files: list[Path], progress: LoadProgress | None
-) -> tuple[list[Frame], list[tuple[Path, Kind]], list[SkippedFile]]:
+    files: list[Path], skipped: list[SkippedFile], progress: LoadProgress | None
+) -> tuple[list[Frame], list[tuple[Path, Kind]]]:
     import pydicom
 
     frames: list[Frame] = []
     volumes: list[tuple[Path, Kind]] = []
-    skipped: list[SkippedFile] = []
     reader = HeaderReader()
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # odd values are judged here, not printed
@@ -145,7 +149,7 @@ def _scan(
                 volumes.append((file, found))
             if progress is not None and number % 100 == 0:
                 progress("reading headers", number / len(files))
-    return frames, volumes, skipped
+    return frames, volumes
 
 
 def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:

@@ -106,6 +106,15 @@ def stitch(volumes: Sequence[Volume]) -> Volume:
     return Volume(total, grid, lowest.provenance.then(step))
 
 
+def overlap_share(one: Geometry, other: Geometry) -> float:
+    """Share of the smaller field's box, edges along the patient's axes, inside the other's."""
+    a, b = _corners_lps(one), _corners_lps(other)
+    low = np.maximum(a.min(axis=0), b.min(axis=0))
+    high = np.minimum(a.max(axis=0), b.max(axis=0))
+    smaller = np.minimum(np.ptp(a, axis=0), np.ptp(b, axis=0))
+    return float(np.prod(np.clip(high - low, 0, None) / np.maximum(smaller, 1e-6)))
+
+
 def _union_grid(grids: Sequence[Geometry]) -> Geometry:
     reference = grids[0]
     corners = np.concatenate([reference.ijk_from_lps(_corners_lps(grid)) for grid in grids])

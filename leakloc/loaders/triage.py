@@ -15,7 +15,7 @@ from leakloc.errors import InputError
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
 from leakloc.loaders.gate import Gate, looks_like_head, looks_like_labels, weigh
-from leakloc.loaders.stations import adjoin, find_stations, stitch
+from leakloc.loaders.stations import adjoin, find_stations, overlap_share, stitch
 from leakloc.loaders.study import SeriesStack, Study, Triage, TriagedStack
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
@@ -36,6 +36,8 @@ _PROJECTIONS: Final = frozenset(
 )
 _LOCALIZER_SLICES: Final = 7
 """Most slices per plane of a three-plane localizer."""
+_SHARED_FIELD: Final = 0.5
+"""Share of the smaller field from which two files without headers may show one place."""
 _COMPANIONS: Final[tuple[Role, ...]] = (
     "sagittal_t2",
     "sagittal_stir",
@@ -306,7 +308,7 @@ def _score(item: _Judged, settings: LoaderSettings) -> float:
     score = min(0.02 * facts.coverage_mm, 4.0)
     score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= settings.fine_voxel_mm)
     score -= 2.0 * (facts.anisotropy > 5)
-    score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_composed)
+    score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_assembled)
     if item.role == "myelogram":
         weight = {"heavy": 3.0, "moderate": 0.0, "conventional": -3.0}
         score += 4.0 * facts.named_myelography + 2.0 * facts.fat_suppressed
@@ -457,6 +459,8 @@ def _choose_companions(
             except InputError:
                 continue
             companions[role] = item
+            if item.stack.series_instance_uid is None:
+                notes.append(_assumed_frame(item))
             break
     return companions
 
@@ -472,8 +476,17 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
     if one.geometry is None or other.geometry is None:
         return False
     same = one.geometry.frame_of_reference_uid == other.geometry.frame_of_reference_uid
-    # Files without headers name no frame; two of them need not share one.
-    return same and (one.series_instance_uid is not None or one is other)
+    if one.series_instance_uid is None or other.series_instance_uid is None:
+        return same and overlap_share(one.geometry, other.geometry) >= _SHARED_FIELD
+    return same
+
+
+def _assumed_frame(item: _Judged) -> Note:
+    return Note(
+        "companion_frame_assumed",
+        f"the {item.role.replace('_', ' ')} file states no frame of reference; as it covers the "
+        "same place as the myelogram, it was taken to share its coordinates",
+    )
 
 
 def _other_frame(item: _Judged) -> Note:

@@ -399,6 +399,13 @@ def test_other_files_are_listed_never_fatal(series, settings, tmp_path):
     assert {"pipe", "dangling", "junk", ".DS_Store", "halfhead"} <= reasons.keys()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
+def test_closed_folders_are_listed(series, settings, tmp_path):
+    series().write(tmp_path / "open")
+    (tmp_path / "closed").mkdir(mode=0)
+    assert [i.path.name for i in load_study(tmp_path, settings).skipped] == ["closed"]
+
+
 def test_documents_and_indices_are_no_images(series, settings, tmp_path):
     series().write(tmp_path)
     report = series(shape=(1, 4, 4), Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")
@@ -582,6 +589,24 @@ def test_nifti_without_orientation_or_with_time_is_refused(settings, tmp_path):
     nib.save(image, tmp_path / "b.nii")
     with pytest.raises(InputError, match="three axes"):
         load_study(tmp_path / "b.nii", settings)
+
+
+def test_a_sidecar_tells_the_sequence(settings, tmp_path):
+    import json
+
+    import nibabel as nib
+
+    nib.save(made_volume().to_nibabel(), tmp_path / "5_myelo.nii.gz")
+    content = {"EchoTime": 0.65, "RepetitionTime": 5, "ImageType": ["ORIGINAL"], "Other": 1}
+    (tmp_path / "5_myelo.json").write_text(json.dumps(content))
+    study = load_study(tmp_path, settings)
+    assert only(study).parameters == {
+        "EchoTime": 650.0,
+        "RepetitionTime": 5000.0,
+        "ImageType": ["ORIGINAL"],
+    }
+    (tmp_path / "5_myelo.json").write_text("no json")
+    assert only(load_study(tmp_path, settings)).parameters == {}
 
 
 def test_nan_becomes_zero(settings, tmp_path):

@@ -123,6 +123,12 @@ DIALECTS: list[tuple[str, str, str, str, float, dict[str, Any]]] = [
     # header stripped by an anonymiser: pixels alone
     ("", "myelogram", "sagittal", "iso", HEAVY, {}),
     ("CISS myelo", "myelogram", "sagittal", "iso", MODERATE, {**GR, "EchoTime": 2.5}),
+    # balanced steady state
+    ("t2_ci3d_sag_iso", "myelogram", "sagittal", "iso", MODERATE, {**GR, "EchoTime": 2.4, "RepetitionTime": 5.6, "FlipAngle": 50.0, "MRAcquisitionType": "3D"}),
+    ("3D FIESTA-C SAG", "myelogram", "sagittal", "iso", MODERATE, {**GR, "EchoTime": 2.1, "RepetitionTime": 6.5, "MRAcquisitionType": "3D"}),
+    ("3D True SSFP SAG", "myelogram", "sagittal", "iso", ORDINARY, {**GR, "EchoTime": 2.4, "RepetitionTime": 5.0, "MRAcquisitionType": "3D"}),
+    ("", "myelogram", "sagittal", "iso", MODERATE, {**GR, "SequenceVariant": "SS", "EchoTime": 2.4, "RepetitionTime": 5.0, "FlipAngle": 50.0, "MRAcquisitionType": "3D"}),
+    ("t1_vibe_sag", "sagittal_t1", "sagittal", "iso", ORDINARY, {**GR, "SequenceVariant": ["SS", "SP"], "EchoTime": 1.8, "RepetitionTime": 4.0, "FlipAngle": 10.0, "MRAcquisitionType": "3D"}),
     # --- the echo-time trap: variable flip angle, ordinary T2
     ("T2 Spine View", "sagittal_t2", "sagittal", "iso", ORDINARY, {**SPACE, "EchoTime": 309.0}),
     ("t2_spc_sag_iso", "sagittal_t2", "sagittal", "iso", ORDINARY, SPACE),
@@ -263,6 +269,18 @@ def test_several_volume_files_are_not_guessed_between():
     items = [stack(f"p0{n}", uid=None, modality="", frame=None) for n in range(3)]
     with pytest.raises(InputError, match="3 volume files"):
         triage(study(*items), SETTINGS)
+
+
+def test_volume_files_of_one_place_are_combined_with_a_note():
+    plain = {"uid": None, "modality": "", "frame": None}
+    items = [
+        stack("myelo", tissue=HEAVY, **plain),
+        stack("t2 tse sag", "sagittal", "2d", **plain, **TSE),
+        stack("t1 sag", "sagittal", "2d", shift_z_mm=500.0, **plain, **SE_T1),
+    ]
+    result = triage(study(*items), SETTINGS)
+    assert set(result.companions) == {"sagittal_t2"}
+    assert [n.code for n in result.notes] == ["companion_frame_assumed", "companion_other_frame"]
 
 
 def test_weak_weighting_under_a_myelography_name_is_said():
