@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from leakloc.settings import LoaderSettings
@@ -107,6 +108,64 @@ def build_series(
     return Series(datasets, array, affine).set(**tags)
 
 
+def build_enhanced(
+    path: Path, made: Series, order: list[int], changes: dict[int, dict[str, Any]] | None = None
+) -> Dataset:
+    """The frames of a classic series as one Enhanced MR object, in the given order.
+
+    `changes` overrides, by place in the series: echo_time, frame_type, slope, position,
+    orientation, time.
+    """
+
+    def group(**values: Any) -> DicomSequence:
+        item = Dataset()
+        for keyword, value in values.items():
+            setattr(item, keyword, value)
+        return DicomSequence([item])
+
+    first = made.datasets[0]
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for element in first:
+        if element.keyword not in (
+            "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "EchoTime",
+            "SliceThickness", "PixelData",
+        ):  # fmt: skip
+            dataset.add(element)
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.NumberOfFrames = len(order)
+    shared = Dataset()
+    shared.PixelMeasuresSequence = group(PixelSpacing=first.PixelSpacing, SliceThickness=1.0)
+    shared.MRTimingAndRelatedParametersSequence = group(RepetitionTime=4000.0, FlipAngle=120.0)
+    dataset.SharedFunctionalGroupsSequence = DicomSequence([shared])
+    frames = []
+    for place in order:
+        change = (changes or {}).get(place, {})
+        source = made.datasets[place]
+        frame = Dataset()
+        frame.PlanePositionSequence = group(
+            ImagePositionPatient=change.get("position", source.ImagePositionPatient)
+        )
+        frame.PlaneOrientationSequence = group(
+            ImageOrientationPatient=change.get("orientation", source.ImageOrientationPatient)
+        )
+        frame.MREchoSequence = group(EffectiveEchoTime=change.get("echo_time", 500.0))
+        frame.MRImageFrameTypeSequence = group(
+            FrameType=change.get("frame_type", ["ORIGINAL", "PRIMARY", "M", "NONE"])
+        )
+        frame.PixelValueTransformationSequence = group(
+            RescaleSlope=change.get("slope", 1.0), RescaleIntercept=0.0
+        )
+        frame.FrameContentSequence = group(TemporalPositionIndex=change.get("time", 1))
+        frames.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    dataset.PixelData = b"".join(made.array[place].tobytes() for place in order)
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return dataset
+
+
 def spine_array(shape: tuple[int, int, int], tissue: float, axis: int = 1) -> np.ndarray:
     """A bright tube across the field in tissue of a given share of its signal."""
     rng = np.random.default_rng(1)
@@ -125,6 +184,11 @@ def settings() -> LoaderSettings:
 @pytest.fixture
 def series() -> Callable[..., Series]:
     return build_series
+
+
+@pytest.fixture
+def enhanced() -> Callable[..., Dataset]:
+    return build_enhanced
 
 
 @pytest.fixture
