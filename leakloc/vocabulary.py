@@ -10,7 +10,7 @@ Coded terms are those checked against the DICOM dictionaries (PS3.16 context gro
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 NOTICE: Final = (
     "Research use only. Not a medical device. Not for diagnosis or treatment planning. "
@@ -103,3 +103,66 @@ def split_segment(segment: str) -> tuple[str, str]:
     if upper not in LABEL_VALUES or lower not in LABEL_VALUES:
         raise ValueError(f"{segment!r} is not a motion segment such as 'L4-L5'")
     return upper, lower
+
+
+class CodedTerm(NamedTuple):
+    """A DICOM code: value, coding scheme designator, meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+PRIVATE_SCHEME: Final = "99LEAKLOC"
+"""Scheme of terms without a standard code that could be verified."""
+
+_VERTEBRA_SCT: Final = {
+    "C1": "14806007", "C2": "39976000", "C3": "113205007", "C4": "5329002", "C5": "36978003",
+    "C6": "36054005", "C7": "87391001", "T1": "64864005", "T2": "53733008", "T3": "1626008",
+    "T4": "73071006", "T5": "56401006", "T6": "45296009", "T7": "62487009", "T8": "11068009",
+    "T9": "82687006", "T10": "7610001", "T11": "12989004", "T12": "23215003", "L1": "66794005",
+    "L2": "14293000", "L3": "36470004", "L4": "11994002", "L5": "49668003",
+}  # fmt: skip
+_LEVEL_SCT: Final = {
+    "C2-C3": "243902007", "C3-C4": "243903002", "C4-C5": "243904008", "C5-C6": "243905009",
+    "C6-C7": "243906005", "C7-T1": "243925008", "T1-T2": "243908006", "T2-T3": "243909003",
+    "T3-T4": "243910008", "T4-T5": "243911007", "T5-T6": "243912000", "T6-T7": "243913005",
+    "T7-T8": "243914004", "T8-T9": "243915003", "T9-T10": "243916002", "T10-T11": "243917006",
+    "T11-T12": "243918001", "T12-L1": "243926009", "L1-L2": "243920003", "L2-L3": "243921004",
+    "L3-L4": "243922006", "L4-L5": "243923001", "L5-S1": "243927000",
+}  # fmt: skip
+
+
+def vertebra_code(name: str) -> CodedTerm:
+    """Code of a vertebra: SNOMED CT of CID 7603, private where that has none (S1-S5, L6, T13).
+
+    >>> vertebra_code("L4")
+    CodedTerm(value='11994002', scheme='SCT', meaning='L4 vertebra')
+    """
+    if name in _VERTEBRA_SCT:
+        return CodedTerm(_VERTEBRA_SCT[name], "SCT", f"{name} vertebra")
+    return private_term(f"VERTEBRA_{name}", f"{name} vertebra")
+
+
+def level_code(segment: str) -> CodedTerm:
+    """Code of the level of a motion segment: SNOMED CT of CID 1003, else private.
+
+    >>> level_code("L4-L5")
+    CodedTerm(value='243923001', scheme='SCT', meaning='Level of L4/L5 intervertebral disc')
+    """
+    upper, lower = split_segment(segment)
+    meaning = f"Level of {upper}/{lower} intervertebral disc"
+    if segment in _LEVEL_SCT:
+        return CodedTerm(_LEVEL_SCT[segment], "SCT", meaning)
+    return private_term(f"SEGMENT_{upper}{lower}", meaning)
+
+
+def private_term(value: str, meaning: str) -> CodedTerm:
+    """A term of our own scheme; values have at most 16 characters, as DICOM demands.
+
+    >>> private_term("EPIFLUID", "Extradural fluid collection").scheme
+    '99LEAKLOC'
+    """
+    if len(value) > 16:
+        raise ValueError(f"{value!r} is longer than the 16 characters of a code value")
+    return CodedTerm(value, PRIVATE_SCHEME, meaning)

@@ -8,6 +8,7 @@ reader never meets a half-written report, and a failure leaves nothing behind.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 import uuid
@@ -15,16 +16,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from leakloc.errors import LeaklocError, OutputError
 from leakloc.notes import Note
+from leakloc.report import dicom
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 
 if TYPE_CHECKING:
+    from leakloc.loaders.study import SeriesStack
     from leakloc.pipeline import Analysis
     from leakloc.report.overlays import Picture
     from leakloc.volume import Volume
@@ -106,6 +109,7 @@ def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) 
     with _written_aside(folder, overwrite=overwrite) as aside:
         draft = _Draft(analysis, aside)
         draft.write_all()
+        draft.write_dicom(draft.report(time.perf_counter() - start))
         report = draft.report(time.perf_counter() - start)
         if "html" in draft.wanted:
             report = _write_page(draft, report)
@@ -171,6 +175,7 @@ class _Draft:
         try:
             write()
         except Exception as error:  # a picture must never cost the report
+            logging.getLogger(__name__).debug("writing the %s failed", what, exc_info=True)
             for name in leftovers:
                 _remove(self.folder / name)
             detail = f": {error}" if isinstance(error, LeaklocError) else ""
@@ -181,6 +186,56 @@ class _Draft:
                     f"({type(error).__name__}{detail}); the rest of the report is complete.",
                 )
             )
+
+    def write_dicom(self, report: Report) -> None:
+        """The DICOM objects, which repeat the report's numbers."""
+        if not self.wanted & {"seg", "sr", "sc"}:
+            return
+        stack = dicom.source_stack(self.analysis)
+        if stack is None:
+            self.notes.append(
+                Note(
+                    "no_dicom_source",
+                    "The myelogram is no DICOM series, so no DICOM objects were made.",
+                )
+            )
+            return
+        self.attempt("dicom_objects", lambda: self._dicom(stack, report), "dicom")
+
+    def _dicom(self, stack: SeriesStack, report: Report) -> None:
+        keep = self.analysis.settings.report.dicom_identity == "keep"
+        headers = dicom.source_headers(stack, keep_identity=keep)
+        found = dicom.segments(self.analysis)
+        target = self.folder / "dicom"
+        target.mkdir()
+        made: list[Any] = []
+
+        def segmentation() -> None:
+            made.append(dicom.segmentation_object(self.analysis, found, headers))
+            made[0].save_as(target / "seg.dcm")
+            self.dicom["seg"] = "dicom/seg.dcm"
+
+        def structured_report() -> None:
+            document = dicom.report_object(report, found, headers, made[0] if made else None)
+            document.save_as(target / "sr.dcm")
+            self.dicom["sr"] = "dicom/sr.dcm"
+
+        def captures() -> None:
+            (target / "sc").mkdir()
+            names = []
+            for name, capture in dicom.captures(self.pictures, headers):
+                capture.save_as(target / "sc" / f"{name}.dcm")
+                names.append(f"dicom/sc/{name}.dcm")
+            self.dicom["sc"] = tuple(names)
+
+        if "seg" in self.wanted and found:
+            self.attempt("dicom_segmentation", segmentation, "dicom/seg.dcm")
+        if "sr" in self.wanted:
+            self.attempt("dicom_structured_report", structured_report, "dicom/sr.dcm")
+        if "sc" in self.wanted and self.pictures:
+            self.attempt("dicom_captures", captures, "dicom/sc")
+        if not self.dicom:
+            target.rmdir()
 
     def _masks(self) -> None:
         segmentation, levels = self.analysis.segmentation, self.analysis.levels

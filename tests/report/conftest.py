@@ -259,6 +259,77 @@ def leakless() -> Analysis:
     return synthetic(leak=False)
 
 
+def write_series(volume: Volume, folder: Path) -> SeriesStack:
+    """A volume as classic MR instances, one per k; file names do not tell the order."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    geometry = volume.geometry
+    i_mm, j_mm, k_mm = geometry.spacing_ijk_mm
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = generate_uid()
+    files, uids = [], []
+    for k in range(geometry.shape[0]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID = meta.MediaStorageSOPClassUID
+        image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID = STUDY_UID, SERIES_UID
+        image.FrameOfReferenceUID = frame
+        image.PositionReferenceIndicator = None
+        image.PatientName, image.PatientID = "Doe^Jane", PATIENT_ID
+        image.PatientBirthDate, image.PatientSex = "19700101", "F"
+        image.AccessionNumber, image.StudyID = ACCESSION, "1"
+        image.StudyDate, image.StudyTime = "20260102", "101500"
+        image.ReferringPhysicianName = "Referrer^R"
+        image.Modality, image.Manufacturer = "MR", "Nobody"
+        image.SeriesNumber, image.InstanceNumber = 3, k + 1
+        image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        image.ImagePositionPatient = [f"{x:.8g}" for x in geometry.lps_from_ijk([0, 0, k])]
+        image.ImageOrientationPatient = [f"{x:.10g}" for x in geometry.directions_lps.T[:2].ravel()]
+        image.PixelSpacing = [j_mm, i_mm]
+        image.SliceThickness = image.SpacingBetweenSlices = k_mm
+        pixels = volume.array[k].astype(np.uint16)
+        image.Rows, image.Columns = pixels.shape
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated = image.BitsStored = 16
+        image.HighBit, image.PixelRepresentation = 15, 0
+        image.PixelData = pixels.tobytes()
+        path = folder / f"{(7 * k) % geometry.shape[0]:03d}-{k}.dcm"
+        image.save_as(path)
+        files.append(path)
+        uids.append(str(image.SOPInstanceUID))
+    return SeriesStack(
+        SERIES_UID,
+        "T2 SPACE myelo",
+        "MR",
+        len(files),
+        {},
+        geometry,
+        tuple(files),
+        tuple(uids),
+        lambda: volume,
+    )
+
+
+@pytest.fixture(scope="session")
+def as_dicom() -> Callable[[Analysis, Path], Analysis]:
+    """The same analysis as if its myelogram had been read from DICOM files."""
+
+    def change(analysis: Analysis, folder: Path) -> Analysis:
+        stack = write_series(analysis.triage.myelogram, folder)
+        stacks = tuple(
+            replace(t, stack=stack) if "fluid" in t.used_for else t for t in analysis.triage.stacks
+        )
+        return replace(analysis, triage=replace(analysis.triage, stacks=stacks))
+
+    return change
+
+
 @pytest.fixture(scope="session")
 def make_synthetic() -> Callable[..., Analysis]:
     return synthetic

@@ -1,0 +1,532 @@
+"""The finding as DICOM objects of the source study: segmentation, structured report, captures.
+
+highdicom builds the objects and places the masks from their affine; nothing is flipped by
+hand. Segments and measurements of one thing share a tracking UID. Codes are those of
+`vocabulary`: standard where one could be verified, private to ``99LEAKLOC`` where not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc import __version__
+from leakloc.errors import OutputError
+from leakloc.report.canvas import BLUE, ORANGE, Colour
+from leakloc.vocabulary import (
+    LABEL_VALUES,
+    NOTICE,
+    SHORT_NOTICE,
+    CodedTerm,
+    level_code,
+    private_term,
+    vertebra_code,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from leakloc.loaders.study import SeriesStack
+    from leakloc.pipeline import Analysis
+    from leakloc.report.model import Collection, Report
+    from leakloc.report.overlays import Picture
+
+MANUFACTURER: Final = "leakloc developers"
+MODEL: Final = "leakloc"
+SERIAL: Final = "0"  # software: DICOM demands a device serial number
+SEG_SERIES_NUMBER: Final = 9801  # far above what scanners use
+SR_SERIES_NUMBER: Final = 9802
+SC_SERIES_NUMBER: Final = 9803
+VERTEBRA_COLOUR: Final[Colour] = (204, 121, 167)  # Okabe-Ito reddish purple
+
+ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure")
+ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
+SPINE: Final = CodedTerm("421060004", "SCT", "Spine")
+THECAL_SAC: Final = private_term("THECALSAC", "Thecal sac")
+EXTRADURAL_FLUID: Final = private_term("EPIFLUID", "Extradural fluid collection")
+
+_POSITIONS: Final = {
+    "dorsal": CodedTerm("255551008", "SCT", "Posterior"),
+    "ventral": CodedTerm("255549009", "SCT", "Anterior"),
+    "left": CodedTerm("7771000", "SCT", "Left"),
+    "right": CodedTerm("24028007", "SCT", "Right"),
+    "circumferential": CodedTerm("255593009", "SCT", "Circumferential"),
+}
+_LEAK: Final = {
+    "present": CodedTerm("52101004", "SCT", "Present"),
+    "absent": CodedTerm("272519000", "SCT", "Absent"),
+    "indeterminate": CodedTerm("373068000", "SCT", "Undetermined"),
+}
+_VOLUME: Final = CodedTerm("118565006", "SCT", "Volume")
+_LENGTH: Final = CodedTerm("410668003", "SCT", "Length")
+_DEPTH: Final = CodedTerm("131197000", "SCT", "Depth")
+_AREA: Final = CodedTerm("42798000", "SCT", "Area")
+_MAXIMUM: Final = CodedTerm("56851009", "SCT", "Maximum")
+_PROBABILITY: Final = CodedTerm("122157", "DCM", "Probability")
+_PATH_LENGTH: Final = CodedTerm("121211", "DCM", "Path length")
+_UNITS: Final = {
+    "mm": CodedTerm("mm", "UCUM", "mm"),
+    "mm2": CodedTerm("mm2", "UCUM", "mm2"),
+    "cm3": CodedTerm("cm3", "UCUM", "cm3"),
+    "1": CodedTerm("1", "UCUM", "no units"),
+}
+# What DICOM demands to be present, if only empty, and anonymised files lack.
+_MAY_BE_EMPTY: Final = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+_OF_THE_PATIENT: Final = (
+    "AccessionNumber",
+    "PatientAge",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PatientSize",
+    "PatientWeight",
+    "ReferringPhysicianName",
+    "StudyID",
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One thing to be segmented, before it is written.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (k, j, i)
+        Label mask it is part of.
+    value : int
+        Its value there.
+    collection : int or None
+        Id of the collection it is.
+    """
+
+    label: str
+    labels: npt.NDArray[Any]
+    value: int
+    category: CodedTerm
+    kind: CodedTerm
+    region: CodedTerm
+    colour: Colour
+    tracking_id: str
+    collection: int | None = None
+    tracking_uid: str = field(default_factory=lambda: _new_uid())
+
+    def mask(self, box: Any = ...) -> npt.NDArray[np.bool_]:
+        """Where it is, in all of the grid or in a box of it."""
+        return np.asarray(self.labels[box] == self.value)
+
+
+def source_stack(analysis: Analysis) -> SeriesStack | None:
+    """The DICOM series the fluid was found on; None where it came from another format."""
+    uid = analysis.triage.myelogram.provenance.series_instance_uid
+    chosen = [t.stack for t in analysis.triage.stacks if "fluid" in t.used_for]
+    chosen = [s for s in chosen if s.series_instance_uid == uid] or chosen
+    stack = chosen[0] if chosen else None
+    if stack is None or not stack.files or stack.series_instance_uid is None:
+        return None
+    return stack
+
+
+def source_headers(stack: SeriesStack, *, keep_identity: bool = True) -> list[Dataset]:
+    """Headers of the source images, in the order of the slices, without pixels.
+
+    Parameters
+    ----------
+    stack : SeriesStack
+    keep_identity : bool
+        Whether the objects made from them carry the patient module.
+
+    Raises
+    ------
+    OutputError
+        If they lack what an object derived from them must refer to.
+    """
+    import pydicom
+
+    headers: list[Dataset] = []
+    for path in dict.fromkeys(stack.files):  # a multi-frame file stands once per frame
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in header:
+                setattr(header, keyword, "")
+        if not keep_identity:
+            for keyword in _OF_THE_PATIENT:
+                if keyword in header:
+                    setattr(header, keyword, None if keyword[7:] in ("Size", "Weight") else "")
+        headers.append(header)
+    if not getattr(headers[0], "FrameOfReferenceUID", None):
+        raise OutputError("the source images have no Frame of Reference UID to place results in")
+    if len(headers) > 1 and "NumberOfFrames" in headers[0]:
+        raise OutputError(
+            f"the source is spread over {len(headers)} multi-frame files; one can be referred to"
+        )
+    return headers
+
+
+# --- segmentation -------------------------------------------------------------------------
+
+
+def segments(analysis: Analysis) -> tuple[Segment, ...]:
+    """Thecal sac, collections and named vertebrae, those that hold any voxel."""
+    segmentation, levels = analysis.segmentation, analysis.levels
+    located = {c.id: c for c in analysis.localization.collections}
+    found = [
+        Segment(
+            "Thecal sac",
+            segmentation.thecal_sac.array,
+            1,
+            ANATOMICAL_STRUCTURE,
+            THECAL_SAC,
+            SPINE,
+            BLUE,
+            "thecal sac",
+        )
+    ]
+    for number in (int(value) for value in np.unique(segmentation.collections.array) if value):
+        level = located[number].level if number in located else None
+        name = f"Extradural fluid {number}" + (f" {level}" if level else "")
+        found.append(
+            Segment(
+                name,
+                segmentation.collections.array,
+                number,
+                ABNORMAL_STRUCTURE,
+                EXTRADURAL_FLUID,
+                level_code(level) if level else SPINE,
+                ORANGE,
+                f"extradural fluid {number}",
+                collection=number,
+            )
+        )
+    for vertebra in levels.vertebrae:
+        found.append(
+            Segment(
+                f"{vertebra.name} vertebra",
+                levels.mask.array,
+                LABEL_VALUES[vertebra.name],
+                ANATOMICAL_STRUCTURE,
+                vertebra_code(vertebra.name),
+                SPINE,
+                VERTEBRA_COLOUR,
+                f"{vertebra.name} vertebra",
+            )
+        )
+    return tuple(segment for segment in found if segment.mask().any())
+
+
+def segmentation_object(
+    analysis: Analysis, found: Sequence[Segment], headers: Sequence[Dataset]
+) -> Any:
+    """A BINARY Segmentation on the grid of the source.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    found : sequence of Segment
+        At least one, from `segments`.
+    headers : sequence of Dataset
+        From `source_headers`.
+
+    Returns
+    -------
+    highdicom.seg.Segmentation
+    """
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    geometry = analysis.segmentation.thecal_sac.geometry
+    filled = np.flatnonzero(np.any([s.mask().any(axis=(1, 2)) for s in found], axis=0))
+    # Empty slices at both ends are left out: they cost time, and no frame is written for them.
+    box = (slice(int(filled[0]), int(filled[-1]) + 1), slice(None), slice(None))
+    volume = hd.Volume(
+        np.stack([segment.mask(box) for segment in found], axis=-1).astype(np.uint8),
+        # highdicom indexes arrays [k, j, i]; our affine takes (i, j, k).
+        geometry.cropped(box).affine_lps[:, [2, 1, 0, 3]],
+        "PATIENT",
+        headers[0].FrameOfReferenceUID,
+        channels={"SegmentNumber": list(range(1, len(found) + 1))},
+    )
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=MODEL, family=codes.cid7162.MorphologicalOperations, version=__version__
+    )
+    return hd.seg.Segmentation(
+        source_images=headers,
+        pixel_array=volume,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            hd.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=segment.label,
+                segmented_property_category=_code(segment.category),
+                segmented_property_type=_code(segment.kind),
+                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+                tracking_uid=segment.tracking_uid,
+                tracking_id=segment.tracking_id,
+                anatomic_regions=[_code(segment.region)],
+                display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
+            )
+            for number, segment in enumerate(found, 1)
+        ],
+        content_label="LEAKLOC",
+        content_description="Thecal sac, extradural fluid, vertebrae",
+        series_description=f"leakloc segmentation - {SHORT_NOTICE}"[:64],
+        **_made_by_us(SEG_SERIES_NUMBER),
+        device_serial_number=SERIAL,
+    )
+
+
+# --- structured report --------------------------------------------------------------------
+
+
+def report_object(
+    report: Report, found: Sequence[Segment], headers: Sequence[Dataset], segmentation: Any = None
+) -> Any:
+    """The measurements as an unverified Comprehensive 3D SR (TID 1500).
+
+    Parameters
+    ----------
+    report : Report
+    found : sequence of Segment
+        Those of `segmentation`, in its order.
+    headers : sequence of Dataset
+        From `source_headers`.
+    segmentation : highdicom.seg.Segmentation, optional
+        Referred to where given.
+
+    Returns
+    -------
+    highdicom.sr.Comprehensive3DSR
+    """
+    import highdicom as hd
+
+    device = hd.sr.ObserverContext(
+        observer_type=_code(CodedTerm("121007", "DCM", "Device")),
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=_new_uid(), name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
+        ),
+    )
+    numbers = {s.collection: n for n, s in enumerate(found, 1) if s.collection is not None}
+    groups = [_study_group(report)]
+    for collection in report.collections:
+        number = numbers.get(collection.id)
+        segment = found[number - 1] if number is not None else None
+        reference = None
+        if segmentation is not None and number is not None:
+            reference = hd.sr.ReferencedSegment.from_segmentation(segmentation, number)
+        groups.append(_collection_group(report, collection, segment, reference))
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
+        imaging_measurements=groups,
+    )
+    for text in (NOTICE, report.finding.summary, _numbering_text(report)):
+        content[0].ContentSequence.append(
+            hd.sr.TextContentItem(
+                name=_code(CodedTerm("121106", "DCM", "Comment")),
+                value=text,
+                relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
+            )
+        )
+    evidence = [*headers, *([segmentation] if segmentation is not None else [])]
+    document = hd.sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=content[0],
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        series_description=f"leakloc measurements - {SHORT_NOTICE}"[:64],
+        **_made_by_us(SR_SERIES_NUMBER),
+    )
+    return document
+
+
+def _study_group(report: Report) -> Any:
+    import highdicom as hd
+
+    finding = report.finding
+    sites = [hd.sr.FindingSite(_code(level_code(finding.level)))] if finding.level else None
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=_new_uid(), identifier="study"),
+        finding_type=_code(EXTRADURAL_FLUID),
+        finding_sites=sites,
+        algorithm_id=_algorithm(),
+        measurements=[
+            _measurement(_PROBABILITY, finding.confidence, "1"),
+            _measurement(
+                private_term("NUMBERINGCONF", "Confidence of the level numbering"),
+                report.levels.numbering.confidence,
+                "1",
+            ),
+        ],
+        qualitative_evaluations=[
+            hd.sr.QualitativeEvaluation(_code(EXTRADURAL_FLUID), _code(_LEAK[finding.leak])),
+            _evaluation("NUMBERING", "Level numbering", report.levels.numbering.method),
+        ],
+    )
+
+
+def _collection_group(
+    report: Report, c: Collection, segment: Segment | None, reference: Any
+) -> Any:
+    import highdicom as hd
+
+    targets = [t for t in report.planning.targets if t.collection == c.id]
+    distance = targets[0].canal_distance_from_hiatus_mm if targets else None
+    values = [
+        (_VOLUME, c.volume_ml, "cm3", None),
+        (_LENGTH, c.extent.length_mm, "mm", None),
+        (_DEPTH, c.max_thickness_mm, "mm", _MAXIMUM),
+        (_AREA, c.max_area_mm2, "mm2", _MAXIMUM),
+        (_PROBABILITY, c.confidence, "1", None),
+        (private_term("SACCOMPRESSION", "Sac compression"), c.sac_compression, "1", None),
+        (_PATH_LENGTH, distance, "mm", None),
+    ]
+    evaluations = [
+        _evaluation("GRADE", "Grade", c.grade),
+        _evaluation("PATTERN", "Pattern", c.pattern),
+        *(_evaluation("COMPARTMENT", "Compartment", name) for name in c.compartments),
+        *(
+            hd.sr.QualitativeEvaluation(
+                _code(private_term("ALTLEVEL", "Level it could also be")),
+                _code(level_code(other.level)),
+            )
+            for other in c.alternatives
+        ),
+    ]
+    site = hd.sr.FindingSite(
+        _code(level_code(c.level)) if c.level else _code(SPINE),
+        laterality=_code(_POSITIONS[c.position.label])
+        if c.position.label in ("left", "right")
+        else None,
+        topographical_modifier=_code(_POSITIONS[c.position.label])
+        if c.position.label not in ("left", "right")
+        else None,
+    )
+    common = {
+        "tracking_identifier": hd.sr.TrackingIdentifier(
+            uid=segment.tracking_uid if segment else _new_uid(),
+            identifier=segment.tracking_id if segment else f"extradural fluid {c.id}",
+        ),
+        "finding_type": _code(EXTRADURAL_FLUID),
+        "finding_sites": [site],
+        "algorithm_id": _algorithm(),
+        "measurements": [
+            _measurement(name, value, unit, derivation)
+            for name, value, unit, derivation in values
+            if value is not None
+        ],
+        "qualitative_evaluations": evaluations,
+    }
+    if reference is None:
+        return hd.sr.MeasurementsAndQualitativeEvaluations(**common)
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=reference, **common
+    )
+
+
+def _measurement(
+    name: CodedTerm, value: float, unit: str, derivation: CodedTerm | None = None
+) -> Any:
+    import highdicom as hd
+
+    return hd.sr.Measurement(
+        name=_code(name),
+        value=round(value, 4),
+        unit=_code(_UNITS[unit]),
+        derivation=_code(derivation) if derivation else None,
+    )
+
+
+def _evaluation(code: str, meaning: str, value: str) -> Any:
+    """One of our own words as a coded answer."""
+    import highdicom as hd
+
+    answer = private_term(value.replace("_", "").upper()[:16], value.replace("_", " "))
+    return hd.sr.QualitativeEvaluation(_code(private_term(code, meaning)), _code(answer))
+
+
+def _numbering_text(report: Report) -> str:
+    numbering = report.levels.numbering
+    return (
+        f"Level status: {report.levels.status}. Numbering assumes {numbering.assumption}"
+        f" (confidence {numbering.confidence:.2f})."
+    )
+
+
+def _algorithm() -> Any:
+    import highdicom as hd
+
+    return hd.sr.AlgorithmIdentification(name=MODEL, version=__version__)
+
+
+# --- captures -----------------------------------------------------------------------------
+
+
+def captures(pictures: Sequence[Picture], headers: Sequence[Dataset]) -> Iterator[tuple[str, Any]]:
+    """Each picture as a Secondary Capture, all in one series, with its name."""
+    import highdicom as hd
+
+    common = _made_by_us(SC_SERIES_NUMBER)
+    for number, picture in enumerate(pictures, 1):
+        capture = hd.sc.SCImage.from_ref_dataset(
+            ref_dataset=headers[0],
+            pixel_array=picture.rgb,
+            photometric_interpretation=hd.PhotometricInterpretationValues.RGB,
+            bits_allocated=8,
+            coordinate_system=hd.CoordinateSystemNames.PATIENT,
+            series_instance_uid=common["series_instance_uid"],
+            series_number=SC_SERIES_NUMBER,
+            sop_instance_uid=_new_uid(),
+            instance_number=number,
+            manufacturer=MANUFACTURER,
+            patient_orientation=("L", "F"),  # highdicom takes no empty one
+        )
+        capture.PatientOrientation = []  # several planes in one picture: letters stand in it
+        capture.BodyPartExamined = "SPINE"  # unpaired: no laterality
+        capture.BurnedInAnnotation = "NO"  # words, but none that tell who it is
+        capture.SeriesDescription = f"leakloc pictures - {SHORT_NOTICE}"[:64]
+        capture.ImageComments = SHORT_NOTICE
+        yield picture.name, capture
+
+
+# --- pieces -------------------------------------------------------------------------------
+
+
+def _made_by_us(series_number: int) -> dict[str, Any]:
+    """Fresh UIDs and the equipment module."""
+    return {
+        "series_instance_uid": _new_uid(),
+        "series_number": series_number,
+        "sop_instance_uid": _new_uid(),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL,
+        "software_versions": __version__,
+    }
+
+
+def _new_uid() -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid())
+
+
+def _code(term: CodedTerm) -> Any:
+    import highdicom as hd
+
+    return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

@@ -1,0 +1,285 @@
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from leakloc.pipeline import Analysis
+from leakloc.report import build_report, dicom, write_outputs
+from leakloc.vocabulary import LABEL_VALUES, level_code, vertebra_code
+from leakloc.volume import Geometry, Volume
+
+Make = Callable[..., Analysis]
+STORED = ["LPS", "PSL", "RAI", "SLA", "LSA", "PIR"]
+"""Axial, sagittal and coronal acquisitions, stacked either way."""
+
+
+def small(make: Make, codes: str) -> Analysis:
+    """A study of few voxels with three different spacings, stored along `codes`."""
+    a = np.deg2rad(6.0)
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    spacing = np.array([2.3, 3.1, 5.7])
+    shape = (34, 32, 24)
+    origin = -tilt @ (spacing * (np.array(shape[::-1]) - 1) / 2) + [3.0, -7.0, 11.0]
+    grid = Geometry.from_axes(shape, origin_lps=origin, spacing_ijk_mm=spacing, directions_lps=tilt)
+    stored = Volume(np.zeros(shape, np.uint8), grid).oriented(codes).geometry
+    return make(stored)
+
+
+def read_back(path: Path, geometry: Geometry) -> dict[str, np.ndarray]:
+    """Masks of a SEG by segment label, on a grid, placed by the positions in the file."""
+    seg = hd.seg.segread(path)
+    masks = {}
+    for number in seg.segment_numbers:
+        volume = seg.get_volume(segment_numbers=[number], combine_segments=True)
+        filled = np.argwhere(volume.array > 0)
+        affine = volume.affine
+        points = filled @ affine[:3, :3].T + affine[:3, 3]
+        kji = geometry.kji_from_lps(points)
+        assert np.abs(kji - np.round(kji)).max() < 0.02  # on voxel centres
+        mask = np.zeros(geometry.shape, bool)
+        mask[tuple(np.round(kji).astype(int).T)] = True
+        masks[seg.get_segment_description(number).segment_label] = mask
+    return masks
+
+
+@pytest.mark.parametrize("codes", STORED)
+def test_segmentation_read_back_is_the_mask(
+    make_synthetic: Make, as_dicom: Make, tmp_path: Path, codes: str
+) -> None:
+    analysis = as_dicom(small(make_synthetic, codes), tmp_path)
+    stack = dicom.source_stack(analysis)
+    assert stack is not None
+    found = dicom.segments(analysis)
+    seg = dicom.segmentation_object(analysis, found, dicom.source_headers(stack))
+    seg.save_as(tmp_path / "seg.dcm")
+    geometry = analysis.triage.myelogram.geometry
+    masks = read_back(tmp_path / "seg.dcm", geometry)
+    segmentation, levels = analysis.segmentation, analysis.levels.mask
+    expected = {
+        "Thecal sac": segmentation.thecal_sac.array == 1,
+        "Extradural fluid 1 L4-L5": segmentation.collections.array == 1,
+        "Extradural fluid 2 L2-L3": segmentation.collections.array == 2,
+        **{
+            f"{v.name} vertebra": levels.array == LABEL_VALUES[v.name]
+            for v in analysis.levels.vertebrae
+        },
+    }
+    assert set(masks) == {label for label, mask in expected.items() if mask.any()}
+    for label, mask in masks.items():
+        np.testing.assert_array_equal(mask, expected[label], err_msg=label)
+        millimetres = geometry.lps_from_kji(np.argwhere(expected[label])).mean(axis=0)
+        again = geometry.lps_from_kji(np.argwhere(mask)).mean(axis=0)
+        np.testing.assert_allclose(again, millimetres, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def written(
+    make_synthetic: Make, as_dicom: Make, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Analysis, Path]:
+    folder = tmp_path_factory.mktemp("dicom")
+    analysis = as_dicom(small(make_synthetic, "SLA"), folder / "source")
+    analysis = replace(analysis, settings=analysis.settings.changed(report__picture_height_px=400))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        report = write_outputs(analysis, folder / "out")
+    assert [w.code for w in report.quality.warnings] == ["synthetic", "c2_not_seen"]
+    assert report.outputs.dicom["seg"] == "dicom/seg.dcm"
+    assert len(report.outputs.dicom["sc"]) == 7
+    return analysis, folder / "out"
+
+
+def objects(folder: Path) -> dict[str, pydicom.Dataset]:
+    return {f.name: pydicom.dcmread(f) for f in folder.rglob("*.dcm")}
+
+
+def test_objects_belong_to_the_source_study_with_fresh_uids(
+    written: tuple[Analysis, Path],
+) -> None:
+    analysis, out = written
+    stack = dicom.source_stack(analysis)
+    assert stack is not None
+    source = pydicom.dcmread(stack.files[0])
+    made = objects(out)
+    assert len(made) == 9
+    for made_object in made.values():
+        assert made_object.StudyInstanceUID == source.StudyInstanceUID
+        assert made_object.PatientID == source.PatientID
+        assert made_object.SeriesInstanceUID != source.SeriesInstanceUID
+    uids = {o.SOPInstanceUID for o in made.values()}
+    assert len(uids) == 9 and not uids & set(stack.sop_instance_uids)
+    assert len({o.SeriesInstanceUID for o in made.values()}) == 3
+
+
+def test_segmentation_refers_to_the_source_slices(written: tuple[Analysis, Path]) -> None:
+    analysis, out = written
+    stack = dicom.source_stack(analysis)
+    assert stack is not None
+    seg = hd.seg.segread(out / "dicom" / "seg.dcm")
+    assert seg.SegmentationType == "BINARY"
+    assert seg.FrameOfReferenceUID == pydicom.dcmread(stack.files[0]).FrameOfReferenceUID
+    place = {uid: k for k, uid in enumerate(stack.sop_instance_uids)}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        k = place[source.ReferencedSOPInstanceUID]
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        expected = analysis.triage.myelogram.geometry.lps_from_ijk([0, 0, k])
+        np.testing.assert_allclose(np.array(position, float), expected, atol=0.01)
+
+
+def groups(document: pydicom.Dataset) -> dict[str, list[pydicom.Dataset]]:
+    """Content items of each measurement group by tracking identifier."""
+    found = {}
+    measurements = next(
+        item
+        for item in document.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
+    )
+    for group in measurements.ContentSequence:
+        items = list(group.ContentSequence)
+        name = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "112039")
+        found[name.TextValue] = items
+    return found
+
+
+def values(items: list[pydicom.Dataset]) -> dict[str, float]:
+    return {
+        item.ConceptNameCodeSequence[0].CodeMeaning: float(
+            item.MeasuredValueSequence[0].NumericValue
+        )
+        for item in items
+        if item.ValueType == "NUM"
+    }
+
+
+def test_structured_report_says_what_the_report_says(written: tuple[Analysis, Path]) -> None:
+    analysis, out = written
+    document = pydicom.dcmread(out / "dicom" / "sr.dcm")
+    assert document.VerificationFlag == "UNVERIFIED"
+    assert document.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
+    first = groups(document)["extradural fluid 1"]
+    report = build_report(analysis)
+    found = values(first)
+    assert found["Volume"] == report.collections[0].volume_ml
+    assert found["Depth"] == report.collections[0].max_thickness_mm
+    assert found["Path length"] == report.planning.targets[0].canal_distance_from_hiatus_mm
+    assert "Sac compression" not in values(groups(document)["extradural fluid 2"])  # unknown
+    site = next(i for i in first if i.ConceptNameCodeSequence[0].CodeValue == "363698007")
+    code = site.ConceptCodeSequence[0]
+    assert (code.CodeValue, code.CodingSchemeDesignator) == ("243923001", "SCT")
+    texts = [i.TextValue for i in document.ContentSequence if i.ValueType == "TEXT"]
+    assert any("Not a medical device" in text for text in texts)
+    assert report.finding.summary in texts
+
+
+def test_report_and_segmentation_share_tracking_uids(written: tuple[Analysis, Path]) -> None:
+    _, out = written
+    seg = hd.seg.segread(out / "dicom" / "seg.dcm")
+    document = pydicom.dcmread(out / "dicom" / "sr.dcm")
+    for number in seg.segment_numbers:
+        segment = seg.get_segment_description(number)
+        if not segment.segment_label.startswith("Extradural"):
+            continue
+        items = groups(document)[segment.tracking_id]
+        uid = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "112040")
+        assert segment.tracking_uid == uid.UID
+        reference = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "121191")
+        image = reference.ReferencedSOPSequence[0]
+        assert image.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+        assert int(image.ReferencedSegmentNumber) == number
+
+
+def test_captures_are_the_pictures(written: tuple[Analysis, Path]) -> None:
+    from PIL import Image
+
+    _, out = written
+    for path in (out / "dicom" / "sc").iterdir():
+        capture = pydicom.dcmread(path)
+        picture = np.asarray(Image.open(out / "overlays" / f"{path.stem}.png"))
+        np.testing.assert_array_equal(capture.pixel_array, picture)
+        assert capture.BurnedInAnnotation == "NO"
+
+
+def test_identity_can_be_left_out(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = with_settings(analysis, report__write=["seg", "sr"], report__dicom_identity="remove")
+    write_outputs(analysis, tmp_path / "out")
+    info = analysis.study.info
+    for name, made in objects(tmp_path / "out").items():
+        assert made.PatientID == made.PatientName == made.AccessionNumber == "", name
+        assert made.StudyInstanceUID == info.study_instance_uid
+        raw = (tmp_path / "out" / "dicom" / name).read_bytes()
+        for secret in (info.patient_id, info.accession_number, "Doe^Jane", "Referrer"):
+            assert str(secret).encode() not in raw
+
+
+def test_anonymised_sources_without_patient_attributes_work(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    for path in (tmp_path / "source").iterdir():
+        image = pydicom.dcmread(path)
+        for keyword in ("PatientID", "PatientName", "AccessionNumber", "StudyID", "StudyDate"):
+            delattr(image, keyword)
+        image.save_as(path)
+    report = write_outputs(with_settings(analysis, report__write=["seg", "sr"]), tmp_path / "out")
+    assert set(report.outputs.dicom) == {"seg", "sr"}
+
+
+def test_without_segmentation_the_report_stands_alone(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    report = write_outputs(with_settings(analysis, report__write=["sr"]), tmp_path / "out")
+    assert report.outputs.dicom == {"sr": "dicom/sr.dcm"}
+    assert "extradural fluid 1" in groups(pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm"))
+
+
+def test_a_source_without_frame_of_reference_is_a_warning(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    for path in (tmp_path / "source").iterdir():
+        image = pydicom.dcmread(path)
+        del image.FrameOfReferenceUID
+        image.save_as(path)
+    report = write_outputs(with_settings(analysis, report__write=["seg"]), tmp_path / "out")
+    assert report.outputs.dicom == {} and not (tmp_path / "out" / "dicom").exists()
+    warning = report.quality.warnings[-1]
+    assert warning.code == "dicom_objects_not_written"
+    assert "Frame of Reference" in warning.message
+
+
+def test_other_formats_get_no_dicom_objects(
+    analysis: Analysis, with_settings: Make, folder: Path
+) -> None:
+    report = write_outputs(with_settings(analysis, report__write=["seg", "sr", "sc"]), folder)
+    assert report.outputs.dicom == {}
+    assert report.quality.warnings[-1].code == "no_dicom_source"
+
+
+def test_standard_codes_are_those_of_the_dicom_dictionaries() -> None:
+    from pydicom.sr._concepts_dict import concepts
+
+    known = {
+        code: meaning
+        for entries in concepts["SCT"].values()
+        for code, (meaning, _) in entries.items()
+    }
+    chain = [*LABEL_VALUES]
+    for name in chain:
+        term = vertebra_code(name)
+        assert (known[term.value] if term.scheme == "SCT" else term.meaning) == term.meaning
+    for upper, lower in [("C2", "C3"), ("C7", "T1"), ("T12", "L1"), ("L4", "L5"), ("L5", "S1")]:
+        term = level_code(f"{upper}-{lower}")
+        assert term.scheme == "SCT" and known[term.value] == term.meaning
+    assert level_code("L6-S1").scheme == level_code("S1-S2").scheme == "99LEAKLOC"
+    for term in vars(dicom).values():
+        if isinstance(term, type(level_code("L4-L5"))) and term.scheme == "SCT":
+            assert term.value in known
