@@ -72,6 +72,37 @@ class LoaderSettings(_Section):
 class SegmentationSettings(_Section):
     """Fluid map, canal, dura and collections."""
 
+    canal_grid_mm: float = Field(3.0, ge=1.0, le=5.0)
+    """Voxel size at which the canal is searched for: a third of the sac's width."""
+    canal_core_mm: float = Field(7.0, ge=3.0, le=12.0)
+    """Radius of the bright disc looked for: that of an adult thecal sac."""
+    canal_contrast: float = Field(0.2, gt=0.0, lt=1.0)
+    """Least (inside - outside) / (inside + outside) along a canal; noise stays below 0.1."""
+    canal_min_length_mm: float = Field(60.0, gt=0.0)
+    """Shortest canal accepted: two lumbar levels; what is shorter cannot be told from a vessel."""
+    canal_slope_cost: float = Field(0.15, ge=0.0)
+    """Price of a path's slope (tan² from the vertical) per plane, in units of contrast."""
+    fat_suppressed_below: float = Field(0.25, gt=0.0, lt=1.0)
+    """Subcutaneous fat darker than this share of CSF counts as suppressed; without
+    suppression it has 0.3-0.4 on a heavy 3D myelogram and 0.8 on a conventional T2."""
+    sac_radius_mm: float = Field(7.8, ge=3.0, le=15.0)
+    """Mean radius of a thecal sac (190 mm²) where its neighbours tell nothing yet."""
+    sac_min_fluid_area_mm2: float = Field(12.0, gt=0.0)
+    """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
+    sac_max_gap_mm: float = Field(15.0, ge=0.0)
+    """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
+    dura_line_gain: float = Field(2.5, ge=0.0)
+    """Weight of the thin dark dural line against a full step from fluid to dark: partial
+    volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
+    dura_passed_cost: float = Field(0.6, ge=0.0)
+    """Price of leaving a coherent dark line inside the surface."""
+    dura_prior_sd_mm: float = Field(1.5, gt=0.0)
+    """How far the dura may lie from where neighbouring levels lead to expect it."""
+    dura_prior_window_mm: float = Field(60.0, gt=0.0)
+    """Length of canal from which that is taken: longer than a level, shorter than the taper."""
+    dura_smoothness: float = Field(0.3, ge=0.0)
+    """Price of a step of two radii (0.6 mm) between neighbouring rays."""
+
 
 class LevelSettings(_Section):
     """Finding and numbering vertebrae."""
@@ -126,8 +157,11 @@ class LocalizationSettings(_Section):
     more than one level, so that discs and bodies even out."""
     sac_tip_margin_mm: float = Field(8.0, ge=0.0, le=40.0)
     """Sac areas this close to its end are not measured: it tapers there by nature."""
-    sac_tip_area_mm2: float = Field(6.0, ge=0.5, le=60.0)
-    """The sac ends where its cross-section falls below this; a 3 mm wide remnant."""
+    sac_tip_area_mm2: float = Field(2.5, ge=0.5, le=60.0)
+    """The sac ends where its cross-section falls below this; a few voxels of a pointed end."""
+    sac_taper_mm: float = Field(35.0, ge=0.0, le=100.0)
+    """Over this last stretch the sac narrows by nature (20 to 55 mm), so neither compression
+    nor the back of the canal is read from it."""
     field_margin_mm: float = Field(4.0, ge=0.0, le=30.0)
     """What ends this close to the edge of the field may go on beyond it."""
 
@@ -181,10 +215,20 @@ class LocalizationSettings(_Section):
     """Share of people in whom it does."""
     hiatus_dorsal_mm: float = Field(2.5, ge=0.0, le=10.0)
     """From the canal's centre to its back wall at the hiatus (depth there 5 to 6 mm)."""
-    hiatus_reach_mm: float = Field(30.0, ge=0.0, le=120.0)
-    """The hiatus is not placed further than this beyond the traced canal or the named levels."""
-    posterior_epidural_mm: float = Field(2.0, ge=0.0, le=8.0)
-    """From the back of the sac to the path in the posterior epidural space (4 to 7 mm deep)."""
+    hiatus_reach_mm: float = Field(90.0, ge=0.0, le=150.0)
+    """The hiatus is not placed further than this below the last named level; enough where
+    S1 is the last (S1 to S4: 70 mm)."""
+    hiatus_beyond_trace_mm: float = Field(60.0, ge=0.0, le=120.0)
+    """... nor further than this beyond the end of the traced canal (sac end to hiatus: 63 mm)."""
+    hiatus_margin_mm: float = Field(8.0, ge=0.0, le=30.0)
+    """The field must reach this far below the apex of the hiatus to show its opening
+    (16 to 19 mm high)."""
+    sacral_radius_mm: float = Field(140.0, ge=40.0, le=1000.0)
+    """Radius of the sacral curve, with which the canal goes on beyond its traced end (20 to 60
+    degrees of kyphosis over 100 mm)."""
+    posterior_epidural_mm: float = Field(1.0, ge=0.0, le=8.0)
+    """From the back of the sac to the path: just behind the dura, where the posterior epidural
+    space is left open even between its fat pads."""
     path_step_mm: float = Field(2.0, ge=0.5, le=10.0)
     """Distance between points of a path."""
     path_smoothing_mm: float = Field(8.0, ge=0.0, le=40.0)

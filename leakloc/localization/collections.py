@@ -129,7 +129,7 @@ def locate_collection(
         volume_ml=candidate.volume_ml,
         max_thickness_mm=thickness,
         max_area_mm2=max_area,
-        sac_compression=compression(sac, measures.start_mm, measures.stop_mm, settings),
+        sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate, settings),
         centroid_lps=np.average(voxels.points_lps, axis=0, weights=weights),
         epicenter_lps=_section_center(voxels, measures.peak_mm, grid),
         confidence=confidence,

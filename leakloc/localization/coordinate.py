@@ -22,6 +22,9 @@ from leakloc.volume import FloatArray
 NOT_NAMED = "outside the named levels"
 """What is said of a place to which no level name reaches."""
 
+_ROUNDING = 1e-9
+"""Levels; the ends of what is named stay named after a sum or two."""
+
 _MIN_GAP_MM = 2.0
 """Two landmarks closer than this along the canal are one and the same, or out of order."""
 
@@ -102,7 +105,8 @@ class LevelCoordinate:
             return np.full(arc.shape, np.nan)
         level = _interpolate(arc, self.knots_arc_mm, self.knots_level)
         first, last = self.level_range
-        return np.where((level >= first) & (level <= last), level, np.nan)
+        named = (level >= first - _ROUNDING) & (level <= last + _ROUNDING)
+        return np.where(named, np.clip(level, first, last), np.nan)
 
     def arc_at(self, level: npt.ArrayLike) -> FloatArray:
         """Distance along the canal of levels, mm, shape (...); NaN where no name reaches."""
@@ -111,7 +115,8 @@ class LevelCoordinate:
             return np.full(wanted.shape, np.nan)
         arc = _interpolate(wanted, self.knots_level, self.knots_arc_mm)
         first, last = self.level_range
-        return np.where((wanted >= first) & (wanted <= last), arc, np.nan)
+        named = (wanted >= first - _ROUNDING) & (wanted <= last + _ROUNDING)
+        return np.where(named, arc, np.nan)
 
     def body_arc(self, vertebra: str) -> float | None:
         """Where the middle of a body projects to; None where it is out of reach."""

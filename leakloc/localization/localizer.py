@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.centerline import Centerline
 from leakloc.levels.result import Levels
-from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_voxels
+from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, along_sacrum, canal_voxels
 from leakloc.localization.collections import Placed, locate_collection
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
@@ -46,6 +49,8 @@ def localize(
         `Localization.notes` holds this stage's own notes only.
     """
     geometry = segmentation.collections.geometry
+    traced_mm = segmentation.centerline.length_mm
+    segmentation = replace(segmentation, centerline=_whole_canal(segmentation, levels, settings))
     sac_voxels, pieces = _gather(segmentation)
     grid = _common_grid(segmentation, [sac_voxels, *pieces.values()], settings)
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
@@ -72,6 +77,7 @@ def localize(
         {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
         sac,
         caudal_end_mm(sac, geometry, settings),
+        traced_mm,
         coordinate,
         levels,
         geometry,
@@ -86,6 +92,20 @@ def localize(
         quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
         notes=(*notes, *_edge_notes(placed, geometry, segmentation, settings)),
     )
+
+
+def _whole_canal(
+    segmentation: Segmentation, levels: Levels, settings: LocalizationSettings
+) -> Centerline:
+    """The traced canal, gone on through the sacrum where it was traced that far down."""
+    line = segmentation.centerline
+    s1 = next((v for v in levels.vertebrae if v.name == "S1"), None)
+    if s1 is None or levels.status == "unlabelled":
+        return line
+    if float(line.project(s1.center_lps)[0]) > line.length_mm:
+        return line
+    further_mm = settings.hiatus_beyond_trace_mm + settings.hiatus_margin_mm
+    return along_sacrum(line, further_mm, settings.sacral_radius_mm)
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:

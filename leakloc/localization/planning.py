@@ -66,6 +66,7 @@ def plan(
     target_arcs_mm: dict[int, tuple[float, float, float]],
     sac: SacProfile,
     sac_end_mm: float | None,
+    traced_mm: float,
     coordinate: LevelCoordinate,
     levels: Levels,
     geometry: Geometry,
@@ -80,6 +81,8 @@ def plan(
         the centreline.
     sac_end_mm : float or None
         Where the sac ends along the centreline.
+    traced_mm : float
+        Where along the centreline the canal was last seen.
 
     Returns
     -------
@@ -87,11 +90,12 @@ def plan(
     notes : tuple of Note
         ``hiatus_not_visible``, ``path_implausible``.
     """
-    hiatus_mm, hiatus = find_hiatus(coordinate, levels, sac.centerline, geometry, settings)
+    hiatus_mm, hiatus = find_hiatus(
+        coordinate, levels, sac.centerline, traced_mm, geometry, settings
+    )
+    lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
     notes = []
-    lowest_mm = hiatus_mm
-    if lowest_mm is None:
-        lowest_mm = float(sac.centerline.length_mm)
+    if hiatus_mm is None:
         notes.append(
             Note(
                 "hiatus_not_visible",
@@ -119,6 +123,7 @@ def find_hiatus(
     coordinate: LevelCoordinate,
     levels: Levels,
     centerline: Centerline,
+    traced_mm: float,
     geometry: Geometry,
     settings: LocalizationSettings,
 ) -> tuple[float | None, SacralHiatus]:
@@ -127,6 +132,11 @@ def find_hiatus(
     The opening itself hardly shows on myelographic images; it is placed where it lies in most
     people (at S4), with a confidence that falls the further the named levels and the traced
     canal end above it.
+
+    Parameters
+    ----------
+    traced_mm : float
+        Where along the centreline the canal was last seen; beyond, it is extrapolated.
 
     Returns
     -------
@@ -138,16 +148,19 @@ def find_hiatus(
     if not coordinate.labelled or settings.hiatus_level not in coordinate.chain:
         return nowhere
     arc_mm, guessed_mm = _sacral_arc(settings.hiatus_level, coordinate)
-    traced_mm = max(arc_mm - centerline.length_mm, 0.0)
-    reach_mm = max(guessed_mm, traced_mm)
-    if reach_mm > settings.hiatus_reach_mm:
+    beyond_mm = max(arc_mm - traced_mm, 0.0)
+    if guessed_mm > settings.hiatus_reach_mm or beyond_mm > settings.hiatus_beyond_trace_mm:
         return nowhere
     _, _, dorsal = centerline.frame_at(arc_mm)
     point = centerline.at(arc_mm) + settings.hiatus_dorsal_mm * dorsal
-    if not bool(geometry.contains(point)):
+    opening = centerline.at(arc_mm + settings.hiatus_margin_mm)
+    if not bool(geometry.contains(point) & geometry.contains(opening)):
         return nowhere
-    trust = min((v.confidence for v in levels.vertebrae if v.name in SACRAL), default=0.0)
-    far = reach_mm / max(settings.hiatus_reach_mm, 1e-6)
+    trust = min((v.confidence for v in levels.vertebrae if v.name in SACRAL), default=0.5)
+    far = max(
+        guessed_mm / max(settings.hiatus_reach_mm, 1e-6),
+        beyond_mm / max(settings.hiatus_beyond_trace_mm, 1e-6),
+    )
     confidence = settings.hiatus_prior * trust * (1.0 - 0.5 * far)
     return arc_mm, SacralHiatus(True, point, float(np.clip(confidence, 0.0, 1.0)))
 
@@ -219,16 +232,24 @@ def _back_of_canal(
     settings: LocalizationSettings,
 ) -> FloatArray:
     """Dorsal offset of the posterior epidural space, mm; constant beyond what is known."""
-    known = np.isfinite(sac.back_mm) & (sac.area_mm2 >= settings.sac_tip_area_mm2)
-    at = list(sac.grid.centers_mm[known])
-    back = list(sac.back_mm[known] + settings.posterior_epidural_mm)
+    behind_sac = sac.back_mm + settings.posterior_epidural_mm
+    known = np.isfinite(behind_sac)
+    if sac.ends_mm is not None:  # where the sac tapers, the back of the canal does not follow
+        known &= sac.grid.centers_mm <= sac.ends_mm[1] - settings.sac_taper_mm
     if hiatus_mm is not None:
-        above = [n for n, place in enumerate(at) if place < hiatus_mm]
-        at = [at[n] for n in above] + [hiatus_mm]
-        back = [back[n] for n in above] + [settings.hiatus_dorsal_mm]
-    if not at:
-        return np.full(arc_mm.shape, settings.hiatus_dorsal_mm)
-    return np.asarray(np.interp(arc_mm, at, back), dtype=np.float64)
+        known &= sac.grid.centers_mm < hiatus_mm
+    at, back = sac.grid.centers_mm[known], behind_sac[known]
+    if hiatus_mm is not None:
+        at, back = np.append(at, hiatus_mm), np.append(back, settings.hiatus_dorsal_mm)
+    if len(at):
+        offset = np.interp(arc_mm, at, back)
+    else:
+        offset = np.full(arc_mm.shape, settings.hiatus_dorsal_mm)
+    here = behind_sac[sac.grid.bin_of(arc_mm)]
+    inside = (arc_mm >= sac.grid.centers_mm[0]) & (arc_mm <= sac.grid.centers_mm[-1])
+    # ... but the line never runs through the sac.
+    offset = np.fmax(offset, np.where(inside, here, np.nan))
+    return np.asarray(offset, dtype=np.float64)
 
 
 def _target(
@@ -264,7 +285,7 @@ def _target(
         distance_to_cranial_end_mm=to_cranial,
         path_lps=path.points_lps,
         nearest_interlaminar=coordinate.nearest_interlaminar(
-            peak_mm, settings.interlaminar_below_disc_mm
+            target_mm, settings.interlaminar_below_disc_mm
         ),
         crossings=tuple(crossings),
     )

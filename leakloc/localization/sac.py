@@ -24,6 +24,13 @@ from leakloc.volume import FloatArray, Geometry
 _PROBE_MM = 8.0
 """Half depth of a canal: sections are whole where this far in front and behind is in the field."""
 
+_USUAL_AREA_MM2 = {
+    "C2": 165.0, "C4": 138.0, "C6": 135.0, "T1": 135.0, "T4": 123.0, "T8": 133.0, "T10": 155.0,
+    "T11": 175.0, "T12": 195.0, "L1": 200.0, "L2": 190.0, "L3": 175.0, "L4": 165.0, "L5": 130.0,
+    "S1": 85.0,
+}  # fmt: skip
+"""Mean area of the sac at the disc below each vertebra in adults; only ratios are used."""
+
 _CUT_MM = 5.0
 """Areas this close to the upper end of the sac are not measured: the field cuts it aslant."""
 
@@ -178,9 +185,16 @@ def _by_segment(
 
 
 def compression(
-    profile: SacProfile, start_mm: float, stop_mm: float, settings: LocalizationSettings
+    profile: SacProfile,
+    start_mm: float,
+    stop_mm: float,
+    coordinate: LevelCoordinate,
+    settings: LocalizationSettings,
 ) -> float | None:
     """How much narrower the sac is along a stretch than its neighbours predict.
+
+    What is expected follows the usual narrowing from level to level, scaled to the areas
+    above and below the stretch. The tapering end of the sac is left out.
 
     Parameters
     ----------
@@ -190,18 +204,19 @@ def compression(
     Returns
     -------
     float or None
-        1 - least area / area expected there (interpolated between the medians above and
-        below), 0..1; None where the field shows no neighbouring sac.
+        1 - least area / expected area, 0..1; None where the field shows no neighbouring sac.
     """
-    grid = profile.grid
-    arc = grid.centers_mm
-    usable = profile.measurable(settings)
-    area = grid.smooth(profile.area_mm2, settings.compression_smoothing_mm)
+    if profile.ends_mm is None:
+        return None
+    arc = profile.grid.centers_mm
+    usable = profile.measurable(settings) & (arc <= profile.ends_mm[1] - settings.sac_taper_mm)
+    usual = _usual_area_mm2(arc, coordinate)
+    area = profile.grid.smooth(profile.area_mm2, settings.compression_smoothing_mm) / usual
     along = usable & (arc >= start_mm) & (arc <= stop_mm)
     reach = settings.compression_reach_mm
     above = usable & (arc < start_mm) & (arc >= start_mm - reach)
     below = usable & (arc > stop_mm) & (arc <= stop_mm + reach)
-    enough = reach / 3.0 / grid.step_mm
+    enough = reach / 3.0 / profile.grid.step_mm
     sides = [side for side in (above, below) if side.sum() >= enough]
     if not along.any() or not sides:
         return None
@@ -212,3 +227,16 @@ def compression(
     )
     ratio = float((area[along] / np.maximum(expected, 1e-6)).min())
     return float(np.clip(1.0 - ratio, 0.0, 1.0))
+
+
+def _usual_area_mm2(arc_mm: FloatArray, coordinate: LevelCoordinate) -> FloatArray:
+    """Usual sac area along the canal; the same everywhere where levels are not named."""
+    levels = [(n + 0.5, _USUAL_AREA_MM2.get(name)) for n, name in enumerate(coordinate.chain)]
+    known = [(level, area) for level, area in levels if area is not None]
+    if not coordinate.labelled or not known:
+        return np.ones(arc_mm.shape)
+    first, last = coordinate.level_range
+    ends = coordinate.arc_at(np.array([first, last]))
+    level = coordinate.level_at(np.clip(arc_mm, ends[0] + 1e-6, ends[1] - 1e-6))
+    places, areas = zip(*known, strict=True)
+    return np.asarray(np.interp(level, places, areas), dtype=np.float64)
