@@ -63,6 +63,9 @@ class LoaderSettings(_Section):
     T2 SPACE volumes lie at 0.22 to 0.83."""
     fine_voxel_mm: float = Field(1.2, gt=0, le=3)
     """Largest voxel edge of a volume fine enough in all directions for thin collections."""
+    max_station_movement_mm: float = Field(5.0, ge=0, le=20)
+    """Largest movement of the patient between overlapping stations that is undone before they
+    are joined (0 to 3 mm is usual); a larger one is left and shows as a step."""
     max_archive_gib: float = Field(16.0, gt=0, le=1000)
     """Most GiB an archive may unpack to: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
@@ -100,7 +103,7 @@ class SegmentationSettings(_Section):
     """How far the dura may lie from where neighbouring levels lead to expect it."""
     dura_prior_window_mm: float = Field(60.0, gt=0.0)
     """Length of canal from which that is taken: longer than a level, shorter than the taper."""
-    dura_smoothness: float = Field(0.3, ge=0.0)
+    dura_smoothness: float = Field(0.5, ge=0.0)
     """Price of a step of two radii (0.6 mm) between neighbouring rays."""
 
 

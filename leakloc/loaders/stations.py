@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -24,6 +24,13 @@ _LEAST_OVERLAP_MM: Final = 8.0
 _SAME_SPACING_MM: Final = 0.01
 _PARALLEL: Final = 1e-3
 """Largest difference of direction cosines; stations are moved, not turned."""
+_STEPS_PER_VOXEL: Final = 4
+"""Fineness of a movement; a quarter of a voxel is below what blending shows."""
+_ALIGNMENT_ROUNDS: Final = 4
+_LEAST_GAIN_IN_AGREEMENT: Final = 0.01
+"""Rise in correlation from which a movement is believed; noise fits a little better anywhere."""
+_LEAST_VOXELS: Final = 8
+"""Overlap along each axis below which a movement cannot be told."""
 _GAIN_LIMITS: Final = (0.5, 2.0)
 _BRIGHT_PERCENTILE: Final = 98.0
 """Fluid in the overlap, on which gains are compared; tissue lies in the noise."""
@@ -36,13 +43,27 @@ class Stations:
     Parameters
     ----------
     whole : int or None
-        Index of a series that covers what all cover together.
+        Index of the first series that covers what all cover together.
     parts : tuple of int
-        Indices of series at different places, in the order given.
+        Indices of the others that lie at different places, in the order given.
     """
 
     whole: int | None
     parts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Stations joined to one volume.
+
+    Parameters
+    ----------
+    moved_mm : float
+        Largest movement between neighbouring stations that was undone.
+    """
+
+    volume: Volume
+    moved_mm: float
 
 
 def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
@@ -57,14 +78,13 @@ def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
     group = [n for n, stack in enumerate(stacks) if n == 0 or _same_protocol(stacks[0], stack)]
     low = min(ranges[n][0] for n in group)
     high = max(ranges[n][1] for n in group)
-    for n in group:
-        if ranges[n][1] - ranges[n][0] >= _WHOLE * (high - low):
-            return Stations(n, (n,))
+    wholes = [n for n in group if ranges[n][1] - ranges[n][0] >= _WHOLE * (high - low)]
     parts: list[int] = []
     for n in group:
-        if all(_overlap_share(ranges[n], ranges[m]) < _SAME_PLACE for m in parts):
+        apart = all(_overlap_share(ranges[n], ranges[m]) < _SAME_PLACE for m in parts)
+        if n not in wholes and apart:
             parts.append(n)
-    return Stations(None, tuple(parts))
+    return Stations(wholes[0] if wholes else None, tuple(parts))
 
 
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
@@ -73,26 +93,42 @@ def adjoin(stacks: Sequence[SeriesStack]) -> bool:
     return len(ranges) > 1 and all(a[1] - b[0] >= _LEAST_OVERLAP_MM for a, b in pairwise(ranges))
 
 
-def stitch(volumes: Sequence[Volume]) -> Volume:
+def covers(parts: Sequence[SeriesStack], whole: SeriesStack) -> bool:
+    """Whether overlapping stations reach as far as a composed series."""
+    if len(parts) < 2 or not adjoin(parts):
+        return False
+    ranges = [_range_mm(part.geometry) for part in parts]
+    low, high = _range_mm(whole.geometry)
+    reach = max(r[1] for r in ranges) - min(r[0] for r in ranges)
+    return reach >= _WHOLE * (high - low)
+
+
+def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
     """Join overlapping stations on the grid of the most caudal one.
 
-    Gains are matched on fluid in the overlaps, from the tail up; across an overlap the
-    stations are blended linearly.
+    From the tail up, each station is moved (not turned) to fit the ones below it, its gain
+    is matched on their common fluid, and the overlap is blended linearly.
 
     Parameters
     ----------
     volumes : sequence of Volume
         Parallel grids of one spacing; see `find_stations` and `adjoin`.
+    max_movement_mm : float
+        Largest movement of the patient between stations that is undone; 0 leaves stations
+        where the scanner put them.
     """
     ordered = sorted(volumes, key=lambda volume: float(volume.geometry.center_lps[2]))
     grid = _union_grid([volume.geometry for volume in ordered])
     axis = 2 - int(np.abs(grid.directions_lps[2]).argmax())  # array axis along the body
     total = np.zeros(grid.shape, dtype=np.float32)
     weight = np.zeros(grid.shape, dtype=np.float32)
+    moved_mm = 0.0
     for volume in ordered:
-        box, part = _placed(volume, grid)
+        movement = _movement_lps(volume, grid, total, weight, max_movement_mm)
+        moved_mm = max(moved_mm, float(np.linalg.norm(movement)))
+        box, part, below = _against(_moved(volume, movement), grid, total, weight)
         seen = weight[box] > 0
-        gain = _gain(total[box][seen] / weight[box][seen], part[seen]) if seen.any() else 1.0
+        gain = _gain(below[seen], part[seen]) if seen.any() else 1.0
         share = _ramp(part.shape[axis], int(np.any(seen, axis=_others(axis)).sum()))
         share = share.reshape([-1 if n == axis else 1 for n in range(3)])
         total[box] += share * (gain * part)
@@ -103,7 +139,77 @@ def stitch(volumes: Sequence[Volume]) -> Volume:
         limits = np.iinfo(lowest.array.dtype)
         total = np.clip(np.round(total), limits.min, limits.max).astype(lowest.array.dtype)
     step = f"{len(ordered)} stations joined, gains matched"
-    return Volume(total, grid, lowest.provenance.then(step))
+    return Joined(Volume(total, grid, lowest.provenance.then(step)), moved_mm)
+
+
+def _against(
+    volume: Volume, grid: Geometry, total: Signal, weight: Signal
+) -> tuple[tuple[slice, slice, slice], Signal, Signal]:
+    """Where a station lies on the grid, its signal, and that of the stations below it there."""
+    box, part = _placed(volume, grid)
+    below = np.divide(total[box], weight[box], out=np.zeros_like(part), where=weight[box] > 0)
+    return box, part, below
+
+
+def _movement_lps(
+    volume: Volume, grid: Geometry, total: Signal, weight: Signal, limit_mm: float
+) -> FloatArray:
+    """Translation that brings a station onto the ones below it; none where none fits better."""
+    movement = np.zeros(3)
+    box, part, below = _against(volume, grid, total, weight)
+    before = _agreement(below, part, weight[box] > 0)
+    for _ in range(_ALIGNMENT_ROUNDS):
+        step = _step_lps(below, part, weight[box] > 0, grid)
+        if not step.any() or np.linalg.norm(movement + step) > limit_mm:
+            break
+        movement += step
+        box, part, below = _against(_moved(volume, movement), grid, total, weight)
+    after = _agreement(below, part, weight[box] > 0)
+    return movement if after > before + _LEAST_GAIN_IN_AGREEMENT else np.zeros(3)
+
+
+def _agreement(below: Signal, here: Signal, seen: npt.NDArray[np.bool_]) -> float:
+    """Correlation of two stations where both see the body, -1..1."""
+    if seen.sum() < 2 or below[seen].std() == 0 or here[seen].std() == 0:
+        return 0.0
+    return float(np.corrcoef(below[seen], here[seen])[0, 1])
+
+
+def _step_lps(
+    below: Signal, here: Signal, seen: npt.NDArray[np.bool_], grid: Geometry
+) -> FloatArray:
+    """One estimate of the movement, by cross-correlation.
+
+    The overlap is tapered, as its edges would hold the correlation at zero movement; what
+    bias remains shrinks from round to round.
+    """
+    from skimage.registration import phase_cross_correlation
+
+    if not seen.any():
+        return np.zeros(3)
+    ends = [np.flatnonzero(seen.any(axis=_others(n)))[[0, -1]] for n in range(3)]
+    box = tuple(slice(int(first), int(last) + 1) for first, last in ends)
+    fixed, moving = below[box], here[box]
+    if min(fixed.shape) < _LEAST_VOXELS or fixed.std() == 0 or moving.std() == 0:
+        return np.zeros(3)
+    taper = np.ones(fixed.shape)
+    for axis, length in enumerate(fixed.shape):
+        window = np.hanning(length + 2)[1:-1]
+        taper = taper * window.reshape([-1 if n == axis else 1 for n in range(3)])
+    shift_kji, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        (fixed - fixed.mean()) * taper,
+        (moving - moving.mean()) * taper,
+        upsample_factor=_STEPS_PER_VOXEL,
+        normalization=None,
+    )
+    shift_ijk = np.asarray(shift_kji, dtype=np.float64)[::-1]
+    return np.asarray(grid.affine_lps[:3, :3] @ shift_ijk)
+
+
+def _moved(volume: Volume, movement_lps: FloatArray) -> Volume:
+    affine = volume.geometry.affine_lps.copy()
+    affine[:3, 3] += movement_lps
+    return Volume(volume.array, replace(volume.geometry, affine_lps=affine), volume.provenance)
 
 
 def overlap_share(one: Geometry, other: Geometry) -> float:

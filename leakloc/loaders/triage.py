@@ -15,7 +15,7 @@ from leakloc.errors import InputError
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
 from leakloc.loaders.gate import Gate, looks_like_head, looks_like_labels, weigh
-from leakloc.loaders.stations import adjoin, find_stations, overlap_share, stitch
+from leakloc.loaders.stations import adjoin, covers, find_stations, overlap_share, stitch
 from leakloc.loaders.study import SeriesStack, Study, Triage, TriagedStack
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
@@ -112,7 +112,7 @@ def triage(
     pixels = _Pixels()
     judged = _judge_all(study, settings, pixels)
     notes: list[Note] = []
-    members, volume = _choose_fluid(judged, pixels, notes, myelogram_uid)
+    members, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
     chosen = members[0]
     companions = _choose_companions(judged, chosen, pixels, notes, companion_uids)
     used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
@@ -330,7 +330,11 @@ def _fluid_score(item: _Judged) -> float:
 
 
 def _choose_fluid(
-    judged: list[_Judged], pixels: _Pixels, notes: list[Note], wanted: str | None
+    judged: list[_Judged],
+    settings: LoaderSettings,
+    pixels: _Pixels,
+    notes: list[Note],
+    wanted: str | None,
 ) -> tuple[list[_Judged], Volume]:
     """The stack (or stations) to find fluid on, and its volume."""
     if wanted is not None:
@@ -341,7 +345,7 @@ def _choose_fluid(
     )
     _demand_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:
-        members, volume = _join_stations(myelograms, pixels, notes)
+        members, volume = _join_stations(myelograms, settings, pixels, notes)
         notes += _weighting_notes(members[0])
         return members, volume
     for item in sorted((i for i in judged if i.fluid_sensitive), key=_fluid_score, reverse=True):
@@ -393,24 +397,38 @@ def _stand_in_note(item: _Judged) -> Note:
 
 
 def _join_stations(
-    ranked: list[_Judged], pixels: _Pixels, notes: list[Note]
+    ranked: list[_Judged], settings: LoaderSettings, pixels: _Pixels, notes: list[Note]
 ) -> tuple[list[_Judged], Volume]:
-    """The best myelogram, or the stations of its protocol joined; the most caudal one first."""
+    """The best myelogram, or the stations of its protocol joined; the main one first.
+
+    A series that the scanner composed keeps its grid, but takes the signal of its stations:
+    scanners leave steps of gain at the joints.
+    """
     stations = find_stations([item.stack for item in ranked])
-    if stations.whole is not None:
-        whole = ranked[stations.whole]
+    parts = sorted((ranked[n] for n in stations.parts), key=lambda item: _center_z(item.stack))
+    whole = None if stations.whole is None else ranked[stations.whole]
+    if whole is not None and not covers([item.stack for item in parts], whole.stack):
         return [whole], pixels.of(whole.stack)
-    members = sorted((ranked[n] for n in stations.parts), key=lambda item: _center_z(item.stack))
-    if adjoin([item.stack for item in members]):
-        text = (
-            f"{len(members)} stations of one myelography were joined, their gains matched; steps "
-            "at a joint may come from the patient moving between stations"
+    if not adjoin([item.stack for item in parts]):
+        text = f"{len(parts)} stations do not overlap; the most caudal one was analysed"
+        notes.append(Note("one_of_several_stations", text))
+        return parts[:1], pixels.of(parts[0].stack)
+    joined = stitch([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
+    notes.append(
+        Note(
+            "stations_stitched",
+            f"{len(parts)} stations of one myelography were joined: gains matched, movement of up "
+            f"to {joined.moved_mm:.1f} mm between stations undone",
         )
-        notes.append(Note("stations_stitched", text))
-        return members, stitch([pixels.of(item.stack) for item in members])
-    text = f"{len(members)} stations do not overlap; the most caudal one was analysed"
-    notes.append(Note("one_of_several_stations", text))
-    return members[:1], pixels.of(members[0].stack)
+    )
+    if whole is None or whole.stack.geometry is None:
+        return parts, joined.volume
+    volume = joined.volume.resample(whole.stack.geometry)
+    provenance = replace(
+        volume.provenance, series_instance_uid=whole.stack.series_instance_uid,
+        series_description=whole.stack.description,
+    )  # fmt: skip
+    return [whole, *parts], replace(volume, provenance=provenance)
 
 
 def _center_z(stack: SeriesStack) -> float:

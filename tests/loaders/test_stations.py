@@ -70,7 +70,9 @@ def test_stations_are_told_from_repeats_and_from_the_whole():
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_joined_stations_are_the_body_they_were_cut_from(order):
     volumes = [stack(PARTS[n], gain).load() for n, gain in zip(order, (0.8, 1.2, 1.0), strict=True)]
-    joined = stitch(volumes)
+    result = stitch(volumes, 5.0)
+    joined = result.volume
+    assert result.moved_mm == 0
     assert joined.geometry.matches(WHOLE, tolerance_mm=1e-6)
     assert joined.geometry.frame_of_reference_uid == "1.2.3"
     reference = 1.0 if order[-1] == 2 else dict(zip(order, (0.8, 1.2, 1.0), strict=True))[2]
@@ -82,20 +84,36 @@ def test_joined_stations_are_the_body_they_were_cut_from(order):
 
 
 def test_no_seam_shows_across_an_overlap():
-    joined = stitch([stack(PARTS[0], 0.75).load(), stack(PARTS[1], 1.25).load()])
+    joined = stitch([stack(PARTS[0], 0.75).load(), stack(PARTS[1], 1.25).load()], 5.0).volume
     profile = joined.array[9:14, :, 17:22].mean(axis=(0, 2))
     assert np.abs(np.diff(profile)).max() < 0.02 * profile.mean()
 
 
-def test_stations_shifted_by_parts_of_a_voxel_are_resampled():
-    upper, lower = stack(PARTS[0]).load(), stack(PARTS[1]).load()
-    affine = upper.geometry.affine_lps.copy()
-    affine[:3, 3] += [0.4, 0.3, 0.2]
-    moved = Volume(upper.array, Geometry(upper.array.shape, affine, "1.2.3"))
-    joined = stitch([moved, lower])
-    assert joined.geometry.spacing_ijk_mm == pytest.approx(WHOLE.spacing_ijk_mm)
-    inside = joined.sample(WHOLE.lps_from_kji([[11, 100, 19]]))
-    assert inside[0] == pytest.approx(1000, rel=0.05)
+def blobs() -> np.ndarray:
+    """Structure in all directions, so that a movement can be seen along each."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(4).normal(size=WHOLE.shape), 2.0)
+    return (500 + 300 * noise / noise.std()).clip(0, 2000).astype(np.float32)
+
+
+@pytest.mark.parametrize("movement", [(0.0, 1.8, 0.0), (1.3, -0.9, 1.1), (0.0, 0.0, 0.0)])
+def test_a_patient_who_moved_is_moved_back(movement):
+    """The upper station shows the body shifted; joined, it fits the lower one again."""
+    body = Volume(blobs(), WHOLE)
+    affine = WHOLE.affine_lps.copy()
+    affine[:3, 3] += movement
+    shifted = Volume(body.array, Geometry(WHOLE.shape, affine, "1.2.3")).resample(WHOLE, order=3)
+    upper = shifted.crop((slice(0, 24), slice(0, 120), slice(0, 40)))
+    lower = body.crop((slice(0, 24), slice(80, 200), slice(0, 40)))
+    result = stitch([upper, lower], 5.0)
+    assert result.moved_mm == pytest.approx(np.linalg.norm(movement), abs=0.3)
+    inner = (slice(4, 20), slice(10, 190), slice(5, 35))
+    points = WHOLE.lps_from_kji(np.argwhere(np.ones(WHOLE.shape, dtype=bool)))
+    points = points.reshape(*WHOLE.shape, 3)[inner]
+    error = np.abs(result.volume.sample(points) - body.array[inner])
+    assert np.median(error) < 25
+    assert stitch([upper, lower], 0.0).moved_mm == 0
 
 
 def test_triage_joins_and_says_so():
@@ -106,10 +124,21 @@ def test_triage_joins_and_says_so():
     assert [item.used_for for item in result.stacks] == [("fluid", "levels")] * 3
 
 
-def test_a_series_composed_by_the_scanner_is_taken_as_it_is():
-    stacks = [*(stack(rows) for rows in PARTS), stack(slice(0, 200), description="")]
+def test_a_composed_series_keeps_its_grid_and_takes_the_stations_signal():
+    whole = stack(slice(0, 200), 0.5, description="")
+    stacks = [stack(PARTS[0], 0.8), stack(PARTS[1], 1.2), stack(PARTS[2]), whole]
     result = triage(Study(StudyInfo(), tuple(stacks)), LoaderSettings())
-    assert result.myelogram is stacks[3].load()
+    assert result.myelogram.geometry.matches(whole.geometry, 1e-6)
+    bright = truth() > 500
+    assert np.median(result.myelogram.array[bright]) == pytest.approx(1000, rel=0.03)
+    assert result.myelogram.provenance.series_instance_uid == whole.series_instance_uid
+    assert [note.code for note in result.notes] == ["stations_stitched"]
+
+
+def test_a_composed_series_without_all_its_stations_is_taken_as_it_is():
+    stacks = [stack(PARTS[0]), stack(PARTS[1]), stack(slice(0, 200), description="")]
+    result = triage(Study(StudyInfo(), tuple(stacks)), LoaderSettings())
+    assert result.myelogram is stacks[2].load()
     assert result.notes == ()
 
 
