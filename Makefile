@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.runtime
-	@$(BIN)/leakloc analyze sample_data/postoperative -o $(DEMO) --overwrite
+	@$(BIN)/leakloc analyze sample_data/postoperative/dicom -o $(DEMO) --overwrite
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -158,7 +158,7 @@ def analyze(
     Examples
     --------
     >>> import leakloc
-    >>> report = leakloc.analyze("sample_data/postoperative")  # doctest: +SKIP
+    >>> report = leakloc.analyze("sample_data/postoperative/dicom")  # doctest: +SKIP
     >>> report.finding.level  # doctest: +SKIP
     'L4-L5'
     """

@@ -1,0 +1,103 @@
+"""Seconds and peak memory of each stage on a 320 x 320 x 160 study with its companion.
+
+Run by `make bench`. Reading is timed beside plain SimpleITK on the same series.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leakloc.levels import label
+from leakloc.loaders import load_study, triage
+from leakloc.localization import localize
+from leakloc.phantom import SCENARIOS, make_phantom, write_study
+from leakloc.pipeline import analyze
+from leakloc.segmentation import segment
+from leakloc.settings import Settings
+
+SETTINGS = Settings()
+BENCHMARK_SEED = 0
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    scenario = replace(SCENARIOS["postoperative_dorsal"], myelogram_shape=(320, 320, 160))
+    write_study(make_phantom(scenario, BENCHMARK_SEED), folder)
+    return folder / "dicom"
+
+
+@pytest.fixture(scope="session")
+def chosen(study_folder):
+    return triage(load_study(study_folder, SETTINGS.loaders), SETTINGS.loaders)
+
+
+@pytest.fixture(scope="session")
+def segmentation(chosen):
+    return segment(chosen.myelogram, chosen.companions, SETTINGS.segmentation)
+
+
+def test_scan_headers(benchmark, study_folder):
+    benchmark.pedantic(load_study, (study_folder, SETTINGS.loaders), rounds=3, warmup_rounds=1)
+
+
+def test_read_myelogram(benchmark, study_folder, chosen):
+    uid = chosen.myelogram.provenance.series_instance_uid
+    study = load_study(study_folder, SETTINGS.loaders)
+    stack = next(s for s in study.stacks if s.series_instance_uid == uid)
+    benchmark.pedantic(stack.load, rounds=3, warmup_rounds=1)
+
+
+def test_read_myelogram_with_plain_simpleitk(benchmark, study_folder, chosen):
+    import SimpleITK as sitk
+
+    uid = chosen.myelogram.provenance.series_instance_uid
+
+    def read() -> None:
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(study_folder), uid))
+        reader.Execute()
+
+    benchmark.pedantic(read, rounds=3, warmup_rounds=1)
+
+
+def test_segmentation(benchmark, chosen):
+    arguments = (chosen.myelogram, chosen.companions, SETTINGS.segmentation)
+    benchmark.pedantic(segment, arguments, rounds=3, warmup_rounds=1)
+
+
+def test_levels(benchmark, chosen, segmentation):
+    arguments = (chosen.myelogram, chosen.companions, segmentation, SETTINGS.levels)
+    benchmark.pedantic(label, arguments, rounds=3, warmup_rounds=1)
+
+
+def test_localization(benchmark, chosen, segmentation):
+    levels = label(chosen.myelogram, chosen.companions, segmentation, SETTINGS.levels)
+    arguments = (segmentation, levels, SETTINGS.localization)
+    benchmark.pedantic(localize, arguments, rounds=3, warmup_rounds=1)
+
+
+def test_whole_study_with_all_outputs(benchmark, study_folder, tmp_path):
+    def whole() -> None:
+        analyze(study_folder, tmp_path / "out", SETTINGS, overwrite=True)
+
+    benchmark.pedantic(whole, rounds=3, warmup_rounds=1)
+
+
+def test_whole_command_in_a_fresh_process(benchmark, study_folder, tmp_path):
+    command = [sys.executable, "-m", "leakloc", "analyze", str(study_folder), "-o"]
+
+    def run() -> None:
+        out = Path(tmp_path) / "fresh"
+        subprocess.run([*command, str(out), "--overwrite"], check=True, capture_output=True)
+
+    benchmark.pedantic(run, rounds=2)
+    peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    benchmark.extra_info["peak_memory_mb"] = round(peak_kb / 1024)
+    print(f"\npeak memory of the command: {peak_kb / 1024:.0f} MB")
