@@ -6,7 +6,7 @@ the person and not only in the noise. Figures measured on phantoms are upper bou
 
 from leakloc.phantom.dicom import series_datasets, write_study
 from leakloc.phantom.phantom import Phantom, make_phantom
-from leakloc.phantom.scenario import SCENARIOS, CollectionSpec, MimicSpec, Scenario
+from leakloc.phantom.scenario import SCENARIOS, CollectionSpec, MimicSpec, Scenario, compact
 from leakloc.phantom.series import PhantomSeries
 from leakloc.phantom.truth import Masks, TrueCollection, TrueDisc, TrueVertebra, Truth
 
@@ -22,6 +22,7 @@ __all__ = [
     "TrueDisc",
     "TrueVertebra",
     "Truth",
+    "compact",
     "make_phantom",
     "series_datasets",
     "write_study",

@@ -302,13 +302,13 @@ class Phantom:
         elif sequence.contrast == "inversion":
             fat = fat * np.float32(0.25)
         tissue = canvas[:, WATER] + fat
-        rows = np.flatnonzero(tissue > 0)
-        grain = body.texture(points.x[rows], points.y[rows], points.z[rows])
-        tissue[rows] *= 1 + np.float32(0.09) * grain
+        solid = np.flatnonzero(tissue > 0)
+        grain = body.texture(points.x[solid], points.y[solid], points.z[solid])
+        tissue[solid] *= 1 + np.float32(0.09) * grain
         csf = canvas[:, CSF]
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)
-        signal = np.maximum(tissue, 0) + csf + canvas[:, FLUID]
+        signal: Float = np.maximum(tissue, 0) + csf + canvas[:, FLUID]
         if body.findings.screws:
             signal = _metal(signal, screw_distance(body.anatomy, body.findings, points), sequence)
         return np.asarray(signal, np.float32), csf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from leakloc.phantom.tissues import TissueName
@@ -336,3 +336,24 @@ _ALL: Final = (
 
 SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in _ALL}
 """The scenario matrix, S0 to S19."""
+
+
+def compact(scenario: Scenario) -> Scenario:
+    """The same scenario as a small study (under 12 MB): coarser voxels, two main series.
+
+    For sample data and tests; the anatomy of a seed stays the same.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        One of those with a single-station lumbar or thoracolumbar field.
+    """
+    return replace(
+        scenario,
+        series=("localizer", "t2_sagittal", "ht2w_3d", "ht2w_mip"),
+        optional_series=(),
+        myelogram_shape=(256, 160, 72),
+        voxel_mm=1.25 if scenario.field_of_view != "thoracolumbar" else 1.45,
+        slice_mm=1.25,
+        companion_matrix=256,
+    )

@@ -72,14 +72,14 @@ class Noise3D:
         Distance over which values become independent.
     """
 
-    SIZE = 48
+    SIZE = 64
 
     def __init__(self, rng: np.random.Generator, grain_mm: float) -> None:
         from scipy.ndimage import gaussian_filter
 
-        self._step = np.float32(grain_mm / 2)
+        self._step = np.float32(grain_mm / 4)
         rough = rng.normal(size=(self.SIZE,) * 3).astype(np.float32)
-        smooth = gaussian_filter(rough, 1.0, mode="wrap")
+        smooth = gaussian_filter(rough, 2.0, mode="wrap")
         self._values = smooth / smooth.std()
 
     def __call__(self, x: Float, y: Float, z: Float) -> Float:
