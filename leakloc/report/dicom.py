@@ -28,6 +28,8 @@ from leakloc.vocabulary import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydicom import Dataset
 
     from leakloc.loaders.study import SeriesStack
@@ -130,23 +132,42 @@ class Segment:
         return np.asarray(self.labels[box] == self.value)
 
 
-def source_stack(analysis: Analysis) -> SeriesStack | None:
-    """The DICOM series the fluid was found on; None where it came from another format."""
-    uid = analysis.triage.myelogram.provenance.series_instance_uid
-    chosen = [t.stack for t in analysis.triage.stacks if "fluid" in t.used_for]
-    chosen = [s for s in chosen if s.series_instance_uid == uid] or chosen
-    stack = chosen[0] if chosen else None
-    if stack is None or not stack.files or stack.series_instance_uid is None:
-        return None
-    return stack
-
-
-def source_headers(stack: SeriesStack, *, keep_identity: bool = True) -> list[Dataset]:
-    """Headers of the source images, in the order of the slices, without pixels.
+@dataclass(frozen=True)
+class Sources:
+    """Headers of the images the fluid was found on, without pixels.
 
     Parameters
     ----------
-    stack : SeriesStack
+    main : list of Dataset
+        The series whose grid the masks lie on, in the order of its slices.
+    further : list of Dataset
+        Of the other stations, where several were joined.
+    """
+
+    main: list[Dataset]
+    further: list[Dataset]
+
+    @property
+    def all(self) -> list[Dataset]:
+        """Every image."""
+        return [*self.main, *self.further]
+
+
+def source_stacks(analysis: Analysis) -> tuple[SeriesStack, ...]:
+    """The DICOM series the fluid was found on, that of the grid first; none for other formats."""
+    uid = analysis.triage.myelogram.provenance.series_instance_uid
+    used = [t.stack for t in analysis.triage.stacks if "fluid" in t.used_for]
+    used.sort(key=lambda stack: stack.series_instance_uid != uid)
+    return tuple(s for s in used if s.files and s.series_instance_uid is not None)
+
+
+def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -> Sources:
+    """Read the headers of the source images.
+
+    Parameters
+    ----------
+    stacks : sequence of SeriesStack
+        From `source_stacks`, at least one.
     keep_identity : bool
         Whether the objects made from them carry the patient module.
 
@@ -155,26 +176,33 @@ def source_headers(stack: SeriesStack, *, keep_identity: bool = True) -> list[Da
     OutputError
         If they lack what an object derived from them must refer to.
     """
+    main, *others = ([_header(path, keep_identity) for path in _files(s)] for s in stacks)
+    if not getattr(main[0], "FrameOfReferenceUID", None):
+        raise OutputError("the source images have no Frame of Reference UID to place results in")
+    if len(main) > 1 and "NumberOfFrames" in main[0]:
+        raise OutputError(
+            f"the source is spread over {len(main)} multi-frame files; one can be referred to"
+        )
+    return Sources(main, [header for headers in others for header in headers])
+
+
+def _files(stack: SeriesStack) -> tuple[Path, ...]:
+    """Each file once: one with several frames stands once per frame in the stack."""
+    return tuple(dict.fromkeys(stack.files))
+
+
+def _header(path: Path, keep_identity: bool) -> Dataset:
     import pydicom
 
-    headers: list[Dataset] = []
-    for path in dict.fromkeys(stack.files):  # a multi-frame file stands once per frame
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        for keyword in _MAY_BE_EMPTY:
-            if keyword not in header:
-                setattr(header, keyword, "")
-        if not keep_identity:
-            for keyword in _OF_THE_PATIENT:
-                if keyword in header:
-                    setattr(header, keyword, None if keyword[7:] in ("Size", "Weight") else "")
-        headers.append(header)
-    if not getattr(headers[0], "FrameOfReferenceUID", None):
-        raise OutputError("the source images have no Frame of Reference UID to place results in")
-    if len(headers) > 1 and "NumberOfFrames" in headers[0]:
-        raise OutputError(
-            f"the source is spread over {len(headers)} multi-frame files; one can be referred to"
-        )
-    return headers
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in header:
+            setattr(header, keyword, "")
+    if not keep_identity:
+        for keyword in _OF_THE_PATIENT:
+            if keyword in header:
+                header[keyword].value = None
+    return header
 
 
 # --- segmentation -------------------------------------------------------------------------
@@ -228,9 +256,7 @@ def segments(analysis: Analysis) -> tuple[Segment, ...]:
     return tuple(segment for segment in found if segment.mask().any())
 
 
-def segmentation_object(
-    analysis: Analysis, found: Sequence[Segment], headers: Sequence[Dataset]
-) -> Any:
+def segmentation_object(analysis: Analysis, found: Sequence[Segment], sources: Sources) -> Any:
     """A BINARY Segmentation on the grid of the source.
 
     Parameters
@@ -238,8 +264,8 @@ def segmentation_object(
     analysis : Analysis
     found : sequence of Segment
         At least one, from `segments`.
-    headers : sequence of Dataset
-        From `source_headers`.
+    sources : Sources
+        From `read_sources`.
 
     Returns
     -------
@@ -257,14 +283,15 @@ def segmentation_object(
         # highdicom indexes arrays [k, j, i]; our affine takes (i, j, k).
         geometry.cropped(box).affine_lps[:, [2, 1, 0, 3]],
         "PATIENT",
-        headers[0].FrameOfReferenceUID,
+        sources.main[0].FrameOfReferenceUID,
         channels={"SegmentNumber": list(range(1, len(found) + 1))},
     )
     algorithm = hd.AlgorithmIdentificationSequence(
         name=MODEL, family=codes.cid7162.MorphologicalOperations, version=__version__
     )
     return hd.seg.Segmentation(
-        source_images=headers,
+        source_images=sources.main,
+        further_source_images=sources.further or None,
         pixel_array=volume,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -294,7 +321,7 @@ def segmentation_object(
 
 
 def report_object(
-    report: Report, found: Sequence[Segment], headers: Sequence[Dataset], segmentation: Any = None
+    report: Report, found: Sequence[Segment], sources: Sources, segmentation: Any = None
 ) -> Any:
     """The measurements as an unverified Comprehensive 3D SR (TID 1500).
 
@@ -303,8 +330,8 @@ def report_object(
     report : Report
     found : sequence of Segment
         Those of `segmentation`, in its order.
-    headers : sequence of Dataset
-        From `source_headers`.
+    sources : Sources
+        From `read_sources`.
     segmentation : highdicom.seg.Segmentation, optional
         Referred to where given.
 
@@ -342,7 +369,7 @@ def report_object(
                 relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
             )
         )
-    evidence = [*headers, *([segmentation] if segmentation is not None else [])]
+    evidence = [*sources.all, *([segmentation] if segmentation is not None else [])]
     document = hd.sr.Comprehensive3DSR(
         evidence=evidence,
         content=content[0],
@@ -477,14 +504,14 @@ def _algorithm() -> Any:
 # --- captures -----------------------------------------------------------------------------
 
 
-def captures(pictures: Sequence[Picture], headers: Sequence[Dataset]) -> Iterator[tuple[str, Any]]:
+def captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
     """Each picture as a Secondary Capture, all in one series, with its name."""
     import highdicom as hd
 
     common = _made_by_us(SC_SERIES_NUMBER)
     for number, picture in enumerate(pictures, 1):
         capture = hd.sc.SCImage.from_ref_dataset(
-            ref_dataset=headers[0],
+            ref_dataset=sources.main[0],
             pixel_array=picture.rgb,
             photometric_interpretation=hd.PhotometricInterpretationValues.RGB,
             bits_allocated=8,

@@ -53,6 +53,7 @@ ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
 LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
 ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
 SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
+NEAR_CANAL_MM: Final = 15.0  # half the depth of a canal and the epidural space behind it
 BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with a little room
 BODY_SIDE_MM: Final = 27.0  # half its width, with a little room
 AXIAL_HEIGHT: Final = 0.52  # of the other pictures' height: four panels on a full-HD screen
@@ -314,8 +315,10 @@ def _projected(scene: _Scene, rows: slice, across: slice) -> tuple[Plane, Plane,
     return image[::-1], sac[::-1], collections.max(axis=1)[::-1]
 
 
-def _axial(scene: _Scene, k: int, caption: tuple[str, ...], *, framed: bool) -> Panel:
-    rows = slice(k, k + 1)
+def _axial(
+    scene: _Scene, k: int, rows: slice, caption: tuple[str, ...], *, framed: bool = False
+) -> Panel:
+    """An axial plane, cropped to what slices `rows` need, so that tiles share one scale."""
     depth = scene.depth(rows, AXIAL_FRONT_MM, AXIAL_BACK_MM)
     across = scene.across(rows, AXIAL_SIDE_MM)
     cells = scene.collections[k, depth, across]
@@ -356,7 +359,8 @@ def _level_names(
     for vertebra in levels.vertebrae:
         if visible(vertebra.center_lps):
             row, column = place(vertebra.center_lps)
-            labels.append(Label(vertebra.name, (row, column - reach / spacing), side="left"))
+            column -= (reach + TICK_MM) / spacing  # clear of the ticks
+            labels.append(Label(vertebra.name, (row, column), side="left"))
     strokes = []
     for disc in levels.discs:
         along = outwards - disc.normal_lps * float(disc.normal_lps @ outwards)
@@ -365,6 +369,17 @@ def _level_names(
         if visible(disc.center_lps):
             strokes.append(Stroke(place(start), place(start + TICK_MM * along), INK))
     return tuple(labels), tuple(strokes)
+
+
+def _hiatus(scene: _Scene, rows: slice) -> tuple[Label, ...]:
+    """The sacral hiatus, where the way of a caudal catheter begins."""
+    hiatus = scene.analysis.localization.planning.hiatus
+    if not hiatus.visible or hiatus.point_lps is None:
+        return ()
+    k, j, _ = scene.geometry.kji_from_lps(hiatus.point_lps)
+    if not rows.start <= k < rows.stop:
+        return ()
+    return (Label("\N{LEFTWARDS ARROW} hiatus", (rows.stop - 1 - k, j - scene.depth(rows).start)),)
 
 
 def _collection_tags(cells: Plane) -> tuple[Label, ...]:
@@ -393,6 +408,7 @@ def _overview(scene: _Scene) -> Sheet:
         f" (follows its {bend_mm:.0f} mm bend)" if bend_mm > BEND_MM else ""
     )
     sagittal = _sagittal(scene, columns_i, rows, (middle, _coverage(scene)))
+    sagittal = replace(sagittal, labels=(*sagittal.labels, *_hiatus(scene, rows)))
     columns = [Column((sagittal,))]
     companion = _companion(scene, sagittal, columns_i, rows)
     if companion is not None:
@@ -418,7 +434,7 @@ def _worst_sections(scene: _Scene) -> tuple[Panel, ...]:
         kji = _epicenter(scene, collection)
         where = f"{collection.level or 'level not named'}, {collection.position}"
         caption = (f"{collection.id}: {where}", f"Axial, {_position(scene, kji, 2)}")
-        panels.append(_axial(scene, kji[0], caption, framed=False))
+        panels.append(_axial(scene, kji[0], slice(kji[0], kji[0] + 1), caption))
     return tuple(panels)
 
 
@@ -436,8 +452,9 @@ def _collection_sagittal(scene: _Scene, collection: LocatedCollection) -> Sheet:
 
 
 def _collection_coronal(scene: _Scene, collection: LocatedCollection) -> Sheet:
-    k, j, i = _epicenter(scene, collection)
+    k, _, i = _epicenter(scene, collection)
     rows = _around(scene, collection)
+    j = _coronal_plane(scene, collection)
     plane = _coronal(scene, rows, (f"Coronal, {_position(scene, (k, j, i), 1)}",), j)
     projection = _coronal(scene, rows, ("Projection from the front, fluid tinted",))
     return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
@@ -448,13 +465,15 @@ def _collection_axial(scene: _Scene, collection: LocatedCollection) -> Sheet:
     k, j, i = _epicenter(scene, collection)
     rows = _around(scene, collection)
     heights = _neighbours(scene, collection, k)
+    shown = slice(heights[-1], heights[0] + 1)
     tiles = []
     for height in heights:
         point = scene.geometry.lps_from_kji([height, scene.canal_j[height], scene.canal_i[height]])
         level = scene.segment_at(point) or "level not named"
         first = f"{level}, largest cross-section" if height == k else level
         where = _position(scene, (height, j, i), 2)
-        tiles.append(_axial(scene, height, (first, f"Axial, {where}"), framed=height == k))
+        caption = (first, f"Axial, {where}")
+        tiles.append(_axial(scene, height, shown, caption, framed=height == k))
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
     locator = _sagittal(scene, columns_i, rows, ("Where the sections lie",))
     lines = tuple(
@@ -529,6 +548,19 @@ def _epicenter(scene: _Scene, collection: LocatedCollection) -> tuple[int, int, 
     kji = np.round(scene.geometry.kji_from_lps(point)).astype(int)
     k, j, i = np.clip(kji, 0, np.array(scene.geometry.shape) - 1)
     return int(k), int(j), int(i)
+
+
+def _coronal_plane(scene: _Scene, collection: LocatedCollection) -> int:
+    """The coronal plane that holds most of a collection, in or next to the canal if it can.
+
+    A pool in the surgical bed may be the larger part, but a plane through it shows no canal.
+    """
+    k, j, _ = _epicenter(scene, collection)
+    near = NEAR_CANAL_MM / scene.geometry.spacing_ijk_mm[1]
+    counts = np.count_nonzero(scene.collections == collection.id, axis=(0, 2))
+    away = np.abs(np.arange(len(counts)) - scene.canal_j[k]) > near
+    counts = np.where(away, 0, counts)
+    return int(counts.argmax()) if counts.any() else j
 
 
 def _rows_of(scene: _Scene, collection: LocatedCollection) -> tuple[int, int]:

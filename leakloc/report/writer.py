@@ -191,8 +191,8 @@ class _Draft:
         """The DICOM objects, which repeat the report's numbers."""
         if not self.wanted & {"seg", "sr", "sc"}:
             return
-        stack = dicom.source_stack(self.analysis)
-        if stack is None:
+        stacks = dicom.source_stacks(self.analysis)
+        if not stacks:
             self.notes.append(
                 Note(
                     "no_dicom_source",
@@ -200,30 +200,30 @@ class _Draft:
                 )
             )
             return
-        self.attempt("dicom_objects", lambda: self._dicom(stack, report), "dicom")
+        self.attempt("dicom_objects", lambda: self._dicom(stacks, report), "dicom")
 
-    def _dicom(self, stack: SeriesStack, report: Report) -> None:
+    def _dicom(self, stacks: tuple[SeriesStack, ...], report: Report) -> None:
         keep = self.analysis.settings.report.dicom_identity == "keep"
-        headers = dicom.source_headers(stack, keep_identity=keep)
+        sources = dicom.read_sources(stacks, keep_identity=keep)
         found = dicom.segments(self.analysis)
         target = self.folder / "dicom"
         target.mkdir()
         made: list[Any] = []
 
         def segmentation() -> None:
-            made.append(dicom.segmentation_object(self.analysis, found, headers))
+            made.append(dicom.segmentation_object(self.analysis, found, sources))
             made[0].save_as(target / "seg.dcm")
             self.dicom["seg"] = "dicom/seg.dcm"
 
         def structured_report() -> None:
-            document = dicom.report_object(report, found, headers, made[0] if made else None)
+            document = dicom.report_object(report, found, sources, made[0] if made else None)
             document.save_as(target / "sr.dcm")
             self.dicom["sr"] = "dicom/sr.dcm"
 
         def captures() -> None:
             (target / "sc").mkdir()
             names = []
-            for name, capture in dicom.captures(self.pictures, headers):
+            for name, capture in dicom.captures(self.pictures, sources):
                 capture.save_as(target / "sc" / f"{name}.dcm")
                 names.append(f"dicom/sc/{name}.dcm")
             self.dicom["sc"] = tuple(names)

@@ -52,10 +52,8 @@ def test_segmentation_read_back_is_the_mask(
     make_synthetic: Make, as_dicom: Make, tmp_path: Path, codes: str
 ) -> None:
     analysis = as_dicom(small(make_synthetic, codes), tmp_path)
-    stack = dicom.source_stack(analysis)
-    assert stack is not None
-    found = dicom.segments(analysis)
-    seg = dicom.segmentation_object(analysis, found, dicom.source_headers(stack))
+    sources = dicom.read_sources(dicom.source_stacks(analysis))
+    seg = dicom.segmentation_object(analysis, dicom.segments(analysis), sources)
     seg.save_as(tmp_path / "seg.dcm")
     geometry = analysis.triage.myelogram.geometry
     masks = read_back(tmp_path / "seg.dcm", geometry)
@@ -101,8 +99,7 @@ def test_objects_belong_to_the_source_study_with_fresh_uids(
     written: tuple[Analysis, Path],
 ) -> None:
     analysis, out = written
-    stack = dicom.source_stack(analysis)
-    assert stack is not None
+    (stack,) = dicom.source_stacks(analysis)
     source = pydicom.dcmread(stack.files[0])
     made = objects(out)
     assert len(made) == 9
@@ -117,8 +114,7 @@ def test_objects_belong_to_the_source_study_with_fresh_uids(
 
 def test_segmentation_refers_to_the_source_slices(written: tuple[Analysis, Path]) -> None:
     analysis, out = written
-    stack = dicom.source_stack(analysis)
-    assert stack is not None
+    (stack,) = dicom.source_stacks(analysis)
     seg = hd.seg.segread(out / "dicom" / "seg.dcm")
     assert seg.SegmentationType == "BINARY"
     assert seg.FrameOfReferenceUID == pydicom.dcmread(stack.files[0]).FrameOfReferenceUID
@@ -259,7 +255,7 @@ def test_a_source_without_frame_of_reference_is_a_warning(
 def test_other_formats_get_no_dicom_objects(
     analysis: Analysis, with_settings: Make, folder: Path
 ) -> None:
-    report = write_outputs(with_settings(analysis, report__write=["seg", "sr", "sc"]), folder)
+    report = write_outputs(with_settings(analysis, report__write=["seg", "sr"]), folder)
     assert report.outputs.dicom == {}
     assert report.quality.warnings[-1].code == "no_dicom_source"
 
@@ -283,3 +279,32 @@ def test_standard_codes_are_those_of_the_dicom_dictionaries() -> None:
     for term in vars(dicom).values():
         if isinstance(term, type(level_code("L4-L5"))) and term.scheme == "SCT":
             assert term.value in known
+
+
+def test_joined_stations_are_all_referred_to(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    (stack,) = dicom.source_stacks(analysis)
+    for path in stack.files[20:]:  # the upper station: a series of its own
+        image = pydicom.dcmread(path)
+        image.SeriesInstanceUID += ".7"
+        image.save_as(path)
+    lower = replace(stack, files=stack.files[:20])
+    upper = replace(
+        stack, files=stack.files[20:], series_instance_uid=f"{stack.series_instance_uid}.7"
+    )
+    used = next(t for t in analysis.triage.stacks if "fluid" in t.used_for)
+    stacks = (replace(used, stack=upper), replace(used, stack=lower))
+    analysis = replace(analysis, triage=replace(analysis.triage, stacks=stacks))
+    write_outputs(with_settings(analysis, report__write=["seg", "sr"]), tmp_path / "out")
+    seg = pydicom.dcmread(tmp_path / "out" / "dicom" / "seg.dcm")
+    document = pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm")
+    for made, series in (
+        (seg, seg.ReferencedSeriesSequence),
+        (document, document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence),
+    ):
+        named = {s.SeriesInstanceUID for s in series} - {seg.SeriesInstanceUID}
+        assert named == {lower.series_instance_uid, upper.series_instance_uid}, made.Modality
+    masks = read_back(tmp_path / "out" / "dicom" / "seg.dcm", analysis.triage.myelogram.geometry)
+    np.testing.assert_array_equal(masks["Thecal sac"], analysis.segmentation.thecal_sac.array == 1)
