@@ -41,6 +41,8 @@ LEAST_WIDTH_PX: Final = 190  # room for a scale bar, letters and names
 LINE_PX: Final = 21  # TEXT_PX with leading
 _SUPERSAMPLING: Final = 2  # outlines are drawn larger and reduced, for smooth edges
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of a panel."""
 Place = tuple[float, float]
 """Row and column on a panel's grid (centres of its cells at whole numbers)."""
 
@@ -274,10 +276,10 @@ def draw_panel(panel: Panel, px_per_mm: float) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for stroke in panel.strokes:
         pen.line([to_px(stroke.start), to_px(stroke.end)], stroke.colour, stroke.width_px)
-    _draw_letters(pen, panel.letters, width, height)
+    taken = _draw_labels(pen, panel.labels, to_px, width, height)
     if panel.scale_bar:
-        _draw_scale_bar(pen, px_per_mm, width, height)
-    _draw_labels(pen, panel.labels, to_px, width, height)
+        taken += _draw_scale_bar(pen, px_per_mm, width, height)
+    _draw_letters(pen, panel.letters, width, height, taken)
     if panel.framed:
         pen.rectangle([0, 0, width - 1, height - 1], outline=ORANGE, width=2)
     if not panel.caption:
@@ -345,23 +347,40 @@ def _outline(image: Image.Image, mask: npt.NDArray[np.bool_], colour: Colour) ->
 
 
 def _draw_letters(
-    pen: ImageDraw.ImageDraw, letters: tuple[str, str, str, str], width: int, height: int
+    pen: ImageDraw.ImageDraw,
+    letters: tuple[str, str, str, str],
+    width: int,
+    height: int,
+    taken: Sequence[Box],
 ) -> None:
+    """Patient directions in the middle of the edges, or as near to it as nothing is covered."""
     face = font(LABEL_PX, bold=True)
     left, right, top, bottom = letters
-    for text, xy, anchor in (
-        (left, (6, height / 2), "lm"),
-        (right, (width - 6, height / 2), "rm"),
-        (top, (width / 2, 5), "ma"),
-        (bottom, (width / 2, height - 5), "md"),
+    for text, anchor, along_x in (
+        (left, "lm", False),
+        (right, "rm", False),
+        (top, "ma", True),
+        (bottom, "md", True),
     ):
-        pen.text(xy, text, INK, face, anchor, stroke_width=2, stroke_fill=BLACK)
+        for share in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
+            x = width * share if along_x else (6.0 if anchor == "lm" else width - 6.0)
+            y = height * share if not along_x else (5.0 if anchor == "ma" else height - 5.0)
+            box = pen.textbbox((x, y), text, face, anchor, stroke_width=3)
+            if not any(_overlap(box, other) for other in taken):
+                break
+        pen.text((x, y), text, INK, face, anchor, stroke_width=2, stroke_fill=BLACK)
 
 
-def _draw_scale_bar(pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, height: int) -> None:
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _draw_scale_bar(
+    pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, height: int
+) -> list[Box]:
     length = SCALE_BAR_MM * px_per_mm
     if length > 0.6 * width:
-        return
+        return []
     x, y = width - 12.0 - length, height - 12.0  # names stand on the left
     for inflate, colour in ((1, BLACK), (0, INK)):
         pen.line([x - inflate, y, x + length + inflate, y], colour, 3 + 2 * inflate)
@@ -370,11 +389,14 @@ def _draw_scale_bar(pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, heig
     text = f"{SCALE_BAR_MM:.0f} mm"
     face = font(TEXT_PX)
     pen.text((x + length, y - 8), text, INK, face, "rs", stroke_width=2, stroke_fill=BLACK)
+    return [(x, y - 8 - TEXT_PX, x + length, y + 6)]
 
 
 def _draw_labels(
     pen: ImageDraw.ImageDraw, labels: Sequence[Label], to_px: _ToPx, width: int, height: int
-) -> None:
+) -> list[Box]:
+    """Words at their places, moved apart; returns the boxes they fill."""
+    taken: list[Box] = []
     for side in ("left", "right"):
         group = [label for label in labels if label.side == side]
         if not group:
@@ -391,6 +413,8 @@ def _draw_labels(
             pen.text(
                 (start, y), label.text, label.colour, face, "lm", stroke_width=2, stroke_fill=BLACK
             )
+            taken.append((start, y - half, start + length, y + half))
+    return taken
 
 
 def _with_caption(image: Image.Image, caption: tuple[str, ...]) -> Image.Image:

@@ -265,3 +265,22 @@ def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
     panel = overlays._overview(overlays._Scene(thin)).columns[1].panels[0]
     image = canvas.draw_panel(panel, 900 / panel.size_mm[0])
     assert image.width >= canvas.LEAST_WIDTH_PX - 1
+
+
+def test_edge_letters_give_way_to_names() -> None:
+    name = canvas.Label("L3", (50.0, 12.0), side="left")  # where the letter A would stand
+    plain = canvas.Panel(
+        shape=(100, 100),
+        spacing_mm=(1.0, 1.0),
+        grey=np.zeros((100, 100), np.float32),
+        letters=("A", "", "", ""),
+        scale_bar=False,
+    )
+    alone = np.asarray(
+        canvas.draw_panel(replace(plain, letters=("", "", "", ""), labels=(name,)), 4)
+    )
+    both = np.asarray(canvas.draw_panel(replace(plain, labels=(name,)), 4))
+    letter = np.asarray(canvas.draw_panel(plain, 4))
+    inked = (alone > 0).any(axis=-1)
+    np.testing.assert_array_equal(both[inked], alone[inked])  # the name is whole
+    assert (both > 0).any(axis=-1).sum() == inked.sum() + (letter > 0).any(axis=-1).sum()
