@@ -81,6 +81,8 @@ def load_study(
             SkippedFile(file, f"a {kind} volume beside DICOM images") for file, kind in volumes
         ]
         study = _dicom_study(frames, skipped, settings, study_uid)
+    elif study_uid is not None:
+        raise InputError(f"there is no study {study_uid}: {path} holds no DICOM images")
     else:
         study = _volume_study(volumes, skipped)
     if not study.stacks:

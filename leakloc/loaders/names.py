@@ -23,7 +23,7 @@ _END: Final = r"(?![^\W\d_])"
 
 MYELOGRAPHY: Final = _words(
     r"m[iy]y?[eé]lo(?!m[ae]|pat|menin|c[eiy]l|fib|dys|dis|id|blast|mal|mén)"
-    r"|mi[eé]lo ?(rm|graf)|\bmrm\b|\bht2w?\b|heavil?y t2|hydro ?(mr|rm|myelo)|hidro ?rm"
+    r"|mi[eé]lo ?(rm|graf)|\bmrm\b|\bht2w?\b|heav(y|ily) t2|hydro ?(mr|rm|myelo)|hidro ?rm"
     r"|sacc?o ?radicul|radiculograph|caudograph|миело(?!м|п|ф|ц)|ミエロ|脊髄腔|脊髓水成像"
     r"|椎管水成像|水成像|미엘로|척수강조영|μυελο(?!π)|میلو|تصوير النخاع"
 )

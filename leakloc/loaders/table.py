@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from leakloc.errors import InputError
+from leakloc.loaders.roles import roles
 from leakloc.loaders.study import Study, TriagedStack
-from leakloc.loaders.triage import roles, triage
+from leakloc.loaders.triage import triage
 
 if TYPE_CHECKING:
     from leakloc.settings import LoaderSettings

@@ -1,22 +1,20 @@
-"""Choosing the series: what each stack is, and which ones the analysis uses.
+"""Choosing the series the analysis uses, from the roles that `leakloc.loaders.roles` gives.
 
-Rules on headers and names come first, pixels decide whether a candidate really is heavily
-T2-weighted. Every stack keeps one sentence that says which rule gave it its role. Thick slabs
-and other projections have no depth and are never used for level or volume.
+Thick slabs and other projections have no depth and are never used for level or volume. Where
+nothing can be used, the study is refused with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from leakloc.errors import InputError
-from leakloc.loaders import names
-from leakloc.loaders.facts import Facts, gather
-from leakloc.loaders.gate import Gate, looks_like_head, looks_like_labels, weigh
+from leakloc.loaders.gate import looks_like_head
+from leakloc.loaders.roles import Judged, Pixels, finished, judge_all
 from leakloc.loaders.stations import adjoin, covers, find_stations, overlap_share, stitch
-from leakloc.loaders.study import SeriesStack, Study, Triage, TriagedStack
+from leakloc.loaders.study import SeriesStack, Study, Triage
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
 from leakloc.volume import Volume
@@ -24,18 +22,6 @@ from leakloc.volume import Volume
 if TYPE_CHECKING:
     from leakloc.settings import LoaderSettings
 
-_PHASE_OR_FAT: Final = {
-    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"), "a phase image"),
-    **dict.fromkeys(("F", "FAT"), "the fat image of a Dixon series"),
-    **dict.fromkeys(("IP", "IN", "IN_PHASE"), "an in-phase image of a Dixon series"),
-    **dict.fromkeys(("OP", "OPP", "OPP_PHASE", "OUT_PHASE"), "an opposed-phase image"),
-    **dict.fromkeys(("ADC", "T2MAP", "T1MAP", "SUB", "SUBTRACTION"), "a computed map"),
-}
-_PROJECTIONS: Final = frozenset(
-    {"PROJECTION IMAGE", "MIP", "MNIP", "MAX_IP", "MIN_IP", "MPR", "CURVED_MPR", "VOLUME_RENDER"}
-)
-_LOCALIZER_SLICES: Final = 7
-"""Most slices per plane of a three-plane localizer."""
 _SHARED_FIELD: Final = 0.5
 """Share of the smaller field from which two files without headers may show one place."""
 _COMPANIONS: Final[tuple[Role, ...]] = (
@@ -46,38 +32,6 @@ _COMPANIONS: Final[tuple[Role, ...]] = (
     "axial_t1_post",
 )
 _FOR_LEVELS: Final[frozenset[Role]] = frozenset({"sagittal_t2", "sagittal_stir", "sagittal_t1"})
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A stack on its way through the rules."""
-
-    stack: SeriesStack
-    facts: Facts
-    role: Role
-    reason: str
-    gate: Gate | None = None
-    score: float = 0.0
-
-    @property
-    def fluid_sensitive(self) -> bool:
-        """Whether fluid is the brightest thing on it and it forms a volume."""
-        usable = self.role not in ("projection", "localizer", "unreadable", "myelogram")
-        # A rule that set it aside (brain, phase image, label map) gave a reason, not a contrast.
-        bright = self.facts.contrast in ("t2", "stir", "heavy_t2") or self.facts.is_silent
-        return usable and bright and self.stack.geometry is not None
-
-
-class _Pixels:
-    """Reads each stack once."""
-
-    def __init__(self) -> None:
-        self._volumes: dict[int, Volume] = {}
-
-    def of(self, stack: SeriesStack) -> Volume:
-        if id(stack) not in self._volumes:
-            self._volumes[id(stack)] = stack.load()
-        return self._volumes[id(stack)]
 
 
 def triage(
@@ -109,8 +63,8 @@ def triage(
     InputError
         If the study holds no usable fluid-sensitive volume of the spine; the message says why.
     """
-    pixels = _Pixels()
-    judged = _judge_all(study, settings, pixels)
+    pixels = Pixels()
+    judged = judge_all(study, settings, pixels)
     notes: list[Note] = []
     members, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
     chosen = members[0]
@@ -125,204 +79,11 @@ def triage(
         used.update({id(item.stack): ("fluid", "levels") for item in members})
     for item in {id(c): c for c in (*members, *companions.values())}.values():
         notes += [note for note in item.stack.notes if note not in notes]
-    stacks = tuple(_finished(item, used.get(id(item.stack), ())) for item in judged)
+    stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
     return Triage(stacks, volume, volumes, tuple(notes))
 
 
-def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
-    """The role of every stack, without choosing any; never refuses a study."""
-    return tuple(_finished(item, ()) for item in _judge_all(study, settings, _Pixels()))
-
-
-def _finished(item: _Judged, used_for: tuple[str, ...]) -> TriagedStack:
-    heaviness = None if item.gate is None else item.gate.ratio
-    return TriagedStack(item.stack, item.role, item.reason, item.score, heaviness, used_for)
-
-
-def _judge_all(study: Study, settings: LoaderSettings, pixels: _Pixels) -> list[_Judged]:
-    planes: dict[str | None, set[str]] = {}
-    facts = [gather(stack, settings.heavy_echo_time_ms) for stack in study.stacks]
-    for stack, fact in zip(study.stacks, facts, strict=True):
-        if stack.geometry is not None and fact.plane is not None:
-            planes.setdefault(stack.series_instance_uid, set()).add(fact.plane)
-    judged = []
-    for stack, fact in zip(study.stacks, facts, strict=True):
-        mixed = stack.series_instance_uid is not None and (
-            len(planes.get(stack.series_instance_uid, ())) > 1
-        )
-        verdict = _set_aside(stack, fact, settings, mixed_planes=mixed)
-        if verdict is not None:
-            role, reason = verdict
-            # Set aside for good: what remains unknown must not bring it back as a fallback.
-            judged.append(_Judged(stack, replace(fact, contrast="flair"), role, reason))
-        else:
-            judged.append(_judge(stack, fact, settings, pixels))
-    return [replace(item, score=_score(item, settings)) for item in judged]
-
-
-def _set_aside(
-    stack: SeriesStack, facts: Facts, settings: LoaderSettings, *, mixed_planes: bool
-) -> tuple[Role, str] | None:
-    """The rules that take a stack out before its contrast matters."""
-    if stack.modality not in ("MR", ""):
-        return "other", f"modality {stack.modality}: only MR is analysed"
-    codes = {note.code: note.message for note in stack.notes}
-    for code in ("color_image", "secondary_capture", "mosaic"):
-        if code in codes:
-            return "other", codes[code]
-    if names.LOCALIZER.search(facts.text) or "LOCALIZER" in facts.image_type:
-        return "localizer", "localizer by name or image type"
-    if names.NOT_ANATOMY.search(facts.text) or "EP" in str(
-        stack.parameters.get("ScanningSequence")
-    ):
-        return "other", "calibration, diffusion, map or document by name or sequence"
-    if names.OTHER_HYDROGRAPHY.search(facts.text):
-        return "other", "fluid imaging of another organ by name"
-    projection = _projection(stack, facts, settings)
-    if projection is not None:
-        return "projection", projection
-    if stack.geometry is None:
-        return _without_volume(stack, codes)
-    if mixed_planes and stack.geometry.shape[0] <= _LOCALIZER_SLICES:
-        return "localizer", "a few slices in several planes under one series"
-    for token, what in _PHASE_OR_FAT.items():
-        if token in facts.image_type and not (token in ("R", "I") and "M" in facts.image_type):
-            return "other", f"{what} by image type"
-    dixon_part = names.DIXON_PART.search(facts.text)
-    if dixon_part and not names.DIXON_WATER.search(facts.text):
-        return "other", "fat, in-phase or opposed-phase part of a Dixon series by name"
-    if facts.region in ("brain", "elsewhere"):
-        what = "brain or head" if facts.region == "brain" else "another body part"
-        return "other", f"{what} by name or body part, nothing says spine"
-    return None
-
-
-def _without_volume(stack: SeriesStack, codes: dict[str, str]) -> tuple[Role, str]:
-    if "mixed_orientations" in codes:
-        return "localizer", "single slices in several orientations"
-    if "too_few_slices" in codes:
-        return "other", codes["too_few_slices"]
-    reason = stack.notes[-1].message if stack.notes else "the slices form no regular volume"
-    return "unreadable", reason
-
-
-def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> str | None:
-    thickness = facts.slice_thickness_mm
-    if (
-        thickness is not None
-        and thickness >= settings.slab_thickness_mm
-        and stack.n_instances <= settings.slab_max_slices
-    ):
-        return f"thick slab of {thickness:.0f} mm: no depth, so overview only"
-    if _PROJECTIONS & facts.image_type:
-        return f"image type {', '.join(sorted(_PROJECTIONS & facts.image_type))}: a derived view"
-    technique = str(stack.parameters.get("VolumeBasedCalculationTechnique", "NONE")).upper()
-    if technique not in ("NONE", ""):
-        return f"computed by {technique}: a derived view"
-    if names.PROJECTION.search(facts.text):
-        return "projection or reformat by name: a derived view"
-    return None
-
-
-def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: _Pixels) -> _Judged:
-    """Contrast and plane make the role; pixels decide on heavy T2 weighting."""
-    gate: Gate | None = None
-    has_header = stack.series_instance_uid is not None
-    if _needs_pixels(facts) or not has_header:
-        try:
-            volume = pixels.of(stack)
-        except InputError as error:
-            return _Judged(stack, replace(facts, contrast="flair"), "unreadable", str(error))
-        if not has_header and looks_like_labels(volume):
-            reason = "few whole-numbered values, mostly zero: a label map"
-            return _Judged(stack, replace(facts, contrast="flair"), "other", reason)
-        gate = weigh(volume, settings)
-    role, reason = _role(facts, gate)
-    return _Judged(stack, facts, role, reason, gate)
-
-
-def _needs_pixels(facts: Facts) -> bool:
-    if facts.contrast in ("heavy_t2", "steady_state") or facts.is_silent:
-        return True
-    return facts.contrast == "t2" and (facts.is_3d or facts.echo_time_ms is None)
-
-
-def _role(facts: Facts, gate: Gate | None) -> tuple[Role, str]:
-    why = _wording(facts)
-    if gate is not None:
-        share = f"tissue at {gate.ratio:.0%} of fluid"
-        if facts.named_myelography and facts.contrast in ("heavy_t2", "t2", "steady_state"):
-            return "myelogram", f"named myelography{why}; pixels: {gate.weighting} ({share})"
-        if facts.contrast == "steady_state" and facts.is_3d:
-            return "myelogram", f"3D balanced steady state{why}; pixels: {gate.weighting} ({share})"
-        if facts.contrast == "heavy_t2" and gate.weighting != "conventional":
-            return "myelogram", f"long echo time{why} and {gate.weighting} T2 by pixels ({share})"
-        if gate.weighting == "heavy" and facts.contrast == "t2":
-            return "myelogram", f"T2{why}, heavily weighted by pixels ({share})"
-        if facts.is_silent and gate.weighting != "conventional":
-            return "myelogram", f"no header; {gate.weighting} T2 by pixels ({share})"
-        if facts.is_silent:
-            return _by_plane(facts, "t2"), f"no header; ordinary weighting by pixels ({share})"
-        if facts.contrast in ("heavy_t2", "t2"):
-            return _by_plane(facts, "t2"), f"T2{why}, ordinary weighting by pixels ({share})"
-    wording = facts.contrast.replace("_", " ")
-    plane = facts.plane or "unknown plane"
-    return _by_plane(facts, facts.contrast), f"{plane} {wording} by parameters or name{why}"
-
-
-def _wording(facts: Facts) -> str:
-    parts = []
-    if facts.echo_time_ms:
-        parts.append(f"TE {facts.echo_time_ms:.0f} ms")
-    if facts.repetition_time_ms:
-        parts.append(f"TR {facts.repetition_time_ms:.0f} ms")
-    if facts.fat_suppressed:
-        parts.append("fat-suppressed")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def _by_plane(facts: Facts, contrast: str) -> Role:
-    plane = facts.plane
-    if contrast in ("t2", "heavy_t2") and plane == "axial":
-        return "axial_t2"
-    if plane == "coronal" and contrast == "t2" and facts.anisotropy < 1.5:
-        return "sagittal_t2"  # as fine sagittally as in its own plane
-    if plane == "sagittal":
-        if contrast == "stir":
-            return "sagittal_stir"
-        if contrast in ("t2", "heavy_t2"):
-            water = bool({"W", "WATER"} & facts.image_type)
-            return "sagittal_stir" if water else "sagittal_t2"
-        if contrast in ("t1", "t1_post"):
-            return "sagittal_t1"
-    if plane == "axial" and contrast == "t1_post":
-        return "axial_t1_post"
-    return "other"
-
-
-def _score(item: _Judged, settings: LoaderSettings) -> float:
-    """Rank among stacks of one role (weights of the project's clinical notes, section 1.5)."""
-    facts, gate = item.facts, item.gate
-    if item.stack.geometry is None:
-        return 0.0
-    score = min(0.02 * facts.coverage_mm, 4.0)
-    score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= settings.fine_voxel_mm)
-    score -= 2.0 * (facts.anisotropy > 5)
-    score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_assembled)
-    if item.role == "myelogram":
-        weight = {"heavy": 3.0, "moderate": 0.0, "conventional": -3.0}
-        score += 4.0 * facts.named_myelography + 2.0 * facts.fat_suppressed
-        score += weight[gate.weighting] if gate is not None else 0.0
-        score += 1.0 * ((facts.echo_time_ms or 0.0) >= settings.heavy_echo_time_ms)
-        score -= 2.0 * (facts.contrast == "steady_state")  # fat and banding
-    else:
-        score += 1.0 * facts.is_composed  # one field from head to tail counts vertebrae best
-        score -= 0.5 * (facts.fat_suppressed and item.role == "sagittal_t2")
-        score -= 1.0 * (facts.contrast == "t1_post" and item.role == "sagittal_t1")
-    return score
-
-
-def _fluid_score(item: _Judged) -> float:
+def _fluid_score(item: Judged) -> float:
     facts = item.facts
     score = item.score + 2.0 * (facts.fat_suppressed or facts.contrast == "stir")
     score += 1.0 * (facts.plane == "sagittal")
@@ -330,12 +91,12 @@ def _fluid_score(item: _Judged) -> float:
 
 
 def _choose_fluid(
-    judged: list[_Judged],
+    judged: list[Judged],
     settings: LoaderSettings,
-    pixels: _Pixels,
+    pixels: Pixels,
     notes: list[Note],
     wanted: str | None,
-) -> tuple[list[_Judged], Volume]:
+) -> tuple[list[Judged], Volume]:
     """The stack (or stations) to find fluid on, and its volume."""
     if wanted is not None:
         chosen = _named(judged, wanted)
@@ -363,7 +124,7 @@ def _choose_fluid(
     raise InputError(_refusal(judged))
 
 
-def _weighting_notes(item: _Judged) -> list[Note]:
+def _weighting_notes(item: Judged) -> list[Note]:
     if item.facts.contrast == "steady_state":
         text = "the myelogram is a balanced steady-state series, on which fat is bright as well"
         return [Note("steady_state_myelogram", text)]
@@ -373,7 +134,7 @@ def _weighting_notes(item: _Judged) -> list[Note]:
     return []
 
 
-def _demand_one_file(candidates: list[_Judged]) -> None:
+def _demand_one_file(candidates: list[Judged]) -> None:
     """Files without headers may show different patients, so none is preferred silently."""
     files = [item for item in candidates if item.stack.series_instance_uid is None]
     if len(files) > 1:
@@ -382,7 +143,7 @@ def _demand_one_file(candidates: list[_Judged]) -> None:
         )
 
 
-def _stand_in_note(item: _Judged) -> Note:
+def _stand_in_note(item: Judged) -> Note:
     fat = (
         "fat is suppressed on it"
         if item.facts.fat_suppressed or item.facts.contrast == "stir"
@@ -397,8 +158,8 @@ def _stand_in_note(item: _Judged) -> Note:
 
 
 def _join_stations(
-    ranked: list[_Judged], settings: LoaderSettings, pixels: _Pixels, notes: list[Note]
-) -> tuple[list[_Judged], Volume]:
+    ranked: list[Judged], settings: LoaderSettings, pixels: Pixels, notes: list[Note]
+) -> tuple[list[Judged], Volume]:
     """The best myelogram, or the stations of its protocol joined; the main one first.
 
     A series that the scanner composed keeps its grid, but takes the signal of its stations:
@@ -435,7 +196,7 @@ def _center_z(stack: SeriesStack) -> float:
     return 0.0 if stack.geometry is None else float(stack.geometry.center_lps[2])
 
 
-def _named(judged: list[_Judged], wanted: str) -> _Judged:
+def _named(judged: list[Judged], wanted: str) -> Judged:
     """The largest volume of a series the user chose, by UID or series number."""
     found = [
         item
@@ -453,15 +214,15 @@ def _named(judged: list[_Judged], wanted: str) -> _Judged:
 
 
 def _choose_companions(
-    judged: list[_Judged],
-    chosen: _Judged,
-    pixels: _Pixels,
+    judged: list[Judged],
+    chosen: Judged,
+    pixels: Pixels,
     notes: list[Note],
     wanted: Sequence[str],
-) -> dict[Role, _Judged]:
+) -> dict[Role, Judged]:
     picked = [_as_companion(_named(judged, uid)) for uid in wanted]
     pool = picked if wanted else [item for item in judged if item.role in _COMPANIONS]
-    companions: dict[Role, _Judged] = {}
+    companions: dict[Role, Judged] = {}
     if chosen.role in _COMPANIONS:
         companions[chosen.role] = chosen
     for role in _COMPANIONS:
@@ -483,7 +244,7 @@ def _choose_companions(
     return companions
 
 
-def _as_companion(item: _Judged) -> _Judged:
+def _as_companion(item: Judged) -> Judged:
     if item.role in _COMPANIONS:
         return item
     role: Role = "axial_t2" if item.facts.plane == "axial" else "sagittal_t2"
@@ -499,7 +260,7 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
     return same
 
 
-def _assumed_frame(item: _Judged) -> Note:
+def _assumed_frame(item: Judged) -> Note:
     return Note(
         "companion_frame_assumed",
         f"the {item.role.replace('_', ' ')} file states no frame of reference; as it covers the "
@@ -507,7 +268,7 @@ def _assumed_frame(item: _Judged) -> Note:
     )
 
 
-def _other_frame(item: _Judged) -> Note:
+def _other_frame(item: Judged) -> Note:
     number = "" if item.stack.series_number is None else f" (series {item.stack.series_number})"
     return Note(
         "companion_other_frame",
@@ -516,7 +277,7 @@ def _other_frame(item: _Judged) -> Note:
     )
 
 
-def _refusal(judged: Iterable[_Judged]) -> str:
+def _refusal(judged: Iterable[Judged]) -> str:
     """Why none of the series can be analysed, in one sentence."""
     items = list(judged)
     modalities = {item.stack.modality for item in items}

@@ -11,8 +11,8 @@ import pytest
 
 from leakloc.errors import InputError
 from leakloc.loaders import series_table, triage
+from leakloc.loaders.roles import roles
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
-from leakloc.loaders.triage import roles
 from leakloc.notes import Note
 from leakloc.settings import LoaderSettings
 from leakloc.volume import Geometry, Volume

@@ -1,0 +1,260 @@
+"""What each stack of a study is: rules on headers and names first, then pixels.
+
+Every stack keeps one sentence that says which rule gave it its role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from leakloc.errors import InputError
+from leakloc.loaders import names
+from leakloc.loaders.facts import Facts, gather
+from leakloc.loaders.gate import Gate, looks_like_labels, weigh
+from leakloc.loaders.study import SeriesStack, Study, TriagedStack
+from leakloc.vocabulary import Role
+from leakloc.volume import Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LoaderSettings
+
+_PHASE_OR_FAT: Final = {
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"), "a phase image"),
+    **dict.fromkeys(("F", "FAT"), "the fat image of a Dixon series"),
+    **dict.fromkeys(("IP", "IN", "IN_PHASE"), "an in-phase image of a Dixon series"),
+    **dict.fromkeys(("OP", "OPP", "OPP_PHASE", "OUT_PHASE"), "an opposed-phase image"),
+    **dict.fromkeys(("ADC", "T2MAP", "T1MAP", "SUB", "SUBTRACTION"), "a computed map"),
+}
+_PROJECTIONS: Final = frozenset(
+    {"PROJECTION IMAGE", "MIP", "MNIP", "MAX_IP", "MIN_IP", "MPR", "CURVED_MPR", "VOLUME_RENDER"}
+)
+_LOCALIZER_SLICES: Final = 7
+"""Most slices per plane of a three-plane localizer."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A stack with what the rules made of it."""
+
+    stack: SeriesStack
+    facts: Facts
+    role: Role
+    reason: str
+    gate: Gate | None = None
+    score: float = 0.0
+    set_aside: bool = False
+    """Whether a rule took it out before its contrast mattered (brain, phase image, label map)."""
+
+    @property
+    def fluid_sensitive(self) -> bool:
+        """Whether fluid is the brightest thing on it and it forms a volume."""
+        bright = self.facts.contrast in ("t2", "stir", "heavy_t2") or self.facts.is_silent
+        return bright and not self.set_aside and self.stack.geometry is not None
+
+
+class Pixels:
+    """Reads each stack once."""
+
+    def __init__(self) -> None:
+        self._volumes: dict[int, Volume] = {}
+
+    def of(self, stack: SeriesStack) -> Volume:
+        """The volume of a stack; raises `InputError` where it cannot be read."""
+        if id(stack) not in self._volumes:
+            self._volumes[id(stack)] = stack.load()
+        return self._volumes[id(stack)]
+
+
+def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
+    """The role of every stack, without choosing any; never refuses a study."""
+    return tuple(finished(item, ()) for item in judge_all(study, settings, Pixels()))
+
+
+def finished(item: Judged, used_for: tuple[str, ...]) -> TriagedStack:
+    """What the report keeps of a judged stack."""
+    heaviness = None if item.gate is None else item.gate.ratio
+    return TriagedStack(item.stack, item.role, item.reason, item.score, heaviness, used_for)
+
+
+def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Judged]:
+    """Judge every stack of a study, in scanner order."""
+    planes: dict[str | None, set[str]] = {}
+    facts = [gather(stack, settings.heavy_echo_time_ms) for stack in study.stacks]
+    for stack, fact in zip(study.stacks, facts, strict=True):
+        if stack.geometry is not None and fact.plane is not None:
+            planes.setdefault(stack.series_instance_uid, set()).add(fact.plane)
+    judged = []
+    for stack, fact in zip(study.stacks, facts, strict=True):
+        mixed = stack.series_instance_uid is not None and (
+            len(planes.get(stack.series_instance_uid, ())) > 1
+        )
+        verdict = _set_aside(stack, fact, settings, mixed_planes=mixed)
+        if verdict is not None:
+            role, reason = verdict
+            judged.append(Judged(stack, fact, role, reason, set_aside=True))
+        else:
+            judged.append(_judge(stack, fact, settings, pixels))
+    return [replace(item, score=_score(item, settings)) for item in judged]
+
+
+def _set_aside(
+    stack: SeriesStack, facts: Facts, settings: LoaderSettings, *, mixed_planes: bool
+) -> tuple[Role, str] | None:
+    """The rules that take a stack out before its contrast matters."""
+    if stack.modality not in ("MR", ""):
+        return "other", f"modality {stack.modality}: only MR is analysed"
+    codes = {note.code: note.message for note in stack.notes}
+    for code in ("color_image", "secondary_capture", "mosaic"):
+        if code in codes:
+            return "other", codes[code]
+    if names.LOCALIZER.search(facts.text) or "LOCALIZER" in facts.image_type:
+        return "localizer", "localizer by name or image type"
+    if names.NOT_ANATOMY.search(facts.text) or "EP" in str(
+        stack.parameters.get("ScanningSequence")
+    ):
+        return "other", "calibration, diffusion, map or document by name or sequence"
+    if names.OTHER_HYDROGRAPHY.search(facts.text):
+        return "other", "fluid imaging of another organ by name"
+    projection = _projection(stack, facts, settings)
+    if projection is not None:
+        return "projection", projection
+    if stack.geometry is None:
+        return _without_volume(stack, codes)
+    if mixed_planes and stack.geometry.shape[0] <= _LOCALIZER_SLICES:
+        return "localizer", "a few slices in several planes under one series"
+    for token, what in _PHASE_OR_FAT.items():
+        if token in facts.image_type and not (token in ("R", "I") and "M" in facts.image_type):
+            return "other", f"{what} by image type"
+    dixon_part = names.DIXON_PART.search(facts.text)
+    if dixon_part and not names.DIXON_WATER.search(facts.text):
+        return "other", "fat, in-phase or opposed-phase part of a Dixon series by name"
+    if facts.region in ("brain", "elsewhere"):
+        what = "brain or head" if facts.region == "brain" else "another body part"
+        return "other", f"{what} by name or body part, nothing says spine"
+    return None
+
+
+def _without_volume(stack: SeriesStack, codes: dict[str, str]) -> tuple[Role, str]:
+    if "mixed_orientations" in codes:
+        return "localizer", "single slices in several orientations"
+    if "too_few_slices" in codes:
+        return "other", codes["too_few_slices"]
+    reason = stack.notes[-1].message if stack.notes else "the slices form no regular volume"
+    return "unreadable", reason
+
+
+def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> str | None:
+    thickness = facts.slice_thickness_mm
+    if (
+        thickness is not None
+        and thickness >= settings.slab_thickness_mm
+        and stack.n_instances <= settings.slab_max_slices
+    ):
+        return f"thick slab of {thickness:.0f} mm: no depth, so overview only"
+    if _PROJECTIONS & facts.image_type:
+        return f"image type {', '.join(sorted(_PROJECTIONS & facts.image_type))}: a derived view"
+    technique = str(stack.parameters.get("VolumeBasedCalculationTechnique", "NONE")).upper()
+    if technique not in ("NONE", ""):
+        return f"computed by {technique}: a derived view"
+    if names.PROJECTION.search(facts.text):
+        return "projection or reformat by name: a derived view"
+    return None
+
+
+def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: Pixels) -> Judged:
+    """Contrast and plane make the role; pixels decide on heavy T2 weighting."""
+    gate: Gate | None = None
+    has_header = stack.series_instance_uid is not None
+    if _needs_pixels(facts) or not has_header:
+        try:
+            volume = pixels.of(stack)
+        except InputError as error:
+            return Judged(stack, facts, "unreadable", str(error), set_aside=True)
+        if not has_header and looks_like_labels(volume):
+            reason = "few whole-numbered values, mostly zero: a label map"
+            return Judged(stack, facts, "other", reason, set_aside=True)
+        gate = weigh(volume, settings)
+    role, reason = _role(facts, gate)
+    return Judged(stack, facts, role, reason, gate)
+
+
+def _needs_pixels(facts: Facts) -> bool:
+    if facts.contrast in ("heavy_t2", "steady_state") or facts.is_silent:
+        return True
+    return facts.contrast == "t2" and (facts.is_3d or facts.echo_time_ms is None)
+
+
+def _role(facts: Facts, gate: Gate | None) -> tuple[Role, str]:
+    why = _wording(facts)
+    if gate is not None:
+        share = f"tissue at {gate.ratio:.0%} of fluid"
+        if facts.named_myelography and facts.contrast in ("heavy_t2", "t2", "steady_state"):
+            return "myelogram", f"named myelography{why}; pixels: {gate.weighting} ({share})"
+        if facts.contrast == "steady_state" and facts.is_3d:
+            return "myelogram", f"3D balanced steady state{why}; pixels: {gate.weighting} ({share})"
+        if facts.contrast == "heavy_t2" and gate.weighting != "conventional":
+            return "myelogram", f"long echo time{why} and {gate.weighting} T2 by pixels ({share})"
+        if gate.weighting == "heavy" and facts.contrast == "t2":
+            return "myelogram", f"T2{why}, heavily weighted by pixels ({share})"
+        if facts.is_silent and gate.weighting != "conventional":
+            return "myelogram", f"no header; {gate.weighting} T2 by pixels ({share})"
+        if facts.is_silent:
+            return _by_plane(facts, "t2"), f"no header; ordinary weighting by pixels ({share})"
+        if facts.contrast in ("heavy_t2", "t2"):
+            return _by_plane(facts, "t2"), f"T2{why}, ordinary weighting by pixels ({share})"
+    wording = facts.contrast.replace("_", " ")
+    plane = facts.plane or "unknown plane"
+    return _by_plane(facts, facts.contrast), f"{plane} {wording} by parameters or name{why}"
+
+
+def _wording(facts: Facts) -> str:
+    parts = []
+    if facts.echo_time_ms:
+        parts.append(f"TE {facts.echo_time_ms:.0f} ms")
+    if facts.repetition_time_ms:
+        parts.append(f"TR {facts.repetition_time_ms:.0f} ms")
+    if facts.fat_suppressed:
+        parts.append("fat-suppressed")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _by_plane(facts: Facts, contrast: str) -> Role:
+    plane = facts.plane
+    if contrast in ("t2", "heavy_t2") and plane == "axial":
+        return "axial_t2"
+    if plane == "coronal" and contrast == "t2" and facts.anisotropy < 1.5:
+        return "sagittal_t2"  # as fine sagittally as in its own plane
+    if plane == "sagittal":
+        if contrast == "stir":
+            return "sagittal_stir"
+        if contrast in ("t2", "heavy_t2"):
+            water = bool({"W", "WATER"} & facts.image_type)
+            return "sagittal_stir" if water else "sagittal_t2"
+        if contrast in ("t1", "t1_post"):
+            return "sagittal_t1"
+    if plane == "axial" and contrast == "t1_post":
+        return "axial_t1_post"
+    return "other"
+
+
+def _score(item: Judged, settings: LoaderSettings) -> float:
+    """Rank among stacks of one role (weights of the project's clinical notes, section 1.5)."""
+    facts, gate = item.facts, item.gate
+    if item.stack.geometry is None:
+        return 0.0
+    score = min(0.02 * facts.coverage_mm, 4.0)
+    score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= settings.fine_voxel_mm)
+    score -= 2.0 * (facts.anisotropy > 5)
+    score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_assembled)
+    if item.role == "myelogram":
+        weight = {"heavy": 3.0, "moderate": 0.0, "conventional": -3.0}
+        score += 4.0 * facts.named_myelography + 2.0 * facts.fat_suppressed
+        score += weight[gate.weighting] if gate is not None else 0.0
+        score += 1.0 * ((facts.echo_time_ms or 0.0) >= settings.heavy_echo_time_ms)
+        score -= 2.0 * (facts.contrast == "steady_state")  # fat and banding
+    else:
+        score += 1.0 * facts.is_composed  # one field from head to tail counts vertebrae best
+        score -= 0.5 * (facts.fat_suppressed and item.role == "sagittal_t2")
+        score -= 1.0 * (facts.contrast == "t1_post" and item.role == "sagittal_t1")
+    return score
