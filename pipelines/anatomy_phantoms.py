@@ -58,17 +58,18 @@ def labels_of(masks: Masks) -> npt.NDArray[np.uint8]:
     return labels
 
 
-def render(seed: int, scenario: str, folder: Path) -> None:
-    """Write one phantom, in heavy T2 and in one companion contrast."""
+def render(seed: int, scenario: str, folder: Path, *, companions: bool = True) -> None:
+    """Write one phantom, in heavy T2 and (where wanted) in one companion contrast."""
     rng = np.random.default_rng([seed, len(scenario)])
-    asked: dict[str, Any] = {"snr": float(np.exp(rng.uniform(np.log(12), np.log(60))))}
+    # A plane is 3 mm thick here: a usual SNR of 10 to 60 per 1 mm voxel, times the root of 3.
+    asked: dict[str, Any] = {"snr": float(np.exp(rng.uniform(np.log(18), np.log(100))))}
     asked["bias"] = float(rng.uniform(0.1, 0.4))
     phantom = make_phantom(replace(SCENARIOS[scenario], **asked), seed)
     part = 1.0 if rng.random() < 0.4 else float(rng.uniform(0, 1))
     geometry = field_of(phantom, part)
     labels = np.moveaxis(labels_of(phantom.masks(geometry)), 2, 0)
     companion = rng.choice(["t2_sagittal", "stir_sagittal", "t1_sagittal"], p=[0.5, 0.25, 0.25])
-    for name in ("ht2w_3d", companion):
+    for name in ("ht2w_3d", *((str(companion),) if companions else ())):
         sequence = replace(phantom.sequences[name], thickness_mm=None)  # planes are thinner here
         image = np.moveaxis(phantom.image(sequence, geometry).array, 2, 0)
         path = folder / f"{scenario}-{seed:02d}-{name}.npz"
@@ -90,12 +91,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--first", type=int, default=0, help="first number, for more later")
+    parser.add_argument("--heavy-only", action="store_true", help="no companion contrasts")
     args = parser.parse_args()
     os.nice(10)
     args.folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in SCENARIOS if name != "slab_only"]
-    for n in range(args.count):
-        render(n % 50, names[(7 * n) % len(names)], args.folder)
+    for n in range(args.first, args.first + args.count):
+        scenario = names[(7 * n) % len(names)]
+        render(n % 50, scenario, args.folder, companions=not args.heavy_only)
 
 
 if __name__ == "__main__":

@@ -425,10 +425,11 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, real: torch.Tensor) -> t
     either = torch.logaddexp(log_p[:, :1], log_p[:, 4:])
     outside = torch.where(real[:, None, None, None], either, log_p[:, :1])
     log_p = torch.cat([outside, log_p[:, 1:]], 1)
-    weight = torch.tensor([1.0, 1.0, 2.5, 1.5, 1.0])[label] * known  # discs are thin
+    weight = torch.tensor([1.0, 1.0, 2.5, 1.5, 2.0])[label] * known  # discs are thin
     picked = log_p.gather(1, label[:, None])[:, 0]
     entropy = -(picked * weight).sum() / weight.sum().clamp(min=1)
     p = log_p.exp() * known[:, None]
+    p = torch.cat([p[:, :4], p[:, 4:] * ~real[:, None, None, None]], 1)
     truth = functional.one_hot(label, len(CLASSES)).movedim(-1, 1) * known[:, None]
     overlap = (p * truth).sum((0, 2, 3))[1:]
     size = (p + truth).sum((0, 2, 3))[1:]
