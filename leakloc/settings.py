@@ -88,15 +88,17 @@ class SegmentationSettings(_Section):
     fat_suppressed_below: float = Field(0.25, gt=0.0, lt=1.0)
     """Subcutaneous fat darker than this share of CSF counts as suppressed; without
     suppression it has 0.3-0.4 on a heavy 3D myelogram and 0.8 on a conventional T2."""
-    sac_radius_mm: float = Field(7.8, ge=3.0, le=15.0)
-    """Mean radius of a thecal sac (190 mm²) where its neighbours tell nothing yet."""
+    sac_radius_mm: float = Field(9.0, ge=3.0, le=15.0)
+    """Largest mean radius of a thecal sac (250 mm²) to expect where neighbours tell nothing yet."""
     sac_min_fluid_area_mm2: float = Field(12.0, gt=0.0)
     """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
     sac_max_gap_mm: float = Field(15.0, ge=0.0)
     """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
-    dura_line_gain: float = Field(2.5, ge=0.0)
-    """Weight of the thin dark dural line against a full step from fluid to dark: partial
+    dura_line_depth: float = Field(0.2, gt=0.0)
+    """Depth of a clear dural line between fluid on both sides, in shares of CSF: partial
     volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
+    dura_line_noise: float = Field(0.08, ge=0.0)
+    """Depth that noise alone makes between two maxima."""
     dura_passed_cost: float = Field(0.6, ge=0.0)
     """Price of leaving a coherent dark line inside the surface."""
     dura_prior_sd_mm: float = Field(1.5, gt=0.0)
@@ -105,10 +107,89 @@ class SegmentationSettings(_Section):
     """Length of canal from which that is taken: longer than a level, shorter than the taper."""
     dura_smoothness: float = Field(0.5, ge=0.0)
     """Price of a step of two radii (0.6 mm) between neighbouring rays."""
+    fat_confusing_above: float = Field(0.5, gt=0.0, le=1.0)
+    """Above this share of CSF, fat cannot be told from fluid by its signal."""
+    tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
+    """Soft tissue brighter than this share of CSF, with bright fat, is a conventional T2."""
+    fluid_seed: float = Field(0.6, gt=0.0, le=1.0)
+    """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
+    fluid_grow: float = Field(0.4, gt=0.0, le=1.0)
+    """Fluid fraction down to which a collection extends: half a voxel of fluid."""
+    dura_margin_mm: float = Field(0.3, ge=0.0)
+    """Distance outside the dura from which on fluid counts: half the dura's own line."""
+    seed_margin_mm: float = Field(1.2, ge=0.0)
+    """Distance outside the dura at which a collection must be seen: beyond the sac's blur."""
+    search_radius_mm: float = Field(35.0, gt=0.0)
+    """Distance from the canal's centre within which fluid is looked for: past the foramina."""
+    corridor_half_width_mm: float = Field(40.0, gt=0.0)
+    """Half width of the corridor behind the spine: a surgical bed."""
+    corridor_depth_mm: float = Field(120.0, gt=0.0)
+    """Depth of that corridor: to the skin."""
+    contact_gap_mm: float = Field(3.0, ge=0.0)
+    """Largest gap between dura and a fluid that counts as connected with the canal."""
+    collection_min_ml: float = Field(0.3, gt=0.0)
+    """Smallest collection reported."""
+    collection_min_thickness_mm: float = Field(1.5, gt=0.0)
+    """Thinnest collection reported: two voxels; thinner is the sac's blurred edge."""
+    collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
+    """Probability from which on a candidate counts as a collection."""
+    collection_gap_mm: float = Field(18.0, ge=0.0)
+    """Gap along the canal across which two pieces are one collection: fat interrupts them."""
 
 
 class LevelSettings(_Section):
     """Finding and numbering vertebrae."""
+
+    anchor: str | None = None
+    """A disc known to the user and a point in it, such as `L4-L5@-3.5,12.0,-88.0` (LPS mm);
+    all other names follow from it."""
+    lumbar_count: int | None = Field(None, ge=4, le=6)
+    """Number of lumbar vertebrae, where known; else five, unless the count from C2 says other."""
+    lowest_disc: str | None = None
+    """Name of the lowest well-formed disc, such as `L5-S1` or `S1-S2`, where known."""
+
+    size_low: float = Field(0.82, gt=0.4, le=1.0)
+    """Smallest body size considered, relative to the mean adult."""
+    size_high: float = Field(1.18, ge=1.0, lt=2.0)
+    """Largest body size considered."""
+    size_steps: int = Field(13, ge=3, le=50)
+    """Number of body sizes tried; 3 % apart is finer than the scatter of one level."""
+    size_sd: float = Field(0.07, gt=0, le=0.5)
+    """Standard deviation of body size: women 0.93, men 1.05, and 5 % within each sex."""
+    pitch_sd: float = Field(0.08, gt=0, le=0.5)
+    """Relative scatter of one level's height about the body's size (7 to 8 %)."""
+    center_sd_mm: float = Field(1.0, ge=0, le=10)
+    """Error of a disc centre."""
+    pitch_worst: float = Field(16.0, ge=4, le=100)
+    """A gap counts as no worse than the square root of this many standard deviations: fused
+    or collapsed levels exist."""
+    depth_sd: float = Field(0.15, gt=0, le=1)
+    """Relative scatter of a disc's depth; bulging and osteophytes add to that of the body."""
+    tilt_sd_deg: float = Field(11.0, gt=0, le=45)
+    """Scatter of a disc's tilt in recumbent patients (sacral slope 38 +- 10 degrees)."""
+    presence: float = Field(0.5, ge=-5, le=5)
+    """Log odds added for every candidate taken as a disc: detectors err on the careful side."""
+    sacral_presence: float = Field(-0.3, ge=-5, le=5)
+    """Log odds of a candidate taken as a remnant between sacral segments."""
+    surroundings_weight: float = Field(1.0, ge=0, le=5)
+    """Weight of the detector's opinion on what lies above and below a disc."""
+    missing_cost: float = Field(4.0, ge=0, le=20)
+    """Log cost of a disc above the sacrum that is in the field but was not detected."""
+    missing_sacral_cost: float = Field(0.1, ge=0, le=20)
+    """The same in the sacrum, where most discs have vanished."""
+    end_margin_mm: float = Field(10.0, ge=0, le=50)
+    """Discs nearer to the end of the field than this need not be detected."""
+    variant_share: float = Field(0.077, gt=0, lt=0.5)
+    """Share of people with four or six lumbar vertebrae (7.7 % of 418 whole-spine scans)."""
+    temperature: float = Field(2.0, gt=0, le=20)
+    """Divides log evidence before it becomes belief: neighbouring discs are not independent."""
+    belief_counted: float = Field(0.98, gt=0, lt=1)
+    """Highest confidence when counted from C2."""
+    belief_assumed: float = Field(0.86, gt=0, lt=1)
+    """Highest confidence when counted from the sacrum: on lumbar MRI alone 14 % of 1049
+    patients are numbered wrongly (clinical series)."""
+    transitional_belief: float = Field(0.25, gt=0, lt=1)
+    """A transitional vertebra is suspected from this belief in another numbering on."""
 
 
 class LocalizationSettings(_Section):

@@ -1,0 +1,396 @@
+"""Bright signal outside the dura: candidates, their features, and what each one is.
+
+Whatever is as bright as CSF, lies outside the dura and near the canal is a candidate. Every
+candidate is measured and either accepted with a probability or named as a mimic with the
+reason: nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.segmentation.coordinates import CanalCoordinates
+from leakloc.segmentation.dura import Dura
+from leakloc.segmentation.result import Candidate
+from leakloc.vocabulary import Compartment
+from leakloc.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import SegmentationSettings
+
+Mask = npt.NDArray[np.bool_]
+Array = npt.NDArray[np.float32]
+
+SECTORS: Final = 12
+"""Angular sectors about the sac in which occupancy is counted."""
+
+LISTED_ML: Final = 0.15
+"""Smaller pieces are noise and are not even listed as rejected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A region around the canal with everything collections are judged by.
+
+    Parameters
+    ----------
+    fraction : Volume
+        Share of CSF-like fluid in the region.
+    coordinates : CanalCoordinates
+        Of the same grid.
+    outside_mm : ndarray
+        Distance outside the dura along the ray from the centreline, negative inside.
+    dura : Dura
+    fat_like_fluid : bool
+        Whether fat is so bright that it cannot be told from fluid.
+    """
+
+    fraction: Volume
+    coordinates: CanalCoordinates
+    outside_mm: Array
+    dura: Dura
+    fat_like_fluid: bool
+
+    @classmethod
+    def of(cls, fraction: Volume, dura: Dura, fat_like_fluid: bool) -> Scene:
+        """Measure a region (cropped to the canal's neighbourhood beforehand)."""
+        coordinates = CanalCoordinates.of(fraction.geometry, dura.centerline)
+        # Planes of an oblique grid reach a little past both ends of the centreline.
+        last = float(dura.arc_mm[-1])
+        arc = (
+            np.clip(coordinates.arc, 0.0, last)
+            if dura.tip_arc_mm is None
+            else np.maximum(coordinates.arc, 0.0)
+        )
+        radius = dura.radius_at(arc, coordinates.left, coordinates.dorsal)
+        outside = np.hypot(coordinates.left, coordinates.dorsal) - radius
+        if dura.tip_arc_mm is not None:  # below the tip there is only the tip to be near to
+            below = np.maximum(coordinates.arc - np.float32(dura.tip_arc_mm), 0)
+            outside = np.where(below > 0, np.hypot(outside, below), outside)
+        return cls(fraction, coordinates, outside.astype(np.float32), dura, fat_like_fluid)
+
+    @property
+    def sac(self) -> Mask:
+        """Voxels whose centre the dura encloses."""
+        return np.asarray(self.outside_mm <= 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A connected candidate and its voxels."""
+
+    voxels: tuple[npt.NDArray[np.intp], ...]
+    features: dict[str, float]
+
+
+def find_collections(
+    scene: Scene, settings: SegmentationSettings
+) -> tuple[npt.NDArray[np.uint8], tuple[Candidate, ...]]:
+    """Find, measure and judge every bright piece outside the dura.
+
+    Parameters
+    ----------
+    scene : Scene
+    settings : SegmentationSettings
+
+    Returns
+    -------
+    labels : ndarray, uint8
+        Collection ids on the scene's grid, from 1 by falling volume.
+    candidates : tuple of Candidate
+        Accepted ones by id, then rejected ones by falling volume.
+    """
+    pieces = _pieces(scene, settings)
+    judged = [(piece, _judge(piece.features, scene, settings)) for piece in pieces]
+    accepted = [(p, v) for p, v in judged if v.accepted]
+    groups = _grouped(accepted, settings)
+    labels = np.zeros(scene.fraction.array.shape, np.uint8)
+    merged: list[tuple[_Piece, _Verdict]] = []
+    for group in groups:
+        merged.append(
+            (
+                _joined([p for p, _ in group], scene),
+                max((v for _, v in group), key=lambda v: v.probability),
+            )
+        )
+    merged.sort(key=lambda item: -item[0].features["volume_ml"])
+    candidates = []
+    for number, (piece, verdict) in enumerate(merged[:255], start=1):
+        labels[piece.voxels] = number
+        candidates.append(_candidate(number, piece, verdict, scene))
+    rejected = sorted(
+        ((p, v) for p, v in judged if not v.accepted),
+        key=lambda item: -item[0].features["volume_ml"],
+    )
+    candidates.extend(_candidate(0, piece, verdict, scene) for piece, verdict in rejected[:60])
+    return labels, tuple(candidates)
+
+
+def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
+    from scipy import ndimage
+
+    fraction, outside = scene.fraction.array, scene.outside_mm
+    coordinates = scene.coordinates
+    reach = np.hypot(coordinates.left, coordinates.dorsal)
+    near = (reach <= settings.search_radius_mm) | (
+        (np.abs(coordinates.left) <= settings.corridor_half_width_mm) & (coordinates.dorsal > 0)
+    )
+    near &= (coordinates.arc >= 0) & (coordinates.arc <= scene.dura.centerline.length_mm)
+    bright = near & (fraction >= settings.fluid_grow) & (outside > settings.dura_margin_mm)
+    seeds = bright & (fraction >= settings.fluid_seed) & (outside > settings.seed_margin_mm)
+    labelled, count = ndimage.label(bright)
+    if count == 0:
+        return []
+    volume = np.bincount(labelled.ravel(), weights=np.where(bright, fraction, 0).ravel())
+    seeded = np.bincount(labelled[seeds], minlength=count + 1)
+    wanted = np.flatnonzero(
+        (volume * scene.fraction.geometry.voxel_volume_ml >= LISTED_ML) & (seeded > 0)
+    )
+    boxes = ndimage.find_objects(labelled)
+    pieces = []
+    for number in wanted:
+        if number == 0:
+            continue
+        box = boxes[number - 1]
+        inside = np.nonzero(labelled[box] == number)
+        voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
+        pieces.append(_Piece(voxels, _features(voxels, scene)))
+    return pieces
+
+
+def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[str, float]:
+    """Measure a piece; units in the names."""
+    geometry = scene.fraction.geometry
+    fraction = scene.fraction.array[voxels].astype(np.float64)
+    arc = scene.coordinates.arc[voxels].astype(np.float64)
+    left = scene.coordinates.left[voxels].astype(np.float64)
+    dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
+    outside = scene.outside_mm[voxels].astype(np.float64)
+    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml
+    weight = fraction / fraction.sum()
+    angle = np.arctan2(dorsal, left)
+    sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
+    share = np.bincount(sector, weights=weight, minlength=SECTORS)
+    points = np.stack([arc, left, dorsal], axis=1)
+    spread = np.sort(np.linalg.eigvalsh(np.cov(points.T, aweights=fraction) + 1e-6 * np.eye(3)))
+    thickness = _thickness_mm(voxels, geometry.spacing_ijk_mm)
+    radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    tip = scene.dura.tip_arc_mm
+    return {
+        "volume_ml": volume_ml,
+        "length_mm": float(np.ptp(arc)),
+        "arc_mm": float(weight @ arc),
+        "arc_start_mm": float(np.percentile(arc, 2)),
+        "arc_stop_mm": float(np.percentile(arc, 98)),
+        "left_mm": float(weight @ left),
+        "dorsal_mm": float(weight @ dorsal),
+        "gap_mm": float(np.percentile(outside, 1)),
+        "outside_mm": float(weight @ outside),
+        "reach_mm": float(np.percentile(outside, 98)),
+        "reach_left_mm": float(np.percentile(np.abs(left), 98)),
+        "contact_share": float(weight[outside < 2.5].sum()),
+        "near_share": float(weight[outside < 8.0].sum()),
+        "sectors": float((share > 0.02).sum()),
+        "ventral_share": float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        "dorsal_share": float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        "lateral_share": float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
+        "thickness_mm": thickness,
+        # A ball fills the sphere of its volume to 1, sheets and tubes less.
+        "roundness": float(np.clip(0.5 * thickness / radius, 0, 1)),
+        "elongation": float(np.sqrt(spread[2] / max(spread[1], 1e-6))),
+        "brightness": float(np.percentile(fraction, 75)),
+        "below_tip_mm": float(weight @ arc - tip) if tip is not None else float("-inf"),
+    }
+
+
+def _thickness_mm(
+    voxels: tuple[npt.NDArray[np.intp], ...], spacing_ijk_mm: tuple[float, float, float]
+) -> float:
+    """Diameter of the largest ball inside."""
+    import SimpleITK as sitk
+
+    low = [int(axis.min()) - 1 for axis in voxels]
+    shape = [int(axis.max()) - start + 2 for axis, start in zip(voxels, low, strict=True)]
+    mask = np.zeros(shape, np.uint8)
+    mask[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing(spacing_ijk_mm)
+    distance = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(
+            image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
+        )
+    )
+    # Distances run to the centres of border voxels: half a voxel more on either side.
+    return float(2 * distance.max() + min(spacing_ijk_mm))
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    accepted: bool
+    probability: float
+    reason: str
+    mimics: tuple[str, ...]
+
+
+def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Verdict:
+    """Name the mimic, or accept with a probability."""
+    mimic = _mimic(f, scene, settings)
+    if mimic is not None:
+        name, probability, reason = mimic
+        return _Verdict(False, probability, reason, (name,))
+    considered = tuple(_considered(f, scene))
+    if f["volume_ml"] < settings.collection_min_ml:
+        return _Verdict(
+            False, 0.2, f"Only {f['volume_ml']:.2f} mL: below what is reported.", considered
+        )
+    if f["thickness_mm"] < settings.collection_min_thickness_mm:
+        return _Verdict(
+            False, 0.2,
+            f"At most {f['thickness_mm']:.1f} mm thick: could be the blurred edge of the sac.",
+            considered,
+        )  # fmt: skip
+    # Evidence adds up: amount, thickness, brightness, and contact with the dura.
+    evidence = (
+        1.2 * np.log2(f["volume_ml"] / settings.collection_min_ml)
+        + 0.6 * (f["thickness_mm"] - settings.collection_min_thickness_mm)
+        + 4.0 * (f["brightness"] - 0.75)
+        + 1.0 * min(f["contact_share"] * 4, 1.0)
+        - 1.5
+    )
+    probability = float(np.clip(1 / (1 + np.exp(-evidence)), 0.02, 0.98))
+    if scene.fat_like_fluid:
+        return _Verdict(
+            False, min(probability, 0.3),
+            "As bright as CSF, but so is fat in this series: without fat suppression the two "
+            "cannot be told apart.",
+            ("epidural fat", *considered),
+        )  # fmt: skip
+    accepted = probability >= settings.collection_min_probability
+    place = "in contact with the dura" if f["gap_mm"] < 2.0 else "near the dura"
+    reason = (
+        f"{f['volume_ml']:.1f} mL as bright as CSF, up to {f['thickness_mm']:.1f} mm thick, "
+        f"over {f['length_mm']:.0f} mm of the canal, {place}."
+    )
+    return _Verdict(accepted, probability, reason, considered)
+
+
+def _mimic(
+    f: dict[str, float], scene: Scene, settings: SegmentationSettings
+) -> tuple[str, float, str] | None:
+    """Name, probability of a leak after all, and the reason; None for no mimic."""
+    if f["dorsal_mm"] < -20.0 or (f["dorsal_mm"] < -8 and f["gap_mm"] > 6.0):
+        return "abdominal or disc fluid", 0.02, "Lies in front of the canal, apart from it."
+    if f["gap_mm"] > settings.contact_gap_mm:
+        if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:
+            return (
+                "seroma apart from the canal", 0.15,
+                f"Lies behind the spine, {f['gap_mm']:.0f} mm from the dura, without a connection.",
+            )  # fmt: skip
+        if f["dorsal_mm"] > -4.0 and f["reach_left_mm"] < 30.0 and f["volume_ml"] < 3.0:
+            return (
+                "facet effusion or synovial cyst", 0.1,
+                f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
+            )  # fmt: skip
+        return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
+    if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
+        if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:
+            return (
+                "perineural cyst", 0.2,
+                f"A round pocket of {f['thickness_mm']:.0f} mm beside the sac, on a root.",
+            )  # fmt: skip
+        if f["volume_ml"] < 1.2 and f["thickness_mm"] < 4.5:
+            return (
+                "nerve root sleeve", 0.1,
+                f"A thin lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",
+            )  # fmt: skip
+    return None
+
+
+def _considered(f: dict[str, float], scene: Scene) -> list[str]:
+    names = []
+    if f["lateral_share"] > 0.4:
+        names.append("nerve root sleeve")
+        names.append("perineural cyst")
+    if f["dorsal_share"] > 0.4:
+        names.append("epidural fat")
+        names.append("facet effusion or synovial cyst")
+    if f["ventral_share"] > 0.4:
+        names.append("epidural vein")
+    return names
+
+
+def _grouped(
+    items: list[tuple[_Piece, _Verdict]], settings: SegmentationSettings
+) -> list[list[tuple[_Piece, _Verdict]]]:
+    """Pieces of one collection: close along the canal, on the same side."""
+    groups: list[list[tuple[_Piece, _Verdict]]] = []
+    for item in sorted(items, key=lambda i: -i[0].features["volume_ml"]):
+        for group in groups:
+            if any(_belong(item[0].features, other.features, settings) for other, _ in group):
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    return groups
+
+
+def _belong(a: dict[str, float], b: dict[str, float], settings: SegmentationSettings) -> bool:
+    gap = max(a["arc_start_mm"], b["arc_start_mm"]) - min(a["arc_stop_mm"], b["arc_stop_mm"])
+    if gap > settings.collection_gap_mm:
+        return False
+    around = a["sectors"] >= 6 or b["sectors"] >= 6
+    angles = [np.arctan2(f["dorsal_mm"], f["left_mm"]) for f in (a, b)]
+    apart = abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
+    return bool(around or apart < np.pi / 2)
+
+
+def _joined(pieces: list[_Piece], scene: Scene) -> _Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    voxels = tuple(np.concatenate([p.voxels[axis] for p in pieces]) for axis in range(3))
+    return _Piece(voxels, _features(voxels, scene))
+
+
+def _candidate(number: int, piece: _Piece, verdict: _Verdict, scene: Scene) -> Candidate:
+    fraction = scene.fraction.array[piece.voxels].astype(np.float64)
+    center = np.average(np.stack(piece.voxels, axis=1), axis=0, weights=fraction)
+    return Candidate(
+        id=number,
+        accepted=verdict.accepted,
+        probability=verdict.probability,
+        volume_ml=piece.features["volume_ml"],
+        center_lps=scene.fraction.geometry.lps_from_kji(center),
+        reason=verdict.reason,
+        mimics=verdict.mimics,
+        compartments=_compartments(piece.voxels, fraction, scene),
+        features=dict(piece.features),
+    )
+
+
+def _compartments(
+    voxels: tuple[npt.NDArray[np.intp], ...], fraction: FloatArray, scene: Scene
+) -> tuple[Compartment, ...]:
+    """Where it lies, by place: at least a tenth of the volume, or 0.2 mL."""
+    left = np.abs(scene.coordinates.left[voxels])
+    dorsal = scene.coordinates.dorsal[voxels]
+    outside = scene.outside_mm[voxels]
+    subcutaneous = dorsal > 50.0
+    epidural = (outside <= 9.0) & (left < 14.0) & ~subcutaneous
+    foraminal = ~epidural & ~subcutaneous & (left >= 12.0) & (left < 30.0) & (np.abs(dorsal) < 14)
+    places: dict[Compartment, Mask] = {
+        "epidural": epidural,
+        "foraminal": foraminal,
+        "paraspinal": ~epidural & ~foraminal & ~subcutaneous,
+        "subcutaneous": subcutaneous,
+    }
+    unit = scene.fraction.geometry.voxel_volume_ml
+    total = float(fraction.sum()) * unit
+    return tuple(
+        name
+        for name, where in places.items()
+        if float(fraction[where].sum()) * unit >= min(0.2, 0.5 * total)
+    )

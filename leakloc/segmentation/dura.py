@@ -1,0 +1,449 @@
+"""The dura as a surface around the canal's centreline, and the sac it encloses.
+
+In a frame that travels down the canal the dura is one radius for each arc position and angle.
+Two signs give it away: the outward step from CSF to something dark, and, where fluid or fat
+lies outside, the thin dark line of the dura itself between two bright sides. The surface is
+found as the optimum over all positions at once (semi-global aggregation along arc and
+angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it runs straight past a collection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.errors import AnalysisError
+from leakloc.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import SegmentationSettings
+
+Array = npt.NDArray[np.float32]
+
+ARC_STEP_MM: Final = 2.0
+"""Step along the canal; the dura bends over centimetres."""
+
+ANGLES: Final = 48
+"""Rays around the canal: 1 mm apart at the dura."""
+
+RADIUS_STEP_MM: Final = 0.4
+RADIUS_RANGE_MM: Final = (0.8, 14.4)
+"""Radii searched: from the tapering tip to past the widest sac (ectasia)."""
+
+FOLLOW_RADIUS_MM: Final = 9.0
+"""Radius in which fluid pulls the rough centreline: that of a wide sac."""
+
+MAX_TAIL_MM: Final = 120.0
+"""Longest way the fluid is followed below the rough path's last good point."""
+
+MIN_TAIL_AREA_MM2: Final = 4.0
+"""Cross-section of fluid at which the sac's tip has been passed."""
+
+SACRAL_TAIL_MM: Final = 40.0
+"""How far the line goes on below the tip, into the sacral canal."""
+
+CENTERING_SMOOTHING_MM: Final = 6.0
+"""Gaussian along the centreline when it is moved to the middle of the sac."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dura:
+    """The dural surface in the frame of a centreline.
+
+    Parameters
+    ----------
+    centerline : Centerline
+        Through the middle of the sac; on into the sacral canal below its tip.
+    arc_mm : ndarray, shape (n,)
+    angle_rad : ndarray, shape (m,)
+        From the patient's left (0) to the back (pi / 2).
+    radius_mm : ndarray, shape (n, m)
+        0 below the tip of the sac.
+    tip_arc_mm : float or None
+        Where the sac ends; None where it runs out of the field.
+    """
+
+    centerline: Centerline
+    arc_mm: FloatArray
+    angle_rad: FloatArray
+    radius_mm: FloatArray
+    tip_arc_mm: float | None
+
+    @property
+    def area_mm2(self) -> FloatArray:
+        """Area of the sac's cross-section at each arc position, shape (n,)."""
+        step = 2 * np.pi / len(self.angle_rad)
+        return np.asarray(0.5 * (self.radius_mm**2).sum(axis=1) * step)
+
+    def radius_at(
+        self, arc_mm: FloatArray, left_mm: FloatArray, dorsal_mm: FloatArray
+    ) -> FloatArray:
+        """Radius of the dura in the direction of points beside the centreline."""
+        from scipy.ndimage import map_coordinates
+
+        angle = np.arctan2(dorsal_mm, left_mm) % (2 * np.pi)
+        wrapped = np.concatenate([self.radius_mm, self.radius_mm[:, :1]], axis=1)
+        step = float(self.arc_mm[1] - self.arc_mm[0])
+        row = (arc_mm - self.arc_mm[0]) / step
+        column = angle / (2 * np.pi) * len(self.angle_rad)
+        flat = map_coordinates(
+            wrapped, [row.ravel(), column.ravel()], order=1, mode="constant", cval=0.0
+        )
+        return np.asarray(flat.reshape(np.shape(arc_mm)))
+
+
+def find_dura(
+    fluid_fraction: Volume, centerline: Centerline, settings: SegmentationSettings
+) -> Dura:
+    """Find the dural surface and the tip of the sac.
+
+    Parameters
+    ----------
+    fluid_fraction : Volume
+        Share of CSF-like fluid, 0..1, any orientation of the grid.
+    centerline : Centerline
+        Roughly down the canal (within the sac, down to its tip).
+    settings : SegmentationSettings
+
+    Raises
+    ------
+    AnalysisError
+        If no stretch of the canal is filled with fluid.
+    """
+    rough = follow_fluid(fluid_fraction, centerline)
+    # One round brings the frame to the middle of the sac, the next measures.
+    for _ in range(1):
+        frame = _Frame.around(fluid_fraction, rough)
+        first, last = sac_range(frame, settings)
+        radius = _surface(frame, first, last, settings)
+        rough = _recentered(rough, frame, radius, first, last)
+    frame = _Frame.around(fluid_fraction, rough)
+    first, last = sac_range(frame, settings)
+    radius = _surface(frame, first, last, settings)
+    shaped = np.zeros_like(radius)
+    shaped[first : last + 1] = radius[first : last + 1]
+    field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
+    tip = None if field_end else float(frame.arc_mm[last])
+    return Dura(rough, frame.arc_mm, frame.angle_rad, shaped.astype(np.float64), tip)
+
+
+def follow_fluid(fluid_fraction: Volume, centerline: Centerline) -> Centerline:
+    """Move a rough centreline towards the middle of the fluid and on to the tip of the sac.
+
+    Mean shift in the planes across the line; past the last plane with much fluid near the line the fluid itself is followed, since a
+    rough path cuts the corner at the sacrum.
+    """
+    line = centerline
+    for _ in range(2):
+        shift, area = _fluid_shift(fluid_fraction, line, line.arc_mm, FOLLOW_RADIUS_MM)
+        weight = np.minimum(area, 60.0) + 1e-3
+        aside, back = (_weighted_smooth(shift[:, n], weight, 5.0) for n in (0, 1))
+        points = line.points_lps + aside[:, None] * line.lefts_lps
+        line = Centerline.smoothed(
+            points + back[:, None] * line.dorsals_lps, step_mm=1.0, smoothing_mm=4.0
+        )
+    _, area = _fluid_shift(fluid_fraction, line, line.arc_mm, FOLLOW_RADIUS_MM)
+    wet = np.flatnonzero(area >= 40.0)
+    if len(wet) == 0:
+        return line
+    return _followed_tail(fluid_fraction, line, int(wet[-1]))
+
+
+def _fluid_shift(
+    fluid_fraction: Volume, line: Centerline, arc: FloatArray, radius_mm: float
+) -> tuple[FloatArray, FloatArray]:
+    """Offset (left, dorsal) of the centroid of fluid within a radius, and its area in mm²."""
+    from leakloc.segmentation.fluid import offset_points
+
+    grid = np.arange(-radius_mm, radius_mm + 0.1, 1.0)
+    left, dorsal = (axis.ravel() for axis in np.meshgrid(grid, grid))
+    near = np.hypot(left, dorsal) <= radius_mm
+    left, dorsal = left[near], dorsal[near]
+    values = fluid_fraction.sample(offset_points(line, arc, left, dorsal), order=1, fill=0.0)
+    fluid = np.clip(values * 2 - 0.6, 0, 1)  # soft tissue must not pull
+    area = fluid.sum(axis=1)
+    safe = np.maximum(area, 1e-6)
+    shift = np.stack([fluid @ left / safe, fluid @ dorsal / safe], axis=1)
+    shift[area < 8.0] = 0.0
+    return np.clip(shift, -3.0, 3.0), area
+
+
+def _weighted_smooth(values: FloatArray, weight: FloatArray, sigma: float) -> FloatArray:
+    from scipy.ndimage import gaussian_filter1d
+
+    top = gaussian_filter1d(values * weight, sigma, mode="nearest")
+    return np.asarray(top / gaussian_filter1d(weight, sigma, mode="nearest"))
+
+
+def _followed_tail(fluid_fraction: Volume, line: Centerline, last: int) -> Centerline:
+    """Replace what lies below point `last` by steps that follow the fluid to its end."""
+    step = 1.5
+    start = max(last - 10, 1)
+    at = line.points_lps[start]
+    direction = line.points_lps[start] - line.points_lps[max(start - 12, 0)]
+    direction = direction / np.linalg.norm(direction)
+    points = [*line.points_lps[: start + 1]]
+    grid = np.arange(-6.0, 6.1, 1.0)
+    left, dorsal = (axis.ravel() for axis in np.meshgrid(grid, grid))
+    near = np.hypot(left, dorsal) <= 6.0
+    left, dorsal = left[near], dorsal[near]
+    for _ in range(round(MAX_TAIL_MM / step)):
+        ahead = at + step * direction
+        across = np.array([1.0, 0, 0]) - direction * direction[0]
+        across /= np.linalg.norm(across)
+        back = np.cross(across, direction)
+        plane = ahead + left[:, None] * across + dorsal[:, None] * back
+        fluid = np.clip(fluid_fraction.sample(plane, order=1, fill=0.0) * 2 - 0.6, 0, 1)
+        if fluid.sum() < MIN_TAIL_AREA_MM2:
+            break
+        move = np.array([fluid @ left, fluid @ dorsal]) / fluid.sum()
+        ahead = (
+            ahead + 0.5 * np.clip(move[0], -1, 1) * across + 0.5 * np.clip(move[1], -1, 1) * back
+        )
+        turned = 0.8 * direction + 0.2 * (ahead - at) / np.linalg.norm(ahead - at)
+        direction = turned / np.linalg.norm(turned)
+        if direction[2] > -0.1:  # never back up
+            break
+        at = ahead
+        points.append(at)
+    points.extend(at + n * direction for n in np.arange(1.0, SACRAL_TAIL_MM))
+    return Centerline.smoothed(np.array(points), step_mm=1.0, smoothing_mm=4.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """The fluid fraction in polar coordinates about a centreline, shape (arc, angle, radius)."""
+
+    arc_mm: FloatArray
+    angle_rad: FloatArray
+    radius_mm: FloatArray
+    values: Array
+    inside: npt.NDArray[np.bool_]
+
+    @classmethod
+    def around(cls, fluid_fraction: Volume, centerline: Centerline) -> _Frame:
+        from leakloc.segmentation.fluid import offset_points
+
+        arc = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
+        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+        radius = np.arange(*RADIUS_RANGE_MM, RADIUS_STEP_MM)
+        left = (np.cos(angle)[:, None] * radius).ravel()
+        dorsal = (np.sin(angle)[:, None] * radius).ravel()
+        points = offset_points(centerline, arc, left, dorsal)
+        shape = (len(arc), ANGLES, len(radius))
+        values = fluid_fraction.sample(points, order=1, fill=0.0).astype(np.float32)
+        inside = fluid_fraction.geometry.contains(points)
+        return cls(arc, angle, radius, values.reshape(shape), inside.reshape(shape))
+
+
+def sac_range(frame: _Frame, settings: SegmentationSettings) -> tuple[int, int]:
+    """First and last arc position at which the canal holds a sac.
+
+    Fluid within a few millimetres of the centreline, or a ring of it around the cord, tells.
+    Gaps shorter than a level (stenosis, void) do not end the sac.
+    """
+    near = (frame.radius_mm >= 0.0) & (frame.radius_mm <= 9.0)
+    share = np.where(frame.inside[:, :, near], frame.values[:, :, near] > 0.5, False)
+    weight = frame.radius_mm[near] * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
+    area = (share * weight).sum(axis=(1, 2))
+    filled = area >= settings.sac_min_fluid_area_mm2
+    gap = round(settings.sac_max_gap_mm / ARC_STEP_MM)
+    runs = _runs(filled)
+    joined: list[list[int]] = []
+    for start, stop in runs:
+        if joined and start - joined[-1][1] <= gap:
+            joined[-1][1] = stop
+        else:
+            joined.append([start, stop])
+    if not joined:
+        raise AnalysisError("the canal holds no fluid: the series is not fluid-sensitive")
+    start, stop = max(joined, key=lambda run: run[1] - run[0])
+    return start, stop - 1
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    padded = np.concatenate([[False], mask, [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(padded))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSettings) -> Array:
+    """Radius for each arc and angle between `first` and `last`; elsewhere that of the ends."""
+    score = _dura_score(frame, settings)[first : last + 1]
+    radii = frame.radius_mm.astype(np.float32)
+    typical = settings.sac_radius_mm
+    reach = np.where(frame.values > 0.5, radii, 0)[first : last + 1]
+    reach = np.where(radii <= typical + 3.0, reach, 0).max(axis=2)  # outermost fluid
+    start = np.minimum(np.median(reach, axis=1), typical)
+    prior = np.repeat(start[:, None], ANGLES, axis=1).astype(np.float32)
+    loose = _prior_cost(radii, prior, settings.dura_prior_sd_mm * 2.0)
+    found = _optimise(-score + loose, settings)
+    for _ in range(2):
+        expected = _expected_radius(radii[found], settings)
+        cost = -score + _prior_cost(radii, expected, settings.dura_prior_sd_mm)
+        found = _optimise(cost, settings)
+    radius = _subvoxel(radii, found, cost)
+    radius = _smooth(radius)
+    whole = np.zeros(frame.values.shape[:2], np.float32)
+    whole[first : last + 1] = radius
+    return whole
+
+
+def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
+    """Evidence for the dura at each radius, about 0..1."""
+    from scipy.ndimage import maximum_filter1d
+
+    step = RADIUS_STEP_MM
+    total = np.concatenate(
+        [np.zeros((*frame.values.shape[:2], 1), np.float32), np.cumsum(frame.values, axis=2)],
+        axis=2,
+    )
+    n = frame.values.shape[2]
+    index = np.arange(n)
+
+    def mean(start_mm: float, stop_mm: float) -> Array:
+        low = np.clip(index + round(start_mm / step), 0, n - 1)
+        high = np.clip(index + round(stop_mm / step), 1, n)
+        high = np.maximum(high, low + 1)
+        return np.asarray((total[:, :, high] - total[:, :, low]) / (high - low), np.float32)
+
+    inner, outer = mean(-1.5, -0.3), mean(0.6, 3.6)
+    edge = np.clip(inner - outer, 0, 1)
+    # Brightest within 2 mm on either side: thin fluid beyond the dura must count in full.
+    reach = round(1.6 / step)
+    bright = maximum_filter1d(frame.values, reach, axis=2)
+    away = round(0.6 / step) + reach // 2
+    before = np.pad(bright, ((0, 0), (0, 0), (away, 0)), mode="edge")[:, :, :n]
+    after = np.pad(bright, ((0, 0), (0, 0), (0, away)), mode="edge")[:, :, away:]
+    dip = np.minimum(before, after) - frame.values - settings.dura_line_noise
+    line = np.clip(dip / settings.dura_line_depth, 0, 1)
+    line = _coherent(line)
+    # A surface further out than such a line would have fluid inside that lies outside the dura.
+    passed = np.cumsum(line, axis=2) * step / 1.2
+    shift = round(1.2 / step)
+    passed = np.minimum(np.pad(passed, ((0, 0), (0, 0), (shift, 0)))[:, :, :n], 1.0)
+    score = np.maximum(edge, line) - settings.dura_passed_cost * passed
+    # Outside the field nothing is known.
+    return np.asarray(np.where(frame.inside, score, 0.3), dtype=np.float32)
+
+
+def _coherent(line: Array) -> Array:
+    """Keep dark lines that run on along the ring and the canal; nerve roots are dots there.
+
+    Mean over 9 rays (70 degrees) and three planes, along the best of five slants.
+    """
+    half, n = 4, line.shape[2]
+    planes = np.pad(line, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    planes = np.maximum(planes[1:-1], 0.5 * (planes[:-2] + planes[2:]))
+    wide = np.maximum(planes, np.pad(planes, ((0, 0), (0, 0), (1, 0)))[:, :, :n])
+    wide = np.maximum(wide, np.pad(planes, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
+    best = np.zeros_like(line)
+    margin = 2 * half
+    padded = np.pad(wide, ((0, 0), (0, 0), (margin, margin)))
+    for slant in (-1.0, -0.5, 0.0, 0.5, 1.0):  # radius steps per ray
+        total = np.zeros_like(line)
+        for ray in range(-half, half + 1):
+            offset = margin + round(slant * ray)
+            total += np.roll(padded, -ray, axis=1)[:, :, offset : offset + n]
+        np.maximum(best, total, out=best)
+    share = best / np.float32(2 * half + 1)
+    return np.asarray(line * np.clip((share - 0.5) / 0.25, 0, 1), dtype=np.float32)
+
+
+def _prior_cost(radii: Array, expected: Array, sd_mm: float) -> Array:
+    away = (radii[None, None, :] - expected[:, :, None]) / np.float32(sd_mm)
+    return np.asarray(0.5 * np.minimum(away**2, 9.0) * 0.25, dtype=np.float32)
+
+
+def _expected_radius(found: Array, settings: SegmentationSettings) -> Array:
+    """What neighbouring levels and the ring itself lead to expect.
+
+    A low quantile along the canal: a collection can only push the found surface outwards.
+    """
+    from scipy.ndimage import gaussian_filter, percentile_filter
+
+    window = round(settings.dura_prior_window_mm / ARC_STEP_MM) | 1
+    ring = np.pad(found, ((0, 0), (2, 2)), mode="wrap")
+    low = percentile_filter(ring, 40, size=(window, 5), mode="nearest")[:, 2:-2]
+    return np.asarray(
+        gaussian_filter(low.astype(np.float32), (4.0, 2.0), mode=("nearest", "wrap")), np.float32
+    )
+
+
+def _optimise(cost: Array, settings: SegmentationSettings) -> npt.NDArray[np.intp]:
+    """Index of the radius of least aggregated cost, shape (arc, angle)."""
+    slope = np.float32(settings.dura_smoothness)
+    total = np.zeros_like(cost)
+    total += _aggregate(cost, slope)
+    total += _aggregate(cost[::-1], slope)[::-1]
+    around = np.ascontiguousarray(np.moveaxis(cost, 1, 0))
+    turned = np.concatenate([around, around, around])  # the ring closes on itself
+    third = len(around)
+    forth = _aggregate(turned, slope)[third : 2 * third]
+    back = _aggregate(turned[::-1], slope)[::-1][third : 2 * third]
+    total += np.moveaxis(forth + back, 0, 1)
+    total -= 3 * cost  # each direction counted the position itself
+    return np.asarray(total.argmin(axis=2))
+
+
+def _aggregate(cost: Array, slope: np.float32) -> Array:
+    """Least cost of a path that arrives at each entry along the first axis."""
+    reach = 3
+    penalties = [slope * np.float32((d / 2.0) ** 2) for d in range(reach + 1)]
+    jump = slope * np.float32(4.0)
+    result = np.empty_like(cost)
+    result[0] = cost[0]
+    for n in range(1, len(cost)):
+        before = result[n - 1]
+        floor = before.min(axis=-1, keepdims=True)
+        best = np.minimum(before, floor + jump)
+        for d in range(1, reach + 1):
+            best[..., d:] = np.minimum(best[..., d:], before[..., :-d] + penalties[d])
+            best[..., :-d] = np.minimum(best[..., :-d], before[..., d:] + penalties[d])
+        result[n] = cost[n] + best - floor
+    return result
+
+
+def _subvoxel(radii: Array, found: npt.NDArray[np.intp], cost: Array) -> Array:
+    """Vertex of the parabola through the cost at the optimum and its two neighbours."""
+    n = len(radii)
+    middle = np.clip(found, 1, n - 2)
+    take = lambda d: np.take_along_axis(cost, (middle + d)[..., None], axis=2)[..., 0]  # noqa: E731
+    before, at, after = take(-1), take(0), take(1)
+    bend = before - 2 * at + after
+    shift = np.where(bend > 1e-4, 0.5 * (before - after) / np.maximum(bend, 1e-4), 0.0)
+    return np.asarray(radii[middle] + np.clip(shift, -0.5, 0.5) * RADIUS_STEP_MM, np.float32)
+
+
+def _smooth(radius: Array) -> Array:
+    from scipy.ndimage import gaussian_filter, median_filter
+
+    ring = np.pad(radius, ((0, 0), (1, 1)), mode="wrap")
+    steady = median_filter(ring, size=(5, 3), mode="nearest")[:, 1:-1]
+    return np.asarray(gaussian_filter(steady, (1.0, 0.7), mode=("nearest", "wrap")))
+
+
+def _recentered(
+    centerline: Centerline, frame: _Frame, radius: Array, first: int, last: int
+) -> Centerline:
+    """Move the centreline to the centroid of each cross-section of the sac."""
+    ring = radius[first : last + 1].astype(np.float64)
+    weight = (ring**2).sum(axis=1)
+    # Centroid of a polar region: integral of r³/3 over that of r²/2.
+    left = (2 / 3) * (ring**3 * np.cos(frame.angle_rad)).sum(axis=1) / weight
+    dorsal = (2 / 3) * (ring**3 * np.sin(frame.angle_rad)).sum(axis=1) / weight
+    arc = frame.arc_mm[first : last + 1]
+    at = centerline.arc_mm
+    points = centerline.points_lps.copy()
+    shift_left = np.interp(at, arc, left)
+    shift_dorsal = np.interp(at, arc, dorsal)
+    points = (
+        points
+        + shift_left[:, None] * centerline.lefts_lps
+        + shift_dorsal[:, None] * centerline.dorsals_lps
+    )
+    return Centerline.smoothed(points, step_mm=1.0, smoothing_mm=CENTERING_SMOOTHING_MM)

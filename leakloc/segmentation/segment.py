@@ -1,0 +1,142 @@
+"""The segmentation stage: from a myelogram to the sac and the fluid outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakloc.centerline import Centerline
+from leakloc.errors import AnalysisError
+from leakloc.notes import Note
+from leakloc.segmentation.canal import find_canal
+from leakloc.segmentation.collections import Scene, find_collections
+from leakloc.segmentation.dura import Dura, find_dura
+from leakloc.segmentation.fluid import FluidMap, map_fluid
+from leakloc.segmentation.result import Segmentation
+from leakloc.vocabulary import Role
+from leakloc.volume import Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import SegmentationSettings
+
+
+def segment(
+    myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
+) -> Segmentation:
+    """Find the thecal sac and the CSF-like fluid outside it.
+
+    Parameters
+    ----------
+    myelogram : Volume
+        Fluid-sensitive volume of the spine, any orientation of the grid.
+    companions : mapping
+        Other volumes of the study by role, in the same frame of reference.
+    settings : SegmentationSettings
+
+    Returns
+    -------
+    Segmentation
+        Masks on the grid of `myelogram`.
+
+    Raises
+    ------
+    AnalysisError
+        If the volume is empty or not finite, or shows no spinal canal.
+    """
+    _check(myelogram)
+    volume = myelogram.oriented("LPS")
+    canal = find_canal(volume, settings)
+    fluid = map_fluid(volume, canal.centerline, settings)
+    confusing = _fat_like_fluid(fluid, settings)
+    dura = find_dura(_for_dura(fluid, confusing), canal.centerline, settings)
+    box = _neighbourhood(volume, dura.centerline, settings)
+    scene = Scene.of(fluid.fraction.crop(box), dura, confusing)
+    labels, candidates = find_collections(scene, settings)
+    return Segmentation(
+        fluid_fraction=_on_grid(fluid.fraction, myelogram),
+        centerline=dura.centerline,
+        thecal_sac=_on_grid(_placed(scene.sac.astype(np.uint8), box, volume), myelogram),
+        collections=_on_grid(_placed(labels, box, volume), myelogram),
+        candidates=candidates,
+        fat_suppressed=fluid.fat_suppressed,
+        csf_signal=fluid.csf_signal,
+        noise=fluid.noise,
+        notes=tuple(_notes(fluid, dura, confusing)),
+    )
+
+
+def _check(volume: Volume) -> None:
+    name = volume.provenance.source or "the myelogram"
+    if not np.isfinite(volume.array).all():
+        raise AnalysisError(f"{name} holds values that are not finite (NaN); export it again")
+    if float(np.ptp(volume.array)) <= 0:
+        raise AnalysisError(f"{name} is empty: all its voxels have the same value")
+
+
+def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
+    """Whether fat outside the dura would look like fluid."""
+    if fluid.fat_level is None:
+        return False
+    if fluid.fat_level > settings.fat_confusing_above:
+        return True
+    # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away.
+    tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
+    return fluid.fat_suppressed is False and tissue > settings.tissue_conventional_above
+
+
+def _for_dura(fluid: FluidMap, confusing: bool) -> Volume:
+    """On conventional T2 roots are grey; the root lifts them towards the CSF they lie in."""
+    if not confusing:
+        return fluid.fraction
+    return fluid.fraction.with_array(np.sqrt(fluid.fraction.array), "square root")
+
+
+def _neighbourhood(
+    volume: Volume, centerline: Centerline, settings: SegmentationSettings
+) -> tuple[slice, slice, slice]:
+    """The part of the volume in which fluid can belong to the canal."""
+    aside = max(settings.corridor_half_width_mm, settings.search_radius_mm)
+    corners = [
+        centerline.points_lps + left * centerline.lefts_lps + dorsal * centerline.dorsals_lps
+        for left in (-aside, aside)
+        for dorsal in (-settings.search_radius_mm, settings.corridor_depth_mm)
+    ]
+    inside = np.concatenate([centerline.points_lps, *corners])
+    return volume.geometry.box_around(inside)
+
+
+def _placed(
+    array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    box: tuple[slice, slice, slice],
+    volume: Volume,
+) -> Volume:
+    whole = np.zeros(volume.geometry.shape, np.uint8)
+    whole[box] = array
+    return Volume(whole, volume.geometry, volume.provenance)
+
+
+def _on_grid(oriented: Volume, target: Volume) -> Volume:
+    """Undo `Volume.oriented`: the same voxels in the target's order of axes."""
+    back = oriented.oriented(target.geometry.axis_codes)
+    return Volume(np.ascontiguousarray(back.array), target.geometry, oriented.provenance)
+
+
+def _notes(fluid: FluidMap, dura: Dura, confusing: bool) -> list[Note]:
+    notes = []
+    if fluid.fat_suppressed is False:
+        notes.append(
+            Note(
+                "fat_not_suppressed",
+                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: "
+                + (
+                    "fluid outside the dura cannot be told from fat."
+                    if confusing
+                    else "only what is clearly brighter than fat is taken for fluid."
+                ),
+            )
+        )
+    if dura.tip_arc_mm is None:
+        notes.append(Note("sac_tip_outside", "The tip of the thecal sac lies outside the field."))
+    return notes
