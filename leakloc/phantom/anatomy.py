@@ -182,7 +182,6 @@ class Anatomy:
     stature: float
     """Body size relative to the mean."""
     field_t: float
-    pool_radius_mm: float
     fat_depth_mm: float
     """Subcutaneous fat over the lumbar spine."""
 
@@ -274,7 +273,6 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
         root_radius_mm=float(rng.uniform(0.45, 0.62)),
         stature=stature,
         field_t=scenario.field_t or float(rng.choice([1.5, 3.0])),
-        pool_radius_mm=float(rng.uniform(10, 15)),
         fat_depth_mm=float(np.clip(rng.lognormal(np.log(18), 0.4), 7, 45)),
     )
 

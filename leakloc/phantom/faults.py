@@ -95,7 +95,7 @@ def draw_fat_patches(scenario: Scenario, anatomy: Anatomy, rng: np.random.Genera
         middle = middle + np.array([rng.normal(0, 35), rng.uniform(-10, 70), rng.normal(0, 15)])
         centers.append(middle)
         sizes.append(rng.uniform((25, 20, 25), (60, 45, 65)))
-        strengths.append(float(rng.uniform(0.35, 0.9)))
+        strengths.append(float(rng.uniform(0.6, 2.0)))
     return FatPatches(
         scenario.fat_residual * float(rng.uniform(0.6, 1.4)),
         np.reshape(centers, (-1, 3)),

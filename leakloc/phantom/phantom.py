@@ -28,6 +28,9 @@ _VENDORS: Final[tuple[Vendor, ...]] = ("siemens", "ge", "philips", "canon", "uih
 FINE_MM: Final = 0.6
 """Voxels near the canal are split until no edge is longer."""
 
+FINEST_SPLIT: Final = 3
+"""Largest number of parts along an edge."""
+
 BODY_MM: Final = 2.0
 """Thick slices are split until no part is thicker, away from the canal."""
 
@@ -275,7 +278,7 @@ class Phantom:
         self, grid: CanalGrid, geometry: Geometry, near: npt.NDArray[np.intp], first: int
     ) -> Iterator[tuple[npt.NDArray[np.intp], Points, float]]:
         """Points inside each voxel near the canal, in portions; with their own width."""
-        counts = [int(np.clip(np.ceil(mm / FINE_MM), 1, 4)) for mm in geometry.spacing_kji_mm]
+        counts = [int(np.clip(np.ceil(mm / FINE_MM), 1, FINEST_SPLIT)) for mm in geometry.spacing_kji_mm]
         offsets: FloatArray = np.stack(
             np.meshgrid(
                 *((np.arange(n) + 0.5) / n - 0.5 for n in counts), indexing="ij"

@@ -28,6 +28,9 @@ COMPARTMENT_ML: Final = 0.15
 DORSAL_EPIDURAL_MM: Final = 1.5
 """How far in front of the canal's back wall the posterior epidural path runs."""
 
+DURA_GAP_MM: Final = 1.2
+"""How far behind the sac's inner surface it stays where the sac fills the canal."""
+
 
 @dataclass(frozen=True)
 class TrueVertebra:
@@ -212,10 +215,11 @@ def _in_canal(anatomy: Anatomy, arc_mm: float, offset: str) -> FloatArray:
 def _posterior(anatomy: Anatomy, arcs_mm: FloatArray) -> FloatArray:
     """Points just in front of the canal's back wall."""
     _, _, dorsal = anatomy.centerline.frame_at(arcs_mm)
-    back = anatomy.tables["canal_b"][anatomy.index(arcs_mm.astype(np.float32))]
-    return np.asarray(
-        anatomy.centerline.at(arcs_mm) + (back - DORSAL_EPIDURAL_MM)[:, None] * dorsal
-    )
+    tables, rows = anatomy.tables, anatomy.index(arcs_mm.astype(np.float32))
+    wall = tables["canal_b"][rows] - DORSAL_EPIDURAL_MM
+    dura = tables["sac_c"][rows] + tables["sac_b"][rows]
+    behind = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
+    return np.asarray(anatomy.centerline.at(arcs_mm) + behind[:, None] * dorsal)
 
 
 def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
