@@ -34,6 +34,7 @@ TEXT_PX: Final = 15  # smallest type that is read easily at 1:1 on a full-HD scr
 TITLE_PX: Final = 22
 LABEL_PX: Final = 16
 OUTLINE_PX: Final = 2
+SHEET_PX_PER_MM: Final = 3.0  # below it a sheet of 2 mm drowns in the lines beside it
 SCALE_BAR_MM: Final = 20.0
 MARGIN_PX: Final = 16
 MOST_WIDTH_PX: Final = 1880  # fits a full-HD screen
@@ -57,6 +58,8 @@ class Label:
     side: Literal["left", "right"] = "right"
     """Which side of the place the text stands on."""
     bold: bool = False
+    optional: bool = False
+    """Whether it is left out where it would cover another."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Panel:
     letters : tuple of str
         Patient directions at the left, right, top and bottom edge.
     outlines : sequence of (mask, colour)
-        Masks over the same field, drawn as thin lines around them.
+        Masks over the same field, drawn as thin lines around them, the first one on top (the
+        last one in a panel of small scale).
     tints : sequence of (mask, colour)
         Masks whose pixels take the colour and keep their brightness.
     caption : tuple of str
@@ -266,7 +270,9 @@ def draw_panel(panel: Panel, px_per_mm: float) -> Image.Image:
     image = grey.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
     for mask, colour in panel.tints:
         image = _tinted(image, mask, colour)
-    for mask, colour in panel.outlines:
+    # Where a thin sheet is hardly wider than a line, its own line must win.
+    coarse = px_per_mm < SHEET_PX_PER_MM
+    for mask, colour in panel.outlines if coarse else reversed(panel.outlines):
         _outline(image, mask, colour)
     to_px = _to_px(panel, width, height)
     if width < LEAST_WIDTH_PX:  # a thin slab: letters and names stand beside it
@@ -278,7 +284,7 @@ def draw_panel(panel: Panel, px_per_mm: float) -> Image.Image:
         pen.line([to_px(stroke.start), to_px(stroke.end)], stroke.colour, stroke.width_px)
     taken = _draw_labels(pen, panel.labels, to_px, width, height)
     if panel.scale_bar:
-        taken += _draw_scale_bar(pen, px_per_mm, width, height)
+        taken += _draw_scale_bar(pen, px_per_mm, width, height, taken)
     _draw_letters(pen, panel.letters, width, height, taken)
     if panel.framed:
         pen.rectangle([0, 0, width - 1, height - 1], outline=ORANGE, width=2)
@@ -376,20 +382,25 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _draw_scale_bar(
-    pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, height: int
+    pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, height: int, taken: Sequence[Box]
 ) -> list[Box]:
+    """A bar in the lower right corner, or the left one where a name stands in the right."""
     length = SCALE_BAR_MM * px_per_mm
     if length > 0.6 * width:
         return []
-    x, y = width - 12.0 - length, height - 12.0  # names stand on the left
+    text, face = f"{SCALE_BAR_MM:.0f} mm", font(TEXT_PX)
+    y, wide = height - 12.0, max(length, _width(text, face))
+    for right in (width - 12.0, 12.0 + wide):
+        box = (right - wide, y - 8 - TEXT_PX, right, y + 6)
+        if not any(_overlap(box, other) for other in taken):
+            break
+    x = right - length
     for inflate, colour in ((1, BLACK), (0, INK)):
-        pen.line([x - inflate, y, x + length + inflate, y], colour, 3 + 2 * inflate)
-        for end in (x, x + length):
+        pen.line([x - inflate, y, right + inflate, y], colour, 3 + 2 * inflate)
+        for end in (x, right):
             pen.line([end, y - 5 - inflate, end, y + 5 + inflate], colour, 2 + 2 * inflate)
-    text = f"{SCALE_BAR_MM:.0f} mm"
-    face = font(TEXT_PX)
-    pen.text((x + length, y - 8), text, INK, face, "rs", stroke_width=2, stroke_fill=BLACK)
-    return [(x, y - 8 - TEXT_PX, x + length, y + 6)]
+    pen.text((right, y - 8), text, INK, face, "rs", stroke_width=2, stroke_fill=BLACK)
+    return [box]
 
 
 def _draw_labels(
@@ -410,10 +421,13 @@ def _draw_labels(
             # Inside the picture even where the place is near its edge.
             start = x - length - 4 if side == "left" else x + 4
             start = min(max(start, 4.0), max(width - length - 4, 4.0))
+            box = (start, y - half, start + length, y + half)
+            if label.optional and any(_overlap(box, other) for other in taken):
+                continue
             pen.text(
                 (start, y), label.text, label.colour, face, "lm", stroke_width=2, stroke_fill=BLACK
             )
-            taken.append((start, y - half, start + length, y + half))
+            taken.append(box)
     return taken
 
 

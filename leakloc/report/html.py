@@ -91,7 +91,7 @@ def _head(report: Report) -> str:
         label = "Patient (pseudonym)" if report.study.identity == "hash" else "Patient"
         facts.append((label, report.study.patient_id))
     alternatives = [
-        f"level {a.level} (score {a.score:.2f}): {'; '.join(a.basis)}"
+        f"level {a.level} (score {a.score:.2f}): {_joined(a.basis)}"
         for c in report.collections[:1]
         for a in c.alternatives
     ]
@@ -168,14 +168,12 @@ def _collection(c: Collection, figures: str) -> str:
         ("Largest cross-section at", _point(c.epicenter_lps_mm)),
     ]
     if c.alternatives:
-        others = "; ".join(
-            f"{a.level} ({a.score:.2f}: {', '.join(a.basis)})" for a in c.alternatives
-        )
+        others = "; ".join(f"{a.level} ({a.score:.2f}: {_joined(a.basis)})" for a in c.alternatives)
         facts.append(("Could also be", others))
     if c.basis:
-        facts.append(("Because", "; ".join(c.basis)))
+        facts.append(("Because", _joined(c.basis)))
     if c.mimics_considered:
-        facts.append(("Also considered", "; ".join(c.mimics_considered)))
+        facts.append(("Also considered", _joined(c.mimics_considered)))
     title = f"Collection {c.id}: {c.level or 'level not named'}, {c.position.label}, {c.grade}"
     return f"<article><h3>{escape(title)}</h3>{_facts(facts)}{figures}</article>"
 
@@ -427,6 +425,10 @@ def _span(segments: Sequence[str]) -> str:
 
 def _end(description: str | None, segment: str | None) -> str:
     return description or segment or "not named"
+
+
+def _joined(sentences: Iterable[str]) -> str:
+    return "; ".join(sentence.rstrip(".") for sentence in sentences)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -379,7 +379,8 @@ def _hiatus(scene: _Scene, rows: slice) -> tuple[Label, ...]:
     k, j, _ = scene.geometry.kji_from_lps(hiatus.point_lps)
     if not rows.start <= k < rows.stop:
         return ()
-    return (Label("\N{LEFTWARDS ARROW} hiatus", (rows.stop - 1 - k, j - scene.depth(rows).start)),)
+    place = (rows.stop - 1 - k, j - scene.depth(rows).start)
+    return (Label("\N{LEFTWARDS ARROW} hiatus", place, optional=True),)
 
 
 def _collection_tags(cells: Plane) -> tuple[Label, ...]:
