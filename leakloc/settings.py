@@ -143,6 +143,8 @@ class LevelSettings(_Section):
     anchor: str | None = None
     """A disc known to the user and a point in it, such as `L4-L5@-3.5,12.0,-88.0` (LPS mm);
     all other names follow from it."""
+    anchor_reach_mm: float = Field(20.0, ge=1, le=100)
+    """Largest distance of the anchor from the disc it names: half a lumbar level."""
     lumbar_count: int | None = Field(None, ge=4, le=6)
     """Number of lumbar vertebrae, where known; else five, unless the count from C2 says other."""
     lowest_disc: str | None = None
@@ -199,11 +201,12 @@ class LocalizationSettings(_Section):
     """Length of a bin along the canal; about a voxel, far below a level (30 mm)."""
     section_smoothing_mm: float = Field(1.5, ge=0.0, le=10.0)
     """Gaussian sigma along the canal for cross-sections; evens out slices cut by bins."""
-    level_smoothing_mm: float = Field(3.0, ge=0.0, le=20.0)
-    """Gaussian sigma for finding the largest cross-section; a tenth of a level, above noise."""
-    plateau_share: float = Field(0.97, ge=0.3, le=1.0)
+    level_smoothing_mm: float = Field(1.5, ge=0.0, le=20.0)
+    """Gaussian sigma for finding the largest cross-section; as sharp as sections themselves, for
+    long collections often have several nearly equal ones (see the alternatives)."""
+    plateau_share: float = Field(0.99, ge=0.3, le=1.0)
     """Cross-sections above this share of the largest count as equally large; their middle is
-    taken, for a long even collection has no single largest one."""
+    taken where they adjoin."""
     end_area_mm2: float = Field(3.0, ge=0.0, le=50.0)
     """A collection ends where its cross-section falls below this (or a tenth of its largest,
     where that is less): a few voxels are noise."""

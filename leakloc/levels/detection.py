@@ -24,11 +24,14 @@ class DetectedDisc:
         Unit normal of the disc plane, towards the head.
     score : float
         How sure the detector is, 0..1.
+    depth_mm : float or None
+        Front to back, where the detector measures it.
     """
 
     center_lps: FloatArray
     normal_lps: FloatArray
     score: float
+    depth_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ class Detections:
         float32 probability of vertebral body, on any grid in the same patient space.
     method : str
         Name of the detector, for the report.
+    sacrum : Volume or None
+        float32 probability of sacral body, on the grid of `bodies`.
     """
 
     discs: tuple[DetectedDisc, ...]
     bodies: Volume | None
     method: str
+    sacrum: Volume | None = None
 
 
 Detector = Callable[[Volume, Centerline | None, "LevelSettings"], Detections]

@@ -1,0 +1,306 @@
+"""From named discs to vertebral bodies, the sacrum, and a mask of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.levels.detection import Detections
+from leakloc.levels.reference import (
+    ReferenceChain,
+    body_width_mm,
+    canal_half_depth_mm,
+    reference_chain,
+)
+from leakloc.levels.result import Disc, Vertebra
+from leakloc.vocabulary import LABEL_VALUES, SACRAL, split_segment
+from leakloc.volume import FloatArray, Geometry, Provenance, Volume
+
+_BONE: Final = 0.5
+"""Probability from which a voxel is bone."""
+_FAR_MM: Final = 8.0
+"""A body's centre never moves further than this from the middle of its discs."""
+_END_PLATE_SHARE: Final = 0.12
+"""Half a disc, as a share of the level's height: where a body drawn without an image ends."""
+_FADING: Final = 0.75
+"""Confidence of a sacral segment relative to the one above: each pitch adds its error."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """A vertebral body between two planes.
+
+    Parameters
+    ----------
+    center_lps : ndarray, shape (3,)
+    upper, lower : Disc
+        The discs that bound it; beyond the ends of the chain their planes are expected ones.
+    depth_mm : float
+        Front to back.
+    """
+
+    name: str
+    center_lps: FloatArray
+    confidence: float
+    upper: Disc
+    lower: Disc
+    depth_mm: float
+
+    @property
+    def vertebra(self) -> Vertebra:
+        """As a result."""
+        return Vertebra(self.name, self.center_lps, self.confidence)
+
+
+def bodies_between(
+    discs: Sequence[Disc],
+    chain: ReferenceChain,
+    scale: float,
+    detections: Sequence[Detections],
+    fields: Sequence[Geometry],
+) -> list[Body]:
+    """Vertebral bodies above, between and below a gap-free run of discs.
+
+    Parameters
+    ----------
+    discs : sequence of Disc
+        Head down, neighbours in the chain, S1 at most at the lower end.
+    chain : ReferenceChain
+    scale : float
+        Body size relative to the mean adult.
+    detections : sequence of Detections
+        Whose probabilities centre the bodies front to back and side to side.
+    fields : sequence of Geometry
+        A body at an end counts where its centre, and with it half of it, is in a field.
+    """
+    first = chain.discs.index(discs[0].name)
+    pitch = scale * chain.pitch_mm
+    above = _beyond(discs[0], float(pitch[first]), "above")
+    below = _beyond(discs[-1], -float(pitch[first + len(discs)]), "below")
+    planes = [above, *discs, below]
+    bodies = []
+    for n in range(len(planes) - 1):
+        index = first + n
+        upper, lower = planes[n], planes[n + 1]
+        center = 0.5 * (upper.center_lps + lower.center_lps)
+        center = _centered(center, upper, lower, detections)
+        confidence = min(upper.confidence, lower.confidence)
+        depth = float(scale * chain.depth_mm[index])
+        outer = n in (0, len(planes) - 2)
+        if outer and not any(field.contains(center) for field in fields):
+            continue
+        bodies.append(Body(chain.vertebrae[index], center, confidence, upper, lower, depth))
+    return bodies
+
+
+def sacral_bodies(
+    junction: Disc,
+    remnants: dict[str, Disc],
+    scale: float,
+    centerline: Centerline,
+    fields: Sequence[Geometry],
+) -> tuple[list[Body], list[Disc]]:
+    """S1 to S5 and the remnants between them, along the sacral canal.
+
+    Parameters
+    ----------
+    junction : Disc
+        The lumbosacral disc.
+    remnants : dict
+        Discs of the sacrum that were seen, by name.
+    scale : float
+    centerline : Centerline
+        Down the sacral canal as far as it is known; beyond, straight on.
+    fields : sequence of Geometry
+        A segment outside all of them is left out, and those below it.
+
+    Returns
+    -------
+    bodies : list of Body
+    discs : list of Disc
+    """
+    chain = reference_chain(5)
+    first = chain.vertebrae.index("S1")
+    upper = junction
+    arc = _crossing_arc(centerline, junction)
+    bodies: list[Body] = []
+    discs: list[Disc] = []
+    for n, name in enumerate(SACRAL):
+        pitch = float(scale * chain.pitch_mm[first + n])
+        depth = float(scale * chain.depth_mm[first + n])
+        lower_name = chain.discs[first + n] if first + n < len(chain.discs) else ""
+        confidence = upper.confidence * (1.0 if n == 0 else _FADING)
+        if lower_name in remnants:
+            lower = remnants[lower_name]
+            arc = _crossing_arc(centerline, lower)
+        else:
+            arc += pitch
+            lower = _expected_disc(
+                lower_name or "S5-end", upper, arc, pitch, depth, confidence, centerline, name
+            )
+        center = 0.5 * (upper.center_lps + lower.center_lps)
+        if not any(field.contains(center) for field in fields):
+            break
+        bodies.append(Body(name, center, confidence, upper, lower, depth))
+        if lower_name:
+            discs.append(lower)
+        upper = lower
+    if discs and len(bodies) < len(SACRAL):
+        discs = discs[: len(bodies)]
+    return bodies, discs
+
+
+def level_mask(
+    bodies: Sequence[Body], detections: Sequence[Detections], geometry: Geometry
+) -> Volume:
+    """Label mask of vertebral bodies.
+
+    Inside the planes of its discs a body is what the detector took for bone, or, where it
+    saw little, an elliptical cylinder of typical size.
+
+    Parameters
+    ----------
+    bodies : sequence of Body
+    detections : sequence of Detections
+    geometry : Geometry
+        Grid of the mask.
+
+    Returns
+    -------
+    Volume
+        uint8, `vocabulary.LABEL_VALUES`.
+    """
+    mask = np.zeros(geometry.shape, np.uint8)
+    for body in bodies:
+        radius = 0.75 * body_width_mm(body.depth_mm)
+        height = float(np.linalg.norm(body.upper.center_lps - body.lower.center_lps))
+        center_kji = geometry.kji_from_lps(body.center_lps)
+        reach = (max(radius, 0.75 * height) + 2.0) / np.array(geometry.spacing_kji_mm)
+        low = np.maximum(np.floor(center_kji - reach), 0).astype(int)
+        high = np.minimum(np.ceil(center_kji + reach) + 1, geometry.shape).astype(int)
+        if (high <= low).any():
+            continue
+        k, j, i = (np.arange(a, b) for a, b in zip(low, high, strict=True))
+        kji = np.stack(np.meshgrid(k, j, i, indexing="ij"), axis=-1)
+        inside = _inside(geometry.lps_from_kji(kji), body, detections, radius)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        part = mask[box]
+        part[inside & (part == 0)] = LABEL_VALUES[body.name]
+    for body in bodies:  # after all shapes, so that no neighbour takes a centre away
+        if geometry.contains(body.center_lps):
+            nearest = np.round(geometry.kji_from_lps(body.center_lps)).astype(int)
+            mask[tuple(nearest)] = LABEL_VALUES[body.name]
+    return Volume(mask, geometry, Provenance("levels"))
+
+
+def _inside(
+    points: FloatArray, body: Body, detections: Sequence[Detections], radius_mm: float
+) -> npt.NDArray[np.bool_]:
+    offset = points - body.center_lps
+    under = (points - body.upper.center_lps) @ body.upper.normal_lps < 0
+    over = (points - body.lower.center_lps) @ body.lower.normal_lps > 0
+    axis = body.upper.normal_lps + body.lower.normal_lps
+    axis = axis / np.linalg.norm(axis)
+    across = offset - (offset @ axis)[..., None] * axis
+    left = across[..., 0]
+    back = across[..., 1:] @ _unit(np.array([-axis[2], axis[1]]))
+    between = under & over & (np.linalg.norm(across, axis=-1) < radius_mm)
+    height = float(np.linalg.norm(body.upper.center_lps - body.lower.center_lps))
+    margin = _END_PLATE_SHARE * height
+    half_depth, half_width = 0.5 * body.depth_mm, 0.5 * body_width_mm(body.depth_mm)
+    cylinder = (
+        ((points - body.upper.center_lps) @ body.upper.normal_lps < -margin)
+        & ((points - body.lower.center_lps) @ body.lower.normal_lps > margin)
+        & ((left / half_width) ** 2 + (back / half_depth) ** 2 < 1)
+    )
+    bone = np.zeros(points.shape[:-1], dtype=bool)
+    for found in detections:
+        for probability in (found.bodies, found.sacrum):
+            if probability is not None:
+                bone[between] |= probability.sample(points[between]) > _BONE
+    enough = bone.sum() >= 0.5 * cylinder.sum()
+    return bone if enough else np.asarray(cylinder | bone)
+
+
+def _centered(
+    center: FloatArray, upper: Disc, lower: Disc, detections: Sequence[Detections]
+) -> FloatArray:
+    """The middle between two discs, moved to the middle of the bone around it."""
+    steps = np.arange(-24.0, 24.1, 3.0)
+    left, back, up = np.meshgrid(steps, steps, np.arange(-15.0, 15.1, 3.0), indexing="ij")
+    axis = _unit(upper.center_lps - lower.center_lps)
+    across = _unit(np.array([1.0, 0.0, 0.0]) - axis[0] * axis)
+    dorsal = np.cross(across, -axis)
+    points = (
+        center + left[..., None] * across + back[..., None] * dorsal + up[..., None] * axis
+    ).reshape(-1, 3)
+    between = ((points - upper.center_lps) @ upper.normal_lps < 0) & (
+        (points - lower.center_lps) @ lower.normal_lps > 0
+    )
+    points = points[between]
+    weight = np.zeros(len(points))
+    for found in detections:
+        if found.bodies is not None:
+            weight = np.maximum(weight, found.bodies.sample(points))
+    weight = np.where(weight > _BONE, weight, 0.0)
+    if weight.sum() < 0.1 * max(len(points), 1):  # a tenth of the box: too little bone to trust
+        return center
+    shift = np.average(points, axis=0, weights=weight) - center
+    far = float(np.linalg.norm(shift))
+    return np.asarray(center + shift * min(1.0, _FAR_MM / max(far, 1e-6)))
+
+
+def _beyond(disc: Disc, distance_mm: float, place: str) -> Disc:
+    """The plane expected on the other side of a vertebra at an end of the chain."""
+    return replace(
+        disc,
+        name=f"{place} {disc.name}",
+        center_lps=np.asarray(disc.center_lps + distance_mm * disc.normal_lps),
+    )
+
+
+def _crossing_arc(centerline: Centerline, disc: Disc) -> float:
+    """Where the plane of a disc meets the canal."""
+    around, _, _ = centerline.project(disc.center_lps)
+    arcs = np.arange(float(around) - 40.0, float(around) + 40.0, 1.0)
+    height = (centerline.at(arcs) - disc.center_lps) @ disc.normal_lps
+    return float(arcs[int(np.abs(height).argmin())])
+
+
+def _expected_disc(
+    name: str,
+    upper: Disc,
+    arc_mm: float,
+    pitch_mm: float,
+    depth_mm: float,
+    confidence: float,
+    centerline: Centerline,
+    segment: str,
+) -> Disc:
+    """A sacral remnant nobody saw, at its usual place in front of the canal."""
+    tangent, _, dorsal = centerline.frame_at(arc_mm)
+    straight = upper.center_lps - pitch_mm * upper.normal_lps
+    if arc_mm > centerline.length_mm:
+        # Past the known canal only the direction of the last plane is left, and a usual bend.
+        turned = _unit(upper.normal_lps + 0.17 * np.array([0.0, -1.0, 0.0]))
+        return Disc(name, np.asarray(straight), turned, _FADING * confidence)
+    along_canal = centerline.at(arc_mm) - dorsal * (canal_half_depth_mm(segment) + 0.5 * depth_mm)
+    # The canal's curve tells the sacrum's; the step from above keeps the chain together.
+    step = _unit(0.5 * (along_canal + straight) - upper.center_lps)
+    center = upper.center_lps + pitch_mm * step
+    normal = _unit(-tangent - 0.5 * step)
+    return Disc(name, np.asarray(center), normal, _FADING * confidence)
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def is_sacral(disc_name: str) -> bool:
+    """Whether a disc lies between two sacral segments."""
+    return split_segment(disc_name)[0] in SACRAL

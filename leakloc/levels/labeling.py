@@ -1,0 +1,481 @@
+"""The labelling stage: which disc and which vertebra is where, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.centerline import Centerline
+from leakloc.errors import AnalysisError, LeaklocError, SettingsError
+from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
+from leakloc.levels.detection import DetectedDisc, Detections, Detector
+from leakloc.levels.numbering import Assignment, Candidate, assign
+from leakloc.levels.reference import reference_chain
+from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
+from leakloc.notes import Note
+from leakloc.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
+from leakloc.volume import FloatArray, Geometry, Provenance, Volume
+
+if TYPE_CHECKING:
+    from leakloc.segmentation.result import Segmentation
+    from leakloc.settings import LevelSettings
+
+_PREFERENCE: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
+"""Companions by how well discs stand out from bodies."""
+_ASIDE_MM: Final = 30.0
+"""No disc's centre lies further to the side of the canal's plane."""
+_BEHIND_MM: Final = 0.0
+"""No disc's centre lies behind the middle of the canal."""
+_AHEAD_MM: Final = 60.0
+"""No disc's centre lies further in front of it (25 to 40 mm)."""
+_SAME_DISC_MM: Final = 9.0
+"""Two candidates nearer than this are one disc; the smallest pitch is 15 mm."""
+_EXTRA_FIELD_MM: Final = 25.0
+"""The myelogram is searched too where it shows this much more of the spine: a level."""
+_BESIDE_MM: Final = (9.0, 12.0, 15.0)
+"""Distances from a disc's centre along its normal where its surroundings are read."""
+_MARCH_MM: Final = 3.0
+_LONGEST_MM: Final = 900.0
+"""How far and in what steps the field is followed along the spine."""
+_MIN_CHAIN: Final = 2
+"""Fewer discs in a row than this cannot be numbered."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the detectors found on the volumes searched."""
+
+    detections: tuple[Detections, ...]
+    candidates: tuple[Candidate, ...]
+    fields: tuple[Geometry, ...]
+    notes: tuple[Note, ...]
+
+
+def label(
+    myelogram: Volume,
+    companions: Mapping[Role, Volume],
+    segmentation: Segmentation,
+    settings: LevelSettings,
+    detector: Detector | None = None,
+) -> Levels:
+    """Find and name discs and vertebrae (a `leakloc.levels.result.Labeler`).
+
+    Discs are sought on the best sagittal companion, and on the myelogram where that shows
+    more of the spine or where there is none. Names count down from C2 where C2 is seen, else
+    up from the sacrum, assuming five lumbar vertebrae, unless the settings say otherwise.
+
+    Parameters
+    ----------
+    myelogram : Volume
+    companions : mapping of role to Volume
+    segmentation : Segmentation
+        Its centreline tells where the spine is.
+    settings : LevelSettings
+    detector : Detector, optional
+        Finds discs; the anatomy network where None.
+
+    Returns
+    -------
+    Levels
+        With status ``"unlabelled"`` where nothing can be named.
+
+    Raises
+    ------
+    SettingsError
+        If a user's anchor is malformed or fits no disc.
+    """
+    from leakloc.levels.network import detect
+
+    volumes, notes = _volumes(myelogram, companions)
+    seen = _search(volumes, myelogram, segmentation.centerline, settings, detector or detect)
+    notes = (*notes, *seen.notes)
+    chosen = _choose(seen.candidates, settings)
+    if chosen is None:
+        return _unlabelled(myelogram, notes)
+    assignment, method = chosen
+    discs = _gap_free(seen.candidates, assignment)
+    numbering = _numbering(seen.candidates, assignment, method, settings)
+    presacral = [d for d in discs if not is_sacral(d.name)]
+    if len(presacral) < _MIN_CHAIN:
+        return _unlabelled(myelogram, notes)
+    bodies = bodies_between(
+        presacral, assignment.chain, assignment.scale, seen.detections, seen.fields
+    )
+    if assignment.junction_seen:
+        remnants = {d.name: d for d in discs if is_sacral(d.name)}
+        bodies = [body for body in bodies if not body.name.startswith("S")]
+        sacral, below = sacral_bodies(
+            presacral[-1], remnants, assignment.scale, segmentation.centerline, seen.fields
+        )
+        bodies, discs = [*bodies, *sacral], [*presacral, *below]
+    names = {body.name for body in bodies}
+    discs = [d for d in discs if names & set(split_segment(d.name))]
+    anchored = assignment.junction_seen or assignment.top_seen or method == "user"
+    status: LevelStatus = "labelled" if anchored else "partial"
+    if not anchored:
+        notes = (
+            *notes,
+            Note(
+                "no_anchor",
+                "Neither C2 nor the lumbosacral disc was recognised in the field: names rest on "
+                "the size of the vertebrae alone and may be off by several levels.",
+            ),
+        )
+    if numbering.transitional_suspected:
+        notes = (
+            *notes,
+            Note(
+                "transitional_suspected",
+                "A transitional vertebra or another number of lumbar vertebrae is possible; "
+                "check the numbering on a whole-spine localizer.",
+            ),
+        )
+    mask = level_mask(bodies, seen.detections, myelogram.geometry)
+    return Levels(
+        status, numbering, tuple(body.vertebra for body in bodies), tuple(discs), mask, notes
+    )
+
+
+def _volumes(
+    myelogram: Volume, companions: Mapping[Role, Volume]
+) -> tuple[list[Volume], tuple[Note, ...]]:
+    """Volumes to search, best first; those of another frame of reference are left out."""
+    frame = myelogram.geometry.frame_of_reference_uid
+    chosen: list[Volume] = []
+    notes: list[Note] = []
+    for role in _PREFERENCE:
+        if role not in companions:
+            continue
+        other = companions[role].geometry.frame_of_reference_uid
+        if frame is not None and other is not None and frame != other:
+            notes.append(
+                Note(
+                    "companion_in_other_frame",
+                    f"The {role} series has another frame of reference than the myelogram and was "
+                    "not used to find levels.",
+                )
+            )
+            continue
+        chosen.append(companions[role])
+    return [*chosen, myelogram], tuple(notes)
+
+
+def _search(
+    volumes: Sequence[Volume],
+    myelogram: Volume,
+    centerline: Centerline,
+    settings: LevelSettings,
+    detector: Detector,
+) -> _Seen:
+    """Detect on the first volume that shows a chain, and beyond its field on the myelogram."""
+    tried: list[tuple[Detections, list[DetectedDisc], Volume]] = []
+    notes: list[Note] = []
+    for volume in volumes:
+        try:
+            found = detector(volume, centerline, settings)
+        except AnalysisError:
+            continue
+        except LeaklocError as error:
+            notes.append(Note("detector_failed", str(error)))
+            break
+        tried.append((found, _plausible(found.discs, centerline), volume))
+        if len(tried[-1][1]) > _MIN_CHAIN:
+            break
+    if not tried:
+        return _Seen((), (), (myelogram.geometry,), tuple(notes))
+    found, discs, volume = max(tried, key=lambda t: len(t[1]))
+    detections = [found]
+    owners = [found] * len(discs)
+    more = _more_field_mm(volume, myelogram, centerline)
+    if volume is not myelogram and more > _EXTRA_FIELD_MM:
+        extra = detector(myelogram, centerline, settings)
+        detections.append(extra)
+        for disc in _plausible(extra.discs, centerline):
+            gaps = [float(np.linalg.norm(disc.center_lps - d.center_lps)) for d in discs]
+            if min(gaps, default=np.inf) > _SAME_DISC_MM:
+                discs.append(disc)
+                owners.append(extra)
+    fields = (volume.geometry, myelogram.geometry)
+    arcs = [float(centerline.project(d.center_lps)[0]) for d in discs]
+    candidates = tuple(
+        _candidate(discs[n], owners[n], centerline, fields) for n in np.argsort(arcs)
+    )
+    return _Seen(tuple(detections), candidates, fields, tuple(notes))
+
+
+def _plausible(discs: Sequence[DetectedDisc], centerline: Centerline) -> list[DetectedDisc]:
+    """Discs where a disc can be: in front of the canal, near its plane; one of each."""
+    kept: list[DetectedDisc] = []
+    for disc in sorted(discs, key=lambda d: -d.score):
+        arc, left, dorsal = (float(x) for x in centerline.project(disc.center_lps))
+        beyond = max(-arc, arc - centerline.length_mm, 0.0)
+        # Past the known canal its course is a guess, the more so the further.
+        if abs(left) > _ASIDE_MM + 0.5 * beyond or dorsal > _BEHIND_MM + 0.7 * beyond:
+            continue
+        if dorsal < -_AHEAD_MM - 0.7 * beyond:
+            continue
+        gaps = [float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in kept]
+        if min(gaps, default=np.inf) > _SAME_DISC_MM:
+            kept.append(disc)
+    return kept
+
+
+def _more_field_mm(volume: Volume, myelogram: Volume, centerline: Centerline) -> float:
+    """Length of the canal that the myelogram shows and the volume does not."""
+    arcs = np.arange(0.0, centerline.length_mm, _MARCH_MM)
+    points = centerline.at(arcs) - 20.0 * centerline.frame_at(arcs)[2]  # in the bodies
+    missing = myelogram.geometry.contains(points) & ~volume.geometry.contains(points)
+    return float(missing.sum()) * _MARCH_MM
+
+
+def _candidate(
+    disc: DetectedDisc, found: Detections, centerline: Centerline, fields: Sequence[Geometry]
+) -> Candidate:
+    beside = np.array(_BESIDE_MM)[:, None] * disc.normal_lps
+    above, below = disc.center_lps + beside, disc.center_lps - beside
+    return Candidate(
+        center_lps=disc.center_lps,
+        normal_lps=disc.normal_lps,
+        score=disc.score,
+        tilt_deg=float(np.degrees(np.arctan2(-disc.normal_lps[1], disc.normal_lps[2]))),
+        depth_mm=np.nan if disc.depth_mm is None else disc.depth_mm,
+        bone_above=_probability(found.bodies, above),
+        bone_below=_probability(found.bodies, below),
+        sacrum_above=_probability(found.sacrum, above),
+        sacrum_below=_probability(found.sacrum, below),
+        reach_above_mm=_reach_mm(disc.center_lps, centerline, fields, -1.0),
+        reach_below_mm=_reach_mm(disc.center_lps, centerline, fields, 1.0),
+    )
+
+
+def _probability(volume: Volume | None, points_lps: FloatArray) -> float:
+    """Largest probability at some points; NaN where the volume does not reach."""
+    if volume is None or not volume.geometry.contains(points_lps).all():
+        return float("nan")
+    return float(volume.sample(points_lps).max())
+
+
+def _reach_mm(
+    center_lps: FloatArray, centerline: Centerline, fields: Sequence[Geometry], direction: float
+) -> float:
+    """How far the field goes on from a disc, along a parallel to the canal."""
+    arc, left, dorsal = (float(x) for x in centerline.project(center_lps))
+    steps = np.arange(_MARCH_MM, _LONGEST_MM, _MARCH_MM)
+    arcs = arc + direction * steps
+    _, lefts, dorsals = centerline.frame_at(arcs)
+    points = centerline.at(arcs) + left * lefts + dorsal * dorsals
+    inside = np.any([field.contains(points) for field in fields], axis=0)
+    outside = np.flatnonzero(~inside)
+    return float(steps[outside[0]] - _MARCH_MM if len(outside) else steps[-1])
+
+
+def _choose(
+    candidates: Sequence[Candidate], settings: LevelSettings
+) -> tuple[Assignment, NumberingMethod] | None:
+    """The numbering to report, and by what method."""
+    counts = (4, 5, 6) if settings.lumbar_count is None else (settings.lumbar_count,)
+    pinned = _pinned(candidates, settings)
+    if pinned is not None:
+        count = (6,) if "L6" in pinned[1] else (settings.lumbar_count or 5,)
+        found = assign(candidates, settings, lumbar_counts=count, pinned=pinned)
+        if found is None:
+            raise SettingsError(f"no numbering has a disc {pinned[1]!r} at the anchor")
+        return found, "user"
+    free = assign(candidates, settings, lumbar_counts=counts)
+    if free is None or len(free.candidates) < _MIN_CHAIN:
+        return None
+    if settings.lumbar_count is not None:
+        return free, "user"
+    if free.top_seen:
+        return free, "c2_count"
+    usual = assign(candidates, settings, lumbar_counts=(5,))
+    return None if usual is None else (usual, "sacrum_up")
+
+
+def _pinned(candidates: Sequence[Candidate], settings: LevelSettings) -> tuple[int, str] | None:
+    """The candidate whose name the user gave, by anchor or as the lowest disc."""
+    if settings.anchor is not None:
+        name, point = parse_anchor(settings.anchor)
+        if not candidates:
+            return None
+        gaps = [float(np.linalg.norm(c.center_lps - point)) for c in candidates]
+        nearest = int(np.argmin(gaps))
+        if gaps[nearest] > settings.anchor_reach_mm:
+            raise SettingsError(
+                f"no disc was found within {settings.anchor_reach_mm:g} mm of the anchor "
+                f"{settings.anchor!r}; the nearest is {gaps[nearest]:.0f} mm away"
+            )
+        return nearest, name
+    if settings.lowest_disc is not None:
+        split_or_refuse(settings.lowest_disc)
+        free = assign(candidates, settings, lumbar_counts=(5,))
+        if free is None:
+            return None
+        well_formed = [
+            m for m, n in zip(free.candidates, free.discs, strict=True) if n <= free.chain.junction
+        ]
+        return (well_formed[-1], settings.lowest_disc) if well_formed else None
+    return None
+
+
+def parse_anchor(text: str) -> tuple[str, FloatArray]:
+    """Disc name and LPS point of an anchor such as ``"L4-L5@-3.5,12.0,-88.0"``.
+
+    Raises
+    ------
+    SettingsError
+        If the text has another form.
+    """
+    name, separator, numbers = text.partition("@")
+    try:
+        point = np.array([float(part) for part in numbers.split(",")])
+    except ValueError as error:
+        raise SettingsError(f"anchor {text!r}: {numbers!r} are not three numbers") from error
+    if not separator or point.shape != (3,) or not np.isfinite(point).all():
+        raise SettingsError(f"anchor {text!r} must look like 'L4-L5@x,y,z' (LPS millimetres)")
+    split_or_refuse(name)
+    return name, point
+
+
+def split_or_refuse(disc_name: str) -> tuple[str, str]:
+    """The two vertebrae of a disc's name; `SettingsError` if it names no disc."""
+    known = {disc for count in (4, 5, 6) for disc in reference_chain(count).discs}
+    if disc_name not in known:
+        raise SettingsError(f"{disc_name!r} names no disc; write for example 'L4-L5'")
+    return split_segment(disc_name)
+
+
+def _gap_free(candidates: Sequence[Candidate], assignment: Assignment) -> list[Disc]:
+    """Named discs, with those that were missed put in between."""
+    belief = assignment.shifted.get(0, 1.0)
+    discs: list[Disc] = []
+    names = assignment.chain.discs
+    previous: tuple[int, Candidate] | None = None
+    for m, n in zip(assignment.candidates, assignment.discs, strict=True):
+        here = candidates[m]
+        if previous is not None:
+            last_n, last = previous
+            for inner in range(last_n + 1, n):
+                share = (inner - last_n) / (n - last_n)
+                center = (1 - share) * last.center_lps + share * here.center_lps
+                normal = (1 - share) * last.normal_lps + share * here.normal_lps
+                normal = normal / np.linalg.norm(normal)
+                discs.append(Disc(names[inner], center, normal, 0.3 * belief))
+        discs.append(Disc(names[n], here.center_lps, here.normal_lps, here.score * belief))
+        previous = (n, here)
+    return discs
+
+
+def _numbering(
+    candidates: Sequence[Candidate],
+    assignment: Assignment,
+    method: NumberingMethod,
+    settings: LevelSettings,
+) -> Numbering:
+    belief = dict(assignment.shifted)
+    counted = method == "c2_count"
+    lumbar_count = 5 + len(assignment.chain.vertebrae) - len(reference_chain(5).vertebrae)
+    doubt = [] if method == "user" else _doubts(candidates, assignment, counted)
+    variant = _variant_belief(assignment, candidates, settings)
+    if method == "user":
+        confidence = 1.0
+    else:
+        highest = settings.belief_counted if counted else settings.belief_assumed
+        confidence = highest * belief.get(0, 0.0)
+        for _, factor in doubt:
+            confidence *= factor
+        if not counted:
+            confidence *= 1 - variant
+    transitional = method != "user" and (
+        (counted and lumbar_count != 5)
+        or variant > settings.transitional_belief
+        or any(code == "transitional" for code, _ in doubt)
+    )
+    rest = 1.0 - confidence
+    weights = {s: max(belief.get(s, 0.0), 0.05) for s in (-1, 1)}
+    total = sum(weights.values())
+    alternatives = tuple(
+        AlternativeNumbering(s, rest * 0.9 * weights[s] / total, _reason(s, counted))
+        for s in (-1, 1)
+    )
+    return Numbering(
+        method,
+        _assumption(method, lumbar_count, assignment),
+        float(confidence),
+        lumbar_count,
+        transitional,
+        alternatives,
+    )
+
+
+def _doubts(
+    candidates: Sequence[Candidate], assignment: Assignment, counted: bool
+) -> list[tuple[str, float]]:
+    """What makes the numbering less sure, each with a factor on its confidence."""
+    doubts: list[tuple[str, float]] = []
+    chain = assignment.chain
+    if not assignment.junction_seen:
+        doubts.append(("no_sacrum", 0.7 if counted else 0.4))
+    if len(assignment.candidates) < 5:
+        doubts.append(("few_discs", 0.7))
+    steps = np.diff(assignment.discs)
+    missed = int((steps - 1)[np.array(assignment.discs[1:]) <= chain.junction].sum())
+    if missed:
+        doubts.append(("missed_discs", 0.8**missed))
+    for m, n in zip(assignment.candidates, assignment.discs, strict=True):
+        c = candidates[m]
+        if n == chain.junction + 1 and c.score > 0.7 and c.depth_mm > 25.0:
+            doubts.append(("transitional", 0.7))  # a well-formed S1-S2 disc: lumbarisation?
+        if n == chain.junction and c.depth_mm < 0.6 * assignment.scale * chain.depth_mm[n]:
+            doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
+    return doubts
+
+
+def _variant_belief(
+    assignment: Assignment, candidates: Sequence[Candidate], settings: LevelSettings
+) -> float:
+    """Belief that the lumbar vertebrae are not as many as reported."""
+    counts = (4, 5, 6)
+    evidence = {}
+    for count in counts:
+        found = assign(candidates, settings, lumbar_counts=(count,))
+        if found is not None:
+            evidence[count] = found.log_evidence
+    if not evidence:
+        return 0.0
+    top = max(evidence.values())
+    share = {c: float(np.exp((e - top) / settings.temperature)) for c, e in evidence.items()}
+    reported = 5 + len(assignment.chain.vertebrae) - len(reference_chain(5).vertebrae)
+    return 1 - share.get(reported, 0.0) / sum(share.values())
+
+
+def _reason(shift: int, counted: bool) -> str:
+    if counted:
+        return "a disc counted twice" if shift < 0 else "a disc missed in the count from C2"
+    if shift > 0:
+        return "the disc taken for L5-S1 is S1-S2: six lumbar vertebrae or a lumbarised S1"
+    return "the disc taken for L5-S1 is L4-L5: four lumbar vertebrae or a sacralised L5"
+
+
+def _assumption(method: NumberingMethod, lumbar_count: int, assignment: Assignment) -> str:
+    if method == "user":
+        return "names as fixed by the user"
+    if method == "c2_count":
+        return "counted from C2; seven cervical and twelve thoracic vertebrae" + (
+            "" if assignment.junction_seen else "; sacrum not in the field"
+        )
+    if assignment.junction_seen:
+        return "five lumbar vertebrae, counted up from the lumbosacral disc"
+    return "five lumbar vertebrae; sacrum not recognised, placed by size of the vertebrae"
+
+
+def _unlabelled(myelogram: Volume, notes: tuple[Note, ...]) -> Levels:
+    empty = Volume(
+        np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, Provenance("levels")
+    )
+    note = Note("levels_not_found", "No chain of discs was found: no level is named.")
+    numbering = Numbering("sacrum_up", "nothing could be numbered", 0.0, 5)
+    return Levels("unlabelled", numbering, (), (), empty, (*notes, note))

@@ -1,0 +1,108 @@
+"""The learned detector, with the size of each disc added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.centerline import Centerline
+from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LevelSettings
+
+_REACH_MM: Final = (12.0, 30.0, 30.0)
+"""Half size of the box about a disc's centre in which it is measured: up, back, left."""
+_INSIDE: Final = 0.4
+"""Probability from which a voxel belongs to the disc; a thin remnant rarely reaches 0.5."""
+_FEWEST_VOXELS: Final = 8
+"""Fewer voxels (about 25 microlitres) tell no direction."""
+_STEEPEST_DEG: Final = 50.0
+"""No disc is tilted more against the canal (L5-S1: up to 25 degrees)."""
+_LATERAL: Final = 0.5
+"""No disc's normal points further to a side (30 degrees), even in scoliosis."""
+
+
+def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings) -> Detections:
+    """Find discs with the anatomy network (a `leakloc.levels.detection.Detector`).
+
+    Parameters
+    ----------
+    image : Volume
+    centerline : Centerline or None
+        Of the canal, where known.
+    settings : LevelSettings
+
+    Raises
+    ------
+    AnalysisError
+        If the image is constant.
+    LeaklocError
+        If the network's weights are not installed.
+    """
+    from leakloc.anatomy_network import anatomy_probabilities, discs_from
+
+    found = anatomy_probabilities(image, centerline=centerline)
+    seen = discs_from(found)
+    upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
+    sized = tuple(_sized(disc, found.disc) for disc in upright)
+    return Detections(sized, found.vertebra, seen.method, found.sacrum)
+
+
+def _upright(
+    disc: DetectedDisc, probability: Volume, centerline: Centerline | None
+) -> DetectedDisc:
+    """The disc with a normal along the spine.
+
+    The axis of least spread lies across where only a few planes show the disc; then the
+    spread within the sagittal plane decides, or the canal.
+    """
+    along = np.array([0.0, 0.0, 1.0])
+    if centerline is not None:
+        arc, _, _ = centerline.project(disc.center_lps)
+        along = -centerline.frame_at(arc)[0]
+    limit = np.cos(np.radians(_STEEPEST_DEG))
+    if disc.normal_lps @ along >= limit and abs(disc.normal_lps[0]) < _LATERAL:
+        return disc
+    offset = _cloud(disc, probability)
+    normal = along
+    if len(offset) >= _FEWEST_VOXELS:
+        _, axes = np.linalg.eigh(offset[:, 1:].T @ offset[:, 1:])
+        sagittal = np.array([0.0, axes[0, 0], axes[1, 0]])
+        sagittal *= np.sign(sagittal @ along) or 1.0
+        if sagittal @ along >= limit:
+            normal = sagittal
+    return replace(disc, normal_lps=np.asarray(normal))
+
+
+def _cloud(disc: DetectedDisc, probability: Volume) -> FloatArray:
+    """Offsets of likely disc voxels from the disc's centre, LPS millimetres, shape (n, 3)."""
+    geometry = probability.geometry
+    corner = geometry.kji_from_lps(disc.center_lps)
+    reach = np.array(_REACH_MM) / geometry.spacing_kji_mm
+    low = np.maximum(np.floor(corner - reach), 0).astype(int)
+    high = np.minimum(np.ceil(corner + reach) + 1, geometry.shape).astype(int)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    kji = np.argwhere(probability.array[box] > _INSIDE)
+    return geometry.lps_from_kji(kji + low) - disc.center_lps
+
+
+def _sized(disc: DetectedDisc, probability: Volume) -> DetectedDisc:
+    """The disc with its depth: the spread of its voxels front to back, as of a solid line."""
+    offset = _cloud(disc, probability)
+    if len(offset) < _FEWEST_VOXELS:
+        return disc
+    left = np.array([1.0, 0.0, 0.0])
+    dorsal = np.cross(left, disc.normal_lps)
+    dorsal = dorsal / np.linalg.norm(dorsal)
+    near = np.abs(offset @ disc.normal_lps) < 8.0
+    central = near & (np.abs(offset @ left) < 8.0)
+    chosen = central if central.sum() >= _FEWEST_VOXELS else near
+    if chosen.sum() < _FEWEST_VOXELS:
+        return disc
+    back = offset[chosen] @ dorsal
+    depth = float(np.sqrt(12.0) * back.std())  # of a uniform line of that length
+    return replace(disc, depth_mm=depth)

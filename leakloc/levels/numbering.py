@@ -1,0 +1,356 @@
+"""Naming a chain of disc candidates: one optimisation over all of them at once.
+
+Every candidate may be any disc from C2-C3 to S4-S5, or no disc at all; discs may have been
+missed. Dynamic programming finds the assignment that explains spacing, tilt, depth and
+surroundings of all candidates best, for each body size and number of lumbar vertebrae. The
+same pass forwards and backwards gives the evidence for every other assignment, from which
+confidence and the neighbouring numberings follow. After the idea of a global solver with
+explicit anomaly hypotheses in VERIDAH (spineps), on hand-made costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.levels.reference import ReferenceChain, reference_chain
+from leakloc.volume import FloatArray
+
+if TYPE_CHECKING:
+    from leakloc.settings import LevelSettings
+
+_FLOOR: Final = 0.04
+"""Probabilities of the detector below this, or above its complement, are not believed."""
+_LOG_FLOOR: Final = -1e9
+"""Stands for an impossible assignment; finite, so that differences stay defined."""
+_MAX_STEP: Final = 3
+"""Most discs down from one candidate to the next: two missed in a row."""
+_MAX_SKIP: Final = 4
+"""Most candidates passed over between two discs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A possible disc, and what is seen at and around it.
+
+    Parameters
+    ----------
+    center_lps, normal_lps : ndarray, shape (3,)
+    score : float
+        The detector's certainty, 0..1.
+    tilt_deg : float
+        Forward tilt of the normal against the patient's long axis.
+    depth_mm : float
+        Front to back; NaN where unknown.
+    bone_above, bone_below : float
+        Probability of vertebra (not sacrum) beyond its surfaces; NaN where unknown.
+    sacrum_above, sacrum_below : float
+        Probability of sacrum there; NaN where unknown.
+    reach_above_mm, reach_below_mm : float
+        How far the field goes on along the spine.
+    """
+
+    center_lps: FloatArray
+    normal_lps: FloatArray
+    score: float
+    tilt_deg: float
+    depth_mm: float
+    bone_above: float
+    bone_below: float
+    sacrum_above: float
+    sacrum_below: float
+    reach_above_mm: float
+    reach_below_mm: float
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Candidates with the discs they were taken for.
+
+    Parameters
+    ----------
+    chain : ReferenceChain
+        Names and typical sizes that the indices refer to.
+    candidates : tuple of int
+        Indices of the candidates used, head down.
+    discs : tuple of int
+        Index into ``chain.discs`` of each, strictly rising.
+    scale : float
+        Body size relative to the mean adult.
+    log_evidence : float
+        Logarithm of how well it explains what is seen; only differences mean something.
+    shifted : dict
+        Share of belief, 0..1, that all names move by so many discs towards the tail.
+    junction_seen : bool
+        Whether the lumbosacral disc is among those used.
+    top_seen : bool
+        Whether C2-C3 is among them.
+    lumbar_evidence : dict
+        Best log evidence by number of lumbar vertebrae.
+    """
+
+    chain: ReferenceChain
+    candidates: tuple[int, ...]
+    discs: tuple[int, ...]
+    scale: float
+    log_evidence: float
+    shifted: dict[int, float]
+    junction_seen: bool
+    top_seen: bool
+    lumbar_evidence: dict[int, float]
+
+
+def assign(
+    candidates: Sequence[Candidate],
+    settings: LevelSettings,
+    *,
+    lumbar_counts: Sequence[int] = (4, 5, 6),
+    pinned: tuple[int, str] | None = None,
+) -> Assignment | None:
+    """Find the numbering that explains the candidates best.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        Head down.
+    settings : LevelSettings
+    lumbar_counts : sequence of int
+        Numbers of lumbar vertebrae to consider.
+    pinned : (int, str), optional
+        A candidate and the disc it is known to be.
+
+    Returns
+    -------
+    Assignment or None
+        None where there is no candidate to number.
+    """
+    if not candidates:
+        return None
+    steps = np.linspace(settings.size_low, settings.size_high, settings.size_steps)
+    solved = [
+        _solve(candidates, reference_chain(count), float(scale), settings, pinned)
+        for count in lumbar_counts
+        for scale in steps
+        if pinned is None or pinned[1] in reference_chain(count).discs
+    ]
+    if not solved:
+        return None
+    best = max(solved, key=lambda s: s.log_evidence)
+    return Assignment(
+        chain=best.chain,
+        candidates=best.candidates,
+        discs=best.discs,
+        scale=best.scale,
+        log_evidence=best.log_evidence,
+        shifted=_shifts(best, solved, settings),
+        junction_seen=best.chain.junction in best.discs,
+        top_seen=0 in best.discs,
+        lumbar_evidence=_by_lumbar_count(solved),
+    )
+
+
+@dataclass(frozen=True)
+class _Solution:
+    chain: ReferenceChain
+    scale: float
+    candidates: tuple[int, ...]
+    discs: tuple[int, ...]
+    log_evidence: float
+    through: FloatArray
+    """Best log evidence with candidate m as disc n, shape (m, n)."""
+
+
+def _solve(
+    candidates: Sequence[Candidate],
+    chain: ReferenceChain,
+    scale: float,
+    settings: LevelSettings,
+    pinned: tuple[int, str] | None,
+) -> _Solution:
+    local = _local_evidence(candidates, chain, scale, settings)
+    if pinned is not None:
+        index, name = pinned
+        wanted = chain.discs.index(name)
+        others = np.arange(len(chain.discs)) != wanted
+        local[index, others] = _LOG_FLOOR
+        local[:index, wanted:] = _LOG_FLOOR
+        local[index + 1 :, : wanted + 1] = _LOG_FLOOR
+    prior = _size_prior(scale, settings) + _count_prior(chain, settings)
+    head, tail = _open_ends(candidates, chain, scale, settings)
+    if pinned is not None:  # a chain that leaves the pinned disc out is no answer
+        head[pinned[0] + 1 :] = _LOG_FLOOR
+        tail[: pinned[0]] = _LOG_FLOOR
+    count, names = local.shape
+    links = {
+        (upper, lower): _link_evidence(candidates[upper], candidates[lower], chain, scale, settings)
+        for upper in range(count)
+        for lower in range(upper + 1, min(upper + 2 + _MAX_SKIP, count))
+        if pinned is None or not upper < pinned[0] < lower
+    }
+    forward = head + local
+    came_from = np.full((count, names, 2), -1)
+    for lower in range(count):
+        for upper in range(max(0, lower - 1 - _MAX_SKIP), lower):
+            link = links.get((upper, lower))
+            if link is None:
+                continue
+            for step in range(1, _MAX_STEP + 1):
+                new = forward[upper, :-step] + link[step - 1, :-step] + local[lower, step:]
+                better = new > forward[lower, step:]
+                forward[lower, step:][better] = new[better]
+                came_from[lower, step:][better] = np.stack(
+                    [np.full(better.sum(), upper), np.flatnonzero(better)], axis=-1
+                )
+    backward = tail.copy()
+    for upper in range(count - 1, -1, -1):
+        for lower in range(upper + 1, min(upper + 2 + _MAX_SKIP, count)):
+            link = links.get((upper, lower))
+            if link is None:
+                continue
+            for step in range(1, _MAX_STEP + 1):
+                new = link[step - 1, :-step] + local[lower, step:] + backward[lower, step:]
+                backward[upper, :-step] = np.maximum(backward[upper, :-step], new)
+    through = forward + backward + prior
+    ends = forward + tail + prior
+    m, n = (int(x) for x in np.unravel_index(int(ends.argmax()), ends.shape))
+    log_evidence = float(ends[m, n])
+    used, discs = [m], [n]
+    while came_from[m, n, 0] >= 0:
+        m, n = (int(x) for x in came_from[m, n])
+        used.append(m)
+        discs.append(n)
+    return _Solution(
+        chain, scale, tuple(used[::-1]), tuple(discs[::-1]), log_evidence, np.asarray(through)
+    )
+
+
+def _local_evidence(
+    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float, settings: LevelSettings
+) -> FloatArray:
+    """Log evidence of each candidate being each disc against being none, shape (m, n)."""
+    n = np.arange(len(chain.discs))
+    presacral, junction, sacral = n < chain.junction, n == chain.junction, n > chain.junction
+    depth = scale * chain.disc_depth_mm
+    rows = []
+    for c in candidates:
+        present = np.log(np.clip(c.score, 0.02, 0.98) / np.clip(1 - c.score, 0.02, 0.98))
+        row = np.where(sacral, settings.sacral_presence, present + settings.presence)
+        vertebra_above, vertebra_below = _believed(c.bone_above), _believed(c.bone_below)
+        sacrum_above = _believed(max(c.sacrum_above, 1 - c.bone_above))
+        sacrum_below = _believed(max(c.sacrum_below, 1 - c.bone_below))
+        around = np.where(
+            presacral,
+            vertebra_above + vertebra_below,
+            np.where(junction, vertebra_above + sacrum_below, sacrum_above + sacrum_below),
+        )
+        row = row + settings.surroundings_weight * around
+        tilt_sd = np.where(sacral | junction, settings.tilt_sd_deg, 1.3 * settings.tilt_sd_deg)
+        row += _log_bell(c.tilt_deg - chain.tilt_deg, tilt_sd)
+        if np.isfinite(c.depth_mm):
+            row += _log_bell(c.depth_mm - depth, settings.depth_sd * depth + 2.0)
+        rows.append(row)
+    return np.array(rows)
+
+
+def _believed(probability: float) -> float:
+    """Log of a probability that is never quite certain; of one half where unknown."""
+    if not np.isfinite(probability):
+        probability = 0.5
+    return float(np.log(np.clip(probability, _FLOOR, 1 - _FLOOR)))
+
+
+def _log_bell(offset: FloatArray, sd: FloatArray | float) -> FloatArray:
+    """Log of a bell curve with heavy tails, 0 at its middle: one odd figure decides nothing."""
+    return np.asarray(-2.0 * np.log1p(0.25 * (offset / sd) ** 2))
+
+
+def _link_evidence(
+    upper: Candidate, lower: Candidate, chain: ReferenceChain, scale: float, settings: LevelSettings
+) -> FloatArray:
+    """Log evidence of one candidate following another, shape (step - 1, upper disc)."""
+    gap = float(np.linalg.norm(lower.center_lps - upper.center_lps))
+    count = len(chain.discs)
+    links = np.full((_MAX_STEP, count), _LOG_FLOOR)
+    reach = np.concatenate([[0.0], np.cumsum(scale * chain.pitch_mm[1:])])
+    for step in range(1, _MAX_STEP + 1):
+        expected = reach[step:count] - reach[: count - step]
+        sd = settings.pitch_sd * expected / np.sqrt(step) + settings.center_sd_mm
+        missed = np.zeros(count - step)
+        for inner in range(1, step):
+            missed += _missing_cost(np.arange(count - step) + inner, chain, settings)
+        links[step - 1, : count - step] = (
+            -0.5 * np.minimum(((gap - expected) / sd) ** 2, settings.pitch_worst) - missed
+        )
+    return links
+
+
+def _missing_cost(
+    discs: FloatArray | np.ndarray[tuple[int], np.dtype[np.intp]],
+    chain: ReferenceChain,
+    settings: LevelSettings,
+) -> FloatArray:
+    sacral = np.asarray(discs) > chain.junction
+    return np.where(sacral, settings.missing_sacral_cost, settings.missing_cost)
+
+
+def _open_ends(
+    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float, settings: LevelSettings
+) -> tuple[FloatArray, FloatArray]:
+    """Log evidence of a chain starting and ending at each candidate: discs missed in the field."""
+    count = len(chain.discs)
+    reach = np.concatenate([[0.0], np.cumsum(scale * chain.pitch_mm[1:])])
+    cost = _missing_cost(np.arange(count), chain, settings)
+    head = np.zeros((len(candidates), count))
+    tail = np.zeros((len(candidates), count))
+    for m, c in enumerate(candidates):
+        for n in range(count):
+            above = (reach[n] - reach[:n]) < c.reach_above_mm - settings.end_margin_mm
+            below = (reach[n + 1 : count] - reach[n]) < c.reach_below_mm - settings.end_margin_mm
+            head[m, n] = -float(cost[:n][above].sum())
+            tail[m, n] = -float(cost[n + 1 :][below].sum())
+    return head, tail
+
+
+def _size_prior(scale: float, settings: LevelSettings) -> float:
+    return -0.5 * ((scale - 1.0) / settings.size_sd) ** 2
+
+
+def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
+    usual = len(chain.vertebrae) == len(reference_chain(5).vertebrae)
+    share = 1 - settings.variant_share if usual else settings.variant_share / 2
+    return float(np.log(share))
+
+
+def _by_lumbar_count(solved: Sequence[_Solution]) -> dict[int, float]:
+    best: dict[int, float] = {}
+    for solution in solved:
+        count = 5 + len(solution.chain.vertebrae) - len(reference_chain(5).vertebrae)
+        best[count] = max(best.get(count, -np.inf), solution.log_evidence)
+    return best
+
+
+def _shifts(
+    best: _Solution, solved: Sequence[_Solution], settings: LevelSettings
+) -> dict[int, float]:
+    """Belief in each shift of the whole numbering, from the best evidence for each.
+
+    Counted at the middle of the chain, by name: with another number of lumbar vertebrae the
+    same disc has another name although its place in the row is the same.
+    """
+    m = best.candidates[len(best.candidates) // 2]
+    n = best.discs[len(best.discs) // 2]
+    evidence: dict[int, float] = {}
+    for solution in solved:
+        if solution.chain is not best.chain:
+            continue
+        for shift in (-2, -1, 0, 1, 2):
+            if 0 <= n + shift < solution.through.shape[1]:
+                value = float(solution.through[m, n + shift])
+                evidence[shift] = max(evidence.get(shift, -np.inf), value)
+    top = max(evidence.values())
+    share = {s: float(np.exp((e - top) / settings.temperature)) for s, e in evidence.items()}
+    total = sum(share.values())
+    return {s: x / total for s, x in share.items()}

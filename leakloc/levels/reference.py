@@ -1,0 +1,118 @@
+"""What is known of the spine before looking: spacing, depth and tilt of its levels.
+
+Adult means along the canal. Spacing from C3 to L1 was measured on the discs of the PAM50
+template, the rest is consistent with published ranges; persons differ by a common body
+size and by about 7 % per level.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from leakloc.vocabulary import segment_name, vertebra_chain
+from leakloc.volume import FloatArray
+
+_PITCH_MM: Final = {
+    "C2": 21.0, "C3": 18.5, "C4": 18.5, "C5": 16.5, "C6": 15.5, "C7": 17.0,
+    "T1": 21.5, "T2": 23.0, "T3": 23.0, "T4": 24.5, "T5": 25.5, "T6": 25.5,
+    "T7": 26.5, "T8": 27.0, "T9": 26.5, "T10": 29.0, "T11": 31.5, "T12": 31.5,
+    "L1": 33.5, "L2": 35.5, "L3": 36.0, "L4": 35.5, "L5": 32.5,
+    "S1": 30.0, "S2": 25.0, "S3": 20.0, "S4": 17.0, "S5": 15.0,
+}  # fmt: skip
+"""From the disc above a vertebra to the disc below it."""
+
+_DEPTH_MM: Final = {
+    "C2": 15.0, "C3": 15.5, "C4": 15.5, "C5": 16.0, "C6": 17.0, "C7": 18.0,
+    "T1": 18.0, "T2": 19.5, "T3": 21.5, "T4": 23.0, "T5": 24.5, "T6": 26.0,
+    "T7": 27.5, "T8": 28.5, "T9": 29.5, "T10": 30.5, "T11": 31.5, "T12": 32.0,
+    "L1": 33.0, "L2": 34.0, "L3": 34.5, "L4": 35.0, "L5": 35.7,
+    "S1": 26.0, "S2": 19.0, "S3": 14.0, "S4": 10.0, "S5": 8.0,
+}  # fmt: skip
+"""Front to back of a vertebral body."""
+
+_CANAL_HALF_DEPTH_MM: Final = {"S1": 7.0, "S2": 5.5, "S3": 4.0, "S4": 3.0, "S5": 2.7}
+"""Half of the sacral canal's depth; higher up the body is found in the image."""
+
+_TILT_DEG: Final = {
+    "T12-L1": -4.0, "L1-L2": -2.0, "L2-L3": 1.0, "L3-L4": 7.0, "L4-L5": 17.0, "L5-S1": 33.0,
+    "S1-S2": 50.0, "S2-S3": 60.0, "S3-S4": 65.0, "S4-S5": 65.0,
+}  # fmt: skip
+"""Forward tilt of a disc's normal against the long axis of a patient lying on the back."""
+
+_UPPER_TILT_DEG: Final = -6.0
+"""The same above T12; little is known, so it hardly counts."""
+
+
+@dataclass(frozen=True)
+class ReferenceChain:
+    """The discs from C2-C3 to S4-S5 of a mean adult with some number of lumbar vertebrae.
+
+    Parameters
+    ----------
+    vertebrae : tuple of str
+        C2 to S5.
+    discs : tuple of str
+        One fewer than `vertebrae`; disc `n` lies below vertebra `n`.
+    pitch_mm : ndarray
+        By vertebra.
+    depth_mm : ndarray
+        By vertebra.
+    tilt_deg : ndarray
+        By disc.
+    junction : int
+        Index of the lumbosacral disc.
+    """
+
+    vertebrae: tuple[str, ...]
+    discs: tuple[str, ...]
+    pitch_mm: FloatArray
+    depth_mm: FloatArray
+    tilt_deg: FloatArray
+    junction: int
+
+    @property
+    def disc_depth_mm(self) -> FloatArray:
+        """Front to back of each disc: between those of its vertebrae; small in the sacrum."""
+        depth = 0.5 * (self.depth_mm[:-1] + self.depth_mm[1:])
+        depth[self.junction] = self.depth_mm[self.junction]
+        return np.asarray(depth)
+
+
+_WIDTH_OVER_DEPTH: Final = 1.3
+"""Left to right over front to back of a lumbar body (45 by 34.5 mm)."""
+
+
+@lru_cache(maxsize=8)
+def reference_chain(lumbar_count: int = 5) -> ReferenceChain:
+    """The mean adult; with other than five lumbar vertebrae L1 and the last keep their shape."""
+    names = vertebra_chain(lumbar_count)[1:]
+    pitch = np.array([_lookup(_PITCH_MM, name, lumbar_count) for name in names])
+    depth = np.array([_lookup(_DEPTH_MM, name, lumbar_count) for name in names])
+    pairs = list(itertools.pairwise(names))
+    junction = names.index("S1") - 1
+    discs = tuple(segment_name(a, b) for a, b in pairs)
+    tilt = np.full(len(discs), _UPPER_TILT_DEG)
+    tilt[-len(_TILT_DEG) :] = list(_TILT_DEG.values())  # by distance from the sacrum, not by name
+    return ReferenceChain(names, discs, pitch, depth, tilt, junction)
+
+
+def canal_half_depth_mm(sacral_segment: str) -> float:
+    """Half of the canal's depth at a sacral segment, millimetres."""
+    return _CANAL_HALF_DEPTH_MM[sacral_segment]
+
+
+def body_width_mm(depth_mm: float) -> float:
+    """Left to right of a vertebral body of that depth, millimetres."""
+    return _WIDTH_OVER_DEPTH * depth_mm
+
+
+def _lookup(table: dict[str, float], name: str, lumbar_count: int) -> float:
+    if not name.startswith("L"):
+        return table[name]
+    where = 1 + (int(name[1:]) - 1) / (lumbar_count - 1) * 4
+    return float(np.interp(where, range(1, 6), [table[f"L{n}"] for n in range(1, 6)]))
