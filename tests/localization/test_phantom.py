@@ -1,0 +1,146 @@
+"""Localization of true masks of phantoms: what is lost here is lost by this stage alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leakloc.centerline import Centerline
+from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
+from leakloc.localization import localize
+from leakloc.phantom import SCENARIOS, make_phantom
+from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.settings import LocalizationSettings
+from leakloc.volume import Geometry
+
+WITH_FLUID = tuple(name for name, scenario in SCENARIOS.items() if scenario.collections)
+
+
+def small_field(truth, spacing_mm):
+    """The canal from its top in the phantom's lumbar field to the hiatus, and what is near."""
+    fluid = [p for c in truth.collections for p in (c.cranial_lps, c.caudal_lps)]
+    tops = [c.cranial_lps[2] for c in truth.collections] or [truth.conus_lps[2]]
+    line = truth.centerline_lps
+    line = line[line[:, 2] <= max([*tops, truth.conus_lps[2]]) + 60.0]
+    points = np.concatenate([line, np.array(fluid).reshape(-1, 3), [truth.hiatus_lps]])
+    low = points.min(axis=0) - np.array([32.0, 40.0, 25.0])
+    high = points.max(axis=0) + np.array([32.0, 75.0, 0.0])
+    i, j, k = np.ceil((high - low) / spacing_mm).astype(int)
+    return Geometry.from_axes(
+        (int(k), int(j), int(i)), origin_lps=low, spacing_ijk_mm=(spacing_mm,) * 3
+    )
+
+
+def true_stages(phantom, geometry):
+    """Segmentation and levels as perfect stages would hand them over."""
+    truth = phantom.truth
+    masks = phantom.masks(geometry)
+    sac = masks.thecal_sac.array >= 0.5
+    fraction = np.where(sac, 1.0, masks.fluid_fraction.array).astype(np.float32)
+    candidates = []
+    for true in truth.collections:
+        inside = masks.fluid.array == true.id
+        if inside.any():
+            center = geometry.lps_from_kji(np.argwhere(inside)).mean(axis=0)
+            candidates.append(
+                Candidate(
+                    true.id, True, 0.95, true.volume_ml, center, "", (), true.compartments, {}
+                )
+            )
+    line = truth.centerline_lps[geometry.contains(truth.centerline_lps)]
+    segmentation = Segmentation(
+        fluid_fraction=masks.fluid_fraction.with_array(fraction),
+        centerline=Centerline.smoothed(line, smoothing_mm=0.0),
+        thecal_sac=masks.thecal_sac.with_array(sac.astype(np.uint8)),
+        collections=masks.fluid,
+        candidates=tuple(candidates),
+        fat_suppressed=True,
+        csf_signal=1000.0,
+        noise=25.0,
+    )
+    low = geometry.lps_from_ijk([0, 0, 0])[2]
+    high = geometry.lps_from_ijk([0, 0, geometry.shape[0]])[2]
+    vertebrae = tuple(
+        Vertebra(v.name, v.center_lps, 0.9) for v in truth.vertebrae if low < v.center_lps[2] < high
+    )
+    names = {v.name for v in vertebrae}
+    discs = tuple(
+        Disc(d.name, d.center_lps, d.normal_lps, 0.9)
+        for d in truth.discs
+        if set(d.name.split("-")) <= names
+    )
+    numbering = Numbering("sacrum_up", "five lumbar vertebrae", 0.9, truth.lumbar_count)
+    return segmentation, Levels("labelled", numbering, vertebrae, discs, masks.levels)
+
+
+def check(scenario, seed, spacing_mm):
+    phantom = make_phantom(scenario, seed)
+    truth = phantom.truth
+    geometry = small_field(truth, spacing_mm)
+    segmentation, levels = true_stages(phantom, geometry)
+    result = localize(segmentation, levels, LocalizationSettings())
+    line = segmentation.centerline
+    assert result.finding.leak == truth.leak
+    assert len(result.collections) == len(truth.collections)
+    assert result.planning.hiatus.visible
+    along = float(line.project(result.planning.hiatus.point_lps)[0])
+    hiatus_error = along - float(line.project(truth.hiatus_lps)[0])
+    assert abs(hiatus_error) < 22.0  # S3 to S5: the apex itself is not seen
+    exact = []
+    for found, true in zip(result.collections, truth.collections, strict=True):
+
+        def error(point, other):
+            return float(line.project(point)[0] - line.project(other)[0])
+
+        exact.append(found.level == true.level)
+        # Where two sections are nearly equal, the other one must be named too.
+        named = {found.level, *(a.level for a in found.alternatives if a.score > 0.1)}
+        assert true.level in named
+        assert found.position == true.position
+        for side, share in true.position_fractions.items():
+            assert found.position_fractions[side] == pytest.approx(share, abs=0.06)
+        assert abs(error(found.cranial.point_lps, true.cranial_lps)) < 6.0
+        assert abs(error(found.caudal.point_lps, true.caudal_lps)) < 6.0
+        if exact[-1]:
+            assert abs(error(found.epicenter_lps, true.epicenter_lps)) < 12.0
+        # Thin ends may or may not count, but nothing is touched beyond what truly is.
+        assert set(found.segments) <= set(true.segments)
+        assert len(true.segments) - len(found.segments) <= 1
+        (target,) = [t for t in result.planning.targets if t.collection == found.id]
+        assert target.nearest_interlaminar in (found.level, "L5-S1")
+        if exact[-1]:
+            path_error = target.canal_distance_from_hiatus_mm - true.path_length_mm - hiatus_error
+            assert abs(path_error) <= max(4.0, 0.03 * true.path_length_mm)
+    return exact
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seed"),
+    [("postoperative_dorsal", 0), ("circumferential_thin", 1)],
+)
+def test_truth_comes_back(scenario, seed):
+    assert all(check(scenario, seed, spacing_mm=1.5))
+
+
+@pytest.mark.slow
+def test_truth_comes_back_everywhere():
+    found = [
+        exact
+        for scenario in WITH_FLUID
+        for seed in range(4)
+        for exact in check(scenario, seed, spacing_mm=1.2)
+    ]
+    assert np.mean(found) >= 0.92
+
+
+def test_a_healthy_phantom_is_free_of_fluid():
+    phantom = make_phantom("normal", 1)
+    geometry = small_field(phantom.truth, 1.5)
+    segmentation, levels = true_stages(phantom, geometry)
+    result = localize(segmentation, levels, LocalizationSettings())
+    assert result.collections == ()
+    assert result.finding.leak == "absent"
+    inside = segmentation.thecal_sac.array.sum() * geometry.voxel_volume_ml
+    assert result.sac.volume_ml == pytest.approx(inside)
+    tip = result.sac.caudal_end_lps
+    assert np.linalg.norm(tip - phantom.truth.sac_tip_lps) < 8.0
