@@ -64,8 +64,8 @@ class Geometry:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise GeometryError(f"a volume has three axes, each of at least 1, not {self.shape}")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if spacing.min() <= 0:
-            raise GeometryError("the affine has an axis of zero length")
+        if spacing.min() <= 0 or not np.isfinite(spacing).all():
+            raise GeometryError("the affine has an axis of zero or endless length")
         cosines = (affine[:3, :3] / spacing).T @ (affine[:3, :3] / spacing) - np.eye(3)
         if np.abs(cosines).max() > ORTHOGONALITY_TOLERANCE:
             raise GeometryError(

@@ -96,6 +96,9 @@ _NOT_PICTURES: Final = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation, not an image",
     "1.2.840.10008.5.1.4.1.1.66.7": "a label map, not an image",
 }
+_LARGEST_NUMBER: Final = 1e5
+"""Millimetres beyond which a position or spacing is damage: a scanner room has 1e4."""
+_LEAST_SPACING_MM: Final = 1e-3
 _PIXEL_HEADER_BYTES: Final = 8
 """Least bytes of tag, VR and length before uncompressed pixel values."""
 _DELIMITERS: Final = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
@@ -373,18 +376,17 @@ def _first(sources: list[Any], keyword: str, getter: Any) -> Any:
 
 
 def _numbers(sources: list[Any], keyword: str, count: int) -> Vector | None:
-    from math import isfinite
-
     value = _first(sources, keyword, _plain)
     try:
         numbers = tuple(float(part) for part in _listed(value))
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == count and all(map(isfinite, numbers)) else None
+    usable = all(abs(number) <= _LARGEST_NUMBER for number in numbers)  # False for NaN too
+    return numbers if len(numbers) == count and usable else None
 
 
 def _positive(numbers: Vector | None) -> Vector | None:
-    return numbers if numbers and min(numbers) > 0 else None
+    return numbers if numbers and min(numbers) >= _LEAST_SPACING_MM else None
 
 
 def _private_text(dataset: Any, tag: int) -> str | None:

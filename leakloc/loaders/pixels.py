@@ -149,8 +149,14 @@ def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
             for transform in item.get("PixelValueTransformationSequence") or []:
                 sources.insert(0, transform)
     for source in sources:
-        if source.get("RescaleSlope") is not None:
-            return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0.0)
+        try:
+            if source.get("RescaleSlope") is not None:
+                return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0.0)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the rescale slope or intercept of an image is no number ({error}); export the "
+                "series again"
+            ) from error
     return 1.0, 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,18 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import generate_uid as random_uid
 
 from leakloc.settings import LoaderSettings
+
+_number = count()
+
+
+def generate_uid() -> str:
+    """A new UID, the same ones in the same order on every run."""
+    return random_uid(entropy_srcs=[str(next(_number))])
+
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
