@@ -61,6 +61,7 @@ AXIAL_PX_PER_MM: Final = 4.5  # beside the overview: as large as three of them w
 OVERVIEW_SECTIONS: Final = 3
 BEND_MM: Final = 4.0  # a midline that bends less is as good as straight
 TICK_MM: Final = 5.0
+CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
 GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
 COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
 COMPANION_SHARE: Final = 0.3  # of the plane that it must cover to be worth showing
@@ -160,7 +161,7 @@ class _Scene:
         low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
         csf = self.analysis.segmentation.csf_signal
         if np.isfinite(csf) and csf > low:
-            high = min(high, 1.1 * csf)
+            high = CSF_HEADROOM * csf
         return low, max(high, low + 1e-6)
 
     def grey(self, values: Plane) -> npt.NDArray[np.float32]:
@@ -414,7 +415,8 @@ def _overview(scene: _Scene) -> Sheet:
     companion = _companion(scene, sagittal, columns_i, rows)
     if companion is not None:
         columns.append(Column((companion,)))
-    columns.append(Column((_coronal(scene, rows, ("Projection from the front", "fluid tinted")),)))
+    seen = "fluid tinted" if located.collections else "brightest signal around the canal"
+    columns.append(Column((_coronal(scene, rows, ("Projection from the front", seen)),)))
     if located.collections:
         columns.append(Column(_worst_sections(scene), most_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
