@@ -73,15 +73,20 @@ def write_study(
     steps = len(planned) + int(truth)
     count = 0
     myelogram: Volume | None = None
+    stations: list[Volume] = []
     for done, series in enumerate(planned):
         if progress is not None:
             progress(f"series {series.number}", done / steps)
-        volumes = (
-            project(myelogram, series.stacks)
-            if series.derived and myelogram is not None
-            else phantom.render(series)
-        )
-        if series.sequence.name in ("ht2w_3d", "ht2w_bssfp") and series.station is None:
+        # What was rendered for one series is not rendered again for those made of it.
+        if series.derived and myelogram is not None:
+            volumes = project(myelogram, series.stacks)
+        elif series.composed and stations:
+            volumes = [phantom.compose(stations, series)]
+        else:
+            volumes = phantom.render(series)
+        if series.station is not None:
+            stations += volumes
+        elif series.sequence.name in ("ht2w_3d", "ht2w_bssfp"):
             myelogram = volumes[0]
         for dataset in series_datasets(phantom, series, volumes):
             count += 1

@@ -37,6 +37,9 @@ BODY_MM: Final = 2.0
 THICK_MM: Final = 5.0
 """In slices thicker than this, thin structures blur together: no finer grid is needed."""
 
+BLEND_ROWS: Final = 8
+"""Rows dropped, then blended, at the ends of a station when composing."""
+
 SLAB_VOXELS: Final = 700_000
 """Points rendered at a time: bounds the memory."""
 
@@ -278,7 +281,9 @@ class Phantom:
         self, grid: CanalGrid, geometry: Geometry, near: npt.NDArray[np.intp], first: int
     ) -> Iterator[tuple[npt.NDArray[np.intp], Points, float]]:
         """Points inside each voxel near the canal, in portions; with their own width."""
-        counts = [int(np.clip(np.ceil(mm / FINE_MM), 1, FINEST_SPLIT)) for mm in geometry.spacing_kji_mm]
+        counts = [
+            int(np.clip(np.ceil(mm / FINE_MM), 1, FINEST_SPLIT)) for mm in geometry.spacing_kji_mm
+        ]
         offsets: FloatArray = np.stack(
             np.meshgrid(
                 *((np.arange(n) + 0.5) / n - 0.5 for n in counts), indexing="ij"
@@ -331,16 +336,28 @@ class Phantom:
         ]
 
     def _composed(self, series: PhantomSeries) -> Volume:
+        parts = station_slices(self.scenario, series.geometry)
+        stations = [
+            self.image(series.sequence, series.geometry.cropped(part), station=number)
+            for number, part in enumerate(parts)
+        ]
+        return self.compose(stations, series)
+
+    def compose(self, stations: list[Volume], series: PhantomSeries) -> Volume:
+        """Put the rendered stations of a composed series together, head first.
+
+        Gains and shifts stay as they are: the seams show, as on scanners without
+        correction.
+        """
         geometry = series.geometry
         total = np.zeros(geometry.shape, np.float32)
         weight = np.zeros(geometry.shape[1], np.float32)
-        for number, part in enumerate(station_slices(self.scenario, geometry)):
-            image = self.image(series.sequence, geometry.cropped(part), station=number).array
+        for image, part in zip(stations, station_slices(self.scenario, geometry), strict=True):
             rows = part[1]
             count = rows.stop - rows.start
-            ramp = np.clip((np.minimum(np.arange(count), np.arange(count)[::-1]) - 8) / 8, 1e-3, 1)
-            ramp = ramp.astype(np.float32)
-            total[:, rows] += image * ramp[None, :, None]
+            from_end = np.minimum(np.arange(count), np.arange(count)[::-1])
+            ramp = np.clip((from_end - BLEND_ROWS) / BLEND_ROWS, 1e-3, 1).astype(np.float32)
+            total[:, rows] += image.array * ramp[None, :, None]
             weight[rows] += ramp
         total /= weight[None, :, None]
         made = Provenance(f"phantom {self.scenario.name} {self.seed}", None, series.name)

@@ -7,12 +7,28 @@ from scipy import ndimage
 from leakloc.phantom import SCENARIOS, make_phantom
 from leakloc.vocabulary import LABEL_VALUES, split_segment
 
-NAMES = (
-    "normal postoperative_dorsal ventral_longitudinal circumferential_thin periradicular_left "
-    "perineural_cyst seroma_apart hematoma facet_cysts metal fat_suppression_failure "
-    "transitional lumbar_without_hiatus scoliosis stenosis three_stations abdominal_fluid wrap "
-    "anonymised_headers slab_only"
-).split()
+NAMES = [
+    "normal",
+    "postoperative_dorsal",
+    "ventral_longitudinal",
+    "circumferential_thin",
+    "periradicular_left",
+    "perineural_cyst",
+    "seroma_apart",
+    "hematoma",
+    "facet_cysts",
+    "metal",
+    "fat_suppression_failure",
+    "transitional",
+    "lumbar_without_hiatus",
+    "scoliosis",
+    "stenosis",
+    "three_stations",
+    "abdominal_fluid",
+    "wrap",
+    "anonymised_headers",
+    "slab_only",
+]
 WITHOUT = {
     "normal", "perineural_cyst", "seroma_apart", "hematoma", "facet_cysts", "abdominal_fluid",
     "slab_only",
@@ -44,9 +60,7 @@ def test_leak_is_where_it_is_said_to_be(name):
         assert found.volume_ml > 0.4
         assert found.position == spec.position
         chain = [v.name for v in truth.vertebrae]
-        gap = min(
-            abs(chain.index(split_segment(found.level)[0]) - chain.index(w)) for w in wanted
-        )
+        gap = min(abs(chain.index(split_segment(found.level)[0]) - chain.index(w)) for w in wanted)
         assert gap <= 1
         if spec.position != "circumferential":
             assert max(found.position_fractions, key=found.position_fractions.get) == spec.position
@@ -173,9 +187,7 @@ def test_stenosis_narrows_the_sac(make_tiny):
     phantom = make_phantom(make_tiny("stenosis"), 1)
     anatomy = phantom.body.anatomy
     (true,) = phantom.truth.collections
-    levels = [
-        name for spec in phantom.scenario.collections for name in spec.levels
-    ]
+    levels = [name for spec in phantom.scenario.collections for name in spec.levels]
     areas = {
         name: np.pi
         * anatomy.value("sac_a", anatomy.disc_mm(name))
@@ -192,14 +204,21 @@ def test_transitional_has_four_or_six_lumbar_vertebrae():
 
 
 def test_field_without_hiatus_lacks_it(make_tiny):
-    phantom = make_phantom(make_tiny("lumbar_without_hiatus", ), 1)
+    phantom = make_phantom(
+        make_tiny(
+            "lumbar_without_hiatus",
+        ),
+        1,
+    )
     wide = make_phantom("lumbar_without_hiatus", 1)
     for one in (phantom, wide):
         truth = one.truth
         if one is wide:
             assert not one.myelogram_geometry().contains(truth.hiatus_lps)
-    assert make_phantom("normal", 1).myelogram_geometry().contains(
-        make_phantom("normal", 1).truth.hiatus_lps
+    assert (
+        make_phantom("normal", 1)
+        .myelogram_geometry()
+        .contains(make_phantom("normal", 1).truth.hiatus_lps)
     )
 
 
