@@ -338,7 +338,8 @@ class Volume:
         target : Geometry
             Where to sample.
         order : {0, 1, 3}
-            Nearest neighbour (for labels), linear, or cubic B-spline.
+            Nearest neighbour (for labels), linear, or cubic B-spline. Cubic needs four samples
+            along every axis; a thinner volume is interpolated linearly.
         fill : float
             Value outside this volume.
         """
@@ -346,6 +347,8 @@ class Volume:
             return Volume(self.array, target, self.provenance)
         import SimpleITK as sitk
 
+        if order == 3 and min(self.array.shape) < 4:
+            order = 1  # ITK's B-spline reads outside thinner images and returns garbage
         kinds = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
         image = self.to_sitk()
         wanted = sitk.Image([int(n) for n in target.shape[::-1]], sitk.sitkUInt8)

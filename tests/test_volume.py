@@ -249,6 +249,21 @@ def test_resampling_onto_itself_is_the_identity(volume: Volume, order: int) -> N
     assert volume.resample(volume.geometry).array is volume.array
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 7), (3, 2, 7), (2, 7, 7), (4, 4, 4)])
+def test_cubic_interpolation_of_thin_volumes_stays_inside_the_array(
+    shape: tuple[int, int, int],
+) -> None:
+    """ITK's B-spline read past the end of axes shorter than four."""
+    volume = Volume(
+        np.arange(np.prod(shape), dtype=np.float32).reshape(shape), Geometry(shape, np.eye(4))
+    )
+    nudged = np.eye(4)
+    nudged[:3, 3] = 2e-6
+    for _ in range(30):
+        moved = volume.resample(Geometry(shape, nudged), order=3)
+        np.testing.assert_allclose(moved.array, volume.array, atol=0.01)
+
+
 @quick
 @given(volumes(dtype=np.float32, smallest=3))
 def test_resampling_by_whole_voxels_is_a_shift(volume: Volume) -> None:
