@@ -277,7 +277,7 @@ def detect_discs(
     Returns
     -------
     Detections
-        With `bodies` on the network's grid.
+        With `bodies` and `sacrum` on the network's grid.
     """
     found = anatomy_probabilities(image, centerline=centerline)
     return discs_from(found)
@@ -310,7 +310,7 @@ def discs_from(found: AnatomyProbabilities) -> Detections:
     groups = _joined(clouds, geometry)
     discs = [_disc_of(kji, found) for kji in groups]
     discs.sort(key=lambda disc: -float(disc.center_lps[2]))
-    return Detections(tuple(discs), found.vertebra, method="network")
+    return Detections(tuple(discs), found.vertebra, "network", found.sacrum)
 
 
 def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:

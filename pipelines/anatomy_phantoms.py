@@ -58,7 +58,9 @@ def labels_of(masks: Masks) -> npt.NDArray[np.uint8]:
     return labels
 
 
-def render(seed: int, scenario: str, folder: Path, *, companions: bool = True) -> None:
+def render(
+    seed: int, scenario: str, folder: Path, *, companions: bool = True, neck: bool = False
+) -> None:
     """Write one phantom, in heavy T2 and (where wanted) in one companion contrast."""
     rng = np.random.default_rng([seed, len(scenario)])
     # A plane is 3 mm thick here: a usual SNR of 10 to 60 per 1 mm voxel, times the root of 3.
@@ -66,6 +68,8 @@ def render(seed: int, scenario: str, folder: Path, *, companions: bool = True) -
     asked["bias"] = float(rng.uniform(0.1, 0.4))
     phantom = make_phantom(replace(SCENARIOS[scenario], **asked), seed)
     part = 1.0 if rng.random() < 0.4 else float(rng.uniform(0, 1))
+    if neck:
+        part *= 0.1
     geometry = field_of(phantom, part)
     labels = np.moveaxis(labels_of(phantom.masks(geometry)), 2, 0)
     companion = rng.choice(["t2_sagittal", "stir_sagittal", "t1_sagittal"], p=[0.5, 0.25, 0.25])
@@ -93,13 +97,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--first", type=int, default=0, help="first number, for more later")
     parser.add_argument("--heavy-only", action="store_true", help="no companion contrasts")
+    parser.add_argument("--neck", action="store_true", help="cervical fields only")
     args = parser.parse_args()
     os.nice(10)
     args.folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in SCENARIOS if name != "slab_only"]
     for n in range(args.first, args.first + args.count):
         scenario = names[(7 * n) % len(names)]
-        render(n % 50, scenario, args.folder, companions=not args.heavy_only)
+        render(n % 50, scenario, args.folder, companions=not args.heavy_only, neck=args.neck)
 
 
 if __name__ == "__main__":

@@ -425,7 +425,9 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, real: torch.Tensor) -> t
     either = torch.logaddexp(log_p[:, :1], log_p[:, 4:])
     outside = torch.where(real[:, None, None, None], either, log_p[:, :1])
     log_p = torch.cat([outside, log_p[:, 1:]], 1)
-    weight = torch.tensor([1.0, 1.0, 2.5, 1.5, 2.0])[label] * known  # discs are thin
+    weight = (
+        torch.tensor([1.0, 1.0, 2.5, 1.5, 4.0])[label] * known
+    )  # thin, small and rare ones more
     picked = log_p.gather(1, label[:, None])[:, 0]
     entropy = -(picked * weight).sum() / weight.sum().clamp(min=1)
     p = log_p.exp() * known[:, None]
@@ -498,7 +500,7 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
         step += 1
         recent.append(float(loss.detach()))
-        decay = min(0.998, 1 - 1 / (step + 1))
+        decay = min(args.average, 1 - 1 / (step + 1))
         with torch.no_grad():
             for old, new in zip(
                 average.state_dict().values(), net.state_dict().values(), strict=True
@@ -546,6 +548,7 @@ def main() -> None:
     parser.add_argument("--floor", type=float, default=0.02, help="last rate over the first")
     parser.add_argument("--phantom-share", type=float, default=0.4)
     parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--average", type=float, default=0.998, help="memory of the mean weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.nice(15)
