@@ -308,3 +308,35 @@ def test_joined_stations_are_all_referred_to(
         assert named == {lower.series_instance_uid, upper.series_instance_uid}, made.Modality
     masks = read_back(tmp_path / "out" / "dicom" / "seg.dcm", analysis.triage.myelogram.geometry)
     np.testing.assert_array_equal(masks["Thecal sac"], analysis.segmentation.thecal_sac.array == 1)
+
+
+def test_a_multi_frame_source_is_referred_to(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "SLA"), tmp_path / "source")
+    (stack,) = dicom.source_stacks(analysis)
+    enhanced = hd.legacy.LegacyConvertedEnhancedMRImage(
+        legacy_datasets=[pydicom.dcmread(path) for path in stack.files],
+        series_instance_uid=pydicom.uid.generate_uid(),
+        series_number=4,
+        sop_instance_uid=pydicom.uid.generate_uid(),
+        instance_number=1,
+    )
+    path = tmp_path / "enhanced.dcm"
+    enhanced.save_as(path)
+    count = len(stack.files)
+    stack = replace(
+        stack,
+        files=(path,) * count,
+        sop_instance_uids=(str(enhanced.SOPInstanceUID),) * count,
+        series_instance_uid=str(enhanced.SeriesInstanceUID),
+    )
+    used = next(t for t in analysis.triage.stacks if "fluid" in t.used_for)
+    triage = replace(analysis.triage, stacks=(replace(used, stack=stack),))
+    analysis = with_settings(replace(analysis, triage=triage), report__write=["seg", "sr"])
+    report = write_outputs(analysis, tmp_path / "out")
+    assert set(report.outputs.dicom) == {"seg", "sr"}
+    masks = read_back(tmp_path / "out" / "dicom" / "seg.dcm", analysis.triage.myelogram.geometry)
+    np.testing.assert_array_equal(
+        masks["Extradural fluid 1 L4-L5"], analysis.segmentation.collections.array == 1
+    )
