@@ -94,10 +94,10 @@ class SegmentationSettings(_Section):
     """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
     sac_max_gap_mm: float = Field(15.0, ge=0.0)
     """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
-    dura_line_depth: float = Field(0.2, gt=0.0)
+    dura_line_depth: float = Field(0.12, gt=0.0)
     """Depth of a clear dural line between fluid on both sides, in shares of CSF: partial
     volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
-    dura_line_noise: float = Field(0.08, ge=0.0)
+    dura_line_noise: float = Field(0.05, ge=0.0)
     """Depth that noise alone makes between two maxima."""
     dura_passed_cost: float = Field(0.6, ge=0.0)
     """Price of leaving a coherent dark line inside the surface."""
@@ -110,7 +110,8 @@ class SegmentationSettings(_Section):
     fat_confusing_above: float = Field(0.5, gt=0.0, le=1.0)
     """Above this share of CSF, fat cannot be told from fluid by its signal."""
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
-    """Soft tissue brighter than this share of CSF, with bright fat, is a conventional T2."""
+    """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its bright fat;
+    on a heavy one muscle and marrow stay below 0.12."""
     fluid_seed: float = Field(0.6, gt=0.0, le=1.0)
     """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
     fluid_grow: float = Field(0.4, gt=0.0, le=1.0)
@@ -154,8 +155,8 @@ class LevelSettings(_Section):
     """Smallest body size considered, relative to the mean adult."""
     size_high: float = Field(1.18, ge=1.0, lt=2.0)
     """Largest body size considered."""
-    size_steps: int = Field(13, ge=3, le=50)
-    """Number of body sizes tried; 3 % apart is finer than the scatter of one level."""
+    size_steps: int = Field(9, ge=3, le=50)
+    """Number of body sizes tried; 4.5 % apart is finer than the scatter of one level."""
     size_sd: float = Field(0.07, gt=0, le=0.5)
     """Standard deviation of body size: women 0.93, men 1.05, and 5 % within each sex."""
     pitch_sd: float = Field(0.08, gt=0, le=0.5)
@@ -175,6 +176,9 @@ class LevelSettings(_Section):
     """Log odds of a candidate taken as a remnant between sacral segments."""
     surroundings_weight: float = Field(1.0, ge=0, le=5)
     """Weight of the detector's opinion on what lies above and below a disc."""
+    mobile_probability: float = Field(0.90, gt=0, lt=1)
+    """The detector's probability of vertebra at which a vertebra above the sacrum and S1 are
+    equally likely: measured 0.97 and more above the sacrum, 0.02 to 0.80 at S1."""
     missing_cost: float = Field(4.0, ge=0, le=20)
     """Log cost of a disc above the sacrum that is in the field but was not detected."""
     missing_sacral_cost: float = Field(0.1, ge=0, le=20)
@@ -290,7 +294,7 @@ class LocalizationSettings(_Section):
     absent_confidence: float = Field(0.8, ge=0.0, le=1.0)
     """Confidence of a negative answer without any doubtful signal; MR myelography missed one
     leak in eight to five in published series."""
-    fat_doubt: float = Field(0.2, ge=0.0, le=1.0)
+    fat_doubt: float = Field(0.25, ge=0.0, le=1.0)
     """Rejected signal of this probability that may be unsuppressed fat leaves the answer open."""
     numbering_caveat_below: float = Field(0.9, ge=0.0, le=1.0)
     """Below this confidence of the numbering the summary names the alternative too."""

@@ -119,7 +119,7 @@ def _numbering(
             (a.level for a in main.alternatives if any("numbered" in b for b in a.basis)), None
         )
         if other is not None:
-            text += f" (otherwise {other})"
+            text += f" (or {other} if numbered otherwise)"
     return text
 
 

@@ -102,7 +102,7 @@ def test_the_numbering_is_stated(spine, crescent):
     sure = spine(numbering_confidence=0.97, **options).localized().finding.summary
     unsure = spine(numbering_confidence=0.7, **options).localized().finding.summary
     assert "numbering assumes five lumbar vertebrae" in sure
-    assert "(otherwise L3-L4)" in unsure and "otherwise" not in sure
+    assert "(or L3-L4 if numbered otherwise)" in unsure and "otherwise" not in sure
     unnamed = spine(status="unlabelled", **options).localized().finding.summary
     assert "vertebral levels could not be named" in unnamed
     assert not re.search(r"\b[CTLS]\d", unnamed)
