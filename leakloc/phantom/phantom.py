@@ -40,6 +40,11 @@ THICK_MM: Final = 5.0
 BLEND_ROWS: Final = 8
 """Rows dropped, then blended, at the ends of a station when composing."""
 
+SATURATED_MM: Final = 68.0
+"""Distance in front of the canal at which an anterior saturation band begins."""
+
+SATURATION_EDGE_MM: Final = 4.0
+
 SLAB_VOXELS: Final = 700_000
 """Points rendered at a time: bounds the memory."""
 
@@ -110,6 +115,12 @@ class Phantom:
     @cached_property
     def _voids(self) -> faults.FlowVoids:
         return faults.draw_voids(self.scenario, self.body.anatomy, self._rng("voids"))
+
+    @cached_property
+    def _saturation(self) -> np.float32:
+        """Strength of the band that hides the moving abdomen on sagittal slices."""
+        rng = self._rng("saturation")
+        return np.float32(rng.uniform(0.6, 0.92) if rng.random() < 0.6 else 0.0)
 
     @cached_property
     def _fat_patches(self) -> faults.FatPatches:
@@ -265,7 +276,8 @@ class Phantom:
             for start, stop in _ranges(geometry.shape):
                 yield start, stop, grid, 1, float(np.cbrt(np.prod(geometry.spacing_ijk_mm)))
             return
-        parts = max(int(np.ceil(sequence.thickness_mm / BODY_MM)), 1)
+        coarsest = BODY_MM if sequence.thickness_mm <= THICK_MM else 2 * BODY_MM
+        parts = max(int(np.ceil(sequence.thickness_mm / coarsest)), 1)
         step = sequence.thickness_mm / parts
         everything = slice(None)
         for k in range(geometry.shape[0]):
@@ -317,6 +329,9 @@ class Phantom:
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)
         signal: Float = np.maximum(tissue, 0) + csf + canvas[:, FLUID]
+        if sequence.name.endswith("_sagittal"):
+            beyond = (-SATURATED_MM - points.dorsal) / SATURATION_EDGE_MM
+            signal *= 1 - self._saturation / (1 + np.exp(np.clip(-beyond, -30, 30)))
         if body.findings.screws:
             signal = _metal(signal, screw_distance(body.anatomy, body.findings, points), sequence)
         return np.asarray(signal, np.float32), csf
