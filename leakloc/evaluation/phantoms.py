@@ -111,7 +111,7 @@ class PhantomTable:
             "scenario", "cases", "sac Dice", "sac HD95", "fluid Dice", "volume",
             "found", "invented", "leak right", "level", "within 1", "vertebrae", "path mm", "s",
         )  # fmt: skip
-        rows = [header]
+        rows: list[tuple[str, ...]] = [header]
         for scenario in dict.fromkeys(c.scenario for c in self.cases):
             rows.append(_row(scenario, [c for c in self.cases if c.scenario == scenario]))
         rows.append(_row("all", list(self.cases)))
