@@ -94,12 +94,12 @@ class SegmentationSettings(_Section):
     """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
     sac_max_gap_mm: float = Field(15.0, ge=0.0)
     """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
-    dura_line_depth: float = Field(0.12, gt=0.0)
+    dura_line_depth: float = Field(0.15, gt=0.0)
     """Depth of a clear dural line between fluid on both sides, in shares of CSF: partial
     volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
-    dura_line_noise: float = Field(0.05, ge=0.0)
+    dura_line_noise: float = Field(0.06, ge=0.0)
     """Depth that noise alone makes between two maxima."""
-    dura_passed_cost: float = Field(0.6, ge=0.0)
+    dura_passed_cost: float = Field(1.0, ge=0.0)
     """Price of leaving a coherent dark line inside the surface."""
     dura_prior_sd_mm: float = Field(1.5, gt=0.0)
     """How far the dura may lie from where neighbouring levels lead to expect it."""

@@ -176,21 +176,20 @@ def level_mask(
         uint8, `vocabulary.LABEL_VALUES`.
     """
     mask = np.zeros(geometry.shape, np.uint8)
-    for body in bodies:
-        radius = 0.75 * body_width_mm(body.depth_mm)
-        height = float(np.linalg.norm(body.upper.center_lps - body.lower.center_lps))
-        center_kji = geometry.kji_from_lps(body.center_lps)
-        reach = (max(radius, 0.75 * height) + 2.0) / np.array(geometry.spacing_kji_mm)
-        low = np.maximum(np.floor(center_kji - reach), 0).astype(int)
-        high = np.minimum(np.ceil(center_kji + reach) + 1, geometry.shape).astype(int)
-        if (high <= low).any():
+    left = list(bodies)
+    for found in detections:
+        if found.bodies is None:
             continue
-        k, j, i = (np.arange(a, b) for a, b in zip(low, high, strict=True))
-        kji = np.stack(np.meshgrid(k, j, i, indexing="ij"), axis=-1)
-        inside = _inside(geometry.lps_from_kji(kji), body, detections, radius)
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        part = mask[box]
-        part[inside & (part == 0)] = LABEL_VALUES[body.name]
+        grid = found.bodies.geometry
+        seen = [body for body in left if grid.contains(body.center_lps)]
+        left = [body for body in left if not grid.contains(body.center_lps)]
+        bone = found.bodies.array
+        if found.sacrum is not None:
+            bone = np.maximum(bone, found.sacrum.array)
+        drawn = Volume(_drawn(seen, grid, bone), grid).resample(geometry, order=0)
+        np.copyto(mask, drawn.array, where=mask == 0)
+    if left:
+        np.copyto(mask, _drawn(left, geometry, None), where=mask == 0)
     for body in bodies:  # after all shapes, so that no neighbour takes a centre away
         if geometry.contains(body.center_lps):
             nearest = np.round(geometry.kji_from_lps(body.center_lps)).astype(int)
@@ -198,8 +197,31 @@ def level_mask(
     return Volume(mask, geometry, Provenance("levels"))
 
 
+def _drawn(
+    bodies: Sequence[Body], geometry: Geometry, bone: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.uint8]:
+    """Labels of some bodies on a grid; `bone` is the probability of bone there."""
+    mask = np.zeros(geometry.shape, np.uint8)
+    for body in bodies:
+        radius = 0.75 * body_width_mm(body.depth_mm)
+        height = float(np.linalg.norm(body.upper.center_lps - body.lower.center_lps))
+        reach = (max(radius, 0.75 * height) + 2.0) / np.array(geometry.spacing_kji_mm)
+        center_kji = geometry.kji_from_lps(body.center_lps)
+        low = np.maximum(np.floor(center_kji - reach), 0).astype(int)
+        high = np.minimum(np.ceil(center_kji + reach) + 1, geometry.shape).astype(int)
+        if (high <= low).any():
+            continue
+        k, j, i = (np.arange(a, b) for a, b in zip(low, high, strict=True))
+        points = geometry.lps_from_kji(np.stack(np.meshgrid(k, j, i, indexing="ij"), axis=-1))
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        inside = _inside(points, body, None if bone is None else bone[box] > _BONE, radius)
+        part = mask[box]
+        part[inside & (part == 0)] = LABEL_VALUES[body.name]
+    return mask
+
+
 def _inside(
-    points: FloatArray, body: Body, detections: Sequence[Detections], radius_mm: float
+    points: FloatArray, body: Body, bone: npt.NDArray[np.bool_] | None, radius_mm: float
 ) -> npt.NDArray[np.bool_]:
     offset = points - body.center_lps
     under = (points - body.upper.center_lps) @ body.upper.normal_lps < 0
@@ -218,13 +240,10 @@ def _inside(
         & ((points - body.lower.center_lps) @ body.lower.normal_lps > margin)
         & ((left / half_width) ** 2 + (back / half_depth) ** 2 < 1)
     )
-    bone = np.zeros(points.shape[:-1], dtype=bool)
-    for found in detections:
-        for probability in (found.bodies, found.sacrum):
-            if probability is not None:
-                bone[between] |= probability.sample(points[between]) > _BONE
-    enough = bone.sum() >= 0.5 * cylinder.sum()
-    return bone if enough else np.asarray(cylinder | bone)
+    if bone is None:
+        return np.asarray(cylinder)
+    bone = bone & between
+    return bone if bone.sum() >= 0.5 * cylinder.sum() else np.asarray(cylinder | bone)
 
 
 def _centered(

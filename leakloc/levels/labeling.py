@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, LeaklocError, SettingsError
 from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
-from leakloc.levels.numbering import Assignment, Candidate, assign
+from leakloc.levels.numbering import (
+    Assignment,
+    Candidate,
+    Solution,
+    belief_in_counts,
+    best_of,
+    solve,
+)
 from leakloc.levels.reference import reference_chain
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
 from leakloc.notes import Note
@@ -95,9 +103,9 @@ def label(
     chosen = _choose(seen.candidates, settings)
     if chosen is None:
         return _unlabelled(myelogram, notes)
-    assignment, method = chosen
+    assignment, method, counts = chosen
     discs = _gap_free(seen.candidates, assignment)
-    numbering = _numbering(seen.candidates, assignment, method, settings)
+    numbering = _numbering(seen.candidates, assignment, method, counts, settings)
     presacral = [d for d in discs if not is_sacral(d.name)]
     if len(presacral) < _MIN_CHAIN:
         return _unlabelled(myelogram, notes)
@@ -267,35 +275,50 @@ def _reach_mm(
     arcs = arc + direction * steps
     _, lefts, dorsals = centerline.frame_at(arcs)
     points = centerline.at(arcs) + left * lefts + dorsal * dorsals
-    inside = np.any([field.contains(points) for field in fields], axis=0)
+    inside = np.any([_within_height_and_depth(field, points) for field in fields], axis=0)
     outside = np.flatnonzero(~inside)
     return float(steps[outside[0]] - _MARCH_MM if len(outside) else steps[-1])
 
 
+def _within_height_and_depth(field: Geometry, points_lps: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether a field holds points, sides left aside: slabs may be narrower than a curve."""
+    kji = field.kji_from_lps(points_lps)
+    sideways = 2 - int(np.abs(field.directions_lps[0]).argmax())
+    kji[..., sideways] = 0
+    return field.contains(field.lps_from_kji(kji))
+
+
 def _choose(
     candidates: Sequence[Candidate], settings: LevelSettings
-) -> tuple[Assignment, NumberingMethod] | None:
-    """The numbering to report, and by what method."""
-    counts = (4, 5, 6) if settings.lumbar_count is None else (settings.lumbar_count,)
-    pinned = _pinned(candidates, settings)
+) -> tuple[Assignment, NumberingMethod, dict[int, float]] | None:
+    """The numbering to report, by what method, and the belief in 4, 5 and 6 lumbar vertebrae."""
+    if len(candidates) < _MIN_CHAIN:
+        return None
+    solutions = solve(candidates, settings)
+    counts = belief_in_counts(solutions, settings)
+    pinned = _pinned(candidates, solutions, settings)
     if pinned is not None:
-        count = (6,) if "L6" in pinned[1] else (settings.lumbar_count or 5,)
-        found = assign(candidates, settings, lumbar_counts=count, pinned=pinned)
+        count = 6 if "L6" in pinned[1] else (settings.lumbar_count or 5)
+        fixed = solve(candidates, settings, lumbar_counts=(count,), pinned=pinned)
+        found = best_of(fixed, settings)
         if found is None:
             raise SettingsError(f"no numbering has a disc {pinned[1]!r} at the anchor")
-        return found, "user"
-    free = assign(candidates, settings, lumbar_counts=counts)
+        return found, "user", counts
+    free = best_of(solutions, settings)
     if free is None or len(free.candidates) < _MIN_CHAIN:
         return None
-    if settings.lumbar_count is not None:
-        return free, "user"
-    if free.top_seen:
-        return free, "c2_count"
-    usual = assign(candidates, settings, lumbar_counts=(5,))
-    return None if usual is None else (usual, "sacrum_up")
+    if settings.lumbar_count is None and free.top_seen:
+        return free, "c2_count", counts
+    wanted = settings.lumbar_count or 5
+    usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings)
+    if usual is None:
+        return None
+    return usual, "sacrum_up" if settings.lumbar_count is None else "user", counts
 
 
-def _pinned(candidates: Sequence[Candidate], settings: LevelSettings) -> tuple[int, str] | None:
+def _pinned(
+    candidates: Sequence[Candidate], solutions: Sequence[Solution], settings: LevelSettings
+) -> tuple[int, str] | None:
     """The candidate whose name the user gave, by anchor or as the lowest disc."""
     if settings.anchor is not None:
         name, point = parse_anchor(settings.anchor)
@@ -311,7 +334,7 @@ def _pinned(candidates: Sequence[Candidate], settings: LevelSettings) -> tuple[i
         return nearest, name
     if settings.lowest_disc is not None:
         split_or_refuse(settings.lowest_disc)
-        free = assign(candidates, settings, lumbar_counts=(5,))
+        free = best_of([s for s in solutions if s.chain.lumbar_count == 5], settings)
         if free is None:
             return None
         well_formed = [
@@ -373,13 +396,14 @@ def _numbering(
     candidates: Sequence[Candidate],
     assignment: Assignment,
     method: NumberingMethod,
+    counts: dict[int, float],
     settings: LevelSettings,
 ) -> Numbering:
     belief = dict(assignment.shifted)
     counted = method == "c2_count"
-    lumbar_count = 5 + len(assignment.chain.vertebrae) - len(reference_chain(5).vertebrae)
+    lumbar_count = assignment.chain.lumbar_count
     doubt = [] if method == "user" else _doubts(candidates, assignment, counted)
-    variant = _variant_belief(assignment, candidates, settings)
+    variant = 1 - counts.get(lumbar_count, 0.0)
     if method == "user":
         confidence = 1.0
     else:
@@ -432,24 +456,6 @@ def _doubts(
         if n == chain.junction and c.depth_mm < 0.6 * assignment.scale * chain.depth_mm[n]:
             doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
     return doubts
-
-
-def _variant_belief(
-    assignment: Assignment, candidates: Sequence[Candidate], settings: LevelSettings
-) -> float:
-    """Belief that the lumbar vertebrae are not as many as reported."""
-    counts = (4, 5, 6)
-    evidence = {}
-    for count in counts:
-        found = assign(candidates, settings, lumbar_counts=(count,))
-        if found is not None:
-            evidence[count] = found.log_evidence
-    if not evidence:
-        return 0.0
-    top = max(evidence.values())
-    share = {c: float(np.exp((e - top) / settings.temperature)) for c, e in evidence.items()}
-    reported = 5 + len(assignment.chain.vertebrae) - len(reference_chain(5).vertebrae)
-    return 1 - share.get(reported, 0.0) / sum(share.values())
 
 
 def _reason(shift: int, counted: bool) -> str:

@@ -20,8 +20,8 @@ _INSIDE: Final = 0.4
 """Probability from which a voxel belongs to the disc; a thin remnant rarely reaches 0.5."""
 _FEWEST_VOXELS: Final = 8
 """Fewer voxels (about 25 microlitres) tell no direction."""
-_STEEPEST_DEG: Final = 50.0
-"""No disc is tilted more against the canal (L5-S1: up to 25 degrees)."""
+_UPWARD: Final = 0.35
+"""No disc's normal lies flatter (70 degrees of tilt), even in the sacrum."""
 _LATERAL: Final = 0.5
 """No disc's normal points further to a side (30 degrees), even in scoliosis."""
 
@@ -60,22 +60,25 @@ def _upright(
     The axis of least spread lies across where only a few planes show the disc; then the
     spread within the sagittal plane decides, or the canal.
     """
-    along = np.array([0.0, 0.0, 1.0])
+    if _points_up(disc.normal_lps):
+        return disc
+    normal = np.array([0.0, 0.0, 1.0])
     if centerline is not None:
         arc, _, _ = centerline.project(disc.center_lps)
         along = -centerline.frame_at(arc)[0]
-    limit = np.cos(np.radians(_STEEPEST_DEG))
-    if disc.normal_lps @ along >= limit and abs(disc.normal_lps[0]) < _LATERAL:
-        return disc
+        normal = along if _points_up(along) else normal
     offset = _cloud(disc, probability)
-    normal = along
     if len(offset) >= _FEWEST_VOXELS:
         _, axes = np.linalg.eigh(offset[:, 1:].T @ offset[:, 1:])
         sagittal = np.array([0.0, axes[0, 0], axes[1, 0]])
-        sagittal *= np.sign(sagittal @ along) or 1.0
-        if sagittal @ along >= limit:
+        sagittal *= np.sign(sagittal[2]) or 1.0
+        if _points_up(sagittal):
             normal = sagittal
     return replace(disc, normal_lps=np.asarray(normal))
+
+
+def _points_up(normal_lps: FloatArray) -> bool:
+    return bool(normal_lps[2] > _UPWARD and abs(normal_lps[0]) < _LATERAL)
 
 
 def _cloud(disc: DetectedDisc, probability: Volume) -> FloatArray:

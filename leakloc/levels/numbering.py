@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FLOOR: Final = 0.04
 """Probabilities of the detector below this, or above its complement, are not believed."""
+_ODDS_SLOPE: Final = 1.5
+"""How fast hesitation turns into belief in the sacrum, per unit of log odds."""
 _LOG_FLOOR: Final = -1e9
 """Stands for an impossible assignment; finite, so that differences stay defined."""
 _MAX_STEP: Final = 3
@@ -80,37 +82,31 @@ class Assignment:
         Index into ``chain.discs`` of each, strictly rising.
     scale : float
         Body size relative to the mean adult.
-    log_evidence : float
-        Logarithm of how well it explains what is seen; only differences mean something.
     shifted : dict
         Share of belief, 0..1, that all names move by so many discs towards the tail.
     junction_seen : bool
         Whether the lumbosacral disc is among those used.
     top_seen : bool
         Whether C2-C3 is among them.
-    lumbar_evidence : dict
-        Best log evidence by number of lumbar vertebrae.
     """
 
     chain: ReferenceChain
     candidates: tuple[int, ...]
     discs: tuple[int, ...]
     scale: float
-    log_evidence: float
     shifted: dict[int, float]
     junction_seen: bool
     top_seen: bool
-    lumbar_evidence: dict[int, float]
 
 
-def assign(
+def solve(
     candidates: Sequence[Candidate],
     settings: LevelSettings,
     *,
     lumbar_counts: Sequence[int] = (4, 5, 6),
     pinned: tuple[int, str] | None = None,
-) -> Assignment | None:
-    """Find the numbering that explains the candidates best.
+) -> list[Solution]:
+    """Best numbering for every body size and number of lumbar vertebrae.
 
     Parameters
     ----------
@@ -121,39 +117,52 @@ def assign(
         Numbers of lumbar vertebrae to consider.
     pinned : (int, str), optional
         A candidate and the disc it is known to be.
-
-    Returns
-    -------
-    Assignment or None
-        None where there is no candidate to number.
     """
-    if not candidates:
-        return None
-    steps = np.linspace(settings.size_low, settings.size_high, settings.size_steps)
-    solved = [
-        _solve(candidates, reference_chain(count), float(scale), settings, pinned)
+    sizes = np.linspace(settings.size_low, settings.size_high, settings.size_steps)
+    return [
+        _solve(candidates, reference_chain(count), float(size), settings, pinned)
         for count in lumbar_counts
-        for scale in steps
-        if pinned is None or pinned[1] in reference_chain(count).discs
+        for size in sizes
+        if candidates and (pinned is None or pinned[1] in reference_chain(count).discs)
     ]
-    if not solved:
+
+
+def best_of(solutions: Sequence[Solution], settings: LevelSettings) -> Assignment | None:
+    """The numbering that explains the candidates best; None where there is nothing to number."""
+    if not solutions:
         return None
-    best = max(solved, key=lambda s: s.log_evidence)
+    best = max(solutions, key=lambda s: s.log_evidence + _count_prior(s.chain, settings))
     return Assignment(
         chain=best.chain,
         candidates=best.candidates,
         discs=best.discs,
         scale=best.scale,
-        log_evidence=best.log_evidence,
-        shifted=_shifts(best, solved, settings),
+        shifted=_shifts(best, solutions, settings),
         junction_seen=best.chain.junction in best.discs,
         top_seen=0 in best.discs,
-        lumbar_evidence=_by_lumbar_count(solved),
     )
 
 
+def belief_in_counts(solutions: Sequence[Solution], settings: LevelSettings) -> dict[int, float]:
+    """Share of belief in each number of lumbar vertebrae."""
+    evidence: dict[int, float] = {}
+    priors: dict[int, float] = {}
+    for solution in solutions:
+        count = solution.chain.lumbar_count
+        evidence[count] = max(evidence.get(count, -np.inf), solution.log_evidence)
+        priors[count] = float(np.exp(_count_prior(solution.chain, settings)))
+    top = max(evidence.values(), default=0.0)
+    share = {
+        c: priors[c] * float(np.exp((e - top) / settings.temperature)) for c, e in evidence.items()
+    }
+    total = sum(share.values())
+    return {c: x / total for c, x in share.items()}
+
+
 @dataclass(frozen=True)
-class _Solution:
+class Solution:
+    """The best numbering for one body size and number of lumbar vertebrae."""
+
     chain: ReferenceChain
     scale: float
     candidates: tuple[int, ...]
@@ -169,7 +178,7 @@ def _solve(
     scale: float,
     settings: LevelSettings,
     pinned: tuple[int, str] | None,
-) -> _Solution:
+) -> Solution:
     local = _local_evidence(candidates, chain, scale, settings)
     if pinned is not None:
         index, name = pinned
@@ -178,7 +187,7 @@ def _solve(
         local[index, others] = _LOG_FLOOR
         local[:index, wanted:] = _LOG_FLOOR
         local[index + 1 :, : wanted + 1] = _LOG_FLOOR
-    prior = _size_prior(scale, settings) + _count_prior(chain, settings)
+    prior = _size_prior(scale, settings)
     head, tail = _open_ends(candidates, chain, scale, settings)
     if pinned is not None:  # a chain that leaves the pinned disc out is no answer
         head[pinned[0] + 1 :] = _LOG_FLOOR
@@ -222,7 +231,7 @@ def _solve(
         m, n = (int(x) for x in came_from[m, n])
         used.append(m)
         discs.append(n)
-    return _Solution(
+    return Solution(
         chain, scale, tuple(used[::-1]), tuple(discs[::-1]), log_evidence, np.asarray(through)
     )
 
@@ -238,9 +247,10 @@ def _local_evidence(
     for c in candidates:
         present = np.log(np.clip(c.score, 0.02, 0.98) / np.clip(1 - c.score, 0.02, 0.98))
         row = np.where(sacral, settings.sacral_presence, present + settings.presence)
-        vertebra_above, vertebra_below = _believed(c.bone_above), _believed(c.bone_below)
-        sacrum_above = _believed(max(c.sacrum_above, 1 - c.bone_above))
-        sacrum_below = _believed(max(c.sacrum_below, 1 - c.bone_below))
+        mobile_above = _mobile(c.bone_above, c.sacrum_above, settings)
+        mobile_below = _mobile(c.bone_below, c.sacrum_below, settings)
+        vertebra_above, vertebra_below = _believed(mobile_above), _believed(mobile_below)
+        sacrum_above, sacrum_below = _believed(1 - mobile_above), _believed(1 - mobile_below)
         around = np.where(
             presacral,
             vertebra_above + vertebra_below,
@@ -255,11 +265,22 @@ def _local_evidence(
     return np.array(rows)
 
 
+def _mobile(bone: float, sacrum: float, settings: LevelSettings) -> float:
+    """Probability that what lies beyond a disc is a vertebra above the sacrum.
+
+    The detector is nearly certain of mobile vertebrae; where it hesitates, it has seen S1.
+    """
+    bone = min(bone, 1 - sacrum)
+    odds = np.log(np.clip(bone, 1e-4, 1 - 1e-4) / np.clip(1 - bone, 1e-4, 1 - 1e-4))
+    usual = np.log(settings.mobile_probability / (1 - settings.mobile_probability))
+    return float(1 / (1 + np.exp(-_ODDS_SLOPE * (odds - usual))))
+
+
 def _believed(probability: float) -> float:
-    """Log of a probability that is never quite certain; of one half where unknown."""
+    """Log of a probability, never quite certain, over that of knowing nothing."""
     if not np.isfinite(probability):
-        probability = 0.5
-    return float(np.log(np.clip(probability, _FLOOR, 1 - _FLOOR)))
+        return 0.0
+    return float(np.log(2.0 * np.clip(probability, _FLOOR, 1 - _FLOOR)))
 
 
 def _log_bell(offset: FloatArray, sd: FloatArray | float) -> FloatArray:
@@ -274,7 +295,7 @@ def _link_evidence(
     gap = float(np.linalg.norm(lower.center_lps - upper.center_lps))
     count = len(chain.discs)
     links = np.full((_MAX_STEP, count), _LOG_FLOOR)
-    reach = np.concatenate([[0.0], np.cumsum(scale * chain.pitch_mm[1:])])
+    reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
     for step in range(1, _MAX_STEP + 1):
         expected = reach[step:count] - reach[: count - step]
         sd = settings.pitch_sd * expected / np.sqrt(step) + settings.center_sd_mm
@@ -301,16 +322,14 @@ def _open_ends(
 ) -> tuple[FloatArray, FloatArray]:
     """Log evidence of a chain starting and ending at each candidate: discs missed in the field."""
     count = len(chain.discs)
-    reach = np.concatenate([[0.0], np.cumsum(scale * chain.pitch_mm[1:])])
+    reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
     cost = _missing_cost(np.arange(count), chain, settings)
-    head = np.zeros((len(candidates), count))
-    tail = np.zeros((len(candidates), count))
-    for m, c in enumerate(candidates):
-        for n in range(count):
-            above = (reach[n] - reach[:n]) < c.reach_above_mm - settings.end_margin_mm
-            below = (reach[n + 1 : count] - reach[n]) < c.reach_below_mm - settings.end_margin_mm
-            head[m, n] = -float(cost[:n][above].sum())
-            tail[m, n] = -float(cost[n + 1 :][below].sum())
+    margin = settings.end_margin_mm
+    down = reach[None, :count] - reach[:count, None]  # from disc n to disc m
+    above = np.array([c.reach_above_mm - margin for c in candidates])[:, None, None]
+    below = np.array([c.reach_below_mm - margin for c in candidates])[:, None, None]
+    head = -(((down < 0) & (-down < above)) @ cost)
+    tail = -(((down > 0) & (down < below)) @ cost)
     return head, tail
 
 
@@ -319,21 +338,12 @@ def _size_prior(scale: float, settings: LevelSettings) -> float:
 
 
 def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
-    usual = len(chain.vertebrae) == len(reference_chain(5).vertebrae)
-    share = 1 - settings.variant_share if usual else settings.variant_share / 2
+    share = 1 - settings.variant_share if chain.lumbar_count == 5 else settings.variant_share / 2
     return float(np.log(share))
 
 
-def _by_lumbar_count(solved: Sequence[_Solution]) -> dict[int, float]:
-    best: dict[int, float] = {}
-    for solution in solved:
-        count = 5 + len(solution.chain.vertebrae) - len(reference_chain(5).vertebrae)
-        best[count] = max(best.get(count, -np.inf), solution.log_evidence)
-    return best
-
-
 def _shifts(
-    best: _Solution, solved: Sequence[_Solution], settings: LevelSettings
+    best: Solution, solved: Sequence[Solution], settings: LevelSettings
 ) -> dict[int, float]:
     """Belief in each shift of the whole numbering, from the best evidence for each.
 

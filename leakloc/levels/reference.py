@@ -76,12 +76,33 @@ class ReferenceChain:
     junction: int
 
     @property
+    def lumbar_count(self) -> int:
+        """Number of lumbar vertebrae."""
+        return sum(name.startswith("L") for name in self.vertebrae)
+
+    @property
+    def chord_mm(self) -> FloatArray:
+        """From disc centre to disc centre by vertebra: longer than the pitch in lordosis.
+
+        Disc centres lie `CENTER_AHEAD_MM` in front of the canal, where wedged levels spread.
+        """
+        bend = np.zeros(len(self.vertebrae))
+        bend[1:-1] = np.radians(np.diff(self.tilt_deg))
+        bend[self.junction + 1 :] = 0.0  # the sacrum curves the other way about its canal
+        return np.asarray(self.pitch_mm + CENTER_AHEAD_MM * bend)
+
+    @property
     def disc_depth_mm(self) -> FloatArray:
         """Front to back of each disc: between those of its vertebrae; small in the sacrum."""
         depth = 0.5 * (self.depth_mm[:-1] + self.depth_mm[1:])
         depth[self.junction] = self.depth_mm[self.junction]
         return np.asarray(depth)
 
+
+CENTER_AHEAD_MM: Final = 14.0
+"""How far in front of the line along which pitch is measured disc centres effectively lie.
+Geometry says 24 mm; 11 patients of SPIDER (CC BY 4.0) show half of that lengthening, L5-S1
+being wedged less in those who need an examination."""
 
 _WIDTH_OVER_DEPTH: Final = 1.3
 """Left to right over front to back of a lumbar body (45 by 34.5 mm)."""
