@@ -67,7 +67,7 @@ def test_leak_is_where_it_is_said_to_be(name):
 
 
 def test_same_seed_same_picture_other_seed_other_person(make_tiny):
-    scenario = make_tiny("normal")
+    scenario = replace(make_tiny("normal"), myelogram_shape=(64, 40, 12))
     one, two, other = (make_phantom(scenario, seed) for seed in (5, 5, 6))
     grid = one.myelogram_geometry()
     picture = one.image("ht2w_3d", grid).array
@@ -248,3 +248,41 @@ def test_stations_overlap_and_compose(make_tiny):
     again = lowest.resample(part.geometry, order=0)
     assert np.allclose(part.array, again.array, atol=1e-2)
     assert composed.geometry.contains(phantom.truth.vertebrae[0].center_lps)
+
+
+def test_balanced_steady_state_leaves_fat_bright(make_tiny):
+    scenario = replace(
+        make_tiny("normal"), series=("ht2w_3d", "ht2w_bssfp"), plane="coronal",
+        myelogram_shape=(64, 32, 20), voxel_mm=5.0, slice_mm=5.0, end_rolloff=0.0, bias=0.0,
+    )  # fmt: skip
+    phantom = make_phantom(scenario, 2)
+    grid = phantom.myelogram_geometry()
+    assert grid.axis_codes[1] == "I" and grid.axis_codes[0] == "L"
+    anatomy = phantom.body.anatomy
+    arc = anatomy.site("L3").middle_mm
+    _, _, dorsal = anatomy.centerline.frame_at(arc)
+    depth = phantom.body.anatomy.value("canal_b", arc) + anatomy.value("muscle", arc) + 6
+    under_skin = anatomy.centerline.at(arc) + dorsal * (depth + 0.5 * anatomy.fat_depth_mm)
+    fat = {
+        name: phantom.image(name, grid).sample(under_skin) / phantom.sequences[name].csf_signal
+        for name in ("ht2w_3d", "ht2w_bssfp")
+    }
+    assert fat["ht2w_bssfp"] > 0.4
+    assert fat["ht2w_3d"] < 0.2
+
+
+def test_metal_is_dark_with_a_bright_rim(make_tiny):
+    phantom = make_phantom(make_tiny("metal"), 1)
+    bare = make_phantom(replace(make_tiny("metal"), screws=False), 1)
+    line, findings = phantom.body.anatomy.centerline, phantom.body.findings
+    assert len(findings.screws) == 6
+    grid = phantom.myelogram_geometry()
+    image, without = (p.image("ht2w_3d", grid) for p in (phantom, bare))
+    middle = 0.5 * (np.array(findings.screws[0].start) + np.array(findings.screws[0].stop))
+    _, left, dorsal = line.frame_at(middle[0])
+    place = line.at(middle[0]) + middle[1] * left + middle[2] * dorsal
+    csf = phantom.sequences["ht2w_3d"].csf_signal
+    box = grid.box_around(place[None], 9)
+    assert image.sample(place) < 0.15 * csf
+    gained = image.array[box] - without.array[box]
+    assert (gained > 0.15 * csf).sum() > 5
