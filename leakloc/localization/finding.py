@@ -69,7 +69,7 @@ def find(
 
 
 _BLIND = (
-    "the study holds no fluid-sensitive volume, so extradural fluid can be neither shown "
+    "the study holds no fat-suppressed myelogram, so extradural fluid can be neither shown "
     "nor ruled out"
 )
 

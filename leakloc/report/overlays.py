@@ -240,6 +240,8 @@ def _companion(
     if role is None:
         return None
     other = companions[role]
+    if other is scene.analysis.triage.myelogram:  # one volume serves both purposes
+        return None
     frames = {
         other.geometry.frame_of_reference_uid,
         scene.geometry.frame_of_reference_uid,
