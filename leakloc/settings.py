@@ -110,8 +110,8 @@ class SegmentationSettings(_Section):
     fat_confusing_above: float = Field(0.5, gt=0.0, le=1.0)
     """Above this share of CSF, fat cannot be told from fluid by its signal."""
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
-    """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its bright fat;
-    on a heavy one muscle and marrow stay below 0.12."""
+    """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its
+    bright fat; on a heavy one muscle and marrow stay below 0.12."""
     fluid_seed: float = Field(0.6, gt=0.0, le=1.0)
     """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
     fluid_grow: float = Field(0.4, gt=0.0, le=1.0)
@@ -153,11 +153,11 @@ class LevelSettings(_Section):
 
     size_low: float = Field(0.82, gt=0.4, le=1.0)
     """Smallest body size considered, relative to the mean adult."""
-    size_high: float = Field(1.18, ge=1.0, lt=2.0)
+    size_high: float = Field(1.22, ge=1.0, lt=2.0)
     """Largest body size considered."""
-    size_steps: int = Field(9, ge=3, le=50)
+    size_steps: int = Field(10, ge=3, le=50)
     """Number of body sizes tried; 4.5 % apart is finer than the scatter of one level."""
-    size_sd: float = Field(0.07, gt=0, le=0.5)
+    size_sd: float = Field(0.08, gt=0, le=0.5)
     """Standard deviation of body size: women 0.93, men 1.05, and 5 % within each sex."""
     pitch_sd: float = Field(0.08, gt=0, le=0.5)
     """Relative scatter of one level's height about the body's size (7 to 8 %)."""
@@ -166,14 +166,16 @@ class LevelSettings(_Section):
     pitch_worst: float = Field(16.0, ge=4, le=100)
     """A gap counts as no worse than the square root of this many standard deviations: fused
     or collapsed levels exist."""
-    depth_sd: float = Field(0.15, gt=0, le=1)
-    """Relative scatter of a disc's depth; bulging and osteophytes add to that of the body."""
+    depth_sd: float = Field(0.10, gt=0, le=1)
+    """Relative scatter of a disc's depth about the patient's own."""
     tilt_sd_deg: float = Field(11.0, gt=0, le=45)
     """Scatter of a disc's tilt in recumbent patients (sacral slope 38 +- 10 degrees)."""
-    presence: float = Field(0.5, ge=-5, le=5)
-    """Log odds added for every candidate taken as a disc: detectors err on the careful side."""
-    sacral_presence: float = Field(-0.3, ge=-5, le=5)
-    """Log odds of a candidate taken as a remnant between sacral segments."""
+    presacral_score: float = Field(0.92, gt=0, lt=1)
+    """Typical detector score of a disc above the sacrum."""
+    junction_score: float = Field(0.80, gt=0, lt=1)
+    """Typical detector score of the lumbosacral disc: bounded by one mobile vertebra only."""
+    sacral_score: float = Field(0.57, gt=0, lt=1)
+    """Typical detector score of a remnant between sacral segments."""
     surroundings_weight: float = Field(1.0, ge=0, le=5)
     """Weight of the detector's opinion on what lies above and below a disc."""
     mobile_probability: float = Field(0.90, gt=0, lt=1)
@@ -183,6 +185,8 @@ class LevelSettings(_Section):
     """Log cost of a disc above the sacrum that is in the field but was not detected."""
     missing_sacral_cost: float = Field(0.1, ge=0, le=20)
     """The same in the sacrum, where most discs have vanished."""
+    missing_most: float = Field(2.0, ge=1, le=30)
+    """Discs missed in a row at an end of the chain count as this many at most."""
     end_margin_mm: float = Field(10.0, ge=0, le=50)
     """Discs nearer to the end of the field than this need not be detected."""
     variant_share: float = Field(0.077, gt=0, lt=0.5)
@@ -246,6 +250,9 @@ class LocalizationSettings(_Section):
     compression_reach_mm: float = Field(45.0, ge=10.0, le=200.0)
     """Stretch above and below a collection whose sac areas say what to expect in between;
     more than one level, so that discs and bodies even out."""
+    sac_bulge_ratio: float = Field(1.45, ge=1.0, le=5.0)
+    """A segment whose sac, relative to what is usual there, is wider than the median segment's by
+    this factor may hold fluid that lies outside the dura."""
     sac_tip_margin_mm: float = Field(8.0, ge=0.0, le=40.0)
     """Sac areas this close to its end are not measured: it tapers there by nature."""
     sac_tip_area_mm2: float = Field(2.5, ge=0.5, le=60.0)

@@ -155,7 +155,8 @@ def _path_gain(contrast: Array, coarse: Volume) -> Array:
     aside = np.abs(np.arange(width) - (width - 1) / 2) * di
     # Patients lie near the middle; a weak pull only, for scoliosis and off-centre fields.
     pull = 0.1 * (np.maximum(aside - 30.0, 0) / 30.0)[None, None, :] ** 2
-    return np.where(skin, OUTERMOST_WEIGHT * contrast, contrast) - pull.astype(np.float32)
+    gain = np.where(skin, OUTERMOST_WEIGHT * contrast, contrast) - pull
+    return np.asarray(gain, dtype=np.float32)
 
 
 def _mean_under(image: Array, kernel: npt.NDArray[np.generic]) -> Array:
@@ -167,12 +168,12 @@ def _mean_under(image: Array, kernel: npt.NDArray[np.generic]) -> Array:
     inside = fftconvolve(np.ones(image.shape[1:], np.float32), weights, mode="same")
     share = inside / max(float(weights.sum()), 1e-6)
     mean = np.maximum(total, 0) / np.maximum(inside, 1e-3)[None]
-    return np.where((share > 1 / 3)[None], mean, np.nan).astype(np.float32)
+    return np.asarray(np.where((share > 1 / 3)[None], mean, np.nan), dtype=np.float32)
 
 
 def _darker_first(a: Array, b: Array) -> Array:
     darker = np.fmin(a, b)
-    return 0.7 * darker + 0.3 * np.fmax(a, b)
+    return np.asarray(0.7 * darker + 0.3 * np.fmax(a, b), dtype=np.float32)
 
 
 def _best_path(

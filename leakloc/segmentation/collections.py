@@ -28,6 +28,9 @@ Array = npt.NDArray[np.float32]
 SECTORS: Final = 12
 """Angular sectors about the sac in which occupancy is counted."""
 
+HEAD_RADIUS_MM: Final = 30.0
+"""Half the width of the foramen magnum's cistern, with room to spare."""
+
 LISTED_ML: Final = 0.15
 """Smaller pieces are noise and are not even listed as rejected."""
 
@@ -76,7 +79,17 @@ class Scene:
     @property
     def sac(self) -> Mask:
         """Voxels whose centre the dura encloses."""
-        return np.asarray(self.outside_mm <= 0.0)
+        from scipy import ndimage
+
+        sac = np.asarray(self.outside_mm <= 0.0)
+        head = (self.coordinates.arc < self.dura.head_arc_mm) & (self.fraction.array > 0.5)
+        if not head.any():
+            return sac
+        # Around the brain stem the dura encloses all the fluid there is.
+        head &= np.hypot(self.coordinates.left, self.coordinates.dorsal) < HEAD_RADIUS_MM
+        for plane in np.flatnonzero(head.any(axis=(1, 2))):
+            sac[plane] |= ndimage.binary_fill_holes(head[plane])
+        return sac
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +118,7 @@ def find_collections(
         Accepted ones by id, then rejected ones by falling volume.
     """
     pieces = _pieces(scene, settings)
+    _add_dural_lines(pieces, scene)
     judged = [(piece, _judge(piece.features, scene, settings)) for piece in pieces]
     accepted = [(p, v) for p, v in judged if v.accepted]
     groups = _grouped(accepted, settings)
@@ -139,7 +153,9 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
     near = (reach <= settings.search_radius_mm) | (
         (np.abs(coordinates.left) <= settings.corridor_half_width_mm) & (coordinates.dorsal > 0)
     )
-    near &= (coordinates.arc >= 0) & (coordinates.arc <= scene.dura.centerline.length_mm)
+    near &= (coordinates.arc >= scene.dura.head_arc_mm) & (
+        coordinates.arc <= scene.dura.centerline.length_mm
+    )
     bright = near & (fraction >= settings.fluid_grow) & (outside > settings.dura_margin_mm)
     seeds = bright & (fraction >= settings.fluid_seed) & (outside > settings.seed_margin_mm)
     labelled, count = ndimage.label(bright)
@@ -160,6 +176,48 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
         pieces.append(_Piece(voxels, _features(voxels, scene)))
     return pieces
+
+
+def _add_dural_lines(pieces: list[_Piece], scene: Scene) -> None:
+    """Measure how dark the dura is between the sac and each piece, as a share of CSF.
+
+    A surface that cuts through fluid within the sac has no dark line along it, or one only
+    where it happens to follow nerve roots: the lower quartile over the contact tells.
+    """
+    dura = scene.dura
+    centers = scene.fraction.geometry
+    owner = np.full(centers.shape, -1, np.int32)
+    for number, piece in enumerate(pieces):
+        owner[piece.voxels] = number
+    rows, columns = np.nonzero(dura.radius_mm > 0)
+    radius, angle = dura.radius_mm[rows, columns], dura.angle_rad[columns]
+    at = dura.centerline.at(dura.arc_mm[rows])
+    _, lefts, dorsals = dura.centerline.frame_at(dura.arc_mm[rows])
+    outward = np.cos(angle)[:, None] * lefts + np.sin(angle)[:, None] * dorsals
+
+    def points(offset_mm: float) -> FloatArray:
+        return np.asarray(at + (radius + offset_mm)[:, None] * outward)
+
+    values = {
+        mm: scene.fraction.sample(points(mm)) for mm in (-1.6, -1.2, -0.4, 0, 0.4, 0.8, 1.6, 2)
+    }
+    inner = np.maximum(values[-1.6], values[-1.2])
+    outer = np.maximum(values[1.6], values[2])
+    darkest = np.min([values[mm] for mm in (-0.4, 0, 0.4, 0.8)], axis=0)
+    line = np.minimum(inner, outer) - darkest
+    beside = np.round(centers.kji_from_lps(points(1.6))).astype(int)
+    inside = ((beside >= 0) & (beside < np.array(centers.shape))).all(axis=1)
+    touching = np.full(len(beside), -1, np.int32)
+    touching[inside] = owner[tuple(beside[inside].T)]
+    for number, piece in enumerate(pieces):
+        contact = touching == number
+        piece.features["contact_rays"] = float(contact.sum())
+        piece.features["dural_line"] = (
+            float(np.percentile(line[contact], 25)) if contact.any() else 0.0
+        )
+        piece.features["dural_line_median"] = (
+            float(np.median(line[contact])) if contact.any() else 0.0
+        )
 
 
 def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[str, float]:

@@ -31,7 +31,7 @@ ANGLES: Final = 48
 """Rays around the canal: 1 mm apart at the dura."""
 
 RADIUS_STEP_MM: Final = 0.4
-RADIUS_RANGE_MM: Final = (0.8, 14.4)
+RADIUS_RANGE_MM: Final = (0.8, 15.6)
 """Radii searched: from the tapering tip to past the widest sac (ectasia)."""
 
 FOLLOW_RADIUS_MM: Final = 9.0
@@ -65,6 +65,8 @@ class Dura:
         0 below the tip of the sac.
     tip_arc_mm : float or None
         Where the sac ends; None where it runs out of the field.
+    head_arc_mm : float
+        Above it the fluid widens into the cisterns of the head; 0 where the field starts lower.
     """
 
     centerline: Centerline
@@ -72,6 +74,7 @@ class Dura:
     angle_rad: FloatArray
     radius_mm: FloatArray
     tip_arc_mm: float | None
+    head_arc_mm: float = 0.0
 
     @property
     def area_mm2(self) -> FloatArray:
@@ -80,7 +83,10 @@ class Dura:
         return np.asarray(0.5 * (self.radius_mm**2).sum(axis=1) * step)
 
     def radius_at(
-        self, arc_mm: FloatArray, left_mm: FloatArray, dorsal_mm: FloatArray
+        self,
+        arc_mm: npt.NDArray[np.floating],
+        left_mm: npt.NDArray[np.floating],
+        dorsal_mm: npt.NDArray[np.floating],
     ) -> FloatArray:
         """Radius of the dura in the direction of points beside the centreline."""
         from scipy.ndimage import map_coordinates
@@ -128,18 +134,28 @@ def find_dura(
     shaped[first : last + 1] = radius[first : last + 1]
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
     tip = None if field_end else float(frame.arc_mm[last])
-    return Dura(rough, frame.arc_mm, frame.angle_rad, shaped.astype(np.float64), tip)
+    return Dura(
+        rough, frame.arc_mm, frame.angle_rad, shaped.astype(np.float64), tip, _head_end(frame)
+    )
+
+
+def _head_end(frame: _Frame) -> float:
+    """Arc below which the canal is a canal: no fluid all round at the widest radii above it."""
+    rim = frame.values[:, :, -6:].mean(axis=2) > 0.5
+    wide = rim.mean(axis=1) > 0.5
+    rows = np.flatnonzero(wide[: round(120.0 / ARC_STEP_MM)])
+    return float(frame.arc_mm[rows[-1]]) + 12.0 if len(rows) and rows[0] < 10 else 0.0
 
 
 def follow_fluid(fluid_fraction: Volume, centerline: Centerline) -> Centerline:
     """Move a rough centreline towards the middle of the fluid and on to the tip of the sac.
 
-    Mean shift in the planes across the line; past the last plane with much fluid near the line the fluid itself is followed, since a
-    rough path cuts the corner at the sacrum.
+    Mean shift in the planes across the line; past the last plane with much fluid near it the
+    fluid itself is followed, since a rough path cuts the corner at the sacrum.
     """
     line = centerline
-    for _ in range(2):
-        shift, area = _fluid_shift(fluid_fraction, line, line.arc_mm, FOLLOW_RADIUS_MM)
+    for radius_mm in (FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM):
+        shift, area = _fluid_shift(fluid_fraction, line, line.arc_mm, radius_mm)
         weight = np.minimum(area, 60.0) + 1e-3
         aside, back = (_weighted_smooth(shift[:, n], weight, 5.0) for n in (0, 1))
         points = line.points_lps + aside[:, None] * line.lefts_lps
@@ -228,9 +244,10 @@ class _Frame:
     def around(cls, fluid_fraction: Volume, centerline: Centerline) -> _Frame:
         from leakloc.segmentation.fluid import offset_points
 
-        arc = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
-        angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-        radius = np.arange(*RADIUS_RANGE_MM, RADIUS_STEP_MM)
+        arc: FloatArray = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
+        angle: FloatArray = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+        low, high = RADIUS_RANGE_MM
+        radius = np.linspace(low, high, round((high - low) / RADIUS_STEP_MM) + 1)
         left = (np.cos(angle)[:, None] * radius).ravel()
         dorsal = (np.sin(angle)[:, None] * radius).ravel()
         points = offset_points(centerline, arc, left, dorsal)
@@ -276,9 +293,12 @@ def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSetting
     score = _dura_score(frame, settings)[first : last + 1]
     radii = frame.radius_mm.astype(np.float32)
     typical = settings.sac_radius_mm
-    reach = np.where(frame.values > 0.5, radii, 0)[first : last + 1]
-    reach = np.where(radii <= typical + 3.0, reach, 0).max(axis=2)  # outermost fluid
-    start = np.minimum(np.median(reach, axis=1), typical)
+    fluid = (frame.values > 0.5) & (radii <= typical + 3.0)
+    reach = np.where(fluid, radii, 0)[first : last + 1].max(axis=2)  # outermost fluid
+    # Rays that leave the field (thin sagittal slabs) say nothing.
+    seen = frame.inside[first : last + 1, :, radii.searchsorted(typical) - 1]
+    start = np.nanmedian(np.where(seen, reach, np.nan), axis=1)
+    start = np.minimum(start, typical)
     prior = np.repeat(start[:, None], ANGLES, axis=1).astype(np.float32)
     loose = _prior_cost(radii, prior, settings.dura_prior_sd_mm * 2.0)
     found = _optimise(-score + loose, settings)
@@ -295,7 +315,7 @@ def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSetting
 
 def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
     """Evidence for the dura at each radius, about 0..1."""
-    from scipy.ndimage import maximum_filter1d
+    from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
     step = RADIUS_STEP_MM
     total = np.concatenate(
@@ -315,11 +335,12 @@ def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
     edge = np.clip(inner - outer, 0, 1)
     # Brightest within 2 mm on either side: thin fluid beyond the dura must count in full.
     reach = round(1.6 / step)
-    bright = maximum_filter1d(frame.values, reach, axis=2)
+    steady = gaussian_filter1d(frame.values, 0.8, axis=0, mode="nearest")
+    bright = maximum_filter1d(steady, reach, axis=2)
     away = round(0.6 / step) + reach // 2
     before = np.pad(bright, ((0, 0), (0, 0), (away, 0)), mode="edge")[:, :, :n]
     after = np.pad(bright, ((0, 0), (0, 0), (0, away)), mode="edge")[:, :, away:]
-    dip = np.minimum(before, after) - frame.values - settings.dura_line_noise
+    dip = np.minimum(before, after) - steady - settings.dura_line_noise
     line = np.clip(dip / settings.dura_line_depth, 0, 1)
     line = _coherent(line)
     # A surface further out than such a line would have fluid inside that lies outside the dura.
@@ -334,24 +355,28 @@ def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
 def _coherent(line: Array) -> Array:
     """Keep dark lines that run on along the ring and the canal; nerve roots are dots there.
 
-    Mean over 9 rays (70 degrees) and three planes, along the best of five slants.
+    Mean over 13 rays (97 degrees) and three planes, along the best of seven gentle curves: a
+    cluster of roots is narrower, a sheet of fluid behind the dura wider.
     """
-    half, n = 4, line.shape[2]
+    half, n = 6, line.shape[2]
     planes = np.pad(line, ((1, 1), (0, 0), (0, 0)), mode="edge")
     planes = np.maximum(planes[1:-1], 0.5 * (planes[:-2] + planes[2:]))
     wide = np.maximum(planes, np.pad(planes, ((0, 0), (0, 0), (1, 0)))[:, :, :n])
     wide = np.maximum(wide, np.pad(planes, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
-    best = np.zeros_like(line)
-    margin = 2 * half
+    margin = half + 1
     padded = np.pad(wide, ((0, 0), (0, 0), (margin, margin)))
-    for slant in (-1.0, -0.5, 0.0, 0.5, 1.0):  # radius steps per ray
+    rays = range(-half, half + 1)
+    turned = {ray: np.roll(padded, -ray, axis=1) for ray in rays}
+    best = np.zeros_like(line)
+    # Radius steps per ray, and per ray squared: the ring is no circle about the centreline.
+    for slant, bend in ((-1, 0), (-0.5, 0), (0, 0), (0.5, 0), (1, 0), (0, -0.06), (0, 0.06)):
         total = np.zeros_like(line)
-        for ray in range(-half, half + 1):
-            offset = margin + round(slant * ray)
-            total += np.roll(padded, -ray, axis=1)[:, :, offset : offset + n]
+        for ray in rays:
+            offset = margin + round(slant * ray + bend * ray * ray)
+            total += turned[ray][:, :, offset : offset + n]
         np.maximum(best, total, out=best)
     share = best / np.float32(2 * half + 1)
-    return np.asarray(line * np.clip((share - 0.5) / 0.25, 0, 1), dtype=np.float32)
+    return np.asarray(line * np.clip((share - 0.48) / 0.2, 0, 1), dtype=np.float32)
 
 
 def _prior_cost(radii: Array, expected: Array, sd_mm: float) -> Array:
@@ -412,8 +437,9 @@ def _subvoxel(radii: Array, found: npt.NDArray[np.intp], cost: Array) -> Array:
     """Vertex of the parabola through the cost at the optimum and its two neighbours."""
     n = len(radii)
     middle = np.clip(found, 1, n - 2)
-    take = lambda d: np.take_along_axis(cost, (middle + d)[..., None], axis=2)[..., 0]  # noqa: E731
-    before, at, after = take(-1), take(0), take(1)
+    before, at, after = (
+        np.take_along_axis(cost, (middle + d)[..., None], axis=2)[..., 0] for d in (-1, 0, 1)
+    )
     bend = before - 2 * at + after
     shift = np.where(bend > 1e-4, 0.5 * (before - after) / np.maximum(bend, 1e-4), 0.0)
     return np.asarray(radii[middle] + np.clip(shift, -0.5, 0.5) * RADIUS_STEP_MM, np.float32)

@@ -60,7 +60,7 @@ def segment(
         thecal_sac=_on_grid(_placed(scene.sac.astype(np.uint8), box, volume), myelogram),
         collections=_on_grid(_placed(labels, box, volume), myelogram),
         candidates=candidates,
-        fat_suppressed=fluid.fat_suppressed,
+        fat_suppressed=False if confusing else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
         notes=tuple(_notes(fluid, dura, confusing)),
@@ -77,13 +77,11 @@ def _check(volume: Volume) -> None:
 
 def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
     """Whether fat outside the dura would look like fluid."""
-    if fluid.fat_level is None:
-        return False
-    if fluid.fat_level > settings.fat_confusing_above:
+    if fluid.fat_level is not None and fluid.fat_level > settings.fat_confusing_above:
         return True
     # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away.
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
-    return fluid.fat_suppressed is False and tissue > settings.tissue_conventional_above
+    return tissue > settings.tissue_conventional_above
 
 
 def _for_dura(fluid: FluidMap, confusing: bool) -> Volume:
@@ -125,16 +123,20 @@ def _on_grid(oriented: Volume, target: Volume) -> Volume:
 
 def _notes(fluid: FluidMap, dura: Dura, confusing: bool) -> list[Note]:
     notes = []
-    if fluid.fat_suppressed is False:
+    if confusing:
+        notes.append(
+            Note(
+                "fat_like_fluid",
+                "Soft tissue and fat are bright, as on a conventional T2: fluid outside the dura "
+                "cannot be told from fat.",
+            )
+        )
+    elif fluid.fat_suppressed is False:
         notes.append(
             Note(
                 "fat_not_suppressed",
-                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: "
-                + (
-                    "fluid outside the dura cannot be told from fat."
-                    if confusing
-                    else "only what is clearly brighter than fat is taken for fluid."
-                ),
+                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: only what is clearly "
+                "brighter is taken for fluid.",
             )
         )
     if dura.tip_arc_mm is None:
