@@ -14,8 +14,8 @@ from leakloc.localization.collections import Placed, locate_collection
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Localization, Quality
-from leakloc.localization.sac import caudal_end_mm, locate_sac, sac_profile
+from leakloc.localization.result import Localization, LocatedSac, Quality
+from leakloc.localization.sac import bulges, caudal_end_mm, locate_sac, sac_profile
 from leakloc.notes import Note
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
@@ -84,13 +84,18 @@ def localize(
         settings,
     )
     noise = segmentation.noise
+    located_sac = locate_sac(sac_voxels, sac, coordinate, geometry, settings)
     return Localization(
-        sac=locate_sac(sac_voxels, sac, coordinate, geometry, settings),
+        sac=located_sac,
         collections=collections,
         finding=find(collections, segmentation, levels, coverage, input_notes, settings),
         planning=planning,
         quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
-        notes=(*notes, *_edge_notes(placed, geometry, segmentation, settings)),
+        notes=(
+            *notes,
+            *_bulge_notes(located_sac, settings),
+            *_edge_notes(placed, geometry, segmentation, settings),
+        ),
     )
 
 
@@ -153,6 +158,19 @@ def _coverage(
             if bool(segmentation.collections.geometry.contains(point)):
                 names.append(vertebra.name)
     return (names[0], names[-1]) if names else (None, None)
+
+
+def _bulge_notes(sac: LocatedSac, settings: LocalizationSettings) -> tuple[Note, ...]:
+    names = ", ".join(part.segment for part in bulges(sac.by_segment, settings))
+    if not names:
+        return ()
+    return (
+        Note(
+            "sac_unusually_wide",
+            f"The thecal sac is unusually wide at {names}: fluid that lies against it may have "
+            "been counted into it.",
+        ),
+    )
 
 
 def _edge_notes(

@@ -19,6 +19,7 @@ from leakloc.localization.canal import (
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import LocatedSac, SacSegment
 from leakloc.settings import LocalizationSettings
+from leakloc.vocabulary import split_segment
 from leakloc.volume import FloatArray, Geometry
 
 _PROBE_MM = 8.0
@@ -30,6 +31,9 @@ _USUAL_AREA_MM2 = {
     "S1": 85.0,
 }  # fmt: skip
 """Mean area of the sac at the disc below each vertebra in adults; only ratios are used."""
+
+_ENOUGH_SEGMENTS = 4
+"""Fewer do not show what is usual in this person."""
 
 _CUT_MM = 5.0
 """Areas this close to the upper end of the sac are not measured: the field cuts it aslant."""
@@ -227,6 +231,22 @@ def compression(
     )
     ratio = float((area[along] / np.maximum(expected, 1e-6)).min())
     return float(np.clip(1.0 - ratio, 0.0, 1.0))
+
+
+def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tuple[SacSegment, ...]:
+    """Segments in which the sac is much wider than in the others, for their level.
+
+    A dura that cannot be seen between two fluids makes a collection look like a wide sac.
+    """
+    relative = {
+        part.segment: part.mean_area_mm2 / area
+        for part in parts
+        if (area := _USUAL_AREA_MM2.get(split_segment(part.segment)[0])) is not None
+    }
+    if len(relative) < _ENOUGH_SEGMENTS:
+        return ()
+    limit = settings.sac_bulge_ratio * float(np.median(list(relative.values())))
+    return tuple(part for part in parts if relative.get(part.segment, 0.0) > limit)
 
 
 def _usual_area_mm2(arc_mm: FloatArray, coordinate: LevelCoordinate) -> FloatArray:

@@ -87,3 +87,25 @@ def test_without_neighbouring_sac_compression_is_unknown(spine, crescent):
     fluid = crescent(5.0, 195.0, 4.0)
     model = spine(crescents=(fluid,), half_width_mm=15.0, field_mm=(0.0, 200.0))
     assert model.localized().collections[0].sac_compression is None
+
+
+def test_a_collection_counted_into_the_sac_is_noticed(spine, crescent):
+    from dataclasses import replace
+
+    from leakloc.localization import localize
+
+    disc = spine().disc_mm("L2-L3")
+    fluid = crescent(disc - 18, disc + 18, 6.0, half_angle_deg=80.0)
+    model = spine(crescents=(fluid,), half_width_mm=18.0)
+    segmentation = model.segmentation()
+    sac = segmentation.thecal_sac.array | (segmentation.collections.array > 0)
+    merged = replace(
+        segmentation,
+        thecal_sac=segmentation.thecal_sac.with_array(sac.astype(np.uint8)),
+        collections=segmentation.collections.with_array(np.zeros_like(sac)),
+        candidates=(),
+    )
+    levels = model.levels()
+    (note,) = localize(merged, levels, model.settings).notes
+    assert note.code == "sac_unusually_wide" and "L2-L3" in note.message
+    assert localize(segmentation, levels, model.settings).notes == ()
