@@ -143,7 +143,7 @@ def _distance_to(mask: Mask, spacing_ijk_mm: tuple[float, float, float]) -> npt.
     distance = sitk.SignedMaurerDistanceMap(
         image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
     )
-    return np.maximum(sitk.GetArrayFromImage(distance), 0.0)
+    return np.asarray(np.maximum(sitk.GetArrayFromImage(distance), 0.0))
 
 
 def _center_lps(volume: Volume, mask: Mask) -> FloatArray:

@@ -255,13 +255,9 @@ def _measured(
         exact += found.level == true.level
         within += found.level is not None and _steps_apart(found.level, true.level, segments) <= 1
         target = targets.get(found.id)
-        if (
-            target is not None
-            and target.canal_distance_from_hiatus_mm is not None
-            and true.canal_distance_from_hiatus_mm is not None
-        ):
-            error = target.canal_distance_from_hiatus_mm - true.canal_distance_from_hiatus_mm
-            path_errors.append(abs(error))
+        path_mm = target.canal_distance_from_hiatus_mm if target is not None else None
+        if path_mm is not None and true.path_length_mm is not None:
+            path_errors.append(abs(path_mm - true.path_length_mm))
     right, total = _vertebrae_right(truth.vertebrae, levels.vertebrae, geometry)
     return PhantomCase(
         scenario=scenario,
