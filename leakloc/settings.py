@@ -112,9 +112,9 @@ class SegmentationSettings(_Section):
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
     """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its
     bright fat; on a heavy one muscle and marrow stay below 0.12."""
-    fluid_seed: float = Field(0.6, gt=0.0, le=1.0)
+    fluid_seed: float = Field(0.65, gt=0.0, le=1.0)
     """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
-    fluid_grow: float = Field(0.4, gt=0.0, le=1.0)
+    fluid_grow: float = Field(0.45, gt=0.0, le=1.0)
     """Fluid fraction down to which a collection extends: half a voxel of fluid."""
     dura_margin_mm: float = Field(0.3, ge=0.0)
     """Distance outside the dura from which on fluid counts: half the dura's own line."""
@@ -128,6 +128,9 @@ class SegmentationSettings(_Section):
     """Depth of that corridor: to the skin."""
     contact_gap_mm: float = Field(3.0, ge=0.0)
     """Largest gap between dura and a fluid that counts as connected with the canal."""
+    dural_line_least: float = Field(-0.06, ge=-1.0, le=1.0)
+    """Lower quartile of the dural line's depth along the contact, in shares of CSF; where the
+    surface cuts through fluid within the sac it is negative."""
     collection_min_ml: float = Field(0.3, gt=0.0)
     """Smallest collection reported."""
     collection_min_thickness_mm: float = Field(1.5, gt=0.0)

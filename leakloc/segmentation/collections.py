@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float32]
 
+INTRATHECAL: Final = "intrathecal fluid"
+
 SECTORS: Final = 12
 """Angular sectors about the sac in which occupancy is counted."""
 
 HEAD_RADIUS_MM: Final = 30.0
 """Half the width of the foramen magnum's cistern, with room to spare."""
+
+DIM_RIM_MM: Final = 2.0
+"""How far partial volume reaches around fluid."""
 
 LISTED_ML: Final = 0.15
 """Smaller pieces are noise and are not even listed as rejected."""
@@ -102,7 +107,7 @@ class _Piece:
 
 def find_collections(
     scene: Scene, settings: SegmentationSettings
-) -> tuple[npt.NDArray[np.uint8], tuple[Candidate, ...]]:
+) -> tuple[npt.NDArray[np.uint8], Mask, tuple[Candidate, ...]]:
     """Find, measure and judge every bright piece outside the dura.
 
     Parameters
@@ -114,6 +119,8 @@ def find_collections(
     -------
     labels : ndarray, uint8
         Collection ids on the scene's grid, from 1 by falling volume.
+    intrathecal : ndarray, bool
+        Pieces that turned out to lie inside the dura.
     candidates : tuple of Candidate
         Accepted ones by id, then rejected ones by falling volume.
     """
@@ -141,7 +148,11 @@ def find_collections(
         key=lambda item: -item[0].features["volume_ml"],
     )
     candidates.extend(_candidate(0, piece, verdict, scene) for piece, verdict in rejected[:60])
-    return labels, tuple(candidates)
+    intrathecal = np.zeros(labels.shape, bool)
+    for piece, verdict in judged:
+        if INTRATHECAL in verdict.mimics and not verdict.accepted:
+            intrathecal[piece.voxels] = True
+    return labels, intrathecal, tuple(candidates)
 
 
 def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
@@ -158,6 +169,12 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
     )
     bright = near & (fraction >= settings.fluid_grow) & (outside > settings.dura_margin_mm)
     seeds = bright & (fraction >= settings.fluid_seed) & (outside > settings.seed_margin_mm)
+    # Dim signal counts only next to bright: not along rims of metal or slow veins.
+    steps = [max(round(DIM_RIM_MM / mm), 1) for mm in scene.fraction.geometry.spacing_kji_mm]
+    for axis, count in enumerate(steps):
+        line = np.ones([2 * count + 1 if n == axis else 1 for n in range(3)], bool)
+        seeds = ndimage.binary_dilation(seeds, line) & bright
+    bright = seeds
     labelled, count = ndimage.label(bright)
     if count == 0:
         return []
@@ -354,6 +371,15 @@ def _mimic(
                 f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
             )  # fmt: skip
         return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
+    if (
+        f["contact_rays"] >= 25
+        and f["contact_share"] > 0.25
+        and f["dural_line"] < settings.dural_line_least
+    ):
+        return (
+            INTRATHECAL, 0.1,
+            "No dark dural line lies between it and the sac: it is fluid within the sac.",
+        )  # fmt: skip
     if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
         if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:
             return (

@@ -247,7 +247,7 @@ class _Frame:
         arc: FloatArray = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
         angle: FloatArray = np.arange(ANGLES) * (2 * np.pi / ANGLES)
         low, high = RADIUS_RANGE_MM
-        radius = np.linspace(low, high, round((high - low) / RADIUS_STEP_MM) + 1)
+        radius: FloatArray = np.linspace(low, high, round((high - low) / RADIUS_STEP_MM) + 1)
         left = (np.cos(angle)[:, None] * radius).ravel()
         dorsal = (np.sin(angle)[:, None] * radius).ravel()
         points = offset_points(centerline, arc, left, dorsal)

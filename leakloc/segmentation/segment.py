@@ -53,11 +53,13 @@ def segment(
     dura = find_dura(_for_dura(fluid, confusing), canal.centerline, settings)
     box = _neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fluid.fraction.crop(box), dura, confusing)
-    labels, candidates = find_collections(scene, settings)
+    labels, intrathecal, candidates = find_collections(scene, settings)
     return Segmentation(
         fluid_fraction=_on_grid(fluid.fraction, myelogram),
         centerline=dura.centerline,
-        thecal_sac=_on_grid(_placed(scene.sac.astype(np.uint8), box, volume), myelogram),
+        thecal_sac=_on_grid(
+            _placed((scene.sac | intrathecal).astype(np.uint8), box, volume), myelogram
+        ),
         collections=_on_grid(_placed(labels, box, volume), myelogram),
         candidates=candidates,
         fat_suppressed=False if confusing else fluid.fat_suppressed,

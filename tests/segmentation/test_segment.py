@@ -152,8 +152,11 @@ def test_stages_work_alone():
     assert dura.tip_arc_mm is not None
     tip = dura.centerline.at(dura.tip_arc_mm)
     assert abs(tip[2] - m.tip_z) < 6.0
-    labels, candidates = find_collections(Scene.of(fluid.fraction, dura, False), SETTINGS)
+    labels, intrathecal, candidates = find_collections(
+        Scene.of(fluid.fraction, dura, False), SETTINGS
+    )
     assert labels.shape == m.image.array.shape
+    assert not intrathecal.any()
     assert any(c.accepted for c in candidates)
 
 
