@@ -113,6 +113,39 @@ def anatomy_probabilities(
     return AnatomyProbabilities(*tissues)
 
 
+def canal_centerline(found: AnatomyProbabilities) -> Centerline | None:
+    """Middle of the canal as the network sees it, head down.
+
+    A way to find the spine that does not rest on fluid being bright. Stray pieces of canal are
+    left out: a smaller piece counts only at heights where no larger one lies.
+
+    Returns
+    -------
+    Centerline or None
+        None where less than `SHORTEST_CANAL_MM` of the canal is seen.
+    """
+    from scipy import ndimage
+
+    geometry = found.canal.geometry
+    likely = found.canal.array > _THRESHOLD
+    pieces, count = ndimage.label(likely, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * geometry.voxel_volume_ml
+    middles: dict[int, FloatArray] = {}
+    for label in np.argsort(-sizes) + 1:
+        if sizes[label - 1] < SMALLEST_CANAL_ML:
+            break
+        kji = np.argwhere(pieces == label)
+        rows = np.unique(kji[:, 0])
+        if sum(int(k) in middles for k in rows) > 0.2 * len(rows):
+            continue
+        for k in rows:
+            middles.setdefault(int(k), kji[kji[:, 0] == k].mean(axis=0))
+    if len(middles) * PIXEL_MM < SHORTEST_CANAL_MM:
+        return None
+    path_kji = np.array([middles[k] for k in sorted(middles, reverse=True)])
+    return Centerline.smoothed(geometry.lps_from_kji(path_kji))
+
+
 def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
     """What the network sees of three neighbouring sagittal planes.
 
@@ -285,6 +318,10 @@ def detect_discs(
 
 MIN_DISC_ML: Final = 0.25
 """Smallest piece that counts: a third of a small cervical disc."""
+SMALLEST_CANAL_ML: Final = 1.0
+"""Smallest piece of canal that counts: about one cervical level."""
+SHORTEST_CANAL_MM: Final = 30.0
+"""Less canal than one level tells no direction."""
 MERGE_MM: Final = 7.0
 """Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
 MERGE_LATERAL_MM: Final = 45.0

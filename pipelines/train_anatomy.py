@@ -175,7 +175,8 @@ def _moved(
     middle = spine[rng.integers(len(spine))] if len(spine) else np.array([height, width]) / 2
     if rng.random() < 0.1:
         middle = np.array([rng.uniform(0, height), rng.uniform(0, width)])
-    angle = np.deg2rad(rng.uniform(-35, 35) if rng.random() < 0.2 else rng.uniform(-20, 20))
+    # A bent neck may be tilted by 60 degrees.
+    angle = np.deg2rad(rng.uniform(-60, 60) if rng.random() < 0.25 else rng.uniform(-20, 20))
     # Down to 0.45: a cervical segment is that much shorter than a lumbar one.
     overall = np.exp(rng.uniform(-0.8, 0.26)) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
     scale = overall * np.exp(rng.normal(0, 0.08, 2))

@@ -103,6 +103,37 @@ def test_a_plate_outside_the_column_scores_lower():
     assert inside.score > 0.9
 
 
+# --- canal ---------------------------------------------------------------------------------------
+
+
+def with_canal(strays=()):
+    found = plates([np.zeros(3)], [tilted(0)])
+    points = found.canal.geometry.lps_from_kji(np.stack(np.indices(found.canal.array.shape), -1))
+    middle_y = 20.0 - 0.002 * points[..., 2] ** 2
+    canal = np.hypot(points[..., 0], points[..., 1] - middle_y) < 8
+    for center, radius in strays:
+        canal |= np.linalg.norm(points - center, axis=-1) < radius
+    return net.AnatomyProbabilities(
+        found.vertebra,
+        found.disc,
+        found.canal.with_array(np.where(canal, 0.9, 0.0).astype(np.float32)),
+        found.sacrum,
+    )
+
+
+def test_canal_line_follows_the_canal_past_stray_pieces():
+    line = net.canal_centerline(with_canal([((0.0, -20.0, 20.0), 7.0)]))
+    assert line is not None
+    x, y, z = line.points_lps.T
+    assert z[0] > 50 and z[-1] < -50  # head down, full height
+    np.testing.assert_allclose(x, 0, atol=0.5)
+    np.testing.assert_allclose(y[8:-8], (20.0 - 0.002 * z**2)[8:-8], atol=0.8)
+
+
+def test_no_canal_no_line():
+    assert net.canal_centerline(plates([np.zeros(3)], [tilted(0)])) is None
+
+
 # --- grid and input ----------------------------------------------------------------------------
 
 
