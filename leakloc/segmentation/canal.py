@@ -3,6 +3,9 @@
 The canal is a tube: brighter inside than around it, from the top of the field down to the
 tip of the thecal sac. A minimal-cost path over axial planes (dynamic programming, Viterbi)
 follows it, so that single bright organs, cysts or levels without signal cannot catch it.
+
+Where fat is as bright as CSF, tubes of fat compete. There a prior, the probability of canal
+that a network learnt from conventional volumes, leads and the brightness only refines.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ class Canal:
     contrast: FloatArray
 
 
-def find_canal(volume: Volume, settings: SegmentationSettings) -> Canal:
+def find_canal(
+    volume: Volume, settings: SegmentationSettings, prior: Volume | None = None
+) -> Canal:
     """Follow the canal from the top to the bottom of the field.
 
     Below the thecal sac the path is a guess; `leakloc.segmentation.dura` cuts it there.
@@ -63,6 +68,8 @@ def find_canal(volume: Volume, settings: SegmentationSettings) -> Canal:
     volume : Volume
         Myelogram, any orientation of the grid, any unit of signal.
     settings : SegmentationSettings
+    prior : Volume, optional
+        Probability of canal, 0..1, on any grid in the same patient space.
 
     Raises
     ------
@@ -72,6 +79,10 @@ def find_canal(volume: Volume, settings: SegmentationSettings) -> Canal:
     coarse = shrink(volume.oriented("LPS"), settings.canal_grid_mm)
     response = tube_contrast(coarse, settings.canal_core_mm)
     gain = _path_gain(response, coarse)
+    if prior is not None:
+        likely = prior.resample(coarse.geometry).array
+        gain = settings.canal_contrast_beside_prior * gain + likely
+        response = np.maximum(response, likely)
     path = _best_path(gain, coarse.geometry.spacing_kji_mm, settings)
     values = response[path[:, 0], path[:, 1], path[:, 2]]
     points = coarse.geometry.lps_from_kji(path)

@@ -30,7 +30,7 @@ INTRATHECAL: Final = "intrathecal fluid"
 SECTORS: Final = 12
 """Angular sectors about the sac in which occupancy is counted."""
 
-HEAD_RADIUS_MM: Final = 30.0
+HEAD_RADIUS_MM: Final = 40.0
 """Half the width of the foramen magnum's cistern, with room to spare."""
 
 DIM_RIM_MM: Final = 2.0

@@ -142,9 +142,10 @@ def find_dura(
 def _head_end(frame: _Frame) -> float:
     """Arc below which the canal is a canal: no fluid all round at the widest radii above it."""
     rim = frame.values[:, :, -6:].mean(axis=2) > 0.5
-    wide = rim.mean(axis=1) > 0.5
-    rows = np.flatnonzero(wide[: round(120.0 / ARC_STEP_MM)])
-    return float(frame.arc_mm[rows[-1]]) + 12.0 if len(rows) and rows[0] < 10 else 0.0
+    wide = [run for run in _runs(rim.mean(axis=1) > 0.22) if run[0] * ARC_STEP_MM <= 20.0]
+    if not wide or (wide[0][1] - wide[0][0]) * ARC_STEP_MM < 15.0:
+        return 0.0
+    return float(frame.arc_mm[wide[0][1] - 1]) + 12.0
 
 
 def follow_fluid(fluid_fraction: Volume, centerline: Centerline) -> Centerline:
@@ -376,7 +377,7 @@ def _coherent(line: Array) -> Array:
             total += turned[ray][:, :, offset : offset + n]
         np.maximum(best, total, out=best)
     share = best / np.float32(2 * half + 1)
-    return np.asarray(line * np.clip((share - 0.48) / 0.2, 0, 1), dtype=np.float32)
+    return np.asarray(line * np.clip((share - 0.52) / 0.2, 0, 1), dtype=np.float32)
 
 
 def _prior_cost(radii: Array, expected: Array, sd_mm: float) -> Array:
