@@ -4,8 +4,8 @@ The canal is a tube: brighter inside than around it, from the top of the field d
 tip of the thecal sac. A minimal-cost path over axial planes (dynamic programming, Viterbi)
 follows it, so that single bright organs, cysts or levels without signal cannot catch it.
 
-Where fat is as bright as CSF, tubes of fat compete. There a prior, the probability of canal
-that a network learnt from conventional volumes, leads and the brightness only refines.
+Where fat is as bright as CSF, tubes of fat compete. A prior, the probability of canal that a
+network gives on any contrast, then decides; where the network is blind, brightness does.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def find_canal(
     gain = _path_gain(response, coarse)
     if prior is not None:
         likely = prior.resample(coarse.geometry).array
-        gain = settings.canal_contrast_beside_prior * gain + likely
+        gain = gain + settings.canal_prior_weight * likely
         response = np.maximum(response, likely)
     path = _best_path(gain, coarse.geometry.spacing_kji_mm, settings)
     values = response[path[:, 0], path[:, 1], path[:, 2]]

@@ -47,7 +47,7 @@ def segment(
     """
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    canal = find_canal(volume, settings)
+    canal = find_canal(volume, settings, _canal_prior(volume, companions, settings))
     fluid = map_fluid(volume, canal.centerline, settings)
     confusing = _fat_like_fluid(fluid, settings)
     dura = find_dura(_for_dura(fluid, confusing), canal.centerline, settings)
@@ -67,6 +67,19 @@ def segment(
         noise=fluid.noise,
         notes=tuple(_notes(fluid, dura, confusing)),
     )
+
+
+def _canal_prior(
+    volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
+) -> Volume | None:
+    """Where the network sees the canal: on a sagittal companion, else on the volume itself."""
+    from leakloc.anatomy_network import anatomy_probabilities
+
+    if settings.canal_prior_weight == 0:
+        return None
+    sagittal: tuple[Role, ...] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
+    image = next((companions[role] for role in sagittal if role in companions), volume)
+    return anatomy_probabilities(image, threads=settings.canal_prior_threads).canal
 
 
 def _check(volume: Volume) -> None:
@@ -90,7 +103,7 @@ def _for_dura(fluid: FluidMap, confusing: bool) -> Volume:
     """On conventional T2 roots are grey; the root lifts them towards the CSF they lie in."""
     if not confusing:
         return fluid.fraction
-    return fluid.fraction.with_array(np.sqrt(fluid.fraction.array), "square root")
+    return fluid.fraction.with_array(np.power(fluid.fraction.array, np.float32(0.3)), "square root")
 
 
 def _neighbourhood(
