@@ -103,7 +103,11 @@ class Dura:
 
 
 def find_dura(
-    fluid_fraction: Volume, centerline: Centerline, settings: SegmentationSettings
+    fluid_fraction: Volume,
+    centerline: Centerline,
+    settings: SegmentationSettings,
+    *,
+    surface_signal: Volume | None = None,
 ) -> Dura:
     """Find the dural surface and the tip of the sac.
 
@@ -114,6 +118,8 @@ def find_dura(
     centerline : Centerline
         Roughly down the canal (within the sac, down to its tip).
     settings : SegmentationSettings
+    surface_signal : Volume or None
+        Signal on which the surface is found, where it is not the fluid fraction itself.
 
     Raises
     ------
@@ -125,11 +131,13 @@ def find_dura(
     for _ in range(1):
         frame = _Frame.around(fluid_fraction, rough)
         first, last = sac_range(frame, settings)
-        radius = _surface(frame, first, last, settings)
+        seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
+        radius = _surface(seen, first, last, settings)
         rough = _recentered(rough, frame, radius, first, last)
     frame = _Frame.around(fluid_fraction, rough)
     first, last = sac_range(frame, settings)
-    radius = _surface(frame, first, last, settings)
+    seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
+    radius = _surface(seen, first, last, settings)
     shaped = np.zeros_like(radius)
     shaped[first : last + 1] = radius[first : last + 1]
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)

@@ -50,7 +50,12 @@ def segment(
     canal = find_canal(volume, settings, _canal_prior(volume, companions, settings))
     fluid = map_fluid(volume, canal.centerline, settings)
     confusing = _fat_like_fluid(fluid, settings)
-    dura = find_dura(_for_dura(fluid, confusing), canal.centerline, settings)
+    dura = find_dura(
+        fluid.fraction,
+        canal.centerline,
+        settings,
+        surface_signal=_lifted(fluid) if confusing else None,
+    )
     box = _neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fluid.fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
@@ -99,11 +104,10 @@ def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
     return tissue > settings.tissue_conventional_above
 
 
-def _for_dura(fluid: FluidMap, confusing: bool) -> Volume:
-    """On conventional T2 roots are grey; the root lifts them towards the CSF they lie in."""
-    if not confusing:
-        return fluid.fraction
-    return fluid.fraction.with_array(np.power(fluid.fraction.array, np.float32(0.3)), "square root")
+def _lifted(fluid: FluidMap) -> Volume:
+    """On conventional T2 roots are grey: a power lifts them towards the CSF they lie in."""
+    lifted = np.power(fluid.fraction.array, np.float32(0.3))
+    return fluid.fraction.with_array(lifted, "roots lifted")
 
 
 def _neighbourhood(
