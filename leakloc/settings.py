@@ -168,14 +168,14 @@ class LevelSettings(_Section):
     """Number of body sizes tried; 4.5 % apart is finer than the scatter of one level."""
     size_sd: float = Field(0.08, gt=0, le=0.5)
     """Standard deviation of body size: women 0.93, men 1.05, and 5 % within each sex."""
-    pitch_sd: float = Field(0.08, gt=0, le=0.5)
+    pitch_sd: float = Field(0.06, gt=0, le=0.5)
     """Relative scatter of one level's height about the body's size (7 to 8 %)."""
     center_sd_mm: float = Field(1.0, ge=0, le=10)
     """Error of a disc centre."""
     pitch_worst: float = Field(16.0, ge=4, le=100)
     """A gap counts as no worse than the square root of this many standard deviations: fused
     or collapsed levels exist."""
-    kind_weight: float = Field(1.0, ge=0, le=5)
+    kind_weight: float = Field(0.8, ge=0, le=5)
     """Weight of what a candidate looks like on its own against spacing."""
     kind_most: float = Field(6.0, ge=0.5, le=20)
     """Most that the looks of one candidate count, in log odds."""

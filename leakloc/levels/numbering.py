@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.levels.kinds import kind_scores
 from leakloc.levels.reference import ReferenceChain, reference_chain
 from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
     from leakloc.settings import LevelSettings
 
-_FLOOR: Final = 0.04
-"""Probabilities of the detector below this, or above its complement, are not believed."""
-_ODDS_SLOPE: Final = 1.5
-"""How fast hesitation turns into belief in the sacrum, per unit of log odds."""
 _LOG_FLOOR: Final = -1e9
 """Stands for an impossible assignment; finite, so that differences stay defined."""
 _MAX_STEP: Final = 3
@@ -179,7 +176,7 @@ def _solve(
     settings: LevelSettings,
     pinned: tuple[int, str] | None,
 ) -> Solution:
-    local = _local_evidence(candidates, chain, scale, settings)
+    local = _local_evidence(candidates, chain, settings)
     if pinned is not None:
         index, name = pinned
         wanted = chain.discs.index(name)
@@ -237,55 +234,13 @@ def _solve(
 
 
 def _local_evidence(
-    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float, settings: LevelSettings
+    candidates: Sequence[Candidate], chain: ReferenceChain, settings: LevelSettings
 ) -> FloatArray:
     """Log evidence of each candidate being each disc against being none, shape (m, n)."""
     n = np.arange(len(chain.discs))
-    presacral, junction, sacral = n < chain.junction, n == chain.junction, n > chain.junction
-    depth = scale * chain.disc_depth_mm
-    rows = []
-    for c in candidates:
-        present = np.log(np.clip(c.score, 0.02, 0.98) / np.clip(1 - c.score, 0.02, 0.98))
-        row = np.where(sacral, settings.sacral_presence, present + settings.presence)
-        mobile_above = _mobile(c.bone_above, c.sacrum_above, settings)
-        mobile_below = _mobile(c.bone_below, c.sacrum_below, settings)
-        vertebra_above, vertebra_below = _believed(mobile_above), _believed(mobile_below)
-        sacrum_above, sacrum_below = _believed(1 - mobile_above), _believed(1 - mobile_below)
-        around = np.where(
-            presacral,
-            vertebra_above + vertebra_below,
-            np.where(junction, vertebra_above + sacrum_below, sacrum_above + sacrum_below),
-        )
-        row = row + settings.surroundings_weight * around
-        tilt_sd = np.where(sacral | junction, settings.tilt_sd_deg, 1.3 * settings.tilt_sd_deg)
-        row += _log_bell(c.tilt_deg - chain.tilt_deg, tilt_sd)
-        if np.isfinite(c.depth_mm):
-            row += _log_bell(c.depth_mm - depth, settings.depth_sd * depth + 2.0)
-        rows.append(row)
-    return np.array(rows)
-
-
-def _mobile(bone: float, sacrum: float, settings: LevelSettings) -> float:
-    """Probability that what lies beyond a disc is a vertebra above the sacrum.
-
-    The detector is nearly certain of mobile vertebrae; where it hesitates, it has seen S1.
-    """
-    bone = min(bone, 1 - sacrum)
-    odds = np.log(np.clip(bone, 1e-4, 1 - 1e-4) / np.clip(1 - bone, 1e-4, 1 - 1e-4))
-    usual = np.log(settings.mobile_probability / (1 - settings.mobile_probability))
-    return float(1 / (1 + np.exp(-_ODDS_SLOPE * (odds - usual))))
-
-
-def _believed(probability: float) -> float:
-    """Log of a probability, never quite certain, over that of knowing nothing."""
-    if not np.isfinite(probability):
-        return 0.0
-    return float(np.log(2.0 * np.clip(probability, _FLOOR, 1 - _FLOOR)))
-
-
-def _log_bell(offset: FloatArray, sd: FloatArray | float) -> FloatArray:
-    """Log of a bell curve with heavy tails, 0 at its middle: one odd figure decides nothing."""
-    return np.asarray(-2.0 * np.log1p(0.25 * (offset / sd) ** 2))
+    kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
+    most = settings.kind_most
+    return settings.kind_weight * np.clip(kind_scores(candidates), -most, most)[:, kind]
 
 
 def _link_evidence(
@@ -328,8 +283,10 @@ def _open_ends(
     down = reach[None, :count] - reach[:count, None]  # from disc n to disc m
     above = np.array([c.reach_above_mm - margin for c in candidates])[:, None, None]
     below = np.array([c.reach_below_mm - margin for c in candidates])[:, None, None]
-    head = -(((down < 0) & (-down < above)) @ cost)
-    tail = -(((down > 0) & (down < below)) @ cost)
+    # Misses at an end have one cause, such as a slab that leaves the spine: they count as few.
+    most = settings.missing_most * settings.missing_cost
+    head = -np.minimum(((down < 0) & (-down < above)) @ cost, most)
+    tail = -np.minimum(((down > 0) & (down < below)) @ cost, most)
     return head, tail
 
 

@@ -1,0 +1,96 @@
+"""What kind of disc a candidate looks like, on its own: above, at or below the sacrum's top.
+
+A multinomial logistic model of the detector's opinion, depth and tilt, fitted to candidates
+of 11 patients of SPIDER (van der Graaf et al., Sci Data 11:264, 2024, CC BY 4.0) and of
+phantoms; all kinds were given the same prior, so that its scores are likelihood ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.volume import FloatArray
+
+if TYPE_CHECKING:
+    from leakloc.levels.numbering import Candidate
+
+KINDS: Final = ("presacral", "lumbosacral", "first_sacral", "lower_sacral")
+"""Kinds of true discs; scores are against a false find."""
+
+_FEATURES: Final = (
+    "one", "score", "score2", "bone_above", "bone_below", "bone_below2", "depth", "depth2",
+    "tilt", "tilt2", "sacrum_above", "sacrum_below",
+)  # fmt: skip
+"""Order of the columns: probabilities as log odds, depth as a share of the patient's own."""
+
+_WEIGHTS: Final[FloatArray] = np.array(
+    [
+        [-0.91, 1.15, 2.53, 0.91, 0.29, 0.34, 0.52, -1.48, -1.09, -0.96, 0.46, 0.52],
+        [-3.98, 5.30, 0.31, 1.29, -1.10, 0.03, 1.74, 0.35, 1.50, 0.29, 0.95, 1.33],
+        [-5.06, 0.96, 0.71, 0.84, -0.86, 0.14, 1.18, -2.24, 2.28, -0.34, -0.89, 0.22],
+        [4.93, 1.08, -0.32, 0.78, 0.30, -1.45, -2.89, -7.17, -1.50, 0.52, -0.64, 0.77],
+    ]
+)
+_ODDS_MOST: Final = 4.0
+"""Log odds are cut here: the detector is less sure than it says."""
+_TILT_UNIT_DEG: Final = 20.0
+_TILT_RANGE_DEG: Final = (-40.0, 70.0)
+_USUAL_DEPTH: Final = 0.8
+"""Depth assumed where it is unknown, as a share of the patient's deeper discs."""
+_DEPTH_MOST: Final = 1.3
+_MEASURED_FROM: Final = 0.6
+"""Discs with at least this score tell the patient's own depth."""
+
+
+def kind_scores(candidates: Sequence[Candidate]) -> FloatArray:
+    """Log likelihood ratio of each kind of disc against a false find.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All of one patient: depth counts relative to the deeper quarter of them.
+
+    Returns
+    -------
+    ndarray, shape (n, 4)
+        Columns as `KINDS`.
+    """
+    depths = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm)]
+    clear = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm) and c.score > _MEASURED_FROM]
+    own = float(np.percentile(clear or depths or [1.0], 75))
+    return np.asarray(np.array([_features(c, own) for c in candidates]) @ _WEIGHTS.T)
+
+
+def _features(candidate: Candidate, own_depth_mm: float) -> FloatArray:
+    score = _odds(candidate.score)
+    below = _odds(candidate.bone_below)
+    depth = candidate.depth_mm / own_depth_mm if np.isfinite(candidate.depth_mm) else _USUAL_DEPTH
+    depth = min(depth, _DEPTH_MOST)
+    tilt = float(np.clip(candidate.tilt_deg, *_TILT_RANGE_DEG)) / _TILT_UNIT_DEG
+    return np.array(
+        [
+            1.0,
+            score,
+            score**2 / 4,
+            _odds(candidate.bone_above),
+            below,
+            below**2 / 4,
+            depth,
+            depth**2,
+            tilt,
+            tilt**2,
+            _odds(candidate.sacrum_above),
+            _odds(candidate.sacrum_below),
+        ]
+    )
+
+
+def _odds(probability: float) -> float:
+    """Log odds, cut at both ends; those of one half where unknown."""
+    if not np.isfinite(probability):
+        return 0.0
+    p = min(max(probability, 1e-4), 1 - 1e-4)
+    return float(np.clip(np.log(p / (1 - p)), -_ODDS_MOST, _ODDS_MOST))
