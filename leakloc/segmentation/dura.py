@@ -256,7 +256,8 @@ class _Frame:
         arc: FloatArray = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
         angle: FloatArray = np.arange(ANGLES) * (2 * np.pi / ANGLES)
         low, high = RADIUS_RANGE_MM
-        radius: FloatArray = np.linspace(low, high, round((high - low) / RADIUS_STEP_MM) + 1)
+        bins = round((high - low) / RADIUS_STEP_MM) + 1
+        radius = np.asarray(np.linspace(low, high, bins), dtype=np.float64)
         left = (np.cos(angle)[:, None] * radius).ravel()
         dorsal = (np.sin(angle)[:, None] * radius).ravel()
         points = offset_points(centerline, arc, left, dorsal)
