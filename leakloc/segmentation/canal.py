@@ -81,8 +81,8 @@ def find_canal(
     gain = _path_gain(response, coarse)
     if prior is not None:
         likely = prior.resample(coarse.geometry).array
-        gain = gain + settings.canal_prior_weight * likely
-        response = np.maximum(response, likely)
+        gain = gain + np.float32(settings.canal_prior_weight) * likely.astype(np.float32)
+        response = np.maximum(response, likely).astype(np.float32)
     path = _best_path(gain, coarse.geometry.spacing_kji_mm, settings)
     values = response[path[:, 0], path[:, 1], path[:, 2]]
     points = coarse.geometry.lps_from_kji(path)

@@ -253,8 +253,8 @@ class _Frame:
     def around(cls, fluid_fraction: Volume, centerline: Centerline) -> _Frame:
         from leakloc.segmentation.fluid import offset_points
 
-        arc: FloatArray = np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM)
-        angle: FloatArray = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+        arc = np.asarray(np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM), np.float64)
+        angle = np.asarray(np.arange(ANGLES) * (2 * np.pi / ANGLES), np.float64)
         low, high = RADIUS_RANGE_MM
         bins = round((high - low) / RADIUS_STEP_MM) + 1
         radius = np.asarray(np.linspace(low, high, bins), dtype=np.float64)

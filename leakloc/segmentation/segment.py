@@ -47,15 +47,16 @@ def segment(
     """
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    canal = find_canal(volume, settings, _canal_prior(volume, companions, settings))
+    prior = _canal_prior(volume, companions, settings)
+    canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
     confusing = _fat_like_fluid(fluid, settings)
-    dura = find_dura(
-        fluid.fraction,
-        canal.centerline,
-        settings,
-        surface_signal=_lifted(fluid) if confusing else None,
-    )
+    if confusing and prior is not None:
+        # Fat hides the edge of the fluid; the network's canal has one all round.
+        dura = find_dura(prior.resample(volume.geometry), canal.centerline, settings)
+    else:
+        lifted = _lifted(fluid) if confusing else None
+        dura = find_dura(fluid.fraction, canal.centerline, settings, surface_signal=lifted)
     box = _neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fluid.fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
