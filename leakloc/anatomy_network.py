@@ -318,6 +318,10 @@ def detect_discs(
 
 MIN_DISC_ML: Final = 0.25
 """Smallest piece that counts: a third of a small cervical disc."""
+THICKEST_MM: Final = 17.0
+"""No single disc is higher (12 mm on average at L4-L5, more in a wedge)."""
+_STRICTER: Final = 0.15
+"""Step of the threshold that parts bridged discs."""
 SMALLEST_CANAL_ML: Final = 1.0
 """Smallest piece of canal that counts: about one cervical level."""
 SHORTEST_CANAL_MM: Final = 30.0
@@ -334,20 +338,49 @@ _THRESHOLD: Final = 0.5
 
 def discs_from(found: AnatomyProbabilities) -> Detections:
     """Discs as connected pieces of likely disc; see `detect_discs`."""
-    from scipy import ndimage
-
-    array, geometry = found.disc.array, found.disc.geometry
-    pieces, _ = ndimage.label(array > _THRESHOLD, structure=np.ones((3, 3, 3)))
-    smallest = MIN_DISC_ML / geometry.voxel_volume_ml
-    clouds = []
-    for label, box in enumerate(ndimage.find_objects(pieces), start=1):
-        kji = np.argwhere(pieces[box] == label) + [part.start for part in box]
-        if len(kji) >= smallest:
-            clouds.append(kji)
+    geometry = found.disc.geometry
+    clouds = _pieces(found.disc.array, geometry, _THRESHOLD)
     groups = _joined(clouds, geometry)
     discs = [_disc_of(kji, found) for kji in groups]
     discs.sort(key=lambda disc: -float(disc.center_lps[2]))
     return Detections(tuple(discs), found.vertebra, "network", found.sacrum)
+
+
+def _pieces(
+    probability: npt.NDArray[Any], geometry: Geometry, threshold: float
+) -> list[npt.NDArray[Any]]:
+    """Voxels ``(k, j, i)`` of each connected piece above a threshold.
+
+    A piece too thick for one disc is two with a bridge: a stricter threshold, and shaving one
+    pixel off, take the bridge away.
+    """
+    from scipy import ndimage
+
+    likely = probability > threshold
+    if threshold > _THRESHOLD:
+        likely = ndimage.binary_opening(likely, structure=np.ones((3, 3, 1)))
+    labels, _ = ndimage.label(likely, structure=np.ones((3, 3, 3)))
+    smallest = MIN_DISC_ML / geometry.voxel_volume_ml
+    clouds: list[npt.NDArray[Any]] = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[box] == label
+        if inside.sum() < smallest:
+            continue
+        start = np.array([part.start for part in box])
+        parts: list[npt.NDArray[Any]] = []
+        if _thickness_mm(geometry.lps_from_kji(np.argwhere(inside))) > THICKEST_MM:
+            stricter = threshold + _STRICTER
+            if stricter < 1:
+                parts = _pieces(np.where(inside, probability[box], 0), geometry, stricter)
+        clouds += [part + start for part in parts] or [np.argwhere(inside) + start]
+    return clouds
+
+
+def _thickness_mm(points_lps: FloatArray) -> float:
+    """Height of a slab with the same spread about its tilted plane."""
+    offset = points_lps - points_lps.mean(axis=0)
+    slope, *_ = np.linalg.lstsq(offset[:, :2], offset[:, 2], rcond=None)
+    return float(np.sqrt(12.0) * np.std(offset[:, 2] - offset[:, :2] @ slope))
 
 
 def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:

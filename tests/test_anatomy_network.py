@@ -73,6 +73,19 @@ def test_thin_discs_close_together_stay_apart():
     np.testing.assert_allclose(heights, [28, 14, 0, -14], atol=0.7)
 
 
+def test_discs_joined_by_a_bridge_are_parted():
+    centers = [np.array([0.0, 0.0, z]) for z in (32.0, 0.0, -32.0)]
+    found = plates(centers, [tilted(8)] * 3)
+    bridged = found.disc.array.copy()
+    bridged[25:95, 40:42, 6:8] = np.maximum(bridged[25:95, 40:42, 6:8], 0.7)
+    discs = net.discs_from(
+        net.AnatomyProbabilities(
+            found.vertebra, found.disc.with_array(bridged), found.canal, found.sacrum
+        )
+    ).discs
+    np.testing.assert_allclose([d.center_lps[2] for d in discs], [32, 0, -32], atol=1.0)
+
+
 def test_two_halves_of_a_disc_are_one():
     whole = plates([np.zeros(3)], [tilted(0)])
     broken = whole.disc.array.copy()
