@@ -41,6 +41,8 @@ LOCAL_WINDOW_PX: Final = 31
 """Side of the window that the locally normalised channel looks at (1 mm pixels)."""
 _STRIDE_PX: Final = 16
 """The network halves its planes four times."""
+_EMPTY_PX: Final = 9
+"""A window of this side without any signal lies outside the field of view."""
 _GLANCE_PLANES: Final = 5
 """The first look takes every fifth plane, 15 mm apart: a canal is 20 mm wide."""
 _PLANES_AT_ONCE: Final = 4
@@ -259,6 +261,8 @@ def _classify(
     array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float, threads: int
 ) -> npt.NDArray[np.float32]:
     """Class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
+    from scipy.ndimage import maximum_filter
+
     session = _session(str(MODEL_PATH), threads)
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
@@ -272,6 +276,11 @@ def _classify(
             three = np.pad(three, [(0, 0), *padding], constant_values=low)
             batch.append(network_input(three, low, high))
         (probabilities,) = session.run(None, {"planes": np.stack(batch)})
+        for n, i in enumerate(chosen[first : first + _PLANES_AT_ONCE]):
+            # No loss reached beyond the field in training: what it says there means nothing.
+            empty = maximum_filter(array[:, :, i], _EMPTY_PX) <= low
+            probabilities[n, 0, :height, :width][empty] = 1.0
+            probabilities[n, 1:, :height, :width][:, empty] = 0.0
         results.append(probabilities[:, :, :height, :width])
     return np.concatenate(results)
 

@@ -225,6 +225,14 @@ def test_centerline_chooses_the_planes():
         assert found.canal.array.max() > 0.8
 
 
+def test_nothing_is_seen_beyond_the_field():
+    image, _ = drawn_spine()
+    wide = volume_of(np.pad(image.array, [(40, 0), (0, 0), (0, 0)]), origin=(-19.5, -70.0, -40.0))
+    found = net.anatomy_probabilities(wide)
+    for tissue in (found.vertebra, found.disc, found.canal, found.sacrum):
+        assert tissue.array[:30].max() == 0.0
+
+
 def test_constant_image_is_refused():
     with pytest.raises(AnalysisError, match="constant"):
         net.anatomy_probabilities(volume_of(np.ones((40, 40, 6))))
