@@ -175,9 +175,11 @@ class LevelSettings(_Section):
     pitch_worst: float = Field(16.0, ge=4, le=100)
     """A gap counts as no worse than the square root of this many standard deviations: fused
     or collapsed levels exist."""
-    kind_weight: float = Field(0.8, ge=0, le=5)
+    presence: float = Field(3.0, ge=-5, le=5)
+    """Log odds that a candidate in the row of discs is one, before its looks: few are not."""
+    kind_weight: float = Field(0.6, ge=0, le=5)
     """Weight of what a candidate looks like on its own against spacing."""
-    kind_most: float = Field(6.0, ge=0.5, le=20)
+    kind_most: float = Field(9.0, ge=0.5, le=20)
     """Most that the looks of one candidate count, in log odds."""
     missing_cost: float = Field(4.0, ge=0, le=20)
     """Log cost of a disc above the sacrum that is in the field but was not detected."""

@@ -451,9 +451,10 @@ def _doubts(
         doubts.append(("missed_discs", 0.8**missed))
     for m, n in zip(assignment.candidates, assignment.discs, strict=True):
         c = candidates[m]
-        if n == chain.junction + 1 and c.score > 0.7 and c.depth_mm > 25.0:
+        usual = assignment.scale * chain.depth_mm[chain.junction]
+        if n == chain.junction + 1 and c.score > 0.75 and c.depth_mm > 0.8 * usual:
             doubts.append(("transitional", 0.7))  # a well-formed S1-S2 disc: lumbarisation?
-        if n == chain.junction and c.depth_mm < 0.6 * assignment.scale * chain.depth_mm[n]:
+        if n == chain.junction and c.depth_mm < 0.6 * usual:
             doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
     return doubts
 

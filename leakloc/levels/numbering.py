@@ -240,7 +240,8 @@ def _local_evidence(
     n = np.arange(len(chain.discs))
     kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
     most = settings.kind_most
-    return settings.kind_weight * np.clip(kind_scores(candidates), -most, most)[:, kind]
+    looks = np.clip(kind_scores(candidates), -most, most)[:, kind]
+    return settings.presence + settings.kind_weight * looks
 
 
 def _link_evidence(

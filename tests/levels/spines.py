@@ -1,0 +1,93 @@
+"""Made spines: where discs would be, and a detector that reports them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from leakloc.centerline import Centerline
+from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.levels.reference import reference_chain
+from leakloc.volume import Geometry, Volume
+
+AHEAD_MM = 25.0
+
+
+@dataclass
+class MadeSpine:
+    """A straight spine along z; disc names from `first` to `last`, seen by a perfect detector."""
+
+    first: str = "T11-T12"
+    last: str = "S1-S2"
+    lumbar_count: int = 5
+    scale: float = 1.0
+    missed: tuple[str, ...] = ()
+    false_at: tuple[float, ...] = ()
+    """Heights, as shares of the way from the first to the last disc, of false discs."""
+    margin_mm: float = 18.0
+    centers: dict[str, np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        chain = reference_chain(self.lumbar_count)
+        self.chain = chain
+        z = -self.scale * np.concatenate([[0.0], np.cumsum(chain.chord_mm[1:-1])])
+        start, stop = chain.discs.index(self.first), chain.discs.index(self.last) + 1
+        self.names = chain.discs[start:stop]
+        middle = 0.5 * (z[start] + z[stop - 1])
+        self.centers = {
+            chain.discs[n]: np.array([0.0, -AHEAD_MM, z[n] - middle]) for n in range(start, stop)
+        }
+        self.top = self.centers[self.first][2] + self.margin_mm
+        self.bottom = self.centers[self.last][2] - self.margin_mm
+
+    @property
+    def geometry(self) -> Geometry:
+        count = int((self.top - self.bottom) / 3.0) + 1
+        return Geometry.from_axes(
+            (count, 40, 20), origin_lps=(-28.5, -80.0, self.bottom), spacing_ijk_mm=(3, 3, 3)
+        )
+
+    @property
+    def volume(self) -> Volume:
+        return Volume(np.ones(self.geometry.shape, np.float32), self.geometry)
+
+    @property
+    def centerline(self) -> Centerline:
+        z = np.arange(self.top, self.bottom, -1.0)
+        return Centerline(np.stack([0 * z, 0 * z, z], axis=-1))
+
+    def detect(self, image, centerline, settings) -> Detections:
+        chain, geometry = self.chain, self.geometry
+        discs = []
+        for name, center in self.centers.items():
+            if name in self.missed:
+                continue
+            n = chain.discs.index(name)
+            tilt = np.radians(chain.tilt_deg[n])
+            normal = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+            score = 0.94 if n < chain.junction else 0.85 if n == chain.junction else 0.55
+            depth = self.scale * chain.disc_depth_mm[n]
+            discs.append(DetectedDisc(center, normal, score, depth))
+        for share in self.false_at:
+            height = (1 - share) * self.centers[self.first][2] + share * self.centers[self.last][2]
+            center = np.array([9.0, -AHEAD_MM + 9.0, height])
+            discs.append(DetectedDisc(center, np.array([0.0, 0.0, 1.0]), 0.4, 10.0))
+        k, j, i = np.indices(geometry.shape)
+        points = geometry.lps_from_ijk(np.stack([i, j, k], axis=-1))
+        column = (np.abs(points[..., 0]) < 24) & (np.abs(points[..., 1] + AHEAD_MM) < 18)
+        border = self._junction_height()
+        mobile = column & (points[..., 2] > border)
+        sacral = column & (points[..., 2] <= border)
+        return Detections(
+            tuple(sorted(discs, key=lambda d: -d.center_lps[2])),
+            Volume(np.where(mobile, 0.99, 0.01).astype(np.float32), geometry),
+            "made",
+            Volume(np.where(sacral, 0.97, 0.01).astype(np.float32), geometry),
+        )
+
+    def _junction_height(self) -> float:
+        name = self.chain.discs[self.chain.junction]
+        if name in self.centers:
+            return float(self.centers[name][2])
+        return -1e6

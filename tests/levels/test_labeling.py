@@ -1,0 +1,156 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from leakloc.errors import SettingsError
+from leakloc.levels.detection import Detections
+from leakloc.levels.labeling import label, parse_anchor
+from leakloc.settings import LevelSettings
+from leakloc.vocabulary import LABEL_VALUES, split_segment
+from leakloc.volume import Geometry, Volume
+from tests.levels.spines import MadeSpine
+
+SETTINGS = LevelSettings()
+
+
+def labelled(spine, settings=SETTINGS, companions=None, myelogram=None):
+    segmentation = SimpleNamespace(centerline=spine.centerline)
+    return label(
+        myelogram or spine.volume, companions or {}, segmentation, settings, detector=spine.detect
+    )
+
+
+def test_names_bodies_and_discs_of_a_lumbar_spine():
+    spine = MadeSpine()
+    levels = labelled(spine)
+    found = {d.name: d.center_lps for d in levels.discs}
+    assert levels.status == "labelled"
+    assert levels.numbering.method == "sacrum_up"
+    assert {n for n in spine.names if not n.startswith("S")} <= set(found)
+    for name in spine.names:
+        if not name.startswith("S"):
+            assert np.linalg.norm(found[name] - spine.centers[name]) < 1.0
+    centers = {v.name: v.center_lps for v in levels.vertebrae}
+    middle = 0.5 * (spine.centers["L2-L3"] + spine.centers["L3-L4"])
+    assert np.linalg.norm(centers["L3"] - middle) < 3.0
+
+
+def test_chain_is_gap_free_and_runs_down():
+    spine = MadeSpine(missed=("L2-L3",))
+    levels = labelled(spine)
+    names = [v.name for v in levels.vertebrae]
+    assert len(set(names)) == len(names)
+    for upper, lower in zip(levels.discs[:-1], levels.discs[1:], strict=True):
+        assert split_segment(upper.name)[1] == split_segment(lower.name)[0]
+    heights = [v.center_lps[2] for v in levels.vertebrae]
+    assert (np.diff(heights) < 0).all()
+    missed = next(d for d in levels.discs if d.name == "L2-L3")
+    assert missed.confidence < min(d.confidence for d in levels.discs if d.name == "L3-L4")
+
+
+def test_every_centre_lies_in_its_own_label():
+    levels = labelled(MadeSpine())
+    assert levels.mask.array.dtype == np.uint8
+    for vertebra in levels.vertebrae:
+        k, j, i = np.round(levels.mask.geometry.kji_from_lps(vertebra.center_lps)).astype(int)
+        assert levels.mask.array[k, j, i] == LABEL_VALUES[vertebra.name]
+    l3 = (levels.mask.array == LABEL_VALUES["L3"]).sum() * 27 / 1000
+    assert 20 < l3 < 90  # millilitres; a real L3 has about 45
+
+
+def test_both_neighbouring_numberings_are_told():
+    numbering = labelled(MadeSpine()).numbering
+    assert {a.shift for a in numbering.alternatives} == {-1, 1}
+    assert all(0 < a.confidence < 1 and a.reason for a in numbering.alternatives)
+    assert numbering.confidence + sum(a.confidence for a in numbering.alternatives) <= 1.0
+    assert 0.4 < numbering.confidence <= SETTINGS.belief_assumed
+
+
+def test_without_sacrum_and_c2_the_answer_is_partial_and_unsure():
+    levels = labelled(MadeSpine(first="T9-T10", last="L2-L3"))
+    assert levels.status == "partial"
+    assert levels.numbering.confidence < 0.4
+    assert "no_anchor" in {n.code for n in levels.notes}
+
+
+def test_anchor_of_the_user_decides():
+    spine = MadeSpine()
+    x, y, z = spine.centers["L3-L4"]
+    levels = labelled(spine, LevelSettings(anchor=f"L4-L5@{x},{y + 4},{z}"))
+    assert levels.numbering.method == "user"
+    found = {d.name: d.center_lps for d in levels.discs}
+    assert np.allclose(found["L4-L5"], spine.centers["L3-L4"])
+
+
+def test_lowest_disc_of_the_user_decides():
+    spine = MadeSpine()
+    levels = labelled(spine, LevelSettings(lowest_disc="L4-L5"))
+    found = {d.name: d.center_lps for d in levels.discs}
+    assert levels.numbering.method == "user"
+    assert np.allclose(found["L4-L5"], spine.centers["L5-S1"])
+
+
+def test_six_lumbar_vertebrae_of_the_user():
+    levels = labelled(MadeSpine(), LevelSettings(lumbar_count=6))
+    assert "L6" in {v.name for v in levels.vertebrae}
+    assert levels.numbering.lumbar_count == 6
+
+
+@pytest.mark.parametrize("text", ["L4-L5", "L4-L5@1,2", "L4-L5@a,b,c", "L4-L6@1,2,3", "@1,2,3"])
+def test_malformed_anchor_is_refused(text):
+    with pytest.raises(SettingsError):
+        parse_anchor(text)
+
+
+def test_anchor_far_from_every_disc_is_refused():
+    with pytest.raises(SettingsError, match="anchor"):
+        labelled(MadeSpine(), LevelSettings(anchor="L4-L5@0,200,0"))
+
+
+def test_nothing_found_is_said():
+    spine = MadeSpine()
+    levels = label(
+        spine.volume,
+        {},
+        SimpleNamespace(centerline=spine.centerline),
+        SETTINGS,
+        detector=lambda *_: Detections((), None, "blind"),
+    )
+    assert levels.status == "unlabelled" and levels.vertebrae == ()
+    assert not levels.mask.array.any()
+    assert levels.numbering.confidence == 0.0
+
+
+def test_companion_of_another_frame_is_left_out():
+    spine = MadeSpine()
+    geometry = spine.geometry
+    here = Geometry(geometry.shape, geometry.affine_lps, "1.2.3")
+    there = Geometry(geometry.shape, geometry.affine_lps, "1.2.4")
+    seen = []
+    detect = spine.detect
+
+    def spy(image, centerline, settings):
+        seen.append(image)
+        return detect(image, centerline, settings)
+
+    spine.detect = spy
+    myelogram = Volume(spine.volume.array, here)
+    companion = Volume(spine.volume.array, there)
+    levels = labelled(spine, companions={"sagittal_t2": companion}, myelogram=myelogram)
+    assert seen == [myelogram]
+    assert "companion_in_other_frame" in {n.code for n in levels.notes}
+
+
+def test_detector_without_probabilities_still_gives_a_mask():
+    spine = MadeSpine()
+    bare = spine.detect
+
+    def detect(image, centerline, settings):
+        return Detections(bare(image, centerline, settings).discs, None, "bare")
+
+    spine.detect = detect
+    levels = labelled(spine)
+    assert levels.vertebrae
+    for vertebra in levels.vertebrae:
+        assert (levels.mask.array == LABEL_VALUES[vertebra.name]).sum() > 20

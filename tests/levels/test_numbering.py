@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leakloc.levels import labeling, numbering
+from leakloc.settings import LevelSettings
+from tests.levels.spines import MadeSpine
+
+SETTINGS = LevelSettings()
+
+
+def candidates_of(spine):
+    seen = labeling._search([spine.volume], spine.volume, spine.centerline, SETTINGS, spine.detect)
+    return seen.candidates
+
+
+def named(spine, **options):
+    candidates = candidates_of(spine)
+    solutions = numbering.solve(candidates, SETTINGS, **options)
+    found = numbering.best_of(solutions, SETTINGS)
+    assert found is not None
+    right = {tuple(np.round(c, 3)): n for n, c in spine.centers.items()}
+    return [
+        (found.chain.discs[n], right.get(tuple(np.round(candidates[m].center_lps, 3))))
+        for m, n in zip(found.candidates, found.discs, strict=True)
+    ], found
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    scale=st.floats(0.88, 1.12),
+    missed=st.sampled_from([(), ("L2-L3",), ("T12-L1",), ("L3-L4",)]),
+    false_at=st.sampled_from([(), (0.3,), (0.52, 0.8)]),
+)
+def test_lumbar_chain_is_named_despite_missed_and_false_discs(scale, missed, false_at):
+    spine = MadeSpine(scale=scale, missed=missed, false_at=false_at)
+    pairs, found = named(spine, lumbar_counts=(5,))
+    assert found.junction_seen
+    assert all(got == true for got, true in pairs)
+    presacral = [n for n in spine.names if not n.startswith("S") and n not in missed]
+    assert {got for got, _ in pairs} >= set(presacral)
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
+    spine = MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0)
+    pairs, found = named(spine)
+    assert found.top_seen and found.junction_seen
+    assert found.chain.lumbar_count == count
+    assert all(got == true for got, true in pairs)
+
+
+def test_pinned_candidate_carries_all_names_with_it():
+    spine = MadeSpine()
+    candidates = candidates_of(spine)
+    index = next(
+        n for n, c in enumerate(candidates) if np.allclose(c.center_lps, spine.centers["L3-L4"])
+    )
+    solutions = numbering.solve(candidates, SETTINGS, lumbar_counts=(5,), pinned=(index, "L4-L5"))
+    found = numbering.best_of(solutions, SETTINGS)
+    names = {m: found.chain.discs[n] for m, n in zip(found.candidates, found.discs, strict=True)}
+    assert names[index] == "L4-L5"
+    assert names[index - 1] == "L3-L4" and names[index + 1] == "L5-S1"
+
+
+def test_belief_is_shared_out_and_falls_without_the_sacrum():
+    _, sure = named(MadeSpine(), lumbar_counts=(5,))
+    _, unsure = named(MadeSpine(first="T10-T11", last="L2-L3"), lumbar_counts=(5,))
+    assert sum(sure.shifted.values()) == pytest.approx(1.0)
+    assert not unsure.junction_seen
+    assert unsure.shifted[0] < sure.shifted[0]
+
+
+def test_nothing_to_number():
+    assert numbering.solve([], SETTINGS) == []
+    assert numbering.best_of([], SETTINGS) is None
