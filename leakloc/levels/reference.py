@@ -91,13 +91,6 @@ class ReferenceChain:
         bend[self.junction + 1 :] = 0.0  # the sacrum curves the other way about its canal
         return np.asarray(self.pitch_mm + CENTER_AHEAD_MM * bend)
 
-    @property
-    def disc_depth_mm(self) -> FloatArray:
-        """Front to back of each disc: between those of its vertebrae; small in the sacrum."""
-        depth = 0.5 * (self.depth_mm[:-1] + self.depth_mm[1:])
-        depth[self.junction] = self.depth_mm[self.junction]
-        return np.asarray(depth)
-
 
 CENTER_AHEAD_MM: Final = 14.0
 """How far in front of the line along which pitch is measured disc centres effectively lie.

@@ -67,7 +67,7 @@ class MadeSpine:
             tilt = np.radians(chain.tilt_deg[n])
             normal = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
             score = 0.94 if n < chain.junction else 0.85 if n == chain.junction else 0.55
-            depth = self.scale * chain.disc_depth_mm[n]
+            depth = self.scale * (22.0 if n > chain.junction else chain.depth_mm[n])
             discs.append(DetectedDisc(center, normal, score, depth))
         for share in self.false_at:
             height = (1 - share) * self.centers[self.first][2] + share * self.centers[self.last][2]
