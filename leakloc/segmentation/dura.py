@@ -325,8 +325,6 @@ def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSetting
 
 def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
     """Evidence for the dura at each radius, about 0..1."""
-    from scipy.ndimage import gaussian_filter1d, maximum_filter1d
-
     step = RADIUS_STEP_MM
     total = np.concatenate(
         [np.zeros((*frame.values.shape[:2], 1), np.float32), np.cumsum(frame.values, axis=2)],
@@ -343,16 +341,7 @@ def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
 
     inner, outer = mean(-1.5, -0.3), mean(0.6, 3.6)
     edge = np.clip(inner - outer, 0, 1)
-    # Brightest within 2 mm on either side: thin fluid beyond the dura must count in full.
-    reach = round(1.6 / step)
-    steady = gaussian_filter1d(frame.values, 0.8, axis=0, mode="nearest")
-    bright = maximum_filter1d(steady, reach, axis=2)
-    away = round(0.6 / step) + reach // 2
-    before = np.pad(bright, ((0, 0), (0, 0), (away, 0)), mode="edge")[:, :, :n]
-    after = np.pad(bright, ((0, 0), (0, 0), (0, away)), mode="edge")[:, :, away:]
-    dip = np.minimum(before, after) - steady - settings.dura_line_noise
-    line = np.clip(dip / settings.dura_line_depth, 0, 1)
-    line = _coherent(line)
+    line = _dural_line(frame, settings)
     # A surface further out than such a line would have fluid inside that lies outside the dura.
     passed = np.cumsum(line, axis=2) * step / 1.2
     shift = round(1.2 / step)
@@ -362,31 +351,91 @@ def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
     return np.asarray(np.where(frame.inside, score, 0.3), dtype=np.float32)
 
 
-def _coherent(line: Array) -> Array:
-    """Keep dark lines that run on along the ring and the canal; nerve roots are dots there.
+def _dural_line(frame: _Frame, settings: SegmentationSettings) -> Array:
+    """Evidence for the thin dark sheet between fluid on both sides, 0..1."""
+    from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
-    Mean over 13 rays (97 degrees) and three planes, along the best of seven gentle curves: a
-    cluster of roots is narrower, a sheet of fluid behind the dura wider.
+    n = frame.values.shape[2]
+    # Brightest within 2 mm on either side: thin fluid beyond the dura must count in full.
+    reach = round(1.6 / RADIUS_STEP_MM)
+    steady = gaussian_filter1d(frame.values, 1.0, axis=0, mode="nearest")
+    bright = maximum_filter1d(steady, reach, axis=2)
+    away = round(0.6 / RADIUS_STEP_MM) + reach // 2
+    before = np.pad(bright, ((0, 0), (0, 0), (away, 0)), mode="edge")[:, :, :n]
+    after = np.pad(bright, ((0, 0), (0, 0), (0, away)), mode="edge")[:, :, away:]
+    sides = np.minimum(before, after)
+    dip = np.where(sides > settings.dura_line_sides, sides - steady - settings.dura_line_noise, 0)
+    # Roots are darker than the dura: a cap keeps them from counting for more.
+    line = np.clip(dip / settings.dura_line_depth, 0, 1) * _sheetness(frame, settings)
+    return _coherent(np.asarray(line, np.float32), settings)
+
+
+def _sheetness(frame: _Frame, settings: SegmentationSettings) -> Array:
+    """How much a dark place looks like a sheet across the ray, not like a thread, 0..1.
+
+    Eigenvalues of the Hessian in the plane across the canal (Frangi, MICCAI 1998;130): a dural
+    sheet bends the signal in one direction only, a nerve root along the canal in both.
     """
-    half, n = 6, line.shape[2]
-    planes = np.pad(line, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    planes = np.maximum(planes[1:-1], 0.5 * (planes[:-2] + planes[2:]))
-    wide = np.maximum(planes, np.pad(planes, ((0, 0), (0, 0), (1, 0)))[:, :, :n])
-    wide = np.maximum(wide, np.pad(planes, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
-    margin = half + 1
+    from scipy.ndimage import gaussian_filter
+
+    signal = gaussian_filter(frame.values, (1.0, 0.8, 1.2), mode=("nearest", "wrap", "nearest"))
+    radius = frame.radius_mm.astype(np.float32)
+    turn = np.float32(2 * np.pi / ANGLES)
+    by_radius = np.gradient(signal, RADIUS_STEP_MM, axis=2)
+    ring = np.pad(signal, ((0, 0), (2, 2), (0, 0)), mode="wrap")
+    by_angle = np.gradient(ring, turn, axis=1)
+    twice = np.gradient(by_angle, turn, axis=1)[:, 2:-2]
+    by_angle = by_angle[:, 2:-2]
+    # The Hessian in polar coordinates: radial, tangential and mixed.
+    radial = np.gradient(by_radius, RADIUS_STEP_MM, axis=2)
+    tangential = twice / radius**2 + by_radius / radius
+    mixed = np.gradient(by_angle, RADIUS_STEP_MM, axis=2) / radius - by_angle / radius**2
+    middle = (radial + tangential) / 2
+    half = np.hypot((radial - tangential) / 2, mixed)
+    sharp, flat = middle + half, middle - half
+    thread = np.maximum(flat, 0) / np.maximum(sharp, 1e-4)
+    sheet = np.clip(1 - settings.dura_thread_weight * thread, 0, 1) * (sharp > 0)
+    # Squared cosine between the sheet's normal and the ray: the dura lies across it.
+    across = 0.5 + (radial - tangential) / (4 * np.maximum(half, 1e-6))
+    return np.asarray(sheet * np.clip((across - 0.25) / 0.2, 0, 1), dtype=np.float32)
+
+
+LINE_CURVES: Final = (
+    *((slant, bend) for slant in (-1.0, -0.5, 0.0, 0.5, 1.0) for bend in (0.0, 0.06)),
+    (0.0, -0.06),
+    (0.0, 0.12),
+    (0.0, 0.17),
+)
+"""Radius steps per ray, and per ray squared, of the curves a dural line may follow: circles off
+the centreline, and up to the straight line that a collection presses the dura into."""
+
+LINE_HALF_RAYS: Final = 6
+"""Half the length of such a curve: 45 degrees to either side."""
+
+
+def _coherent(line: Array, settings: SegmentationSettings) -> Array:
+    """Keep dark lines that run on along the ring and the canal.
+
+    Mean over 13 rays (97 degrees) along the best of a few gentle curves: a cluster of roots is
+    narrower, a sheet of fluid behind the dura wider.
+    """
+    half, n = LINE_HALF_RAYS, line.shape[2]
+    wide = np.maximum(line, np.pad(line, ((0, 0), (0, 0), (1, 0)))[:, :, :n])
+    wide = np.maximum(wide, np.pad(line, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
+    margin = half + 2
     padded = np.pad(wide, ((0, 0), (0, 0), (margin, margin)))
     rays = range(-half, half + 1)
     turned = {ray: np.roll(padded, -ray, axis=1) for ray in rays}
     best = np.zeros_like(line)
-    # Radius steps per ray, and per ray squared: the ring is no circle about the centreline.
-    for slant, bend in ((-1, 0), (-0.5, 0), (0, 0), (0.5, 0), (1, 0), (0, -0.06), (0, 0.06)):
+    for slant, bend in LINE_CURVES:
         total = np.zeros_like(line)
         for ray in rays:
             offset = margin + round(slant * ray + bend * ray * ray)
             total += turned[ray][:, :, offset : offset + n]
         np.maximum(best, total, out=best)
     share = best / np.float32(2 * half + 1)
-    return np.asarray(line * np.clip((share - 0.52) / 0.2, 0, 1), dtype=np.float32)
+    trust = np.clip((share - settings.dura_line_share) / 0.2, 0, 1)
+    return np.asarray(np.clip(1.5 * line, 0, 1) * trust, dtype=np.float32)
 
 
 def _prior_cost(radii: Array, expected: Array, sd_mm: float) -> Array:
