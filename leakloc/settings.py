@@ -100,14 +100,14 @@ class SegmentationSettings(_Section):
     """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
     sac_max_gap_mm: float = Field(15.0, ge=0.0)
     """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
-    dura_line_depth: float = Field(0.14, gt=0.0)
+    dura_line_depth: float = Field(0.09, gt=0.0)
     """Depth of a clear dural line between fluid on both sides, in shares of CSF: partial
     volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
     dura_line_noise: float = Field(0.02, ge=0.0)
     """Depth that counts for nothing; noise makes more at single places, but not in a row."""
     dura_line_sides: float = Field(0.4, ge=0.0, le=1.0)
     """Fluid fraction that both sides of a dural line must reach: a thin layer, half filled."""
-    dura_line_share: float = Field(0.4, ge=0.0, lt=1.0)
+    dura_line_share: float = Field(0.45, ge=0.0, lt=1.0)
     """Mean evidence along a quarter of the ring above which a dark line counts as the dura;
     roots, seen as threads, stay below it."""
     dura_thread_weight: float = Field(4.0, ge=0.0)
