@@ -1,0 +1,141 @@
+"""The whole job on the sample study, held against its truth and the report contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+
+import leakloc
+from leakloc.cli import DONE, main
+from leakloc.errors import SettingsError
+from leakloc.evaluation.metrics import dice
+from leakloc.pipeline import analyze, analyze_study, stage
+from leakloc.report import report_schema
+from leakloc.settings import Settings
+from leakloc.vocabulary import NOTICE
+from leakloc.volume import Volume
+
+SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("sample") / "out"
+    stages: list[tuple[str, float]] = []
+    analyze(SAMPLE / "dicom", out, progress=lambda what, share: stages.append((what, share)))
+    shares = [share for _, share in stages]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    return out
+
+
+@pytest.fixture(scope="session")
+def report(folder) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def truth() -> dict:
+    return json.loads((SAMPLE / "truth" / "truth.json").read_text())
+
+
+def mask(path: Path) -> Volume:
+    return Volume.from_nibabel(nib.load(path)).oriented("LPS")
+
+
+def test_report_validates_against_the_schema_it_names(report):
+    jsonschema.validate(report, report_schema())
+    assert report["schema"] == "leakloc.report/1"
+    assert report["notice"] == NOTICE
+
+
+def test_the_finding_is_the_true_one(report, truth):
+    true = truth["collections"][0]
+    found = report["collections"][0]
+    assert report["finding"]["leak"] == "present"
+    assert report["finding"]["level"] == found["level"] == true["level"] == "L4-L5"
+    assert found["position"]["label"] == true["position"] == "dorsal"
+    assert found["volume_ml"] == pytest.approx(true["volume_ml"], rel=0.25)
+
+
+def test_ends_and_levels_lie_where_they_are(report, truth):
+    true = {v["name"]: np.array(v["center_lps"]) for v in truth["vertebrae"]}
+    for vertebra in report["levels"]["vertebrae"]:
+        if vertebra["name"].startswith("L"):
+            gap = np.linalg.norm(true[vertebra["name"]] - vertebra["center_lps_mm"])
+            assert gap < 5.0, vertebra["name"]
+
+
+def test_masks_agree_with_the_truth(folder):
+    sac = mask(folder / "masks" / "thecal_sac.nii.gz")
+    true_sac = mask(SAMPLE / "truth" / "thecal_sac.nii.gz")
+    assert sac.geometry.matches(true_sac.geometry)
+    assert dice(sac.array > 0, true_sac.array >= 0.5) > 0.9
+    fluid = mask(folder / "masks" / "epidural_fluid.nii.gz")
+    true_fluid = mask(SAMPLE / "truth" / "fluid.nii.gz")
+    assert dice(fluid.array > 0, true_fluid.array > 0) > 0.7
+
+
+def test_level_mask_holds_each_vertebra_at_its_centre(folder, report):
+    levels = mask(folder / "masks" / "levels.nii.gz")
+    values = report["levels"]["label_values"]
+    assert levels.array.dtype == np.uint8
+    inside = 0
+    for vertebra in report["levels"]["vertebrae"]:
+        if not vertebra["name"].startswith("L"):
+            continue
+        k, j, i = np.round(levels.geometry.kji_from_lps(vertebra["center_lps_mm"])).astype(int)
+        assert levels.array[k, j, i] == values[vertebra["name"]]
+        inside += 1
+    assert inside == 5
+
+
+def test_every_file_named_exists_and_none_is_unnamed(folder, report):
+    outputs = report["outputs"]
+    named = {*outputs["overlays"], *outputs["masks"].values(), outputs["html"]}
+    named |= {name for value in outputs["dicom"].values() for name in _each(value)}
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert named | {"report.json"} == written
+
+
+def _each(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_the_same_study_gives_the_same_result(report):
+    again = json.loads(analyze(SAMPLE / "dicom").to_json())
+    for part in ("levels", "thecal_sac", "collections", "finding", "planning"):
+        assert again[part] == report[part]
+
+
+def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["analyze", str(SAMPLE / "dicom"), "-o", str(out), "--pipeline", "postoperative"]
+    assert main([*arguments, "--set", 'report.write=["json"]']) == DONE
+    printed = capsys.readouterr().out
+    assert "L4-L5" in printed
+    assert str(out / "report.json") in printed
+    assert NOTICE in printed
+    assert [p.name for p in out.iterdir()] == ["report.json"]
+
+
+def test_a_stage_is_swapped_by_passing_a_callable():
+    study = leakloc.load_study(SAMPLE / "dicom", Settings().loaders)
+    seen = []
+
+    def labeler(myelogram, companions, segmentation, settings):
+        seen.append(myelogram.geometry.shape)
+        return stage("leakloc.labelers", "leakloc")(myelogram, companions, segmentation, settings)
+
+    analysis = analyze_study(study, labeler=labeler)
+    assert seen == [analysis.triage.myelogram.geometry.shape]
+
+
+def test_unknown_plugin_names_the_installed_ones():
+    with pytest.raises(SettingsError, match="installed: leakloc"):
+        stage("leakloc.segmenters", "nobody's")
