@@ -145,6 +145,14 @@ class SegmentationSettings(_Section):
     dural_line_least: float = Field(-0.11, ge=-1.0, le=1.0)
     """Lower quartile of the dural line's depth along the contact, in shares of CSF; where the
     surface cuts through fluid within the sac it is negative."""
+    dent_share_most: float = Field(0.15, ge=0.0, le=1.0)
+    """Largest share of a collection within dents of the sac's cross-sections: at most 0.02 in
+    phantoms' real collections, 0.35 behind an arc of nerve roots taken for the dura."""
+    thin_contact_rays: int = Field(100, ge=1)
+    """Contact with the dura, in rays (about 2 mm² each), from which on a thin layer may count."""
+    thin_dural_line: float = Field(0.05, ge=0.0, le=1.0)
+    """Median depth of the dural line over that contact, in shares of CSF, for it to count:
+    a blurred edge of the sac has no line."""
     collection_min_ml: float = Field(0.3, gt=0.0)
     """Smallest collection reported."""
     collection_min_thickness_mm: float = Field(1.5, gt=0.0)

@@ -196,12 +196,21 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
 
 
 def _add_dural_lines(pieces: list[_Piece], scene: Scene) -> None:
-    """Measure how dark the dura is between the sac and each piece, as a share of CSF.
+    """Measure how dark the dura is between the sac and each piece, and how dented.
 
     A surface that cuts through fluid within the sac has no dark line along it, or one only
     where it happens to follow nerve roots: the lower quartile over the contact tells.
     """
     dura = scene.dura
+    convex = dura.convex()  # CSF's pressure leaves no dents in the dura
+    coordinates = scene.coordinates
+    for piece in pieces:
+        arc, left, dorsal = (
+            axis[piece.voxels].astype(np.float64)
+            for axis in (coordinates.arc, coordinates.left, coordinates.dorsal)
+        )
+        filled = np.hypot(left, dorsal) <= convex.radius_at(np.maximum(arc, 0), left, dorsal)
+        piece.features["dent_share"] = float(filled.mean())
     centers = scene.fraction.geometry
     owner = np.full(centers.shape, -1, np.int32)
     for number, piece in enumerate(pieces):
@@ -322,7 +331,11 @@ def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) ->
         return _Verdict(
             False, 0.2, f"Only {f['volume_ml']:.2f} mL: below what is reported.", considered
         )
-    if f["thickness_mm"] < settings.collection_min_thickness_mm:
+    lined = (
+        f["contact_rays"] >= settings.thin_contact_rays
+        and f["dural_line_median"] >= settings.thin_dural_line
+    )
+    if f["thickness_mm"] < settings.collection_min_thickness_mm and not lined:
         return _Verdict(
             False, 0.2,
             f"At most {f['thickness_mm']:.1f} mm thick: could be the blurred edge of the sac.",
@@ -379,6 +392,11 @@ def _mimic(
         return (
             INTRATHECAL, 0.1,
             "No dark dural line lies between it and the sac: it is fluid within the sac.",
+        )  # fmt: skip
+    if f["dent_share"] > settings.dent_share_most:
+        return (
+            INTRATHECAL, 0.1,
+            "It would lie in a dent of the sac: nerve roots, not the dura, bound it inwards.",
         )  # fmt: skip
     if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
         if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:

@@ -9,7 +9,7 @@ angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it runs straight past a c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -81,6 +81,19 @@ class Dura:
         """Area of the sac's cross-section at each arc position, shape (n,)."""
         step = 2 * np.pi / len(self.angle_rad)
         return np.asarray(0.5 * (self.radius_mm**2).sum(axis=1) * step)
+
+    def convex(self) -> Dura:
+        """The same sac with every cross-section's dents filled (its convex hull)."""
+        from scipy.spatial import ConvexHull
+
+        rays = np.stack([np.cos(self.angle_rad), np.sin(self.angle_rad)])
+        hull = self.radius_mm.copy()
+        for row in np.flatnonzero((self.radius_mm > 0).all(axis=1)):
+            sides = ConvexHull((rays * self.radius_mm[row]).T).equations
+            facing = sides[:, :2] @ rays
+            reach = np.where(facing > 1e-6, -sides[:, 2:] / np.maximum(facing, 1e-6), np.inf)
+            hull[row] = np.maximum(reach.min(axis=0), self.radius_mm[row])
+        return replace(self, radius_mm=hull)
 
     def radius_at(
         self,
