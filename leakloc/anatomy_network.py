@@ -289,8 +289,8 @@ def _classify(
 def _session(path: str, threads: int) -> Any:
     if not Path(path).is_file():
         raise LeaklocError(
-            f"the weights of the anatomy network are missing ({Path(path).name}); "
-            "reinstall leakloc, or choose the classical disc detector in the settings"
+            f"the weights of the anatomy network are missing ({Path(path).name}): "
+            "the installation is incomplete; reinstall leakloc"
         )
     import onnxruntime
 

@@ -3,6 +3,8 @@
 A multinomial logistic model of the detector's opinion, depth and tilt, fitted to candidates
 of 11 patients of SPIDER (van der Graaf et al., Sci Data 11:264, 2024, CC BY 4.0) and of
 phantoms; all kinds were given the same prior, so that its scores are likelihood ratios.
+The weights belong to the network in ``leakloc/models``: after retraining that, refit them with
+``pipelines/fit_disc_kinds.py``.
 """
 
 from __future__ import annotations
@@ -58,10 +60,26 @@ def kind_scores(candidates: Sequence[Candidate]) -> FloatArray:
     ndarray, shape (n, 4)
         Columns as `KINDS`.
     """
+    return np.asarray(kind_features(candidates) @ _WEIGHTS.T)
+
+
+def kind_features(candidates: Sequence[Candidate]) -> FloatArray:
+    """What the model sees of each candidate.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        All of one patient, as for `kind_scores`.
+
+    Returns
+    -------
+    ndarray, shape (n, 12)
+        Columns as those of the weights; the first is one.
+    """
     depths = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm)]
     clear = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm) and c.score > _MEASURED_FROM]
     own = float(np.percentile(clear or depths or [1.0], 75))
-    return np.asarray(np.array([_features(c, own) for c in candidates]) @ _WEIGHTS.T)
+    return np.array([_features(c, own) for c in candidates]).reshape(-1, len(_FEATURES))
 
 
 def _features(candidate: Candidate, own_depth_mm: float) -> FloatArray:

@@ -147,6 +147,28 @@ def label(
     )
 
 
+def find_candidates(
+    myelogram: Volume,
+    companions: Mapping[Role, Volume],
+    centerline: Centerline,
+    settings: LevelSettings,
+    detector: Detector,
+) -> tuple[Candidate, ...]:
+    """Possible discs of a study from the head down, not yet named, as `label` sees them.
+
+    Parameters
+    ----------
+    myelogram : Volume
+    companions : mapping of role to Volume
+    centerline : Centerline
+        Of the canal.
+    settings : LevelSettings
+    detector : Detector
+    """
+    volumes, _ = _volumes(myelogram, companions)
+    return _search(volumes, myelogram, centerline, settings, detector).candidates
+
+
 def _volumes(
     myelogram: Volume, companions: Mapping[Role, Volume]
 ) -> tuple[list[Volume], tuple[Note, ...]]:

@@ -1,0 +1,307 @@
+"""Refit the looks of discs (`leakloc.levels.kinds`) after retraining the anatomy network.
+
+Finds candidate discs with the installed network on volumes of SPIDER (van der Graaf et al., Sci
+Data 11:264, 2024, CC BY 4.0) and on phantoms, names each by the truth, and fits a multinomial
+logistic model with the same prior for every kind. Prints confusion tables of a fit that did not
+see the held-out part, then the weights of a fit to everything, to paste over the rows of
+``_WEIGHTS`` in ``leakloc/levels/kinds.py``.
+
+Run ``python pipelines/fit_disc_kinds.py --spider DIR --phantoms-seeds 0-4``. Cases are held out
+from this fit only: most patients, and phantoms of seeds below 50, helped to train the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from leakloc.anatomy_network import MODEL_PATH
+from leakloc.centerline import Centerline
+from leakloc.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
+from leakloc.levels.kinds import KINDS, kind_features
+from leakloc.levels.labeling import find_candidates
+from leakloc.levels.network import detect
+from leakloc.levels.numbering import Candidate
+from leakloc.phantom import SCENARIOS, Truth, make_phantom
+from leakloc.settings import Settings
+from leakloc.vocabulary import Role, split_segment
+from leakloc.volume import FloatArray, Volume
+
+PATIENTS: Final = ("005", "007", "022", "034", "057", "098", "110", "141", "166", "209", "241")
+"""SPIDER patients to fit to; the others judge the numbering."""
+HELD_OUT_PATIENTS: Final = ("166", "209", "241")
+HELD_OUT_SHARE: Final = 0.4
+"""Share of the phantom seeds, the last ones, that are held out."""
+UNLISTED_FIRST_SACRAL: Final = {"110": (-3.0, 53.0, -88.0)}
+"""LPS centre of a visible S1-S2, by patient: SPIDER's list ends at L5-S1."""
+SCENARIO_NAMES: Final = (
+    "normal",
+    "lumbar_without_hiatus",
+    "metal",
+    "scoliosis",
+    "three_stations",
+    "transitional",
+    "ventral_longitudinal",
+)
+"""Every field of view, and what changes how a disc looks or how many there are."""
+COMPANION_ROLES: Final[dict[str, Role]] = {
+    "t2_sagittal": "sagittal_t2",
+    "t1_sagittal": "sagittal_t1",
+}
+"""No STIR: it is searched only where there is no T2."""
+MYELOGRAMS: Final = ("ht2w_3d", "ht2w_bssfp")
+CANAL_FEWEST_VOXELS: Final = 10
+"""Slices of SPIDER's canal with fewer are its ragged ends."""
+PATIENT_WEIGHT: Final = 5.0
+"""How many finds on phantoms one find on a patient counts for: real looks matter more."""
+RIDGE: Final = 0.3
+"""Penalty on squared weights, in finds: keeps the rare kinds finite."""
+CLASSES: Final = ("false_find", *KINDS)
+
+Classes = npt.NDArray[np.int64]
+Finds = tuple[FloatArray, Classes]
+"""Features and classes of the finds of one search."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Finds on one patient, or on one phantom with or without companions.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, 12)
+        As `kind_features`.
+    classes : ndarray of int, shape (n,)
+        Index into `CLASSES`.
+    real, held_out : bool
+    """
+
+    features: FloatArray
+    classes: Classes
+    real: bool
+    held_out: bool
+
+
+def class_of(name: str | None) -> int:
+    """Index into `CLASSES` of a disc's true name; None is a false find."""
+    if name is None:
+        return CLASSES.index("false_find")
+    above, below = split_segment(name)
+    if above == "S1":
+        return CLASSES.index("first_sacral")
+    if above.startswith("S"):
+        return CLASSES.index("lower_sacral")
+    return CLASSES.index("lumbosacral" if below == "S1" else "presacral")
+
+
+def classes_of(candidates: Sequence[Candidate], truth: dict[str, FloatArray]) -> Classes:
+    """Class of each find: that of the nearest true disc, a false find where none is near."""
+    classes = []
+    for candidate in candidates:
+        gaps = {n: float(np.linalg.norm(at - candidate.center_lps)) for n, at in truth.items()}
+        nearest = min(gaps, key=gaps.__getitem__)
+        classes.append(class_of(nearest if gaps[nearest] < DISC_TOLERANCE_MM else None))
+    return np.array(classes, dtype=np.int64)
+
+
+def canal_line(mask: Volume) -> Centerline:
+    """Middle of the canal in each slice of a SPIDER mask, head first."""
+    upright = mask.oriented("LPS")
+    points = []
+    for k in reversed(range(upright.array.shape[0])):
+        j, i = np.nonzero(upright.array[k] == CANAL_LABEL)
+        if len(j) >= CANAL_FEWEST_VOXELS:
+            points.append(upright.geometry.lps_from_kji([k, j.mean(), i.mean()]))
+    return Centerline.smoothed(np.array(points))
+
+
+def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
+    """Features and classes of the finds on one volume of SPIDER."""
+    stem = folder / f"spider-{patient}"
+    image: Any = nib.load(f"{stem}_T2SPACE.nii.gz")
+    mask: Any = nib.load(f"{stem}_mask.nii.gz")
+    volume, line = Volume.from_nibabel(image), canal_line(Volume.from_nibabel(mask))
+    listed = json.loads(Path(f"{stem}_discs.json").read_text())["discs"]
+    truth = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in listed}
+    if patient in UNLISTED_FIRST_SACRAL:
+        truth["S1-S2"] = np.array(UNLISTED_FIRST_SACRAL[patient])
+    found = find_candidates(volume, {}, line, Settings().levels, detect)
+    return [(kind_features(found), classes_of(found, truth))]
+
+
+def rendered(scenario: str, seed: int) -> tuple[Volume, dict[Role, Volume], Truth]:
+    """Myelogram and companions of one phantom.
+
+    The myelogram of a single station has slices twice as far apart: the network skips planes
+    anyway, and rendering is most of the time.
+    """
+    phantom = make_phantom(scenario, seed)
+    myelograms: list[Volume] = []
+    companions: dict[Role, Volume] = {}
+    for series in phantom.series():
+        name = series.sequence.name
+        if name in COMPANION_ROLES:
+            companions.setdefault(COMPANION_ROLES[name], phantom.render(series)[0])
+        elif name not in MYELOGRAMS or series.derived:
+            continue
+        elif series.composed:
+            myelograms.append(phantom.render(series)[0])
+        elif series.station is None:
+            i_mm, j_mm, k_mm = series.geometry.spacing_ijk_mm
+            coarse = series.geometry.with_spacing((i_mm, j_mm, 2 * k_mm))
+            myelograms.append(phantom.image(series.sequence, coarse))
+    return myelograms[-1], companions, phantom.truth
+
+
+def finds_on_phantom(scenario: str, seed: int) -> list[Finds]:
+    """Features and classes on one phantom, with companions and on the myelogram alone."""
+    myelogram, companions, truth = rendered(scenario, seed)
+    seen = myelogram.geometry.contains(truth.centerline_lps)
+    line = Centerline.smoothed(truth.centerline_lps[seen])
+    discs = {disc.name: disc.center_lps for disc in truth.discs}
+    results = []
+    for given in (companions, {}):
+        found = find_candidates(myelogram, given, line, Settings().levels, detect)
+        results.append((kind_features(found), classes_of(found, discs)))
+    return results
+
+
+def cases(
+    spider: Path, patients: Sequence[str], scenarios: Sequence[str], seeds: Sequence[int],
+    work: Path | None,
+) -> Iterator[Case]:  # fmt: skip
+    """Finds on all cases; those already in the working folder are read from there."""
+    for patient in patients:
+        find = partial(finds_on_patient, spider, patient)
+        for features, classes in _kept(work, f"spider-{patient}", find):
+            yield Case(features, classes, True, patient in HELD_OUT_PATIENTS)
+    held_out = seeds[len(seeds) - round(HELD_OUT_SHARE * len(seeds)) :]
+    for seed in seeds:
+        for scenario in scenarios:
+            show = partial(finds_on_phantom, scenario, seed)
+            for features, classes in _kept(work, f"{scenario}-{seed}", show):
+                yield Case(features, classes, False, seed in held_out)
+
+
+def _kept(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list[Finds]:
+    """Finds from the working folder, or made and put there; named after the network too."""
+    path = None
+    if work is not None:
+        network = hashlib.sha256(MODEL_PATH.read_bytes()).hexdigest()[:8]
+        path = work / f"{name}-{network}.npz"
+        if path.is_file():
+            with np.load(path) as data:
+                count = len(data.files) // 2
+                return [(data[f"features{n}"], data[f"classes{n}"]) for n in range(count)]
+    found = find()
+    print(f"{name}: {[len(classes) for _, classes in found]} finds", flush=True)
+    if path is not None:
+        arrays: dict[str, Any] = {}
+        for n, (features, classes) in enumerate(found):
+            arrays[f"features{n}"], arrays[f"classes{n}"] = features, classes
+        np.savez(path, **arrays)
+    return found
+
+
+def fit(features: FloatArray, classes: Classes, importance: FloatArray) -> FloatArray:
+    """Multinomial logistic weights with the same prior for every class.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, f)
+        The first column is one and not penalised.
+    classes : ndarray of int, shape (n,)
+    importance : ndarray, shape (n,)
+        How many finds each counts for, before the classes are balanced.
+
+    Returns
+    -------
+    ndarray, shape (len(KINDS), f)
+        Scores against a false find.
+    """
+    count = len(CLASSES)
+    totals = np.bincount(classes, importance, count)
+    each = importance / totals[classes] * totals.sum() / count / importance.mean()
+    truth = np.eye(count)[classes]
+
+    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
+        weights = flat.reshape(count, -1)
+        scores = features @ weights.T
+        scores = scores - scores.max(1, keepdims=True)
+        log_share = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        value = -(each * (truth * log_share).sum(1)).sum() + RIDGE * (weights[:, 1:] ** 2).sum()
+        slope = ((np.exp(log_share) - truth) * each[:, None]).T @ features
+        slope[:, 1:] += 2 * RIDGE * weights[:, 1:]
+        return float(value), slope.ravel()
+
+    start = np.zeros(count * features.shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 3000})
+    weights = np.asarray(found.x, dtype=np.float64).reshape(count, -1)
+    return np.asarray(weights[1:] - weights[0])
+
+
+def confusion(features: FloatArray, classes: Classes, weights: FloatArray) -> str:
+    """Finds by true class (rows) and likeliest class (columns), as aligned text."""
+    scores = np.column_stack([np.zeros(len(features)), features @ weights.T])
+    table = np.zeros((len(CLASSES), len(CLASSES)), dtype=int)
+    np.add.at(table, (classes, scores.argmax(1)), 1)
+    lines = [" " * 13 + "".join(f"{name:>14}" for name in CLASSES)]
+    for name, row in zip(CLASSES, table, strict=True):
+        lines.append(f"{name:13}" + "".join(f"{n:14}" for n in row))
+    return "\n".join(lines)
+
+
+def rows_text(weights: FloatArray) -> str:
+    """Weights as the rows of ``_WEIGHTS`` in ``leakloc/levels/kinds.py``."""
+    return "\n".join("        [" + ", ".join(f"{w:.2f}" for w in row) + "]," for row in weights)
+
+
+def seeds_from(text: str) -> list[int]:
+    """Seeds of a range such as ``0-4``, or of one number."""
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def main() -> None:
+    """Parse the command line, find, fit and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--spider", type=Path, required=True, help="folder of SPIDER volumes")
+    parser.add_argument("--phantoms-seeds", type=seeds_from, default="0-4", help="such as 0-4")
+    parser.add_argument("--work", type=Path, help="folder to keep finds in, to go on later")
+    parser.add_argument("--patients", nargs="+", default=PATIENTS, metavar="NNN")
+    parser.add_argument("--scenarios", nargs="+", default=SCENARIO_NAMES, choices=list(SCENARIOS))
+    args = parser.parse_args()
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
+    found = list(cases(args.spider, args.patients, args.scenarios, args.phantoms_seeds, args.work))
+    features = np.concatenate([case.features for case in found])
+    classes = np.concatenate([case.classes for case in found])
+    sizes = [len(case.classes) for case in found]
+    held_out = np.repeat([case.held_out for case in found], sizes)
+    importance = np.repeat([PATIENT_WEIGHT if case.real else 1.0 for case in found], sizes)
+    missing = [name for n, name in enumerate(CLASSES) if n not in classes[~held_out]]
+    if missing:
+        print(f"Never found, so that their weights mean nothing: {', '.join(missing)}")
+    part = fit(features[~held_out], classes[~held_out], importance[~held_out])
+    for title, chosen in (("fitted to", ~held_out), ("held out", held_out)):
+        print(f"\n{title}: {chosen.sum()} finds, true class by row")
+        print(confusion(features[chosen], classes[chosen], part))
+    print("\nfitted to everything, for _WEIGHTS in leakloc/levels/kinds.py:")
+    print(rows_text(fit(features, classes, importance)))
+
+
+if __name__ == "__main__":
+    main()
