@@ -98,7 +98,7 @@ def analyze_study(
         If a stage reaches no result on usable input.
     """
     from leakloc.loaders import triage
-    from leakloc.localization import localize
+    from leakloc.localization import localize, without_cisterns
 
     settings = settings or Settings()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
@@ -114,6 +114,7 @@ def analyze_study(
     with clock.stage("levels", 0.55):
         levels = labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", 0.70):
+        segmentation = without_cisterns(segmentation, levels)
         notes = study.notes + chosen.notes + segmentation.notes + levels.notes
         localization = localize(segmentation, levels, settings.localization, input_notes=notes)
     return Analysis(study, chosen, segmentation, levels, localization, settings, clock.seconds)

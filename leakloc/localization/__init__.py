@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.intracranial import without_cisterns
 from leakloc.localization.localizer import localize
 
-__all__ = ["LevelCoordinate", "localize"]
+__all__ = ["LevelCoordinate", "localize", "without_cisterns"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from leakloc.centerline import Centerline
+from leakloc.levels.result import Levels, Numbering, Vertebra
+from leakloc.localization import without_cisterns
+from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.volume import Geometry, Volume
+
+GRID = Geometry.from_axes((60, 20, 20), origin_lps=(-20, -20, 0), spacing_ijk_mm=(2, 2, 2))
+C2_HEIGHT_MM = 60.0
+
+
+def candidate(number: int, height_mm: float) -> Candidate:
+    center = np.array([0.0, 0.0, height_mm])
+    return Candidate(number, True, 0.9, 2.0, center, "bright", (), ("epidural",), {})
+
+
+@pytest.fixture
+def segmentation() -> Segmentation:
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[50:55] = 1  # about 105 mm: a cistern
+    labels[5:10] = 2  # about 15 mm: in the spine
+    fluid = Volume((labels > 0).astype(np.float32), GRID)
+    line = Centerline(np.array([[0, 0, 118.0], [0, 0, 60.0], [0, 0, 0.0]]))
+    found = (candidate(1, 105.0), candidate(2, 15.0))
+    sac = Volume(np.zeros(GRID.shape, np.uint8), GRID)
+    return Segmentation(fluid, line, sac, Volume(labels, GRID), found, True, 1000.0, 20.0)
+
+
+@pytest.fixture
+def levels() -> Levels:
+    numbering = Numbering("c2_count", "counted from C2", 0.98, 5)
+    axis = Vertebra("C2", np.array([0.0, -15.0, C2_HEIGHT_MM]), 0.9)
+    mask = Volume(np.zeros(GRID.shape, np.uint8), GRID)
+    return Levels("partial", numbering, (axis,), (), mask)
+
+
+def test_cisterns_are_rejected_and_the_rest_numbered_again(segmentation, levels):
+    kept = without_cisterns(segmentation, levels)
+    assert [c.center_lps[2] for c in kept.accepted] == [15.0]
+    assert [c.id for c in kept.accepted] == [1]
+    np.testing.assert_array_equal(kept.collections.array, segmentation.collections.array == 2)
+    rejected = next(c for c in kept.candidates if not c.accepted)
+    assert "foramen magnum" in rejected.reason
+    assert "basal cistern" in rejected.mimics
+
+
+def test_fluid_behind_c1_and_c2_stays(segmentation, levels):
+    near = replace(segmentation, candidates=(candidate(1, C2_HEIGHT_MM + 25), candidate(2, 15.0)))
+    assert len(without_cisterns(near, levels).accepted) == 2
+
+
+def test_without_c2_nothing_changes(segmentation, levels):
+    assert without_cisterns(segmentation, replace(levels, vertebrae=())) is segmentation
