@@ -176,6 +176,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _series(options: argparse.Namespace) -> int:
+    from collections import Counter
+
     from leakloc.loaders import load_study, series_table
 
     settings = _settings(options)
@@ -192,7 +194,7 @@ def _series(options: argparse.Namespace) -> int:
     _print_table(rows)
     if skipped:
         print(f"{len(skipped)} files left out:")
-        for reason, count in _counted(str(item["reason"]) for item in skipped):
+        for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():
             print(f"  {count} x {reason}")
     return DONE
 
@@ -319,12 +321,6 @@ def _cell(value: object) -> str:
         return " x ".join(f"{number:.3g}" for number in value)
     text = "-" if value is None else str(value)
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _counted(texts: object) -> list[tuple[str, int]]:
-    from collections import Counter
-
-    return Counter(texts).most_common()  # type: ignore[call-overload,no-any-return]
 
 
 if __name__ == "__main__":
