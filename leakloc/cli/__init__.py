@@ -1,0 +1,69 @@
+"""The command line: thin, quick to start, clear about what went wrong.
+
+Each command is a module with `add`, which adds its parser; what it needs is imported when it runs.
+
+Exit codes: 0 done, 2 bad usage (arguments, settings, output folder), 3 input unusable,
+4 analysis failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from leakloc import __version__
+from leakloc.cli import about, analyze, evaluate, phantom, series
+from leakloc.cli.shared import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE
+from leakloc.errors import InputError, LeaklocError, OutputError, SettingsError
+
+COMMANDS = (analyze, series, phantom, evaluate, about)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except LeaklocError as error:
+        print(f"leakloc: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("leakloc: stopped", file=sys.stderr)
+        return ANALYSIS_FAILED
+    except BrokenPipeError:  # the reader of our output left, e.g. `| head`
+        sys.stderr.close()
+        return DONE
+    except Exception as error:
+        if options.verbose:
+            raise
+        print(
+            f"leakloc: the analysis failed unexpectedly ({type(error).__name__}); "
+            "run again with -v for details",
+            file=sys.stderr,
+        )
+        return ANALYSIS_FAILED
+
+
+def exit_code(error: LeaklocError) -> int:
+    """Exit code that a command ends with on `error`."""
+    if isinstance(error, SettingsError | OutputError):
+        return BAD_USAGE
+    if isinstance(error, InputError):
+        return INPUT_UNUSABLE
+    return ANALYSIS_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="leakloc",
+        description="Finds CSF outside the dura on MR myelography and names the vertebral level. "
+        "Research use only; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"leakloc {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,60 @@
+"""`leakloc analyze`: one study in, its report out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakloc.cli.shared import (
+    DONE,
+    ProgressLine,
+    common_options,
+    recipe_options,
+    settings_of,
+    study_options,
+)
+
+if TYPE_CHECKING:
+    from leakloc.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    analyze = commands.add_parser(
+        "analyze",
+        parents=[study_options(), recipe_options(), common_options()],
+        help="find and place extradural fluid",
+    )
+    analyze.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")
+    analyze.add_argument("--overwrite", action="store_true", help="replace a report in OUT")
+    analyze.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from leakloc.pipeline import analyze
+
+    with ProgressLine(verbose=options.verbose) as progress:
+        report = analyze(
+            options.study,
+            options.output,
+            settings_of(options),
+            study_uid=options.study_uid,
+            overwrite=options.overwrite,
+            progress=progress,
+            myelogram_uid=options.myelogram,
+            companion_uids=tuple(options.companion),
+        )
+    if options.json:
+        print(report.to_json())
+        return DONE
+    print(report.finding.summary)
+    for warning in report.quality.warnings:
+        print(f"  note: {warning.message}")
+    print(f"report: {options.output / 'report.json'}")
+    for picture in report.outputs.overlays:
+        print(f"picture: {options.output / picture}")
+    if report.outputs.html:
+        print(f"page: {options.output / report.outputs.html}")
+    print(report.notice)
+    return DONE

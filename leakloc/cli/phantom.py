@@ -1,0 +1,51 @@
+"""`leakloc phantom`: a digital spine as a DICOM study, with its truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakloc.cli.shared import DONE, ProgressLine, common_options
+from leakloc.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from leakloc.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    phantom = commands.add_parser(
+        "phantom", parents=[common_options()], help="write a phantom study as DICOM, with its truth"
+    )
+    phantom.add_argument("output", type=Path, metavar="OUT")
+    phantom.add_argument("--scenario", default="postoperative_dorsal", metavar="NAME")
+    phantom.add_argument("--seed", type=int, default=0, metavar="N")
+    phantom.add_argument("--list", action="store_true", help="list the scenarios and stop")
+    phantom.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from leakloc.phantom import SCENARIOS, make_phantom, write_study
+
+    if options.list:
+        if options.json:
+            print(json.dumps({name: s.description for name, s in SCENARIOS.items()}, indent=2))
+        else:
+            width = max(map(len, SCENARIOS))
+            for name, scenario in SCENARIOS.items():
+                print(f"{name:{width}}  {scenario.description}")
+        return DONE
+    if options.scenario not in SCENARIOS:
+        raise SettingsError(
+            f"no scenario is named {options.scenario!r}; see `leakloc phantom OUT --list`"
+        )
+    if options.output.exists() and any(options.output.iterdir()):
+        raise OutputError(f"{options.output} is not empty; name a new folder")
+    with ProgressLine(verbose=options.verbose) as progress:
+        phantom = make_phantom(options.scenario, options.seed)
+        write_study(phantom, options.output, progress=progress)
+    found = {"dicom": str(options.output / "dicom"), "truth": str(options.output / "truth")}
+    print(json.dumps(found) if options.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    return DONE

@@ -1,0 +1,55 @@
+"""`leakloc series`: what is in a study, and what each series is taken for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Final
+
+from leakloc.cli.shared import (
+    DONE,
+    common_options,
+    print_table,
+    recipe_options,
+    settings_of,
+    study_options,
+)
+
+if TYPE_CHECKING:
+    from leakloc.cli.shared import Commands
+
+COLUMNS: Final = ("series", "role", "description", "n_instances", "spacing_mm", "reason")
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    series = commands.add_parser(
+        "series",
+        parents=[study_options(), recipe_options(), common_options()],
+        help="show each series, its role and why",
+    )
+    series.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from collections import Counter
+
+    from leakloc.loaders import load_study, series_table
+
+    settings = settings_of(options)
+    study = load_study(options.study, settings.loaders, study_uid=options.study_uid)
+    rows, skipped = series_table(
+        study,
+        settings.loaders,
+        myelogram_uid=options.myelogram,
+        companion_uids=tuple(options.companion),
+    )
+    if options.json:
+        print(json.dumps({"series": rows, "skipped": skipped}, indent=2))
+        return DONE
+    print_table(rows, COLUMNS)
+    if skipped:
+        print(f"{len(skipped)} files left out:")
+        for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():
+            print(f"  {count} x {reason}")
+    return DONE

@@ -1,0 +1,117 @@
+"""What several commands share: exit codes, common options, settings, progress, tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from leakloc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Progress
+    from leakloc.settings import Settings
+
+DONE: Final = 0
+BAD_USAGE: Final = 2
+INPUT_UNUSABLE: Final = 3
+ANALYSIS_FAILED: Final = 4
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def common_options() -> argparse.ArgumentParser:
+    """Options of every command."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="say more, to stderr")
+    common.add_argument("--json", action="store_true", help="print JSON for machines")
+    return common
+
+
+def recipe_options() -> argparse.ArgumentParser:
+    """Options of the commands that take settings; `settings_of` reads them."""
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument(
+        "--pipeline",
+        metavar="NAME|FILE",
+        help="recipe: postoperative, spontaneous, research, or a TOML file",
+    )
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting (repeatable); see `leakloc config`",
+    )
+    return recipe
+
+
+def study_options() -> argparse.ArgumentParser:
+    """Options of the commands that read one study."""
+    choice = argparse.ArgumentParser(add_help=False)
+    choice.add_argument("study", type=Path, metavar="STUDY", help="folder, archive or file")
+    choice.add_argument("--study", dest="study_uid", metavar="UID", help="which of several studies")
+    choice.add_argument("--myelogram", metavar="UID", help="series to find fluid on")
+    choice.add_argument(
+        "--companion", action="append", default=[], metavar="UID", help="series to name levels on"
+    )
+    return choice
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Settings that the options of `recipe_options` name: the recipe, then each `--set`."""
+    from leakloc.settings import Settings, find_recipe
+
+    settings = Settings.load(find_recipe(options.pipeline)) if options.pipeline else Settings()
+    changes: dict[str, object] = {}
+    for change in options.set:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes SECTION.KEY=VALUE, not {change!r}")
+        try:
+            changes[name.replace(".", "__", 1)] = json.loads(text)
+        except json.JSONDecodeError:
+            changes[name.replace(".", "__", 1)] = text
+    return settings.changed(**changes)
+
+
+class ProgressLine:
+    """One line on a terminal that is overwritten; plain lines with -v; else silent."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._lines = verbose
+        self._line = sys.stderr.isatty() and not verbose
+
+    def __enter__(self) -> Progress:
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._line:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+    def _show(self, what: str, share: float) -> None:
+        if self._lines:
+            print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
+        elif self._line:
+            print(f"\r\x1b[2K{share:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
+
+
+def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
+    """Print `columns` of `rows`, aligned, every cell safe to show on a terminal."""
+    texts = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    for text in [list(columns), *texts]:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(text, widths, strict=True)).rstrip()
+        )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " x ".join(f"{number:.3g}" for number in value)
+    text = "-" if value is None else str(value)
+    return "".join(c if c.isprintable() else "?" for c in text)
