@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
 
-.PHONY: help setup demo test test-all lint bench sample-data clean
+.PHONY: help setup demo test test-all lint bench docs sample-data clean
 
 help:
 	@grep -E '^#   ' Makefile | sed 's/^#   //'
@@ -44,8 +44,12 @@ test-all: lint
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks -o testpaths=benchmarks --benchmark-only -q
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
+	@echo "Open site/index.html"
+
 sample-data: $(VENV)/.runtime
 	$(BIN)/python sample_data/make_sample_data.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(DEMO) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

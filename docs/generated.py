@@ -1,0 +1,213 @@
+"""Pages of the site that come from the code: settings, report fields, commands, model card.
+
+MkDocs calls `on_page_markdown`; a line ``<!-- generated: NAME -->`` is replaced by what
+``NAME()`` returns, so that the site cannot say anything else than the code does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import types
+import typing
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parents[1]
+_MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill the marks of a page (called by MkDocs)."""
+    return _MARK.sub(lambda match: GENERATED[match[1]](), markdown)
+
+
+def settings() -> str:
+    """Every setting by section: name, default, bounds, meaning."""
+    from leakloc.settings import Settings
+
+    parts = []
+    for section, field in Settings.model_fields.items():
+        model = _models(field.annotation)[0]
+        parts.append(f"## {section}\n\n{_text(model.__doc__)}\n\n")
+        parts.append("| Setting | Default | Range | Meaning |\n|---|---|---|---|\n")
+        for name, info in model.model_fields.items():
+            default = info.get_default(call_default_factory=True)
+            shown = "none" if default is None else f"`{default}`"
+            meaning = _cell(info.description)
+            parts.append(f"| `{section}.{name}` | {shown} | {_bounds(info)} | {meaning} |\n")
+        parts.append("\n")
+    return "".join(parts)
+
+
+def report_fields() -> str:
+    """Every field of the report, one table per part, in the order of report.json."""
+    from leakloc.report import Report
+
+    parts, waiting, seen = [], [("report.json", Report)], {Report}
+    while waiting:
+        title, model = waiting.pop(0)
+        parts.append(f"## {title}\n\n{_text(model.__doc__)}\n\n| Field | Type | Meaning |\n")
+        parts.append("|---|---|---|\n")
+        for name, info in model.model_fields.items():
+            key = info.serialization_alias or info.alias or name
+            parts.append(f"| `{key}` | {_type(info)} | {_cell(info.description)} |\n")
+            for inner in _models(info.annotation):
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append((key.replace("_", " "), inner))
+        parts.append("\n")
+    return "".join(parts)
+
+
+def command_line() -> str:
+    """`--help` of every command."""
+    from leakloc.cli import _parser
+
+    parser = _parser()
+    parts = [f"```text\n{_help(parser)}```\n\n"]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                parts.append(f"## leakloc {name}\n\n```text\n{_help(command)}```\n\n")
+    return "".join(parts)
+
+
+def warnings() -> str:
+    """Every warning code that the code can give, with its message."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "leakloc").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        texts = [
+            (node.lineno, node.targets[0].id, _message(node.value))
+            for node in nodes
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        ]
+        for node in nodes:
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note"):
+                continue
+            argument = node.args[1] if len(node.args) > 1 else node.keywords[0].value
+            message = _message(argument)
+            if isinstance(argument, ast.Name):  # a variable: what was last assigned to it
+                before = [t for t in texts if t[1] == argument.id and t[0] < node.lineno]
+                message = max(before)[2] if before else message
+            for code in _constants(node.args[0]):
+                found.setdefault(code, set()).add(message)
+    rows = [
+        f"| `{code}` | {'; '.join(_cell(text) for text in sorted(found[code]))} |\n"
+        for code in sorted(found)
+    ]
+    return "| Code | Message |\n|---|---|\n" + "".join(rows)
+
+
+def errors() -> str:
+    """The classes of errors, with what they mean."""
+    from leakloc import errors as module
+
+    rows = [
+        f"| `{name}` | `{kind.__bases__[0].__name__}` | {_cell(kind.__doc__)} |\n"
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    return "| Error | Kind of | Meaning |\n|---|---|---|\n" + "".join(rows)
+
+
+def model_card() -> str:
+    """The model card that ships with the network."""
+    return (ROOT / "leakloc/models/MODEL_CARD.md").read_text()
+
+
+def _constants(node: ast.expr) -> list[str]:
+    return [
+        inner.value
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+    ]
+
+
+def _message(node: ast.expr) -> str:
+    """A message as written in the code, with … where a value goes."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            "…" if isinstance(part, ast.FormattedValue) else str(getattr(part, "value", ""))
+            for part in node.values
+        )
+    if isinstance(node, ast.IfExp):
+        return f"{_message(node.body)} / {_message(node.orelse)}"
+    return "…" if not isinstance(node, ast.BinOp) else _message(node.left) + _message(node.right)
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=90)
+    return parser.format_help()
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in typing.get_args(annotation) for model in _models(inner)]
+
+
+def _type(info: FieldInfo) -> str:
+    schema = {
+        "string": "text",
+        "array": "list",
+        "object": "object",
+        "number": "number",
+        "integer": "whole number",
+        "boolean": "true or false",
+        "null": "null",
+    }
+    annotation = info.annotation
+    if models := _models(annotation):
+        inside = models[0].__name__.strip("_")
+        many = typing.get_origin(annotation) in (list, tuple, dict)
+        return f"list of {inside}" if many else inside
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
+    from pydantic import TypeAdapter
+
+    found = TypeAdapter(annotation).json_schema()
+    options = found.get("anyOf", [found])
+    return " or ".join(
+        ", ".join(f"`{value}`" for value in option["enum"])
+        if "enum" in option
+        else schema.get(option.get("type", ""), "any")
+        for option in options
+    )
+
+
+def _bounds(info: FieldInfo) -> str:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in info.metadata
+        for name, sign in signs.items()
+        if getattr(limit, name, None) is not None
+    ]
+    if not found and typing.get_origin(info.annotation) is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(info.annotation))
+    if not found and isinstance(info.annotation, types.UnionType):
+        return "" if info.default is not None else "optional"
+    return ", ".join(found)
+
+
+def _text(doc: str | None) -> str:
+    return " ".join((doc or "").split())
+
+
+def _cell(text: str | None) -> str:
+    return escape(_text(text), quote=False).replace("|", "\\|").replace("``", "`")
+
+
+GENERATED = {
+    function.__name__: function
+    for function in (settings, report_fields, command_line, warnings, errors, model_card)
+}
