@@ -10,8 +10,7 @@ undisturbed but for thin outlines.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +30,9 @@ from leakloc.report.canvas import (
     draw,
     png_bytes,
 )
+from leakloc.report.scene import Plane, Scene
 from leakloc.vocabulary import SHORT_NOTICE, Role
-from leakloc.volume import FloatArray, Geometry
+from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,17 +41,11 @@ if TYPE_CHECKING:
     from leakloc.pipeline import Analysis
 
 Kind = Literal["overview", "sagittal", "axial", "coronal"]
-Plane = npt.NDArray[Any]
-
-FRONT_MM: Final = 62.0  # in front of the canal: vertebral body (35 mm) and room for names
-BACK_MM: Final = 48.0  # behind it: spinous processes and the surgical bed
-SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
 AXIAL_SIDE_MM: Final = 36.0  # foramina and facet joints
 AXIAL_FRONT_MM: Final = 30.0
 AXIAL_BACK_MM: Final = 42.0
 ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
 LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
-ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
 SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
 NEAR_CANAL_MM: Final = 15.0  # half the depth of a canal and the epidural space behind it
 BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with a little room
@@ -61,8 +55,6 @@ AXIAL_PX_PER_MM: Final = 4.5  # beside the overview: as large as three of them w
 OVERVIEW_SECTIONS: Final = 3
 BEND_MM: Final = 4.0  # a midline that bends less is as good as straight
 TICK_MM: Final = 5.0
-CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
-GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
 COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
 COMPANION_SHARE: Final = 0.3  # of the plane that it must cover to be worth showing
 _ROLE_WORDS: Final[dict[str, str]] = {
@@ -104,7 +96,7 @@ def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
     analysis : Analysis
         Results of all stages; nothing of the patient's identity is drawn.
     """
-    scene = _Scene(analysis)
+    scene = Scene(analysis)
     height = analysis.settings.report.picture_height_px
     pictures = [_picture(scene, "overview", _overview(scene), height, None)]
     for collection in analysis.localization.collections:
@@ -118,7 +110,7 @@ def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
 
 
 def _picture(
-    scene: _Scene, kind: Kind, sheet: Sheet, height: int, collection: LocatedCollection | None
+    scene: Scene, kind: Kind, sheet: Sheet, height: int, collection: LocatedCollection | None
 ) -> Picture:
     image: Image.Image = draw(sheet, round(height * AXIAL_HEIGHT) if kind == "axial" else height)
     name = kind if collection is None else f"collection-{collection.id}-{kind}"
@@ -133,81 +125,11 @@ def _picture(
     )
 
 
-class _Scene:
-    """The study turned to patient directions: k to the head, j to the back, i to the left."""
-
-    def __init__(self, analysis: Analysis) -> None:
-        self.analysis = analysis
-        image = analysis.triage.myelogram.oriented("LPS")
-        self.image = image
-        self.geometry: Geometry = image.geometry
-        self.sac: Plane = analysis.segmentation.thecal_sac.oriented("LPS").array > 0
-        self.collections: Plane = analysis.segmentation.collections.oriented("LPS").array
-        self.centerline = analysis.segmentation.centerline
-        canal = self.geometry.kji_from_lps(self.centerline.points_lps)
-        canal = canal[np.argsort(canal[:, 0])]
-        heights = np.arange(self.geometry.shape[0])
-        # Past the ends of the centreline its last place is held.
-        self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1])
-        self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2])
-        covered = canal[:, 0].clip(0, len(heights) - 1)
-        self.canal_rows = slice(int(covered.min()), int(covered.max()) + 1)
-
-    @cached_property
-    def window(self) -> tuple[float, float]:
-        """Signal shown as black and as white."""
-        near = self.image.array[self.canal_rows, :, self.across(self.canal_rows)]
-        values = near[:: max(near.shape[0] // 64, 1), ::2, ::2]
-        low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
-        csf = self.analysis.segmentation.csf_signal
-        if np.isfinite(csf) and csf > low:
-            high = CSF_HEADROOM * csf
-        return low, max(high, low + 1e-6)
-
-    def grey(self, values: Plane) -> npt.NDArray[np.float32]:
-        """Signal as brightness, 0..1."""
-        low, high = self.window
-        scaled = (np.asarray(values, dtype=np.float32) - low) / (high - low)
-        return np.asarray(np.clip(scaled, 0, 1) ** GAMMA, dtype=np.float32)
-
-    def rows(self, low_k: float, high_k: float) -> slice:
-        """Slices from `low_k` to `high_k`, inside the volume."""
-        return _inside(low_k, high_k, self.geometry.shape[0])
-
-    def depth(self, rows: slice, front_mm: float = FRONT_MM, back_mm: float = BACK_MM) -> slice:
-        """Crop from front to back around the canal and the collections, in some slices."""
-        spacing = self.geometry.spacing_ijk_mm[1]
-        low = self.canal_j[rows].min() - front_mm / spacing
-        high = self.canal_j[rows].max() + back_mm / spacing
-        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 2)))
-        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
-
-    def across(self, rows: slice, side_mm: float = SIDE_MM) -> slice:
-        """Crop from right to left around the canal and the collections, in some slices."""
-        spacing = self.geometry.spacing_ijk_mm[0]
-        low = self.canal_i[rows].min() - side_mm / spacing
-        high = self.canal_i[rows].max() + side_mm / spacing
-        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
-        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
-
-    def segment_at(self, point_lps: FloatArray) -> str | None:
-        """Motion segment at a point: between the middles of two neighbouring bodies."""
-        vertebrae = self.analysis.levels.vertebrae
-        if len(vertebrae) < 2:
-            return None
-        arcs, _, _ = self.centerline.project(np.array([v.center_lps for v in vertebrae]))
-        arc, _, _ = self.centerline.project(point_lps)
-        for n in range(len(vertebrae) - 1):
-            if arcs[n] <= arc < arcs[n + 1]:
-                return f"{vertebrae[n].name}-{vertebrae[n + 1].name}"
-        return None
-
-
 # --- planes -------------------------------------------------------------------------------
 
 
 def _sagittal(
-    scene: _Scene, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
+    scene: Scene, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
 ) -> Panel:
     """A sagittal plane; `columns_i` holds the plane's index i for every slice k."""
     depth = scene.depth(rows)
@@ -232,7 +154,7 @@ def _sagittal(
 
 
 def _companion(
-    scene: _Scene, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
+    scene: Scene, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
 ) -> Panel | None:
     """Another sequence in the same plane with the same outlines, where it covers it."""
     companions = scene.analysis.triage.companions
@@ -278,7 +200,7 @@ def _companion(
 
 
 def _coronal(
-    scene: _Scene, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
+    scene: Scene, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
 ) -> Panel:
     """A coronal plane, or where `plane_j` is None a projection along the canal's depth."""
     across = scene.across(rows)
@@ -303,7 +225,7 @@ def _coronal(
     )
 
 
-def _projected(scene: _Scene, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
+def _projected(scene: Scene, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
     """Brightest signal through a slab that follows the canal; masks through all depths."""
     half = SLAB_MM / scene.geometry.spacing_ijk_mm[1]
     collections = scene.collections[rows, :, across]
@@ -319,7 +241,7 @@ def _projected(scene: _Scene, rows: slice, across: slice) -> tuple[Plane, Plane,
 
 
 def _axial(
-    scene: _Scene, k: int, rows: slice, caption: tuple[str, ...], *, framed: bool = False
+    scene: Scene, k: int, rows: slice, caption: tuple[str, ...], *, framed: bool = False
 ) -> Panel:
     """An axial plane, cropped to what slices `rows` need, so that tiles share one scale."""
     depth = scene.depth(rows, AXIAL_FRONT_MM, AXIAL_BACK_MM)
@@ -342,7 +264,7 @@ def _axial(
 
 
 def _level_names(
-    scene: _Scene, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
+    scene: Scene, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
 ) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
     """Names in front of (sagittal) or to the right of (coronal) the bodies; ticks at discs."""
     levels = scene.analysis.levels
@@ -374,7 +296,7 @@ def _level_names(
     return tuple(labels), tuple(strokes)
 
 
-def _hiatus(scene: _Scene, rows: slice) -> tuple[Label, ...]:
+def _hiatus(scene: Scene, rows: slice) -> tuple[Label, ...]:
     """The sacral hiatus, where the way of a caudal catheter begins."""
     hiatus = scene.analysis.localization.planning.hiatus
     if not hiatus.visible or hiatus.point_lps is None:
@@ -402,7 +324,7 @@ def _collection_tags(cells: Plane) -> tuple[Label, ...]:
 # --- sheets -------------------------------------------------------------------------------
 
 
-def _overview(scene: _Scene) -> Sheet:
+def _overview(scene: Scene) -> Sheet:
     """The whole field: canal in sagittal section, companion, projection from the front."""
     located = scene.analysis.localization
     rows = slice(0, scene.geometry.shape[0])
@@ -430,7 +352,7 @@ def _overview(scene: _Scene) -> Sheet:
     )
 
 
-def _worst_sections(scene: _Scene) -> tuple[Panel, ...]:
+def _worst_sections(scene: Scene) -> tuple[Panel, ...]:
     """The largest cross-section of the collections that matter most, head down."""
     first = sorted(scene.analysis.localization.collections, key=lambda c: -c.confidence)
     shown = first[:OVERVIEW_SECTIONS]
@@ -443,7 +365,7 @@ def _worst_sections(scene: _Scene) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def _collection_sagittal(scene: _Scene, collection: LocatedCollection) -> Sheet:
+def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
     k, j, i = _epicenter(scene, collection)
     rows = _around(scene, collection)
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
@@ -456,7 +378,7 @@ def _collection_sagittal(scene: _Scene, collection: LocatedCollection) -> Sheet:
     return _sheet(scene, collection, tuple(columns))
 
 
-def _collection_coronal(scene: _Scene, collection: LocatedCollection) -> Sheet:
+def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
     k, _, i = _epicenter(scene, collection)
     rows = _around(scene, collection)
     j = _coronal_plane(scene, collection)
@@ -465,7 +387,7 @@ def _collection_coronal(scene: _Scene, collection: LocatedCollection) -> Sheet:
     return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
 
 
-def _collection_axial(scene: _Scene, collection: LocatedCollection) -> Sheet:
+def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
     """The largest cross-section between one above and one below, and where they lie."""
     k, j, i = _epicenter(scene, collection)
     rows = _around(scene, collection)
@@ -494,7 +416,7 @@ def _collection_axial(scene: _Scene, collection: LocatedCollection) -> Sheet:
     return _sheet(scene, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
 
 
-def _sheet(scene: _Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
+def _sheet(scene: Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
     level = c.level or "level not named"
     measures = [
         f"{_span(c)}, {c.length_mm:.0f} mm long",
@@ -517,7 +439,7 @@ def _span(c: LocatedCollection) -> str:
     return c.segments[0] if len(c.segments) == 1 else f"{c.segments[0]} to {c.segments[-1]}"
 
 
-def _numbering_line(scene: _Scene, collection: LocatedCollection | None = None) -> str:
+def _numbering_line(scene: Scene, collection: LocatedCollection | None = None) -> str:
     levels = scene.analysis.levels
     if levels.status == "unlabelled" or not levels.vertebrae:
         return "Levels could not be named."
@@ -543,7 +465,7 @@ def _key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
 # --- places -------------------------------------------------------------------------------
 
 
-def _epicenter(scene: _Scene, collection: LocatedCollection) -> tuple[int, int, int]:
+def _epicenter(scene: Scene, collection: LocatedCollection) -> tuple[int, int, int]:
     """Index of the largest cross-section's centre, inside the volume."""
     point = np.asarray(collection.epicenter_lps, dtype=float)
     if not np.isfinite(point).all():
@@ -555,7 +477,7 @@ def _epicenter(scene: _Scene, collection: LocatedCollection) -> tuple[int, int, 
     return int(k), int(j), int(i)
 
 
-def _coronal_plane(scene: _Scene, collection: LocatedCollection) -> int:
+def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
     """The coronal plane that holds most of a collection, in or next to the canal if it can.
 
     A pool in the surgical bed may be the larger part, but a plane through it shows no canal.
@@ -568,7 +490,7 @@ def _coronal_plane(scene: _Scene, collection: LocatedCollection) -> int:
     return int(counts.argmax()) if counts.any() else j
 
 
-def _rows_of(scene: _Scene, collection: LocatedCollection) -> tuple[int, int]:
+def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
     """First and last slice that holds the collection."""
     found = np.flatnonzero((scene.collections == collection.id).any(axis=(1, 2)))
     if not found.size:
@@ -577,7 +499,7 @@ def _rows_of(scene: _Scene, collection: LocatedCollection) -> tuple[int, int]:
     return int(found[0]), int(found[-1])
 
 
-def _around(scene: _Scene, collection: LocatedCollection) -> slice:
+def _around(scene: Scene, collection: LocatedCollection) -> slice:
     """Slices of a collection and of its neighbourhood."""
     spacing = scene.geometry.spacing_ijk_mm[2]
     low, high = _rows_of(scene, collection)
@@ -585,7 +507,7 @@ def _around(scene: _Scene, collection: LocatedCollection) -> slice:
     return scene.rows(low - margin, high + margin)
 
 
-def _neighbours(scene: _Scene, collection: LocatedCollection, k: int) -> list[int]:
+def _neighbours(scene: Scene, collection: LocatedCollection, k: int) -> list[int]:
     """Half-way to the upper end, the epicentre, half-way to the lower end; head down."""
     low, high = _rows_of(scene, collection)
     last = scene.geometry.shape[0] - 1
@@ -594,35 +516,22 @@ def _neighbours(scene: _Scene, collection: LocatedCollection, k: int) -> list[in
     return sorted({above, k, below}, reverse=True)
 
 
-def _position(scene: _Scene, kji: tuple[float, float, float], axis: int) -> str:
+def _position(scene: Scene, kji: tuple[float, float, float], axis: int) -> str:
     """Slice position in patient millimetres, with the letter of its side."""
     value = float(scene.geometry.lps_from_kji(kji)[axis])
     letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
     return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"
 
 
-def _beside_midline(scene: _Scene, k: int, i: int) -> str:
+def _beside_midline(scene: Scene, k: int, i: int) -> str:
     offset = (i - scene.canal_i[k]) * scene.geometry.spacing_ijk_mm[0]
     if abs(offset) < 1.0:
         return "in the midline of the canal"
     return f"{abs(offset):.0f} mm to the {'left' if offset > 0 else 'right'} of the canal's midline"
 
 
-def _coverage(scene: _Scene) -> str:
+def _coverage(scene: Scene) -> str:
     quality = scene.analysis.localization.quality
     if quality.coverage_cranial and quality.coverage_caudal:
         return f"field from {quality.coverage_cranial} to {quality.coverage_caudal}"
     return "levels of the field not known"
-
-
-def _inside(low: float, high: float, length: int) -> slice:
-    start = min(max(int(np.floor(low)), 0), length - 1)
-    return slice(start, max(min(int(np.ceil(high)) + 1, length), start + 1))
-
-
-def _with_room(
-    low: float, high: float, found: npt.NDArray[np.intp], room: float, length: int
-) -> slice:
-    if found.size:
-        low, high = min(low, found[0] - room), max(high, found[-1] + room)
-    return _inside(low, high, length)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas, overlays
+from leakloc.report.scene import Scene
 from leakloc.vocabulary import SHORT_NOTICE
 from leakloc.volume import Volume
 
@@ -38,8 +39,8 @@ def pictures(analysis: Analysis) -> dict[str, overlays.Picture]:
 
 
 @pytest.fixture(scope="module")
-def scene(analysis: Analysis) -> overlays._Scene:
-    return overlays._Scene(analysis)
+def scene(analysis: Analysis) -> Scene:
+    return Scene(analysis)
 
 
 def centroid(mask: np.ndarray) -> np.ndarray:
@@ -63,13 +64,13 @@ def test_pictures_do_not_depend_on_how_the_array_was_stored(
     analysis: Analysis, pictures: dict[str, overlays.Picture], codes: str
 ) -> None:
     stored = stored_as(analysis, codes)
-    sheet = overlays._collection_axial(overlays._Scene(stored), stored.localization.collections[1])
+    sheet = overlays._collection_axial(Scene(stored), stored.localization.collections[1])
     again = canvas.draw(sheet, round(900 * overlays.AXIAL_HEIGHT))
     np.testing.assert_array_equal(np.asarray(again), pictures["collection-2-axial"].rgb)
 
 
 def test_left_of_the_patient_is_right_in_the_picture(
-    scene: overlays._Scene, analysis: Analysis
+    scene: Scene, analysis: Analysis
 ) -> None:
     left = analysis.localization.collections[1]  # 14 mm to the patient's left
     axial = overlays._collection_axial(scene, left).columns[2].panels[0]
@@ -84,7 +85,7 @@ def test_left_of_the_patient_is_right_in_the_picture(
 
 
 def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
-    scene: overlays._Scene, analysis: Analysis
+    scene: Scene, analysis: Analysis
 ) -> None:
     dorsal = analysis.localization.collections[0]
     sagittal = overlays._collection_sagittal(scene, dorsal).columns[0].panels[0]
@@ -98,7 +99,7 @@ def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
 
 
 def test_names_stand_at_the_height_of_their_vertebrae(
-    scene: overlays._Scene, analysis: Analysis
+    scene: Scene, analysis: Analysis
 ) -> None:
     panel = overlays._overview(scene).columns[0].panels[0]
     rows = {label.text: label.place[0] for label in panel.labels if label.side == "left"}
@@ -109,7 +110,7 @@ def test_names_stand_at_the_height_of_their_vertebrae(
     assert rows["L1"] < rows["L5"]  # head up
 
 
-def test_names_do_not_stand_on_the_canal(scene: overlays._Scene) -> None:
+def test_names_do_not_stand_on_the_canal(scene: Scene) -> None:
     panel = overlays._overview(scene).columns[0].panels[0]
     sac = panel.outlines[0][0]
     for label in panel.labels:
@@ -179,7 +180,7 @@ def test_spread_labels_never_overlap(positions: list[float], gap: float) -> None
     assert np.all(np.diff(np.array(moved)[order]) >= 0)
 
 
-def test_every_sheet_carries_the_notice(scene: overlays._Scene, analysis: Analysis) -> None:
+def test_every_sheet_carries_the_notice(scene: Scene, analysis: Analysis) -> None:
     first = analysis.localization.collections[0]
     for sheet in (
         overlays._overview(scene),
@@ -191,7 +192,7 @@ def test_every_sheet_carries_the_notice(scene: overlays._Scene, analysis: Analys
 
 
 def test_sections_name_their_segment_and_position(
-    scene: overlays._Scene, analysis: Analysis
+    scene: Scene, analysis: Analysis
 ) -> None:
     sheet = overlays._collection_axial(scene, analysis.localization.collections[0])
     above, worst, below = (column.panels[0] for column in sheet.columns[1:])
@@ -215,7 +216,7 @@ def companion(analysis: Analysis, frame: str | None = None) -> Analysis:
 def test_companion_shows_the_same_place(analysis: Analysis) -> None:
     both = companion(analysis)
     first = analysis.localization.collections[0]
-    sheet = overlays._collection_sagittal(overlays._Scene(both), first)
+    sheet = overlays._collection_sagittal(Scene(both), first)
     panel, beside = (column.panels[0] for column in sheet.columns)
     assert beside.outlines == panel.outlines and beside.caption[0].startswith("sagittal T2")
     sac = Image.fromarray(panel.outlines[0][0].astype(np.uint8))
@@ -231,7 +232,7 @@ def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis
         triage=replace(both.triage, myelogram=Volume(both.triage.myelogram.array, moved)),
     )
     first = analysis.localization.collections[0]
-    assert len(overlays._collection_sagittal(overlays._Scene(both), first).columns) == 1
+    assert len(overlays._collection_sagittal(Scene(both), first).columns) == 1
 
 
 def test_nothing_found_still_gives_an_overview(leakless: Analysis) -> None:
@@ -262,7 +263,7 @@ def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
             collections=analysis.segmentation.collections.crop(box),
         ),
     )
-    panel = overlays._overview(overlays._Scene(thin)).columns[1].panels[0]
+    panel = overlays._overview(Scene(thin)).columns[1].panels[0]
     image = canvas.draw_panel(panel, 900 / panel.size_mm[0])
     assert image.width >= canvas.LEAST_WIDTH_PX - 1
 

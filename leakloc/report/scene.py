@@ -1,0 +1,132 @@
+"""The study turned to patient directions, ready to be shown: what figures and viewer share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.volume import FloatArray, Geometry
+
+if TYPE_CHECKING:
+    from leakloc.localization.coordinate import LevelCoordinate
+    from leakloc.pipeline import Analysis
+
+Plane = npt.NDArray[Any]
+
+FRONT_MM: Final = 62.0  # in front of the canal: vertebral body (35 mm) and room for names
+BACK_MM: Final = 48.0  # behind it: spinous processes and the surgical bed
+SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
+ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
+CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
+GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
+OBLIQUE: Final = 0.35  # sine of 20 degrees: an axis tilted further bears a second letter
+
+_LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # towards lower and higher x, y, z
+
+
+class Scene:
+    """Image, masks and canal with k to the head, j to the back, i to the left.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Results of all stages.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        image = analysis.triage.myelogram.oriented("LPS")
+        self.image = image
+        self.geometry: Geometry = image.geometry
+        self.sac: Plane = analysis.segmentation.thecal_sac.oriented("LPS").array > 0
+        self.collections: Plane = analysis.segmentation.collections.oriented("LPS").array
+        self.centerline = analysis.segmentation.centerline
+        canal = self.geometry.kji_from_lps(self.centerline.points_lps)
+        canal = canal[np.argsort(canal[:, 0])]
+        heights = np.arange(self.geometry.shape[0])
+        # Past the ends of the centreline its last place is held.
+        self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1])
+        self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2])
+        covered = canal[:, 0].clip(0, len(heights) - 1)
+        self.canal_rows = slice(int(covered.min()), int(covered.max()) + 1)
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Signal shown as black and as white."""
+        near = self.image.array[self.canal_rows, :, self.across(self.canal_rows)]
+        values = near[:: max(near.shape[0] // 64, 1), ::2, ::2]
+        low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
+        csf = self.analysis.segmentation.csf_signal
+        if np.isfinite(csf) and csf > low:
+            high = CSF_HEADROOM * csf
+        return low, max(high, low + 1e-6)
+
+    @cached_property
+    def coordinate(self) -> LevelCoordinate:
+        """Names of places along the canal."""
+        from leakloc.localization.coordinate import LevelCoordinate
+
+        return LevelCoordinate.from_levels(self.analysis.levels, self.centerline)
+
+    def grey(self, values: Plane) -> npt.NDArray[np.float32]:
+        """Signal as brightness, 0..1."""
+        low, high = self.window
+        scaled = (np.asarray(values, dtype=np.float32) - low) / (high - low)
+        return np.asarray(np.clip(scaled, 0, 1) ** GAMMA, dtype=np.float32)
+
+    def rows(self, low_k: float, high_k: float) -> slice:
+        """Slices from `low_k` to `high_k`, inside the volume."""
+        return inside(low_k, high_k, self.geometry.shape[0])
+
+    def depth(self, rows: slice, front_mm: float = FRONT_MM, back_mm: float = BACK_MM) -> slice:
+        """Crop from front to back around the canal and the collections, in some slices."""
+        spacing = self.geometry.spacing_ijk_mm[1]
+        low = self.canal_j[rows].min() - front_mm / spacing
+        high = self.canal_j[rows].max() + back_mm / spacing
+        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 2)))
+        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
+
+    def across(self, rows: slice, side_mm: float = SIDE_MM) -> slice:
+        """Crop from right to left around the canal and the collections, in some slices."""
+        spacing = self.geometry.spacing_ijk_mm[0]
+        low = self.canal_i[rows].min() - side_mm / spacing
+        high = self.canal_i[rows].max() + side_mm / spacing
+        found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
+        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
+
+    def segment_at(self, point_lps: FloatArray) -> str | None:
+        """Motion segment at a point: between the middles of two neighbouring bodies."""
+        arc, _, _ = self.centerline.project(point_lps)
+        return self.coordinate.segment_at(float(arc))
+
+
+def edge_letters(geometry: Geometry) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+    """Patient directions at the low and the high end of the i, j and k axes.
+
+    An axis that lies obliquely bears two letters, the nearer direction first.
+    """
+    ends = []
+    for direction in geometry.directions_lps.T:
+        first, second = np.argsort(-np.abs(direction))[:2]
+        axes = [first, second] if abs(direction[second]) > OBLIQUE else [first]
+        high = "".join(_LETTERS[axis][int(direction[axis] > 0)] for axis in axes)
+        low = "".join(_LETTERS[axis][int(direction[axis] < 0)] for axis in axes)
+        ends.append((low, high))
+    return ends[0], ends[1], ends[2]
+
+
+def inside(low: float, high: float, length: int) -> slice:
+    """Whole indices from `low` to `high`, both included, cut to 0..length - 1."""
+    start = min(max(int(np.floor(low)), 0), length - 1)
+    return slice(start, max(min(int(np.ceil(high)) + 1, length), start + 1))
+
+
+def _with_room(
+    low: float, high: float, found: npt.NDArray[np.intp], room: float, length: int
+) -> slice:
+    if found.size:
+        low, high = min(low, found[0] - room), max(high, found[-1] + room)
+    return inside(low, high, length)
