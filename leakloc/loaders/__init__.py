@@ -1,6 +1,7 @@
 """Reading a study and choosing its series."""
 
 from leakloc.loaders.load import load_study
+from leakloc.loaders.masks import put_on_grid, read_mask
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
 from leakloc.loaders.table import series_table
 from leakloc.loaders.triage import triage
@@ -12,6 +13,8 @@ __all__ = [
     "Triage",
     "TriagedStack",
     "load_study",
+    "put_on_grid",
+    "read_mask",
     "series_table",
     "triage",
 ]

@@ -62,15 +62,8 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
         name = name.removesuffix(suffix)
 
     def read() -> Volume:
-        try:
-            volume = _read_nifti(path) if kind == "nifti" else _read_itk(path)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
+        volume = read_voxels(path, kind)
         array = volume.array
-        if array.dtype.kind not in "biuf":
-            raise InputError(f"{path.name} holds colours or complex numbers, not grey values")
         if array.dtype.kind == "f":  # outside the field some tools write NaN
             array = np.nan_to_num(array.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
         return Volume(array, volume.geometry, Provenance(source=kind))
@@ -86,6 +79,25 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
         sop_instance_uids=(),
         read=read,
     )
+
+
+def read_voxels(path: Path, kind: Kind) -> Volume:
+    """The voxels of a volume file as they are stored, NaN included.
+
+    Raises
+    ------
+    InputError
+        If the file is broken or holds no grey values.
+    """
+    try:
+        volume = _read_nifti(path) if kind == "nifti" else _read_itk(path)
+    except InputError:
+        raise
+    except Exception as error:  # the readers raise many kinds on broken files
+        raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
+    if volume.array.dtype.kind not in "biuf":
+        raise InputError(f"{path.name} holds colours or complex numbers, not grey values")
+    return volume
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
