@@ -43,8 +43,9 @@ class FluidMap:
 
     Parameters
     ----------
-    fraction : Volume
-        float32 0..1 on the grid of the input: share of CSF-like fluid.
+    signal : Volume
+        float32 on the grid of the input: 0 in soft tissue, 1 in CSF, not clipped; differences
+        within bright CSF, such as the dural line, survive here.
     arc_mm, csf_profile : ndarray, shape (n,)
         Signal of pure CSF along the centreline.
     background_profile : ndarray, shape (n,)
@@ -58,7 +59,7 @@ class FluidMap:
         Whether that is dark.
     """
 
-    fraction: Volume
+    signal: Volume
     arc_mm: FloatArray
     csf_profile: FloatArray
     background_profile: FloatArray
@@ -66,6 +67,11 @@ class FluidMap:
     noise: float
     fat_level: float | None
     fat_suppressed: bool | None
+
+    @property
+    def fraction(self) -> Volume:
+        """Share of CSF-like fluid, float32 0..1."""
+        return self.signal.with_array(np.clip(self.signal.array, 0.0, 1.0), "fluid fraction")
 
 
 def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSettings) -> FluidMap:
@@ -93,10 +99,10 @@ def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSett
             "the spinal canal is hardly brighter than its surroundings in "
             f"{volume.provenance.source or 'the myelogram'}: the series is not fluid-sensitive"
         )
-    fraction = _normalised(volume, centerline, arc, csf, tissue)
-    fat_level = _fat_level(fraction, centerline)
+    signal = _normalised(volume, centerline, arc, csf, tissue)
+    fat_level = _fat_level(signal, centerline)
     suppressed = None if fat_level is None else fat_level < settings.fat_suppressed_below
-    return FluidMap(fraction, arc, csf, tissue, float(csf[middle]), noise, fat_level, suppressed)
+    return FluidMap(signal, arc, csf, tissue, float(csf[middle]), noise, fat_level, suppressed)
 
 
 def tissue_noise(volume: Volume) -> float:
@@ -187,8 +193,7 @@ def _normalised(
     fraction = volume.array.astype(np.float32)
     fraction -= low.reshape(shape).astype(np.float32)
     fraction *= (1.0 / span).reshape(shape).astype(np.float32)
-    np.clip(fraction, 0.0, 1.0, out=fraction)
-    return volume.with_array(fraction, "fluid fraction")
+    return volume.with_array(fraction, "normalised to CSF")
 
 
 def _fat_level(fraction: Volume, centerline: Centerline) -> float | None:

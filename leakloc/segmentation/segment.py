@@ -50,18 +50,19 @@ def segment(
     prior = _canal_prior(volume, companions, settings)
     canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
+    fraction = fluid.fraction
     confusing = _fat_like_fluid(fluid, settings)
     if confusing and prior is not None:
         # Fat hides the edge of the fluid; the network's canal has one all round.
         dura = find_dura(prior.resample(volume.geometry), canal.centerline, settings)
     else:
-        lifted = _lifted(fluid) if confusing else None
-        dura = find_dura(fluid.fraction, canal.centerline, settings, surface_signal=lifted)
+        seen = _lifted(fraction) if confusing else fluid.signal
+        dura = find_dura(fraction, canal.centerline, settings, surface_signal=seen)
     box = _neighbourhood(volume, dura.centerline, settings)
-    scene = Scene.of(fluid.fraction.crop(box), dura, confusing)
+    scene = Scene.of(fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
     return Segmentation(
-        fluid_fraction=_on_grid(fluid.fraction, myelogram),
+        fluid_fraction=_on_grid(fraction, myelogram),
         centerline=dura.centerline,
         thecal_sac=_on_grid(
             _placed((scene.sac | intrathecal).astype(np.uint8), box, volume), myelogram
@@ -105,10 +106,9 @@ def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
     return tissue > settings.tissue_conventional_above
 
 
-def _lifted(fluid: FluidMap) -> Volume:
+def _lifted(fraction: Volume) -> Volume:
     """On conventional T2 roots are grey: a power lifts them towards the CSF they lie in."""
-    lifted = np.power(fluid.fraction.array, np.float32(0.3))
-    return fluid.fraction.with_array(lifted, "roots lifted")
+    return fraction.with_array(np.power(fraction.array, np.float32(0.3)), "roots lifted")
 
 
 def _neighbourhood(
