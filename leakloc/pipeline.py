@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import Localization
     from leakloc.report.model import Report
     from leakloc.segmentation.result import Segmentation, Segmenter
+    from leakloc.volume import Volume
 
 Progress = Callable[[str, float], None]
 """Told the stage that starts and the share of the work done before it, 0..1."""
@@ -74,6 +75,9 @@ def analyze_study(
     companion_uids: tuple[str, ...] = (),
     segmenter: Segmenter | None = None,
     labeler: Labeler | None = None,
+    sac: Volume | str | Path | None = None,
+    fluid: Volume | str | Path | None = None,
+    sac_label: int | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
     """Run every stage on a study.
@@ -88,6 +92,11 @@ def analyze_study(
         Series chosen by the user instead of by triage.
     segmenter, labeler : callable, optional
         Stages to run instead of those that `settings.stages` names.
+    sac, fluid : Volume or path, optional
+        Masks made or corrected elsewhere, used instead of what the segmenter would find;
+        see `leakloc.segmentation.GivenMasks`.
+    sac_label : int, optional
+        Which label of `sac` is the sac, where it holds several.
     progress : callable, optional
 
     Raises
@@ -103,6 +112,8 @@ def analyze_study(
     settings = settings or Settings()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
+    if sac is not None or fluid is not None:
+        segmenter = _given(sac, fluid, sac_label, segmenter)
     clock = _Clock(progress)
 
     with clock.stage("choosing series", 0.10):
@@ -183,6 +194,23 @@ def analyze(
     if progress is not None:
         progress("done", 1.0)
     return report
+
+
+def _given(
+    sac: Volume | str | Path | None,
+    fluid: Volume | str | Path | None,
+    sac_label: int | None,
+    base: Segmenter,
+) -> Segmenter:
+    """The segmenter with masks from elsewhere in the place of what it finds itself."""
+    from leakloc.loaders import read_mask
+    from leakloc.segmentation import GivenMasks
+
+    if isinstance(sac, str | Path):
+        sac = read_mask(sac)
+    if isinstance(fluid, str | Path):
+        fluid = read_mask(fluid, may_be_empty=True)
+    return GivenMasks(sac, fluid, base, sac_label)
 
 
 def stage(group: str, name: str) -> Any:

@@ -139,3 +139,17 @@ def test_a_stage_is_swapped_by_passing_a_callable():
 def test_unknown_plugin_names_the_installed_ones():
     with pytest.raises(SettingsError, match="installed: leakloc"):
         stage("leakloc.segmenters", "nobody's")
+
+
+def test_leakloc_s_own_masks_given_back_lead_to_the_same_report(folder, report, tmp_path):
+    masks = folder / "masks"
+    again = analyze(
+        SAMPLE / "dicom",
+        sac=masks / "thecal_sac.nii.gz",
+        fluid=masks / "epidural_fluid.nii.gz",
+    )
+    assert {"sac_given", "fluid_given"} <= {w.code for w in again.quality.warnings}
+    was, now = report["collections"][0], again.collections[0]
+    assert (now.level, now.segments) == (was["level"], tuple(was["segments"]))
+    assert now.volume_ml == pytest.approx(was["volume_ml"], rel=1e-3)
+    assert again.thecal_sac.volume_ml == pytest.approx(report["thecal_sac"]["volume_ml"], rel=1e-3)

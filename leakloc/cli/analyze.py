@@ -28,6 +28,15 @@ def add(commands: Commands) -> None:
     )
     analyze.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")
     analyze.add_argument("--overwrite", action="store_true", help="replace a report in OUT")
+    analyze.add_argument(
+        "--sac", type=Path, metavar="MASK", help="take the thecal sac from this mask file"
+    )
+    analyze.add_argument(
+        "--fluid", type=Path, metavar="MASK", help="take the extradural fluid from this mask file"
+    )
+    analyze.add_argument(
+        "--sac-label", type=int, metavar="N", help="label of the sac, if its mask holds several"
+    )
     analyze.set_defaults(command=_run)
 
 
@@ -44,6 +53,9 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
             myelogram_uid=options.myelogram,
             companion_uids=tuple(options.companion),
+            sac=options.sac,
+            fluid=options.fluid,
+            sac_label=options.sac_label,
         )
     if options.json:
         print(report.to_json())

@@ -41,7 +41,7 @@ _MIRRORS: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def read_mask(path: str | Path) -> Volume:
+def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
     """Read a label mask.
 
     Parameters
@@ -49,6 +49,8 @@ def read_mask(path: str | Path) -> Volume:
     path : path
         A NIfTI, NRRD or MetaImage file, or a DICOM Segmentation object, told by content. In
         DICOM the label is the segment number.
+    may_be_empty : bool
+        Whether a mask without any label is an answer (no fluid) and not a mistake.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def read_mask(path: str | Path) -> Volume:
         raise InputError(
             f"{path.name} is no mask that can be read: give NIfTI, NRRD, MHA or a DICOM SEG file"
         )
-    labels = _labels(volume.array, path.name)
+    labels = _labels(volume.array, path.name, may_be_empty)
     return Volume(labels, volume.geometry, Provenance(source="mask file", steps=("read",)))
 
 
@@ -116,6 +118,8 @@ def put_on_grid(mask: Volume, target: Geometry, what: str = "mask") -> tuple[Vol
     if same is not None:
         return same, []
     _refuse_mirrored_grid(mask, target, what)
+    if not mask.array.any():
+        return Volume(np.zeros(target.shape, np.uint8), target, mask.provenance), []
     inside = _share_inside(mask, target)
     if inside == 0.0:
         raise GeometryError(_nowhere(mask, target, what))
@@ -141,7 +145,7 @@ def _image(path: Path, kind: Kind) -> Volume:
         raise type(error)(f"mask {path.name}: {error}") from error
 
 
-def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArray[Any]:
     """Whole labels in the smallest type, or the reason why these are none."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds colours or complex numbers, not labels")
@@ -162,7 +166,7 @@ def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
             f"{name} holds values up to {high:g}, beyond the {MAX_LABEL} of a label: it looks like "
             "a picture or an overflow, not like a mask"
         )
-    if high == 0:
+    if high == 0 and not may_be_empty:
         raise InputError(f"{name} is empty: it holds no label above 0")
     labels = array.astype(np.uint8 if high < 256 else np.uint16)
     count = int(np.count_nonzero(np.bincount(labels.ravel())))
