@@ -1,7 +1,8 @@
 """``report.html``: the whole report on one page that opens offline.
 
-No script, no request to anywhere: styles and pictures are in the file, and a content
-security policy forbids the rest. Every text is escaped, as DICOM headers may hold anything.
+Styles, pictures and the viewer's script are in the file; a content security policy forbids
+every request, and every script but that one. Every text is escaped, as DICOM headers may
+hold anything.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from leakloc.report import viewer as viewing
 from leakloc.vocabulary import split_segment, vertebra_chain
 
 if TYPE_CHECKING:
     from leakloc.report.model import Collection, Report
     from leakloc.report.overlays import Picture
+    from leakloc.report.viewer import Viewer
 
-PICTURES_BYTES: Final = 2_000_000
-"""Room for pictures before base64 (a third more): the page stays below 3 MB."""
+PAGE_BYTES: Final = 2_900_000
+"""Pictures fill the page up to this size: below 3 MB, so that it can go by mail."""
+TEXT_BYTES: Final = 150_000
+"""Room for everything but pictures."""
+VIEWER_BYTES: Final = 1_500_000
+"""Room for the viewer's slices: half of the page, the figures tell the finding first."""
 WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
 
 _HEADLINES: Final = {
@@ -39,7 +46,7 @@ LIMITS: Final = (
 """What the report cannot say, for whoever reads only this page."""
 
 
-def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
+def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None = None) -> str:
     """The report as one HTML document.
 
     Parameters
@@ -47,13 +54,17 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     report : Report
     pictures : sequence of Picture
         Embedded as far as they fit; the others are named.
+    viewer : Viewer, optional
+        From `leakloc.report.viewer.make_viewer`; a page without it holds no script.
     """
-    figures = _figures(pictures)
+    used = TEXT_BYTES + (viewer.size_bytes if viewer is not None else 0)
+    figures = _figures(pictures, PAGE_BYTES - used)
     sections = (
         _head(report),
         _row(figures, None),
-        _collections(report, figures),
-        _levels(report),
+        viewing.section(viewer) if viewer is not None else "",
+        _collections(report, figures, linked=viewer is not None),
+        _levels(report, linked=viewer is not None),
         _sac(report),
         _planning(report),
         _series(report),
@@ -62,15 +73,20 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         _provenance(report),
     )
     title = f"leakloc: {report.finding.summary}"
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    styles, program = _STYLE, ""
+    if viewer is not None:
+        policy += f"; script-src {viewing.script_digest()}"
+        styles += viewing.style()
+        program = f"<script>{viewing.script()}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>{styles}</style>\n</head>\n<body>\n"
         f'<p class="notice" role="note">{escape(report.notice)}</p>\n<main>\n'
         + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n{program}</body>\n</html>\n"
     )
 
 
@@ -113,7 +129,7 @@ def _head(report: Report) -> str:
     )
 
 
-def _collections(report: Report, figures: dict[int | None, str]) -> str:
+def _collections(report: Report, figures: dict[int | None, str], *, linked: bool) -> str:
     if not report.collections:
         return (
             "<section><h2>Collections</h2><p>No fluid outside the dura was accepted as a "
@@ -135,7 +151,9 @@ def _collections(report: Report, figures: dict[int | None, str]) -> str:
     )
     rows = [
         (
-            str(c.id),
+            _Link(str(c.id), c.epicenter_lps_mm, f"collection {c.id}")
+            if linked and c.epicenter_lps_mm is not None
+            else str(c.id),
             c.level or "not named",
             _span(c.segments),
             c.position.label,
@@ -178,7 +196,7 @@ def _collection(c: Collection, figures: str) -> str:
     return f"<article><h3>{escape(title)}</h3>{_facts(facts)}{figures}</article>"
 
 
-def _levels(report: Report) -> str:
+def _levels(report: Report, *, linked: bool) -> str:
     levels = report.levels
     parts = [f"<p>{escape(_numbering(report))}. Status: {levels.status}.</p>"]
     if levels.numbering.alternatives:
@@ -195,9 +213,15 @@ def _levels(report: Report) -> str:
         parts.append(_table("Other numberings that fit", header, others))
     if levels.vertebrae or levels.discs:
         centers = [
-            ("vertebra", v.name, *_xyz(v.center_lps_mm), f"{v.confidence:.2f}")
-            for v in levels.vertebrae
-        ] + [("disc", d.name, *_xyz(d.center_lps_mm), f"{d.confidence:.2f}") for d in levels.discs]
+            (
+                kind,
+                _Link(part.name, part.center_lps_mm, part.name) if linked else part.name,
+                *_xyz(part.center_lps_mm),
+                f"{part.confidence:.2f}",
+            )
+            for kind, parts in (("vertebra", levels.vertebrae), ("disc", levels.discs))
+            for part in parts
+        ]
         columns = ("Kind", "Name", "L, mm", "P, mm", "H, mm", "Confidence")
         table = _table("Centres in patient coordinates (to the left, back, head)", columns, centers)
         parts.append(f"<details><summary>Every vertebra and disc</summary>{table}</details>")
@@ -317,18 +341,16 @@ def _provenance(report: Report) -> str:
 # --- pieces -------------------------------------------------------------------------------
 
 
-def _figures(pictures: Sequence[Picture]) -> dict[int | None, str]:
-    """HTML of the pictures by collection (None: the overview), as many as fit."""
-    room = PICTURES_BYTES
+def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, str]:
+    """HTML of the pictures by collection (None: the whole study), as many as fit."""
     figures: dict[int | None, str] = {}
     for picture in pictures:
-        data = _webp(picture)
-        if len(data) > room:
+        source = base64.b64encode(_webp(picture)).decode()
+        if len(source) > room:
             figure = f"<p>The {picture.kind} picture is overlays/{escape(picture.name)}.png.</p>"
         else:
-            room -= len(data)
+            room -= len(source)
             height, width = picture.rgb.shape[:2]
-            source = base64.b64encode(data).decode()
             figure = (
                 f'<figure><img alt="{escape(picture.alt)}" width="{width}" height="{height}" '
                 f'src="data:image/webp;base64,{source}">'
@@ -357,11 +379,26 @@ def _webp(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+class _Link(NamedTuple):
+    """A word that takes the viewer to a place in the patient."""
+
+    text: str
+    lps_mm: Sequence[float]
+    what: str
+
+
+def _cell(content: str | _Link) -> str:
+    if isinstance(content, str):
+        return f"<td>{escape(content)}</td>"
+    place = ",".join(f"{x:.2f}" for x in content.lps_mm)
+    title = escape(f"Show {content.what} in the viewer")
+    link = f'<a href="#viewer" data-lps="{place}" title="{title}">{escape(content.text)}</a>'
+    return f"<td>{link}</td>"
+
+
+def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | _Link]]) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
-    )
+    body = "".join(f"<tr>{''.join(_cell(content) for content in row)}</tr>" for row in rows)
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table><caption>{escape(caption)}</caption>"

@@ -357,8 +357,8 @@ def _worst_sections(scene: Scene) -> tuple[Panel, ...]:
     first = sorted(scene.analysis.localization.collections, key=lambda c: -c.confidence)
     shown = first[:OVERVIEW_SECTIONS]
     panels = []
-    for collection in sorted(shown, key=lambda c: -_epicenter(scene, c)[0]):
-        kji = _epicenter(scene, collection)
+    for collection in sorted(shown, key=lambda c: -scene.epicenter(c)[0]):
+        kji = scene.epicenter(collection)
         where = f"{collection.level or 'level not named'}, {collection.position}"
         caption = (f"{collection.id}: {where}", f"Axial, {_position(scene, kji, 2)}")
         panels.append(_axial(scene, kji[0], slice(kji[0], kji[0] + 1), caption))
@@ -366,7 +366,7 @@ def _worst_sections(scene: Scene) -> tuple[Panel, ...]:
 
 
 def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
-    k, j, i = _epicenter(scene, collection)
+    k, j, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
     caption = (f"Sagittal, {_position(scene, (k, j, i), 0)}", _beside_midline(scene, k, i))
@@ -379,7 +379,7 @@ def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
 
 
 def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
-    k, _, i = _epicenter(scene, collection)
+    k, _, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     j = _coronal_plane(scene, collection)
     plane = _coronal(scene, rows, (f"Coronal, {_position(scene, (k, j, i), 1)}",), j)
@@ -389,7 +389,7 @@ def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
 
 def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
     """The largest cross-section between one above and one below, and where they lie."""
-    k, j, i = _epicenter(scene, collection)
+    k, j, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     heights = _neighbours(scene, collection, k)
     shown = slice(heights[-1], heights[0] + 1)
@@ -465,24 +465,12 @@ def _key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
 # --- places -------------------------------------------------------------------------------
 
 
-def _epicenter(scene: Scene, collection: LocatedCollection) -> tuple[int, int, int]:
-    """Index of the largest cross-section's centre, inside the volume."""
-    point = np.asarray(collection.epicenter_lps, dtype=float)
-    if not np.isfinite(point).all():
-        point = scene.geometry.lps_from_kji(
-            np.argwhere(scene.collections == collection.id).mean(axis=0)
-        )
-    kji = np.round(scene.geometry.kji_from_lps(point)).astype(int)
-    k, j, i = np.clip(kji, 0, np.array(scene.geometry.shape) - 1)
-    return int(k), int(j), int(i)
-
-
 def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
     """The coronal plane that holds most of a collection, in or next to the canal if it can.
 
     A pool in the surgical bed may be the larger part, but a plane through it shows no canal.
     """
-    k, j, _ = _epicenter(scene, collection)
+    k, j, _ = scene.epicenter(collection)
     near = NEAR_CANAL_MM / scene.geometry.spacing_ijk_mm[1]
     counts = np.count_nonzero(scene.collections == collection.id, axis=(0, 2))
     away = np.abs(np.arange(len(counts)) - scene.canal_j[k]) > near
@@ -494,7 +482,7 @@ def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
     """First and last slice that holds the collection."""
     found = np.flatnonzero((scene.collections == collection.id).any(axis=(1, 2)))
     if not found.size:
-        k = _epicenter(scene, collection)[0]
+        k = scene.epicenter(collection)[0]
         return k, k
     return int(found[0]), int(found[-1])
 

@@ -12,6 +12,7 @@ from leakloc.volume import FloatArray, Geometry
 
 if TYPE_CHECKING:
     from leakloc.localization.coordinate import LevelCoordinate
+    from leakloc.localization.result import LocatedCollection
     from leakloc.pipeline import Analysis
 
 Plane = npt.NDArray[Any]
@@ -47,9 +48,11 @@ class Scene:
         canal = self.geometry.kji_from_lps(self.centerline.points_lps)
         canal = canal[np.argsort(canal[:, 0])]
         heights = np.arange(self.geometry.shape[0])
-        # Past the ends of the centreline its last place is held.
-        self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1])
-        self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2])
+        # Past the ends of the centreline its last place is held; a canal that leaves a thin
+        # slab is shown by the slab's last plane.
+        _, last_j, last_i = (n - 1 for n in self.geometry.shape)
+        self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1]).clip(0, last_j)
+        self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2]).clip(0, last_i)
         covered = canal[:, 0].clip(0, len(heights) - 1)
         self.canal_rows = slice(int(covered.min()), int(covered.max()) + 1)
 
@@ -96,6 +99,16 @@ class Scene:
         high = self.canal_i[rows].max() + side_mm / spacing
         found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
         return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
+
+    def epicenter(self, collection: LocatedCollection) -> tuple[int, int, int]:
+        """Index (k, j, i) of the largest cross-section's centre, inside the volume."""
+        point = np.asarray(collection.epicenter_lps, dtype=float)
+        if not np.isfinite(point).all():
+            found = np.argwhere(self.collections == collection.id)
+            point = self.geometry.lps_from_kji(found.mean(axis=0))
+        kji = np.round(self.geometry.kji_from_lps(point)).astype(int)
+        k, j, i = np.clip(kji, 0, np.array(self.geometry.shape) - 1)
+        return int(k), int(j), int(i)
 
     def segment_at(self, point_lps: FloatArray) -> str | None:
         """Motion segment at a point: between the middles of two neighbouring bodies."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import SeriesStack
     from leakloc.pipeline import Analysis
     from leakloc.report.overlays import Picture
+    from leakloc.report.viewer import Viewer
     from leakloc.volume import Volume
 
 PARTS: Final = frozenset({"report.json", "report.html", "overlays", "masks", "dicom"})
@@ -258,6 +259,15 @@ class _Draft:
 
         self.pictures = draw_pictures(self.analysis)
 
+    def viewer(self) -> Viewer | None:
+        """What the page's viewer shows; the page stands without it if that fails."""
+        from leakloc.report.html import VIEWER_BYTES
+        from leakloc.report.viewer import make_viewer
+
+        made: list[Viewer] = []
+        self.attempt("viewer", lambda: made.append(make_viewer(self.analysis, VIEWER_BYTES)))
+        return made[0] if made else None
+
     def _overlays(self) -> None:
         (self.folder / "overlays").mkdir()
         for picture in self.pictures:
@@ -294,7 +304,8 @@ def _write_page(draft: _Draft, report: Report) -> Report:
     def write() -> None:
         from leakloc.report.html import page
 
-        text = page(report.model_copy(update={"outputs": with_page}), draft.pictures)
+        shown = report.model_copy(update={"outputs": with_page})
+        text = page(shown, draft.pictures, draft.viewer())
         (draft.folder / "report.html").write_text(text, encoding="utf-8")
         draft.html = "report.html"
 

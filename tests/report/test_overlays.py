@@ -69,9 +69,7 @@ def test_pictures_do_not_depend_on_how_the_array_was_stored(
     np.testing.assert_array_equal(np.asarray(again), pictures["collection-2-axial"].rgb)
 
 
-def test_left_of_the_patient_is_right_in_the_picture(
-    scene: Scene, analysis: Analysis
-) -> None:
+def test_left_of_the_patient_is_right_in_the_picture(scene: Scene, analysis: Analysis) -> None:
     left = analysis.localization.collections[1]  # 14 mm to the patient's left
     axial = overlays._collection_axial(scene, left).columns[2].panels[0]
     (sac, _), (fluid, _) = axial.outlines
@@ -98,9 +96,7 @@ def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
     assert np.flatnonzero(fluid[row]).mean() > np.flatnonzero(sac[row]).mean() + 3
 
 
-def test_names_stand_at_the_height_of_their_vertebrae(
-    scene: Scene, analysis: Analysis
-) -> None:
+def test_names_stand_at_the_height_of_their_vertebrae(scene: Scene, analysis: Analysis) -> None:
     panel = overlays._overview(scene).columns[0].panels[0]
     rows = {label.text: label.place[0] for label in panel.labels if label.side == "left"}
     mask = analysis.levels.mask.oriented("LPS").array
@@ -191,9 +187,7 @@ def test_every_sheet_carries_the_notice(scene: Scene, analysis: Analysis) -> Non
         assert SHORT_NOTICE in sheet.footer
 
 
-def test_sections_name_their_segment_and_position(
-    scene: Scene, analysis: Analysis
-) -> None:
+def test_sections_name_their_segment_and_position(scene: Scene, analysis: Analysis) -> None:
     sheet = overlays._collection_axial(scene, analysis.localization.collections[0])
     above, worst, below = (column.panels[0] for column in sheet.columns[1:])
     assert worst.framed and not above.framed and not below.framed

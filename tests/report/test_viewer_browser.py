@@ -1,0 +1,264 @@
+"""The page in a real headless Chromium; skipped where there is none."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leakloc.pipeline import Analysis
+from leakloc.report import write_outputs
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    first, *others = analysis.triage.stacks
+    first = replace(first, stack=replace(first.stack, description=EVIL), reason=f"named {EVIL}")
+    marked = replace(
+        analysis,
+        triage=replace(analysis.triage, stacks=(first, *others)),
+        settings=analysis.settings.changed(report__write=["html"]),
+    )
+    folder = tmp_path_factory.mktemp("page") / "out"
+    write_outputs(marked, folder)
+    return folder / "report.html"
+
+
+class Page:
+    """A loaded report and everything that went wrong in it."""
+
+    def __init__(self, browser: Any, report: Path, **options: Any) -> None:
+        self.context = browser.new_context(offline=True, **options)
+        self.tab = self.context.new_page()
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", lambda message: self.trouble.append(message.text))
+        self.tab.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.goto(report.as_uri())
+        self.tab.wait_for_selector("#viewer[data-ready]", timeout=20_000)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was asked for is drawn."""
+        self.tab.evaluate("() => new Promise(d => requestAnimationFrame(() => setTimeout(d, 30)))")
+
+    def at(self) -> list[int]:
+        data = self.tab.evaluate("() => ({...document.getElementById('viewer').dataset})")
+        return [int(data[axis]) for axis in "ijk"]
+
+    def lps(self) -> np.ndarray:
+        text = self.tab.get_attribute("#viewer", "data-lps")
+        return np.array([float(x) for x in text.split(",")])
+
+    def pixels(self, plane: str) -> np.ndarray:
+        url = self.tab.evaluate("id => document.getElementById(id).toDataURL()", plane)
+        image = Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))
+        return np.asarray(image.convert("RGB"))
+
+    def press(self, plane: str, *keys: str) -> None:
+        self.tab.focus(f"#{plane}")
+        for key in keys:
+            self.tab.keyboard.press(key)
+        self.settle()
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Any, report: Path) -> Iterator[Page]:
+    page = Page(browser, report, viewport={"width": 1600, "height": 1000})
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def page(shared: Page) -> Page:
+    shared.tab.emulate_media(media="screen")
+    shared.press("sagittal", "1", "r", "-", "-", "-", "-")
+    for what in ("masks", "names", "cross"):
+        shared.tab.check(f"#show-{what}")
+    shared.settle()
+    return shared
+
+
+def coloured(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((np.abs(pixels.astype(int) - colour).sum(axis=-1) < 40).sum())
+
+
+BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
+
+
+def test_it_loads_without_a_complaint_or_a_request(shared: Page, report: Path) -> None:
+    assert shared.trouble == []
+    outgoing = [url for url in shared.requests if not url.startswith("data:")]
+    assert outgoing == [report.as_uri()]
+    assert report.stat().st_size < 3_000_000
+
+
+def test_header_text_stays_text(shared: Page) -> None:
+    assert shared.tab.evaluate("() => window.hacked") is None
+    assert EVIL in shared.tab.inner_text("body")
+
+
+def test_masks_can_be_hidden(page: Page) -> None:
+    before = page.pixels("sagittal")
+    assert coloured(before, BLUE) > 100 and coloured(before, ORANGE) > 50
+    page.tab.uncheck("#show-masks")
+    page.settle()
+    after = page.pixels("sagittal")
+    assert coloured(after, BLUE) == coloured(after, ORANGE) == 0
+    page.press("axial", "m")
+    assert page.tab.is_checked("#show-masks")
+    np.testing.assert_array_equal(page.pixels("sagittal"), before)
+
+
+@pytest.mark.parametrize("what", ["names", "cross"])
+def test_names_and_cross_hair_can_be_hidden(page: Page, what: str) -> None:
+    before = page.pixels("coronal")
+    page.tab.uncheck(f"#show-{what}")
+    page.settle()
+    assert (page.pixels("coronal") != before).any()
+
+
+def test_a_collection_in_the_table_opens_its_slice(page: Page, analysis: Analysis) -> None:
+    second = analysis.localization.collections[1]
+    spacing = np.linalg.norm(np.array(analysis.triage.myelogram.geometry.spacing_ijk_mm))
+    page.tab.click("table a[title='Show collection 2 in the viewer']")
+    page.settle()
+    assert np.linalg.norm(page.lps() - second.epicenter_lps) <= spacing / 2
+    status = page.tab.inner_text("#viewer-place")
+    assert "collection 2" in status and "L2-L3" in status
+    assert page.tab.evaluate("() => document.activeElement.id") == "sagittal"
+    assert coloured(page.pixels("axial"), ORANGE) > 20
+
+
+def test_wheel_and_keys_step_through_slices(page: Page) -> None:
+    i, j, k = page.at()
+    page.press("sagittal", "ArrowRight", "ArrowUp", "ArrowLeft")
+    assert page.at() == [i + 1, j, k]
+    page.press("axial", "PageDown")
+    assert page.at() == [i + 1, j, k - 10]
+    page.press("coronal", "Shift+ArrowUp", "Shift+ArrowLeft")
+    assert page.at() == [i, j, k - 9]
+    page.press("coronal", "Home")
+    assert page.at() == [i, 0, k - 9]
+    page.tab.hover("#coronal")
+    page.tab.mouse.wheel(0, -100)
+    page.settle()
+    assert page.at()[1] in (2, 3)
+    page.tab.focus("#axial-slice")
+    page.tab.keyboard.press("ArrowRight")
+    page.settle()
+    assert page.at()[2] == k - 8
+    assert "slice" in page.tab.get_attribute("#axial-slice", "aria-valuetext")
+
+
+def test_a_click_moves_the_cross_hair_in_all_planes(page: Page) -> None:
+    before = page.at()
+    box = page.tab.locator("#sagittal").bounding_box()
+    page.tab.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.25 * box["height"])
+    page.settle()
+    i, j, k = page.at()
+    shape = page.tab.evaluate(
+        "() => JSON.parse(document.getElementById('viewer-data').textContent).shape"
+    )
+    assert i == before[0]
+    assert j == pytest.approx(0.5 * shape[1], abs=1) and k == pytest.approx(0.75 * shape[0], abs=1)
+
+
+def test_a_drag_changes_the_window(page: Page) -> None:
+    page.tab.uncheck("#show-masks")
+    page.settle()
+    before, place = page.pixels("axial").mean(), page.at()
+    box = page.tab.locator("#axial").bounding_box()
+    x, y = box["x"] + 40, box["y"] + 40
+    page.tab.mouse.move(x, y)
+    page.tab.mouse.down()
+    page.tab.mouse.move(x, y + 80, steps=4)
+    page.tab.mouse.up()
+    page.settle()
+    assert page.pixels("axial").mean() < before  # a higher level is a darker picture
+    assert page.at() == place
+    page.tab.click("#window-reset")
+    page.settle()
+    assert page.pixels("axial").mean() == pytest.approx(before)
+
+
+def test_left_of_the_patient_is_right_in_the_picture(page: Page) -> None:
+    page.press("axial", "2")  # a collection on the patient's left
+    columns = np.nonzero(np.abs(page.pixels("axial").astype(int) - ORANGE).sum(-1) < 40)[1]
+    sac = np.nonzero(np.abs(page.pixels("axial").astype(int) - BLUE).sum(-1) < 40)[1]
+    assert columns.mean() > sac.mean()
+
+
+def test_zoom_enlarges_around_the_cross_hair(page: Page) -> None:
+    before = coloured(page.pixels("axial"), ORANGE)
+    page.tab.click("#zoom-in")
+    page.tab.click("#zoom-in")
+    page.settle()
+    assert page.tab.inner_text("#zoom-text") == "2×"
+    assert coloured(page.pixels("axial"), ORANGE) > 1.4 * before
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    unnamed = page.tab.evaluate(
+        """() => [...document.querySelectorAll('button, input, canvas')].filter(e =>
+        !(e.getAttribute('aria-label') || e.innerText || (e.labels && e.labels.length)))
+        .map(e => e.id)"""
+    )
+    assert unnamed == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser: Any, report: Path) -> None:
+    page = Page(browser, report, viewport={"width": 360, "height": 740}, has_touch=True)
+    try:
+        width = page.tab.evaluate("() => document.documentElement.scrollWidth")
+        assert width <= 360
+        for plane in ("sagittal", "coronal", "axial"):
+            box = page.tab.locator(f"#{plane}").bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+        page.tab.locator("#axial").scroll_into_view_if_needed()
+        box = page.tab.locator("#axial").bounding_box()
+        before = page.at()
+        page.tab.touchscreen.tap(box["x"] + 30, box["y"] + 30)
+        page.settle()
+        assert page.at() != before and page.trouble == []
+    finally:
+        page.context.close()
+
+
+def test_paper_shows_planes_and_figures_but_no_controls(page: Page) -> None:
+    page.tab.emulate_media(media="print")
+    assert not page.tab.is_visible(".controls") and not page.tab.is_visible("#axial-slice")
+    assert page.tab.is_visible("#sagittal") and page.tab.is_visible("h1")
+    assert page.tab.evaluate("() => getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)"
+    )
+    assert page.tab.pdf().count(b"/Type /Page") >= 2
+
+
+def test_without_scripts_the_figures_remain(browser: Any, report: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    assert tab.is_visible("figure img") and "needs JavaScript" in tab.inner_text("#viewer")
+    context.close()
