@@ -1,0 +1,1 @@
+"""Many studies: found, queued in a ledger, analysed in parallel, listed."""
