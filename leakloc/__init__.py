@@ -3,8 +3,11 @@
 Reads a spine MR study with heavily T2-weighted myelography, finds cerebrospinal fluid
 outside the dura, and names the vertebral level. Research use only; not a medical device.
 
->>> import leakloc
->>> report = leakloc.analyze("study/", "out/")  # doctest: +SKIP
+>>> import leakloc as ll
+>>> study = ll.load("study/")  # doctest: +SKIP
+>>> result = ll.analyze(study, ll.Settings())  # doctest: +SKIP
+>>> result.report.finding.level  # doctest: +SKIP
+'L4-L5'
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from leakloc.loaders import load_study
-    from leakloc.pipeline import Analysis, analyze, analyze_study
+    from leakloc import evaluation, levels, loaders, localization, phantom, segmentation
+    from leakloc.api import analyze, load
+    from leakloc.loaders import Study, read_mask
+    from leakloc.pipeline import Analysis
     from leakloc.report import Report
     from leakloc.settings import Settings
     from leakloc.volume import Geometry, Volume
@@ -26,22 +31,33 @@ _PUBLIC = {
     "Geometry": "leakloc.volume",
     "Report": "leakloc.report",
     "Settings": "leakloc.settings",
+    "Study": "leakloc.loaders",
     "Volume": "leakloc.volume",
-    "analyze": "leakloc.pipeline",
-    "analyze_study": "leakloc.pipeline",
-    "load_study": "leakloc.loaders",
+    "analyze": "leakloc.api",
+    "load": "leakloc.api",
+    "read_mask": "leakloc.loaders",
 }
+
+_PACKAGES = ("evaluation", "levels", "loaders", "localization", "phantom", "segmentation")
+"""Subpackages that `leakloc.name` reaches without a further import."""
 
 __all__ = [
     "Analysis",
     "Geometry",
     "Report",
     "Settings",
+    "Study",
     "Volume",
     "__version__",
     "analyze",
-    "analyze_study",
-    "load_study",
+    "evaluation",
+    "levels",
+    "load",
+    "loaders",
+    "localization",
+    "phantom",
+    "read_mask",
+    "segmentation",
 ]
 
 
@@ -49,4 +65,11 @@ def __getattr__(name: str) -> Any:
     """Import the public names when first used, so that `leakloc --help` starts at once."""
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"leakloc.{name}")
     raise AttributeError(f"module 'leakloc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion at a prompt."""
+    return list(__all__)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from leakloc.errors import SettingsError
 from leakloc.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leakloc.levels.result import Labeler, Levels
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.result import Localization
@@ -49,6 +52,36 @@ class Analysis:
     localization: Localization
     settings: Settings
     runtime_s: dict[str, float]
+
+    @cached_property
+    def report(self) -> Report:
+        """What ``report.json`` holds."""
+        from leakloc.report import build_report
+
+        return build_report(self)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Report:
+        """Write the report's folder, which appears whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written, or a report stands there and `overwrite` is False.
+        """
+        from leakloc.report import write_outputs
+
+        return write_outputs(self, Path(folder), overwrite=overwrite)
+
+    def table(self) -> pd.DataFrame:
+        """The collections, one a row; `leakloc.tables` has more."""
+        from leakloc.tables import collections_table
+
+        return collections_table(self.report)
+
+    def _repr_html_(self) -> str:
+        from leakloc.display import analysis_html
+
+        return analysis_html(self)
 
 
 @dataclass

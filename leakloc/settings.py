@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from leakloc.errors import SettingsError
+from leakloc.errors import OutputError, SettingsError
 
 
 class _Section(BaseModel):
@@ -399,7 +399,7 @@ class Settings(_Section):
     """What is written, and how much of the patient's identity goes with it."""
 
     @classmethod
-    def load(cls, path: Path) -> Settings:
+    def load(cls, path: str | Path) -> Settings:
         """Read a TOML recipe; sections and keys as `leakloc config` prints them.
 
         Raises
@@ -410,7 +410,7 @@ class Settings(_Section):
         import tomllib
 
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"cannot read the recipe {path}: {error}") from error
         values.pop("recipe", None)  # name and description, for humans
@@ -441,6 +441,19 @@ class Settings(_Section):
                 raise SettingsError(f"no setting is named {name!r}; write section__key")
             nested[section][key] = value
         return self.from_dict(nested)
+
+    def save(self, path: str | Path) -> None:
+        """Write a recipe that `load` and ``leakloc analyze --pipeline`` take.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        try:
+            Path(path).write_text(self.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write the recipe {path}: {error.strerror}") from error
 
     @property
     def sha256(self) -> str:

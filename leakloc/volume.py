@@ -262,6 +262,15 @@ class Volume:
             f"axes {self.geometry.axis_codes}, {self.provenance.source or 'unnamed'})"
         )
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The voxels ``[k, j, i]``, so that ``numpy.asarray(volume)`` works."""
+        return np.array(self.array, dtype=dtype, copy=copy)
+
+    def _repr_html_(self) -> str:
+        from leakloc.display import volume_html
+
+        return volume_html(self)
+
     def with_array(self, array: npt.NDArray[Any], step: str = "") -> Volume:
         """Another array on the same grid."""
         provenance = self.provenance.then(step) if step else self.provenance

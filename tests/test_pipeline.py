@@ -125,7 +125,7 @@ def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
 
 
 def test_a_stage_is_swapped_by_passing_a_callable():
-    study = leakloc.load_study(SAMPLE / "dicom", Settings().loaders)
+    study = leakloc.load(SAMPLE / "dicom")
     seen = []
 
     def labeler(myelogram, companions, segmentation, settings):

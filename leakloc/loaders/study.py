@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
 from leakloc.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leakloc.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,23 @@ class Study:
     stacks: tuple[SeriesStack, ...]
     skipped: tuple[SkippedFile, ...] = ()
     notes: tuple[Note, ...] = ()
+
+    def table(self, settings: Settings | None = None) -> pd.DataFrame:
+        """Every series with its geometry, its role and the rule that gave it.
+
+        Raises
+        ------
+        SettingsError
+            If pandas is not installed.
+        """
+        from leakloc.tables import study_table
+
+        return study_table(self, settings)
+
+    def _repr_html_(self) -> str:
+        from leakloc.display import study_html
+
+        return study_html(self)
 
 
 @dataclass(frozen=True)
