@@ -86,7 +86,9 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
     return Volume(labels, volume.geometry, Provenance(source="mask file", steps=("read",)))
 
 
-def put_on_grid(mask: Volume, target: Geometry, what: str = "mask") -> tuple[Volume, list[Note]]:
+def put_on_grid(
+    mask: Volume, target: Geometry, what: str = "mask", onto: str = "myelogram"
+) -> tuple[Volume, list[Note]]:
     """A mask on another grid of the same patient space.
 
     The same grid, in whatever order of axes, is taken over voxel by voxel; another one is
@@ -100,6 +102,8 @@ def put_on_grid(mask: Volume, target: Geometry, what: str = "mask") -> tuple[Vol
         Of the myelogram.
     what : str
         What the mask is called in messages, such as ``"sac mask"``.
+    onto : str
+        What the volume of that grid is called.
 
     Returns
     -------
@@ -113,26 +117,26 @@ def put_on_grid(mask: Volume, target: Geometry, what: str = "mask") -> tuple[Vol
         If the mask lies in another frame of reference, elsewhere, or with its sides swapped
         (RAS coordinates written as LPS); the message says how to mend it.
     """
-    _demand_same_frame(mask.geometry, target, what)
+    _demand_same_frame(mask.geometry, target, what, onto)
     same = _same_voxels(mask, target)
     if same is not None:
         return same, []
-    _refuse_mirrored_grid(mask, target, what)
+    _refuse_mirrored_grid(mask, target, what, onto)
     if not mask.array.any():
         return Volume(np.zeros(target.shape, np.uint8), target, mask.provenance), []
     inside = _share_inside(mask, target)
     if inside == 0.0:
-        raise GeometryError(_nowhere(mask, target, what))
+        raise GeometryError(_nowhere(mask, target, what, onto))
     moved = mask.resample(target, order=0)
     if not moved.array.any():
         raise GeometryError(
-            f"nothing is left of the {what} on the myelogram's grid: its labels are smaller than "
-            "the myelogram's voxels; draw it on the myelogram"
+            f"nothing is left of the {what} on the {onto}'s grid: its labels are smaller than "
+            f"the {onto}'s voxels; draw it on the {onto}"
         )
     spacing = " x ".join(f"{mm:.2g}" for mm in mask.geometry.spacing_ijk_mm)
     text = f"the {what} lies on another grid ({spacing} mm) and was resampled to the nearest label"
     if inside < 1.0 - _LOST_TOLERANCE:
-        text += f"; {1.0 - inside:.0%} of it lies outside the myelogram and was left out"
+        text += f"; {1.0 - inside:.0%} of it lies outside the {onto} and was left out"
     return moved, [Note("mask_resampled", text)]
 
 
@@ -233,12 +237,12 @@ def _dicom_segmentation(path: Path) -> Volume:
     return Volume(array, Geometry((k, j, i), affine, volume.frame_of_reference_uid))
 
 
-def _demand_same_frame(one: Geometry, other: Geometry, what: str) -> None:
+def _demand_same_frame(one: Geometry, other: Geometry, what: str, onto: str) -> None:
     uids = one.frame_of_reference_uid, other.frame_of_reference_uid
     if None not in uids and uids[0] != uids[1]:
         raise GeometryError(
-            f"the {what} lies in another frame of reference than the myelogram: register it to the "
-            "myelogram first, or name the series it was drawn on with --myelogram"
+            f"the {what} lies in another frame of reference than the {onto}: register it to the "
+            f"{onto} first, or name the series it was drawn on with --myelogram"
         )
 
 
@@ -254,16 +258,16 @@ def _mirrored(geometry: Geometry, signs: tuple[float, float]) -> Geometry:
     return replace(geometry, affine_lps=np.diag([*signs, 1.0, 1.0]) @ geometry.affine_lps)
 
 
-def _refuse_mirrored_grid(mask: Volume, target: Geometry, what: str) -> None:
+def _refuse_mirrored_grid(mask: Volume, target: Geometry, what: str, onto: str) -> None:
     """A grid that fits exactly once mirrored was written with the signs of another convention."""
     for sides, signs in _MIRRORS.items():
         if _same_voxels(replace(mask, geometry=_mirrored(mask.geometry, signs)), target):
-            raise GeometryError(_mixed_up(what, sides))
+            raise GeometryError(_mixed_up(what, sides, onto))
 
 
-def _mixed_up(what: str, sides: str) -> str:
+def _mixed_up(what: str, sides: str, onto: str) -> str:
     return (
-        f"the {what} fits the myelogram only when mirrored ({sides}): its affine was probably "
+        f"the {what} fits the {onto} only when mirrored ({sides}): its affine was probably "
         "written in LPS where the format means RAS, or the other way round; negate the first two "
         "rows of its affine (in nibabel: np.diag([-1, -1, 1, 1]) @ affine) and save it again"
     )
@@ -279,17 +283,17 @@ def _share_inside(mask: Volume, target: Geometry, map_lps: FloatArray | None = N
     return float(target.contains(points).mean())
 
 
-def _nowhere(mask: Volume, target: Geometry, what: str) -> str:
+def _nowhere(mask: Volume, target: Geometry, what: str, onto: str) -> str:
     for sides, (x, y) in _MIRRORS.items():
         if _share_inside(mask, target, np.array([x, y, 1.0])) >= _MIRRORED_INSIDE:
-            return _mixed_up(what, sides)
+            return _mixed_up(what, sides, onto)
     if sorted(mask.geometry.shape) == sorted(target.shape):
         return (
-            f"the {what} has as many voxels as the myelogram, but its affine puts it elsewhere: it "
+            f"the {what} has as many voxels as the {onto}, but its affine puts it elsewhere: it "
             "was probably saved without the affine; save it with that of the volume it was drawn on"
         )
     gap = np.linalg.norm(mask.geometry.center_lps - target.center_lps)
     return (
-        f"the {what} lies outside the myelogram (centres {gap:.0f} mm apart): it belongs to "
-        "another volume or patient, or its affine was lost; save it with that of the myelogram"
+        f"the {what} lies outside the {onto} (centres {gap:.0f} mm apart): it belongs to "
+        f"another volume or patient, or its affine was lost; save it with that of the {onto}"
     )
