@@ -1,14 +1,15 @@
-"""Drawing one picture: grey panels with thin outlines, names, letters and a scale bar.
+"""Laying out one picture: grey panels with thin outlines, names, letters and a scale bar.
 
 Nothing here knows what a thecal sac is. A `Panel` is a picture of one plane in display
 order (row 0 on top, column 0 on the left) with its pixel spacing; everything drawn on it is
-placed in its rows and columns, so that image, outlines and names cannot part.
+placed in its rows and columns, so that image, outlines and names cannot part. The layout is
+a `Drawing`, which becomes pixels here and lines and type in `leakloc.report.vector`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageFont
 
 Colour = tuple[int, int, int]
 
@@ -28,6 +29,7 @@ ORANGE: Final[Colour] = (230, 159, 0)
 BACKGROUND: Final[Colour] = (14, 15, 18)
 INK: Final[Colour] = (236, 238, 242)
 FAINT: Final[Colour] = (168, 173, 182)
+GRID: Final[Colour] = (70, 75, 84)
 BLACK: Final[Colour] = (0, 0, 0)
 
 TEXT_PX: Final = 15  # smallest type that is read easily at 1:1 on a full-HD screen
@@ -40,6 +42,7 @@ MARGIN_PX: Final = 16
 MOST_WIDTH_PX: Final = 1880  # fits a full-HD screen
 LEAST_WIDTH_PX: Final = 190  # room for a scale bar, letters and names
 LINE_PX: Final = 21  # TEXT_PX with leading
+CHART_PX: Final = 210  # width of a chart: four figures on its scale
 _SUPERSAMPLING: Final = 2  # outlines are drawn larger and reduced, for smooth edges
 
 Box = tuple[float, float, float, float]
@@ -116,11 +119,49 @@ class Panel:
         return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A measure along the canal.
+
+    Parameters
+    ----------
+    down_mm, values : ndarray, shape (n,)
+        Distance from the top of the chart, and the value there (NaN: unknown, a gap).
+    """
+
+    down_mm: npt.NDArray[np.floating]
+    values: npt.NDArray[np.floating]
+    colour: Colour
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """Curves beside a panel of the same height: values grow to the right.
+
+    Parameters
+    ----------
+    height_mm : float
+        As the panel's beside it.
+    marks : sequence of (float, str)
+        Distances from the top where a line crosses, and its name.
+    """
+
+    height_mm: float
+    curves: tuple[Curve, ...]
+    caption: tuple[str, ...]
+    marks: Sequence[tuple[float, str]] = ()
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height; a chart is as wide on any scale."""
+        return self.height_mm, 0.0
+
+
 @dataclass(frozen=True)
 class Column:
     """Panels below each other at one scale: as large as fits, or `most_px_per_mm`."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel | Chart, ...]
     most_px_per_mm: float = float("inf")
 
 
@@ -135,29 +176,175 @@ class Sheet:
     key: tuple[tuple[str, Colour], ...] = field(default=())
 
 
+# --- what a drawing is made of ------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """A grey image, 0..1, that fills a box; masks on its grid take a colour."""
+
+    box: Box
+    grey: npt.NDArray[np.float32]
+    tints: Sequence[tuple[npt.NDArray[np.bool_], Colour]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """Closed or open thin lines with a dark edge that keeps them visible on bright."""
+
+    paths: Sequence[npt.NDArray[np.float64]]
+    """Each of shape (n, 2): x, y in pixels."""
+    colour: Colour
+    width_px: float = OUTLINE_PX
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    colour: Colour
+    width_px: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The edge of a box."""
+
+    box: Box
+    colour: Colour
+    width_px: int
+
+
+@dataclass(frozen=True)
+class Words:
+    """A line of type."""
+
+    x: float
+    y: float
+    text: str
+    size_px: int
+    colour: Colour
+    anchor: str = "la"
+    """Where `x`, `y` lie in the text, as Pillow names it: l, m, r and a, m, s, d."""
+    bold: bool = False
+    edged: bool = False
+    """Whether a dark edge keeps it legible on an image."""
+
+
+Item = Raster | Outline | Line | Frame | Words
+
+
+@dataclass
+class Drawing:
+    """Items in the order they are drawn, cut off at the edges, then parts at their corners."""
+
+    width: int
+    height: int
+    colour: Colour = BACKGROUND
+    items: list[Item] = field(default_factory=list)
+    parts: list[tuple[int, int, Drawing]] = field(default_factory=list)
+
+
+def render(drawing: Drawing) -> Image.Image:
+    """A drawing as RGB pixels."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (drawing.width, drawing.height), drawing.colour)
+    for item in drawing.items:
+        if isinstance(item, Raster):
+            _render_raster(image, item)
+        elif isinstance(item, Outline):
+            _render_outline(image, item)
+        else:
+            pen = ImageDraw.Draw(image)
+            if isinstance(item, Line):
+                pen.line([item.start, item.end], item.colour, item.width_px)
+            elif isinstance(item, Frame):
+                pen.rectangle(item.box, outline=item.colour, width=item.width_px)
+            else:
+                pen.text(
+                    (item.x, item.y),
+                    item.text,
+                    item.colour,
+                    font(item.size_px, bold=item.bold),
+                    item.anchor,
+                    stroke_width=2 if item.edged else 0,
+                    stroke_fill=BLACK,
+                )
+    for x, y, part in drawing.parts:
+        image.paste(render(part), (x, y))
+    return image
+
+
+def _render_raster(image: Image.Image, item: Raster) -> None:
+    from PIL import Image
+
+    left, top, right, bottom = (round(edge) for edge in item.box)
+    size = (right - left, bottom - top)
+    grey = Image.fromarray((np.clip(item.grey, 0, 1) * 255).astype(np.uint8))
+    shown = grey.resize(size, Image.Resampling.BICUBIC)
+    drawn = shown.convert("RGB")
+    for mask, colour in item.tints:
+        if mask.any():
+            area = Image.fromarray(mask.astype(np.uint8) * 255)
+            area = area.resize(size, Image.Resampling.BILINEAR)
+            light = np.asarray(shown, dtype=np.float32)[..., None] / 255
+            toned = (light * np.array(colour, dtype=np.float32)).astype(np.uint8)
+            drawn.paste(Image.fromarray(toned), (0, 0), area)
+    image.paste(drawn, (left, top))
+
+
+def _render_outline(image: Image.Image, item: Outline) -> None:
+    from PIL import Image, ImageDraw
+
+    if not item.paths:
+        return
+    margin = item.width_px + 2
+    ends = np.concatenate(item.paths)
+    low = np.maximum(np.floor(ends.min(axis=0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(ends.max(axis=0) + margin) + 1, image.size).astype(int)
+    if (high <= low).any():
+        return
+    width, height = ((high - low) * _SUPERSAMPLING).tolist()
+    # The centre of pixel (0, 0) is where its finer pixels meet.
+    finer = [((path - low + 0.5) * _SUPERSAMPLING - 0.5) for path in item.paths]
+    paths = [[tuple(xy) for xy in path] for path in finer]
+    for ink, wide, strength in ((BLACK, item.width_px + 2, 0.55), (item.colour, item.width_px, 1)):
+        layer = Image.new("L", (width, height), 0)
+        pen = ImageDraw.Draw(layer)
+        for path in paths:
+            thickness = round(wide * _SUPERSAMPLING)
+            pen.line(path, round(255 * strength), thickness, joint="curve")
+        corner = (int(low[0]), int(low[1]))
+        image.paste(ink, (*corner, int(high[0]), int(high[1])), layer.reduce(_SUPERSAMPLING))
+
+
+# --- layout -------------------------------------------------------------------------------
+
+
 def draw(sheet: Sheet, height_px: int) -> Image.Image:
-    """Draw a sheet; it gets as wide as its panels need, up to the width of a screen.
+    """Draw a sheet as pixels; see `laid_out`."""
+    return render(laid_out(sheet, height_px))
+
+
+def laid_out(sheet: Sheet, height_px: int) -> Drawing:
+    """Lay out a sheet; it gets as wide as its panels need, up to the width of a screen.
 
     Parameters
     ----------
     sheet : Sheet
     height_px : int
         Height of the tallest column of panels; captions, title and footer come on top.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB.
     """
-    from PIL import Image, ImageDraw
-
     drawn = [_column(column, height_px) for column in sheet.columns]
-    total = sum(image.width for image in drawn) + MARGIN_PX * (len(drawn) + 1)
+    total = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) + 1)
     if total > MOST_WIDTH_PX:
         height_px = int(height_px * MOST_WIDTH_PX / total)
         drawn = [_column(column, height_px) for column in sheet.columns]
     bold, plain = font(TITLE_PX, bold=True), font(TEXT_PX)
-    body_width = sum(image.width for image in drawn) + MARGIN_PX * (len(drawn) - 1)
+    body_width = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) - 1)
     needed = max(
         [_width(sheet.footer, plain) + _key_width(sheet.key), _width("x" * 60, plain), body_width]
     )
@@ -166,24 +353,23 @@ def draw(sheet: Sheet, height_px: int) -> Image.Image:
     lines = [part for line in sheet.lines for part in wrapped(line, plain, width - 2 * MARGIN_PX)]
     title_line = TITLE_PX + 8
     top = MARGIN_PX + len(title) * title_line + len(lines) * LINE_PX + 8
-    body = max(image.height for image in drawn)
-    canvas = Image.new("RGB", (width, top + body + LINE_PX + 2 * MARGIN_PX), BACKGROUND)
-    pen = ImageDraw.Draw(canvas)
+    body = max(part.height for part in drawn)
+    whole = Drawing(width, top + body + LINE_PX + 2 * MARGIN_PX)
     y = MARGIN_PX
     for text in title:
-        pen.text((MARGIN_PX, y), text, INK, bold)
+        whole.items.append(Words(MARGIN_PX, y, text, TITLE_PX, INK, bold=True))
         y += title_line
     for text in lines:
-        pen.text((MARGIN_PX, y), text, FAINT, plain)
+        whole.items.append(Words(MARGIN_PX, y, text, TEXT_PX, FAINT))
         y += LINE_PX
     x = MARGIN_PX + (width - 2 * MARGIN_PX - body_width) // 2
-    for image in drawn:
-        canvas.paste(image, (x, top))
-        x += image.width + MARGIN_PX
-    y = canvas.height - MARGIN_PX - LINE_PX + 4
-    pen.text((MARGIN_PX, y), sheet.footer, FAINT, plain)
-    _draw_key(pen, sheet.key, width - MARGIN_PX, y)
-    return canvas
+    for part in drawn:
+        whole.parts.append((x, top, part))
+        x += part.width + MARGIN_PX
+    y = whole.height - MARGIN_PX - LINE_PX + 4
+    whole.items.append(Words(MARGIN_PX, y, sheet.footer, TEXT_PX, FAINT))
+    _lay_key(whole, sheet.key, width - MARGIN_PX, y)
+    return whole
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -238,64 +424,115 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     return [float(value) for value in result]
 
 
-def _column(column: Column, height_px: int) -> Image.Image:
-    from PIL import Image
-
+def _column(column: Column, height_px: int) -> Drawing:
     captions = sum(_caption_px(panel) for panel in column.panels)
     total_mm = sum(panel.size_mm[0] for panel in column.panels)
     gaps = MARGIN_PX * (len(column.panels) - 1)
     most = height_px + _caption_px(column.panels[0])  # captions hang below the tallest column
     scale = min((most - captions - gaps) / total_mm, column.most_px_per_mm)
-    images = [draw_panel(panel, scale) for panel in column.panels]
-    width = max(image.width for image in images)
-    canvas = Image.new("RGB", (width, sum(i.height for i in images) + gaps), BACKGROUND)
+    drawn = [
+        _chart(panel, scale) if isinstance(panel, Chart) else lay_panel(panel, scale)
+        for panel in column.panels
+    ]
+    whole = Drawing(max(part.width for part in drawn), sum(part.height for part in drawn) + gaps)
     y = 0
-    for image in images:
-        canvas.paste(image, (0, y))
-        y += image.height + MARGIN_PX
-    return canvas
+    for part in drawn:
+        whole.parts.append((0, y, part))
+        y += part.height + MARGIN_PX
+    return whole
 
 
-def _caption_px(panel: Panel) -> int:
+def _caption_px(panel: Panel | Chart) -> int:
     return len(panel.caption) * LINE_PX + (6 if panel.caption else 0)
 
 
 def draw_panel(panel: Panel, px_per_mm: float) -> Image.Image:
-    """Draw one panel with its caption, true to scale in both directions."""
-    from PIL import Image, ImageDraw
+    """One panel with its caption as pixels."""
+    return render(lay_panel(panel, px_per_mm))
 
+
+def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
+    """Lay out one panel with its caption, true to scale in both directions."""
     height = max(round(panel.size_mm[0] * px_per_mm), 1)
     width = max(round(panel.size_mm[1] * px_per_mm), 1)
-    grey = Image.fromarray((np.clip(panel.grey, 0, 1) * 255).astype(np.uint8))
-    image = grey.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
-    for mask, colour in panel.tints:
-        image = _tinted(image, mask, colour)
+    # A thin slab is widened: letters and names stand beside it.
+    left = max((LEAST_WIDTH_PX - width) // 2, 0)
+    whole = Drawing(width + 2 * left, height)
+    to_px = _ToPx(height / panel.shape[0], width / panel.shape[1], float(left))
+    whole.items.append(Raster((left, 0, left + width, height), panel.grey, panel.tints))
     # Where a thin sheet is hardly wider than a line, its own line must win.
     coarse = px_per_mm < SHEET_PX_PER_MM
     for mask, colour in panel.outlines if coarse else reversed(panel.outlines):
-        _outline(image, mask, colour)
-    to_px = _to_px(panel, width, height)
-    if width < LEAST_WIDTH_PX:  # a thin slab: letters and names stand beside it
-        room = (LEAST_WIDTH_PX - width) // 2
-        image, to_px = _on_wider(image, room), replace(to_px, left=float(room))
-        width = image.width
-    pen = ImageDraw.Draw(image)
+        paths = [to_px.path(contour) for contour in _contours(mask)]
+        whole.items.append(Outline(paths, colour))
     for stroke in panel.strokes:
-        pen.line([to_px(stroke.start), to_px(stroke.end)], stroke.colour, stroke.width_px)
-    taken = _draw_labels(pen, panel.labels, to_px, width, height)
+        ends = to_px(stroke.start), to_px(stroke.end)
+        whole.items.append(Line(*ends, stroke.colour, stroke.width_px))
+    width = whole.width
+    taken = _lay_labels(whole, panel.labels, to_px)
     if panel.scale_bar:
-        taken += _draw_scale_bar(pen, px_per_mm, width, height, taken)
-    _draw_letters(pen, panel.letters, width, height, taken)
+        taken += _lay_scale_bar(whole, px_per_mm, taken)
+    _lay_letters(whole, panel.letters, taken)
     if panel.framed:
-        pen.rectangle([0, 0, width - 1, height - 1], outline=ORANGE, width=2)
-    if not panel.caption:
-        return image
-    return _with_caption(image, panel.caption)
+        whole.items.append(Frame((0, 0, width - 1, height - 1), ORANGE, 2))
+    return _with_caption(whole, panel.caption) if panel.caption else whole
 
 
-def _to_px(panel: Panel, width: int, height: int) -> _ToPx:
-    rows, columns = panel.shape
-    return _ToPx(height / rows, width / columns)
+def _chart(chart: Chart, px_per_mm: float) -> Drawing:
+    """Curves on a scale that ends at a round value above the largest."""
+    height = max(round(chart.height_mm * px_per_mm), 1)
+    whole = Drawing(CHART_PX, height)
+    known = [c.values[np.isfinite(c.values)] for c in chart.curves]
+    largest = max((float(values.max()) for values in known if values.size), default=1.0)
+    end, step = _round_scale(largest)
+    top, bottom = 26.0, height - 8.0
+    left, right = 10.0, CHART_PX - 18.0
+
+    def across(value: float) -> float:
+        return left + (right - left) * value / end
+
+    for value in np.arange(0, end + step / 2, step):
+        x = across(float(value))
+        whole.items.append(Line((x, top), (x, bottom), GRID, 1))
+        words = Words(x, top - 6, f"{value:g}", TEXT_PX, FAINT, "ms")
+        whole.items.append(words)
+    heights = spread(
+        [mm * px_per_mm for mm, _ in chart.marks], TEXT_PX + 2, top + TEXT_PX, bottom - 4
+    )
+    for (mm, name), y in zip(chart.marks, heights, strict=True):
+        place = mm * px_per_mm
+        whole.items.append(Line((left, place), (right, place), GRID, 1))
+        whole.items.append(Words(right, y - 2, name, TEXT_PX - 2, FAINT, "rs"))
+    for curve in chart.curves:
+        points = np.stack(
+            [left + (right - left) * curve.values / end, curve.down_mm * px_per_mm], axis=1
+        )
+        gaps = np.flatnonzero(~np.isfinite(points).all(axis=1))
+        pieces = [p[np.isfinite(p).all(axis=1)] for p in np.split(points, gaps)]
+        paths = [piece for piece in pieces if len(piece) > 1]
+        whole.items.append(Outline(paths, curve.colour))
+    return _with_caption(whole, chart.caption) if chart.caption else whole
+
+
+def _round_scale(largest: float) -> tuple[float, float]:
+    """End of an axis that holds `largest`, and the step between its figures."""
+    step = 10.0 ** np.floor(np.log10(max(largest, 1e-6)))
+    for factor in (0.5, 1.0, 2.0, 5.0):
+        if largest <= 3 * factor * step:
+            return float(np.ceil(largest / (factor * step)) * factor * step), float(factor * step)
+    return float(10 * step), float(5 * step)
+
+
+def _contours(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
+    """Lines around a mask, each of shape (n, 2): row, column."""
+    from skimage import measure
+
+    if not mask.any():
+        return []
+    found: list[npt.NDArray[np.float64]] = measure.find_contours(  # type: ignore[no-untyped-call]
+        np.pad(mask, 1).astype(np.float32), 0.5
+    )
+    return [path - 1 for path in found]
 
 
 @dataclass(frozen=True)
@@ -308,59 +545,14 @@ class _ToPx:
         x = self.left + (place[1] + 0.5) * self.columns - 0.5
         return x, (place[0] + 0.5) * self.rows - 0.5
 
-
-def _on_wider(image: Image.Image, room: int) -> Image.Image:
-    from PIL import Image
-
-    wider = Image.new("RGB", (image.width + 2 * room, image.height), BACKGROUND)
-    wider.paste(image, (room, 0))
-    return wider
+    def path(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Pixels (x, y) of places (row, column), shape (n, 2)."""
+        return np.stack(self((places[:, 0], places[:, 1])), axis=1)  # type: ignore[arg-type]
 
 
-def _tinted(image: Image.Image, mask: npt.NDArray[np.bool_], colour: Colour) -> Image.Image:
-    from PIL import Image
-
-    if not mask.any():
-        return image
-    area = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        image.size, Image.Resampling.BILINEAR
-    )
-    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
-    toned = (grey * np.array(colour, dtype=np.float32)).astype(np.uint8)
-    return Image.composite(Image.fromarray(toned), image, area)
-
-
-def _outline(image: Image.Image, mask: npt.NDArray[np.bool_], colour: Colour) -> None:
-    """A thin smooth line around a mask, with a dark edge that keeps it visible on bright."""
-    from PIL import Image, ImageDraw
-    from skimage import measure
-
-    if not mask.any():
-        return
-    contours: list[npt.NDArray[np.float64]] = measure.find_contours(  # type: ignore[no-untyped-call]
-        np.pad(mask, 1).astype(np.float32), 0.5
-    )
-    rows, columns = mask.shape
-    size = (image.width * _SUPERSAMPLING, image.height * _SUPERSAMPLING)
-    scale = np.array([size[0] / columns, size[1] / rows])
-    paths = [[tuple(xy) for xy in (path[:, ::-1] - 0.5) * scale - 0.5] for path in contours]
-    for ink, thickness, strength in ((BLACK, OUTLINE_PX + 2, 0.55), (colour, OUTLINE_PX, 1.0)):
-        layer = Image.new("L", size, 0)
-        pen = ImageDraw.Draw(layer)
-        for path in paths:
-            pen.line(path, round(255 * strength), thickness * _SUPERSAMPLING, joint="curve")
-        image.paste(ink, (0, 0), layer.reduce(_SUPERSAMPLING))
-
-
-def _draw_letters(
-    pen: ImageDraw.ImageDraw,
-    letters: tuple[str, str, str, str],
-    width: int,
-    height: int,
-    taken: Sequence[Box],
-) -> None:
+def _lay_letters(whole: Drawing, letters: tuple[str, str, str, str], taken: Sequence[Box]) -> None:
     """Patient directions in the middle of the edges, or as near to it as nothing is covered."""
-    face = font(LABEL_PX, bold=True)
+    width, height = whole.width, whole.height
     left, right, top, bottom = letters
     for text, anchor, along_x in (
         (left, "lm", False),
@@ -371,42 +563,51 @@ def _draw_letters(
         for share in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
             x = width * share if along_x else (6.0 if anchor == "lm" else width - 6.0)
             y = height * share if not along_x else (5.0 if anchor == "ma" else height - 5.0)
-            box = pen.textbbox((x, y), text, face, anchor, stroke_width=3)
-            if not any(_overlap(box, other) for other in taken):
+            words = Words(x, y, text, LABEL_PX, INK, anchor, bold=True, edged=True)
+            if not any(_overlap(_box_of(words), other) for other in taken):
                 break
-        pen.text((x, y), text, INK, face, anchor, stroke_width=2, stroke_fill=BLACK)
+        whole.items.append(words)
+
+
+def _box_of(words: Words) -> Box:
+    """What a line of type covers, its edge included."""
+    from PIL import Image, ImageDraw
+
+    face = font(words.size_px, bold=words.bold)
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    return pen.textbbox((words.x, words.y), words.text, face, words.anchor, stroke_width=3)
 
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _draw_scale_bar(
-    pen: ImageDraw.ImageDraw, px_per_mm: float, width: int, height: int, taken: Sequence[Box]
-) -> list[Box]:
+def _lay_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> list[Box]:
     """A bar in the lower right corner, or the left one where a name stands in the right."""
+    width, height = whole.width, whole.height
     length = SCALE_BAR_MM * px_per_mm
     if length > 0.6 * width:
         return []
-    text, face = f"{SCALE_BAR_MM:.0f} mm", font(TEXT_PX)
-    y, wide = height - 12.0, max(length, _width(text, face))
+    text = f"{SCALE_BAR_MM:.0f} mm"
+    y, wide = height - 12.0, max(length, _width(text, font(TEXT_PX)))
     for right in (width - 12.0, 12.0 + wide):
         box = (right - wide, y - 8 - TEXT_PX, right, y + 6)
         if not any(_overlap(box, other) for other in taken):
             break
     x = right - length
     for inflate, colour in ((1, BLACK), (0, INK)):
-        pen.line([x - inflate, y, right + inflate, y], colour, 3 + 2 * inflate)
+        bar = Line((x - inflate, y), (right + inflate, y), colour, 3 + 2 * inflate)
+        whole.items.append(bar)
         for end in (x, right):
-            pen.line([end, y - 5 - inflate, end, y + 5 + inflate], colour, 2 + 2 * inflate)
-    pen.text((right, y - 8), text, INK, face, "rs", stroke_width=2, stroke_fill=BLACK)
+            low, high = (end, y - 5 - inflate), (end, y + 5 + inflate)
+            whole.items.append(Line(low, high, colour, 2 + 2 * inflate))
+    whole.items.append(Words(right, y - 8, text, TEXT_PX, INK, "rs", edged=True))
     return [box]
 
 
-def _draw_labels(
-    pen: ImageDraw.ImageDraw, labels: Sequence[Label], to_px: _ToPx, width: int, height: int
-) -> list[Box]:
+def _lay_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list[Box]:
     """Words at their places, moved apart; returns the boxes they fill."""
+    width, height = whole.width, whole.height
     taken: list[Box] = []
     for side in ("left", "right"):
         group = [label for label in labels if label.side == side]
@@ -416,45 +617,42 @@ def _draw_labels(
         half = LABEL_PX / 2 + 2
         heights = spread([y for _, y in at], LABEL_PX + 3, half, height - half)
         for label, (x, _), y in zip(group, at, heights, strict=True):
-            face = font(LABEL_PX, bold=label.bold)
-            length = _width(label.text, face)
+            length = _width(label.text, font(LABEL_PX, bold=label.bold))
             # Inside the picture even where the place is near its edge.
             start = x - length - 4 if side == "left" else x + 4
             start = min(max(start, 4.0), max(width - length - 4, 4.0))
             box = (start, y - half, start + length, y + half)
             if label.optional and any(_overlap(box, other) for other in taken):
                 continue
-            pen.text(
-                (start, y), label.text, label.colour, face, "lm", stroke_width=2, stroke_fill=BLACK
+            words = Words(
+                start, y, label.text, LABEL_PX, label.colour, "lm", bold=label.bold, edged=True
             )
+            whole.items.append(words)
             taken.append(box)
     return taken
 
 
-def _with_caption(image: Image.Image, caption: tuple[str, ...]) -> Image.Image:
-    from PIL import Image, ImageDraw
-
+def _with_caption(part: Drawing, caption: tuple[str, ...]) -> Drawing:
     plain, bold = font(TEXT_PX), font(TEXT_PX, bold=True)
     faces = [bold] + [plain] * (len(caption) - 1)
     needed = max(_width(text, face) for text, face in zip(caption, faces, strict=True))
-    width = max(image.width, round(needed) + 2)
-    canvas = Image.new("RGB", (width, image.height + 6 + len(caption) * LINE_PX), BACKGROUND)
-    canvas.paste(image, ((width - image.width) // 2, 0))
-    pen = ImageDraw.Draw(canvas)
-    for n, (text, face) in enumerate(zip(caption, faces, strict=True)):
-        pen.text((0, image.height + 6 + n * LINE_PX), text, FAINT if n else INK, face)
-    return canvas
+    width = max(part.width, round(needed) + 2)
+    whole = Drawing(width, part.height + 6 + len(caption) * LINE_PX)
+    whole.parts.append(((width - part.width) // 2, 0, part))
+    for n, text in enumerate(caption):
+        y = part.height + 6 + n * LINE_PX
+        whole.items.append(Words(0, y, text, TEXT_PX, FAINT if n else INK, bold=not n))
+    return whole
 
 
-def _draw_key(
-    pen: ImageDraw.ImageDraw, key: tuple[tuple[str, Colour], ...], right: float, y: float
-) -> None:
+def _lay_key(whole: Drawing, key: tuple[tuple[str, Colour], ...], right: float, y: float) -> None:
     face = font(TEXT_PX)
+    middle = y + LINE_PX / 2 - 1
     for text, colour in reversed(key):
         right -= _width(text, face)
-        pen.text((right, y), text, INK, face)
+        whole.items.append(Words(right, y, text, TEXT_PX, INK))
         right -= 28
-        pen.line([right, y + LINE_PX / 2 - 1, right + 20, y + LINE_PX / 2 - 1], colour, 3)
+        whole.items.append(Line((right, middle), (right + 20, middle), colour, 3))
         right -= 16
 
 
