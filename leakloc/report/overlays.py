@@ -1,6 +1,7 @@
 """Pictures of the finding, to be read at a glance.
 
-One overview, and for each collection a sagittal, an axial and a coronal picture. Every
+One overview, the canal straightened, and for each collection a sagittal, an axial (across
+the canal) and a coronal picture. Every
 plane is cut from the volume in patient directions (`Volume.oriented`), never in the order
 it was stored: head up, front to the left on sagittal pictures, the patient's right on the
 left of axial and coronal ones. Voxels keep their physical aspect; the grey image stays
@@ -9,41 +10,43 @@ undisturbed but for thin outlines.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from leakloc import __version__
+from leakloc.errors import InputError
 from leakloc.report.canvas import (
     BLUE,
     INK,
     ORANGE,
-    Colour,
     Column,
+    Drawing,
     Label,
     Panel,
     Place,
     Sheet,
     Stroke,
-    draw,
+    laid_out,
     png_bytes,
+    render,
 )
+from leakloc.report.marks import collection_tags, footer, key, numbering_line, position
 from leakloc.report.scene import Plane, Scene
-from leakloc.vocabulary import SHORT_NOTICE, Role
+from leakloc.report.straightened import arcs_across, reach_of, section, straightened_sheet
+from leakloc.vocabulary import Role
 from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from matplotlib.figure import Figure as MatplotlibFigure
 
     from leakloc.localization.result import LocatedCollection
     from leakloc.pipeline import Analysis
 
-Kind = Literal["overview", "sagittal", "axial", "coronal"]
-AXIAL_SIDE_MM: Final = 36.0  # foramina and facet joints
-AXIAL_FRONT_MM: Final = 30.0
-AXIAL_BACK_MM: Final = 42.0
+Kind = Literal["overview", "straightened", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
 LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
 SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
@@ -87,39 +90,122 @@ class Picture:
     rgb: npt.NDArray[np.uint8]
     png: bytes
 
+    def _repr_png_(self) -> bytes:
+        """For notebooks."""
+        return self.png
+
 
 def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
-    """The overview, then a sagittal, axial and coronal picture of each collection.
+    """The overview, the canal straightened, then three pictures of each collection.
 
     Parameters
     ----------
     analysis : Analysis
         Results of all stages; nothing of the patient's identity is drawn.
     """
+    return tuple(_picture(figure) for figure in figures(analysis))
+
+
+def picture(analysis: Analysis, name: str = "overview") -> Picture:
+    """One figure of a study as pixels, which a notebook shows.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    name : str
+        ``"overview"``, ``"straightened"``, or ``"collection-1-sagittal"``, ``-axial``,
+        ``-coronal``.
+
+    Raises
+    ------
+    InputError
+        If the study has no such figure.
+    """
+    return _picture(_only(analysis, name))
+
+
+def figure(analysis: Analysis, name: str = "overview") -> MatplotlibFigure:
+    """One figure of a study for matplotlib, to be changed or saved as PDF or SVG.
+
+    Parameters as for `picture`.
+    """
+    from leakloc.report.vector import figure as as_lines
+
+    return as_lines(_only(analysis, name).drawing)
+
+
+def _only(analysis: Analysis, name: str) -> Figure:
+    for found in figures(analysis, name):
+        return found
+    names = ["overview", "straightened"] + [
+        f"collection-{c.id}-{kind}"
+        for c in analysis.localization.collections
+        for kind in ("sagittal", "axial", "coronal")
+    ]
+    raise InputError(f"this study has no figure {name!r}; there are: {', '.join(names)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure that is laid out but not drawn yet.
+
+    Parameters
+    ----------
+    name : str
+        ``"overview"``, ``"straightened"``, ``"collection-1-axial"`` ...
+    collection : int or None
+        Id of the collection it is about.
+    """
+
+    name: str
+    kind: Kind
+    alt: str
+    collection: int | None
+    drawing: Drawing
+
+
+def figures(analysis: Analysis, wanted: str | None = None) -> Iterator[Figure]:
+    """Lay out the figures of a study, one after the other.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    wanted : str, optional
+        Name of the only one.
+    """
     scene = Scene(analysis)
     height = analysis.settings.report.picture_height_px
-    pictures = [_picture(scene, "overview", _overview(scene), height, None)]
-    for collection in analysis.localization.collections:
-        for kind, sheet in (
-            ("sagittal", _collection_sagittal(scene, collection)),
-            ("axial", _collection_axial(scene, collection)),
-            ("coronal", _collection_coronal(scene, collection)),
-        ):
-            pictures.append(_picture(scene, kind, sheet, height, collection))  # type: ignore[arg-type]
-    return tuple(pictures)
+    sheets: list[tuple[Kind, LocatedCollection | None, Callable[[], Sheet]]] = [
+        ("overview", None, lambda: _overview(scene)),
+        ("straightened", None, lambda: straightened_sheet(scene)),
+    ]
+    for c in analysis.localization.collections:
+        sheets += [
+            ("sagittal", c, partial(_collection_sagittal, scene, c)),
+            ("axial", c, partial(_collection_axial, scene, c)),
+            ("coronal", c, partial(_collection_coronal, scene, c)),
+        ]
+    for kind, collection, sheet_of in sheets:
+        name = kind if collection is None else f"collection-{collection.id}-{kind}"
+        if wanted in (None, name):
+            sheet = sheet_of()
+            tall = round(height * AXIAL_HEIGHT) if kind == "axial" else height
+            yield Figure(
+                name=name,
+                kind=kind,
+                alt=f"{kind.capitalize()} picture. {sheet.title} {' '.join(sheet.lines)}",
+                collection=None if collection is None else collection.id,
+                drawing=laid_out(sheet, tall),
+            )
 
 
-def _picture(
-    scene: Scene, kind: Kind, sheet: Sheet, height: int, collection: LocatedCollection | None
-) -> Picture:
-    image: Image.Image = draw(sheet, round(height * AXIAL_HEIGHT) if kind == "axial" else height)
-    name = kind if collection is None else f"collection-{collection.id}-{kind}"
-    alt = f"{kind.capitalize()} picture. {sheet.title} {' '.join(sheet.lines)}"
+def _picture(figure: Figure) -> Picture:
+    image = render(figure.drawing)
     return Picture(
-        name=name,
-        kind=kind,
-        alt=alt,
-        collection=None if collection is None else collection.id,
+        name=figure.name,
+        kind=figure.kind,
+        alt=figure.alt,
+        collection=figure.collection,
         rgb=np.asarray(image),
         png=png_bytes(image),
     )
@@ -147,7 +233,7 @@ def _sagittal(
         grey=scene.grey(cut(scene.image.array)),
         letters=("A", "P", "H", "F"),
         outlines=((cut(scene.sac), BLUE), (cells > 0, ORANGE)),
-        labels=(*labels, *_collection_tags(cells)),
+        labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
         caption=caption,
     )
@@ -219,7 +305,7 @@ def _coronal(
         letters=("R", "L", "H", "F"),
         outlines=((np.asarray(sac), BLUE), (np.asarray(cells > 0), ORANGE)),
         tints=((np.asarray(cells > 0), ORANGE),) if plane_j is None else (),
-        labels=(*labels, *_collection_tags(cells)),
+        labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
         caption=caption,
     )
@@ -238,29 +324,6 @@ def _projected(scene: Scene, rows: slice, across: slice) -> tuple[Plane, Plane, 
         image[n] = scene.image.array[k, :, across][near].max(axis=0)
     sac = scene.sac[rows, :, across].max(axis=1)
     return image[::-1], sac[::-1], collections.max(axis=1)[::-1]
-
-
-def _axial(
-    scene: Scene, k: int, rows: slice, caption: tuple[str, ...], *, framed: bool = False
-) -> Panel:
-    """An axial plane, cropped to what slices `rows` need, so that tiles share one scale."""
-    depth = scene.depth(rows, AXIAL_FRONT_MM, AXIAL_BACK_MM)
-    across = scene.across(rows, AXIAL_SIDE_MM)
-    cells = scene.collections[k, depth, across]
-    i_mm, j_mm, _ = scene.geometry.spacing_ijk_mm
-    return Panel(
-        shape=cells.shape,
-        spacing_mm=(j_mm, i_mm),
-        grey=scene.grey(scene.image.array[k, depth, across]),
-        letters=("R", "L", "A", "P"),
-        outlines=(
-            (np.asarray(scene.sac[k, depth, across]), BLUE),
-            (np.asarray(cells > 0), ORANGE),
-        ),
-        labels=_collection_tags(cells),
-        caption=caption,
-        framed=framed,
-    )
 
 
 def _level_names(
@@ -308,19 +371,6 @@ def _hiatus(scene: Scene, rows: slice) -> tuple[Label, ...]:
     return (Label("\N{LEFTWARDS ARROW} hiatus", place, optional=True),)
 
 
-def _collection_tags(cells: Plane) -> tuple[Label, ...]:
-    """The id of each collection in a plane, beside its right edge in the picture."""
-    tags = []
-    for value in np.unique(cells):
-        if value:
-            where = np.argwhere(cells == value)
-            row = int(np.median(where[:, 0]))
-            near = where[np.abs(where[:, 0] - row) <= 1]
-            edge = float(near[:, 1].max()) if near.size else float(where[:, 1].max())
-            tags.append(Label(str(int(value)), (row, edge + 1), ORANGE, bold=True))
-    return tuple(tags)
-
-
 # --- sheets -------------------------------------------------------------------------------
 
 
@@ -345,10 +395,10 @@ def _overview(scene: Scene) -> Sheet:
         columns.append(Column(_worst_sections(scene), most_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
         title=located.finding.summary,
-        lines=(_numbering_line(scene),),
+        lines=(numbering_line(scene),),
         columns=tuple(columns),
-        footer=_footer(),
-        key=_key(bool(located.collections)),
+        footer=footer(),
+        key=key(bool(located.collections)),
     )
 
 
@@ -358,10 +408,10 @@ def _worst_sections(scene: Scene) -> tuple[Panel, ...]:
     shown = first[:OVERVIEW_SECTIONS]
     panels = []
     for collection in sorted(shown, key=lambda c: -scene.epicenter(c)[0]):
-        kji = scene.epicenter(collection)
         where = f"{collection.level or 'level not named'}, {collection.position}"
-        caption = (f"{collection.id}: {where}", f"Axial, {_position(scene, kji, 2)}")
-        panels.append(_axial(scene, kji[0], slice(kji[0], kji[0] + 1), caption))
+        _, peak, _ = arcs_across(scene, collection)
+        reach = reach_of(scene, (collection,))
+        panels.append(section(scene, peak, reach, (f"{collection.id}: {where}",)))
     return tuple(panels)
 
 
@@ -369,7 +419,7 @@ def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
     k, j, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
-    caption = (f"Sagittal, {_position(scene, (k, j, i), 0)}", _beside_midline(scene, k, i))
+    caption = (f"Sagittal, {position(scene, (k, j, i), 0)}", _beside_midline(scene, k, i))
     panel = _sagittal(scene, columns_i, rows, caption)
     columns = [Column((panel,))]
     companion = _companion(scene, panel, columns_i, rows)
@@ -382,35 +432,39 @@ def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
     k, _, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     j = _coronal_plane(scene, collection)
-    plane = _coronal(scene, rows, (f"Coronal, {_position(scene, (k, j, i), 1)}",), j)
+    plane = _coronal(scene, rows, (f"Coronal, {position(scene, (k, j, i), 1)}",), j)
     projection = _coronal(scene, rows, ("Projection from the front, fluid tinted",))
     return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
 
 
 def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
     """The largest cross-section between one above and one below, and where they lie."""
-    k, j, i = scene.epicenter(collection)
+    _, _, i = scene.epicenter(collection)
     rows = _around(scene, collection)
-    heights = _neighbours(scene, collection, k)
-    shown = slice(heights[-1], heights[0] + 1)
+    arcs = arcs_across(scene, collection)
+    reach = reach_of(scene, (collection,))
     tiles = []
-    for height in heights:
-        point = scene.geometry.lps_from_kji([height, scene.canal_j[height], scene.canal_i[height]])
-        level = scene.segment_at(point) or "level not named"
-        first = f"{level}, largest cross-section" if height == k else level
-        where = _position(scene, (height, j, i), 2)
-        caption = (first, f"Axial, {where}")
-        tiles.append(_axial(scene, height, shown, caption, framed=height == k))
+    for arc in arcs:
+        level = scene.coordinate.segment_at(arc) or "level not named"
+        first = f"{level}, largest cross-section" if arc == arcs[1] else level
+        tiles.append(section(scene, arc, reach, (first,), framed=arc == arcs[1]))
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
     locator = _sagittal(scene, columns_i, rows, ("Where the sections lie",))
+    depth = scene.depth(rows)
+
+    def place(arc: float, dorsal_mm: float) -> Place:
+        point = scene.centerline.at(arc) + dorsal_mm * scene.centerline.frame_at(arc)[2]
+        k, j, _ = scene.geometry.kji_from_lps(point)
+        return float(rows.stop - 1 - k), float(j - depth.start)
+
     lines = tuple(
         Stroke(
-            (rows.stop - 1 - height, locator.shape[1] * 0.42),
-            (rows.stop - 1 - height, locator.shape[1] - 1.0),
-            ORANGE if height == k else INK,
+            place(arc, reach.dorsal_mm[0]),
+            place(arc, reach.dorsal_mm[1]),
+            ORANGE if arc == arcs[1] else INK,
             width_px=1,
         )
-        for height in heights
+        for arc in arcs
     )
     locator = replace(locator, strokes=(*locator.strokes, *lines))
     return _sheet(scene, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
@@ -426,10 +480,10 @@ def _sheet(scene: Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> S
     ]
     return Sheet(
         title=f"Collection {c.id}: {level}, {c.position}, {c.volume_ml:.1f} mL, {c.grade}",
-        lines=(" · ".join(measures), _numbering_line(scene, c)),
+        lines=(" · ".join(measures), numbering_line(scene, c)),
         columns=columns,
-        footer=_footer(),
-        key=_key(True),
+        footer=footer(),
+        key=key(True),
     )
 
 
@@ -437,29 +491,6 @@ def _span(c: LocatedCollection) -> str:
     if not c.segments:
         return "extent not named"
     return c.segments[0] if len(c.segments) == 1 else f"{c.segments[0]} to {c.segments[-1]}"
-
-
-def _numbering_line(scene: Scene, collection: LocatedCollection | None = None) -> str:
-    levels = scene.analysis.levels
-    if levels.status == "unlabelled" or not levels.vertebrae:
-        return "Levels could not be named."
-    numbering = levels.numbering
-    text = f"Numbering assumes {numbering.assumption} (confidence {numbering.confidence:.2f})."
-    if collection is not None and collection.alternatives:
-        others = ", ".join(f"{a.level} ({a.score:.2f})" for a in collection.alternatives[:3])
-        text += f" Could also be {others}."
-    elif numbering.transitional_suspected:
-        text += " Transitional vertebra suspected."
-    return text
-
-
-def _footer() -> str:
-    return f"{SHORT_NOTICE} · leakloc {__version__}"
-
-
-def _key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
-    sac = ("thecal sac", BLUE)
-    return (sac, ("extradural fluid", ORANGE)) if with_fluid else (sac,)
 
 
 # --- places -------------------------------------------------------------------------------
@@ -493,22 +524,6 @@ def _around(scene: Scene, collection: LocatedCollection) -> slice:
     low, high = _rows_of(scene, collection)
     margin = max(ALONG_MM, (LEAST_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
     return scene.rows(low - margin, high + margin)
-
-
-def _neighbours(scene: Scene, collection: LocatedCollection, k: int) -> list[int]:
-    """Half-way to the upper end, the epicentre, half-way to the lower end; head down."""
-    low, high = _rows_of(scene, collection)
-    last = scene.geometry.shape[0] - 1
-    above = min(max(round((k + high) / 2), k + 1), last)
-    below = max(min(round((k + low) / 2), k - 1), 0)
-    return sorted({above, k, below}, reverse=True)
-
-
-def _position(scene: Scene, kji: tuple[float, float, float], axis: int) -> str:
-    """Slice position in patient millimetres, with the letter of its side."""
-    value = float(scene.geometry.lps_from_kji(kji)[axis])
-    letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
-    return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"
 
 
 def _beside_midline(scene: Scene, k: int, i: int) -> str:

@@ -23,6 +23,7 @@ SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
 ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
 CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
 GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
+MOST_POINTS: Final = 20_000  # enough to know how far a collection reaches
 OBLIQUE: Final = 0.35  # sine of 20 degrees: an axis tilted further bears a second letter
 
 _LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # towards lower and higher x, y, z
@@ -110,6 +111,22 @@ class Scene:
         k, j, i = np.clip(kji, 0, np.array(self.geometry.shape) - 1)
         return int(k), int(j), int(i)
 
+    def sample(self, array: Plane, points_lps: FloatArray, order: int) -> Plane:
+        """Values of an array on the scene's grid at points, zero outside."""
+        from scipy import ndimage
+
+        stored = array.view(np.uint8) if array.dtype == np.bool_ else array
+        kji = np.moveaxis(self.geometry.kji_from_lps(points_lps), -1, 0)
+        kind = np.float32 if order else stored.dtype
+        return np.asarray(
+            ndimage.map_coordinates(stored, kji, output=kind, order=order, mode="constant")
+        )
+
+    def points_of(self, collection: LocatedCollection) -> FloatArray:
+        """Voxels of a collection in patient coordinates, every nth of a large one; (n, 3)."""
+        found = np.argwhere(self.collections == collection.id)
+        return self.geometry.lps_from_kji(found[:: len(found) // MOST_POINTS + 1])
+
     def segment_at(self, point_lps: FloatArray) -> str | None:
         """Motion segment at a point: between the middles of two neighbouring bodies."""
         arc, _, _ = self.centerline.project(point_lps)
@@ -121,14 +138,16 @@ def edge_letters(geometry: Geometry) -> tuple[tuple[str, str], tuple[str, str], 
 
     An axis that lies obliquely bears two letters, the nearer direction first.
     """
-    ends = []
-    for direction in geometry.directions_lps.T:
-        first, second = np.argsort(-np.abs(direction))[:2]
-        axes = [first, second] if abs(direction[second]) > OBLIQUE else [first]
-        high = "".join(_LETTERS[axis][int(direction[axis] > 0)] for axis in axes)
-        low = "".join(_LETTERS[axis][int(direction[axis] < 0)] for axis in axes)
-        ends.append((low, high))
-    return ends[0], ends[1], ends[2]
+    i, j, k = (direction_letters(direction) for direction in geometry.directions_lps.T)
+    return i, j, k
+
+
+def direction_letters(direction_lps: FloatArray) -> tuple[str, str]:
+    """Patient directions against and along a unit vector."""
+    first, second = np.argsort(-np.abs(direction_lps), kind="stable")[:2]
+    axes = [first, second] if abs(direction_lps[second]) > OBLIQUE else [first]
+    low = "".join(_LETTERS[axis][int(direction_lps[axis] < 0)] for axis in axes)
+    return low, "".join(_LETTERS[axis][int(direction_lps[axis] > 0)] for axis in axes)
 
 
 def inside(low: float, high: float, length: int) -> slice:

@@ -47,10 +47,10 @@ def centroid(mask: np.ndarray) -> np.ndarray:
     return np.argwhere(mask).mean(axis=0)
 
 
-def test_one_overview_and_three_pictures_of_each_collection(
+def test_two_pictures_of_the_study_and_three_of_each_collection(
     pictures: dict[str, overlays.Picture],
 ) -> None:
-    assert list(pictures) == ["overview"] + [
+    assert list(pictures) == ["overview", "straightened"] + [
         f"collection-{n}-{kind}" for n in (1, 2) for kind in ("sagittal", "axial", "coronal")
     ]
     for picture in pictures.values():
@@ -230,8 +230,9 @@ def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis
 
 
 def test_nothing_found_still_gives_an_overview(leakless: Analysis) -> None:
-    (overview,) = overlays.draw_pictures(leakless)
+    overview, straightened = overlays.draw_pictures(leakless)
     assert overview.name == "overview" and "does not exclude" in overview.alt
+    assert straightened.name == "straightened" and "does not exclude" in straightened.alt
 
 
 def test_unnamed_levels_and_empty_masks_are_drawn(analysis: Analysis) -> None:
@@ -242,7 +243,7 @@ def test_unnamed_levels_and_empty_masks_are_drawn(analysis: Analysis) -> None:
         segmentation=replace(segmentation, thecal_sac=empty, collections=empty),
         levels=replace(analysis.levels, status="unlabelled", vertebrae=(), discs=()),
     )
-    assert len(overlays.draw_pictures(bare)) == 7
+    assert len(overlays.draw_pictures(bare)) == 8
 
 
 def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:

@@ -1,0 +1,65 @@
+"""Words and colours that every figure bears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakloc import __version__
+from leakloc.report.canvas import BLUE, ORANGE, Colour, Label
+from leakloc.report.scene import Plane, Scene
+from leakloc.vocabulary import SHORT_NOTICE
+
+if TYPE_CHECKING:
+    from leakloc.localization.result import LocatedCollection
+
+
+def collection_tags(cells: Plane) -> tuple[Label, ...]:
+    """The id of each collection in a plane, beside its right edge in the picture."""
+    tags = []
+    for value in np.unique(cells):
+        if value:
+            where = np.argwhere(cells == value)
+            row = int(np.median(where[:, 0]))
+            near = where[np.abs(where[:, 0] - row) <= 1]
+            edge = float(near[:, 1].max()) if near.size else float(where[:, 1].max())
+            tags.append(Label(str(int(value)), (row, edge + 1), ORANGE, bold=True))
+    return tuple(tags)
+
+
+def numbering_line(scene: Scene, collection: LocatedCollection | None = None) -> str:
+    """How levels were numbered, and what else a collection's level could be."""
+    levels = scene.analysis.levels
+    if levels.status == "unlabelled" or not levels.vertebrae:
+        return "Levels could not be named."
+    numbering = levels.numbering
+    text = f"Numbering assumes {numbering.assumption} (confidence {numbering.confidence:.2f})."
+    if collection is not None and collection.alternatives:
+        others = ", ".join(f"{a.level} ({a.score:.2f})" for a in collection.alternatives[:3])
+        text += f" Could also be {others}."
+    elif numbering.transitional_suspected:
+        text += " Transitional vertebra suspected."
+    return text
+
+
+def footer() -> str:
+    """The notice, on every figure."""
+    return f"{SHORT_NOTICE} · leakloc {__version__}"
+
+
+def key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
+    """What the colours of the outlines mean."""
+    sac = ("thecal sac", BLUE)
+    return (sac, ("extradural fluid", ORANGE)) if with_fluid else (sac,)
+
+
+def position(scene: Scene, kji: tuple[float, float, float], axis: int) -> str:
+    """Slice position in patient millimetres, with the letter of its side."""
+    return millimetres(float(scene.geometry.lps_from_kji(kji)[axis]), axis)
+
+
+def millimetres(value: float, axis: int) -> str:
+    """A patient coordinate (axis 0: left, 1: back, 2: head) with the letter of its side."""
+    letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
+    return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"

@@ -1,0 +1,246 @@
+"""Views that follow the canal: straightened along it, and cut across it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.report.canvas import (
+    BLUE,
+    INK,
+    ORANGE,
+    Chart,
+    Column,
+    Curve,
+    Label,
+    Panel,
+    Sheet,
+    Stroke,
+)
+from leakloc.report.marks import collection_tags, footer, key, millimetres, numbering_line
+from leakloc.report.scene import BACK_MM, FRONT_MM, ROOM_MM, Scene, direction_letters
+from leakloc.volume import FloatArray
+
+if TYPE_CHECKING:
+    from leakloc.localization.result import LocatedCollection
+
+ACROSS_SIDE_MM: Final = 36.0  # foramina and facet joints
+ACROSS_FRONT_MM: Final = 30.0
+ACROSS_BACK_MM: Final = 42.0
+LATERAL_MM: Final = 45.0  # to each side of the straightened view from the front
+SLAB_MM: Final = 12.0  # half the depth of its projection: the canal, not the paraspinal pools
+SLAB_STEP_MM: Final = 1.0
+LEAST_STEP_MM: Final = 0.4  # finer sampling shows nothing that was measured
+TICK_MM: Final = 5.0
+PROFILE_STEP_MM: Final = 2.0  # along the canal, as fine as the sac's outline is smooth
+SAC_HALF_MM: Final = 24.0  # wider than any sac: half the side of the square it is counted in
+WHOLE_MM: Final = 12.0  # the field must reach this far from the middle to hold a whole sac
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a view goes to the left and to the back of the canal's middle, mm."""
+
+    left_mm: tuple[float, float]
+    dorsal_mm: tuple[float, float]
+
+
+def reach_of(
+    scene: Scene,
+    collections: Sequence[LocatedCollection],
+    *,
+    side_mm: float = ACROSS_SIDE_MM,
+    front_mm: float = ACROSS_FRONT_MM,
+    back_mm: float = ACROSS_BACK_MM,
+) -> Reach:
+    """The usual reach around the canal, widened to hold collections."""
+    left, dorsal = [-side_mm, side_mm], [-front_mm, back_mm]
+    for collection in collections:
+        points = scene.points_of(collection)
+        if len(points):
+            _, lefts, dorsals = scene.centerline.project(points)
+            left = [min(left[0], lefts.min() - ROOM_MM), max(left[1], lefts.max() + ROOM_MM)]
+            dorsal = [
+                min(dorsal[0], dorsals.min() - ROOM_MM),
+                max(dorsal[1], dorsals.max() + ROOM_MM),
+            ]
+    return Reach((float(left[0]), float(left[1])), (float(dorsal[0]), float(dorsal[1])))
+
+
+def section(
+    scene: Scene, arc_mm: float, reach: Reach, caption: tuple[str, ...], *, framed: bool = False
+) -> Panel:
+    """A plane across the canal: the patient's right on the left, the front on top.
+
+    Parameters
+    ----------
+    arc_mm : float
+        Distance along the centreline.
+    reach : Reach
+    caption : tuple of str
+        The place is added as a last line.
+    """
+    step = max(min(scene.geometry.spacing_ijk_mm[:2]), LEAST_STEP_MM)
+    center = scene.centerline.at(arc_mm)
+    tangent, left, dorsal = scene.centerline.frame_at(arc_mm)
+    lefts = np.arange(*reach.left_mm, step)
+    dorsals = np.arange(*reach.dorsal_mm, step)
+    points = center + lefts[None, :, None] * left + dorsals[:, None, None] * dorsal
+    cells = scene.sample(scene.collections, points, 0)
+    tilt = np.degrees(np.arccos(min(abs(float(tangent[2])), 1.0)))
+    where = f"Axial, {millimetres(float(center[2]), 2)}"
+    if tilt >= 1:
+        where += f", tilted {tilt:.0f}°"  # to lie across the canal
+    letters = (*direction_letters(left), *direction_letters(dorsal))
+    return Panel(
+        shape=(len(dorsals), len(lefts)),
+        spacing_mm=(step, step),
+        grey=scene.grey(scene.sample(scene.image.array, points, 1)),
+        letters=letters,
+        outlines=((scene.sample(scene.sac, points, 1) > 0.5, BLUE), (cells > 0, ORANGE)),
+        labels=collection_tags(cells),
+        caption=(*caption, where),
+        framed=framed,
+    )
+
+
+def arcs_across(scene: Scene, collection: LocatedCollection) -> tuple[float, float, float]:
+    """Where to cut a collection: half-way up, its largest cross-section, half-way down."""
+    line = scene.centerline
+    peak = float(line.project(scene.geometry.lps_from_kji(scene.epicenter(collection)))[0])
+    points = scene.points_of(collection)
+    arcs = line.project(points)[0] if len(points) else np.array([peak])
+    gap = scene.geometry.spacing_ijk_mm[2]
+    above = min((peak + float(arcs.min())) / 2, peak - gap)
+    return above, peak, max((peak + float(arcs.max())) / 2, peak + gap)
+
+
+def straightened_sheet(scene: Scene) -> Sheet:
+    """The canal as if it were straight, from the left and from the front, with its profile."""
+    located = scene.analysis.localization
+    line = scene.centerline
+    step = max(min(scene.geometry.spacing_ijk_mm), LEAST_STEP_MM)
+    arcs = np.arange(0.0, line.length_mm, step)
+    columns = [
+        Column((_from_the_left(scene, arcs, step),)),
+        Column((_from_the_front(scene, arcs, step),)),
+    ]
+    height_mm = len(arcs) * step
+    marks = [(arc, name) for name, arc in _discs(scene)]
+    if located.collections:
+        thickness = tuple(
+            Curve(c.profile.arc_mm, c.profile.thickness_mm, ORANGE) for c in located.collections
+        )
+        caption = ("Fluid thickness, mm", "along the canal")
+        columns.append(Column((Chart(height_mm, thickness, caption, marks),)))
+    sac = Curve(*sac_areas(scene), BLUE)
+    fluid = tuple(Curve(c.profile.arc_mm, c.profile.area_mm2, ORANGE) for c in located.collections)
+    caption = ("Cross-section, mm²", "sac and fluid" if fluid else "of the sac")
+    columns.append(Column((Chart(height_mm, (sac, *fluid), caption, marks),)))
+    return Sheet(
+        title="The canal straightened: down the picture is along the canal",
+        lines=(located.finding.summary, numbering_line(scene)),
+        columns=tuple(columns),
+        footer=footer(),
+        key=key(bool(located.collections)),
+    )
+
+
+def sac_areas(scene: Scene) -> tuple[FloatArray, FloatArray]:
+    """Cross-section of the thecal sac across the canal.
+
+    Returns
+    -------
+    arc_mm, area_mm2 : ndarray, shape (n,)
+        NaN where the field does not hold the whole width and depth of a sac.
+    """
+    line = scene.centerline
+    arcs = np.arange(0.0, line.length_mm, PROFILE_STEP_MM)
+    _, left, dorsal = (vectors[:, None, None] for vectors in line.frame_at(arcs))
+    offsets = np.arange(-SAC_HALF_MM, SAC_HALF_MM + 0.5)  # 1 mm apart: a count is in mm²
+    center = line.at(arcs)[:, None, None]
+    points = center + offsets[None, :, None, None] * left + offsets[None, None, :, None] * dorsal
+    areas = (scene.sample(scene.sac, points, 1) > 0.5).sum(axis=(1, 2)).astype(float)
+    probes = [side * axis for axis in (left, dorsal) for side in (-WHOLE_MM, WHOLE_MM)]
+    held = np.logical_and.reduce([scene.geometry.contains(center + p)[:, 0, 0] for p in probes])
+    return arcs, np.where(held, areas, np.nan)
+
+
+def _from_the_left(scene: Scene, arcs: FloatArray, step: float) -> Panel:
+    found = scene.analysis.localization.collections
+    reach = reach_of(scene, found, front_mm=FRONT_MM, back_mm=BACK_MM)
+    offsets = np.arange(*reach.dorsal_mm, step)
+    _, _, dorsal = scene.centerline.frame_at(arcs)
+    points = scene.centerline.at(arcs)[:, None] + offsets[:, None] * dorsal[:, None]
+    cells = scene.sample(scene.collections, points, 0)
+    labels, strokes = _names(scene, step)
+    return Panel(
+        shape=cells.shape,
+        spacing_mm=(step, step),
+        grey=scene.grey(scene.sample(scene.image.array, points, 1)),
+        letters=("A", "P", "H", "F"),
+        outlines=((scene.sample(scene.sac, points, 1) > 0.5, BLUE), (cells > 0, ORANGE)),
+        labels=(*labels, *collection_tags(cells)),
+        strokes=strokes,
+        caption=("Through the canal's middle, from the left", "front to back"),
+    )
+
+
+def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
+    """Brightest signal through the canal; masks through all depths."""
+    found = scene.analysis.localization.collections
+    reach = reach_of(scene, found, side_mm=LATERAL_MM)
+    offsets = np.arange(*reach.left_mm, step)
+    _, left, dorsal = scene.centerline.frame_at(arcs)
+    plane = scene.centerline.at(arcs)[:, None] + offsets[:, None] * left[:, None]
+    shape = plane.shape[:2]
+    image = np.zeros(shape, np.float32)
+    sac = np.zeros(shape, bool)
+    cells = np.zeros(shape, scene.collections.dtype)
+    for depth in np.arange(*reach.dorsal_mm, SLAB_STEP_MM):
+        points = plane + depth * dorsal[:, None]
+        fluid = scene.sample(scene.collections, points, 0) if found else np.zeros_like(cells)
+        cells = np.maximum(cells, fluid)
+        if abs(depth) <= SLAB_MM:
+            signal = scene.sample(scene.image.array, points, 1)
+            sac |= scene.sample(scene.sac, points, 0) > 0
+            image = np.maximum(image, signal)
+        elif fluid.any():
+            signal = scene.sample(scene.image.array, points, 1)
+            image = np.where(fluid > 0, np.maximum(image, signal), image)
+    labels, strokes = _names(scene, step)
+    fluid_seen = np.asarray(cells > 0)
+    return Panel(
+        shape=shape,
+        spacing_mm=(step, step),
+        grey=scene.grey(image),
+        letters=("R", "L", "H", "F"),
+        outlines=((sac, BLUE), (fluid_seen, ORANGE)),
+        tints=((fluid_seen, ORANGE),),
+        labels=(*labels, *collection_tags(cells)),
+        strokes=strokes,
+        caption=("Projection from the front", "fluid tinted" if found else "brightest signal"),
+    )
+
+
+def _names(scene: Scene, step: float) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
+    """Names of the bodies and ticks at the discs along the left edge."""
+    bodies = ((v.name, scene.coordinate.body_arc(v.name)) for v in scene.analysis.levels.vertebrae)
+    last = scene.centerline.length_mm
+    labels = tuple(
+        Label(name, (arc / step, 0.0)) for name, arc in bodies if arc is not None and 0 < arc < last
+    )
+    strokes = tuple(
+        Stroke((arc / step, 0.0), (arc / step, TICK_MM / step), INK) for _, arc in _discs(scene)
+    )
+    return labels, strokes
+
+
+def _discs(scene: Scene) -> list[tuple[str, float]]:
+    """Discs and where they cross the canal, inside the field."""
+    discs = ((d.name, scene.coordinate.disc_arc(d.name)) for d in scene.analysis.levels.discs)
+    last = scene.centerline.length_mm
+    return [(name, arc) for name, arc in discs if arc is not None and 0 < arc < last]
