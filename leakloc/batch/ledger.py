@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS studies (
     interruptions INTEGER NOT NULL DEFAULT 0,
     error_class TEXT,
     error_message TEXT,
+    error_detail TEXT,
     queued REAL NOT NULL,
     started REAL,
     ended REAL,
@@ -104,7 +105,9 @@ class Entry:
     interruptions : int
         Analyses cut off from outside: the batch was killed, the machine went down.
     error_class, error_message : str or None
-        Why it failed.
+        Why it failed, without patient data.
+    error_detail : str or None
+        Traceback or last words of the process; may name files, so it is shown nowhere else.
     queued, started, ended : float or None
         Seconds since 1970.
     wall_s, cpu_s, peak_mib : float or None
@@ -126,6 +129,7 @@ class Entry:
     interruptions: int = 0
     error_class: str | None = None
     error_message: str | None = None
+    error_detail: str | None = None
     queued: float = 0.0
     started: float | None = None
     ended: float | None = None
@@ -351,7 +355,8 @@ class Ledger:
                 return None
             database.execute(
                 "UPDATE studies SET state = 'running', attempts = attempts + 1, started = ?, "
-                "ended = NULL, error_class = NULL, error_message = NULL, standing = ? "
+                "ended = NULL, error_class = NULL, error_message = NULL, error_detail = NULL, "
+                "standing = ? "
                 "WHERE name = ?",
                 (time.time(), _stamp(self.output / row["name"]), row["name"]),
             )
@@ -365,7 +370,7 @@ class Ledger:
         State
             ``finished``, or ``waiting`` where its input or settings changed meanwhile.
         """
-        return self._end(entry, State.FINISHED, None, None, usage)
+        return self._end(entry, State.FINISHED, (None, None, None), usage)
 
     def fail(
         self,
@@ -374,6 +379,7 @@ class Ledger:
         error_message: str,
         usage: Usage | None = None,
         *,
+        detail: str | None = None,
         retries: int = 0,
     ) -> State:
         """Note why the analysis of a study that was taken failed.
@@ -384,7 +390,7 @@ class Ledger:
             ``waiting`` where it may be tried again, else ``failed``.
         """
         state = State.WAITING if entry.attempts <= retries else State.FAILED
-        return self._end(entry, state, error_class, error_message, usage)
+        return self._end(entry, state, (error_class, error_message, detail), usage)
 
     def put_back(self, entry: Entry) -> None:
         """Let a study wait again whose analysis was cut off through no fault of its own."""
@@ -428,8 +434,7 @@ class Ledger:
         self,
         entry: Entry,
         state: State,
-        error_class: str | None,
-        error_message: str | None,
+        error: tuple[str | None, str | None, str | None],
         usage: Usage | None,
     ) -> State:
         with self.connection() as database:
@@ -441,12 +446,12 @@ class Ledger:
             ):
                 state = State.WAITING
             database.execute(
-                "UPDATE studies SET state = ?, error_class = ?, error_message = ?, ended = ?, "
-                "wall_s = ?, cpu_s = ?, peak_mib = ?, worker = ? WHERE name = ?",
+                "UPDATE studies SET state = ?, error_class = ?, error_message = ?, "
+                "error_detail = ?, ended = ?, wall_s = ?, cpu_s = ?, peak_mib = ?, worker = ? "
+                "WHERE name = ?",
                 (
                     state,
-                    error_class,
-                    error_message,
+                    *error,
                     time.time(),
                     usage and usage.wall_s,
                     usage and usage.cpu_s,
