@@ -128,8 +128,9 @@ class SegmentationSettings(_Section):
     bright fat; on a heavy one muscle and marrow stay below 0.12."""
     fluid_seed: float = Field(0.65, gt=0.0, le=1.0)
     """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
-    fluid_grow: float = Field(0.45, gt=0.0, le=1.0)
-    """Fluid fraction down to which a collection extends: half a voxel of fluid."""
+    fluid_grow: float = Field(0.5, gt=0.0, le=1.0)
+    """Fluid fraction down to which a collection extends: half a voxel of fluid. What lies below
+    counts for the volume only."""
     dura_margin_mm: float = Field(0.3, ge=0.0)
     """Distance outside the dura from which on fluid counts: half the dura's own line."""
     seed_margin_mm: float = Field(1.2, ge=0.0)
@@ -359,7 +360,9 @@ class LocalizationSettings(_Section):
 class ReportSettings(_Section):
     """What is written, and how much of the patient's identity goes with it."""
 
-    write: tuple[Literal["json", "masks", "png", "html", "seg", "sr", "sc"], ...] = (
+    write: tuple[
+        Literal["json", "masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d"], ...
+    ] = (
         "json",
         "masks",
         "png",
@@ -368,7 +371,8 @@ class ReportSettings(_Section):
         "sr",
         "sc",
     )
-    """What is written; report.json always is, it makes the folder a report."""
+    """What is written; report.json always is, it makes the folder a report. On demand too: pdf
+    (the figures as lines and type) and html3d (a page in three dimensions, needs WebGL2)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: as in the headers,
     as a keyed hash (key: environment variable LEAKLOC_IDENTITY_KEY), or null (the study

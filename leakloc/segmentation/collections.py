@@ -36,6 +36,9 @@ HEAD_RADIUS_MM: Final = 40.0
 DIM_RIM_MM: Final = 2.0
 """How far partial volume reaches around fluid."""
 
+HALF: Final = 0.5
+"""Fluid fraction at which a voxel counts as belonging to a piece, or to its rim."""
+
 LISTED_ML: Final = 0.15
 """Smaller pieces are noise and are not even listed as rejected."""
 
@@ -254,7 +257,7 @@ def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[st
     left = scene.coordinates.left[voxels].astype(np.float64)
     dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
     outside = scene.outside_mm[voxels].astype(np.float64)
-    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml
+    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + _rim_ml(voxels, scene)
     weight = fraction / fraction.sum()
     angle = np.arctan2(dorsal, left)
     sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
@@ -289,6 +292,28 @@ def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[st
         "brightness": float(np.percentile(fraction, 75)),
         "below_tip_mm": float(weight @ arc - tip) if tip is not None else float("-inf"),
     }
+
+
+def _rim_ml(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> float:
+    """Fluid in the voxels next to a piece that it fills by less than half.
+
+    Their signal above that of the shell around them: next to fat or muscle, which are not
+    black, the rest of the signal is theirs.
+    """
+    from scipy import ndimage
+
+    low = [max(int(axis.min()) - 2, 0) for axis in voxels]
+    high = [int(axis.max()) + 3 for axis in voxels]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    fraction = scene.fraction.array[box]
+    piece = np.zeros(fraction.shape, bool)
+    piece[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
+    free = (scene.outside_mm[box] > 0.0) & ~piece & (fraction < HALF)
+    rim = ndimage.binary_dilation(piece) & free
+    shell = ndimage.binary_dilation(piece, iterations=2) & free & ~rim
+    around = float(np.median(fraction[shell])) if shell.any() else 0.0
+    filled = np.clip((fraction[rim] - around) / (1 - around), 0.0, 1.0)
+    return float(filled.sum()) * scene.fraction.geometry.voxel_volume_ml
 
 
 def _thickness_mm(

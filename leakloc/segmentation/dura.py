@@ -156,14 +156,23 @@ def find_dura(
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
     tip = None if field_end else float(frame.arc_mm[last])
     return Dura(
-        rough, frame.arc_mm, frame.angle_rad, shaped.astype(np.float64), tip, _head_end(frame)
+        rough,
+        frame.arc_mm,
+        frame.angle_rad,
+        shaped.astype(np.float64),
+        tip,
+        _head_end(frame, first),
     )
 
 
-def _head_end(frame: _Frame) -> float:
-    """Arc below which the canal is a canal: no fluid all round at the widest radii above it."""
+def _head_end(frame: _Frame, first: int) -> float:
+    """Arc below which the canal is a canal: no fluid all round at the widest radii above it.
+
+    Only at the upper end of the fluid (position `first`) can that be the head.
+    """
     rim = frame.values[:, :, -6:].mean(axis=2) > 0.5
-    wide = [run for run in _runs(rim.mean(axis=1) > 0.22) if run[0] * ARC_STEP_MM <= 20.0]
+    near = first + 20.0 / ARC_STEP_MM
+    wide = [run for run in _runs(rim.mean(axis=1) > 0.22) if run[0] <= near]
     if not wide or (wide[0][1] - wide[0][0]) * ARC_STEP_MM < 15.0:
         return 0.0
     return float(frame.arc_mm[wide[0][1] - 1]) + 12.0
