@@ -66,6 +66,24 @@ class LoaderSettings(_Section):
     max_station_movement_mm: float = Field(5.0, ge=0, le=20)
     """Largest movement of the patient between overlapping stations that is undone before they
     are joined (0 to 3 mm is usual); a larger one is left and shows as a step."""
+    verify_companions: bool = True
+    """Compare companions of the myelogram's frame of reference with it, as patients move between
+    series; takes about half a second each."""
+    companion_moved_mm: float = Field(2.0, ge=0.5, le=20)
+    """Movement against the myelogram from which a companion is registered: phantoms that did not
+    move show up to 0.8 mm, and below half a slice of a companion nothing is gained."""
+    alignment_search_mm: float = Field(40.0, ge=0, le=200)
+    """How far along the body a moved companion of the same frame of reference is sought; patients
+    slide by a vertebra at most while they stay on the couch."""
+    alignment_rival_mm: float = Field(15.0, ge=5, le=30)
+    """Distance along the body from which a fit is another one: half the height of a vertebra with
+    its disc."""
+    alignment_rival_factor: float = Field(1.5, ge=1, le=10)
+    """How many times the mutual information of any rival a registration needs: right ones had 1.7
+    to 4.5 on phantoms, images of different bodies 0.9 to 1.5 with few above."""
+    alignment_residual_mm: float = Field(1.5, gt=0, le=10)
+    """Largest disagreement of head, middle and tail of the canal that a registration may leave:
+    right ones left up to 1.2 mm on phantoms, images of different bodies 1 to 21 mm."""
     max_archive_gib: float = Field(16.0, gt=0, le=1000)
     """Most GiB an archive may unpack to: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
@@ -86,7 +104,10 @@ class SegmentationSettings(_Section):
     conventional T2 the brightest tube is often fat. Of 24 public volumes brightness alone lost
     the canal by more than 25 mm in four of eight looked at, with the prior in none of eleven."""
     canal_prior_threads: int = Field(2, ge=1, le=64)
-    """Processor threads of the network that gives the prior."""
+    """Processor threads of the networks that give the prior and judge the dura."""
+    dura_network_weight: float = Field(0.15, ge=0.0, le=2.0)
+    """Weight of the dura network's log likelihood against the edges and dark lines seen (1);
+    0 leaves the network out. The network knows shapes, the lines are sharper."""
     canal_min_length_mm: float = Field(60.0, gt=0.0)
     """Shortest canal accepted: two lumbar levels; what is shorter cannot be told from a vessel."""
     canal_slope_cost: float = Field(0.15, ge=0.0)

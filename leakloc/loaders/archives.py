@@ -47,7 +47,7 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
     left = int(settings.max_archive_gib * _GIB)
     parents: dict[str, int] = {}
     try:
-        for number, (name, file) in enumerate(_members(path)):
+        for number, (name, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 raise InputError(
                     f"{path.name} holds more than {settings.max_archive_files} files; unpack it "
@@ -68,7 +68,14 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
     return folder
 
 
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each file in an archive, in order, without unpacking it.
+
+    Raises
+    ------
+    zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError
+        If the archive is broken or encrypted.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

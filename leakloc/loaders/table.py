@@ -39,7 +39,11 @@ def series_table(
     """
     try:
         stacks = triage(
-            study, settings, myelogram_uid=myelogram_uid, companion_uids=companion_uids
+            study,
+            settings,
+            myelogram_uid=myelogram_uid,
+            companion_uids=companion_uids,
+            verify=False,
         ).stacks
     except InputError:
         if myelogram_uid is not None or companion_uids:

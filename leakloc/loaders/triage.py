@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from leakloc.errors import InputError
+from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
 from leakloc.loaders.roles import Judged, Pixels, finished, judge_all
 from leakloc.loaders.stations import adjoin, covers, find_stations, overlap_share, stitch
@@ -40,6 +41,7 @@ def triage(
     *,
     myelogram_uid: str | None = None,
     companion_uids: Sequence[str] = (),
+    verify: bool | None = None,
 ) -> Triage:
     """Give every stack its role and choose the volumes to analyse.
 
@@ -51,6 +53,9 @@ def triage(
         Series Instance UID, or series number, of the series to find fluid on.
     companion_uids : sequence of str
         The only series to use beside it, if any are named.
+    verify : bool, optional
+        Whether to look if companions show the patient where the myelogram does; as
+        `settings.verify_companions` says where None.
 
     Returns
     -------
@@ -71,8 +76,17 @@ def triage(
     companions = _choose_companions(judged, chosen, pixels, notes, companion_uids)
     used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
     volumes: dict[Role, Volume] = {}
+    verify = settings.verify_companions if verify is None else verify
+    aligner = Aligner(volume, settings)
     for role, companion in companions.items():
-        volumes[role] = volume if companion is chosen else pixels.of(companion.stack)
+        if companion is chosen:
+            placed: Volume | None = volume
+        else:
+            placed, found = _placed(role, companion, chosen, pixels, aligner, verify=verify)
+            notes += found
+        if placed is None:
+            continue
+        volumes[role] = placed
         if role in _FOR_LEVELS:
             used[id(companion.stack)] = (*used.get(id(companion.stack), ()), "levels")
     if not _FOR_LEVELS & volumes.keys():
@@ -230,18 +244,35 @@ def _choose_companions(
         if role in companions or not ranked:
             continue
         fusable = [item for item in ranked if _same_frame(item.stack, chosen.stack)]
-        if not fusable:
+        if not fusable and role not in _FOR_LEVELS:
             notes.append(_other_frame(ranked[0]))
-        for item in fusable:
+            continue
+        for item in fusable or ranked:
             try:
                 pixels.of(item.stack)
             except InputError:
                 continue
             companions[role] = item
-            if item.stack.series_instance_uid is None:
+            if item.stack.series_instance_uid is None and fusable:
                 notes.append(_assumed_frame(item))
             break
     return companions
+
+
+def _placed(
+    role: Role, companion: Judged, chosen: Judged, pixels: Pixels, aligner: Aligner, *, verify: bool
+) -> tuple[Volume | None, list[Note]]:
+    """A companion's volume where the myelogram shows the same; None where that is unknown."""
+    volume = pixels.of(companion.stack)
+    name = _name(companion)
+    if not _same_frame(companion.stack, chosen.stack):
+        return aligner.registered(volume, name)
+    return aligner.verified(volume, name) if verify and role in _FOR_LEVELS else (volume, [])
+
+
+def _name(item: Judged) -> str:
+    number = "" if item.stack.series_number is None else f" (series {item.stack.series_number})"
+    return f"{item.role.replace('_', ' ')}{number}"
 
 
 def _as_companion(item: Judged) -> Judged:
@@ -269,11 +300,10 @@ def _assumed_frame(item: Judged) -> Note:
 
 
 def _other_frame(item: Judged) -> Note:
-    number = "" if item.stack.series_number is None else f" (series {item.stack.series_number})"
     return Note(
         "companion_other_frame",
-        f"the {item.role.replace('_', ' ')}{number} lies in another frame of reference than the "
-        "myelogram, so it was not combined with it",
+        f"the {_name(item)} lies in another frame of reference than the myelogram, so it was not "
+        "combined with it",
     )
 
 

@@ -1,0 +1,442 @@
+"""Whether a companion shows the patient where the myelogram does, and bringing it there.
+
+Patients move between series, and series of another session have another frame of reference.
+Both show the same spine, so a rigid movement is sought that explains one by the other around
+the canal (mutual information, which holds across contrasts: Wells et al., Med Image Anal
+1:35, 1996). As vertebrae repeat, a fit one level off looks nearly as good: a movement counts
+only where it is much better than all fits farther along the canal, and where head, middle and
+tail of the canal agree on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.errors import AnalysisError
+from leakloc.notes import Note
+from leakloc.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.settings import LoaderSettings
+
+_CANAL_GRID_MM: Final = 2.0
+"""Voxel size at which the canal is followed: a tenth of its width."""
+_LEFT_MM: Final = 25.0
+_DORSAL_MM: Final = (-45.0, 30.0)
+"""Corridor about the canal: sac, vertebral bodies and arches, which move as one."""
+_BINS: Final = 32
+_SAMPLES: Final = 24_000
+"""Places compared; mutual information over 32 x 32 bins is steady from some 5,000."""
+_SAMPLES_IN_FIT: Final = 8_000
+_LEAST_INSIDE: Final = 0.6
+"""Share of the length that both could have in common that they must have in common: the less
+there is, the more places fit."""
+_SCAN_STEP_MM: Final = 4.0
+"""Step of the search along the body; a fit draws from farther."""
+_STARTS_TRIED: Final = 3
+"""Best places of the search from which a fit is tried."""
+_PARTS: Final = 3
+"""Head, middle and tail of the stretch that both show, which must agree."""
+_PARTS_AGREEING: Final = 2
+"""Fewer parts with common signal do not show whether they agree."""
+_TURN_ARM_MM: Final = 100.0
+"""Distance at which a turn counts as much as a shift, so that an optimiser treats them alike."""
+_FIT_TOLERANCE_MM: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a companion must be moved to lie on the myelogram.
+
+    Parameters
+    ----------
+    movement : ndarray, shape (4, 4)
+        Maps LPS points of the companion to those of the myelogram.
+    moved_mm : float
+        Largest displacement along the canal.
+    residual_mm : float
+        How far parts of the canal would still move, each on its own (root mean square); endless
+        where too few of them show the same.
+    information : float
+        Mutual information after the movement, in nats.
+    before : float
+        The same where the header puts the companion.
+    rival : float
+        The best of the places elsewhere along the canal.
+    """
+
+    movement: FloatArray
+    moved_mm: float
+    residual_mm: float
+    information: float
+    before: float
+    rival: float
+
+    def is_certain(self, settings: LoaderSettings) -> bool:
+        """Whether the fit is better than its rivals and its parts agree."""
+        distinct = self.information >= settings.alignment_rival_factor * self.rival
+        return distinct and self.residual_mm <= settings.alignment_residual_mm
+
+
+class Aligner:
+    """Places companions on one myelogram, whose canal is followed once.
+
+    Parameters
+    ----------
+    myelogram : Volume
+    settings : LoaderSettings
+    """
+
+    def __init__(self, myelogram: Volume, settings: LoaderSettings) -> None:
+        self._myelogram = myelogram.oriented("LPS")
+        self._settings = settings
+
+    @cached_property
+    def _line(self) -> Centerline | None:
+        return _canal(self._myelogram, None)
+
+    def verified(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
+        """A companion in the myelogram's frame of reference, moved back where the patient moved.
+
+        Returns
+        -------
+        Volume or None
+            None where it visibly lies elsewhere and cannot be registered.
+        list of Note
+        """
+        line = self._line
+        if line is None:
+            return companion, []
+        oriented = companion.oriented("LPS")
+        limit = self._settings.companion_moved_mm
+        if _largest_shift(self._myelogram, line, oriented) <= limit:
+            return companion, []
+        found = align(self._myelogram, line, oriented, self._settings)
+        if found is None or found.moved_mm <= limit:
+            return companion, []
+        if found.is_certain(self._settings):
+            return self._moved(companion, found), [_moved_note(name, found)]
+        if found.information < self._settings.alignment_rival_factor * found.before:
+            return companion, [_unverified_note(name, found)]
+        return None, [_elsewhere_note(name, found)]
+
+    def registered(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
+        """A companion of another frame of reference, registered; None where that is uncertain."""
+        line = self._line
+        if line is None:
+            return None, [_other_frame_note(name, None)]
+        oriented = companion.oriented("LPS")
+        other_line = _canal_by_network(oriented)
+        if other_line is None:
+            return None, [_other_frame_note(name, None)]
+        found = align(self._myelogram, line, oriented, self._settings, other_line=other_line)
+        if found is None or not found.is_certain(self._settings):
+            return None, [_other_frame_note(name, found)]
+        return self._moved(companion, found), [_registered_note(name, found)]
+
+    def _moved(self, companion: Volume, found: Alignment) -> Volume:
+        frame = self._myelogram.geometry.frame_of_reference_uid
+        return moved(companion, found.movement, frame)
+
+
+def _moved_note(name: str, found: Alignment) -> Note:
+    return Note(
+        "companion_moved",
+        f"the patient moved by up to {found.moved_mm:.1f} mm between the {name} and the myelogram; "
+        f"it was registered rigidly (parts of the canal agree within {found.residual_mm:.1f} mm)",
+    )
+
+
+def _disagreement(found: Alignment) -> str:
+    if not np.isfinite(found.residual_mm):
+        return "too little of the canal shows on both"
+    return f"parts of the canal disagree by {found.residual_mm:.1f} mm"
+
+
+def _unverified_note(name: str, found: Alignment) -> Note:
+    return Note(
+        "companion_alignment_unverified",
+        f"the images do not show clearly whether the {name} lies where its header puts it on the "
+        f"myelogram ({_disagreement(found)}); the header was followed",
+    )
+
+
+def _elsewhere_note(name: str, found: Alignment) -> Note:
+    return Note(
+        "companion_not_fused",
+        f"the {name} does not lie where its header puts it on the myelogram, and no movement fits "
+        f"well ({_disagreement(found)}); it was not combined with it",
+    )
+
+
+def _registered_note(name: str, found: Alignment) -> Note:
+    return Note(
+        "companion_registered",
+        f"the {name} lies in another frame of reference; it was registered rigidly to the "
+        f"myelogram (parts of the canal agree within {found.residual_mm:.1f} mm)",
+    )
+
+
+def _other_frame_note(name: str, found: Alignment | None) -> Note:
+    reason = "the canal was not found on both"
+    if found is not None:
+        reason = f"no rigid movement fits clearly better than others ({_disagreement(found)})"
+    return Note(
+        "companion_other_frame",
+        f"the {name} lies in another frame of reference than the myelogram and could not be "
+        f"registered: {reason}; it was not combined with it",
+    )
+
+
+def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
+    """The way of the canal through a volume, None where there is none."""
+    from leakloc.segmentation.canal import find_canal
+    from leakloc.settings import SegmentationSettings
+
+    spacing = [max(_CANAL_GRID_MM, mm) for mm in oriented.geometry.spacing_ijk_mm]
+    coarse = oriented.resample(oriented.geometry.with_spacing(spacing))
+    try:
+        return find_canal(coarse, SegmentationSettings(), prior).centerline
+    except AnalysisError:
+        return None
+
+
+def _canal_by_network(oriented: Volume) -> Centerline | None:
+    """The same on a conventional contrast, on which the brightest tube is often fat."""
+    from leakloc.anatomy_network import anatomy_probabilities
+
+    try:
+        return _canal(oriented, anatomy_probabilities(oriented).canal)
+    except AnalysisError:
+        return None
+
+
+def _largest_shift(myelogram: Volume, line: Centerline, companion: Volume) -> float:
+    """How far the part of the canal that moved most would move to fit the companion."""
+    still = np.zeros(6)
+    quick = _Pair.of(myelogram, line, companion).thinned(_SAMPLES_IN_FIT)
+    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_PARTS, still)]
+    return float(np.linalg.norm(shifts, axis=1).max()) if shifts else float("inf")
+
+
+def align(
+    myelogram: Volume,
+    line: Centerline,
+    companion: Volume,
+    settings: LoaderSettings,
+    *,
+    other_line: Centerline | None = None,
+) -> Alignment | None:
+    """Find the rigid movement that brings a companion onto the myelogram.
+
+    Parameters
+    ----------
+    myelogram : Volume
+    line : Centerline
+        The canal in the myelogram.
+    companion : Volume
+    settings : LoaderSettings
+    other_line : Centerline, optional
+        The canal in the companion, from which the search starts where the two have no common
+        frame of reference; without it the search starts where the header puts the companion.
+
+    Returns
+    -------
+    Alignment or None
+        None where they share too little of the canal to tell.
+    """
+    pair = _Pair.of(myelogram, line, companion)
+    quick = pair.thinned(_SAMPLES_IN_FIT)
+    starts = _starts(line, settings, other_line)
+    fits = [(quick.information(start), start) for start in starts]
+    if max(value for value, _ in fits) <= 0.0:
+        return None
+    fitted = [quick.fitted(s) for _, s in sorted(fits, key=lambda fit: -fit[0])[:_STARTS_TRIED]]
+    params = pair.fitted(max(fitted, key=pair.information))
+    information = pair.information(params)
+    along = np.array([abs(s[2] - params[2]) for s in starts])
+    values = np.array([value for value, _ in fits])
+    rivals = values[along >= settings.alignment_rival_mm]
+    parts = [part for part in pair.parts(_PARTS, params) if part.information(params) > 0.0]
+    shifts = [part.fitted(params, turn=False)[:3] - params[:3] for part in parts]
+    apart = pair.moved(params, line.points_lps) - line.points_lps
+    return Alignment(
+        movement=np.asarray(np.linalg.inv(pair.matrix(params)), dtype=np.float64),
+        moved_mm=float(np.linalg.norm(apart, axis=1).max()),
+        residual_mm=(
+            float(np.sqrt((np.array(shifts) ** 2).sum(axis=1).mean()))
+            if len(parts) >= _PARTS_AGREEING
+            else float("inf")
+        ),
+        information=information,
+        before=pair.information(np.zeros(6)),
+        rival=float(rivals.max(initial=0.0)),
+    )
+
+
+def moved(volume: Volume, movement: FloatArray, frame_of_reference_uid: str | None) -> Volume:
+    """A volume after a rigid movement: the same voxels at another place."""
+    geometry = replace(
+        volume.geometry,
+        affine_lps=movement @ volume.geometry.affine_lps,
+        frame_of_reference_uid=frame_of_reference_uid,
+    )
+    provenance = volume.provenance.then("registered to the myelogram")
+    return Volume(volume.array, geometry, provenance)
+
+
+def _starts(
+    line: Centerline, settings: LoaderSettings, other_line: Centerline | None
+) -> list[FloatArray]:
+    """Shifts (with no turn) from which a fit may start, along the body."""
+    if other_line is None:
+        reach = settings.alignment_search_mm
+        count = int(reach / _SCAN_STEP_MM)
+        return [_start(0.0, 0.0, _SCAN_STEP_MM * n) for n in range(-count, count + 1)]
+    z, other_z = line.points_lps[:, 2], other_line.points_lps[:, 2]
+    span = float(min(np.ptp(z), np.ptp(other_z)))
+    first = float(other_z.min() - z.max() + _LEAST_INSIDE * span)
+    last = float(other_z.max() - z.min() - _LEAST_INSIDE * span)
+    starts = []
+    for shift in np.arange(first, last, _SCAN_STEP_MM):
+        common = np.linspace(
+            max(z.min() + shift, other_z.min()), min(z.max() + shift, other_z.max()), 30
+        )
+        here, there = _beside(line, common - shift), _beside(other_line, common)
+        x, y = np.median(there - here, axis=0)
+        starts.append(_start(x, y, shift))
+    return starts
+
+
+def _start(x: float, y: float, z: float) -> FloatArray:
+    return np.array([x, y, z, 0.0, 0.0, 0.0])
+
+
+def _beside(line: Centerline, z: FloatArray) -> FloatArray:
+    """Where the canal passes heights, LPS x and y, shape (n, 2)."""
+    points = line.points_lps[np.argsort(line.points_lps[:, 2])]
+    return np.stack([np.interp(z, points[:, 2], points[:, n]) for n in (0, 1)], axis=1)
+
+
+def _height_mm(volume: Volume) -> float:
+    """Extent from head to tail of a grid oriented LPS."""
+    return volume.geometry.shape[0] * volume.geometry.spacing_kji_mm[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Places around the canal with the myelogram's signal there, and the other image.
+
+    A movement is six numbers: a shift in mm, and a turn about `center` as a rotation vector
+    times `_TURN_ARM_MM`. It maps points of the myelogram to points of the companion.
+    """
+
+    points_lps: FloatArray
+    arc_mm: FloatArray
+    fixed_bin: npt.NDArray[np.intp]
+    other: Volume
+    edges: FloatArray
+    center_lps: FloatArray
+    least_inside: float
+
+    @classmethod
+    def of(cls, myelogram: Volume, line: Centerline, companion: Volume) -> _Pair:
+        rng = np.random.default_rng(0)
+        arc = rng.uniform(0.0, line.length_mm, _SAMPLES)
+        _, lefts, dorsals = line.frame_at(arc)
+        left = rng.uniform(-_LEFT_MM, _LEFT_MM, _SAMPLES)
+        dorsal = rng.uniform(*_DORSAL_MM, _SAMPLES)
+        points = line.at(arc) + left[:, None] * lefts + dorsal[:, None] * dorsals
+        seen = myelogram.geometry.contains(points)
+        points, arc = points[seen], arc[seen]
+        signal = myelogram.sample(points)
+        other = companion.with_array(companion.array.astype(np.float32))
+        return cls(
+            points,
+            arc,
+            np.searchsorted(_quantiles(signal), signal),
+            other,
+            _quantiles(other.array.ravel()[:: max(1, other.array.size // 200_000)]),
+            np.asarray(line.at(0.5 * line.length_mm)),
+            _LEAST_INSIDE * min(1.0, _height_mm(companion) / float(np.ptp(line.points_lps[:, 2]))),
+        )
+
+    def thinned(self, count: int) -> _Pair:
+        """Fewer places, for many evaluations."""
+        return self._only(np.arange(len(self.points_lps)) < count)
+
+    def parts(self, count: int, params: FloatArray) -> list[_Pair]:
+        """The places that both show after a movement, stretch by stretch from head to tail."""
+        shown = self.other.geometry.contains(self.moved(params, self.points_lps))
+        if np.count_nonzero(shown) < count:
+            return []
+        bounds = np.quantile(self.arc_mm[shown], np.linspace(0, 1, count + 1))
+        which = np.clip(np.searchsorted(bounds, self.arc_mm) - 1, 0, count - 1)
+        parts = [self._only(shown & (which == n)) for n in range(count)]
+        return [replace(part, least_inside=_LEAST_INSIDE) for part in parts]
+
+    def _only(self, keep: npt.NDArray[np.bool_]) -> _Pair:
+        return replace(
+            self,
+            points_lps=self.points_lps[keep],
+            arc_mm=self.arc_mm[keep],
+            fixed_bin=self.fixed_bin[keep],
+        )
+
+    def matrix(self, params: FloatArray) -> FloatArray:
+        """The movement as a matrix that maps LPS points."""
+        from scipy.spatial.transform import Rotation
+
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_rotvec(params[3:] / _TURN_ARM_MM).as_matrix()
+        matrix[:3, 3] = self.center_lps + params[:3] - matrix[:3, :3] @ self.center_lps
+        return matrix
+
+    def moved(self, params: FloatArray, points_lps: FloatArray) -> FloatArray:
+        """Points of the myelogram in the companion."""
+        matrix = self.matrix(params)
+        return np.asarray(points_lps @ matrix[:3, :3].T + matrix[:3, 3])
+
+    def information(self, params: FloatArray) -> float:
+        """Mutual information in nats; 0 where they share too little."""
+        points = self.moved(params, self.points_lps)
+        inside = self.other.geometry.contains(points)
+        if inside.mean() < self.least_inside:
+            return 0.0
+        other_bin = np.searchsorted(self.edges, self.other.sample(points[inside]))
+        joint = np.bincount(
+            self.fixed_bin[inside] * _BINS + other_bin, minlength=_BINS * _BINS
+        ).reshape(_BINS, _BINS)
+        share = joint / joint.sum()
+        alone = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
+        some = share > 0
+        biased = float((share[some] * np.log(share[some] / alone[some])).sum())
+        # Unrelated images show (rows - 1)(columns - 1) / 2n (Miller and Madow).
+        used = np.count_nonzero(share.sum(axis=1)), np.count_nonzero(share.sum(axis=0))
+        return biased - (used[0] - 1) * (used[1] - 1) / (2 * int(joint.sum()))
+
+    def fitted(self, start: FloatArray, *, turn: bool = True) -> FloatArray:
+        """The movement of most information near a start."""
+        from scipy.optimize import minimize
+
+        free = 6 if turn else 3
+
+        def cost(values: FloatArray) -> float:
+            return -self.information(np.concatenate([values, start[free:]]))
+
+        found = minimize(
+            cost, start[:free], method="Powell",
+            options={"xtol": _FIT_TOLERANCE_MM, "ftol": 1e-4, "maxiter": 8},
+        )  # fmt: skip
+        return np.concatenate([found.x, start[free:]])
+
+
+def _quantiles(values: npt.NDArray[np.floating]) -> FloatArray:
+    """Edges of bins that hold about as much each; signal is spread too unevenly for even bins."""
+    return np.asarray(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]), dtype=np.float64)
