@@ -322,6 +322,10 @@ class Outputs(_Part):
     masks: dict[str, str] = Field(default_factory=dict)
     dicom: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     html: str | None = None
+    pdf: str | None = None
+    """The figures as lines and type."""
+    html3d: str | None = None
+    """A page with the volume and the masks in three dimensions."""
 
 
 class SkippedFiles(_Part):
@@ -410,7 +414,7 @@ def report_schema() -> dict[str, Any]:
     schema["required"] = ["schema", *schema["required"], "outputs"]
     schema["required"] = list(dict.fromkeys(schema["required"]))
     outputs = schema["$defs"]["Outputs"]
-    outputs["required"] = list(outputs["properties"])
+    outputs["required"] = ["overlays", "masks", "dicom", "html"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_NAME,

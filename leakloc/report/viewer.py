@@ -58,8 +58,16 @@ class Viewer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """Signal and labels on one grid, k to the head."""
+class Block:
+    """Signal and labels on one grid, k to the head.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Collection ids, `SAC` in the thecal sac, 0 elsewhere.
+    binned : tuple of int
+        How many voxels were averaged along i, j and k.
+    """
 
     signal: Plane
     labels: npt.NDArray[np.uint8]
@@ -85,7 +93,7 @@ def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
     scene = Scene(analysis)
     low, high = scene.window
     white = low + WHITE * (high - low)
-    block = _cropped(scene)
+    block = neighbourhood(scene)
     room = room_bytes * 3 // 4 - _label_bytes(block)
     while block.signal.size > MOST_VOXELS:
         block = _binned(block)
@@ -157,16 +165,17 @@ def script_digest() -> str:
 # --- the volume ---------------------------------------------------------------------------
 
 
-def _cropped(scene: Scene) -> _Block:
+def neighbourhood(scene: Scene) -> Block:
+    """The spine's neighbourhood as acquired, the sac and the collections in one label array."""
     rows = slice(0, scene.geometry.shape[0])
     box = (rows, scene.depth(rows), scene.across(rows))
     labels = np.where(scene.sac[box], SAC, 0).astype(np.uint8)
     fluid = scene.collections[box]
     np.copyto(labels, fluid.astype(np.uint8), where=fluid > 0)
-    return _Block(scene.image.array[box], labels, scene.geometry.cropped(box))
+    return Block(scene.image.array[box], labels, scene.geometry.cropped(box))
 
 
-def _binned(block: _Block) -> _Block:
+def _binned(block: Block) -> Block:
     """Half as many voxels along the finest axis: mean of the signal, largest share of labels."""
     spacing = np.array(block.geometry.spacing_kji_mm)
     spacing[np.array(block.signal.shape) < 2] = np.inf
@@ -189,7 +198,7 @@ def _binned(block: _Block) -> _Block:
     binned[column] *= 2
     k, j, i = signal.shape
     geometry = replace(block.geometry, shape=(k, j, i), affine_lps=affine)
-    return _Block(signal, joined, geometry, (binned[0], binned[1], binned[2]))
+    return Block(signal, joined, geometry, (binned[0], binned[1], binned[2]))
 
 
 def _stored(signal: Plane, low: float, white: float) -> npt.NDArray[np.uint8]:
@@ -198,7 +207,7 @@ def _stored(signal: Plane, low: float, white: float) -> npt.NDArray[np.uint8]:
     return np.asarray(np.sqrt(np.clip(share, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 
-def _fitting_quality(block: _Block, low: float, white: float, room: int) -> int | None:
+def _fitting_quality(block: Block, low: float, white: float, room: int) -> int | None:
     """The best quality at which a sample of the slices foretells that all fit."""
     count = block.signal.shape[2]
     chosen = np.unique(np.linspace(0, count - 1, PROBES + 2).round().astype(int)[1:-1])
@@ -211,7 +220,7 @@ def _fitting_quality(block: _Block, low: float, white: float, room: int) -> int 
     return None
 
 
-def _label_bytes(block: _Block) -> int:
+def _label_bytes(block: Block) -> int:
     return sum(len(_png(plane)) for plane in np.moveaxis(block.labels, 2, 0) if plane.any())
 
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from leakloc.report.viewer import Viewer
     from leakloc.volume import Volume
 
-PARTS: Final = frozenset({"report.json", "report.html", "overlays", "masks", "dicom"})
+PARTS: Final = frozenset(
+    {"report.json", "report.html", "report3d.html", "figures.pdf", "overlays", "masks", "dicom"}
+)
 """What a report folder holds; a folder with anything else in it is never replaced."""
 
 
@@ -111,6 +113,7 @@ def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) 
         draft = _Draft(analysis, aside)
         draft.write_all()
         draft.write_dicom(draft.report(time.perf_counter() - start))
+        draft.write_3d(draft.report(time.perf_counter() - start))
         report = draft.report(time.perf_counter() - start)
         if "html" in draft.wanted:
             report = _write_page(draft, report)
@@ -148,6 +151,8 @@ class _Draft:
     masks: dict[str, str] = field(default_factory=dict)
     dicom: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     html: str | None = None
+    pdf: str | None = None
+    html3d: str | None = None
     pictures: tuple[Picture, ...] = ()
 
     @property
@@ -156,7 +161,12 @@ class _Draft:
 
     def report(self, writing_s: float) -> Report:
         outputs = Outputs(
-            overlays=self.overlays, masks=self.masks, dicom=self.dicom, html=self.html
+            overlays=self.overlays,
+            masks=self.masks,
+            dicom=self.dicom,
+            html=self.html,
+            pdf=self.pdf,
+            html3d=self.html3d,
         )
         return build_report(
             self.analysis, outputs=outputs, notes=self.notes, runtime_s={"writing": writing_s}
@@ -170,6 +180,8 @@ class _Draft:
             self.attempt("pictures", self._pictures)
         if "png" in self.wanted and self.pictures:
             self.attempt("overlays", self._overlays, "overlays")
+        if "pdf" in self.wanted:
+            self.attempt("pdf", self._pdf, "figures.pdf")
 
     def attempt(self, what: str, write: Callable[[], None], *leftovers: str) -> None:
         """Run one writer; its failure costs its own files and becomes a warning."""
@@ -258,6 +270,27 @@ class _Draft:
         from leakloc.report.overlays import draw_pictures
 
         self.pictures = draw_pictures(self.analysis)
+
+    def _pdf(self) -> None:
+        from leakloc.report.overlays import figures
+        from leakloc.report.vector import write_pdf
+
+        with (self.folder / "figures.pdf").open("wb") as target:
+            write_pdf((found.drawing for found in figures(self.analysis)), target)
+        self.pdf = "figures.pdf"
+
+    def write_3d(self, report: Report) -> None:
+        """The page in three dimensions, where it is wanted."""
+
+        def write() -> None:
+            from leakloc.report.html3d import page
+
+            text = page(report, self.analysis)
+            (self.folder / "report3d.html").write_text(text, encoding="utf-8")
+            self.html3d = "report3d.html"
+
+        if "html3d" in self.wanted:
+            self.attempt("page_3d", write, "report3d.html")
 
     def viewer(self) -> Viewer | None:
         """What the page's viewer shows; the page stands without it if that fails."""

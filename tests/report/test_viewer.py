@@ -105,7 +105,7 @@ def test_a_sheet_one_voxel_thin_survives_averaging() -> None:
     labels[:, :4] = viewer.SAC
     labels[2:6, 4, 2:6] = 3
     geometry = Geometry.from_axes((8, 8, 8), origin_lps=[0, 0, 0], spacing_ijk_mm=[1, 0.5, 1])
-    block = viewer._binned(viewer._Block(np.ones((8, 8, 8), np.float32), labels, geometry))
+    block = viewer._binned(viewer.Block(np.ones((8, 8, 8), np.float32), labels, geometry))
     assert block.labels.shape == (8, 4, 8) and block.binned == (1, 2, 1)
     assert (block.labels[2:6, 2, 2:6] == 3).all()
     assert block.geometry.spacing_ijk_mm == (1, 1, 1)
