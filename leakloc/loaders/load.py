@@ -94,12 +94,15 @@ def _files(
     path: Path, settings: LoaderSettings, skipped: list[SkippedFile]
 ) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
     """All regular files, and the temporary folder they lie in where they were unpacked."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if path.is_dir():
-        return _walk(path, skipped), None
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _walk(path, skipped), None
+        if not stat.S_ISREG(mode):  # a pipe or device would block
+            raise InputError(f"{path} is no regular file or folder: name the folder of one study")
         archived = is_archive(path, _head(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if not archived:
@@ -117,6 +120,10 @@ def _walk(folder: Path, skipped: list[SkippedFile]) -> list[Path]:
     # Links between folders may run in circles.
     for parent, subfolders, names in os.walk(folder, onerror=closed, followlinks=False):
         subfolders.sort()
+        links = [Path(parent, name) for name in subfolders if Path(parent, name).is_symlink()]
+        skipped += [
+            SkippedFile(link, "a link to a folder; links are not followed") for link in links
+        ]
         found += [Path(parent, name) for name in sorted(names)]
     return found
 

@@ -37,6 +37,13 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
         If pixel data cannot be decoded.
     """
     pictures = [picture for _, picture in sorted(_pictures(frames), key=lambda item: item[0])]
+    for (values, _, _), frame in zip(pictures, frames, strict=True):
+        if values.shape != (frame.rows, frame.columns):
+            raise InputError(
+                f"{frame.path.name} holds a picture of {values.shape}, not of "
+                f"{(frame.rows, frame.columns)} as its header said: it was changed while it was "
+                "read, or is broken; read the study again"
+            )
     array = np.stack([values for values, _, _ in pictures])
     padding = [mask for _, mask, _ in pictures]
     inverted = any(flag for _, _, flag in pictures)
@@ -91,6 +98,11 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
                 return dataset, [_native(dataset.pixel_array)] * len(indices)
             return dataset, [_native(pixel_array(dataset, index=index or 0)) for index in indices]
     except Exception as error:  # decoders raise many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # the file, not its content
+            raise InputError(
+                f"cannot read {path.name} any more ({error.strerror}): it was moved, deleted or "
+                "closed after its header was read; read the study again"
+            ) from error
         meta = getattr(dataset, "file_meta", None) if "dataset" in locals() else None
         syntax = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
         raise InputError(
