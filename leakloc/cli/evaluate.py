@@ -1,16 +1,19 @@
-"""`leakloc evaluate`: the analysis measured against known truth."""
+"""`leakloc evaluate`: results, or the analysis itself, measured against known truth."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
-from leakloc.errors import SettingsError
+from leakloc.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
+    from leakloc.evaluation.phantoms import Method
+    from leakloc.evaluation.sheet import Tile
+    from leakloc.phantom import Scenario
 
 
 def add(commands: Commands) -> None:
@@ -18,37 +21,190 @@ def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         parents=[recipe_options(), common_options()],
-        help="measure the analysis on phantoms, or on the volumes of SPIDER",
+        help="measure results against truth, or the analysis on phantoms or SPIDER",
+        description="Compare reports or masks with truth (PRED TRUTH), or run the analysis on "
+        "phantoms (--phantom, --sweep) or on the volumes of SPIDER (--spider) and compare.",
     )
-    evaluate.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
-    evaluate.add_argument("--seeds", default="100-104", metavar="A-B", help="seeds (100-104)")
+    pair = evaluate.add_argument_group("results on disk")
+    pair.add_argument("found", nargs="?", type=Path, metavar="PRED", help="report, masks, or many")
+    pair.add_argument("truth", nargs="?", type=Path, metavar="TRUTH", help="the same, true")
+    pair.add_argument(
+        "--kind", choices=("fluid", "sac"), default="fluid", help="what single mask files hold"
+    )
+    pair.add_argument("--label", type=int, metavar="N", help="only this value of mask files")
+    pair.add_argument(
+        "--resample", action="store_true", help="put predictions on the truth's grid (nearest)"
+    )
+    phantom = evaluate.add_argument_group("phantoms")
+    phantom.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
+    phantom.add_argument("--seeds", default="100-104", metavar="A-B", help="seeds (100-104)")
+    phantom.add_argument("--keep", type=Path, metavar="DIR", help="keep rendered phantoms here")
+    phantom.add_argument(
+        "--compact", action="store_true", help="coarser voxels (1.25 mm): faster to render"
+    )
+    phantom.add_argument("--sweep", metavar="PARAM", help="a curve against severity, such as snr")
+    phantom.add_argument("--values", metavar="A,B,...", help="steps of the sweep")
+    phantom.add_argument(
+        "--baseline", action="store_true", help="a textbook method instead, to compare with"
+    )
     evaluate.add_argument("--spider", type=Path, metavar="DIR", help="folder of SPIDER volumes")
     evaluate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    evaluate.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of all cases")
+    evaluate.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write tables and figures there"
+    )
     evaluate.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.evaluation import evaluate_phantoms, evaluate_spider, spider_json, spider_text
-
+    if options.found is not None:
+        return _folders(options)
     if options.spider is not None:
-        with ProgressLine(verbose=options.verbose) as progress:
-            cases = evaluate_spider(options.spider, settings_of(options), progress=progress)
-        print(spider_json(cases) if options.json else spider_text(cases))
-        return DONE
-    first, _, last = options.seeds.partition("-")
-    try:
-        seeds = range(int(first), int(last or first) + 1)
-    except ValueError:
-        raise SettingsError(
-            f"--seeds takes a number or a range A-B, not {options.seeds!r}"
-        ) from None
+        return _spider(options)
+    if options.sweep is not None:
+        return _sweep(options)
+    if options.phantom is None:
+        raise SettingsError("name PRED and TRUTH, or --phantom, --sweep PARAM, or --spider DIR")
+    return _phantoms(options)
+
+
+def _folders(options: argparse.Namespace) -> int:
+    from leakloc.evaluation import evaluate_folders
+
+    if options.truth is None:
+        raise SettingsError("PRED is compared with TRUTH: name both")
+    if options.sheet is not None:
+        raise SettingsError("--sheet needs the images: it goes with --phantom, --sweep, --spider")
     with ProgressLine(verbose=options.verbose) as progress:
-        table = evaluate_phantoms(
-            options.phantom or None,
-            seeds,
-            settings_of(options),
-            workers=options.workers,
+        cohort = evaluate_folders(
+            options.found,
+            options.truth,
+            kind=options.kind,
+            label=options.label,
+            resample=options.resample,
             progress=progress,
         )
-    print(table.to_json() if options.json else table.to_text())
+    return _told(cohort, options)
+
+
+def _phantoms(options: argparse.Namespace) -> int:
+    from leakloc.evaluation import evaluate_phantoms
+
+    tiles: list[Tile] | None = [] if options.sheet is not None else None
+    with ProgressLine(verbose=options.verbose) as progress:
+        cohort = evaluate_phantoms(
+            _scenarios(options),
+            _seeds(options.seeds),
+            settings_of(options),
+            method=_method(options),
+            workers=options.workers,
+            keep=options.keep,
+            tiles=tiles,
+            progress=progress,
+        )
+    _write_sheet(options.sheet, tiles)
+    return _told(cohort, options)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from leakloc.evaluation.figures import png, sweep_figure
+    from leakloc.evaluation.sweep import sweep_phantoms
+
+    tiles: list[Tile] | None = [] if options.sheet is not None else None
+    with ProgressLine(verbose=options.verbose) as progress:
+        sweep = sweep_phantoms(
+            options.sweep,
+            _scenarios(options),
+            _seeds(options.seeds),
+            settings_of(options),
+            values=_values(options.values),
+            method=_method(options),
+            workers=options.workers,
+            keep=options.keep,
+            tiles=tiles,
+            progress=progress,
+        )
+    _write_sheet(options.sheet, tiles)
+    if options.output is not None:
+        name = f"sweep_{sweep.parameter}"
+        _write(options.output / f"{name}.csv", sweep.to_csv().encode())
+        _write(options.output / f"{name}.json", sweep.to_json().encode())
+        _write(options.output / f"{name}.png", png(sweep_figure(sweep)))
+    print(sweep.to_json() if options.json else sweep.to_text())
     return DONE
+
+
+def _spider(options: argparse.Namespace) -> int:
+    from leakloc.evaluation import evaluate_spider, spider_json, spider_text
+
+    tiles: list[Tile] | None = [] if options.sheet is not None else None
+    with ProgressLine(verbose=options.verbose) as progress:
+        cases = evaluate_spider(
+            options.spider, settings_of(options), tiles=tiles, progress=progress
+        )
+    _write_sheet(options.sheet, tiles)
+    print(spider_json(cases) if options.json else spider_text(cases))
+    return DONE
+
+
+def _method(options: argparse.Namespace) -> Method:
+    from leakloc.evaluation.baseline import textbook_method
+    from leakloc.evaluation.phantoms import leakloc_method
+
+    return textbook_method if options.baseline else leakloc_method
+
+
+def _told(cohort: Any, options: argparse.Namespace) -> int:
+    if options.output is not None:
+        cohort.save(options.output)
+    print(cohort.to_json() if options.json else cohort.to_text())
+    return DONE
+
+
+def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
+    """The scenarios asked for; None for the default ones."""
+    if not options.compact:
+        return options.phantom or None
+    from leakloc.evaluation.sweep import DEFAULT_SCENARIOS
+    from leakloc.phantom import SCENARIOS, compact
+
+    names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        raise SettingsError(
+            f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
+        )
+    return [compact(SCENARIOS[name]) for name in names if SCENARIOS[name].stations == 1]
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    try:
+        return range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise SettingsError(f"--seeds takes a number or a range A-B, not {text!r}") from None
+
+
+def _values(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        raise SettingsError(f"--values takes numbers parted by commas, not {text!r}") from None
+
+
+def _write_sheet(path: Path | None, tiles: list[Tile] | None) -> None:
+    if path is None or tiles is None:
+        return
+    from leakloc.evaluation import contact_sheet
+
+    _write(path, contact_sheet(tiles))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -67,6 +67,12 @@ def hd95_mm(found: Volume, truth: Volume) -> float:
     return float(np.percentile(distances, 95)) if distances.size else float("nan")
 
 
+def assd_mm(found: Volume, truth: Volume) -> float:
+    """Average symmetric surface distance: mean of `surface_distances_mm`; NaN where empty."""
+    distances = surface_distances_mm(found, truth)
+    return float(distances.mean()) if distances.size else float("nan")
+
+
 def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], list[int], list[int]]:
     """Pair found collections with true ones, best overlap first.
 
@@ -107,18 +113,6 @@ def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], lis
     missed = [n for n in true_ids if n not in pairs]
     invented = [n for n in found_ids if n not in pairs.values() and n not in touching]
     return pairs, missed, invented
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion; (0, 1) without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    z = 1.959963984540054  # 97.5th percentile of the normal distribution
-    p = successes / trials
-    center = p + z * z / (2 * trials)
-    half = z * float(np.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)))
-    scale = 1 + z * z / trials
-    return max((center - half) / scale, 0.0), min((center + half) / scale, 1.0)
 
 
 def _same_grid(a: Volume, b: Volume) -> None:

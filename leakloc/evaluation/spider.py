@@ -19,6 +19,8 @@ import numpy as np
 
 from leakloc.errors import InputError, LeaklocError
 from leakloc.evaluation.metrics import dice
+from leakloc.evaluation.reading import Reading, analysis_reading
+from leakloc.evaluation.sheet import Tile, make_tile
 from leakloc.volume import Volume
 
 if TYPE_CHECKING:
@@ -55,9 +57,20 @@ def evaluate_spider(
     settings: Settings,
     *,
     patients: Iterable[str] | None = None,
+    tiles: list[Tile] | None = None,
     progress: Progress | None = None,
 ) -> tuple[SpiderCase, ...]:
     """Analyse every ``spider-NNN_T2SPACE.nii.gz`` of a folder and compare with its labels.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : Settings
+    patients : iterable of str, optional
+        Only these numbers.
+    tiles : list, optional
+        Gets a picture of every patient, for `contact_sheet`.
+    progress : callable, optional
 
     Raises
     ------
@@ -74,7 +87,7 @@ def evaluate_spider(
         raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz")
     cases = []
     for n, path in enumerate(images):
-        cases.append(_case(path, settings))
+        cases.append(_case(path, settings, tiles))
         if progress is not None:
             progress(f"patient {_patient(path)}", (n + 1) / len(images))
     return tuple(cases)
@@ -102,7 +115,7 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
     return "\n".join(lines)
 
 
-def _case(path: Path, settings: Settings) -> SpiderCase:
+def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCase:
     import nibabel as nib
 
     from leakloc.loaders import load_study
@@ -129,6 +142,10 @@ def _case(path: Path, settings: Settings) -> SpiderCase:
     mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
     canal = Volume.from_nibabel(mask)
     sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
+    if tiles is not None:
+        truth = Reading("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
+        found_all = analysis_reading(analysis)
+        tiles.append(make_tile(_patient(path), analysis.triage.myelogram, found_all, truth))
     return SpiderCase(
         patient=_patient(path),
         error="",

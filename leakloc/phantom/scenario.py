@@ -130,8 +130,10 @@ class Scenario:
     thoracolumbar)."""
     slice_mm: float = 1.0
     """Slice spacing of the myelogram."""
-    plane: Literal["sagittal", "coronal"] | None = "sagittal"
-    """Plane of the myelogram; None lets the seed choose."""
+    plane: Literal["sagittal", "coronal", "axial"] | None = "sagittal"
+    """Plane of the myelogram; None lets the seed choose between the first two. Axial slices
+    cover the body by their number, so that rows and columns span its depth and width; their
+    voxel must be named and the series must hold no projections."""
     obliquity_deg: tuple[float, float] = (0.0, 4.0)
     """Range of the tilt of the grid against the patient."""
     companion_matrix: int = 320

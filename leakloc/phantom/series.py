@@ -174,6 +174,11 @@ def plan_series(
     return planned
 
 
+def field_mm(field_of_view: FieldOfView) -> float:
+    """Usual length of a field of view along the body."""
+    return _FIELD_MM[field_of_view]
+
+
 def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> FloatArray:
     """Middle of the field of view for a field of `extent_mm` along the body."""
     line = anatomy.centerline
@@ -197,7 +202,8 @@ def myelogram_geometry(scenario: Scenario, anatomy: Anatomy, rng: np.random.Gene
     if scenario.stations > 1:
         overlap = round(STATION_OVERLAP_MM / voxel)
         rows = scenario.stations * rows - (scenario.stations - 1) * overlap
-    center = field_center_lps(scenario, anatomy, rows * voxel)
+    along_body = slices * scenario.slice_mm if scenario.plane == "axial" else rows * voxel
+    center = field_center_lps(scenario, anatomy, along_body)
     center += np.array([rng.normal(0, 3), rng.normal(8, 6), rng.normal(0, 4)])
     plane = scenario.plane or str(rng.choice(["sagittal", "coronal"], p=[0.75, 0.25]))
     tilt = np.deg2rad(rng.uniform(*scenario.obliquity_deg, size=3) * rng.choice([-1, 1], 3))
@@ -258,7 +264,8 @@ def _sagittal(
     gap = thickness * float(rng.choice([1.0, 1.1, 1.1, 1.2]))
     spread = float(np.ptp(anatomy.centerline.points_lps[:, 0]))
     count = int(np.clip(round((58 + 0.6 * spread) / gap), 11, 25))
-    extent = myelogram.shape[1] * myelogram.spacing_ijk_mm[1]
+    body_axis = int(np.abs(myelogram.directions_lps[2]).argmax())  # of i, j, k
+    extent = myelogram.shape[2 - body_axis] * myelogram.spacing_ijk_mm[body_axis]
     size = scenario.companion_matrix
     voxel = max(extent, 280.0) / size
     center = field_center_lps(scenario, anatomy, extent)

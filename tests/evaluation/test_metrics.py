@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from leakloc.errors import GeometryError
 from leakloc.evaluation.metrics import (
+    assd_mm,
     dice,
     hd95_mm,
     match_collections,
     surface_distances_mm,
-    wilson_interval,
 )
 from leakloc.volume import Geometry, Volume
 
@@ -74,8 +75,35 @@ def test_matching_pairs_misses_and_inventions():
     assert invented == [6, 7]
 
 
-def test_wilson_interval_of_published_example():
-    # Newcombe, Stat Med 1998;17:857, table I: 81/263 -> 0.2553 to 0.3662
-    low, high = wilson_interval(81, 263)
-    assert (low, high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
-    assert wilson_interval(0, 0) == (0.0, 1.0)
+@pytest.fixture
+def blobs():
+    """Two overlapping lumps on an uneven grid."""
+    geometry = grid((24, 30, 34), (0.8, 1.0, 1.9))
+    k, j, i = np.indices(geometry.shape)
+    one = ((k - 11) * 1.9) ** 2 + (j - 14) ** 2 + ((i - 15) * 0.8) ** 2 < 8.0**2
+    two = ((k - 12) * 1.9 / 1.3) ** 2 + (j - 16) ** 2 + ((i - 18) * 0.8) ** 2 < 7.0**2
+    return Volume(one.astype(np.uint8), geometry), Volume(two.astype(np.uint8), geometry)
+
+
+def test_largest_distance_is_that_of_simpleitk(blobs):
+    one, two = blobs
+    oracle = sitk.HausdorffDistanceImageFilter()
+    oracle.Execute(one.to_sitk(), two.to_sitk())
+    # ITK measures from every voxel of one mask to the other mask, not between surfaces: the
+    # farthest point is the same.
+    assert surface_distances_mm(one, two).max() == pytest.approx(
+        oracle.GetHausdorffDistance(), abs=0.5
+    )
+
+
+def test_distances_are_those_of_surface_distance(blobs):
+    surface_distance = pytest.importorskip("surface_distance")
+    one, two = blobs
+    spacing = one.geometry.spacing_kji_mm
+    oracle = surface_distance.compute_surface_distances(one.array > 0, two.array > 0, spacing)
+    there, back = surface_distance.compute_average_surface_distance(oracle)
+    # It weighs by area on a grid of corners; half of the largest voxel edge is its own step.
+    assert assd_mm(one, two) == pytest.approx((there + back) / 2, abs=0.5)
+    assert hd95_mm(one, two) == pytest.approx(
+        surface_distance.compute_robust_hausdorff(oracle, 95), abs=0.95
+    )
