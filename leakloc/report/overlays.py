@@ -511,11 +511,11 @@ def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
 
 def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
     """First and last slice that holds the collection."""
-    found = np.flatnonzero((scene.collections == collection.id).any(axis=(1, 2)))
-    if not found.size:
+    box = scene.boxes.get(collection.id)
+    if box is None:
         k = scene.epicenter(collection)[0]
         return k, k
-    return int(found[0]), int(found[-1])
+    return box[0].start, box[0].stop - 1
 
 
 def _around(scene: Scene, collection: LocatedCollection) -> slice:

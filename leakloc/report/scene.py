@@ -105,8 +105,7 @@ class Scene:
         """Index (k, j, i) of the largest cross-section's centre, inside the volume."""
         point = np.asarray(collection.epicenter_lps, dtype=float)
         if not np.isfinite(point).all():
-            found = np.argwhere(self.collections == collection.id)
-            point = self.geometry.lps_from_kji(found.mean(axis=0))
+            point = self.geometry.lps_from_kji(self.voxels_of(collection).mean(axis=0))
         kji = np.round(self.geometry.kji_from_lps(point)).astype(int)
         k, j, i = np.clip(kji, 0, np.array(self.geometry.shape) - 1)
         return int(k), int(j), int(i)
@@ -122,9 +121,25 @@ class Scene:
             ndimage.map_coordinates(stored, kji, output=kind, order=order, mode="constant")
         )
 
+    @cached_property
+    def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
+        """The box around each collection, by id."""
+        from scipy import ndimage
+
+        found = ndimage.find_objects(self.collections)
+        return {n + 1: box for n, box in enumerate(found) if box is not None}
+
+    def voxels_of(self, collection: LocatedCollection) -> npt.NDArray[np.intp]:
+        """Indices (k, j, i) of a collection's voxels, shape (n, 3); none where it has no mask."""
+        box = self.boxes.get(collection.id)
+        if box is None:
+            return np.empty((0, 3), dtype=np.intp)
+        corner = [part.start for part in box]
+        return np.asarray(np.argwhere(self.collections[box] == collection.id) + corner)
+
     def points_of(self, collection: LocatedCollection) -> FloatArray:
         """Voxels of a collection in patient coordinates, every nth of a large one; (n, 3)."""
-        found = np.argwhere(self.collections == collection.id)
+        found = self.voxels_of(collection)
         return self.geometry.lps_from_kji(found[:: len(found) // MOST_POINTS + 1])
 
     def segment_at(self, point_lps: FloatArray) -> str | None:

@@ -200,17 +200,20 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
     image = np.zeros(shape, np.float32)
     sac = np.zeros(shape, bool)
     cells = np.zeros(shape, scene.collections.dtype)
-    for depth in np.arange(*reach.dorsal_mm, SLAB_STEP_MM):
+    for depth in np.arange(-SLAB_MM, SLAB_MM + SLAB_STEP_MM, SLAB_STEP_MM):
         points = plane + depth * dorsal[:, None]
-        fluid = scene.sample(scene.collections, points, 0) if found else np.zeros_like(cells)
-        cells = np.maximum(cells, fluid)
-        if abs(depth) <= SLAB_MM:
-            signal = scene.sample(scene.image.array, points, 1)
-            sac |= scene.sample(scene.sac, points, 0) > 0
-            image = np.maximum(image, signal)
-        elif fluid.any():
-            signal = scene.sample(scene.image.array, points, 1)
-            image = np.where(fluid > 0, np.maximum(image, signal), image)
+        image = np.maximum(image, scene.sample(scene.image.array, points, 1))
+        sac |= scene.sample(scene.sac, points, 0) > 0
+    for collection in found:
+        rows, depths = _stretch(scene, collection, arcs)
+        for depth in depths:
+            points = plane[rows] + depth * dorsal[rows, None]
+            fluid = scene.sample(scene.collections, points, 0)
+            fluid = np.where(fluid == collection.id, fluid, 0)
+            if fluid.any():
+                signal = np.where(fluid > 0, scene.sample(scene.image.array, points, 1), 0)
+                cells[rows] = np.maximum(cells[rows], fluid)
+                image[rows] = np.maximum(image[rows], signal)
     labels, strokes = _names(scene, step)
     fluid_seen = np.asarray(cells > 0)
     return Panel(
@@ -224,6 +227,19 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
         strokes=strokes,
         caption=("Projection from the front", "fluid tinted" if found else "brightest signal"),
     )
+
+
+def _stretch(
+    scene: Scene, collection: LocatedCollection, arcs: FloatArray
+) -> tuple[slice, FloatArray]:
+    """Rows of the straightened view that a collection takes, and the depths it lies in."""
+    points = scene.points_of(collection)
+    if not len(points):
+        return slice(0, 0), np.empty(0)
+    arc, _, dorsal = scene.centerline.project(points)
+    room = max(scene.geometry.spacing_ijk_mm)
+    rows = slice(*np.searchsorted(arcs, [arc.min() - room, arc.max() + room]).tolist())
+    return rows, np.arange(dorsal.min() - room, dorsal.max() + room, SLAB_STEP_MM)
 
 
 def _names(scene: Scene, step: float) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:

@@ -26,7 +26,7 @@ from leakloc.volume import Geometry
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis
 
-MOST_VOXELS: Final = 16_000_000  # decoded in two seconds and held in 32 MB by an old PC
+MOST_VOXELS: Final = 24_000_000  # decoded in three seconds and held in 48 MB by an old PC
 QUALITIES: Final = (70, 55, 40)
 """Qualities of WebP, best first; below the last, vessels and roots blur more than by binning."""
 PROBES: Final = 7  # slices that are encoded to foresee the size of all
