@@ -358,7 +358,7 @@ class Ledger:
                 "ended = NULL, error_class = NULL, error_message = NULL, error_detail = NULL, "
                 "standing = ? "
                 "WHERE name = ?",
-                (time.time(), _stamp(self.output / row["name"]), row["name"]),
+                (time.time(), self.stamp(row["name"]), row["name"]),
             )
             return _entry(_row(database, row["name"]))
 
@@ -421,7 +421,7 @@ class Ledger:
         return adopted, waiting
 
     def _came_to_its_end(self, entry: Entry) -> bool:
-        stamp = _stamp(self.output / entry.name)
+        stamp = self.stamp(entry.name)
         if stamp is None or stamp == entry.standing:
             return False
         try:
@@ -462,6 +462,14 @@ class Ledger:
             )
         return state
 
+    def stamp(self, name: str) -> str | None:
+        """Tells one report in a study's folder from a later one; None where there is none."""
+        try:
+            found = (self.output / name / "report.json").stat()
+        except OSError:
+            return None
+        return f"{found.st_ino}-{found.st_mtime_ns}"
+
     def entry(self, name: str) -> Entry | None:
         """One study, None where the ledger does not know it."""
         with self.connection() as database:
@@ -483,6 +491,12 @@ class Ledger:
             rows = database.execute("SELECT state, count(*) FROM studies GROUP BY state").fetchall()
         found = {State(state): int(count) for state, count in rows}
         return {state: found.get(state, 0) for state in State}
+
+    def states(self) -> dict[str, State]:
+        """State of each study by name."""
+        with self.connection() as database:
+            rows = database.execute("SELECT name, state FROM studies").fetchall()
+        return {row["name"]: State(row["state"]) for row in rows}
 
     def settings(self, sha256: str) -> Settings:
         """The settings of an entry."""
@@ -513,15 +527,6 @@ def _decide(
 
 def _row(database: sqlite3.Connection, name: str) -> Any:
     return database.execute("SELECT * FROM studies WHERE name = ?", (name,)).fetchone()
-
-
-def _stamp(folder: Path) -> str | None:
-    """Tells one report in a folder from another; None where there is none."""
-    try:
-        found = (folder / "report.json").stat()
-    except OSError:
-        return None
-    return f"{found.st_ino}-{found.st_mtime_ns}"
 
 
 def _dumped(settings: Settings) -> str:
