@@ -121,6 +121,7 @@ def find_dura(
     settings: SegmentationSettings,
     *,
     surface_signal: Volume | None = None,
+    network: bool = False,
 ) -> Dura:
     """Find the dural surface and the tip of the sac.
 
@@ -133,6 +134,9 @@ def find_dura(
     settings : SegmentationSettings
     surface_signal : Volume or None
         Signal on which the surface is found, where it is not the fluid fraction itself.
+    network : bool
+        Whether that is the signal of a myelogram, normalised to CSF, on which the network
+        (`leakloc.segmentation.dura_network`) may say its part.
 
     Raises
     ------
@@ -145,12 +149,12 @@ def find_dura(
         frame = _Frame.around(fluid_fraction, rough)
         first, last = sac_range(frame, settings)
         seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-        radius = _surface(seen, first, last, settings)
+        radius = _surface(seen, first, last, settings, network=network)
         rough = _recentered(rough, frame, radius, first, last)
     frame = _Frame.around(fluid_fraction, rough)
     first, last = sac_range(frame, settings)
     seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-    radius = _surface(seen, first, last, settings)
+    radius = _surface(seen, first, last, settings, network=network)
     shaped = np.zeros_like(radius)
     shaped[first : last + 1] = radius[first : last + 1]
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
@@ -320,9 +324,34 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSettings) -> Array:
-    """Radius for each arc and angle between `first` and `last`; elsewhere that of the ends."""
+def _surface(
+    frame: _Frame, first: int, last: int, settings: SegmentationSettings, *, network: bool
+) -> Array:
+    """Radius for each arc and angle between `first` and `last`; 0 elsewhere."""
     score = _dura_score(frame, settings)[first : last + 1]
+    if network and settings.dura_network_weight > 0:
+        cost = settings.dura_network_weight * _network_cost(frame, settings)[first : last + 1]
+        cost -= score
+        found = _optimise(cost, settings)
+    else:
+        found, cost = _with_expectation(frame, score, first, last, settings)
+    radius = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
+    whole = np.zeros(frame.values.shape[:2], np.float32)
+    whole[first : last + 1] = radius
+    return whole
+
+
+def _network_cost(frame: _Frame, settings: SegmentationSettings) -> Array:
+    from leakloc.segmentation.dura_network import boundary_cost, inside_probability
+
+    threads = settings.canal_prior_threads
+    return boundary_cost(inside_probability(frame.values, frame.inside, threads=threads))
+
+
+def _with_expectation(
+    frame: _Frame, score: Array, first: int, last: int, settings: SegmentationSettings
+) -> tuple[npt.NDArray[np.intp], Array]:
+    """Optimum, and its cost, where only neighbouring levels tell what to expect."""
     radii = frame.radius_mm.astype(np.float32)
     typical = settings.sac_radius_mm
     fluid = (frame.values > 0.5) & (radii <= typical + 3.0)
@@ -338,11 +367,7 @@ def _surface(frame: _Frame, first: int, last: int, settings: SegmentationSetting
         expected = _expected_radius(radii[found], settings)
         cost = -score + _prior_cost(radii, expected, settings.dura_prior_sd_mm)
         found = _optimise(cost, settings)
-    radius = _subvoxel(radii, found, cost)
-    radius = _smooth(radius)
-    whole = np.zeros(frame.values.shape[:2], np.float32)
-    whole[first : last + 1] = radius
-    return whole
+    return found, cost
 
 
 def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:

@@ -57,7 +57,9 @@ def segment(
         dura = find_dura(prior.resample(volume.geometry), canal.centerline, settings)
     else:
         seen = _lifted(fraction) if confusing else fluid.signal
-        dura = find_dura(fraction, canal.centerline, settings, surface_signal=seen)
+        dura = find_dura(
+            fraction, canal.centerline, settings, surface_signal=seen, network=not confusing
+        )
     box = _neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
