@@ -1,0 +1,87 @@
+"""`leakloc tune`: settings searched over a cohort, judged on a part held back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
+from leakloc.errors import OutputError
+
+if TYPE_CHECKING:
+    from leakloc.cli.shared import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    tune = commands.add_parser(
+        "tune",
+        parents=[recipe_options(), common_options()],
+        help="search settings over studies with known truth",
+        description="Search settings over studies with known truth, and show on a held-back part "
+        "what the best ones gain. Needs leakloc[research].",
+    )
+    tune.add_argument("studies", type=Path, metavar="STUDIES", help="folder of studies")
+    tune.add_argument(
+        "truth", nargs="?", type=Path, metavar="TRUTH",
+        help="folder of their truths by name (default: each study's own truth/)",
+    )  # fmt: skip
+    tune.add_argument(
+        "--search",
+        action="append",
+        required=True,
+        metavar="SECTION.KEY[=LOW:HIGH]",
+        help="a setting to search (repeatable)",
+    )
+    tune.add_argument("--trials", type=int, default=30, metavar="N", help="settings tried (30)")
+    tune.add_argument(
+        "--held-back", type=float, default=0.3, metavar="SHARE", help="of the patients (0.3)"
+    )
+    tune.add_argument("--seed", type=int, default=0, metavar="N", help="of split and search (0)")
+    tune.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    tune.add_argument("-o", "--output", type=Path, metavar="TOML", help="recipe to write")
+    tune.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from leakloc.evaluation.tune import pairs_in, ranges, tune
+
+    settings = settings_of(options)
+    space = ranges(options.search, settings)
+    pairs = pairs_in(options.studies, options.truth)
+    with ProgressLine(verbose=options.verbose) as progress:
+        tuning = tune(
+            pairs,
+            space,
+            settings,
+            trials=options.trials,
+            held_back=options.held_back,
+            seed=options.seed,
+            workers=options.workers,
+            progress=progress,
+        )
+    if options.output is not None:
+        try:
+            options.output.write_text(tuning.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {options.output}: {error.strerror}") from error
+    if options.json:
+        gain, low, high = tuning.held_gain
+        print(
+            json.dumps(
+                {
+                    "changes": tuning.changes,
+                    "held_back_gain": gain,
+                    "held_back_gain_95_interval": [low, high],
+                    "held_back_before": tuning.held_before.summary(),
+                    "held_back_after": tuning.held_after.summary(),
+                    "trials": [{"values": v, "score": s} for v, s in tuning.trials],
+                },
+                indent=2,
+            )
+        )
+    else:
+        print(tuning.to_text())
+    return DONE
