@@ -76,7 +76,7 @@ def test_config_prints_what_was_set(capsys):
         (["config", "--set", "nonsense"], "SECTION.KEY=VALUE"),
         (["config", "--set", "stages.nothing=1"], "no setting is named"),
         (["config", "--pipeline", "no-such-recipe"], "postoperative"),
-        (["evaluate", "--seeds", "many"], "--seeds takes"),
+        (["evaluate", "--phantom", "--seeds", "many"], "--seeds takes"),
         (["evaluate", "--phantom", "no-such-scenario"], "no scenario is named"),
         (["phantom", "out", "--scenario", "no-such-scenario"], "no scenario is named"),
     ],
