@@ -44,6 +44,8 @@ class Facts:
         Extent from head to tail.
     image_type : frozenset of str
     echo_time_ms, repetition_time_ms, slice_thickness_mm : float or None
+    confirmed_by_pixels : bool
+        Whether pixels showed fluid to be bright where no header tells the contrast.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Facts:
     named_myelography: bool
     contrast: Contrast
     region: Region
+    confirmed_by_pixels: bool = False
 
     @property
     def is_silent(self) -> bool:

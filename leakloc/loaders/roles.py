@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from leakloc.errors import InputError
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
-from leakloc.loaders.gate import Gate, looks_like_labels, weigh
+from leakloc.loaders.gate import Gate, fluid_over_bone, looks_like_labels, weigh
 from leakloc.loaders.study import SeriesStack, Study, TriagedStack
 from leakloc.vocabulary import Role
 from leakloc.volume import Volume
@@ -175,6 +175,13 @@ def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: P
             reason = "few whole-numbered values, mostly zero: a label map"
             return Judged(stack, facts, "other", reason, set_aside=True)
         gate = weigh(volume, settings)
+        if facts.is_silent and gate.weighting != "heavy":
+            ratio = fluid_over_bone(volume)
+            if ratio is not None and ratio < settings.fluid_dark_below:
+                facts = replace(facts, contrast="t1")
+                reason = f"no header; by pixels the canal is darker than bone ({ratio:.0%}): T1"
+                return Judged(stack, facts, _by_plane(facts, "t1"), reason, gate)
+            facts = replace(facts, confirmed_by_pixels=ratio is not None)
     role, reason = _role(facts, gate)
     return Judged(stack, facts, role, reason, gate)
 

@@ -163,7 +163,10 @@ def _stand_in_note(item: Judged) -> Note:
         if item.facts.fat_suppressed or item.facts.contrast == "stir"
         else "fat may look like fluid on it"
     )
-    known = "by its pixels alone, as its file has no acquisition header; " * item.facts.is_silent
+    known = ""
+    if item.facts.is_silent:
+        known = "by its pixels alone, as its file has no acquisition header"
+        known += "; " if item.facts.confirmed_by_pixels else ", and they do not rule out T1; "
     return Note(
         "no_myelogram",
         f"no heavily T2-weighted series was found; an ordinary fluid-sensitive volume was used "
