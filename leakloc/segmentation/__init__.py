@@ -1,7 +1,28 @@
-"""Finding CSF inside and outside the dura: fluid map, canal, dura, collections."""
+"""Finding CSF inside and outside the dura: fluid map, canal, dura, collections.
 
-from leakloc.segmentation.given import GivenMasks
+`segment` runs all steps; each can be called alone (see `leakloc.segmentation.steps`).
+"""
+
+from leakloc.segmentation.dura import Dura
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import segment
+from leakloc.segmentation.steps import (
+    canal_centerline,
+    dural_surface,
+    fluid_fraction,
+    fluid_outside,
+    sac_mask,
+)
 
-__all__ = ["Candidate", "GivenMasks", "Segmentation", "Segmenter", "segment"]
+__all__ = [
+    "Candidate",
+    "Dura",
+    "Segmentation",
+    "Segmenter",
+    "canal_centerline",
+    "dural_surface",
+    "fluid_fraction",
+    "fluid_outside",
+    "sac_mask",
+    "segment",
+]

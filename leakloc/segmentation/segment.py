@@ -47,7 +47,7 @@ def segment(
     """
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    prior = _canal_prior(volume, companions, settings)
+    prior = canal_prior(volume, companions, settings)
     canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
     fraction = fluid.fraction
@@ -60,16 +60,16 @@ def segment(
         dura = find_dura(
             fraction, canal.centerline, settings, surface_signal=seen, network=not confusing
         )
-    box = _neighbourhood(volume, dura.centerline, settings)
+    box = neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
     return Segmentation(
-        fluid_fraction=_on_grid(fraction, myelogram),
+        fluid_fraction=on_grid(fraction, myelogram),
         centerline=dura.centerline,
-        thecal_sac=_on_grid(
-            _placed((scene.sac | intrathecal).astype(np.uint8), box, volume), myelogram
+        thecal_sac=on_grid(
+            placed((scene.sac | intrathecal).astype(np.uint8), box, volume), myelogram
         ),
-        collections=_on_grid(_placed(labels, box, volume), myelogram),
+        collections=on_grid(placed(labels, box, volume), myelogram),
         candidates=candidates,
         fat_suppressed=False if confusing else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
@@ -78,7 +78,7 @@ def segment(
     )
 
 
-def _canal_prior(
+def canal_prior(
     volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Volume | None:
     """Where the network sees the canal: on a sagittal companion, else on the volume itself."""
@@ -113,7 +113,7 @@ def _lifted(fraction: Volume) -> Volume:
     return fraction.with_array(np.power(fraction.array, np.float32(0.3)), "roots lifted")
 
 
-def _neighbourhood(
+def neighbourhood(
     volume: Volume, centerline: Centerline, settings: SegmentationSettings
 ) -> tuple[slice, slice, slice]:
     """The part of the volume in which fluid can belong to the canal."""
@@ -127,17 +127,18 @@ def _neighbourhood(
     return volume.geometry.box_around(inside)
 
 
-def _placed(
+def placed(
     array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
     box: tuple[slice, slice, slice],
     volume: Volume,
 ) -> Volume:
+    """Put a crop back into the whole grid, zero elsewhere."""
     whole = np.zeros(volume.geometry.shape, np.uint8)
     whole[box] = array
     return Volume(whole, volume.geometry, volume.provenance)
 
 
-def _on_grid(oriented: Volume, target: Volume) -> Volume:
+def on_grid(oriented: Volume, target: Volume) -> Volume:
     """Undo `Volume.oriented`: the same voxels in the target's order of axes."""
     back = oriented.oriented(target.geometry.axis_codes)
     return Volume(np.ascontiguousarray(back.array), target.geometry, oriented.provenance)

@@ -1,0 +1,23 @@
+"""The steps one by one give what the whole gives."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from leakloc import segmentation
+from leakloc.evaluation.metrics import dice
+from tests.segmentation.test_segment import SETTINGS, mini
+
+
+def test_steps_agree_with_the_whole() -> None:
+    m = mini(collection="dorsal", codes="PIR")
+    whole = segmentation.segment(m.image, {}, SETTINGS)
+    line = segmentation.canal_centerline(m.image, settings=SETTINGS)
+    fluid = segmentation.fluid_fraction(m.image, centerline=line, settings=SETTINGS)
+    np.testing.assert_allclose(fluid.array, whole.fluid_fraction.array, atol=1e-6)
+    dura = segmentation.dural_surface(m.image, centerline=line, settings=SETTINGS)
+    sac = segmentation.sac_mask(dura, m.image.geometry)
+    assert dice(sac.array, whole.thecal_sac.array) > 0.99
+    labels, candidates = segmentation.fluid_outside(fluid, dura, settings=SETTINGS)
+    np.testing.assert_array_equal(labels.array, whole.collections.array)
+    assert [c.accepted for c in candidates] == [c.accepted for c in whole.candidates]
