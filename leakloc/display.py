@@ -55,10 +55,10 @@ def volume_html(volume: Volume) -> str:
 
 def analysis_html(analysis: Analysis) -> str:
     """The finding, its collections and the overview picture."""
-    from leakloc.report.overlays import draw_pictures
+    from leakloc.report import picture
 
-    picture = draw_pictures(analysis)[0]
-    return f"<div>{analysis.report._repr_html_()}{png_tag(picture.rgb, picture.alt)}</div>"
+    shown = picture(analysis, "overview")
+    return f"<div>{analysis.report._repr_html_()}{png_tag(shown.rgb, shown.alt)}</div>"
 
 
 def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
