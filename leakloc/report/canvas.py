@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -90,8 +91,9 @@ class Panel:
     letters : tuple of str
         Patient directions at the left, right, top and bottom edge.
     outlines : sequence of (mask, colour)
-        Masks over the same field, drawn as thin lines around them, the first one on top (the
-        last one in a panel of small scale).
+        Masks over the same field (or shares of a mask, 0..1: the line runs at one half), drawn
+        as thin lines around them, the first one on top (the last one in a panel of small
+        scale).
     tints : sequence of (mask, colour)
         Masks whose pixels take the colour and keep their brightness.
     caption : tuple of str
@@ -104,7 +106,7 @@ class Panel:
     spacing_mm: tuple[float, float]
     grey: npt.NDArray[np.float32]
     letters: tuple[str, str, str, str]
-    outlines: Sequence[tuple[npt.NDArray[np.bool_], Colour]] = ()
+    outlines: Sequence[tuple[npt.NDArray[np.bool_ | np.float32], Colour]] = ()
     tints: Sequence[tuple[npt.NDArray[np.bool_], Colour]] = ()
     labels: Sequence[Label] = ()
     strokes: Sequence[Stroke] = ()
@@ -470,6 +472,7 @@ def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
         whole.items.append(Line(*ends, stroke.colour, stroke.width_px))
     width = whole.width
     taken = _lay_labels(whole, panel.labels, to_px)
+    taken += [box for box in map(_tick_box, panel.strokes, repeat(to_px)) if box is not None]
     if panel.scale_bar:
         taken += _lay_scale_bar(whole, px_per_mm, taken)
     _lay_letters(whole, panel.letters, taken)
@@ -523,7 +526,7 @@ def _round_scale(largest: float) -> tuple[float, float]:
     return float(10 * step), float(5 * step)
 
 
-def _contours(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
+def _contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.float64]]:
     """Lines around a mask, each of shape (n, 2): row, column."""
     from skimage import measure
 
@@ -567,6 +570,13 @@ def _lay_letters(whole: Drawing, letters: tuple[str, str, str, str], taken: Sequ
             if not any(_overlap(_box_of(words), other) for other in taken):
                 break
         whole.items.append(words)
+
+
+def _tick_box(stroke: Stroke, to_px: _ToPx) -> Box | None:
+    """What a tick covers; a long line is no obstacle, a letter may stand on it."""
+    xs, ys = zip(to_px(stroke.start), to_px(stroke.end), strict=True)
+    box = (min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2)
+    return box if max(box[2] - box[0], box[3] - box[1]) < 3 * LABEL_PX else None
 
 
 def _box_of(words: Words) -> Box:

@@ -28,6 +28,8 @@ TEXT_BYTES: Final = 150_000
 """Room for everything but pictures."""
 VIEWER_BYTES: Final = 1_500_000
 """Room for the viewer's slices: half of the page, the figures tell the finding first."""
+MANY: Final = 5  # columns of a table that is scrolled sideways on a phone
+LONG: Final = 90  # letters of a fact that takes a line of its own
 WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
 
 _HEADLINES: Final = {
@@ -107,11 +109,14 @@ def _head(report: Report) -> str:
         label = "Patient (pseudonym)" if report.study.identity == "hash" else "Patient"
         facts.append((label, report.study.patient_id))
     alternatives = [
-        f"level {a.level} (score {a.score:.2f}): {_joined(a.basis)}"
-        for c in report.collections[:1]
-        for a in c.alternatives
+        f"{a.level} (score {a.score:.2f})" for c in report.collections[:1] for a in c.alternatives
     ]
-    also = f"<p>Could also be {escape('; '.join(alternatives))}.</p>" if alternatives else ""
+    also = (
+        f"<p>Level could also be {escape(' or '.join(alternatives))}: "
+        '<a href="#collections">why</a>.</p>'
+        if alternatives
+        else ""
+    )
     doubt = (
         '<p class="doubt">A transitional vertebra is suspected: check the numbering first.</p>'
         if numbering.transitional_suspected
@@ -170,7 +175,7 @@ def _collections(report: Report, figures: dict[int | None, str], *, linked: bool
     ]
     details = "".join(_collection(c, _row(figures, c.id)) for c in report.collections)
     table = _table("Fluid outside the dura, largest first", header, rows)
-    return f"<section><h2>Collections</h2>{table}{details}</section>"
+    return f'<section id="collections"><h2>Collections</h2>{table}{details}</section>'
 
 
 def _collection(c: Collection, figures: str) -> str:
@@ -352,7 +357,8 @@ def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, str]:
             room -= len(source)
             height, width = picture.rgb.shape[:2]
             figure = (
-                f'<figure><img alt="{escape(picture.alt)}" width="{width}" height="{height}" '
+                f'<figure class="drawn" tabindex="0"><img alt="{escape(picture.alt)}" '
+                f'width="{width}" height="{height}" '
                 f'src="data:image/webp;base64,{source}">'
                 f"<figcaption>{escape(_figure_caption(picture))}</figcaption></figure>"
             )
@@ -366,9 +372,11 @@ def _row(figures: dict[int | None, str], collection: int | None) -> str:
 
 
 def _figure_caption(picture: Picture) -> str:
-    about = "Overview" if picture.collection is None else f"Collection {picture.collection}"
-    kind = "" if picture.kind == "overview" else f", {picture.kind}"
-    return f"{about}{kind}. Blue: thecal sac. Orange: extradural fluid."
+    if picture.collection is None:
+        about = {"straightened": "The canal straightened"}.get(picture.kind, "Overview")
+    else:
+        about = f"Collection {picture.collection}, {picture.kind}"
+    return f"{about}. Blue: thecal sac. Orange: extradural fluid."
 
 
 def _webp(picture: Picture) -> bytes:
@@ -399,8 +407,9 @@ def _cell(content: str | _Link) -> str:
 def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | _Link]]) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     body = "".join(f"<tr>{''.join(_cell(content) for content in row)}</tr>" for row in rows)
+    kind = "table many" if len(header) > MANY else "table"
     return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
@@ -408,7 +417,9 @@ def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | _L
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
     items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts
+        f"<div{' class=wide' if len(value) > LONG else ''}>"
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in facts
     )
     return f"<dl>{items}</dl>"
 
@@ -523,6 +534,7 @@ h3{font-size:1.05rem;margin:1.25rem 0 .4rem}
 a{color:var(--blue)}
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.4rem 1.5rem;
 margin:.5rem 0}
+dl .wide{grid-column:1/-1}
 dt{color:var(--faint);font-size:.85rem}
 dd{margin:0;overflow-wrap:anywhere}
 .figures{display:flex;flex-wrap:wrap;gap:1rem;max-width:none;margin:1rem 0}
@@ -541,7 +553,9 @@ summary{cursor:pointer;color:var(--blue)}
 pre,code{font-family:ui-monospace,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem}
 pre{overflow-x:auto;background:var(--card);padding:.75rem;border-radius:6px}
 code{color:var(--faint)}
-@media (max-width:600px){main{padding:.6rem}h1{font-size:1.25rem}
+@media screen and (max-width:600px){main{padding:.6rem}h1{font-size:1.25rem}
+.drawn{overflow-x:auto}.drawn img{max-width:none;width:auto;height:75vh;max-height:36rem}
+.drawn figcaption{position:sticky;left:0}.many table{min-width:46rem}
 th,td{padding:.3rem .4rem}article{padding:.1rem .6rem .6rem}}
 @media print{:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#000;--faint:#444;
 --line:#bbb;--blue:#00507f}

@@ -100,7 +100,7 @@ def section(
         spacing_mm=(step, step),
         grey=scene.grey(scene.sample(scene.image.array, points, 1)),
         letters=letters,
-        outlines=((scene.sample(scene.sac, points, 1) > 0.5, BLUE), (cells > 0, ORANGE)),
+        outlines=((scene.sample(scene.sac, points, 1), BLUE), (cells > 0, ORANGE)),
         labels=collection_tags(cells),
         caption=(*caption, where),
         framed=framed,
@@ -123,23 +123,29 @@ def straightened_sheet(scene: Scene) -> Sheet:
     located = scene.analysis.localization
     line = scene.centerline
     step = max(min(scene.geometry.spacing_ijk_mm), LEAST_STEP_MM)
-    arcs = np.arange(0.0, line.length_mm, step)
+    arcs = _in_the_field(scene, np.arange(0.0, line.length_mm, step))
     columns = [
         Column((_from_the_left(scene, arcs, step),)),
         Column((_from_the_front(scene, arcs, step),)),
     ]
     height_mm = len(arcs) * step
-    marks = [(arc, name) for name, arc in _discs(scene)]
+    marks = [(arc - arcs[0], name) for name, arc in _discs(scene, arcs)]
     if located.collections:
         thickness = tuple(
-            Curve(c.profile.arc_mm, c.profile.thickness_mm, ORANGE) for c in located.collections
+            Curve(c.profile.arc_mm - arcs[0], c.profile.thickness_mm, ORANGE)
+            for c in located.collections
         )
         caption = ("Fluid thickness, mm", "along the canal")
         columns.append(Column((Chart(height_mm, thickness, caption, marks),)))
-    sac = Curve(*sac_areas(scene), BLUE)
-    fluid = tuple(Curve(c.profile.arc_mm, c.profile.area_mm2, ORANGE) for c in located.collections)
-    caption = ("Cross-section, mm²", "sac and fluid" if fluid else "of the sac")
-    columns.append(Column((Chart(height_mm, (sac, *fluid), caption, marks),)))
+    areas = [
+        Curve(c.profile.arc_mm - arcs[0], c.profile.area_mm2, ORANGE) for c in located.collections
+    ]
+    along, sac = sac_areas(scene)
+    if np.isfinite(sac).any():
+        areas.insert(0, Curve(along - arcs[0], sac, BLUE))
+    if areas:
+        caption = ("Cross-section, mm²", "across the canal")
+        columns.append(Column((Chart(height_mm, tuple(areas), caption, marks),)))
     return Sheet(
         title="The canal straightened: down the picture is along the canal",
         lines=(located.finding.summary, numbering_line(scene)),
@@ -176,13 +182,13 @@ def _from_the_left(scene: Scene, arcs: FloatArray, step: float) -> Panel:
     _, _, dorsal = scene.centerline.frame_at(arcs)
     points = scene.centerline.at(arcs)[:, None] + offsets[:, None] * dorsal[:, None]
     cells = scene.sample(scene.collections, points, 0)
-    labels, strokes = _names(scene, step)
+    labels, strokes = _names(scene, arcs, step)
     return Panel(
         shape=cells.shape,
         spacing_mm=(step, step),
         grey=scene.grey(scene.sample(scene.image.array, points, 1)),
         letters=("A", "P", "H", "F"),
-        outlines=((scene.sample(scene.sac, points, 1) > 0.5, BLUE), (cells > 0, ORANGE)),
+        outlines=((scene.sample(scene.sac, points, 1), BLUE), (cells > 0, ORANGE)),
         labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
         caption=("Through the canal's middle, from the left", "front to back"),
@@ -214,7 +220,7 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
                 signal = np.where(fluid > 0, scene.sample(scene.image.array, points, 1), 0)
                 cells[rows] = np.maximum(cells[rows], fluid)
                 image[rows] = np.maximum(image[rows], signal)
-    labels, strokes = _names(scene, step)
+    labels, strokes = _names(scene, arcs, step)
     fluid_seen = np.asarray(cells > 0)
     return Panel(
         shape=shape,
@@ -242,21 +248,28 @@ def _stretch(
     return rows, np.arange(dorsal.min() - room, dorsal.max() + room, SLAB_STEP_MM)
 
 
-def _names(scene: Scene, step: float) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
+def _names(
+    scene: Scene, arcs: FloatArray, step: float
+) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
     """Names of the bodies and ticks at the discs along the left edge."""
     bodies = ((v.name, scene.coordinate.body_arc(v.name)) for v in scene.analysis.levels.vertebrae)
-    last = scene.centerline.length_mm
     labels = tuple(
-        Label(name, (arc / step, 0.0)) for name, arc in bodies if arc is not None and 0 < arc < last
+        Label(name, ((arc - arcs[0]) / step, 0.0))
+        for name, arc in bodies
+        if arc is not None and arcs[0] < arc < arcs[-1]
     )
-    strokes = tuple(
-        Stroke((arc / step, 0.0), (arc / step, TICK_MM / step), INK) for _, arc in _discs(scene)
-    )
+    rows = [(arc - arcs[0]) / step for _, arc in _discs(scene, arcs)]
+    strokes = tuple(Stroke((row, 0.0), (row, TICK_MM / step), INK) for row in rows)
     return labels, strokes
 
 
-def _discs(scene: Scene) -> list[tuple[str, float]]:
-    """Discs and where they cross the canal, inside the field."""
+def _discs(scene: Scene, arcs: FloatArray) -> list[tuple[str, float]]:
+    """Discs and where they cross the stretch of the canal that is shown."""
     discs = ((d.name, scene.coordinate.disc_arc(d.name)) for d in scene.analysis.levels.discs)
-    last = scene.centerline.length_mm
-    return [(name, arc) for name, arc in discs if arc is not None and 0 < arc < last]
+    return [(name, arc) for name, arc in discs if arc is not None and arcs[0] < arc < arcs[-1]]
+
+
+def _in_the_field(scene: Scene, arcs: FloatArray) -> FloatArray:
+    """From the first to the last place whose middle of the canal was imaged."""
+    inside = np.flatnonzero(scene.geometry.contains(scene.centerline.at(arcs)))
+    return arcs[inside[0] : inside[-1] + 1] if len(inside) else arcs

@@ -21,7 +21,9 @@
   const AXIAL_SHARE = 0.6; // of that height, controls stand below it
   const NARROW_PX = 700; // as in viewer.css
   const SIDE_PX = 260; // for the controls
+  const SIDE_SHARE = 0.26; // of the width: the axial plane must not get small
   const GAP_PX = 12;
+  const LEAST_PX_PER_MM = 1.1; // below it a root cannot be seen: start enlarged
   const DRAG_PX = 4; // a press that moves less is a click
   const SHARE_OF_HEIGHT = 0.82; // of the window, so that a plane and its slider are seen at once
 
@@ -155,7 +157,7 @@
     const mm = (axis) => counts[axis] * data.spacing[axis];
     const narrow = width < NARROW_PX;
     const least = narrow ? 110 : 180; // room for names and letters on a thin slab
-    const side = narrow ? 0 : SIDE_PX + 2 * GAP_PX;
+    const side = narrow ? 0 : Math.max(SIDE_PX, width * SIDE_SHARE) + 2 * GAP_PX;
     const tall = window.innerHeight * SHARE_OF_HEIGHT;
     let scale = tall / mm(2);
     const wide = () => [0, 1].reduce((sum, axis) => sum + Math.max(mm(axis) * scale, least), GAP_PX);
@@ -520,6 +522,7 @@
       return;
     }
     state.ready = true;
+    while (sizes().sagittal * ZOOMS[state.zoom] < LEAST_PX_PER_MM && state.zoom < 2) state.zoom++;
     resize();
     window.addEventListener("resize", resize);
     root.dataset.ready = "yes";

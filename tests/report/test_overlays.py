@@ -72,7 +72,7 @@ def test_pictures_do_not_depend_on_how_the_array_was_stored(
 def test_left_of_the_patient_is_right_in_the_picture(scene: Scene, analysis: Analysis) -> None:
     left = analysis.localization.collections[1]  # 14 mm to the patient's left
     axial = overlays._collection_axial(scene, left).columns[2].panels[0]
-    (sac, _), (fluid, _) = axial.outlines
+    sac, fluid = (mask > 0.5 for mask, _ in axial.outlines)
     assert 10 < (centroid(fluid) - centroid(sac))[1] * axial.spacing_mm[1] < 18
     for column in overlays._collection_coronal(scene, left).columns:
         coronal = column.panels[0]
@@ -89,7 +89,7 @@ def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
     sagittal = overlays._collection_sagittal(scene, dorsal).columns[0].panels[0]
     axial = overlays._collection_axial(scene, dorsal).columns[2].panels[0]
     assert sagittal.letters == ("A", "P", "H", "F") and axial.letters == ("R", "L", "A", "P")
-    sac, fluid = (mask for mask, _ in axial.outlines)
+    sac, fluid = (mask > 0.5 for mask, _ in axial.outlines)
     assert (centroid(fluid) - centroid(sac))[0] > 3
     sac, fluid = (mask for mask, _ in sagittal.outlines)
     row = int(centroid(fluid)[0])

@@ -31,7 +31,7 @@ def test_the_straightened_sac_stands_upright(scene: Scene) -> None:
     side, front, *_ = panels(straightened_sheet(scene))
     assert isinstance(side, canvas.Panel) and isinstance(front, canvas.Panel)
     for panel, width_mm in ((side, 13.0), (front, 16.0)):
-        sac = panel.outlines[0][0]
+        sac = panel.outlines[0][0] > 0.5
         rows = sac[(sac.sum(axis=1) > 0)][5:-5]
         columns = np.arange(sac.shape[1])
         middles = (rows * columns).sum(axis=1) / rows.sum(axis=1) * panel.spacing_mm[1]
@@ -44,11 +44,11 @@ def test_fluid_lies_on_its_side_and_at_its_level(scene: Scene, analysis: Analysi
     assert isinstance(side, canvas.Panel) and isinstance(front, canvas.Panel)
     tags = {label.text: label.place for label in front.labels if label.bold}
     names = {label.text: label.place[0] for label in front.labels if not label.bold}
-    sac = front.outlines[0][0]
+    sac = front.outlines[0][0] > 0.5
     assert tags["2"][1] > np.flatnonzero(sac[round(tags["2"][0])]).max()  # left is right
     assert names["L1"] < tags["2"][0] < names["L3"]
     fluid = np.argwhere(side.outlines[1][0])
-    middle = np.flatnonzero(side.outlines[0][0][int(np.median(fluid[:, 0]))]).mean()
+    middle = np.flatnonzero(side.outlines[0][0][int(np.median(fluid[:, 0]))] > 0.5).mean()
     assert np.median(fluid[:, 1]) > middle  # dorsal: behind the sac
     assert np.all(np.diff([names[n] for n in ("L1", "L2", "L3", "L4", "L5", "S1")]) > 0)
 
@@ -83,7 +83,7 @@ def test_a_section_lies_across_the_canal(scene: Scene, analysis: Analysis) -> No
     assert above < peak < below
     panel = section(scene, peak, reach_of(scene, [first]), ("L4-L5",))
     step = panel.spacing_mm[0]
-    sac, fluid = (mask for mask, _ in panel.outlines)
+    sac, fluid = (mask > 0.5 for mask, _ in panel.outlines)
     _, _, dorsal = scene.centerline.frame_at(peak)
     assert sac.sum() * step**2 == pytest.approx(SAC_MM2 * abs(dorsal[1]), rel=0.08)
     assert np.argwhere(fluid)[:, 0].mean() > np.argwhere(sac)[:, 0].mean()  # dorsal is below
