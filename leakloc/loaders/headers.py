@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,6 +90,9 @@ _FRAME_CONTRAST_KEYWORDS: Final = ("EffectiveEchoTime", "FrameType", "InversionT
 """The same for the frames of one multi-frame object."""
 _GE_SEQUENCE_NAME: Final = 0x0019109C
 _PHILIPS_SEQUENCE_NAME: Final = 0x20011020
+_PHILIPS_SCALE: Final = 0x2005100E
+"""Philips scale slope: signal is (stored + intercept / slope) over it (as in dcm2niix)."""
+_PHILIPS_FRAME_GROUP: Final = 0x2005140F
 _PRIVATE_SEQUENCE_NAMES: Final = {"GE": _GE_SEQUENCE_NAME, "PHILIPS": _PHILIPS_SEQUENCE_NAME}
 
 _NOT_PICTURES: Final = {
@@ -119,6 +124,8 @@ class Frame:
         Between rows, between columns.
     cut_short : bool
         Whether the file ends before its pixel data do.
+    private_scale : float or None
+        Philips' scale slope. It matters only where it differs between the slices of a stack.
     """
 
     path: Path
@@ -142,6 +149,7 @@ class Frame:
     echo_time_ms: float | None
     image_type: tuple[str, ...]
     cut_short: bool
+    private_scale: float | None
     parameters: dict[str, Any] = field(repr=False)
     identity: StudyInfo = field(repr=False)
 
@@ -161,7 +169,7 @@ class HeaderReader:
 
         keywords = (*_FRAME_KEYWORDS, *SEQUENCE_KEYWORDS)
         self._tags = [tag for word in keywords if (tag := tag_for_keyword(word)) is not None]
-        self._tags += _PRIVATE_SEQUENCE_NAMES.values()
+        self._tags += [*_PRIVATE_SEQUENCE_NAMES.values(), _PHILIPS_SCALE]
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def read(self, path: Path) -> list[Frame]:
@@ -232,7 +240,12 @@ def _enhanced_frames(path: Path, dataset: Any, cut_short: bool) -> list[Frame]:
         key = tuple(str(_first(sources, keyword, _plain)) for keyword in _FRAME_CONTRAST_KEYWORDS)
         if key not in known:
             known[key] = _parameters(sources)
-        frames.append(_frame(path, index, dataset, sources, known[key], cut_short))
+        private = item.get(_PHILIPS_FRAME_GROUP)
+        scale = (
+            _private_number(private.value[0], _PHILIPS_SCALE) if private and private.value else None
+        )
+        frame = _frame(path, index, dataset, sources, known[key], cut_short)
+        frames.append(frame if scale is None else replace(frame, private_scale=scale))
     return frames
 
 
@@ -287,6 +300,7 @@ def _frame(
         echo_time_ms=float(echo_time) if isinstance(echo_time, int | float) else None,
         image_type=image_type,
         cut_short=cut_short,
+        private_scale=_private_number(dataset, _PHILIPS_SCALE),
         parameters=parameters,
         identity=StudyInfo(
             study_instance_uid=_text(dataset, "StudyInstanceUID"),
@@ -387,6 +401,20 @@ def _numbers(sources: list[Any], keyword: str, count: int) -> Vector | None:
 
 def _positive(numbers: Vector | None) -> Vector | None:
     return numbers if numbers and min(numbers) >= _LEAST_SPACING_MM else None
+
+
+def _private_number(dataset: Any, tag: int) -> float | None:
+    """A positive private number; unknown to readers without that vendor's dictionary."""
+    if tag not in dataset:
+        return None
+    try:
+        value = dataset[tag].value
+        if isinstance(value, bytes):  # implicit VR: four bytes of a float
+            value = struct.unpack("<f", value)[0]
+        number = float(value)
+    except Exception:  # bytes of another length, or text
+        return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def _private_text(dataset: Any, tag: int) -> str | None:

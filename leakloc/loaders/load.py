@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LoadProgress = Callable[[str, float], None]
 
 _HEAD_BYTES: Final = 512
+_DISC_MARK: Final = b"CD001"
+_DISC_MARK_AT: Final = 32_769
 _SIGNATURES: Final = {
     b"%PDF": "a PDF document",
     b"\x89PNG": "a PNG picture",
@@ -176,9 +178,20 @@ def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
     for signature, reason in _SIGNATURES.items():
         if head.startswith(signature):
             raise NotAnImageError(reason)
+    if _is_disc_image(path):
+        raise NotAnImageError("a disc image; open it and name the folder inside")
     if is_archive(path, head):
         raise NotAnImageError("an archive inside the study; unpack it or name it directly")
     raise NotAnImageError("not DICOM")
+
+
+def _is_disc_image(path: Path) -> bool:
+    """Whether a file is the image of a CD or DVD (ISO 9660)."""
+    if path.stat().st_size <= _DISC_MARK_AT + len(_DISC_MARK):
+        return False
+    with path.open("rb") as file:
+        file.seek(_DISC_MARK_AT)
+        return file.read(len(_DISC_MARK)) == _DISC_MARK
 
 
 def _looks_like_dicom(head: bytes) -> bool:

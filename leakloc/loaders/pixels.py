@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from leakloc.errors import InputError
 from leakloc.loaders.headers import Frame
-from leakloc.loaders.stacks import Layout
+from leakloc.loaders.stacks import Layout, scale_varies
 from leakloc.volume import Provenance, Volume
 
 Picture = npt.NDArray[Any]
@@ -74,6 +74,7 @@ def _pictures(
     frames: tuple[Frame, ...],
 ) -> Iterator[tuple[int, tuple[Picture, npt.NDArray[np.bool_] | None, bool]]]:
     """Place in the stack, signal, padding mask and whether it is MONOCHROME1; file by file."""
+    scaled = scale_varies(frames)
     numbered = sorted(enumerate(frames), key=lambda item: str(item[1].path))
     for path, group in groupby(numbered, key=lambda item: item[1].path):
         members = list(group)
@@ -81,7 +82,11 @@ def _pictures(
         for (place, frame), values in zip(members, stored, strict=True):
             mask = _padding_mask(values, dataset)
             inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-            yield place, (_rescaled(values, dataset, frame.index), mask, inverted)
+            signal = _rescaled(values, dataset, frame.index)
+            if scaled and frame.private_scale is not None:
+                slope = _rescale(dataset, frame.index)[0]
+                signal = np.asarray(signal / np.float32(slope * frame.private_scale), np.float32)
+            yield place, (signal, mask, inverted)
 
 
 def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:

@@ -7,7 +7,7 @@ numbers, slice locations, slice thickness and spacing tags are often wrong and a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -61,6 +61,16 @@ class Layout:
         """Whether the slices are the grid's own slices, so that nothing is interpolated."""
         own = np.array_equal(self.offsets_k, np.arange(self.geometry.shape[0]))
         return own and not self.shifts_ji.any()
+
+
+_SCALE_VARIES: Final = 1e-3
+"""Relative difference of private scales that shows; they are written as four-byte floats."""
+
+
+def scale_varies(frames: Sequence[Frame]) -> bool:
+    """Whether slices of one stack were stored with different private scales."""
+    scales = [frame.private_scale for frame in frames if frame.private_scale is not None]
+    return len(scales) == len(frames) and max(scales) > (1 + _SCALE_VARIES) * min(scales)
 
 
 ReadStack = Callable[[tuple[Frame, ...], Layout], Volume]
@@ -137,7 +147,27 @@ def _series_stacks(
             )
             code = "too_few_slices" if count == 1 else "mixed_orientations"
             stacks.append(_without_geometry(strays, [*notes, Note(code, text)]))
-    return stacks
+    return _with_stated_count(stacks, whole)
+
+
+def _with_stated_count(stacks: list[SeriesStack], frames: list[Frame]) -> list[SeriesStack]:
+    """Say so where a series of one stack has fewer slices than its header states.
+
+    Slices missing at an end leave no gap; the count is the only trace.
+    """
+    if len(stacks) != 1 or stacks[0].geometry is None:
+        return stacks
+    if any(frame.index is not None for frame in frames):
+        return stacks
+    stated = stacks[0].parameters.get("ImagesInAcquisition")
+    present = stacks[0].geometry.shape[0]
+    if not isinstance(stated, int) or stated <= present:
+        return stacks
+    note = Note(
+        "end_slices_may_be_missing",
+        f"the header states {stated} images, {present} are here: slices may be missing at an end",
+    )
+    return [replace(stacks[0], notes=(*stacks[0].notes, note))]
 
 
 @dataclass(frozen=True)
@@ -160,6 +190,9 @@ def _stack(
         fault = Note("irregular_geometry", f"{error}")
         return _without_geometry(block.frames, [*notes, *block.notes, fault])
     frames = tuple(block.frames)
+    if scale_varies(frames):
+        text = "slices were stored with different private scales, which were undone"
+        layout_notes.append(Note("private_scale", text))
     stack = _without_geometry(block.frames, [*notes, *block.notes, *layout_notes])
     return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
 
