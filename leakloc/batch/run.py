@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ANALYZE: Final = "leakloc.pipeline:analyze"
 """What analyses a study: `module:function` with the signature of `leakloc.pipeline.analyze`."""
+PRELOAD = ["leakloc.batch.preload"]
+"""Modules that the process has imported from which analyses are forked."""
 _GLANCE_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
 _MIB: Final = 1024**2
 _LOG_BYTES: Final = 16_000  # of what a crashed process printed last
@@ -320,7 +322,7 @@ def _context(threads: int) -> Any:
     if sys.platform == "win32":
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["leakloc.batch.preload"])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 
@@ -341,16 +343,16 @@ def _analyze_here(there: Connection, job: Job, limits: Limits, analyze: str, scr
     _log_to(Path(scratch, "log"))
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     os.environ.update(_thread_variables(limits.threads))
-    there.send(_told(job, limits, analyze, Path(scratch)))
+    there.send(_told(job, analyze, Path(scratch)))
     there.close()
 
 
-def _told(job: Job, limits: Limits, analyze: str, scratch: Path) -> _Said:
+def _told(job: Job, analyze: str, scratch: Path) -> _Said:
     import traceback
 
     error_class = message = detail = None
     try:
-        _analyze(job, limits, analyze, scratch)
+        _analyze(job, analyze, scratch)
     except BaseException as error:
         detail = traceback.format_exc()[-_LOG_BYTES:]
         error_class, message = _blame(error, job, scratch)
@@ -358,10 +360,7 @@ def _told(job: Job, limits: Limits, analyze: str, scratch: Path) -> _Said:
     return _Said(error_class, message, detail, cpu_s, peak_mib)
 
 
-def _analyze(job: Job, limits: Limits, analyze: str, scratch: Path) -> None:
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(limits.threads)
+def _analyze(job: Job, analyze: str, scratch: Path) -> None:
     module, _, function = analyze.partition(":")
     call: Callable[..., Any] = getattr(import_module(module), function)
     output = Path(job.output)
