@@ -94,13 +94,14 @@ def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
     low, high = scene.window
     white = low + WHITE * (high - low)
     block = neighbourhood(scene)
-    room = room_bytes * 3 // 4 - _label_bytes(block)
     while block.signal.size > MOST_VOXELS:
         block = _binned(block)
-    quality = _fitting_quality(block, low, white, room)
-    while quality is None and min(block.signal.shape) > 1:
+    labels = _label_pictures(block)
+    quality = _fitting_quality(block, low, white, room_bytes - sum(map(len, labels)))
+    while quality is None and max(block.signal.shape) > 1:
         block = _binned(block)
-        quality = _fitting_quality(block, low, white, room)
+        labels = _label_pictures(block)
+        quality = _fitting_quality(block, low, white, room_bytes - sum(map(len, labels)))
     bytes_of = _stored(block.signal, low, white)
     data = {
         "shape": block.signal.shape,
@@ -114,9 +115,7 @@ def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
         "slices": [
             _base64(_webp(plane, quality or QUALITIES[-1])) for plane in np.moveaxis(bytes_of, 2, 0)
         ],
-        "labels": [
-            _base64(_png(plane)) if plane.any() else "" for plane in np.moveaxis(block.labels, 2, 0)
-        ],
+        "labels": labels,
         **_names(scene),
     }
     return Viewer(data, block.binned)
@@ -208,20 +207,22 @@ def _stored(signal: Plane, low: float, white: float) -> npt.NDArray[np.uint8]:
 
 
 def _fitting_quality(block: Block, low: float, white: float, room: int) -> int | None:
-    """The best quality at which a sample of the slices foretells that all fit."""
+    """The best quality at which a sample of the slices foretells that all fit, in base64."""
     count = block.signal.shape[2]
     chosen = np.unique(np.linspace(0, count - 1, PROBES + 2).round().astype(int)[1:-1])
     sample = _stored(block.signal[:, :, chosen], low, white)
     for quality in QUALITIES:
         size = sum(len(_webp(plane, quality)) for plane in np.moveaxis(sample, 2, 0))
         # The middle slices hold more than the outer ones: this errs on the safe side.
-        if size / len(chosen) * count <= room:
+        if size / len(chosen) * count * 4 / 3 <= room:
             return quality
     return None
 
 
-def _label_bytes(block: Block) -> int:
-    return sum(len(_png(plane)) for plane in np.moveaxis(block.labels, 2, 0) if plane.any())
+def _label_pictures(block: Block) -> list[str]:
+    """One picture for each sagittal slice, empty where nothing is labelled."""
+    planes = np.moveaxis(block.labels, 2, 0)
+    return [_base64(_png(plane)) if plane.any() else "" for plane in planes]
 
 
 def _webp(plane: Plane, quality: int) -> bytes:
