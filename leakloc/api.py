@@ -68,6 +68,9 @@ def analyze(
     companion_uids: tuple[str, ...] = (),
     segmenter: Segmenter | None = None,
     labeler: Labeler | None = None,
+    sac: Volume | str | Path | None = None,
+    fluid: Volume | str | Path | None = None,
+    sac_label: int | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
     """Find and place extradural fluid.
@@ -86,6 +89,10 @@ def analyze(
         What is read and used, where the choice of leakloc is not yours.
     segmenter, labeler : callable, optional
         Stages to run instead of those that `settings.stages` names.
+    sac, fluid : Volume or path, optional
+        Masks made or corrected elsewhere, used instead of what the segmenter would find.
+    sac_label : int, optional
+        Which label of `sac` is the sac, where it holds several.
     progress : callable, optional
         Told each stage and the share of the work done, 0..1.
 
@@ -126,6 +133,9 @@ def analyze(
         companion_uids=companion_uids,
         segmenter=segmenter,
         labeler=labeler,
+        sac=sac,
+        fluid=fluid,
+        sac_label=sac_label,
         progress=progress,
     )
     if output is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +25,23 @@ PLANE_PX: Final = 280
 WINDOW_PERCENT: Final = (1.0, 99.7)
 """Percentiles of the signal shown as black and white; single bright voxels do not count."""
 
+OUTLINED_PX: Final = 420
+"""Height of a sagittal plane with outlines: about one pixel a voxel."""
+
+OUTLINED_AXIAL_MM: Final = 80.0
+"""Edge of the axial plane beside it: canal, laminae and the surgical bed."""
+
+OUTLINED_DEPTH_MM: Final = (70.0, 80.0)
+"""Room in front of and behind the canal in the sagittal plane."""
+
+OUTLINE_COLOURS: Final = ((86, 180, 233), (255, 60, 180), (0, 200, 120), (230, 159, 0))
+"""Told apart by the colour-blind, and from grey."""
+
 _PLANES: Final = (("sagittal", 2), ("coronal", 1), ("axial", 0))
 """The planes of an LPS volume and the array axis each is across."""
+
+Plane = npt.NDArray[Any]
+Colour = tuple[int, int, int]
 
 
 def study_html(study: Study) -> str:
@@ -89,6 +105,58 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     return np.repeat(row[:, :, None], 3, axis=2)
 
 
+def outlined(
+    image: Volume,
+    masks: Mapping[str, Volume],
+    *,
+    colours: Mapping[str, Colour] | None = None,
+    point_lps: npt.ArrayLike | None = None,
+) -> npt.NDArray[np.uint8]:
+    """A sagittal and an axial plane with the outlines of masks.
+
+    Parameters
+    ----------
+    image : Volume
+    masks : mapping
+        By name; one on another grid is shown by its nearest labels.
+    colours : mapping, optional
+        By the same names; distinct ones are chosen where None.
+    point_lps : array_like, optional
+        Where the planes cross; the largest axial section of the first mask that holds anything
+        where None.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns, 3)
+        Head and front up, the patient's right on the left; ``PIL.Image.fromarray`` shows it.
+    """
+    turned = image.oriented("LPS")
+    planes = {name: _turned(mask, turned) for name, mask in masks.items()}
+    colours = colours or dict(zip(planes, itertools.cycle(OUTLINE_COLOURS)))
+    if point_lps is None:
+        k, j, i = _largest_section(planes.values(), turned)
+    else:
+        at = turned.geometry.kji_from_lps(point_lps).round().astype(int)
+        k, j, i = (int(n) for n in at.clip(0, np.array(turned.array.shape) - 1))
+    low, high = _window(turned.array)
+    dk, dj, di = turned.geometry.spacing_kji_mm
+
+    def panel(cut: tuple[Any, ...], across_mm: tuple[float, float], height_px: int) -> Plane:
+        grey = np.clip((turned.array[cut].astype(np.float32) - low) / (high - low), 0, 1)
+        lines = [(mask[cut], colours[name]) for name, mask in planes.items()]
+        return _drawn(grey, lines, across_mm, height_px)
+
+    front, back = (round(mm / dj) for mm in OUTLINED_DEPTH_MM)
+    sagittal = panel(
+        (slice(None, None, -1), slice(max(j - front, 0), j + back), i), (dk, dj), OUTLINED_PX
+    )
+    half_j, half_i = round(OUTLINED_AXIAL_MM / 2 / dj), round(OUTLINED_AXIAL_MM / 2 / di)
+    box = (k, slice(max(j - half_j, 0), j + half_j), slice(max(i - half_i, 0), i + half_i))
+    axial = panel(box, (dj, di), OUTLINED_PX // 2)
+    filler = np.zeros((OUTLINED_PX - axial.shape[0], axial.shape[1], 3), np.uint8)
+    return np.hstack([sagittal, np.vstack([axial, filler])])
+
+
 def png_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
     """A picture as an ``<img>`` that needs no file."""
     from PIL import Image
@@ -126,3 +194,40 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
 
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _turned(mask: Volume, image: Volume) -> Plane:
+    on_image = mask.oriented("LPS")
+    if not on_image.geometry.matches(image.geometry):
+        on_image = mask.resample(image.geometry, order=0)
+    return np.asarray(on_image.array > 0)
+
+
+def _largest_section(masks: Iterable[Plane], image: Volume) -> tuple[int, int, int]:
+    for mask in masks:
+        if mask.any():
+            k = int(mask.sum(axis=(1, 2)).argmax())
+            j, i = np.argwhere(mask[k]).mean(axis=0)
+            return k, round(float(j)), round(float(i))
+    k, j, i = (n // 2 for n in image.array.shape)
+    return k, j, i
+
+
+def _drawn(
+    grey: Plane,
+    outlines: Iterable[tuple[Plane, Colour]],
+    across_mm: tuple[float, float],
+    height_px: int,
+) -> Plane:
+    from PIL import Image
+    from scipy.ndimage import binary_erosion
+
+    rows_mm, columns_mm = grey.shape[0] * across_mm[0], grey.shape[1] * across_mm[1]
+    size = (max(round(height_px * columns_mm / rows_mm), 1), height_px)
+    picture = Image.fromarray((grey * 255).astype(np.uint8))
+    rgb = np.asarray(picture.resize(size, Image.Resampling.BICUBIC).convert("RGB")).copy()
+    for mask, colour in outlines:
+        filled = Image.fromarray(mask.astype(np.uint8) * 255)
+        inside = np.asarray(filled.resize(size, Image.Resampling.BILINEAR)) > 127
+        rgb[inside & ~binary_erosion(inside)] = colour
+    return rgb
