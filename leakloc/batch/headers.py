@@ -10,6 +10,9 @@ import hashlib
 import io
 import re
 import struct
+import warnings
+import zlib
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 HEAD_BYTES: Final = 8192
@@ -24,9 +27,9 @@ _LONG: Final = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _UNDEFINED: Final = 0xFFFFFFFF
-_OTHERWISE_ENCODED: Final = frozenset(
-    (b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99")
-)  # implicit, big endian, deflated
+_OTHERWISE_ENCODED: Final = frozenset((b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2"))
+"""Implicit little endian, explicit big endian."""
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 
@@ -69,25 +72,47 @@ def _walked(head: bytes) -> dict[tuple[int, int], bytes] | None:
     if head[128:132] != b"DICM":
         return None
     values: dict[tuple[int, int], bytes] = {}
-    at, end = 132, len(head)
-    while at + 12 <= end:
+    at = _walk(head, 132, values, last_group=2)
+    syntax = values.get(_SYNTAX, b"").rstrip(b" \0")
+    if at is None or syntax in _OTHERWISE_ENCODED:
+        return None
+    if syntax == _DEFLATED:
+        with suppress(zlib.error):  # a stream cut off in the middle yields what came before
+            head, at = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[at:]), 0
+    return values if _walk(head, at, values, last_group=_STUDY_UID[0]) is not None else None
+
+
+def _walk(
+    head: bytes, at: int, values: dict[tuple[int, int], bytes], *, last_group: int
+) -> int | None:
+    """Collect wanted values up to the end of a group, or the last one wanted.
+
+    Returns
+    -------
+    int or None
+        Place of the element after them; None where the bytes end before or make no sense.
+    """
+    end = len(head)
+    while at + 8 <= end:
         group, element, kind, length = struct.unpack_from("<HH2sH", head, at)
         tag = (group, element)
-        if tag > _STUDY_UID:
-            return values
-        if group > 2 and values.get(_SYNTAX, b"").rstrip(b" \0") in _OTHERWISE_ENCODED:
-            return None
-        at += 8
+        if group > last_group or tag > _STUDY_UID:
+            return at
+        value_at = at + 8
         if kind in _LONG:
-            (length,) = struct.unpack_from("<I", head, at)
-            at += 4
+            if at + 12 > end:
+                return None
+            (length,) = struct.unpack_from("<I", head, value_at)
+            value_at += 4
             if length == _UNDEFINED:
                 return None
         elif not kind.isalpha():
             return None
+        at = value_at + length
         if tag in _WANTED:
-            values[tag] = head[at : at + length]
-        at += length
+            values[tag] = head[value_at:at]
+            if tag == _STUDY_UID and at <= end:
+                return at
     return None
 
 
@@ -96,7 +121,8 @@ def _parsed(head: bytes) -> Belongs:
     from pydicom.filereader import read_partial
 
     try:
-        with config.disable_value_validation():
+        with warnings.catch_warnings(), config.disable_value_validation():
+            warnings.simplefilter("ignore")  # the loader judges odd files
             dataset = read_partial(
                 io.BytesIO(head),
                 stop_when=lambda tag, _vr, _length: tag > 0x0020000D,
