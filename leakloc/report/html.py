@@ -86,7 +86,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<title>{escape(title)}</title>\n<style>{styles}</style>\n</head>\n<body>\n"
-        f'<p class="notice" role="note">{escape(report.notice)}</p>\n<main>\n'
+        f'<aside class="notice" aria-label="Notice">{escape(report.notice)}</aside>\n<main>\n'
         + "\n".join(section for section in sections if section)
         + f"\n</main>\n{program}</body>\n</html>\n"
     )

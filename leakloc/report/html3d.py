@@ -63,7 +63,7 @@ def page(report: Report, analysis: Analysis) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<title>{escape(f'leakloc: {report.finding.summary}')}</title>\n"
         f"<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<p class="notice" role="note">{escape(report.notice)}</p>\n'
+        f'<aside class="notice" aria-label="Notice">{escape(report.notice)}</aside>\n'
         f"<h1>{escape(report.finding.summary)}</h1>\n"
         f'<div class="bar">{targets}'
         '<button type="button" id="planes">Planes</button>'
