@@ -111,6 +111,8 @@ def analyze_study(
     sac: Volume | str | Path | None = None,
     fluid: Volume | str | Path | None = None,
     sac_label: int | None = None,
+    levels: Labeler | str | Path | None = None,
+    level_scheme: str | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
     """Run every stage on a study.
@@ -130,6 +132,11 @@ def analyze_study(
         see `leakloc.segmentation.GivenMasks`.
     sac_label : int, optional
         Which label of `sac` is the sac, where it holds several.
+    levels : path or callable, optional
+        Levels named elsewhere, used instead of numbering: an edited ``levels.json``, or, with
+        `level_scheme`, another program's level map; see `leakloc.levels.files`.
+    level_scheme : str, optional
+        What the values of that map mean: a published scheme, or a TOML file.
     progress : callable, optional
 
     Raises
@@ -147,6 +154,8 @@ def analyze_study(
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
         segmenter = _given(sac, fluid, sac_label, segmenter)
+    if levels is not None:
+        labeler = _given_levels(levels, level_scheme)
     clock = _Clock(progress)
 
     with clock.stage("choosing series", 0.10):
@@ -156,12 +165,12 @@ def analyze_study(
     with clock.stage("segmentation", 0.25):
         segmentation = segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
     with clock.stage("levels", 0.55):
-        levels = labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels)
+        named = labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", 0.70):
-        segmentation = without_cisterns(segmentation, levels)
-        notes = study.notes + chosen.notes + segmentation.notes + levels.notes
-        localization = localize(segmentation, levels, settings.localization, input_notes=notes)
-    return Analysis(study, chosen, segmentation, levels, localization, settings, clock.seconds)
+        segmentation = without_cisterns(segmentation, named)
+        notes = study.notes + chosen.notes + segmentation.notes + named.notes
+        localization = localize(segmentation, named, settings.localization, input_notes=notes)
+    return Analysis(study, chosen, segmentation, named, localization, settings, clock.seconds)
 
 
 def analyze(
@@ -244,6 +253,15 @@ def _given(
     if isinstance(fluid, str | Path):
         fluid = read_mask(fluid, may_be_empty=True)
     return GivenMasks(sac, fluid, base, sac_label)
+
+
+def _given_levels(levels: Labeler | str | Path, scheme: str | None) -> Labeler:
+    """The labeler that reads the levels from a file."""
+    from leakloc.levels import read_level_map, read_levels
+
+    if not isinstance(levels, str | Path):
+        return levels
+    return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
 
 
 def stage(group: str, name: str) -> Any:

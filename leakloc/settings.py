@@ -405,10 +405,58 @@ class ReportSettings(_Section):
     dicom_identity: Literal["keep", "remove"] = "keep"
     """Patient module of the DICOM objects: that of the source images, because an archive
     files them beside the images by it, or empty."""
+    level_scheme: Literal[
+        "leakloc", "totalspineseg", "spineps", "totalsegmentator", "totalsegmentator_mr", "sct"
+    ] = "leakloc"
+    """Whose values masks/levels.nii.gz is written with (`leakloc.levels.schemes`), so that it
+    can stand in for that program's map; vertebrae it has no value for are left out of the map."""
     mask_compression: int = Field(1, ge=0, le=9)
     """gzip level of the masks: masks hardly shrink beyond level 1, which is the fastest."""
     picture_height_px: int = Field(900, ge=400, le=2000)
     """Height of a picture, so that it is legible at 1:1 on a full-HD screen."""
+
+
+class NodeSettings(_Section):
+    """Receiving studies from a network and sending results back; no part of an analysis."""
+
+    settle_s: float = Field(60.0, ge=0.1, le=86400)
+    """How long nothing of a study may arrive, and no association that sent of it be open, before
+    it is analysed: scanners and archives send a study in several associations with pauses."""
+    max_associations: int = Field(16, ge=1, le=200)
+    """Senders at a time: archives open 1 to 8, some scanners one per series."""
+    max_instance_mib: int = Field(1024, ge=1, le=4096)
+    """Largest object taken: an enhanced MR object of 2000 frames of 384 x 384 has 560 MiB."""
+    max_receiving_mib: int = Field(2048, ge=1, le=65536)
+    """Objects being received, all senders together, that are held in memory."""
+    max_study_instances: int = Field(20000, ge=1, le=1000000)
+    """Most objects of one study: ten times what a large spine study has."""
+    min_free_mib: int = Field(1024, ge=0, le=1048576)
+    """Room on the disk below which nothing is taken (status A700); results need room too."""
+    network_timeout_s: float = Field(60.0, ge=1, le=3600)
+    """An association silent for this long is closed, and so is a send that stalls."""
+    also_accept: tuple[str, ...] = ()
+    """UIDs of further storage SOP classes to keep beside the MR images, for archives that only
+    send whole studies; they are not analysed."""
+    resend_s: float = Field(60.0, ge=0.1, le=86400)
+    """Wait before a failed send is tried again; doubled each time, up to an hour."""
+    resend_for_h: float = Field(72.0, ge=0, le=8760)
+    """How long sending is tried: an archive may be down over a weekend."""
+    tls_certificate: str = ""
+    """PEM file of this node's certificate; it then speaks TLS only. Empty for none."""
+    tls_key: str = ""
+    """PEM file of its key; empty where the certificate's file holds it."""
+    tls_authorities: str = ""
+    """PEM file of the authorities that certify peers. Senders must then show a certificate, the
+    only real proof of who calls: AE titles are names, not passwords."""
+    tls_return: bool = False
+    """Whether results are sent back over TLS, to a peer whose certificate is checked."""
+    poll_s: float = Field(30.0, ge=0.1, le=86400)
+    """Time between two queries of a DICOMweb server."""
+    look_back_days: int = Field(3, ge=0, le=36500)
+    """Studies of a DICOMweb server older than this are left alone: an archive holds years."""
+    select: Literal["spine", "mr"] = "spine"
+    """Which MR studies of a DICOMweb server are taken: those whose descriptions name the spine or
+    say nothing, or all."""
 
 
 class Settings(_Section):
@@ -426,6 +474,8 @@ class Settings(_Section):
     """Mapping collections to levels, grading, planning."""
     report: ReportSettings = Field(default_factory=ReportSettings)
     """What is written, and how much of the patient's identity goes with it."""
+    node: NodeSettings = Field(default_factory=NodeSettings)
+    """Receiving studies from a network and sending results back; no part of an analysis."""
 
     @classmethod
     def load(cls, path: str | Path) -> Settings:
@@ -501,8 +551,8 @@ class Settings(_Section):
 
     @property
     def sha256(self) -> str:
-        """Digest of all values, the same for the same settings on every machine."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Digest of all values an analysis depends on, the same on every machine."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"node"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_toml(self) -> str:

@@ -14,6 +14,7 @@ from leakloc.cli.shared import (
     settings_of,
     study_options,
 )
+from leakloc.errors import SettingsError
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
@@ -37,17 +38,44 @@ def add(commands: Commands) -> None:
     analyze.add_argument(
         "--sac-label", type=int, metavar="N", help="label of the sac, if its mask holds several"
     )
+    numbering = analyze.add_argument_group("numbering, where you know better")
+    numbering.add_argument(
+        "--anchor", metavar="DISC@X,Y,Z", help="a disc and a point in it, LPS mm: L4-L5@-3,12,-88"
+    )
+    numbering.add_argument("--lumbar-count", type=int, choices=(4, 5, 6), help="lumbar vertebrae")
+    numbering.add_argument("--lowest-disc", metavar="DISC", help="the lowest well-formed disc")
+    numbering.add_argument(
+        "--levels", type=Path, metavar="FILE", help="an edited levels.json of an earlier report"
+    )
+    numbering.add_argument(
+        "--levels-from", type=Path, metavar="FILE", help="level map of another program"
+    )
+    numbering.add_argument(
+        "--scheme",
+        metavar="NAME|TOML",
+        help="what its values mean: totalspineseg, spineps, totalsegmentator, "
+        "totalsegmentator_mr, sct, spider, leakloc, or a TOML file",
+    )
     analyze.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from leakloc.pipeline import analyze
 
+    if options.levels and options.levels_from:
+        raise SettingsError("--levels and --levels-from name the levels twice; give one of them")
+    if bool(options.levels_from) != bool(options.scheme):
+        raise SettingsError("--levels-from needs --scheme, which says what its values mean")
+    known = {
+        f"levels__{name}": getattr(options, name)
+        for name in ("anchor", "lumbar_count", "lowest_disc")
+        if getattr(options, name) is not None
+    }
     with ProgressLine(verbose=options.verbose) as progress:
         report = analyze(
             options.study,
             options.output,
-            settings_of(options),
+            settings_of(options).changed(**known),
             study_uid=options.study_uid,
             overwrite=options.overwrite,
             progress=progress,
@@ -56,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
             sac=options.sac,
             fluid=options.fluid,
             sac_label=options.sac_label,
+            levels=options.levels or options.levels_from,
+            level_scheme=options.scheme,
         )
     if options.json:
         print(report.to_json())

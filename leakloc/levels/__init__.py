@@ -1,6 +1,8 @@
 """Naming vertebral levels: detection, then numbering."""
 
+from leakloc.levels.files import read_level_map, read_levels
+from leakloc.levels.given import GivenLevels, GivenMap
 from leakloc.levels.labeling import label
 from leakloc.levels.result import Levels
 
-__all__ = ["Levels", "label"]
+__all__ = ["GivenLevels", "GivenMap", "Levels", "label", "read_level_map", "read_levels"]

@@ -45,7 +45,7 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     """
     from leakloc.anatomy_network import anatomy_probabilities, discs_from
 
-    found = anatomy_probabilities(image, centerline=centerline)
+    found = anatomy_probabilities(image)  # as the segmentation asked: remembered
     seen = discs_from(found)
     upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
     sized = tuple(_sized(disc, found.disc) for disc in upright)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 import numpy.typing as npt
 
 from leakloc import __version__
+from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.notes import Note
 from leakloc.report import model
-from leakloc.vocabulary import LABEL_VALUES, NOTICE
+from leakloc.vocabulary import NOTICE
 
 if TYPE_CHECKING:
     from leakloc.levels.result import Levels
@@ -95,7 +96,7 @@ def build_report(
         ),
         study=identity(analysis.study.info, settings),
         series=_series(analysis.triage),
-        levels=_levels(analysis.levels),
+        levels=_levels(analysis.levels, level_scheme(analysis.settings.report.level_scheme)),
         thecal_sac=_sac(found.sac),
         collections=tuple(_collection(c) for c in found.collections),
         finding=model.Finding(
@@ -175,7 +176,7 @@ def _one_series(triaged: TriagedStack) -> model.Series:
     )
 
 
-def _levels(levels: Levels) -> model.Levels:
+def _levels(levels: Levels, scheme: LevelScheme) -> model.Levels:
     numbering = levels.numbering
     return model.Levels(
         status=levels.status,
@@ -209,7 +210,9 @@ def _levels(levels: Levels) -> model.Levels:
             )
             for d in levels.discs
         ),
-        label_values={v.name: LABEL_VALUES[v.name] for v in levels.vertebrae},
+        label_values={
+            v.name: scheme.values[v.name] for v in levels.vertebrae if v.name in scheme.values
+        },
     )
 
 

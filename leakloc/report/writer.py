@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from leakloc.errors import LeaklocError, OutputError
+from leakloc.levels.schemes import level_scheme
 from leakloc.notes import Note
 from leakloc.report import dicom
 from leakloc.report.build import build_report
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
     from leakloc.volume import Volume
 
 PARTS: Final = frozenset(
-    {"report.json", "report.html", "report3d.html", "figures.pdf", "overlays", "masks", "dicom"}
+    {
+        "report.json",
+        "levels.json",
+        "report.html",
+        "report3d.html",
+        "figures.pdf",
+        "overlays",
+        "masks",
+        "dicom",
+    }
 )
 """What a report folder holds; a folder with anything else in it is never replaced."""
 
@@ -118,6 +128,8 @@ def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) 
         if "html" in draft.wanted:
             report = _write_page(draft, report)
         validate(report)
+        levels = report.levels.model_dump_json(indent=2, by_alias=True)
+        (aside / "levels.json").write_text(levels, encoding="utf-8")  # to edit and give back
         (aside / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report
 
@@ -252,10 +264,11 @@ class _Draft:
 
     def _masks(self) -> None:
         segmentation, levels = self.analysis.segmentation, self.analysis.levels
+        scheme = level_scheme(self.analysis.settings.report.level_scheme)
         found = {
             "thecal_sac": segmentation.thecal_sac,
             "epidural_fluid": segmentation.collections,
-            "levels": levels.mask,
+            "levels": scheme.written(levels.mask),
         }
         (self.folder / "masks").mkdir()
         for name, mask in found.items():

@@ -4,6 +4,7 @@
 """
 
 from leakloc.segmentation.dura import Dura
+from leakloc.segmentation.given import GivenMasks
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import segment
 from leakloc.segmentation.steps import (
@@ -17,6 +18,7 @@ from leakloc.segmentation.steps import (
 __all__ = [
     "Candidate",
     "Dura",
+    "GivenMasks",
     "Segmentation",
     "Segmenter",
     "canal_centerline",

@@ -1,0 +1,125 @@
+"""Reading levels that were named elsewhere: an edited list, or another program's map."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leakloc.errors import InputError, SettingsError
+from leakloc.levels.given import GIVEN_CONFIDENCE, GivenLevels, GivenMap
+from leakloc.levels.result import Disc, Vertebra
+from leakloc.levels.schemes import LevelScheme, level_scheme
+from leakloc.loaders.masks import read_mask
+from leakloc.vocabulary import split_segment
+from leakloc.volume import FloatArray
+
+
+def read_levels(path: str | Path) -> GivenLevels:
+    """Levels from an edited ``levels.json``, or from the levels of a ``report.json``.
+
+    Names and positions count. Vertebrae keep their order along the canal whatever the order in
+    the file. A level map ``masks/levels.nii.gz`` beside the file is renamed to match.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    InputError
+        If the file is no such list; the message names the entry.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path.name} is no readable JSON: {error}") from error
+    content = content.get("levels", content) if isinstance(content, dict) else {}
+    vertebrae = [
+        Vertebra(_name(item, path), _point(item, "center_lps_mm", path), GIVEN_CONFIDENCE)
+        for item in _items(content, "vertebrae", path)
+    ]
+    discs = [
+        Disc(
+            _disc_name(item, path),
+            _point(item, "center_lps_mm", path),
+            _point(item, "normal_lps", path) if "normal_lps" in item else np.zeros(3),
+            GIVEN_CONFIDENCE,
+        )
+        for item in (_items(content, "discs", path) if "discs" in content else [])
+    ]
+    beside = path.parent / "masks" / "levels.nii.gz"
+    mask = read_mask(beside) if beside.is_file() else None
+    return GivenLevels(vertebrae, discs, mask)
+
+
+def read_level_map(path: str | Path, scheme: str) -> GivenMap:
+    """Levels from another program's map.
+
+    Parameters
+    ----------
+    path : path
+        NIfTI, NRRD, MetaImage or DICOM Segmentation.
+    scheme : str
+        Name of a published scheme (`leakloc.levels.schemes`), or of a TOML file with one line
+        ``"VALUE" = "LEVEL"`` for each value, such as ``"5" = "L5"`` or ``"100" = "L5-S1"``.
+
+    Raises
+    ------
+    InputError
+        If the file is no label map.
+    SettingsError
+        If the scheme is unknown or wrong.
+    """
+    return GivenMap(read_mask(path), _scheme(scheme))
+
+
+def _scheme(name: str) -> LevelScheme:
+    if not name.endswith(".toml"):
+        return level_scheme(name)
+    try:
+        meanings = tomllib.loads(Path(name).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the level scheme {name} cannot be read: {error}") from error
+    return LevelScheme.of(Path(name).stem, meanings)
+
+
+def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    items = content.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(
+            f"{path.name} holds no list of {key}; give a levels.json or report.json of leakloc"
+        )
+    return items
+
+
+def _name(item: dict[str, Any], path: Path) -> str:
+    name = item.get("name")
+    if not isinstance(name, str):
+        raise InputError(f"{path.name}: an entry has no name such as L4")
+    return name
+
+
+def _disc_name(item: dict[str, Any], path: Path) -> str:
+    name = _name(item, path)
+    try:
+        split_segment(name)
+    except ValueError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    return name
+
+
+def _point(item: dict[str, Any], key: str, path: Path) -> FloatArray:
+    try:
+        point = np.asarray(item.get(key), dtype=float)
+    except (TypeError, ValueError):
+        point = np.empty(0)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise InputError(
+            f"{path.name}: {key} of {item.get('name')} must be three numbers (LPS millimetres)"
+        )
+    return point
