@@ -87,7 +87,7 @@ def written(
         report = write_outputs(analysis, folder / "out")
     assert [w.code for w in report.quality.warnings] == ["synthetic", "c2_not_seen"]
     assert report.outputs.dicom["seg"] == "dicom/seg.dcm"
-    assert len(report.outputs.dicom["sc"]) == 7
+    assert len(report.outputs.dicom["sc"]) == 8
     return analysis, folder / "out"
 
 
