@@ -18,6 +18,7 @@ from leakloc.errors import AnalysisError, InputError
 from leakloc.loaders.masks import put_on_grid
 from leakloc.notes import Note
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
+from leakloc.segmentation.segment import canal_and_fluid, segment
 from leakloc.vocabulary import Compartment, Role
 from leakloc.volume import FloatArray, Volume
 
@@ -142,8 +143,11 @@ class GivenMasks:
         settings: SegmentationSettings,
         sac: Volume | None,
     ) -> Segmentation:
+        # leakloc's own sac and fluid are not worth their time where both are given.
+        complete = sac is not None and self.fluid is not None
+        base = canal_and_fluid if complete and self.base is segment else self.base
         try:
-            return self.base(myelogram, companions, settings)
+            return base(myelogram, companions, settings)
         except AnalysisError:
             if sac is None or self.fluid is None:
                 raise

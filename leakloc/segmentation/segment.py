@@ -78,6 +78,33 @@ def segment(
     )
 
 
+def canal_and_fluid(
+    myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
+) -> Segmentation:
+    """The canal and the fluid fraction alone: an empty sac, no collection.
+
+    For masks made elsewhere, which need neither the dura nor the search for collections.
+    Parameters and errors are those of `segment`.
+    """
+    _check(myelogram)
+    volume = myelogram.oriented("LPS")
+    canal = find_canal(volume, settings, canal_prior(volume, companions, settings))
+    fluid = map_fluid(volume, canal.centerline, settings)
+    empty = Volume(
+        np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, myelogram.provenance
+    )
+    return Segmentation(
+        fluid_fraction=on_grid(fluid.fraction, myelogram),
+        centerline=canal.centerline,
+        thecal_sac=empty,
+        collections=empty,
+        candidates=(),
+        fat_suppressed=fluid.fat_suppressed,
+        csf_signal=fluid.csf_signal,
+        noise=fluid.noise,
+    )
+
+
 def canal_prior(
     volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Volume | None:
