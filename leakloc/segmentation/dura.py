@@ -10,7 +10,7 @@ angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it runs straight past a c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leakloc.settings import SegmentationSettings
 
 Array = npt.NDArray[np.float32]
+Evidence = Literal["edges", "network", "probability"]
 
 ARC_STEP_MM: Final = 2.0
 """Step along the canal; the dura bends over centimetres."""
@@ -121,7 +122,7 @@ def find_dura(
     settings: SegmentationSettings,
     *,
     surface_signal: Volume | None = None,
-    network: bool = False,
+    evidence: Evidence = "edges",
 ) -> Dura:
     """Find the dural surface and the tip of the sac.
 
@@ -134,9 +135,10 @@ def find_dura(
     settings : SegmentationSettings
     surface_signal : Volume or None
         Signal on which the surface is found, where it is not the fluid fraction itself.
-    network : bool
-        Whether that is the signal of a myelogram, normalised to CSF, on which the network
-        (`leakloc.segmentation.dura_network`) may say its part.
+    evidence : {"edges", "network", "probability"}
+        What tells where the dura is. ``"network"``: edges and the network
+        (`leakloc.segmentation.dura_network`), on the signal of a myelogram normalised to CSF.
+        ``"probability"``: the volume itself is the probability of lying inside.
 
     Raises
     ------
@@ -149,12 +151,12 @@ def find_dura(
         frame = _Frame.around(fluid_fraction, rough)
         first, last = sac_range(frame, settings)
         seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-        radius = _surface(seen, first, last, settings, network=network)
+        radius = _surface(seen, first, last, settings, evidence)
         rough = _recentered(rough, frame, radius, first, last)
     frame = _Frame.around(fluid_fraction, rough)
     first, last = sac_range(frame, settings)
     seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-    radius = _surface(seen, first, last, settings, network=network)
+    radius = _surface(seen, first, last, settings, evidence)
     shaped = np.zeros_like(radius)
     shaped[first : last + 1] = radius[first : last + 1]
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
@@ -325,33 +327,37 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _surface(
-    frame: _Frame, first: int, last: int, settings: SegmentationSettings, *, network: bool
+    frame: _Frame, first: int, last: int, settings: SegmentationSettings, evidence: Evidence
 ) -> Array:
     """Radius for each arc and angle between `first` and `last`; 0 elsewhere."""
-    score = _dura_score(frame, settings)[first : last + 1]
-    if network and settings.dura_network_weight > 0:
-        cost = settings.dura_network_weight * _network_cost(frame, settings)[first : last + 1]
-        cost -= score
-        found = _optimise(cost, settings)
+    if evidence == "edges" or settings.dura_network_weight == 0:
+        found, cost = _with_expectation(frame, first, last, settings)
     else:
-        found, cost = _with_expectation(frame, score, first, last, settings)
+        cost = settings.dura_network_weight * _likelihood_cost(frame, evidence, settings)
+        if evidence == "network":
+            cost -= _dura_score(frame, settings)
+        cost = cost[first : last + 1]
+        found = _optimise(cost, settings)
     radius = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
     whole = np.zeros(frame.values.shape[:2], np.float32)
     whole[first : last + 1] = radius
     return whole
 
 
-def _network_cost(frame: _Frame, settings: SegmentationSettings) -> Array:
+def _likelihood_cost(frame: _Frame, evidence: Evidence, settings: SegmentationSettings) -> Array:
     from leakloc.segmentation.dura_network import boundary_cost, inside_probability
 
+    if evidence == "probability":
+        return boundary_cost(frame.values)
     threads = settings.canal_prior_threads
     return boundary_cost(inside_probability(frame.values, frame.inside, threads=threads))
 
 
 def _with_expectation(
-    frame: _Frame, score: Array, first: int, last: int, settings: SegmentationSettings
+    frame: _Frame, first: int, last: int, settings: SegmentationSettings
 ) -> tuple[npt.NDArray[np.intp], Array]:
     """Optimum, and its cost, where only neighbouring levels tell what to expect."""
+    score = _dura_score(frame, settings)[first : last + 1]
     radii = frame.radius_mm.astype(np.float32)
     typical = settings.sac_radius_mm
     fluid = (frame.values > 0.5) & (radii <= typical + 3.0)

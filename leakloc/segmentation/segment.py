@@ -54,21 +54,27 @@ def segment(
     confusing = _fat_like_fluid(fluid, settings)
     if confusing and prior is not None:
         # Fat hides the edge of the fluid; the network's canal has one all round.
-        dura = find_dura(prior.resample(volume.geometry), canal.centerline, settings)
+        dura = find_dura(
+            prior.resample(volume.geometry), canal.centerline, settings, evidence="probability"
+        )
     else:
         seen = _lifted(fraction) if confusing else fluid.signal
         dura = find_dura(
-            fraction, canal.centerline, settings, surface_signal=seen, network=not confusing
+            fraction,
+            canal.centerline,
+            settings,
+            surface_signal=seen,
+            evidence="edges" if confusing else "network",
         )
     box = neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fraction.crop(box), dura, confusing)
     labels, intrathecal, candidates = find_collections(scene, settings)
+    # Where fat is as bright as fluid, such pieces may as well be fat.
+    sac = scene.sac if confusing else scene.sac | intrathecal
     return Segmentation(
         fluid_fraction=on_grid(fraction, myelogram),
         centerline=dura.centerline,
-        thecal_sac=on_grid(
-            placed((scene.sac | intrathecal).astype(np.uint8), box, volume), myelogram
-        ),
+        thecal_sac=on_grid(placed(sac.astype(np.uint8), box, volume), myelogram),
         collections=on_grid(placed(labels, box, volume), myelogram),
         candidates=candidates,
         fat_suppressed=False if confusing else fluid.fat_suppressed,

@@ -108,7 +108,9 @@ def dural_surface(
     settings = settings or _default()
     line = centerline or canal_centerline(volume, settings=settings)
     fluid = map_fluid(volume.oriented("LPS"), line, settings)
-    return find_dura(fluid.fraction, line, settings, surface_signal=fluid.signal, network=True)
+    return find_dura(
+        fluid.fraction, line, settings, surface_signal=fluid.signal, evidence="network"
+    )
 
 
 def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
