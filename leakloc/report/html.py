@@ -38,6 +38,18 @@ _HEADLINES: Final = {
     "indeterminate": "Extradural fluid: indeterminate",
 }
 
+_SECTIONS: Final = {
+    "collections": "Collections",
+    "levels": "Levels",
+    "sac": "Thecal sac",
+    "planning": "Planning geometry",
+    "series": "Series",
+    "warnings": "Quality and warnings",
+    "limits": "Limits",
+    "provenance": "Provenance",
+}
+"""Headings by the name a link uses, in the order of the page."""
+
 LIMITS: Final = (
     "Shows where fluid is, not where the dura is torn; fluid may lie far from the tear.",
     "No fluid seen does not exclude a leak: fast, slow and venous leaks may leave none.",
@@ -63,6 +75,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
     figures = _figures(pictures, PAGE_BYTES - used)
     sections = (
         _head(report),
+        _contents(with_viewer=viewer is not None),
         _row(figures, None),
         viewing.section(viewer) if viewer is not None else "",
         _collections(report, figures, linked=viewer is not None),
@@ -136,9 +149,8 @@ def _head(report: Report) -> str:
 
 def _collections(report: Report, figures: dict[int | None, str], *, linked: bool) -> str:
     if not report.collections:
-        return (
-            "<section><h2>Collections</h2><p>No fluid outside the dura was accepted as a "
-            "collection.</p></section>"
+        return _section(
+            "collections", "<p>No fluid outside the dura was accepted as a collection.</p>"
         )
     header = (
         "#",
@@ -175,7 +187,7 @@ def _collections(report: Report, figures: dict[int | None, str], *, linked: bool
     ]
     details = "".join(_collection(c, _row(figures, c.id)) for c in report.collections)
     table = _table("Fluid outside the dura, largest first", header, rows)
-    return f'<section id="collections"><h2>Collections</h2>{table}{details}</section>'
+    return _section("collections", f"{table}{details}")
 
 
 def _collection(c: Collection, figures: str) -> str:
@@ -230,7 +242,7 @@ def _levels(report: Report, *, linked: bool) -> str:
         columns = ("Kind", "Name", "L, mm", "P, mm", "H, mm", "Confidence")
         table = _table("Centres in patient coordinates (to the left, back, head)", columns, centers)
         parts.append(f"<details><summary>Every vertebra and disc</summary>{table}</details>")
-    return f"<section><h2>Levels</h2>{''.join(parts)}</section>"
+    return _section("levels", "".join(parts))
 
 
 def _sac(report: Report) -> str:
@@ -252,7 +264,7 @@ def _sac(report: Report) -> str:
     ]
     header = ("Segment", "Volume, mL", "Least area, mm²", "Mean area, mm²")
     table = _table("By motion segment, head down", header, rows) if rows else ""
-    return f"<section><h2>Thecal sac</h2>{_facts(facts)}{table}</section>"
+    return _section("sac", f"{_facts(facts)}{table}")
 
 
 def _planning(report: Report) -> str:
@@ -288,7 +300,7 @@ def _planning(report: Report) -> str:
         "Discs passed, mm from the hiatus",
     )
     table = _table("Along the posterior epidural space", header, rows) if rows else ""
-    return f"<section><h2>Planning geometry</h2>{_facts(facts)}{table}</section>"
+    return _section("planning", f"{_facts(facts)}{table}")
 
 
 def _series(report: Report) -> str:
@@ -309,7 +321,7 @@ def _series(report: Report) -> str:
     skipped = "".join(f"<li>{f.count} × {escape(f.reason)}</li>" for f in report.skipped_files)
     left_out = f"<p>Files left out:</p><ul>{skipped}</ul>" if skipped else ""
     table = _table("What was found in the study and what it was taken for", header, rows)
-    return f"<section><h2>Series</h2>{table}{left_out}</section>"
+    return _section("series", f"{table}{left_out}")
 
 
 def _warnings(report: Report) -> str:
@@ -319,12 +331,12 @@ def _warnings(report: Report) -> str:
     )
     body = f"<ul>{items}</ul>" if items else "<p>None.</p>"
     facts = _facts([("Signal to noise", _number(report.quality.snr, 0))])
-    return f'<section id="warnings"><h2>Quality and warnings</h2>{facts}{body}</section>'
+    return _section("warnings", f"{facts}{body}")
 
 
 def _limits() -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in LIMITS)
-    return f"<section><h2>Limits</h2><ul>{items}</ul></section>"
+    return _section("limits", f"<ul>{items}</ul>")
 
 
 def _provenance(report: Report) -> str:
@@ -337,10 +349,21 @@ def _provenance(report: Report) -> str:
         ("Seconds", runtime),
     ]
     settings = escape(json.dumps(generator.config, indent=2, ensure_ascii=False))
-    return (
-        f"<section><h2>Provenance</h2>{_facts(facts)}"
-        f"<details><summary>Every setting</summary><pre>{settings}</pre></details></section>"
+    return _section(
+        "provenance",
+        f"{_facts(facts)}<details><summary>Every setting</summary><pre>{settings}</pre></details>",
     )
+
+
+def _section(name: str, body: str) -> str:
+    return f'<section id="{name}"><h2>{escape(_SECTIONS[name])}</h2>{body}</section>'
+
+
+def _contents(*, with_viewer: bool) -> str:
+    """Links to the sections: the page is long."""
+    names = {"viewer": "Viewer", **_SECTIONS} if with_viewer else _SECTIONS
+    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in names.items())
+    return f'<nav aria-label="Sections">{links}</nav>'
 
 
 # --- pieces -------------------------------------------------------------------------------
@@ -525,6 +548,7 @@ header{border-left:6px solid var(--faint);padding:.25rem 0 .25rem 1rem;margin:.5
 header.present{border-color:var(--orange)}
 header.indeterminate{border-color:#f0e442}
 header.absent{border-color:var(--blue)}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:0 0 1rem}
 .status{margin:0;color:var(--faint);font-size:.95rem}
 h1{font-size:1.6rem;line-height:1.25;margin:.15rem 0 .6rem}
 h2{font-size:1.2rem;margin:2rem 0 .6rem;border-bottom:1px solid var(--line);
@@ -557,7 +581,8 @@ code{color:var(--faint)}
 .drawn{overflow-x:auto}.drawn img{max-width:none;width:auto;height:75vh;max-height:36rem}
 .drawn figcaption{position:sticky;left:0}.many table{min-width:46rem}
 th,td{padding:.3rem .4rem}article{padding:.1rem .6rem .6rem}}
-@media print{:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#000;--faint:#444;
+@media print{nav{display:none}
+:root{color-scheme:light;--back:#fff;--card:#fff;--ink:#000;--faint:#444;
 --line:#bbb;--blue:#00507f}
 .notice{background:#fff;color:#000;border:1px solid #000}
 .table{overflow:visible}table{font-size:.72rem}

@@ -10,6 +10,7 @@ import pytest
 
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, html, overlays, write_outputs
+from leakloc.report.viewer import make_viewer
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"meta", "img", "br", "link", "input"}
@@ -92,6 +93,19 @@ def test_finding_comes_before_everything_but_the_notice(analysis: Analysis) -> N
         text.index("<h2>Provenance"),
     ]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("with_viewer", [True, False])
+def test_every_link_leads_somewhere(analysis: Analysis, with_viewer: bool) -> None:
+    viewer = make_viewer(analysis, 200_000) if with_viewer else None
+    outline = Outline(html.page(build_report(analysis), [picture()], viewer))
+    places = {attributes.get("id") for _, attributes in outline.tags}
+    links = [str(anchor["href"]) for anchor in outline.of("a")]
+    assert len(links) > 5 and all(link[1:] in places for link in links)
+    assert ("#viewer" in links) == with_viewer
+    shown = [anchor["data-lps"] for anchor in outline.of("a") if "data-lps" in anchor]
+    bodies, discs = analysis.levels.vertebrae, analysis.levels.discs
+    assert len(shown) == (2 + len(bodies) + len(discs) if with_viewer else 0)
 
 
 def test_figures_stand_with_their_collection(analysis: Analysis) -> None:
