@@ -147,7 +147,7 @@ class _Run:
             if watcher is not None:
                 watcher.stop()
             self.pages.write()
-            self._glance()
+            self._count()
         if watcher is not None and watcher.error is not None:
             raise watcher.error
         return self.tally
@@ -190,8 +190,11 @@ class _Run:
 
     def _glance(self) -> None:
         self.pages.write_now_and_then()
-        if self.batch.watcher is None and self.done:
-            return
+        if self.batch.watcher is not None:
+            self._count()
+            self.batch.watcher(self.tally)
+
+    def _count(self) -> None:
         states = self.ledger.states()
         counts = Counter(states[name] for name in list(self.names) if name in states)
         tally = self.tally
@@ -201,8 +204,6 @@ class _Run:
         left = tally.waiting + tally.running / 2  # those running are half done on average
         spent = time.monotonic() - self.started
         tally.seconds_left = left * spent / self.done if self.done else None
-        if self.batch.watcher is not None:
-            self.batch.watcher(tally)
 
 
 class Pages:

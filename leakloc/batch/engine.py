@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Future = distributed.Future[Outcome]
 
 _GLANCE_S: Final = 0.5
+_CONNECT_S = 20.0  # a scheduler that was just started through a queue may take that long
 _MIB: Final = 1024**2
 _WORKER_MIB: Final = 2048  # an analysis of a large study takes 1 to 1.5 GiB
 _MEMORY_SHARE: Final = 0.9  # the rest is the system's, and the page cache's
@@ -293,7 +294,7 @@ def connected(options: WorkOptions) -> Iterator[Client]:
 
     if options.scheduler is not None:
         try:
-            client = Client(options.scheduler, timeout=20, set_as_default=False)
+            client = Client(options.scheduler, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError, ImportError) as error:
             raise SettingsError(
                 f"no Dask scheduler answers at {options.scheduler}: {error}"
