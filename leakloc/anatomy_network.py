@@ -12,18 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, LeaklocError
 from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.volume import FloatArray, Geometry, Provenance, Volume
-
-if TYPE_CHECKING:
-    from leakloc.settings import LevelSettings
 
 CLASSES: Final = ("background", "vertebra", "disc", "canal", "sacrum")
 """Channels of the network's output, in order."""
@@ -51,6 +48,10 @@ MODEL_PATH: Final = Path(__file__).parent / "models" / "anatomy.onnx"
 """The weights that come with the package."""
 
 
+_seen: WeakKeyDictionary[Volume, AnatomyProbabilities] = WeakKeyDictionary()
+"""What was found on volumes that still exist: canal and discs are asked for one after the other."""
+
+
 @dataclass(frozen=True)
 class AnatomyProbabilities:
     """Probability of each tissue on one grid of sagittal planes.
@@ -76,18 +77,16 @@ class AnatomyProbabilities:
     sacrum: Volume
 
 
-def anatomy_probabilities(
-    image: Volume, *, centerline: Centerline | None = None, threads: int = 2
-) -> AnatomyProbabilities:
+def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabilities:
     """Label vertebral bodies, discs and the canal with the network.
+
+    A first look at every fifth plane finds the canal, planes farther than `HALF_WIDTH_MM` from
+    it are left out. What was found is remembered for as long as the volume exists.
 
     Parameters
     ----------
     image : Volume
         Any spine MR that resolves vertebrae in sagittal planes; intensities in any unit.
-    centerline : Centerline, optional
-        Of the canal. Planes farther than `HALF_WIDTH_MM` from it are left out; without it,
-        a first look at every fifth plane finds where the canal is.
     threads : int
         Processor threads to use.
 
@@ -102,9 +101,11 @@ def anatomy_probabilities(
     LeaklocError
         If the network's weights are not installed.
     """
+    if image in _seen:
+        return _seen[image]
     working = _working_volume(image)
     low, high = _window(working.array)
-    working = working.crop(_region(working, centerline, low, high, threads))
+    working = working.crop(_region(working, low, high, threads))
     planes = range(working.array.shape[2])
     found = _classify(working.array, planes, low, high, threads)
     provenance = Provenance("anatomy network", image.provenance.series_instance_uid)
@@ -112,40 +113,9 @@ def anatomy_probabilities(
         Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), working.geometry, provenance)
         for c in range(1, len(CLASSES))
     ]
-    return AnatomyProbabilities(*tissues)
-
-
-def canal_centerline(found: AnatomyProbabilities) -> Centerline | None:
-    """Middle of the canal as the network sees it, head down.
-
-    A way to find the spine that does not rest on fluid being bright. Stray pieces of canal are
-    left out: a smaller piece counts only at heights where no larger one lies.
-
-    Returns
-    -------
-    Centerline or None
-        None where less than `SHORTEST_CANAL_MM` of the canal is seen.
-    """
-    from scipy import ndimage
-
-    geometry = found.canal.geometry
-    likely = found.canal.array > _THRESHOLD
-    pieces, count = ndimage.label(likely, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * geometry.voxel_volume_ml
-    middles: dict[int, FloatArray] = {}
-    for label in np.argsort(-sizes) + 1:
-        if sizes[label - 1] < SMALLEST_CANAL_ML:
-            break
-        kji = np.argwhere(pieces == label)
-        rows = np.unique(kji[:, 0])
-        if sum(int(k) in middles for k in rows) > 0.2 * len(rows):
-            continue
-        for k in rows:
-            middles.setdefault(int(k), kji[kji[:, 0] == k].mean(axis=0))
-    if len(middles) * PIXEL_MM < SHORTEST_CANAL_MM:
-        return None
-    path_kji = np.array([middles[k] for k in sorted(middles, reverse=True)])
-    return Centerline.smoothed(geometry.lps_from_kji(path_kji))
+    result = AnatomyProbabilities(*tissues)
+    _seen[image] = result
+    return result
 
 
 def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
@@ -222,27 +192,21 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _region(
-    working: Volume, centerline: Centerline | None, low: float, high: float, threads: int
-) -> tuple[slice, slice, slice]:
+def _region(working: Volume, low: float, high: float, threads: int) -> tuple[slice, slice, slice]:
     """Box ``[k, j, i]`` around the spine: full height, no farther than the reach of the spine."""
     step_mm = working.geometry.spacing_ijk_mm[0]
     height, depth, count = working.array.shape
-    if centerline is not None:
-        points_kji = working.geometry.kji_from_lps(centerline.points_lps)
-        low_kji, high_kji = points_kji.min(axis=0), points_kji.max(axis=0)
-    elif count * step_mm <= 2 * HALF_WIDTH_MM:
+    if count * step_mm <= 2 * HALF_WIDTH_MM:
         return slice(0, height), slice(0, depth), slice(0, count)
+    looked_at = np.arange(0, count, _GLANCE_PLANES)
+    found = _classify(working.array, looked_at, low, high, threads)
+    planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
+    if len(planes) == 0:  # only a place to look: the middle is where a spine usually is
+        rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
     else:
-        looked_at = np.arange(0, count, _GLANCE_PLANES)
-        found = _classify(working.array, looked_at, low, high, threads)
-        planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
-        if len(planes) == 0:  # only a place to look: the middle is where a spine usually is
-            rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
-        else:
-            planes = looked_at[planes]
-        seen = np.stack([rows, columns, planes], axis=-1)
-        low_kji, high_kji = np.percentile(seen, [5, 95], axis=0)  # stray voxels left out
+        planes = looked_at[planes]
+    seen = np.stack([rows, columns, planes], axis=-1)
+    low_kji, high_kji = np.percentile(seen, [5, 95], axis=0)  # stray voxels left out
     reach = max(1, round(HALF_WIDTH_MM / step_mm))
     return (
         slice(0, height),
@@ -300,41 +264,12 @@ def _session(path: str, threads: int) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def detect_discs(
-    image: Volume, centerline: Centerline | None, settings: LevelSettings
-) -> Detections:
-    """Find discs with the network (a `leakloc.levels.detection.Detector`).
-
-    Every connected piece of likely disc becomes a disc: its centre of mass, the axis of
-    least spread as its normal, and as its score the mean probability, lowered where no
-    vertebra lies above or below it. Pieces of one disc are joined, specks dropped.
-
-    Parameters
-    ----------
-    image : Volume
-    centerline : Centerline or None
-        Of the canal, where known.
-    settings : LevelSettings
-
-    Returns
-    -------
-    Detections
-        With `bodies` and `sacrum` on the network's grid.
-    """
-    found = anatomy_probabilities(image, centerline=centerline)
-    return discs_from(found)
-
-
 MIN_DISC_ML: Final = 0.25
 """Smallest piece that counts: a third of a small cervical disc."""
 THICKEST_MM: Final = 17.0
 """No single disc is higher (12 mm on average at L4-L5, more in a wedge)."""
 _STRICTER: Final = 0.15
 """Step of the threshold that parts bridged discs."""
-SMALLEST_CANAL_ML: Final = 1.0
-"""Smallest piece of canal that counts: about one cervical level."""
-SHORTEST_CANAL_MM: Final = 30.0
-"""Less canal than one level tells no direction."""
 MERGE_MM: Final = 7.0
 """Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
 MERGE_LATERAL_MM: Final = 45.0
@@ -346,7 +281,17 @@ _THRESHOLD: Final = 0.5
 
 
 def discs_from(found: AnatomyProbabilities) -> Detections:
-    """Discs as connected pieces of likely disc; see `detect_discs`."""
+    """Discs as connected pieces of likely disc.
+
+    Each piece becomes a disc: its centre of mass, the axis of least spread as its normal, and
+    as its score the mean probability, lowered where no vertebra lies above or below it. Pieces
+    of one disc are joined, specks dropped.
+
+    Returns
+    -------
+    Detections
+        With `bodies` and `sacrum` on the network's grid.
+    """
     geometry = found.disc.geometry
     clouds = _pieces(found.disc.array, geometry, _THRESHOLD)
     groups = _joined(clouds, geometry)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakloc import anatomy_network as net
-from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, LeaklocError
-from leakloc.settings import LevelSettings
 from leakloc.volume import Geometry, Volume
 
 DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -119,34 +118,6 @@ def test_a_plate_outside_the_column_scores_lower():
 # --- canal ---------------------------------------------------------------------------------------
 
 
-def with_canal(strays=()):
-    found = plates([np.zeros(3)], [tilted(0)])
-    points = found.canal.geometry.lps_from_kji(np.stack(np.indices(found.canal.array.shape), -1))
-    middle_y = 20.0 - 0.002 * points[..., 2] ** 2
-    canal = np.hypot(points[..., 0], points[..., 1] - middle_y) < 8
-    for center, radius in strays:
-        canal |= np.linalg.norm(points - center, axis=-1) < radius
-    return net.AnatomyProbabilities(
-        found.vertebra,
-        found.disc,
-        found.canal.with_array(np.where(canal, 0.9, 0.0).astype(np.float32)),
-        found.sacrum,
-    )
-
-
-def test_canal_line_follows_the_canal_past_stray_pieces():
-    line = net.canal_centerline(with_canal([((0.0, -20.0, 20.0), 7.0)]))
-    assert line is not None
-    x, y, z = line.points_lps.T
-    assert z[0] > 50 and z[-1] < -50  # head down, full height
-    np.testing.assert_allclose(x, 0, atol=0.5)
-    np.testing.assert_allclose(y[8:-8], (20.0 - 0.002 * z**2)[8:-8], atol=0.8)
-
-
-def test_no_canal_no_line():
-    assert net.canal_centerline(plates([np.zeros(3)], [tilted(0)])) is None
-
-
 # --- grid and input ----------------------------------------------------------------------------
 
 
@@ -206,7 +177,7 @@ def test_network_sees_a_drawn_spine_whatever_way_the_array_lies():
     image, heights = drawn_spine()
     turned = image.oriented("SAR")
     for shown in (image, turned):
-        found = net.detect_discs(shown, None, LevelSettings())
+        found = net.discs_from(net.anatomy_probabilities(shown))
         centers = np.array([disc.center_lps for disc in found.discs])
         for height in heights:
             nearest = centers[np.abs(centers[:, 2] - height).argmin()]
@@ -214,15 +185,23 @@ def test_network_sees_a_drawn_spine_whatever_way_the_array_lies():
         assert found.bodies is not None and found.method == "network"
 
 
-def test_centerline_chooses_the_planes():
+def test_the_canal_chooses_the_planes():
     image, _ = drawn_spine()
     wide = volume_of(np.pad(image.array, [(0, 0), (0, 0), (40, 0)]), origin=(-139.5, -70.0, 0.0))
-    line = Centerline(np.array([[0.0, 30.0, 190.0], [0.0, 30.0, 10.0]]))
-    for known in (line, None):
-        found = net.anatomy_probabilities(wide, centerline=known)
-        lateral = found.disc.geometry.lps_from_kji([[0, 0, 0], [0, 0, found.disc.array.shape[2]]])
-        assert lateral[0, 0] > -60.0  # not the empty side
-        assert found.canal.array.max() > 0.8
+    found = net.anatomy_probabilities(wide)
+    lateral = found.disc.geometry.lps_from_kji([[0, 0, 0], [0, 0, found.disc.array.shape[2]]])
+    assert lateral[0, 0] > -60.0  # not the empty side
+    assert found.canal.array.max() > 0.8
+
+
+def test_a_volume_is_looked_at_once(monkeypatch):
+    image, _ = drawn_spine()
+    first = net.anatomy_probabilities(image)
+    monkeypatch.setattr(net, "_classify", lambda *_: pytest.fail("looked twice"))
+    assert net.anatomy_probabilities(image) is first
+    gone = weakref.ref(first.canal)
+    del image, first
+    assert gone() is None  # forgotten with its volume
 
 
 def test_nothing_is_seen_beyond_the_field():
@@ -264,7 +243,7 @@ def test_held_out_patient():
     image = Volume.from_nibabel(nib.load(f"{stem}_T2SPACE.nii.gz"))
     truth = json.loads(Path(f"{stem}_discs.json").read_text())["discs"]
     centers = np.array([disc["ras_mm"] for disc in truth]) * [-1, -1, 1]
-    found = np.array([d.center_lps for d in net.detect_discs(image, None, LevelSettings()).discs])
+    found = np.array([d.center_lps for d in net.discs_from(net.anatomy_probabilities(image)).discs])
     gaps = np.linalg.norm(found[:, None] - centers[None], axis=-1)
     assert (gaps.min(0) < 8.0).all()
     assert (gaps.min(1) > 8.0).sum() <= 1
