@@ -521,6 +521,15 @@
       $("viewer-place").textContent = "The slices could not be decoded by this browser.";
       return;
     }
+    const known = new Uint8Array(256);
+    for (const value of data.values) known[value] = 1;
+    if (!labels.every((value) => known[value])) {
+      // Some browsers alter what a page reads from a canvas, against fingerprinting.
+      $("viewer-place").textContent = "This browser alters pictures that a page reads, so the "
+        + "viewer would show what is not there. Allow canvas reading or use another browser.";
+      root.dataset.ready = "no";
+      return;
+    }
     state.ready = true;
     while (sizes().sagittal * ZOOMS[state.zoom] < LEAST_PX_PER_MM && state.zoom < 2) state.zoom++;
     resize();

@@ -112,6 +112,7 @@ def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
         "window": [low, high],
         "gamma": GAMMA,
         "sac": SAC,
+        "values": np.unique(block.labels).tolist(),
         "slices": [
             _base64(_webp(plane, quality or QUALITIES[-1])) for plane in np.moveaxis(bytes_of, 2, 0)
         ],

@@ -256,6 +256,23 @@ def test_paper_shows_planes_and_figures_but_no_controls(page: Page) -> None:
     assert page.tab.pdf().count(b"/Type /Page") >= 2
 
 
+def test_a_browser_that_alters_pictures_is_told(browser: Any, report: Path) -> None:
+    context = browser.new_context()
+    context.add_init_script(
+        """const read = CanvasRenderingContext2D.prototype.getImageData;
+        CanvasRenderingContext2D.prototype.getImageData = function (...at) {
+          const made = read.apply(this, at);
+          made.data[4 * 1000] ^= 3;
+          return made;
+        };"""
+    )
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    tab.wait_for_selector("#viewer[data-ready=no]", timeout=20_000)
+    assert "alters pictures" in tab.inner_text("#viewer-place")
+    context.close()
+
+
 def test_without_scripts_the_figures_remain(browser: Any, report: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     tab = context.new_page()
