@@ -253,6 +253,7 @@ class Volume:
             raise GeometryError(
                 f"an array of shape {self.array.shape} does not fit a grid of "
                 f"{self.geometry.shape} ({self.provenance.source or 'unnamed volume'})"
+                f"{_shape_hint(self.array.shape, self.geometry.shape)}"
             )
 
     def __repr__(self) -> str:
@@ -437,6 +438,17 @@ def _axis_assignment(directions_lps: FloatArray) -> list[int]:
     strength = strength + 1e-6 * directions_lps * np.roll(directions_lps, -1, axis=0)
     best = max(permutations(range(3)), key=lambda p: sum(strength[p[n], n] for n in range(3)))
     return list(best)
+
+
+def _shape_hint(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> str:
+    """What to do about the mistakes that people make with the shape of an array."""
+    if len(shape) == 2:
+        return ": a volume has three axes; one slice is array[None]"
+    if shape == wanted[::-1]:
+        return ": its axes are in nibabel's order [i, j, k]; array.T, or Volume.from_nibabel"
+    if sorted(shape) == sorted(wanted):
+        return ": its axes are in another order than [k, j, i] (slice, row, column)"
+    return ""
 
 
 def _restored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 import leakloc as ll
 from leakloc import tables
-from leakloc.errors import OutputError, SettingsError
+from leakloc.errors import GeometryError, OutputError, SettingsError
 from leakloc.extras import need
 
 SAMPLE = Path(__file__).parents[1] / "sample_data/postoperative"
@@ -87,6 +87,15 @@ def test_result_is_saved_once(result, tmp_path):
     assert ll.Report.load(tmp_path / "out") == report
     with pytest.raises(OutputError):
         ll.analyze("unread", output=tmp_path / "out")
+    # A report on disk measures as the analysis in memory does.
+    [from_disk] = ll.evaluation.evaluate_folders(tmp_path / "out", SAMPLE).cases
+    truth = ll.evaluation.read_case(SAMPLE)
+    in_memory = ll.evaluation.compare(ll.evaluation.analysis_reading(result), truth)
+    assert from_disk.sac_dice == in_memory.sac_dice > 0.9
+    assert from_disk.fluid_hd95_mm == in_memory.fluid_hd95_mm
+    assert from_disk.levels_exact == in_memory.levels_exact == 1
+    assert from_disk.vertebrae_right == from_disk.vertebrae_true > 3
+    assert from_disk.fluid_found_ml == pytest.approx(in_memory.fluid_found_ml, abs=1e-3)
 
 
 def test_masks_convert_in_one_call(result):
@@ -128,6 +137,16 @@ def test_volume_in_memory_is_a_study():
     geometry = ll.Geometry.from_axes((8, 9, 10), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
     study = ll.load(ll.Volume(array, geometry))
     assert study.stacks[0].load().array is array
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((9, 10), r"array\[None\]"), ((10, 9, 8), "nibabel's order"), ((9, 8, 10), "another order")],
+)
+def test_array_of_another_shape_says_what_to_do(shape, hint):
+    geometry = ll.Geometry.from_axes((8, 9, 10), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
+    with pytest.raises(GeometryError, match=hint):
+        ll.Volume(np.zeros(shape), geometry)
 
 
 def test_settings_are_copied_saved_and_loaded(tmp_path):

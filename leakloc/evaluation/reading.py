@@ -155,14 +155,12 @@ def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
 def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
     """What an analysis in memory says."""
     located, levels = analysis.localization, analysis.levels
-    fluid = analysis.segmentation.collections
-    inside = analysis.segmentation.fluid_fraction.array[fluid.array > 0]
     targets = {t.collection: t for t in located.planning.targets}
     return Reading(
         case=case,
         thecal_sac=analysis.segmentation.thecal_sac,
-        fluid=fluid,
-        fluid_ml=float(inside.sum()) * fluid.geometry.voxel_volume_ml,
+        fluid=analysis.segmentation.collections,
+        fluid_ml=sum(c.volume_ml for c in located.collections),
         leak=located.finding.leak,
         collections=tuple(
             ReadCollection(
