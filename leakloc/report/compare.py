@@ -1,0 +1,229 @@
+"""Two reports of one patient, before and after: what grew, shrank, moved, came or went."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from leakloc.report.model import Collection, Report
+from leakloc.vocabulary import Position
+
+Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
+
+STEADY_SHARE: Final = 0.2
+STEADY_ML: Final = 0.5
+"""Volumes that differ by less than this share of the larger one, or by less than this, count as
+unchanged: about what leakloc's own volumes are off by on phantoms (README)."""
+
+_SIDE_WEIGHT: Final = 0.5
+"""A collection on another side of the sac is the same one only if nothing fits better."""
+
+
+@dataclass(frozen=True)
+class CollectionChange:
+    """One collection in both reports, or in one of them.
+
+    Parameters
+    ----------
+    before, after : int or None
+        Ids in the two reports.
+    levels : tuple
+        Level before and after; None where there is no collection.
+    segments_gained, segments_lost : tuple of str
+        Motion segments touched only after, only before.
+    """
+
+    before: int | None
+    after: int | None
+    change: Change
+    levels: tuple[str | None, str | None]
+    positions: tuple[Position | None, Position | None]
+    volumes_ml: tuple[float | None, float | None]
+    lengths_mm: tuple[float | None, float | None]
+    thicknesses_mm: tuple[float | None, float | None]
+    segments_gained: tuple[str, ...]
+    segments_lost: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The change in one line."""
+        place = self.levels[1] or self.levels[0] or "level unknown"
+        if self.levels[0] and self.levels[1] and self.levels[0] != self.levels[1]:
+            place = f"{self.levels[0]} -> {self.levels[1]}"
+        side = self.positions[1] or self.positions[0] or ""
+        parts = [
+            f"{place} {side}: {self.change}",
+            f"volume {_pair(self.volumes_ml, 'mL')}{_percent(self.volumes_ml)}",
+            f"length {_pair(self.lengths_mm, 'mm', 0)}",
+            f"thickness {_pair(self.thicknesses_mm, 'mm')}",
+        ]
+        parts += [f"gained {', '.join(self.segments_gained)}"] if self.segments_gained else []
+        parts += [f"lost {', '.join(self.segments_lost)}"] if self.segments_lost else []
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed between two reports.
+
+    Parameters
+    ----------
+    same_patient : bool or None
+        None where a report keeps no patient id.
+    cautions : tuple of str
+        What keeps the two from being compared at face value.
+    """
+
+    same_patient: bool | None
+    findings: tuple[str, str]
+    collections: tuple[CollectionChange, ...]
+    sac_csf_ml: tuple[float | None, float | None]
+    cautions: tuple[str, ...]
+    notice: str
+
+    @property
+    def text(self) -> str:
+        """The comparison for reading."""
+        lines = [f"before: {self.findings[0]}", f"after:  {self.findings[1]}"]
+        lines += [f"  {change.text}" for change in self.collections]
+        if not self.collections:
+            lines.append("  no collection in either report")
+        lines.append(f"  CSF in the sac: {_pair(self.sac_csf_ml, 'mL')}{_percent(self.sac_csf_ml)}")
+        lines += [f"caution: {caution}" for caution in self.cautions]
+        return "\n".join([*lines, self.notice])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison for machines."""
+        return asdict(self)
+
+
+def compare(before: Report, after: Report) -> Comparison:
+    """Compare two reports of a patient, such as before and after a blood patch.
+
+    Collections are the same where they share most motion segments, first on the same side of
+    the sac. Names are compared as they stand: with another numbering, they mean other places.
+
+    Parameters
+    ----------
+    before, after : Report
+
+    Examples
+    --------
+    >>> from leakloc import Report
+    >>> compare(Report.load("before"), Report.load("after")).text  # doctest: +SKIP
+    """
+    pairs = _matched(before.collections, after.collections)
+    old = {c.id: c for c in before.collections}
+    new = {c.id: c for c in after.collections}
+    changes = [_change(old[a], new[b]) for a, b in pairs]
+    changes += [_change(c, None) for n, c in old.items() if n not in {a for a, _ in pairs}]
+    changes += [_change(None, c) for n, c in new.items() if n not in {b for _, b in pairs}]
+    return Comparison(
+        same_patient=_same_patient(before, after),
+        findings=(before.finding.summary, after.finding.summary),
+        collections=tuple(changes),
+        sac_csf_ml=(before.thecal_sac.csf_volume_ml, after.thecal_sac.csf_volume_ml),
+        cautions=tuple(_cautions(before, after)),
+        notice=after.notice,
+    )
+
+
+def _matched(
+    before: tuple[Collection, ...], after: tuple[Collection, ...]
+) -> list[tuple[int, int]]:
+    """Pairs of ids, best overlap first, each id once."""
+    scores = {
+        (a.id, b.id): _likeness(a, b)
+        for a in before
+        for b in after
+        if set(a.segments) & {*b.segments}
+    }
+    pairs: list[tuple[int, int]] = []
+    for one, two in sorted(scores, key=lambda pair: -scores[pair]):
+        if all(one != a and two != b for a, b in pairs):
+            pairs.append((one, two))
+    return pairs
+
+
+def _likeness(one: Collection, two: Collection) -> float:
+    shared, all_ = {*one.segments} & {*two.segments}, {*one.segments} | {*two.segments}
+    same_side = one.position.label == two.position.label
+    return len(shared) / len(all_) * (1.0 if same_side else _SIDE_WEIGHT)
+
+
+def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
+    gained = () if old is None or new is None else _only(new.segments, old.segments)
+    lost = () if old is None or new is None else _only(old.segments, new.segments)
+    volumes = (old and old.volume_ml, new and new.volume_ml)
+    change: Change = "new" if old is None else "gone" if new is None else _direction(volumes)
+    return CollectionChange(
+        before=old and old.id,
+        after=new and new.id,
+        change=change,
+        levels=(old and old.level, new and new.level),
+        positions=(old and old.position.label, new and new.position.label),
+        volumes_ml=volumes,
+        lengths_mm=(old and old.extent.length_mm, new and new.extent.length_mm),
+        thicknesses_mm=(old and old.max_thickness_mm, new and new.max_thickness_mm),
+        segments_gained=gained,
+        segments_lost=lost,
+    )
+
+
+def _only(segments: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(segment for segment in segments if segment not in others)
+
+
+def _direction(volumes: tuple[float | None, float | None]) -> Change:
+    before, after = volumes
+    if before is None or after is None:
+        return "unknown"
+    if abs(after - before) < max(STEADY_ML, STEADY_SHARE * max(before, after)):
+        return "unchanged"
+    return "larger" if after > before else "smaller"
+
+
+def _same_patient(before: Report, after: Report) -> bool | None:
+    one, two = before.study, after.study
+    if one.patient_id is None or two.patient_id is None or one.identity != two.identity:
+        return None
+    return one.patient_id == two.patient_id
+
+
+def _cautions(before: Report, after: Report) -> list[str]:
+    found = []
+    same = _same_patient(before, after)
+    if same is False:
+        found.append("the two reports carry different patient ids")
+    elif same is None:
+        found.append("whether both reports are of one patient cannot be told from them")
+    dates = before.study.study_date, after.study.study_date
+    if dates[0] and dates[1] and dates[0] > dates[1]:
+        found.append("the report given first is the later study")
+    one, two = before.levels.numbering, after.levels.numbering
+    if (one.method, one.lumbar_count) != (two.method, two.lumbar_count):
+        found.append(
+            f"numbered differently: {one.assumption}, against {two.assumption}; "
+            "the same name may mean different levels"
+        )
+    if before.generator.version != after.generator.version:
+        found.append("written by different versions of leakloc")
+    if before.generator.config_sha256 != after.generator.config_sha256:
+        found.append("analysed with different settings")
+    spans = before.quality.coverage, after.quality.coverage
+    if (spans[0].cranial, spans[0].caudal) != (spans[1].cranial, spans[1].caudal):
+        found.append(
+            f"the fields differ ({spans[0].cranial} to {spans[0].caudal}, "
+            f"{spans[1].cranial} to {spans[1].caudal}): what lies beyond one is unknown there"
+        )
+    return found
+
+
+def _pair(values: tuple[float | None, float | None], unit: str, digits: int = 1) -> str:
+    shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
+    return f"{shown[0]} -> {shown[1]} {unit}"
+
+
+def _percent(values: tuple[float | None, float | None]) -> str:
+    before, after = values
+    return f" ({(after - before) / before:+.0%})" if before and after is not None else ""

@@ -1,0 +1,88 @@
+"""What changed between two reports of a patient."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
+from leakloc.report import build_report
+from leakloc.report.compare import compare
+
+
+@pytest.fixture
+def report(analysis):
+    return build_report(analysis)
+
+
+def changed(report, collections):
+    """The report with other collections."""
+    return report.model_copy(update={"collections": tuple(collections)})
+
+
+def moved(collection, **values):
+    return collection.model_copy(update=values)
+
+
+def test_a_report_against_itself_changes_nothing(report):
+    found = compare(report, report)
+    assert found.same_patient in (True, None)
+    assert [c.change for c in found.collections] == ["unchanged"] * len(report.collections)
+    assert all(not c.segments_gained and not c.segments_lost for c in found.collections)
+    assert not [c for c in found.cautions if "numbered" in c or "settings" in c]
+
+
+def test_shrunk_gone_and_new(report):
+    first = report.collections[0]
+    shrunk = moved(first, volume_ml=first.volume_ml * 0.3, segments=first.segments[:1])
+    new = moved(first, id=9, segments=("T1-T2",), level="T1-T2")
+    found = compare(report, changed(report, [shrunk, new]))
+    by_ids = {(c.before, c.after): c for c in found.collections}
+    assert by_ids[first.id, first.id].change == "smaller"
+    assert by_ids[first.id, first.id].segments_lost == first.segments[1:]
+    assert by_ids[None, 9].change == "new"
+    assert "(-70%)" in found.text
+    for other in report.collections[1:]:
+        assert by_ids[other.id, None].change == "gone"
+
+
+def test_the_same_side_is_matched_first(report):
+    first = report.collections[0]
+    ventral = moved(first.position, label="ventral")
+    dorsal = moved(first.position, label="dorsal")
+    one = changed(
+        report, [moved(first, id=1, position=dorsal), moved(first, id=2, position=ventral)]
+    )
+    two = changed(
+        report, [moved(first, id=1, position=ventral), moved(first, id=2, position=dorsal)]
+    )
+    assert {(c.before, c.after) for c in compare(one, two).collections} == {(1, 2), (2, 1)}
+
+
+def test_another_numbering_is_a_caution(report):
+    numbering = report.levels.numbering.model_copy(update={"lumbar_count": 6, "method": "user"})
+    levels = report.levels.model_copy(update={"numbering": numbering})
+    found = compare(report, report.model_copy(update={"levels": levels}))
+    assert any("same name may mean different levels" in c for c in found.cautions)
+
+
+def test_other_patient_and_reversed_dates_are_cautions(report):
+    def dated(date, patient):
+        study = report.study.model_copy(update={"study_date": date, "patient_id": patient})
+        return report.model_copy(update={"study": study})
+
+    found = compare(dated("20260201", "a"), dated("20260101", "b"))
+    assert found.same_patient is False
+    assert any("different patient" in c for c in found.cautions)
+    assert any("later study" in c for c in found.cautions)
+
+
+def test_command(report, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    path.write_text(report.to_json())
+    assert main(["diff", str(path), str(tmp_path)]) == DONE
+    assert report.notice in capsys.readouterr().out
+    assert main(["diff", str(path), str(path), "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["collections"]
+    assert main(["diff", str(path), str(tmp_path / "nothing")]) in (BAD_USAGE, INPUT_UNUSABLE)
