@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +16,7 @@ from leakloc.cli.shared import (
     print_table,
     recipe_options,
     settings_of,
+    terminated_like_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         ended=show.ended,
         finding=show.finding,
     )
-    with _terminated_like_interrupted(), show:
+    with terminated_like_interrupted(), show:
         tally = batch.run(options.roots, watch=options.watch, settle_s=options.settle)
     if options.json:
         print(
@@ -227,20 +225,6 @@ class _Display:
         elif now - self._last >= _LINE_EVERY_S:
             self._last = now
             print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Stop on SIGTERM as on Ctrl-C: what runs waits again, the worklist is written."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _duration(seconds: float) -> str:

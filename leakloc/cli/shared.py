@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -98,6 +100,20 @@ class ProgressLine:
             print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
         elif self._line:
             print(f"\r\x1b[2K{share:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Stop on SIGTERM as on Ctrl-C: what runs waits again, what is finished is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
