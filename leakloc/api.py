@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leakloc.errors import SettingsError
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
@@ -14,9 +14,7 @@ from leakloc.settings import Settings
 from leakloc.volume import Volume
 
 if TYPE_CHECKING:
-    from leakloc.levels.result import Labeler
     from leakloc.pipeline import Analysis, Progress
-    from leakloc.segmentation.result import Segmenter
 
 
 def load(
@@ -64,14 +62,8 @@ def analyze(
     output: str | Path | None = None,
     overwrite: bool = False,
     study_uid: str | None = None,
-    myelogram_uid: str | None = None,
-    companion_uids: tuple[str, ...] = (),
-    segmenter: Segmenter | None = None,
-    labeler: Labeler | None = None,
-    sac: Volume | str | Path | None = None,
-    fluid: Volume | str | Path | None = None,
-    sac_label: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Analysis:
     """Find and place extradural fluid.
 
@@ -85,16 +77,13 @@ def analyze(
         Folder to write the report to; it appears whole or not at all.
     overwrite : bool
         Replace a report that stands in `output`.
-    study_uid, myelogram_uid, companion_uids : optional
-        What is read and used, where the choice of leakloc is not yours.
-    segmenter, labeler : callable, optional
-        Stages to run instead of those that `settings.stages` names.
-    sac, fluid : Volume or path, optional
-        Masks made or corrected elsewhere, used instead of what the segmenter would find.
-    sac_label : int, optional
-        Which label of `sac` is the sac, where it holds several.
+    study_uid : str, optional
+        Study Instance UID, where a path holds several.
     progress : callable, optional
         Told each stage and the share of the work done, 0..1.
+    **options
+        As for `leakloc.pipeline.analyze_study`: series chosen by you (``myelogram_uid``), stages
+        of your own (``segmenter``, ``labeler``), masks made elsewhere (``sac``, ``fluid``).
 
     Returns
     -------
@@ -126,18 +115,7 @@ def analyze(
         check_output(Path(output), overwrite=overwrite)
     if not isinstance(study, Study):
         study = load(study, settings, study_uid=study_uid)
-    analysis = analyze_study(
-        study,
-        settings,
-        myelogram_uid=myelogram_uid,
-        companion_uids=companion_uids,
-        segmenter=segmenter,
-        labeler=labeler,
-        sac=sac,
-        fluid=fluid,
-        sac_label=sac_label,
-        progress=progress,
-    )
+    analysis = analyze_study(study, settings, progress=progress, **options)
     if output is not None:
         analysis.save(output, overwrite=overwrite)
     return analysis
