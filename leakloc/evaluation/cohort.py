@@ -91,9 +91,17 @@ class Cohort:
         rows = []
         for low, high in VOLUME_STRATA_ML:
             hits = [hit for ml, hit in sizes if low <= ml < high]
-            name = f"> {low:g} mL" if math.isinf(high) else f"{low:g}-{high:g} mL"
-            rows.append((name, sum(hits), len(hits)))
+            rows.append((_stratum(low, high), sum(hits), len(hits)))
         return rows
+
+    def dice_by_volume(self) -> dict[str, float | None]:
+        """Mean fluid Dice of the studies by their true volume of fluid."""
+        return {
+            _stratum(low, high): _mean(
+                c.fluid_dice for c in self.ran if low <= c.fluid_true_ml < high
+            )
+            for low, high in VOLUME_STRATA_ML
+        }
 
     def summary(self) -> dict[str, Any]:
         """Pooled figures; None where nothing supports one."""
@@ -122,6 +130,7 @@ class Cohort:
                 abs(c.sac_found_ml / c.sac_true_ml - 1) for c in ran if c.sac_true_ml > 0
             ),
             "fluid_dice": _mean(c.fluid_dice for c in ran),
+            "fluid_dice_by_volume": self.dice_by_volume(),
             "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in ran if c.fluid_distance_defined),
             "fluid_assd_mm": _mean(c.fluid_assd_mm for c in ran),
             "fluid_distance_undefined": sum(not c.fluid_distance_defined for c in ran),
@@ -292,6 +301,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _stratum(low_ml: float, high_ml: float) -> str:
+    return f"> {low_ml:g} mL" if math.isinf(high_ml) else f"{low_ml:g}-{high_ml:g} mL"
 
 
 def _jaccard(case: Case) -> float:

@@ -44,6 +44,8 @@ def test_pooled_figures(cohort):
     assert s["collections_found_by_volume"] == {
         "0-1 mL": "0/1", "1-5 mL": "1/1", "5-20 mL": "0/0", "> 20 mL": "1/1",
     }  # fmt: skip
+    assert s["fluid_dice_by_volume"]["5-20 mL"] == 0.0
+    assert s["fluid_dice_by_volume"]["> 20 mL"] == pytest.approx(0.8)  # of 20 and 30 mL
     assert (s["sensitivity"], s["specificity"]) == ("2/3", "1/2")
     assert s["invented_per_leak_free_study"] == 0.5
     assert s["fluid_volume_bias_ml"] == pytest.approx((1 + 2 + 3 + 1) / 4)
