@@ -1,0 +1,249 @@
+"""Figures of `leakloc batch`: throughput, overhead, finding, long runs, and kills.
+
+    python benchmarks/batch.py throughput --studies 4      1 and 2 workers, and no batch at all
+    python benchmarks/batch.py many --studies 200          memory and ledger over a long run
+    python benchmarks/batch.py kill --times 10             kill -9 at random times
+    python benchmarks/batch.py find --studies 5000         searching a tree
+
+Each prints one JSON object. The machine's load stands in it: on a busy machine compare
+processor time, not wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FAKES = HERE.parent / "tests" / "batch"
+SAMPLE = HERE.parent / "sample_data" / "postoperative" / "dicom"
+sys.path.insert(0, str(FAKES))
+
+import batch_fakes as fakes  # noqa: E402
+
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1"
+)
+BARE = """
+import sys
+from pathlib import Path
+from leakloc.pipeline import analyze
+for n, path in enumerate(sorted(Path(sys.argv[1]).iterdir())):
+    analyze(path, Path(sys.argv[2], str(n)))
+"""
+
+
+def copies(folder: Path, count: int) -> None:
+    """Copies of the sample study, each a study of its own."""
+    import pydicom
+    from pydicom.uid import generate_uid
+
+    for number in range(count):
+        uid = generate_uid()
+        for file in SAMPLE.rglob("*"):
+            if file.is_file():
+                dataset = pydicom.dcmread(file)
+                dataset.StudyInstanceUID = uid
+                target = folder / f"{number:03d}" / file.relative_to(SAMPLE)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                dataset.save_as(target)
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Seconds, and processor seconds of the command and all it started."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **ONE_THREAD})
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "load": os.getloadavg()[0]}
+
+
+def throughput(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
+    copies(scratch / "in", options.studies)
+    runs: dict[str, list[dict[str, float]]] = {"bare": [], "workers_1": [], "workers_2": []}
+    for repeat in range(options.repeats):
+        out = scratch / f"out{repeat}"
+        out.mkdir()
+        runs["bare"].append(timed([sys.executable, "-c", BARE, str(scratch / "in"), str(out)]))
+        for workers in (1, 2):
+            command = [sys.executable, "-m", "leakloc", "batch", str(scratch / "in"), "--workers"]
+            runs[f"workers_{workers}"].append(
+                timed([*command, str(workers), "-o", str(out / f"batch{workers}")])
+            )
+
+    def best(name: str, what: str) -> float:
+        return min(run[what] for run in runs[name])
+
+    entries = worked(scratch / "out0" / "batch1")
+    inside = sum(entry.cpu_s or 0 for entry in entries)
+    return {
+        "studies": options.studies,
+        "runs": runs,
+        "speedup_of_2_workers": round(best("workers_1", "wall_s") / best("workers_2", "wall_s"), 2),
+        "cpu_of_2_workers_over_1": round(
+            best("workers_2", "cpu_s") / best("workers_1", "cpu_s"), 3
+        ),
+        "cpu_of_batch_over_bare": round(best("workers_1", "cpu_s") / best("bare", "cpu_s"), 3),
+        "wall_of_batch_over_bare": round(best("workers_1", "wall_s") / best("bare", "wall_s"), 3),
+        "cpu_s_within_analyses": round(inside, 1),
+    }
+
+
+def worked(output: Path) -> list:
+    from leakloc.batch.ledger import Ledger
+
+    return Ledger(output).entries()
+
+
+def many(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
+    """A tenth is broken, in every way there is; memory of the whole family is sampled."""
+    import psutil
+
+    ways = ["segfault", "killed", "exit", "input", "unexpected", "eat 900", "sleep 60"]
+    broken = {}
+    for number in range(options.studies):
+        way = ways[number // 10 % len(ways)] if number % 10 == 3 else "eat 100"
+        if number % 10 == 3:
+            broken[f"{fakes.UID_ROOT}.{number}"] = way
+        else:
+            way = ""
+        fakes.make_study(scratch / "in" / str(number), number, way)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "from pathlib import Path; from leakloc.batch.batch import Batch\n"
+        "from leakloc.batch.engine import WorkOptions; from leakloc.settings import Settings\n"
+        "if __name__ == '__main__':\n"
+        "    work = WorkOptions(workers=2, analyze='batch_fakes:behave', timeout_s=3,\n"
+        "                       memory_mib=600, retries=0)\n"
+        "    Batch(Path(sys.argv[2]), Settings(), work).run([Path(sys.argv[1])])\n"
+    )
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(scratch / "in"), str(scratch / "out"), str(FAKES)]
+    )
+    watched, samples = psutil.Process(process.pid), []
+    while process.poll() is None:
+        try:
+            samples.append(watched.memory_info().rss / 2**20)
+        except psutil.Error:
+            break
+        time.sleep(0.2)
+    entries = worked(scratch / "out")
+    failed = {entry.name: entry.error_class for entry in entries if entry.state == "failed"}
+    quarter = len(samples) // 4
+    return {
+        "studies": options.studies,
+        "seconds": round(time.perf_counter() - start, 1),
+        "states": Counter(entry.state.value for entry in entries),
+        "errors": Counter(failed.values()),
+        "exactly_the_broken_failed": set(failed) == set(broken),
+        "reports": len(list((scratch / "out").glob("*/report.json"))),
+        "batch_mib_second_and_last_quarter": [
+            round(sum(part) / max(1, len(part)))
+            for part in (samples[quarter : 2 * quarter], samples[-quarter:])
+        ],
+        "load": os.getloadavg()[0],
+    }
+
+
+def kill(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Kill the whole batch again and again; at last let it end."""
+    for number in range(options.studies):
+        fakes.make_study(scratch / "in" / str(number), number, "sleep 0.3")
+    command = [sys.executable, str(FAKES / "batch_fakes.py"), str(scratch / "in")]
+    command.append(str(scratch / "out"))
+    random.seed(options.seed)
+    first_seen: dict[str, int] = {}
+    changed = halves = 0
+    finished = []
+    for _ in range(options.times):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(random.uniform(options.shortest, options.longest))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for report in (scratch / "out").glob("*/report.json"):
+            stamp = report.stat().st_mtime_ns
+            json.loads(report.read_text())
+            changed += first_seen.setdefault(report.parent.name, stamp) != stamp
+        for folder in (scratch / "out").iterdir():
+            visible = folder.is_dir() and not folder.name.startswith(".")
+            halves += visible and not (folder / "report.json").exists()
+        finished.append(len(first_seen))
+    subprocess.run(command, check=True, capture_output=True)
+    for report in (scratch / "out").glob("*/report.json"):
+        stamp = report.stat().st_mtime_ns
+        changed += first_seen.setdefault(report.parent.name, stamp) != stamp
+    entries = worked(scratch / "out")
+    return {
+        "kills": options.times,
+        "finished_after_each_kill": finished,
+        "states": Counter(entry.state.value for entry in entries),
+        "reports": len(first_seen),
+        "written_twice": changed,
+        "half_written": halves,
+        "interruptions": sum(entry.interruptions for entry in entries),
+        "load": os.getloadavg()[0],
+    }
+
+
+def find(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
+    from leakloc.batch.finder import ScanCache, find_studies
+    from leakloc.batch.ledger import Ledger
+    from leakloc.settings import Settings
+
+    for number in range(options.studies):
+        folder = scratch / "in" / f"{number % 100:02d}" / str(number)
+        fakes.make_study(folder / "series", number)
+        head = fakes.header(f"{fakes.UID_ROOT}.{number}")
+        for image in range(2, options.images):
+            (folder / "series" / f"im{image}").write_bytes(head + bytes(2000))
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        search = find_studies(
+            [scratch / "in"], Settings().loaders, cache=ScanCache(Ledger(scratch / "out"))
+        )
+        seconds.append(round(time.perf_counter() - start, 2))
+    return {
+        "studies": len(search.studies),
+        "files": search.n_files,
+        "first_s": seconds[0],
+        "again_s": seconds[1],
+        "load": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("throughput", "many", "kill", "find"))
+    parser.add_argument("--studies", type=int, default=40)
+    parser.add_argument("--images", type=int, default=20, help="find: images of a study")
+    parser.add_argument("--repeats", type=int, default=1, help="throughput: the best counts")
+    parser.add_argument("--times", type=int, default=10, help="kill: how often")
+    parser.add_argument("--shortest", type=float, default=0.5, help="kill: seconds until then")
+    parser.add_argument("--longest", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="leakloc-benchmark-"))
+    try:
+        result = globals()[options.what](scratch, options)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(json.dumps({"benchmark": f"batch {options.what}", **result}))
+
+
+if __name__ == "__main__":
+    main()
