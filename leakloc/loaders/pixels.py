@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from leakloc.loaders.stacks import Layout, scale_varies
 from leakloc.volume import Provenance, Volume
 
 Picture = npt.NDArray[Any]
+
+_PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
+"""Tag of the pixel data element, little endian."""
 
 
 def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
@@ -36,17 +40,7 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
     InputError
         If pixel data cannot be decoded.
     """
-    pictures = [picture for _, picture in sorted(_pictures(frames), key=lambda item: item[0])]
-    for (values, _, _), frame in zip(pictures, frames, strict=True):
-        if values.shape != (frame.rows, frame.columns):
-            raise InputError(
-                f"{frame.path.name} holds a picture of {values.shape}, not of "
-                f"{(frame.rows, frame.columns)} as its header said: it was changed while it was "
-                "read, or is broken; read the study again"
-            )
-    array = np.stack([values for values, _, _ in pictures])
-    padding = [mask for _, mask, _ in pictures]
-    inverted = any(flag for _, _, flag in pictures)
+    array, padding, inverted = _signal(frames)
     if any(mask is not None for mask in padding):
         _clear_padding(array, padding, np.max if inverted else np.min)
     if inverted:
@@ -59,6 +53,32 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
     description = str(first.parameters.get("SeriesDescription", ""))
     provenance = Provenance("series", first.series_instance_uid, description, steps)
     return Volume(array, layout.geometry, provenance)
+
+
+def _signal(
+    frames: tuple[Frame, ...],
+) -> tuple[Picture, list[npt.NDArray[np.bool_] | None], bool]:
+    """All pictures in one array, their padding masks, and whether any is MONOCHROME1."""
+    array: Picture | None = None
+    padding: list[npt.NDArray[np.bool_] | None] = [None] * len(frames)
+    inverted = False
+    for place, (values, mask, flag) in _pictures(frames):
+        frame = frames[place]
+        if values.shape != (frame.rows, frame.columns):
+            raise InputError(
+                f"{frame.path.name} holds a picture of {values.shape}, not of "
+                f"{(frame.rows, frame.columns)} as its header said: it was changed while it was "
+                "read, or is broken; read the study again"
+            )
+        if array is None:
+            array = np.empty((len(frames), *values.shape), values.dtype)
+        elif array.dtype != values.dtype:
+            array = array.astype(np.result_type(array, values), copy=False)
+        array[place] = values
+        padding[place] = mask
+        inverted |= flag
+    assert array is not None  # a stack has frames
+    return array, padding, inverted
 
 
 def same_pixels(one: Frame, other: Frame) -> bool:
@@ -78,6 +98,12 @@ def _pictures(
     numbered = sorted(enumerate(frames), key=lambda item: str(item[1].path))
     for path, group in groupby(numbered, key=lambda item: item[1].path):
         members = list(group)
+        direct = [(place, frame, _read_directly(frame)) for place, frame in members]
+        if all(values is not None for _, _, values in direct):
+            for place, frame, values in direct:
+                if values is not None:
+                    yield place, _meaning(frame, values, scaled=scaled)
+            continue
         dataset, stored = _decode(path, [frame.index for _, frame in members])
         for (place, frame), values in zip(members, stored, strict=True):
             mask = _padding_mask(values, dataset)
@@ -85,8 +111,47 @@ def _pictures(
             signal = _rescaled(values, dataset, frame.index)
             if scaled and frame.private_scale is not None:
                 slope = _rescale(dataset, frame.index)[0]
-                signal = np.asarray(signal / np.float32(slope * frame.private_scale), np.float32)
+                signal = _unscaled(signal, slope, frame.private_scale)
             yield place, (signal, mask, inverted)
+
+
+def _read_directly(frame: Frame) -> Picture | None:
+    """Uncompressed values at the place the header told; None where the file has changed."""
+    stored = frame.stored
+    if stored is None:
+        return None
+    count = frame.rows * frame.columns
+    try:
+        with frame.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != stored.file_bytes:
+                return None
+            file.seek(stored.at)
+            if file.read(stored.header_bytes)[:4] != _PIXEL_DATA:
+                return None
+            values = np.fromfile(file, "<i2" if stored.signed else "<u2", count)
+    except OSError:
+        return None  # the decoder names the reason
+    if values.size != count:
+        return None
+    unused = 16 - stored.bits
+    if unused:  # bits above those stored may hold anything
+        values = (values << unused) >> unused
+    return _native(values.reshape(frame.rows, frame.columns))
+
+
+def _meaning(
+    frame: Frame, values: Picture, *, scaled: bool
+) -> tuple[Picture, npt.NDArray[np.bool_] | None, bool]:
+    """Signal, padding mask and MONOCHROME1 of directly read values."""
+    stored = frame.stored
+    assert stored is not None
+    mask = None
+    if stored.padding is not None:
+        mask = (values >= stored.padding[0]) & (values <= stored.padding[1])
+    signal = _linear(values, stored.slope, stored.intercept)
+    if scaled and frame.private_scale is not None:
+        signal = _unscaled(signal, stored.slope, frame.private_scale)
+    return signal, mask if mask is not None and mask.any() else None, stored.inverted
 
 
 def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
@@ -150,10 +215,18 @@ def _clear_padding(
 
 
 def _rescaled(values: Picture, dataset: Any, index: int | None) -> Picture:
-    slope, intercept = _rescale(dataset, index)
+    return _linear(values, *_rescale(dataset, index))
+
+
+def _linear(values: Picture, slope: float, intercept: float) -> Picture:
     if slope == 1.0 and intercept == 0.0:
         return values
     return np.asarray(values * np.float32(slope) + np.float32(intercept), dtype=np.float32)
+
+
+def _unscaled(signal: Picture, slope: float, private_scale: float) -> Picture:
+    """Signal as Philips means it, from values rescaled by `slope`."""
+    return np.asarray(signal / np.float32(slope * private_scale), dtype=np.float32)
 
 
 def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
