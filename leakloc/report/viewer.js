@@ -136,14 +136,15 @@
 
   /** The part of a plane that is shown: left, top, width, height in voxels. */
   function view(plane) {
-    const zoom = ZOOMS[state.zoom];
-    return [plane.across, plane.down].flatMap((axis, n) => {
+    const part = (axis, flipped) => {
       const length = counts[axis];
-      const shown = length / zoom;
-      let middle = state.at[axis] + 0.5;
-      if (n === 1 && axis === 2) middle = K - middle;
-      return [[Math.min(Math.max(middle - shown / 2, 0), length - shown), shown]];
-    }).reduce((box, [first, shown], n) => { box[n] = first; box[n + 2] = shown; return box; }, []);
+      const shown = length / ZOOMS[state.zoom];
+      const middle = flipped ? length - state.at[axis] - 0.5 : state.at[axis] + 0.5;
+      return [Math.min(Math.max(middle - shown / 2, 0), length - shown), shown];
+    };
+    const [left, width] = part(plane.across, false);
+    const [top, height] = part(plane.down, plane.down === 2);
+    return [left, top, width, height];
   }
 
   const display = (plane, ijk) => [
