@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import Localization
     from leakloc.report.model import Report
     from leakloc.segmentation.result import Segmentation, Segmenter
+    from leakloc.vocabulary import Role
     from leakloc.volume import Volume
 
 Progress = Callable[[str, float], None]
@@ -147,7 +148,7 @@ def analyze_study(
         If a stage reaches no result on usable input.
     """
     from leakloc.loaders import triage
-    from leakloc.localization import localize, without_cisterns
+    from leakloc.localization import find_sacral_canal, localize, without_cisterns
 
     settings = settings or Settings()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
@@ -169,7 +170,18 @@ def analyze_study(
     with clock.stage("localization", 0.70):
         segmentation = without_cisterns(segmentation, named)
         notes = study.notes + chosen.notes + segmentation.notes + named.notes
-        localization = localize(segmentation, named, settings.localization, input_notes=notes)
+        roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
+        sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
+        localization = localize(
+            segmentation,
+            named,
+            settings.localization,
+            input_notes=notes,
+            sacral=find_sacral_canal(
+                (*sagittal[:1], chosen.myelogram), segmentation.centerline, settings.localization
+            ),
+            anatomy=next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
+        )
     return Analysis(study, chosen, segmentation, named, localization, settings, clock.seconds)
 
 

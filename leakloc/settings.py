@@ -233,6 +233,10 @@ class LevelSettings(_Section):
     """Discs nearer to the end of the field than this need not be detected."""
     variant_share: float = Field(0.077, gt=0, lt=0.5)
     """Share of people with four or six lumbar vertebrae (7.7 % of 418 whole-spine scans)."""
+    conus_in_l1: float = Field(0.55, ge=-1, le=2)
+    """Where the spinal cord usually ends, in heights of L1 from its top: near its lower third."""
+    conus_sd_levels: float = Field(0.5, gt=0, le=5)
+    """Standard deviation of that place between people, in levels (range T12 to L3 in 504)."""
     temperature: float = Field(2.0, gt=0, le=20)
     """Divides log evidence before it becomes belief: neighbouring discs are not independent."""
     belief_counted: float = Field(0.98, gt=0, lt=1)
@@ -240,8 +244,12 @@ class LevelSettings(_Section):
     belief_assumed: float = Field(0.86, gt=0, lt=1)
     """Highest confidence when counted from the sacrum: on lumbar MRI alone 14 % of 1049
     patients are numbered wrongly (clinical series)."""
-    transitional_belief: float = Field(0.25, gt=0, lt=1)
-    """A transitional vertebra is suspected from this belief in another numbering on."""
+    belief_unhinted: float = Field(0.9, gt=0, le=1)
+    """Factor on the confidence counted from the sacrum where the cord's end is not seen: then
+    nothing in the field tells five lumbar vertebrae from four or six."""
+    transitional_belief: float = Field(0.12, gt=0, lt=1)
+    """A transitional vertebra is suspected from this belief in another number of lumbar
+    vertebrae on: one and a half times what it is before looking."""
 
 
 class LocalizationSettings(_Section):
@@ -348,27 +356,42 @@ class LocalizationSettings(_Section):
     numbering_caveat_below: float = Field(0.9, ge=0.0, le=1.0)
     """Below this confidence of the numbering the summary names the alternative too."""
 
-    hiatus_level: str = "S4"
-    """Vertebra at whose middle the sacral canal opens; S4 in two thirds to four fifths of
-    people, S3 or S5 in most others."""
-    hiatus_prior: float = Field(0.7, ge=0.0, le=1.0)
-    """Share of people in whom it does."""
-    hiatus_dorsal_mm: float = Field(2.5, ge=0.0, le=10.0)
-    """From the canal's centre to its back wall at the hiatus (depth there 5 to 6 mm)."""
-    hiatus_reach_mm: float = Field(90.0, ge=0.0, le=150.0)
-    """The hiatus is not placed further than this below the last named level; enough where
-    S1 is the last (S1 to S4: 70 mm)."""
-    hiatus_beyond_trace_mm: float = Field(60.0, ge=0.0, le=120.0)
-    """... nor further than this beyond the end of the traced canal (sac end to hiatus: 63 mm)."""
+    hiatus_min_confidence: float = Field(0.3, ge=0.0, le=1.0)
+    """Below this confidence the sacral hiatus counts as not seen, and no length is given."""
+    hiatus_share: float = Field(0.83, ge=0.5, le=1.1)
+    """Usual place of its apex along the back of the sacral bodies: S4 in two thirds to four
+    fifths of people, S3 or S5 in most others,"""
+    hiatus_share_sd: float = Field(0.12, ge=0.02, le=1.0)
+    """... and its spread between people."""
+    hiatus_roof_share: float = Field(0.3, ge=0.1, le=0.6)
+    """The roof of the sacral canal is followed from this share of the sacral bodies' back on:
+    above, the thecal sac and the gaps between the arches of S1 and S2 disturb."""
+    hiatus_roof_mm: float = Field(5.0, ge=1.0, le=12.0)
+    """From the middle of that roof (4 to 7 mm thick) to the posterior epidural line before it."""
+    hiatus_bright_factor: float = Field(0.6, ge=0.0, le=1.0)
+    """Confidence of a hiatus found where fat in the canal is bright, and the roof before it and
+    the fat under the skin run into one another, relative to one on a fat-suppressed image."""
+    hiatus_seen_below_mm: float = Field(3.0, ge=1.0, le=15.0)
+    """The field must show this much without a roof below the apex."""
     hiatus_margin_mm: float = Field(8.0, ge=0.0, le=30.0)
-    """The field must reach this far below the apex of the hiatus to show its opening
-    (16 to 19 mm high)."""
-    sacral_radius_mm: float = Field(140.0, ge=40.0, le=1000.0)
-    """Radius of the sacral curve, with which the canal goes on beyond its traced end (20 to 60
-    degrees of kyphosis over 100 mm)."""
+    """The canal's middle goes on this far below the apex, half of the opening's height (16 to
+    19 mm)."""
     posterior_epidural_mm: float = Field(1.0, ge=0.0, le=8.0)
     """From the back of the sac to the path: just behind the dura, where the posterior epidural
     space is left open even between its fat pads."""
+    default_dorsal_mm: float = Field(2.5, ge=0.0, le=10.0)
+    """From the canal's centre to the path where neither sac nor sacral canal was seen."""
+    epidural_dark_share: float = Field(0.5, ge=0.1, le=0.9)
+    """The posterior epidural space ends where the signal behind the sac falls below this share
+    of what fills it, at the dark flaval ligament or the arch."""
+    epidural_depth_max_mm: float = Field(12.0, ge=4.0, le=30.0)
+    """Deeper than this it is not measured: the arch is missing or not seen."""
+    skin_air_share: float = Field(0.12, ge=0.01, le=0.5)
+    """Air begins where signal stays below this share of the brightest fat under the skin."""
+    interlaminar_reach_mm: float = Field(60.0, ge=10.0, le=200.0)
+    """Windows further than this from the level are not named; under two lumbar levels."""
+    interlaminar_max: int = Field(3, ge=1, le=10)
+    """Windows named at most."""
     path_step_mm: float = Field(2.0, ge=0.5, le=10.0)
     """Distance between points of a path."""
     path_smoothing_mm: float = Field(8.0, ge=0.0, le=40.0)

@@ -119,25 +119,6 @@ def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
     return left, dorsal
 
 
-def along_sacrum(centerline: Centerline, further_mm: float, radius_mm: float) -> Centerline:
-    """The canal gone on beyond its traced end, bent forwards like a sacrum.
-
-    Parameters
-    ----------
-    further_mm : float
-        Length to add.
-    radius_mm : float
-        Radius of the bend.
-    """
-    if further_mm <= 0:
-        return centerline
-    tangent, dorsal = centerline.tangents_lps[-1], centerline.dorsals_lps[-1]
-    turn = np.append(np.arange(1.0, further_mm), further_mm)[:, None] / radius_mm
-    ahead = radius_mm * (np.sin(turn) * tangent - (1.0 - np.cos(turn)) * dorsal)
-    points = np.concatenate([centerline.points_lps, centerline.points_lps[-1] + ahead])
-    return Centerline(points)
-
-
 @dataclass(frozen=True, eq=False)
 class ArcGrid:
     """Even bins along the canal that several masks share.

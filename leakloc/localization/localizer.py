@@ -9,20 +9,29 @@ import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.levels.result import Levels
-from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, along_sacrum, canal_voxels
+from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_voxels
 from leakloc.localization.collections import Placed, locate_collection
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
+from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Localization, LocatedSac, Quality
 from leakloc.localization.sac import bulges, caudal_end_mm, locate_sac, sac_profile
+from leakloc.localization.surroundings import Surroundings
 from leakloc.notes import Note
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
-from leakloc.volume import Geometry
+from leakloc.volume import Geometry, Volume
 
 _GRID_MARGIN_MM = 10.0
 """Bins beyond the outermost voxels, so that smoothing finds nothing there."""
+
+
+_TIP_MM = 40.0
+"""The end of the sac is sought in this last stretch."""
+
+_JOIN_MM = 8.0
+"""Over this length the trace of the sac goes over into the middle of the sacral canal."""
 
 
 def localize(
@@ -31,6 +40,8 @@ def localize(
     settings: LocalizationSettings,
     *,
     input_notes: tuple[Note, ...] = (),
+    sacral: SacralCanal | None = None,
+    anatomy: Volume | None = None,
 ) -> Localization:
     """Say where fluid lies, how far it reaches, how sure that is, and the way to it.
 
@@ -42,6 +53,11 @@ def localize(
     settings : LocalizationSettings
     input_notes : tuple of Note
         Of earlier stages; some mean that the input cannot tell (`settings.blind_codes`).
+    sacral : SacralCanal, optional
+        From `find_sacral_canal`; without it no length from the sacral hiatus is given.
+    anatomy : Volume, optional
+        A companion on which fat is bright, for the depth of the posterior epidural space and
+        of the skin.
 
     Returns
     -------
@@ -50,7 +66,7 @@ def localize(
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
-    segmentation = replace(segmentation, centerline=_whole_canal(segmentation, levels, settings))
+    segmentation = replace(segmentation, centerline=_whole_canal(segmentation, sacral, settings))
     sac_voxels, pieces = _gather(segmentation)
     grid = _common_grid(segmentation, [sac_voxels, *pieces.values()], settings)
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
@@ -79,8 +95,8 @@ def localize(
         caudal_end_mm(sac, geometry, settings),
         traced_mm,
         coordinate,
-        levels,
-        geometry,
+        sacral,
+        Surroundings.of(segmentation, anatomy, sac, settings),
         settings,
     )
     noise = segmentation.noise
@@ -100,17 +116,24 @@ def localize(
 
 
 def _whole_canal(
-    segmentation: Segmentation, levels: Levels, settings: LocalizationSettings
+    segmentation: Segmentation, sacral: SacralCanal | None, settings: LocalizationSettings
 ) -> Centerline:
-    """The traced canal, gone on through the sacrum where it was traced that far down."""
+    """The traced canal, gone on below the sac through the sacral canal where that was seen."""
     line = segmentation.centerline
-    s1 = next((v for v in levels.vertebrae if v.name == "S1"), None)
-    if s1 is None or levels.status == "unlabelled":
+    if sacral is None or sacral.confidence < settings.hiatus_min_confidence:
         return line
-    if float(line.project(s1.center_lps)[0]) > line.length_mm:
+    kji = np.argwhere(segmentation.thecal_sac.array)
+    if not len(kji):
         return line
-    further_mm = settings.hiatus_beyond_trace_mm + settings.hiatus_margin_mm
-    return along_sacrum(line, further_mm, settings.sacral_radius_mm)
+    points = segmentation.thecal_sac.geometry.lps_from_kji(kji)
+    arcs = line.project(points[points[:, 2] < points[:, 2].min() + _TIP_MM])[0]
+    tip = line.at(float(np.quantile(arcs, 0.99)))
+    nearest = int(np.linalg.norm(sacral.middle_lps - tip, axis=1).argmin())
+    below = sacral.middle_lps[nearest:]
+    kept = line.points_lps[line.arc_mm < float(line.project(below[0])[0]) - _JOIN_MM]
+    if len(kept) < 2 or len(below) < 2:
+        return line
+    return Centerline.smoothed(np.concatenate([kept, below]), smoothing_mm=_JOIN_MM / 2)
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from leakloc.centerline import Centerline
-from leakloc.levels.result import Levels
 from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.result import (
+    InterlaminarWindow,
     LevelCrossing,
     LocatedCollection,
     Planning,
@@ -17,10 +18,11 @@ from leakloc.localization.result import (
     SacralHiatus,
 )
 from leakloc.localization.sac import SacProfile
+from leakloc.localization.surroundings import Surroundings
 from leakloc.notes import Note
 from leakloc.settings import LocalizationSettings
 from leakloc.vocabulary import SACRAL
-from leakloc.volume import FloatArray, Geometry
+from leakloc.volume import FloatArray
 
 _MEAN_PATH_MM = {
     "L5-S1": 82.0, "L4-L5": 115.0, "L3-L4": 150.0, "L2-L3": 186.0, "L1-L2": 221.0,
@@ -31,12 +33,6 @@ _MEAN_PATH_MM = {
 """Mean distance from the hiatus along the back of the canal to each disc, mm: a chain of
 posterior wall heights that agrees with hiatus to conus, 232 ± 22 mm, measured on MRI in 200
 adults (Park 2016)."""
-
-_PITCH_MM = {
-    "T11": 31.5, "T12": 31.5, "L1": 33.5, "L2": 35.5, "L3": 36.0, "L4": 35.5, "L5": 32.5,
-    "S1": 30.0, "S2": 25.0, "S3": 20.0, "S4": 17.0, "S5": 15.0,
-}  # fmt: skip
-"""Mean height of a vertebra and the disc below it along the canal, mm (adults)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +64,8 @@ def plan(
     sac_end_mm: float | None,
     traced_mm: float,
     coordinate: LevelCoordinate,
-    levels: Levels,
-    geometry: Geometry,
+    sacral: SacralCanal | None,
+    surroundings: Surroundings,
     settings: LocalizationSettings,
 ) -> tuple[Planning, tuple[Note, ...]]:
     """Hiatus, paths and distances.
@@ -83,130 +79,86 @@ def plan(
         Where the sac ends along the centreline.
     traced_mm : float
         Where along the centreline the canal was last seen.
+    sacral : SacralCanal or None
+        The sacral canal, where the images show it.
+    surroundings : Surroundings
+        What lies around the way.
 
     Returns
     -------
     planning : Planning
     notes : tuple of Note
-        ``hiatus_not_visible``, ``path_implausible``.
+        ``hiatus_not_visible``, ``path_implausible``, ``cyst_on_path``.
     """
-    hiatus_mm, hiatus = find_hiatus(
-        coordinate, levels, sac.centerline, traced_mm, geometry, settings
-    )
+    hiatus_mm, hiatus = _hiatus(sacral, sac.centerline, settings)
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
+    back = None
+    if hiatus_mm is not None and sacral is not None:
+        at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
+        back = np.stack([at_mm, dorsal_mm])
     notes = []
     if hiatus_mm is None:
         notes.append(
             Note(
                 "hiatus_not_visible",
-                "The sacral hiatus is not in the field or could not be placed; "
-                "distances from it are not given.",
+                "The sacral hiatus lies outside the field of view or was not seen; "
+                "lengths from it are not given.",
             )
         )
     targets = []
     for collection in collections:
         arcs_mm = target_arcs_mm[collection.id]
         targets.append(
-            _target(collection, arcs_mm, lowest_mm, hiatus_mm, sac, coordinate, settings)
-        )
+            _target(
+                collection, arcs_mm, lowest_mm, hiatus_mm, back, sac, coordinate, surroundings,
+                settings,
+            )
+        )  # fmt: skip
     if hiatus_mm is not None and coordinate.labelled:
-        notes.extend(_plausibility(hiatus_mm, sac, coordinate, settings))
+        notes.extend(_plausibility(hiatus_mm, back, sac, coordinate, settings))
     tip_mm = None
     if hiatus_mm is not None and sac_end_mm is not None and sac_end_mm < hiatus_mm:
-        tip_mm = posterior_path(sac_end_mm, hiatus_mm, hiatus_mm, sac, settings).length_at(
-            sac_end_mm
-        )
+        tip_mm = posterior_path(sac_end_mm, hiatus_mm, back, sac, settings).length_at(sac_end_mm)
+        cysts = surroundings.cysts_between(sac_end_mm, hiatus_mm)
+        if cysts:
+            notes.append(
+                Note(
+                    "cyst_on_path",
+                    f"{len(cysts)} cyst-like structure{'s' if len(cysts) > 1 else ''} in the "
+                    "sacral canal between the end of the thecal sac and the hiatus.",
+                )
+            )
     return Planning(hiatus, tuple(targets), tip_mm), tuple(notes)
 
 
-def find_hiatus(
-    coordinate: LevelCoordinate,
-    levels: Levels,
-    centerline: Centerline,
-    traced_mm: float,
-    geometry: Geometry,
-    settings: LocalizationSettings,
+def _hiatus(
+    sacral: SacralCanal | None, centerline: Centerline, settings: LocalizationSettings
 ) -> tuple[float | None, SacralHiatus]:
-    """Where the sacral canal opens to the back, estimated from the named levels.
-
-    The opening itself hardly shows on myelographic images; it is placed where it lies in most
-    people (at S4), with a confidence that falls the further the named levels and the traced
-    canal end above it.
-
-    Parameters
-    ----------
-    traced_mm : float
-        Where along the centreline the canal was last seen; beyond, it is extrapolated.
-
-    Returns
-    -------
-    arc_mm : float or None
-        Distance along the centreline; None where the hiatus cannot be placed.
-    hiatus : SacralHiatus
-    """
-    nowhere = None, SacralHiatus(False, None, 0.0)
-    if not coordinate.labelled or settings.hiatus_level not in coordinate.chain:
-        return nowhere
-    arc_mm, guessed_mm = _sacral_arc(settings.hiatus_level, coordinate)
-    beyond_mm = max(arc_mm - traced_mm, 0.0)
-    if guessed_mm > settings.hiatus_reach_mm or beyond_mm > settings.hiatus_beyond_trace_mm:
-        return nowhere
-    _, _, dorsal = centerline.frame_at(arc_mm)
-    point = centerline.at(arc_mm) + settings.hiatus_dorsal_mm * dorsal
-    opening = centerline.at(arc_mm + settings.hiatus_margin_mm)
-    if not bool(geometry.contains(point) & geometry.contains(opening)):
-        return nowhere
-    trust = min((v.confidence for v in levels.vertebrae if v.name in SACRAL), default=0.5)
-    far = max(
-        guessed_mm / max(settings.hiatus_reach_mm, 1e-6),
-        beyond_mm / max(settings.hiatus_beyond_trace_mm, 1e-6),
-    )
-    confidence = settings.hiatus_prior * trust * (1.0 - 0.5 * far)
-    return arc_mm, SacralHiatus(True, point, float(np.clip(confidence, 0.0, 1.0)))
-
-
-def _sacral_arc(vertebra: str, coordinate: LevelCoordinate) -> tuple[float, float]:
-    """Where a vertebra's middle lies along the centreline, and how much of that is guessed.
-
-    Below the last named level it goes on with the mean heights of sacral segments, scaled to
-    this patient's own last levels.
-    """
-    wanted = float(coordinate.chain.index(vertebra))
-    last = float(coordinate.knots_level[-1])
-    if wanted <= last:
-        return float(coordinate.arc_at(wanted)), 0.0
-    known_from = max(last - 3.0, float(coordinate.knots_level[0]))
-    mean_mm = _mean_distance_mm(known_from, last, coordinate.chain)
-    own_mm = float(coordinate.knots_arc_mm[-1] - coordinate.arc_at(known_from))
-    scale = float(np.clip(own_mm / mean_mm, 0.75, 1.33)) if mean_mm > 0 else 1.0
-    guessed_mm = scale * _mean_distance_mm(last, wanted, coordinate.chain)
-    return float(coordinate.knots_arc_mm[-1]) + guessed_mm, guessed_mm
-
-
-def _mean_distance_mm(first: float, last: float, chain: tuple[str, ...]) -> float:
-    """Mean distance between two levels along the canal."""
-    # Half levels are discs: the pitch of vertebra n reaches from n - 1/2 to n + 1/2.
-    edges = np.arange(len(chain) + 1) - 0.5
-    pitches = [_PITCH_MM.get(name, 25.0) for name in chain]
-    along = np.concatenate([[0.0], np.cumsum(pitches)])
-    return float(np.interp(last, edges, along) - np.interp(first, edges, along))
+    """Where the sacral canal opens along the centreline; None where that was not seen."""
+    if sacral is None:
+        return None, SacralHiatus(False, None, 0.0)
+    if sacral.confidence < settings.hiatus_min_confidence:
+        return None, SacralHiatus(False, None, sacral.confidence)
+    arc_mm = float(centerline.project(sacral.apex_lps)[0])
+    return arc_mm, SacralHiatus(True, sacral.apex_lps, sacral.confidence)
 
 
 def posterior_path(
     top_mm: float,
     bottom_mm: float,
-    hiatus_mm: float | None,
+    back: FloatArray | None,
     sac: SacProfile,
     settings: LocalizationSettings,
 ) -> _Path:
-    """The line behind the sac, and behind the canal's middle below the sac's end.
+    """The line behind the sac, and in front of the back wall of the sacral canal below it.
 
     Parameters
     ----------
     top_mm, bottom_mm : float
         Its ends, as distances along the centreline.
-    hiatus_mm : float or None
-        Where the line meets the back wall of the sacral canal.
+    back : ndarray, shape (2, n), or None
+        Distance along the centreline and dorsal offset of the posterior epidural line of the
+        sacral canal, where that was seen.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -216,7 +168,7 @@ def posterior_path(
     margin = int(3 * settings.path_smoothing_mm / settings.path_step_mm) + 1
     step = (bottom_mm - top_mm) / (count - 1) or settings.path_step_mm
     wide = np.asarray(bottom_mm + step * (margin - np.arange(count + 2 * margin)), np.float64)
-    offset = _back_of_canal(wide, hiatus_mm, sac, settings)
+    offset = _back_of_canal(wide, back, sac, settings)
     offset = gaussian_filter1d(offset, settings.path_smoothing_mm / step, mode="nearest")
     offset = offset[margin : margin + count]
     _, _, dorsal = sac.centerline.frame_at(arc)
@@ -227,7 +179,7 @@ def posterior_path(
 
 def _back_of_canal(
     arc_mm: FloatArray,
-    hiatus_mm: float | None,
+    back: FloatArray | None,
     sac: SacProfile,
     settings: LocalizationSettings,
 ) -> FloatArray:
@@ -236,15 +188,15 @@ def _back_of_canal(
     known = np.isfinite(behind_sac)
     if sac.ends_mm is not None:  # where the sac tapers, the back of the canal does not follow
         known &= sac.grid.centers_mm <= sac.ends_mm[1] - settings.sac_taper_mm
-    if hiatus_mm is not None:
-        known &= sac.grid.centers_mm < hiatus_mm
-    at, back = sac.grid.centers_mm[known], behind_sac[known]
-    if hiatus_mm is not None:
-        at, back = np.append(at, hiatus_mm), np.append(back, settings.hiatus_dorsal_mm)
+    at, offsets = sac.grid.centers_mm[known], behind_sac[known]
+    if back is not None:
+        seen = back[:, back[0] > (at[-1] if len(at) else -np.inf)]
+        order = np.argsort(seen[0])
+        at, offsets = np.append(at, seen[0, order]), np.append(offsets, seen[1, order])
     if len(at):
-        offset = np.interp(arc_mm, at, back)
+        offset = np.interp(arc_mm, at, offsets)
     else:
-        offset = np.full(arc_mm.shape, settings.hiatus_dorsal_mm)
+        offset = np.full(arc_mm.shape, settings.default_dorsal_mm)
     here = behind_sac[sac.grid.bin_of(arc_mm)]
     inside = (arc_mm >= sac.grid.centers_mm[0]) & (arc_mm <= sac.grid.centers_mm[-1])
     # ... but the line never runs through the sac.
@@ -257,19 +209,21 @@ def _target(
     arcs_mm: tuple[float, float, float],
     lowest_mm: float,
     hiatus_mm: float | None,
+    back: FloatArray | None,
     sac: SacProfile,
     coordinate: LevelCoordinate,
+    surroundings: Surroundings,
     settings: LocalizationSettings,
 ) -> PlanningTarget:
     """The way to the disc of the collection's level, or to its largest section without one."""
     peak_mm, cranial_mm, caudal_mm = arcs_mm
     disc_mm = coordinate.disc_arc(collection.level) if collection.level else None
     target_mm = peak_mm if disc_mm is None else disc_mm
-    path = posterior_path(target_mm, lowest_mm, hiatus_mm, sac, settings)
+    path = posterior_path(target_mm, lowest_mm, back, sac, settings)
     to_target = to_cranial = to_caudal = None
     crossings = []
     if hiatus_mm is not None:
-        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, hiatus_mm, sac, settings)
+        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, back, sac, settings)
         to_target = path.length_at(target_mm)
         to_cranial = whole.length_at(cranial_mm)
         to_caudal = whole.length_at(caudal_mm)
@@ -288,11 +242,45 @@ def _target(
             target_mm, settings.interlaminar_below_disc_mm
         ),
         crossings=tuple(crossings),
+        interlaminar=_windows(target_mm, sac, coordinate, surroundings, settings),
+        narrowest_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
+        cysts=surroundings.cysts_between(target_mm, lowest_mm),
     )
+
+
+def _windows(
+    target_mm: float,
+    sac: SacProfile,
+    coordinate: LevelCoordinate,
+    surroundings: Surroundings,
+    settings: LocalizationSettings,
+) -> tuple[InterlaminarWindow, ...]:
+    """The interlaminar windows next to a place, nearest first."""
+    found = []
+    for name, _, _ in coordinate.segments():
+        disc_mm = coordinate.disc_arc(name)
+        upper = name.split("-")[0]
+        if disc_mm is None or upper in SACRAL:
+            continue
+        below_mm = settings.interlaminar_below_disc_mm if upper.startswith("L") else 0.0
+        window_mm = disc_mm + below_mm
+        if abs(window_mm - target_mm) > settings.interlaminar_reach_mm:
+            continue
+        offset = _back_of_canal(np.array([window_mm]), None, sac, settings)
+        _, _, dorsal = sac.centerline.frame_at(window_mm)
+        point = sac.centerline.at(window_mm) + offset[0] * dorsal
+        found.append(
+            InterlaminarWindow(
+                name, target_mm - window_mm, surroundings.skin_depth_mm(point, dorsal)
+            )
+        )
+    found.sort(key=lambda window: abs(window.along_canal_mm))
+    return tuple(found[: settings.interlaminar_max])
 
 
 def _plausibility(
     hiatus_mm: float,
+    back: FloatArray | None,
     sac: SacProfile,
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
@@ -301,7 +289,7 @@ def _plausibility(
     top_mm = float(coordinate.knots_arc_mm[0])
     if top_mm >= hiatus_mm:
         return []
-    path = posterior_path(top_mm, hiatus_mm, hiatus_mm, sac, settings)
+    path = posterior_path(top_mm, hiatus_mm, back, sac, settings)
     worst: tuple[float, str, float, float] | None = None
     for name, mean_mm in _MEAN_PATH_MM.items():
         disc_mm = coordinate.disc_arc(name)

@@ -131,6 +131,35 @@ class LevelCrossing:
 
 
 @dataclass(frozen=True)
+class InterlaminarWindow:
+    """A window between two arches near a collection."""
+
+    segment: str
+    along_canal_mm: float
+    """From the collection's level to the window, positive towards the head."""
+    skin_to_canal_mm: float | None
+    """From the skin of the back, in the midline and square to the canal, to the back of the
+    canal; None where the field does not show the skin there."""
+
+
+@dataclass(frozen=True)
+class NarrowestDepth:
+    """Where the posterior epidural space is narrowest on the way."""
+
+    depth_mm: float
+    point_lps: FloatArray
+    level: str | None
+
+
+@dataclass(frozen=True)
+class CystOnPath:
+    """A cyst-like structure in the sacral canal."""
+
+    volume_ml: float
+    center_lps: FloatArray
+
+
+@dataclass(frozen=True)
 class PlanningTarget:
     """The way along the posterior epidural space from the hiatus to one collection."""
 
@@ -143,6 +172,10 @@ class PlanningTarget:
     """Shape (n, 3), from the hiatus (or the lowest point in the field) up to the level."""
     nearest_interlaminar: str | None
     crossings: tuple[LevelCrossing, ...]
+    interlaminar: tuple[InterlaminarWindow, ...] = ()
+    """Nearest first."""
+    narrowest_depth: NarrowestDepth | None = None
+    cysts: tuple[CystOnPath, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,28 @@ def _planning(planning: Planning) -> model.Planning:
                     )
                     for x in t.crossings
                 ),
+                interlaminar=tuple(
+                    model.InterlaminarWindow(
+                        segment=w.segment,
+                        along_canal_mm=round(float(w.along_canal_mm), _MM_DIGITS),
+                        skin_to_canal_mm=_amount(w.skin_to_canal_mm),
+                    )
+                    for w in t.interlaminar
+                ),
+                narrowest_posterior_depth=None
+                if t.narrowest_depth is None
+                else model.NarrowestDepth(
+                    depth_mm=round(float(t.narrowest_depth.depth_mm), _MM_DIGITS),
+                    lps_mm=_sure_point(t.narrowest_depth.point_lps),
+                    level=t.narrowest_depth.level,
+                ),
+                cysts=tuple(
+                    model.CystOnPath(
+                        volume_ml=round(float(c.volume_ml), _ML_DIGITS),
+                        center_lps_mm=_sure_point(c.center_lps),
+                    )
+                    for c in t.cysts
+                ),
             )
             for t in planning.targets
         ),

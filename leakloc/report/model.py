@@ -278,6 +278,31 @@ class Crossing(_Part):
     distance_from_hiatus_mm: float
 
 
+class InterlaminarWindow(_Part):
+    """A window between two arches near a collection."""
+
+    segment: str
+    along_canal_mm: float
+    """From the collection's level to the window, positive towards the head."""
+    skin_to_canal_mm: Amount | None
+    """In the midline, square to the canal; null where the skin is not in the field."""
+
+
+class NarrowestDepth(_Part):
+    """Where the posterior epidural space behind the sac is narrowest on the way."""
+
+    depth_mm: Amount
+    lps_mm: Point
+    level: str | None
+
+
+class CystOnPath(_Part):
+    """A cyst-like structure in the canal on the way."""
+
+    volume_ml: Amount
+    center_lps_mm: Point
+
+
 class Target(_Part):
     """The way from the hiatus along the posterior epidural space to one collection."""
 
@@ -290,6 +315,11 @@ class Target(_Part):
     distance_to_caudal_end_mm: float | None = None
     distance_to_cranial_end_mm: float | None = None
     crossings: tuple[Crossing, ...] = ()
+    interlaminar: tuple[InterlaminarWindow, ...] = ()
+    """Nearest first."""
+    narrowest_posterior_depth: NarrowestDepth | None = None
+    """Null where it was not measured: behind the sac only, on a companion with bright fat."""
+    cysts: tuple[CystOnPath, ...] = ()
 
 
 class Planning(_Part):

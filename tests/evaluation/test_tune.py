@@ -94,7 +94,7 @@ def test_ranges_stay_within_bounds():
     [
         ("loaders.min_slices", "cannot be tuned"),
         ("segmentation.no_such", "no setting is named"),
-        ("localization.hiatus_level", "is no number"),
+        ("localization.blind_codes", "is no number"),
         ("segmentation.fluid_seed=1", "LOW:HIGH"),
         ("segmentation.fluid_seed=0.5:7", "less than or equal to 1"),
         ("segmentation.fluid_seed=0.7:0.5", "no range of its own"),

@@ -5,8 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.localization import LevelCoordinate, localize
-from leakloc.settings import LocalizationSettings
+from leakloc.localization import LevelCoordinate, SacralCanal, localize
+from leakloc.volume import Volume
+
+
+def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):
+    """The sacral canal of an analytic spine, as the images would show it."""
+    arc = np.arange(model.body_mm("S1"), model.body_mm(apex) + 0.5)
+    below = np.append(arc, arc[-1] + np.arange(1.0, 9.0))
+    return SacralCanal(model.points(below), model.points(arc, 0.0, dorsal_mm), confidence)
+
+
+def planned(model, **options):
+    return model.localized(sacral=sacral(model, **options))
 
 
 def codes(result):
@@ -18,15 +29,13 @@ def test_path_has_the_length_of_the_posterior_epidural_line(spine, crescent, rad
     """Behind a lordotic canal the way is shorter than along its middle, in closed form."""
     disc = spine().disc_mm("L4-L5")
     fluid = crescent(disc - 15, disc + 15, 3.0, toward_deg=180.0)
-    settings = LocalizationSettings(hiatus_dorsal_mm=9.0)  # as far back as the sac's back is
     model = spine(
         radius_mm=radius_mm,
         crescents=(fluid,),
         half_width_mm=15.0,
         sac_end_mm=255.0,
-        settings=settings,
     )
-    result = model.localized()
+    result = planned(model, dorsal_mm=9.0)  # as far back as the sac's back is
     (target,) = result.planning.targets
     along = model.body_mm("S4") - disc
     behind = along * (1 - 9.0 / radius_mm)
@@ -45,7 +54,7 @@ def test_path_has_the_length_of_the_posterior_epidural_line(spine, crescent, rad
 def test_distances_and_crossings_come_in_order(spine, crescent):
     disc = spine().disc_mm("L3-L4")
     fluid = crescent(disc - 30, disc + 40, 4.0, peak_mm=disc)
-    result = spine(crescents=(fluid,), half_width_mm=15.0).localized()
+    result = planned(spine(crescents=(fluid,), half_width_mm=15.0))
     (target,) = result.planning.targets
     to_caudal, to_cranial = target.distance_to_caudal_end_mm, target.distance_to_cranial_end_mm
     assert to_caudal < target.canal_distance_from_hiatus_mm < to_cranial
@@ -59,14 +68,24 @@ def test_distances_and_crossings_come_in_order(spine, crescent):
     assert tip == pytest.approx(spine().body_mm("S4") - 210.0, abs=3)
 
 
-def test_hiatus_is_placed_on_the_back_wall_at_s4(spine):
+@pytest.mark.parametrize("apex", ["S3", "S4", "S5"])
+def test_the_hiatus_is_where_it_was_seen(spine, apex):
     model = spine(radius_mm=-150.0, half_width_mm=15.0)
-    hiatus = model.localized().planning.hiatus
-    assert hiatus.visible
+    hiatus = planned(model, apex=apex).planning.hiatus
+    assert hiatus.visible and hiatus.confidence == 0.9
     arc, left, dorsal = model.canal(hiatus.point_lps)
-    assert arc == pytest.approx(model.body_mm("S4"), abs=1)
-    assert abs(left) < 0.5 and dorsal > 1.0
-    assert 0 < hiatus.confidence < 0.9  # it is estimated, never seen
+    assert arc == pytest.approx(model.body_mm(apex), abs=1)
+    assert abs(left) < 0.5 and dorsal == pytest.approx(2.5, abs=0.1)
+
+
+def test_a_doubtful_hiatus_gives_no_length(spine, crescent):
+    model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
+    result = planned(model, confidence=0.29)
+    (target,) = result.planning.targets
+    assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
+    assert result.planning.hiatus.confidence == 0.29
+    assert target.canal_distance_from_hiatus_mm is None
+    assert "hiatus_not_visible" in codes(result)
 
 
 def test_hiatus_outside_the_field_is_unknown(spine, crescent):
@@ -87,49 +106,37 @@ def test_hiatus_outside_the_field_is_unknown(spine, crescent):
     assert model.canal(target.path_lps)[0][0] == pytest.approx(230.0, abs=1)
 
 
-def test_hiatus_below_the_last_name_is_less_certain(spine):
-    """S2 is named; S3 and S4 follow with the mean heights of sacral segments."""
-    full = spine(half_width_mm=15.0)
-    short = replace(full, names=full.names[: full.names.index("S2") + 1])
-    sure = full.localized().planning.hiatus
-    guessed = short.localized().planning.hiatus
-    assert guessed.visible
-    assert model_arc(full, guessed) == pytest.approx(model_arc(full, sure), abs=3)
-    assert guessed.confidence < sure.confidence
-    strict = LocalizationSettings(hiatus_reach_mm=20.0)
-    assert not replace(short, settings=strict).localized().planning.hiatus.visible
-
-
-def test_the_canal_goes_on_beyond_its_trace_like_a_sacrum(spine):
-    """The segmenter lost the canal 40 mm above the hiatus; the sacrum bends forwards."""
-    model = spine(radius_mm=-140.0, half_width_mm=25.0)
+def test_the_sacral_canal_leads_on_where_the_trace_was_lost(spine, crescent):
+    """The segmenter lost the canal below the sac and ran straight on; the sacrum bends."""
+    fluid = crescent(100.0, 130.0, 4.0)
+    model = spine(radius_mm=-140.0, half_width_mm=25.0, crescents=(fluid,))
     segmentation = model.segmentation()
     line = segmentation.centerline
-    cut = replace(segmentation, centerline=type(line)(line.points_lps[: -(36 + 18)]))
-    hiatus = localize(cut, model.levels(), model.settings).planning.hiatus
-    whole = localize(segmentation, model.levels(), model.settings).planning.hiatus
-    assert np.linalg.norm(hiatus.point_lps - whole.point_lps) < 3.0
-    assert hiatus.confidence < whole.confidence
-    strict = LocalizationSettings(hiatus_beyond_trace_mm=20.0)
-    assert not localize(cut, model.levels(), strict).planning.hiatus.visible
-
-
-def model_arc(model, hiatus):
-    return model.canal(hiatus.point_lps)[0]
+    kept = line.points_lps[: int(model.sac_end_mm) + 10]
+    astray = kept[-1] + np.arange(1.0, 60.0)[:, None] * line.tangents_lps[len(kept)]
+    lost = replace(segmentation, centerline=type(line)(np.concatenate([kept, astray])))
+    paths = [
+        localize(s, model.levels(), model.settings, sacral=sacral(model)).planning.targets[0]
+        for s in (segmentation, lost)
+    ]
+    lengths = [path.canal_distance_from_hiatus_mm for path in paths]
+    assert lengths[1] == pytest.approx(lengths[0], abs=2.0)
+    below = model.canal(paths[1].path_lps)[0] > model.sac_end_mm
+    assert np.abs(model.canal(paths[1].path_lps[below])[2]).max() < 8.0
 
 
 def test_a_path_unlike_other_peoples_is_doubted(spine, crescent):
     """Names that are two levels off make the way to 'L4-L5' far too long."""
     fluid = crescent(100.0, 130.0, 4.0)
     model = spine(crescents=(fluid,), half_width_mm=15.0)
-    assert "path_implausible" not in codes(model.localized())
+    assert "path_implausible" not in codes(planned(model))
     segmentation = model.segmentation()
     levels = model.levels()
     renamed = {"L2": "L4", "L3": "L5", "L1": "L3", "T12": "L2", "L4": "S1"}
     wrong = tuple(replace(v, name=renamed[v.name]) for v in levels.vertebrae if v.name in renamed)
     sacrum = tuple(v for v in levels.vertebrae if v.name in ("S2", "S3", "S4"))
     mistaken = replace(levels, vertebrae=(*wrong, *sacrum), discs=())
-    result = localize(segmentation, mistaken, model.settings)
+    result = localize(segmentation, mistaken, model.settings, sacral=sacral(model))
     assert "path_implausible" in codes(result)
 
 
@@ -137,7 +144,7 @@ def test_a_collection_below_the_hiatus_is_not_a_detour(spine, crescent):
     model = spine(half_width_mm=15.0)
     low = model.body_mm("S4") + 12.0
     fluid = crescent(low - 5, low + 5, 3.0)
-    result = replace(model, crescents=(fluid,)).localized()
+    result = planned(replace(model, crescents=(fluid,)))
     (target,) = result.planning.targets
     assert target.distance_to_caudal_end_mm == 0.0
     assert target.canal_distance_from_hiatus_mm >= 0.0
@@ -147,9 +154,56 @@ def test_path_stays_behind_the_sac_where_the_canal_is_traced(spine, crescent):
     fluid = crescent(100.0, 130.0, 4.0, toward_deg=180.0)
     model = spine(crescents=(fluid,), half_width_mm=15.0, radius_mm=180.0)
     segmentation = model.segmentation()
-    (target,) = localize(segmentation, model.levels(), model.settings).planning.targets
+    result = localize(segmentation, model.levels(), model.settings, sacral=sacral(model))
+    (target,) = result.planning.targets
     # (The end of this sac is blunt, unlike any real one: a smooth path cuts its corner.)
     above = model.canal(target.path_lps)[0] < model.sac_end_mm - 20
     assert segmentation.thecal_sac.sample(target.path_lps[above], order=0).max() == 0
     coordinate = LevelCoordinate.from_levels(model.levels(), model.centerline())
     assert coordinate.segment_at(float(model.canal(target.path_lps[-1])[0])) == target.level
+
+
+def anatomy(model, *, depth_mm, narrow_mm=None, skin_mm=40.0):
+    """Fat behind the sac, the arch behind that, fat up to the skin, air."""
+    geometry = model.geometry()
+    arc, _, dorsal = model.canal(
+        geometry.lps_from_kji(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    )
+    depth = np.full(arc.shape, float(depth_mm))
+    if narrow_mm is not None:
+        depth[np.abs(arc - narrow_mm[0]) < 12.0] = narrow_mm[1]
+    image = np.full(arc.shape, 800.0)
+    behind = dorsal - model.sac_radius_mm
+    image[(behind > depth) & (behind < depth + 6)] = 60.0
+    image[dorsal > skin_mm] = 0.0
+    return Volume(image.astype(np.float32), geometry)
+
+
+def test_the_narrowest_posterior_depth_on_the_way_is_found(spine, crescent):
+    disc = spine().disc_mm("L3-L4")
+    fluid = crescent(disc - 10, disc + 10, 3.0, toward_deg=180.0)
+    model = spine(crescents=(fluid,), half_width_mm=22.0)
+    place = model.disc_mm("L4-L5")
+    above = model.disc_mm("L2-L3")
+    for at, expected in ((place, 3.0), (above, 6.0)):  # what lies above the target is not passed
+        image = anatomy(model, depth_mm=6.0, narrow_mm=(at, 3.0))
+        result = model.localized(sacral=sacral(model), anatomy=image)
+        narrowest = result.planning.targets[0].narrowest_depth
+        assert narrowest.depth_mm == pytest.approx(expected, abs=1.0)
+    assert result.planning.targets[0].narrowest_depth is not None
+    assert planned(model).planning.targets[0].narrowest_depth is None  # nothing to see it on
+
+
+def test_windows_near_the_level_come_with_the_depth_of_the_skin(spine, crescent):
+    disc = spine().disc_mm("L3-L4")
+    fluid = crescent(disc - 10, disc + 10, 3.0, toward_deg=180.0)
+    model = spine(crescents=(fluid,), half_width_mm=50.0, spacing_ijk_mm=(2.0, 2.0, 2.0))
+    result = model.localized(anatomy=anatomy(model, depth_mm=5.0))
+    (target,) = result.planning.targets
+    assert [w.segment for w in target.interlaminar] == ["L3-L4", "L2-L3", "L4-L5"]
+    assert target.interlaminar[0].along_canal_mm == pytest.approx(-5.0, abs=1.0)
+    for window in target.interlaminar:
+        assert window.skin_to_canal_mm == pytest.approx(40.0 - 9.0, abs=2.5)
+    cut = replace(model, half_width_mm=36.0)  # the skin lies outside the field
+    (target,) = cut.localized(anatomy=anatomy(cut, depth_mm=5.0)).planning.targets
+    assert {w.skin_to_canal_mm for w in target.interlaminar} == {None}

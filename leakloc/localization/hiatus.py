@@ -1,0 +1,331 @@
+"""The sacral canal and its lower opening, as the images show them.
+
+The network finds the sacral bodies. Along their back, in the midline, lies the canal, and
+behind it a roof of bone: two dark lines with marrow between them on any contrast. The hiatus
+is where that roof ends. The roof is followed by dynamic programming over a straightened
+picture; where it ends inside the field, and something else lies below, the hiatus is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.settings import LocalizationSettings
+from leakloc.volume import FloatArray, Volume
+
+STEP_MM: Final = 0.5
+"""Grid of the straightened picture, half of a fine voxel."""
+OFFSETS_MM: Final = (-8.0, 26.0)
+"""Span of the picture behind the sacral bodies: a canal of 15 mm, its roof, and some more."""
+ROOF_FROM_MM: Final = 6.5
+"""The middle of the roof lies no nearer to the bodies: 4 mm of canal (5.4 ± 1.8 mm deep at the
+hiatus) and half a roof."""
+HALF_ROOF_MM: Final = (2.5, 3.5, 4.5)
+"""From the marrow of the roof to the dark lines in front and behind: it is 4 to 7 mm thick."""
+MIDLINE_MM: Final = 3.0
+"""The picture is a mean over this much to both sides; the hiatus is 12 mm wide."""
+SHORTEST_SACRUM_MM: Final = 50.0
+"""Less of the sacrum than three segments says nothing of its lower end."""
+BELOW_MM: Final = 30.0
+"""The picture goes on this far below the sacral bodies."""
+ABOVE_SACRUM_MM: Final = 60.0
+"""The network looks at this much above the last traced canal too, for context."""
+BRIGHTEST: Final = 1.2
+"""Signal is clipped at this much of the sacral marrow's."""
+FAT_FROM: Final = 1.5
+"""What is brighter than this is the fat or fluid of the canal, or fat under the skin."""
+ROOF_WHOLE_MM: Final = 15.0
+"""Over this first stretch the roof is taken to be whole: what it usually looks like."""
+_NEARER_COST: Final = 0.2
+"""Per column: the roof comes nearer to the bodies, about 10 mm over S2 to S4,"""
+_FARTHER_COST: Final = 1.5
+"""... and seldom goes away from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class SacralCanal:
+    """The sacral canal down to its opening.
+
+    Parameters
+    ----------
+    middle_lps : ndarray, shape (n, 3)
+        Middle of the canal, head down, on past the apex.
+    back_lps : ndarray, shape (m, 3)
+        Posterior epidural line in front of the roof, head down; the last is the apex.
+    confidence : float
+        That the roof ends where it is said to, 0..1.
+    """
+
+    middle_lps: FloatArray
+    back_lps: FloatArray
+    confidence: float
+
+    @property
+    def apex_lps(self) -> FloatArray:
+        """Apex of the hiatus, in the posterior epidural space."""
+        return np.asarray(self.back_lps[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class StraightSacrum:
+    """The midline behind the sacral bodies, straightened.
+
+    Parameters
+    ----------
+    signal : ndarray, shape (n, m)
+        Mean across the midline over the signal of the sacral bodies' marrow; rows head down,
+        columns to the back.
+    arc_mm : ndarray, shape (n,)
+    offset_mm : ndarray, shape (m,)
+        From the back of the sacral bodies.
+    inside : ndarray of bool, shape (n, m)
+        Whether the field holds the place.
+    """
+
+    signal: FloatArray
+    arc_mm: FloatArray
+    offset_mm: FloatArray
+    inside: npt.NDArray[np.bool_]
+    length_mm: float = field(default=0.0)
+    """Of the sacral bodies along their back."""
+
+
+def find_sacral_canal(
+    images: Iterable[Volume], centerline: Centerline, settings: LocalizationSettings
+) -> SacralCanal | None:
+    """Look for the hiatus on each image; the surest answer counts.
+
+    Parameters
+    ----------
+    images : iterable of Volume
+        Registered to the myelogram, those that show bone best first.
+    centerline : Centerline
+        Of the canal, from the segmentation.
+
+    Returns
+    -------
+    SacralCanal or None
+        None where no image shows enough of the sacrum, or no end of its roof.
+    """
+    line = None
+    best: SacralCanal | None = None
+    for image in images:
+        if line is None:
+            line = sacral_back(image, centerline)
+        if line is None:
+            continue
+        found = canal_behind(image, line, settings)
+        if found is not None and (best is None or found.confidence > best.confidence):
+            best = found
+    return best
+
+
+def sacral_back(image: Volume, centerline: Centerline) -> Centerline | None:
+    """Back of the sacral bodies in the midline, head down; None where they are not seen."""
+    from scipy import ndimage
+
+    from leakloc.anatomy_network import anatomy_probabilities
+    from leakloc.errors import AnalysisError
+
+    oriented = image.oriented("LPS")
+    lowest = centerline.points_lps[-1]
+    k_mm = oriented.geometry.spacing_kji_mm[0]
+    top = float(oriented.geometry.kji_from_lps(lowest)[0]) + ABOVE_SACRUM_MM / k_mm
+    rows = int(np.clip(np.ceil(top), 0, oriented.array.shape[0]))
+    if rows * k_mm < SHORTEST_SACRUM_MM:
+        return None
+    try:
+        found = anatomy_probabilities(oriented.crop((slice(0, rows), slice(None), slice(None))))
+    except AnalysisError:
+        return None
+    pieces, count = ndimage.label(found.sacrum.array > 0.5)
+    if not count:
+        return None
+    largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+    return _back_of(pieces == largest, found.sacrum)
+
+
+def _back_of(mask: npt.NDArray[np.bool_], sacrum: Volume) -> Centerline | None:
+    """The rearmost surface of a mask in its own midline."""
+    rows = np.unique(np.nonzero(mask)[0])
+    middles = np.array([np.argwhere(mask[k])[:, 1].mean() for k in rows])
+    middle = np.polyval(np.polyfit(rows, middles, 1 if len(rows) > 2 else 0), rows)
+    points = []
+    for k, i in zip(rows[::-1], middle[::-1], strict=True):
+        column = sacrum.array[k, :, int(np.clip(round(i), 0, mask.shape[2] - 1))]
+        bone = np.flatnonzero(mask[k, :, int(np.clip(round(i), 0, mask.shape[2] - 1))])
+        if len(bone):
+            last = int(bone[-1])
+            after = float(column[last + 1]) if last + 1 < len(column) else 0.0
+            share = (float(column[last]) - 0.5) / max(float(column[last]) - after, 1e-3)
+            points.append((k, last + min(max(share, 0.0), 1.0), i))
+    if len(points) < SHORTEST_SACRUM_MM / 2:
+        return None
+    line = Centerline.smoothed(
+        sacrum.geometry.lps_from_kji(np.array(points)), step_mm=1.0, smoothing_mm=6.0
+    )
+    return line if line.length_mm >= SHORTEST_SACRUM_MM else None
+
+
+def straighten(image: Volume, line: Centerline) -> StraightSacrum:
+    """The image behind the sacral bodies, one row for each place along them."""
+    arc = np.arange(0.0, line.length_mm + BELOW_MM, STEP_MM)
+    offset = np.arange(OFFSETS_MM[0], OFFSETS_MM[1], STEP_MM)
+    _, left, dorsal = line.frame_at(arc)
+    points = line.at(arc)[:, None] + offset[None, :, None] * dorsal[:, None]
+    inside = image.geometry.contains(points)
+    aside = np.linspace(-MIDLINE_MM, MIDLINE_MM, 5)
+    signal = np.mean([image.sample(points + x * left[:, None]) for x in aside], axis=0)
+    bodies = (offset < -3.0) & inside & (arc < line.length_mm)[:, None]
+    marrow = float(np.median(signal[bodies])) if bodies.any() else 1.0
+    signal = signal / max(marrow, 1e-6)
+    return StraightSacrum(signal, arc, offset, inside, line.length_mm)
+
+
+def canal_behind(
+    image: Volume, line: Centerline, settings: LocalizationSettings
+) -> SacralCanal | None:
+    """Follow the roof behind the sacral bodies to its end.
+
+    Parameters
+    ----------
+    image : Volume
+    line : Centerline
+        Back of the sacral bodies, from `sacral_back`.
+    """
+    straight = straighten(image, line)
+    followed = follow_roof(straight, settings)
+    if followed is None:
+        return None
+    roof_mm, end, confidence = followed
+    arc = straight.arc_mm[: end + 1]
+    back = np.maximum(roof_mm[: end + 1] - settings.hiatus_roof_mm, 1.0)
+    below = straight.arc_mm[end] + np.arange(1.0, settings.hiatus_margin_mm + 1.0)
+    _, _, dorsal = line.frame_at(arc)
+    back_lps = line.at(arc) + back[:, None] * dorsal
+    whole = np.concatenate([arc, below])
+    _, _, dorsal = line.frame_at(whole)
+    middle = np.append(0.5 * (back + 1.0), np.full(len(below), 0.5 * (back[-1] + 1.0)))
+    return SacralCanal(line.at(whole) + middle[:, None] * dorsal, back_lps, confidence)
+
+
+def follow_roof(
+    straight: StraightSacrum, settings: LocalizationSettings
+) -> tuple[FloatArray, int, float] | None:
+    """Where the roof lies, the row at which it ends, and how sure that is.
+
+    A path with two states, roof and no roof, of which the second is never left. Each place
+    earns how much its marrow stands out between dark lines, less half of what is usual for
+    this sacrum, so that the best path stops where the roof does.
+
+    Returns
+    -------
+    roof_mm : ndarray, shape (n,)
+        Offset of the middle of the roof in each row.
+    end : int
+        Last row with a roof.
+    confidence : float
+    """
+    ridge = _ridges(straight)
+    usable = straight.offset_mm >= ROOF_FROM_MM
+    held = straight.inside[:, usable].mean(axis=1) > 0.7
+    if not held.any():
+        return None
+    start = settings.hiatus_roof_share * straight.length_mm
+    first = int(np.argmax(held & (straight.arc_mm >= start)))
+    last = len(held) - int(np.argmax(held[::-1])) - 1
+    whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
+    if last - first < 2 * ROOF_WHOLE_MM / STEP_MM:
+        return None
+    ridge, offset = ridge[first : last + 1, usable], straight.offset_mm[usable]
+    usual = float(np.median(ridge[whole].max(axis=1)))
+    noise = float(np.median(np.abs(ridge - np.median(ridge)))) * 1.48
+    if usual <= 2.0 * noise or usual <= 0:
+        return None
+    gain = np.clip(ridge / usual, -0.5, 1.2) - 0.5
+    place = straight.arc_mm[first : last + 1] / straight.length_mm
+    usual_place = (place - settings.hiatus_share) / settings.hiatus_share_sd
+    end_gain = -2.0 / STEP_MM * 0.5 * usual_place**2
+    bright_end = _bright_canal_end(straight, first)
+    if bright_end is not None:
+        end_gain[max(bright_end - first, 1) :] = -np.inf
+    path, end = _best_path(gain, end_gain)
+    rows = np.arange(len(ridge))
+    strength = np.clip(ridge[rows, path] / usual, 0.0, 1.2)
+    above = strength[max(end - int(15 / STEP_MM), 0) : end + 1]
+    under = ridge[end + 1 + int(1 / STEP_MM) : end + 1 + int(9 / STEP_MM)]
+    if len(under) * STEP_MM < settings.hiatus_seen_below_mm:
+        return None
+    # Below, the best ridge that the roof could have gone on into.
+    near = np.abs(offset[None, :] - (offset[path[end]] - 1.0)) <= 3.0
+    left = np.clip(np.where(near, under, -np.inf).max(axis=1) / usual, 0.0, 1.2)
+    drop = float(above.mean()) - float(left.mean())
+    typical = float(np.exp(-0.5 * max(abs(float(usual_place[end])) - 1.0, 0.0) ** 2))
+    roof = np.full(len(straight.arc_mm), offset[path[end]])
+    roof[first : first + end + 1] = offset[path[: end + 1]]
+    roof[:first] = offset[path[0]]
+    trust = 1.0 if bright_end is None else settings.hiatus_bright_factor
+    return roof, first + end, trust * typical * float(np.clip(drop, 0.0, 1.0))
+
+
+def _bright_canal_end(straight: StraightSacrum, first: int) -> int | None:
+    """Row below which no bright fat lies behind the bodies; None where the canal is dark.
+
+    Fat fills the sacral canal down to the membrane that closes the hiatus.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    canal = (straight.offset_mm >= 1.0) & (straight.offset_mm <= 9.0)
+    smooth = gaussian_filter(straight.signal, (1.5 / STEP_MM, 1.0 / STEP_MM))
+    level = np.percentile(smooth[:, canal], 70, axis=1)
+    bright = level[first:] > FAT_FROM
+    if bright[: int(ROOF_WHOLE_MM / STEP_MM)].mean() < 0.8:
+        return None
+    dark = np.flatnonzero(~bright)
+    return first + int(dark[0] if len(dark) and dark[0] > 0 else len(bright))
+
+
+def _ridges(straight: StraightSacrum) -> FloatArray:
+    """How much each place stands out between darker ones in front and behind."""
+    from scipy.ndimage import gaussian_filter
+
+    # Fluid and fat brighter than marrow must not outshine the roof.
+    clipped = np.minimum(straight.signal, BRIGHTEST)
+    smooth = gaussian_filter(clipped, (2.0 / STEP_MM, 0.5 / STEP_MM), mode="nearest")
+    best = np.full(smooth.shape, -np.inf)
+    for half_mm in HALF_ROOF_MM:
+        step = round(half_mm / STEP_MM)
+        padded = np.pad(smooth, ((0, 0), (step, step)), mode="edge")
+        darker = np.maximum(padded[:, : -2 * step], padded[:, 2 * step :])
+        best = np.maximum(best, smooth - darker)
+    bright = gaussian_filter(straight.signal, (2.0 / STEP_MM, 0.5 / STEP_MM)) > FAT_FROM
+    return np.where(bright, np.minimum(best, 0.0), best)
+
+
+def _best_path(gain: FloatArray, end_gain: FloatArray) -> tuple[npt.NDArray[np.intp], int]:
+    """Column of every row and the last row of the path of the greatest gain."""
+    rows, columns = gain.shape
+    total = gain[0].copy()
+    came: npt.NDArray[Any] = np.zeros((rows, columns), np.int8)
+    ends = np.full(rows, -np.inf)
+    costs = ((-1, _NEARER_COST), (0, 0.0), (1, _FARTHER_COST))
+    best_column = np.zeros(rows, np.intp)
+    for row in range(rows):
+        if row:
+            offers = [np.roll(total, move) - cost for move, cost in costs]
+            offers[0][-1] = offers[2][0] = -np.inf
+            came[row] = np.argmax(offers, axis=0) - 1
+            total = np.max(offers, axis=0) + gain[row]
+        best_column[row] = int(total.argmax())
+        ends[row] = total.max() + end_gain[row]
+    end = int(ends.argmax())
+    path = np.full(rows, best_column[end], np.intp)
+    for row in range(end, 0, -1):
+        path[row - 1] = path[row] - came[row][path[row]]
+    return path, end

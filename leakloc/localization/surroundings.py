@@ -1,0 +1,137 @@
+"""What lies around the way: depth of the posterior epidural space, the skin, cysts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from leakloc.localization.coordinate import LevelCoordinate
+from leakloc.localization.result import CystOnPath, NarrowestDepth
+from leakloc.localization.sac import SacProfile
+from leakloc.segmentation.result import Segmentation
+from leakloc.settings import LocalizationSettings
+from leakloc.volume import FloatArray, Volume
+
+_STEP_MM = 0.5
+_FILL_MM = 2.0
+"""The space is filled by what lies this far behind the sac, at its brightest."""
+_SMOOTH_MM = 4.0
+"""Sigma along the canal; a depth is that of a stretch, not of one row."""
+_SKIN_MM = 160.0
+"""The back is not thicker."""
+_AIR_MM = 6.0
+"""So much air must follow the skin inside the field."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What the images show around the posterior epidural space.
+
+    Parameters
+    ----------
+    sac : SacProfile
+    depth_mm : ndarray, shape (grid.count,)
+        Depth of the posterior epidural space in the midline; NaN where not measured.
+    anatomy : Volume or None
+        Image on which fat is bright.
+    cysts : tuple of (arc_mm, CystOnPath)
+        Cyst-like structures in the canal.
+    """
+
+    sac: SacProfile
+    depth_mm: FloatArray
+    anatomy: Volume | None
+    cysts: tuple[tuple[float, CystOnPath], ...]
+    settings: LocalizationSettings
+
+    @classmethod
+    def of(
+        cls,
+        segmentation: Segmentation,
+        anatomy: Volume | None,
+        sac: SacProfile,
+        settings: LocalizationSettings,
+    ) -> Surroundings:
+        """Measure them."""
+        cysts = []
+        for candidate in segmentation.candidates:
+            arc, left, dorsal = sac.centerline.project(candidate.center_lps)
+            in_canal = float(np.hypot(left, dorsal)) <= settings.canal_radius_mm
+            named = any("perineural cyst" in mimic for mimic in candidate.mimics)
+            if named and not candidate.accepted and in_canal:
+                cyst = CystOnPath(candidate.volume_ml, candidate.center_lps)
+                cysts.append((float(arc), cyst))
+        depth = np.full(sac.grid.count, np.nan)
+        if anatomy is not None:
+            depth = posterior_depths_mm(anatomy, sac, settings)
+        return cls(sac, depth, anatomy, tuple(cysts), settings)
+
+    def cysts_between(self, top_mm: float, bottom_mm: float) -> tuple[CystOnPath, ...]:
+        """Those along a stretch of the canal, below the last lumbar nerve roots or not."""
+        return tuple(cyst for arc, cyst in self.cysts if top_mm <= arc <= bottom_mm)
+
+    def narrowest_depth(
+        self, top_mm: float, bottom_mm: float, coordinate: LevelCoordinate
+    ) -> NarrowestDepth | None:
+        """Where the posterior epidural space is narrowest along a stretch."""
+        arc = self.sac.grid.centers_mm
+        along = (arc >= top_mm) & (arc <= bottom_mm) & np.isfinite(self.depth_mm)
+        if not along.any():
+            return None
+        at = int(np.flatnonzero(along)[np.argmin(self.depth_mm[along])])
+        line = self.sac.centerline
+        _, _, dorsal = line.frame_at(arc[at])
+        point = line.at(arc[at]) + (self.sac.back_mm[at] + 0.5 * self.depth_mm[at]) * dorsal
+        return NarrowestDepth(float(self.depth_mm[at]), point, coordinate.segment_at(arc[at]))
+
+    def skin_depth_mm(self, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
+        """Distance from the skin of the back to a point; None where the field ends before it."""
+        if self.anatomy is None:
+            return None
+        out = np.arange(0.0, _SKIN_MM, 1.0)
+        ray = point_lps + out[:, None] * dorsal
+        inside = self.anatomy.geometry.contains(ray)
+        signal = np.where(inside, self.anatomy.sample(ray), 0.0)
+        limit = self.settings.skin_air_share * float(signal.max())
+        tissue = np.flatnonzero(signal > limit)
+        if not len(tissue):
+            return None
+        skin = int(tissue[-1])
+        shown = inside[skin + 1 : skin + 1 + int(_AIR_MM)]
+        return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
+
+
+def posterior_depths_mm(
+    anatomy: Volume, sac: SacProfile, settings: LocalizationSettings
+) -> FloatArray:
+    """Depth of the space behind the sac in the midline, in each bin; NaN where not seen.
+
+    From the back of the sac outwards to the first fall of the signal to a share of what fills
+    the space: fat is bright on T1 and T2, the flaval ligament and the arch are dark.
+
+    Parameters
+    ----------
+    anatomy : Volume
+        Image on which fat is bright.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    arc = sac.grid.centers_mm
+    known = np.isfinite(sac.back_mm)
+    depth = np.full(sac.grid.count, np.nan)
+    if not known.any():
+        return depth
+    out = np.arange(0.0, settings.epidural_depth_max_mm + _STEP_MM, _STEP_MM)
+    _, left, dorsal = sac.centerline.frame_at(arc[known])
+    start = sac.centerline.at(arc[known]) + sac.left_mm[known, None] * left
+    points = start[:, None] + (sac.back_mm[known, None] + out)[..., None] * dorsal[:, None]
+    signal = anatomy.sample(points)
+    inside = anatomy.geometry.contains(points).all(axis=1)
+    signal = gaussian_filter1d(signal, _SMOOTH_MM / sac.grid.step_mm, axis=0, mode="nearest")
+    filled = signal[:, out <= _FILL_MM].max(axis=1)
+    fallen = signal < settings.epidural_dark_share * filled[:, None]
+    fallen[:, 0] = False
+    ends = np.where(fallen.any(axis=1), out[fallen.argmax(axis=1)], np.nan)
+    depth[known] = np.where(inside, ends, np.nan)
+    return depth
