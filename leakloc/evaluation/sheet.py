@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = 6
 
+KEY_PX: Final = 860
+"""Width of the key to the colours with the notice."""
+
 COLOURS: Final = {
     "true sac": (86, 180, 233),
     "found sac": (230, 159, 0),
@@ -75,7 +78,8 @@ def contact_sheet(tiles: Sequence[Tile]) -> bytes:
     width = max((tile.rgb.shape[1] for tile in tiles), default=200) + 8
     columns = min(COLUMNS, max(len(tiles), 1))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * width, 40 + rows * (OUTLINED_PX + words)), "black")
+    size = max(columns * width, KEY_PX), 40 + rows * (OUTLINED_PX + words)
+    sheet = Image.new("RGB", size, "black")
     pen = ImageDraw.Draw(sheet)
     x = 6
     for name, colour in COLOURS.items():
