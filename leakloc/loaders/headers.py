@@ -215,14 +215,13 @@ class HeaderReader:
 
     def __init__(self) -> None:
         from pydicom.datadict import tag_for_keyword
-        from pydicom.tag import Tag
 
         keywords = (*_FRAME_KEYWORDS, *SEQUENCE_KEYWORDS)
         by_keyword = {word: tag_for_keyword(word) for word in keywords}
-        self._tags = {word: Tag(tag) for word, tag in by_keyword.items() if tag is not None}
+        self._tags = {word: int(tag) for word, tag in by_keyword.items() if tag is not None}
         # Plain numbers: a comparison of pydicom's tags costs as much as reading an element.
-        self._wanted: list[Any] = [int(tag) for tag in self._tags.values()]
-        self._wanted += [*_PRIVATE_SEQUENCE_NAMES.values(), _PHILIPS_SCALE]
+        self._wanted: list[Any] = [*self._tags.values(), *_PRIVATE_SEQUENCE_NAMES.values()]
+        self._wanted.append(_PHILIPS_SCALE)
         self._values: dict[tuple[Any, ...], Any] = {}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
@@ -253,9 +252,9 @@ class HeaderReader:
         except Exception as error:  # pydicom raises many kinds on broken files
             raise NotAnImageError(f"broken DICOM header ({type(error).__name__})") from error
 
-    def _classic_frame(self, path: Path, dataset: Any, cut_short: bool) -> Frame:
+    def _classic_frame(self, path: Path, dataset: _Repeating, cut_short: bool) -> Frame:
         number = _integer(dataset, "NumberOfFrames") or 1
-        key = tuple(_raw(dataset, keyword) for keyword in _CONTRAST_KEYWORDS)
+        key = tuple(dataset.undecoded(keyword) for keyword in _CONTRAST_KEYWORDS)
         if key not in self._known:
             self._known[key] = _parameters([dataset])
         # Several frames without functional groups share one position: they form no volume.
@@ -272,11 +271,12 @@ class _Repeating:
     """A header whose values are decoded once for all files that repeat their bytes."""
 
     def __init__(
-        self, dataset: Any, tags: dict[str, Any], values: dict[tuple[Any, ...], Any]
+        self, dataset: Any, tags: dict[str, int], values: dict[tuple[Any, ...], Any]
     ) -> None:
         self._dataset = dataset
         self._tags = tags
         self._values = values
+        self._raw = {int(element.tag): element for element in dataset.elements()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
@@ -291,12 +291,18 @@ class _Repeating:
         """The value of an attribute, None where absent."""
         return self._dataset.get(keyword)
 
+    def undecoded(self, keyword: str) -> Any:
+        """The bytes of an attribute, for comparison only."""
+        element = self._raw.get(self._tags.get(keyword, 0))
+        value = None if element is None else element.value
+        return value if isinstance(value, bytes) else str(value)
+
     def plain(self, keyword: str) -> Any:
         """As `_plain`, decoded once for all files with the same bytes."""
-        tag = self._tags.get(keyword)
-        if tag is None or tag not in self._dataset:
-            return None  # not among what was read
-        raw = self._dataset.get_item(tag)
+        tag = self._tags.get(keyword, 0)
+        raw = self._raw.get(tag)
+        if raw is None:
+            return None  # absent, or not among what was read
         bare = raw.value if raw.is_raw else None
         # Other than ASCII bytes mean what the character set of their file says.
         if not isinstance(bare, bytes) or len(bare) > _REPEATED_BYTES or not bare.isascii():
@@ -321,13 +327,6 @@ def _demand_picture(dataset: Any) -> None:
         raise NotAnImageError(f"a DICOM object without pictures ({modality or 'unknown kind'})")
     if not _text(dataset, "SOPInstanceUID") or not _text(dataset, "SeriesInstanceUID"):
         raise NotAnImageError("a DICOM image without instance or series UID")
-
-
-def _raw(dataset: Any, keyword: str) -> Any:
-    """The undecoded value of an attribute, for comparison only."""
-    element = dataset.get_item(keyword)
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes) else str(value)
 
 
 def _enhanced_frames(path: Path, dataset: Any, cut_short: bool) -> list[Frame]:
