@@ -18,7 +18,7 @@ from leakloc.report import viewer as viewing
 from leakloc.vocabulary import split_segment, vertebra_chain
 
 if TYPE_CHECKING:
-    from leakloc.report.model import Collection, Report
+    from leakloc.report.model import Collection, Report, Target
     from leakloc.report.overlays import Picture
     from leakloc.report.viewer import Viewer
 
@@ -300,7 +300,33 @@ def _planning(report: Report) -> str:
         "Discs passed, mm from the hiatus",
     )
     table = _table("Along the posterior epidural space", header, rows) if rows else ""
-    return _section("planning", f"{_facts(facts)}{table}")
+    ways = "".join(_way(t) for t in planning.targets)
+    return _section("planning", f"{_facts(facts)}{table}{ways}")
+
+
+def _way(target: Target) -> str:
+    """What else there is to know of the way to one collection."""
+    facts = []
+    narrowest = target.narrowest_posterior_depth
+    if narrowest is not None:
+        level = f" at {narrowest.level}" if narrowest.level else ""
+        where = f"{narrowest.depth_mm:.1f} mm{level} ({_point(narrowest.lps_mm)})"
+        facts.append(("Narrowest posterior epidural depth on the way", where))
+    if target.cysts:
+        cysts = (f"{c.volume_ml:.2f} mL at {_point(c.center_lps_mm)}" for c in target.cysts)
+        facts.append(("Cyst-like structures on the way", _joined(cysts)))
+    rows = [
+        (
+            w.segment,
+            f"{abs(w.along_canal_mm):.0f} {'above' if w.along_canal_mm >= 0 else 'below'}",
+            _number(w.skin_to_canal_mm, 0),
+        )
+        for w in target.interlaminar
+    ]
+    header = ("Interlaminar window", "From the level, mm", "Skin to canal, mm")
+    caption = f"Windows near collection {target.collection}, nearest first"
+    table = _table(caption, header, rows) if rows else ""
+    return f"{_facts(facts) if facts else ''}{table}"
 
 
 def _series(report: Report) -> str:

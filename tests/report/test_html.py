@@ -10,6 +10,7 @@ import pytest
 
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, html, overlays, write_outputs
+from leakloc.report.model import CystOnPath, InterlaminarWindow, NarrowestDepth
 from leakloc.report.viewer import make_viewer
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
@@ -173,3 +174,25 @@ def test_a_broken_page_costs_only_the_page(
     assert report.outputs.html is None
     assert report.quality.warnings[-1].code == "page_not_written"
     assert not (folder / "report.html").exists()
+
+
+def test_the_way_to_a_collection_is_told(analysis: Analysis) -> None:
+    report = build_report(analysis)
+    (target,) = report.planning.targets
+    told = target.model_copy(
+        update={
+            "interlaminar": (
+                InterlaminarWindow(segment="L5-S1", along_canal_mm=-31, skin_to_canal_mm=None),
+            ),
+            "narrowest_posterior_depth": NarrowestDepth(
+                depth_mm=2.5, lps_mm=(1, 2, -3), level="L5-S1"
+            ),
+            "cysts": (CystOnPath(volume_ml=0.4, center_lps_mm=(-4, 90, -120)),),
+        }
+    )
+    planning = report.planning.model_copy(update={"targets": (told,)})
+    text = html.page(report.model_copy(update={"planning": planning}))
+    way = text[text.index('id="planning"') : text.index('id="series"')]
+    assert "<td>L5-S1</td><td>31 below</td><td>unknown</td>" in way
+    assert "2.5 mm at L5-S1 (L 1.0 mm, P 2.0 mm, F 3.0 mm)" in way
+    assert "0.40 mL at R 4.0 mm" in way
