@@ -23,6 +23,7 @@ _WORDS: Final = {
     "present": "present",
     "indeterminate": "indeterminate",
     "absent": "none seen",
+    "finished": "finished",  # its report cannot be read any more
     "failed": "failed",
     "waiting": "waiting",
     "running": "running",

@@ -19,7 +19,7 @@ from leakloc.batch.engine import Engine, WorkOptions, need_dask
 from leakloc.batch.finder import find_studies
 from leakloc.batch.ledger import Entry, Ledger, State
 from leakloc.batch.run import Outcome, clean_up
-from leakloc.errors import LeaklocError, OutputError
+from leakloc.errors import LeaklocError
 from leakloc.node.arrivals import Arrivals
 from leakloc.node.dicomweb import Poller, Server
 from leakloc.node.outbox import Outbox
@@ -30,7 +30,7 @@ from leakloc.settings import Settings
 
 _LOG = logging.getLogger("leakloc.node")
 _GLANCE_S: Final = 0.2
-_WAIT_FOR_ROOM_S: Final = 30.0
+_PAUSE_S: Final = 30.0  # the disk may have room by then
 
 
 @dataclass
@@ -97,6 +97,7 @@ class _Run:
         self.spool = Spool(ledger.output, settings)
         self.arrivals = Arrivals(settings.settle_s)
         self.pages = Pages(ledger)
+        self._list_from = 0.0
         self.receiver: Receiver | None = None
         self.poller: Poller | None = None
         self.outbox: Outbox | None = None
@@ -148,20 +149,26 @@ class _Run:
         node._engine = Engine(self.ledger, node.options, self._ended, self._glance)
         try:
             node._engine.run(lambda: not node._stopping.is_set())
-        except OutputError as error:
-            _LOG.error("%s", error)
-            node._stopping.wait(_WAIT_FOR_ROOM_S)
+        except Exception as error:  # receiving must go on; what was begun waits again
+            _LOG.error("analysing stopped for a while: %s", _told(error))
+            node._stopping.wait(_PAUSE_S)
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
-        self.pages.add(entry, state)
+        self._list(lambda: self.pages.add(entry, state))
         why = f": {outcome.error_class}" if outcome.error_class else ""
         _LOG.info("study %s %s after %.1f s%s", entry.name, state.value, outcome.wall_s, why)
 
     def _glance(self) -> None:
+        if time.monotonic() >= self._list_from:
+            self._list(self.pages.write_now_and_then)
+
+    def _list(self, step: Callable[[], None]) -> None:
+        """Do something for the worklist, which is a convenience: nothing may stop for it."""
         try:
-            self.pages.write_now_and_then()
-        except OutputError as error:  # the worklist is written again later
-            _LOG.error("%s", error)
+            step()
+        except Exception as error:
+            self._list_from = time.monotonic() + _PAUSE_S
+            _LOG.error("the worklist is not up to date: %s", _told(error))
 
     def _settle(self) -> None:
         """Queue studies as they settle."""
@@ -171,8 +178,7 @@ class _Run:
                     self._queue(study_uid)
                 except Exception as error:  # nothing received may be forgotten: try again
                     self.arrivals.arrived(study_uid)
-                    told = error if isinstance(error, LeaklocError) else type(error).__name__
-                    _LOG.error("cannot queue study %s: %s", study_uid, told)
+                    _LOG.error("cannot queue study %s: %s", study_uid, _told(error))
         self.ledger.close()
 
     def _queue(self, study_uid: str) -> None:
@@ -196,13 +202,16 @@ class _Run:
         while not self.node._stopping.is_set():
             try:
                 self.poller.poll(self.node._stopping)
-            except LeaklocError as error:
-                _LOG.error("%s", error)
             except Exception as error:  # a server may answer anything
-                _LOG.error("polling failed unexpectedly (%s)", type(error).__name__)
+                _LOG.error("polling failed, it is tried again: %s", _told(error))
             self.node._stopping.wait(self.node.settings.node.poll_s)
         self.ledger.close()
 
     def _ours(self, source: tuple[str, ...]) -> bool:
         """Whether a study of the ledger was received, not named by a batch."""
         return any(Path(path).is_relative_to(self.spool.folder) for path in source)
+
+
+def _told(error: Exception) -> str:
+    """An error for the log: the words of others may quote headers."""
+    return str(error) if isinstance(error, LeaklocError) else f"unexpected {type(error).__name__}"

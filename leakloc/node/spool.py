@@ -193,20 +193,19 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
     InputError
         If it is damaged, cut short, or not what was announced.
     """
-    from pydicom import config, dcmread
+    from pydicom import dcmread
 
     _valid(sop_uid, "SOP Instance UID")
     stream = BytesIO(content)
     try:
-        with config.disable_value_validation():
-            header = dcmread(
-                stream,
-                stop_before_pixels=True,
-                specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"],
-            )
-            found = str(header.get("SOPInstanceUID") or "")
-            found_class = str(header.get("SOPClassUID") or "")
-            study_uid = str(header.get("StudyInstanceUID") or "")
+        header = dcmread(
+            stream,
+            stop_before_pixels=True,
+            specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"],
+        )
+        found = str(header.get("SOPInstanceUID") or "")
+        found_class = str(header.get("SOPClassUID") or "")
+        study_uid = str(header.get("StudyInstanceUID") or "")
     except Exception as error:  # whatever damaged bytes make the parser raise
         raise InputError(f"not readable as DICOM ({type(error).__name__})") from None
     if found != sop_uid:
