@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leakloc.errors import GeometryError
 from leakloc.evaluation.cases import compare, failed
@@ -104,6 +106,23 @@ def test_other_grid_is_refused_with_the_fix(truth):
 def test_other_order_of_axes_is_the_same_grid(truth):
     found = Reading("", thecal_sac=truth.thecal_sac.oriented("PIR"))
     assert compare(found, truth).sac_dice == 1.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.permutations(range(3)), st.lists(st.booleans(), min_size=3, max_size=3), st.integers(0, 4)
+)
+def test_how_a_mask_is_stored_changes_nothing(order, flips, shift):
+    codes = "".join(
+        "LPS"[n] if not flip else "RAI"[n] for n, flip in zip(order, flips, strict=True)
+    )
+    true = box(slice(10, 30), slice(6, 20), slice(4, 15))
+    moved = true.with_array(np.roll(true.array, shift, axis=0))
+    as_is = compare(fluid_reading("", moved), fluid_reading("", true))
+    stored = compare(fluid_reading("", moved.oriented(codes)), fluid_reading("", true))
+    assert stored.fluid_dice == as_is.fluid_dice == pytest.approx(1 - shift / 20)
+    assert stored.fluid_hd95_mm == pytest.approx(as_is.fluid_hd95_mm)
+    assert stored.fluid_found_ml == pytest.approx(as_is.fluid_found_ml)
 
 
 def test_ras_written_as_lps_is_named(truth):
