@@ -12,6 +12,7 @@ import numpy.typing as npt
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, LeaklocError, SettingsError
 from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
+from leakloc.levels.conus import Conus, conus_arc_mm
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
 from leakloc.levels.numbering import (
     Assignment,
@@ -19,6 +20,7 @@ from leakloc.levels.numbering import (
     Solution,
     belief_in_counts,
     best_of,
+    conus_offset,
     solve,
 )
 from leakloc.levels.reference import reference_chain
@@ -48,6 +50,12 @@ _BESIDE_MM: Final = (9.0, 12.0, 15.0)
 _MARCH_MM: Final = 3.0
 _LONGEST_MM: Final = 900.0
 """How far and in what steps the field is followed along the spine."""
+_CONUS_NEAR_LEVELS: Final = 0.5
+"""The cord's end is as usual within this distance of its mean place, two thirds of people."""
+_CONUS_FAR_LEVELS: Final = 1.8
+"""Farther from it than in anybody (T12 to L3) it was not the cord's end that was seen."""
+_LEAST_ODDS: Final = 0.05
+"""Each neighbouring numbering is told with some belief, whatever the evidence."""
 _MIN_CHAIN: Final = 2
 """Fewer discs in a row than this cannot be numbered."""
 
@@ -100,12 +108,13 @@ def label(
     volumes, notes = _volumes(myelogram, companions)
     seen = _search(volumes, myelogram, segmentation.centerline, settings, detector or detect)
     notes = (*notes, *seen.notes)
-    chosen = _choose(seen.candidates, settings)
+    conus = _conus(segmentation, seen.candidates)
+    chosen = _choose(seen.candidates, settings, conus)
     if chosen is None:
         return _unlabelled(myelogram, notes)
     assignment, method, counts = chosen
     discs = _gap_free(seen.candidates, assignment)
-    numbering = _numbering(seen.candidates, assignment, method, counts, settings)
+    numbering = _numbering(seen.candidates, assignment, method, counts, settings, conus)
     presacral = [d for d in discs if not is_sacral(d.name)]
     if len(presacral) < _MIN_CHAIN:
         return _unlabelled(myelogram, notes)
@@ -310,14 +319,25 @@ def _within_height_and_depth(field: Geometry, points_lps: FloatArray) -> npt.NDA
     return field.contains(field.lps_from_kji(kji))
 
 
+def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus | None:
+    """The cord's end in relation to the nearest disc; None where either is not seen."""
+    arc = conus_arc_mm(segmentation)
+    if arc is None or not candidates:
+        return None
+    line = segmentation.centerline
+    below = [arc - float(line.project(c.center_lps)[0]) for c in candidates]
+    nearest = int(np.abs(below).argmin())
+    return Conus(nearest, below[nearest])
+
+
 def _choose(
-    candidates: Sequence[Candidate], settings: LevelSettings
+    candidates: Sequence[Candidate], settings: LevelSettings, conus: Conus | None = None
 ) -> tuple[Assignment, NumberingMethod, dict[int, float]] | None:
     """The numbering to report, by what method, and the belief in 4, 5 and 6 lumbar vertebrae."""
     if len(candidates) < _MIN_CHAIN:
         return None
     solutions = solve(candidates, settings)
-    counts = belief_in_counts(solutions, settings)
+    counts = belief_in_counts(solutions, settings, conus)
     pinned = _pinned(candidates, solutions, settings)
     if pinned is not None:
         count = 6 if "L6" in pinned[1] else (settings.lumbar_count or 5)
@@ -326,13 +346,13 @@ def _choose(
         if found is None:
             raise SettingsError(f"no numbering has a disc {pinned[1]!r} at the anchor")
         return found, "user", counts
-    free = best_of(solutions, settings)
+    free = best_of(solutions, settings, conus)
     if free is None or len(free.candidates) < _MIN_CHAIN:
         return None
     if settings.lumbar_count is None and free.top_seen:
         return free, "c2_count", counts
     wanted = settings.lumbar_count or 5
-    usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings)
+    usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings, conus)
     if usual is None:
         return None
     return usual, "sacrum_up" if settings.lumbar_count is None else "user", counts
@@ -420,41 +440,73 @@ def _numbering(
     method: NumberingMethod,
     counts: dict[int, float],
     settings: LevelSettings,
+    conus: Conus | None = None,
 ) -> Numbering:
-    belief = dict(assignment.shifted)
     counted = method == "c2_count"
     lumbar_count = assignment.chain.lumbar_count
+    offset = _conus_levels(assignment, conus, settings)
     doubt = [] if method == "user" else _doubts(candidates, assignment, counted)
+    odds = _odds_of_others(assignment, {} if counted else counts)
     variant = 1 - counts.get(lumbar_count, 0.0)
     if method == "user":
         confidence = 1.0
     else:
         highest = settings.belief_counted if counted else settings.belief_assumed
-        confidence = highest * belief.get(0, 0.0)
+        if offset is None and not counted:
+            highest *= settings.belief_unhinted
+        confidence = highest / (1.0 + sum(odds.values()))
         for _, factor in doubt:
             confidence *= factor
-        if not counted:
-            confidence *= 1 - variant
     transitional = method != "user" and (
         (counted and lumbar_count != 5)
-        or variant > settings.transitional_belief
+        or (not counted and variant > settings.transitional_belief)
         or any(code == "transitional" for code, _ in doubt)
     )
-    rest = 1.0 - confidence
-    weights = {s: max(belief.get(s, 0.0), 0.05) for s in (-1, 1)}
+    weights = {s: max(odds.get(s, 0.0), _LEAST_ODDS) for s in (-1, 1)}
     total = sum(weights.values())
     alternatives = tuple(
-        AlternativeNumbering(s, rest * 0.9 * weights[s] / total, _reason(s, counted))
+        AlternativeNumbering(
+            s,
+            (1.0 - confidence) * 0.9 * weights[s] / total,
+            _reason(s, counted) + _hint(s, offset),
+        )
         for s in (-1, 1)
     )
     return Numbering(
         method,
-        _assumption(method, lumbar_count, assignment),
+        _assumption(method, assignment, offset),
         float(confidence),
         lumbar_count,
         transitional,
         alternatives,
     )
+
+
+def _odds_of_others(assignment: Assignment, counts: Mapping[int, float]) -> dict[int, float]:
+    """Odds of numberings moved by so many levels against the one reported.
+
+    One lumbar vertebra more or less moves every name above the sacrum by one, too.
+    """
+    here = max(assignment.shifted.get(0, 1.0), 1e-6)
+    odds = {s: b / here for s, b in assignment.shifted.items() if s != 0}
+    lumbar_count = assignment.chain.lumbar_count
+    for count, belief in counts.items():
+        if count != lumbar_count:
+            shift = count - lumbar_count
+            odds[shift] = odds.get(shift, 0.0) + belief / max(counts[lumbar_count], 1e-6)
+    return odds
+
+
+def _conus_levels(
+    assignment: Assignment, conus: Conus | None, settings: LevelSettings
+) -> float | None:
+    """How many levels below its usual place the cord ends by a numbering; negative above."""
+    if conus is None or conus.candidate not in assignment.candidates:
+        return None
+    disc = assignment.discs[assignment.candidates.index(conus.candidate)]
+    offset = conus_offset(conus, assignment.chain, assignment.scale, settings)[disc]
+    levels = float(offset) * settings.conus_sd_levels
+    return levels if abs(levels) < _CONUS_FAR_LEVELS else None
 
 
 def _doubts(
@@ -485,20 +537,41 @@ def _reason(shift: int, counted: bool) -> str:
     if counted:
         return "a disc counted twice" if shift < 0 else "a disc missed in the count from C2"
     if shift > 0:
-        return "the disc taken for L5-S1 is S1-S2: six lumbar vertebrae or a lumbarised S1"
-    return "the disc taken for L5-S1 is L4-L5: four lumbar vertebrae or a sacralised L5"
+        return "six lumbar vertebrae, or the disc taken for L5-S1 is S1-S2 (lumbarised S1)"
+    return "four lumbar vertebrae, or the disc taken for L5-S1 is L4-L5 (sacralised L5)"
 
 
-def _assumption(method: NumberingMethod, lumbar_count: int, assignment: Assignment) -> str:
+def _hint(shift: int, conus_levels: float | None) -> str:
+    """What the cord's end says for names further towards the tail (positive) or the head."""
+    if conus_levels is None or -shift * conus_levels < _CONUS_NEAR_LEVELS:
+        return ""
+    return f"; the cord ends {_height(conus_levels)} by the reported names"
+
+
+def _height(conus_levels: float) -> str:
+    side = "lower" if conus_levels > 0 else "higher"
+    return f"{abs(conus_levels):.1f} levels {side} than usual"
+
+
+def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: float | None) -> str:
     if method == "user":
         return "names as fixed by the user"
     if method == "c2_count":
         return "counted from C2; seven cervical and twelve thoracic vertebrae" + (
             "" if assignment.junction_seen else "; sacrum not in the field"
         )
-    if assignment.junction_seen:
-        return "five lumbar vertebrae, counted up from the lumbosacral disc"
-    return "five lumbar vertebrae; sacrum not recognised, placed by size of the vertebrae"
+    if conus_levels is None:
+        cue = "nothing in the field tells five from four or six (the cord's end is not seen)"
+    elif abs(conus_levels) < _CONUS_NEAR_LEVELS:
+        cue = "the cord ends where that makes it usual"
+    else:
+        cue = f"the cord then ends {_height(conus_levels)}"
+    place = (
+        "counted up from the lumbosacral disc"
+        if assignment.junction_seen
+        else "sacrum not recognised, placed by size of the vertebrae"
+    )
+    return f"five lumbar vertebrae, {place}; {cue}"
 
 
 def _unlabelled(myelogram: Volume, notes: tuple[Note, ...]) -> Levels:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.levels.conus import Conus
 from leakloc.levels.kinds import kind_scores
 from leakloc.levels.reference import ReferenceChain, reference_chain
 from leakloc.volume import FloatArray
@@ -29,6 +30,9 @@ _MAX_STEP: Final = 3
 """Most discs down from one candidate to the next: two missed in a row."""
 _MAX_SKIP: Final = 4
 """Most candidates passed over between two discs."""
+_CONUS_WORST: Final = 2.5
+"""Standard deviations from its usual place beyond which it is likelier that something else was
+taken for the cord's end."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,13 @@ def solve(
     ]
 
 
-def best_of(solutions: Sequence[Solution], settings: LevelSettings) -> Assignment | None:
-    """The numbering that explains the candidates best; None where there is nothing to number."""
+def best_of(
+    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None = None
+) -> Assignment | None:
+    """The numbering that explains the candidates best; None where there is nothing to number.
+
+    The cord's end, where it is known, tells how far to believe it, not which it is.
+    """
     if not solutions:
         return None
     best = max(solutions, key=lambda s: s.log_evidence + _count_prior(s.chain, settings))
@@ -134,19 +143,22 @@ def best_of(solutions: Sequence[Solution], settings: LevelSettings) -> Assignmen
         candidates=best.candidates,
         discs=best.discs,
         scale=best.scale,
-        shifted=_shifts(best, solutions, settings),
+        shifted=_shifts(best, solutions, settings, conus),
         junction_seen=best.chain.junction in best.discs,
         top_seen=0 in best.discs,
     )
 
 
-def belief_in_counts(solutions: Sequence[Solution], settings: LevelSettings) -> dict[int, float]:
-    """Share of belief in each number of lumbar vertebrae."""
+def belief_in_counts(
+    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None = None
+) -> dict[int, float]:
+    """Share of belief in each number of lumbar vertebrae, the cord's end considered."""
     evidence: dict[int, float] = {}
     priors: dict[int, float] = {}
     for solution in solutions:
         count = solution.chain.lumbar_count
-        evidence[count] = max(evidence.get(count, -np.inf), solution.log_evidence)
+        seen = solution.log_evidence + _conus_evidence(solution, conus, 0, settings)
+        evidence[count] = max(evidence.get(count, -np.inf), seen)
         priors[count] = float(np.exp(_count_prior(solution.chain, settings)))
     top = max(evidence.values(), default=0.0)
     share = {
@@ -233,6 +245,23 @@ def _solve(
     )
 
 
+def conus_offset(
+    conus: Conus, chain: ReferenceChain, scale: float, settings: LevelSettings
+) -> FloatArray:
+    """How far below its usual place the cord would end, were its disc each of the chain's.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In standard deviations; negative above.
+    """
+    disc = np.arange(len(chain.discs))
+    vertebra = disc + 1 if conus.below_mm >= 0 else disc  # whole numbers: tops of vertebrae
+    level = disc + 1 + conus.below_mm / (scale * chain.pitch_mm[vertebra])
+    usual = chain.vertebrae.index("L1") + settings.conus_in_l1
+    return np.asarray((level - usual) / settings.conus_sd_levels)
+
+
 def _local_evidence(
     candidates: Sequence[Candidate], chain: ReferenceChain, settings: LevelSettings
 ) -> FloatArray:
@@ -300,8 +329,22 @@ def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
     return float(np.log(share))
 
 
+def _conus_evidence(
+    solution: Solution, conus: Conus | None, shift: int, settings: LevelSettings
+) -> float:
+    """Log evidence of the cord's end for a numbering moved by so many discs towards the tail."""
+    if conus is None or conus.candidate not in solution.candidates:
+        return 0.0
+    disc = solution.discs[solution.candidates.index(conus.candidate)] + shift
+    if not 0 <= disc < len(solution.chain.discs):
+        return 0.0
+    strange = float(conus_offset(conus, solution.chain, solution.scale, settings)[disc])
+    # It stands alone: the temperature that goes for neighbouring discs must not weaken it.
+    return -settings.temperature * 0.5 * min(abs(strange), _CONUS_WORST) ** 2
+
+
 def _shifts(
-    best: Solution, solved: Sequence[Solution], settings: LevelSettings
+    best: Solution, solved: Sequence[Solution], settings: LevelSettings, conus: Conus | None
 ) -> dict[int, float]:
     """Belief in each shift of the whole numbering, from the best evidence for each.
 
@@ -317,6 +360,7 @@ def _shifts(
         for shift in (-2, -1, 0, 1, 2):
             if 0 <= n + shift < solution.through.shape[1]:
                 value = float(solution.through[m, n + shift])
+                value += _conus_evidence(best, conus, shift, settings)
                 evidence[shift] = max(evidence.get(shift, -np.inf), value)
     top = max(evidence.values())
     share = {s: float(np.exp((e - top) / settings.temperature)) for s, e in evidence.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class MadeSpine:
     false_at: tuple[float, ...] = ()
     """Heights, as shares of the way from the first to the last disc, of false discs."""
     margin_mm: float = 18.0
+    cord_ends_at: tuple[str, float] | None = None
+    """A disc, and how far below it the cord ends; None for a sac in which nothing is seen."""
     centers: dict[str, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,22 @@ class MadeSpine:
     def centerline(self) -> Centerline:
         z = np.arange(self.top, self.bottom, -1.0)
         return Centerline(np.stack([0 * z, 0 * z, z], axis=-1))
+
+    @property
+    def segmentation(self) -> SimpleNamespace:
+        """A sac of 20 mm along the centreline, with a cord of 10 mm in it."""
+        if self.cord_ends_at is None:
+            return blind_segmentation(self.volume, self.centerline)
+        disc, below_mm = self.cord_ends_at
+        k, j, i = np.indices(self.geometry.shape)
+        x, y, z = np.moveaxis(self.geometry.lps_from_ijk(np.stack([i, j, k], axis=-1)), -1, 0)
+        sac = np.hypot(x, y) < 10
+        cord = (np.hypot(x, y) < 5) & (z > self.centers[disc][2] - below_mm)
+        return SimpleNamespace(
+            centerline=self.centerline,
+            thecal_sac=Volume(sac.astype(np.uint8), self.geometry),
+            fluid_fraction=Volume((sac & ~cord).astype(np.float32), self.geometry),
+        )
 
     def detect(self, image, centerline, settings) -> Detections:
         chain, geometry = self.chain, self.geometry
@@ -91,3 +110,13 @@ class MadeSpine:
         if name in self.centers:
             return float(self.centers[name][2])
         return -1e6
+
+
+def blind_segmentation(volume: Volume, centerline: Centerline) -> SimpleNamespace:
+    """A canal without anything seen in it."""
+    empty = np.zeros(volume.array.shape, np.float32)
+    return SimpleNamespace(
+        centerline=centerline,
+        thecal_sac=volume.with_array(empty.astype(np.uint8)),
+        fluid_fraction=volume.with_array(empty),
+    )

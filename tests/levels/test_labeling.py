@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -15,9 +13,12 @@ SETTINGS = LevelSettings()
 
 
 def labelled(spine, settings=SETTINGS, companions=None, myelogram=None):
-    segmentation = SimpleNamespace(centerline=spine.centerline)
     return label(
-        myelogram or spine.volume, companions or {}, segmentation, settings, detector=spine.detect
+        myelogram or spine.volume,
+        companions or {},
+        spine.segmentation,
+        settings,
+        detector=spine.detect,
     )
 
 
@@ -67,6 +68,34 @@ def test_both_neighbouring_numberings_are_told():
     assert 0.4 < numbering.confidence <= SETTINGS.belief_assumed
 
 
+def test_cord_that_ends_as_usual_supports_five_lumbar_vertebrae():
+    unseen = labelled(MadeSpine()).numbering
+    usual = labelled(MadeSpine(cord_ends_at=("L1-L2", -12.0))).numbering
+    assert usual.confidence > unseen.confidence
+    assert "not seen" in unseen.assumption and "usual" in usual.assumption
+    assert not usual.transitional_suspected
+
+
+@pytest.mark.parametrize(
+    ("disc", "shift", "word"), [("T11-T12", 1, "higher"), ("L2-L3", -1, "lower")]
+)
+def test_cord_that_ends_elsewhere_raises_doubt(disc, shift, word):
+    levels = labelled(MadeSpine(cord_ends_at=(disc, 8.0)))
+    numbering = levels.numbering
+    assert numbering.transitional_suspected
+    assert "transitional_suspected" in {n.code for n in levels.notes}
+    assert numbering.lumbar_count == 5  # told, not renamed: the cue is weak
+    likely = max(numbering.alternatives, key=lambda a: a.confidence)
+    assert likely.shift == shift and word in likely.reason
+    assert numbering.confidence < labelled(MadeSpine()).numbering.confidence
+
+
+def test_cord_says_nothing_where_the_user_has_spoken():
+    spine = MadeSpine(cord_ends_at=("T11-T12", 8.0))
+    numbering = labelled(spine, LevelSettings(lumbar_count=5)).numbering
+    assert numbering.confidence == 1.0 and not numbering.transitional_suspected
+
+
 def test_without_sacrum_and_c2_the_answer_is_partial_and_unsure():
     levels = labelled(MadeSpine(first="T9-T10", last="L2-L3"))
     assert levels.status == "partial"
@@ -113,7 +142,7 @@ def test_nothing_found_is_said():
     levels = label(
         spine.volume,
         {},
-        SimpleNamespace(centerline=spine.centerline),
+        spine.segmentation,
         SETTINGS,
         detector=lambda *_: Detections((), None, "blind"),
     )

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from leakloc.centerline import Centerline
 from leakloc.levels import label
 from leakloc.settings import LevelSettings
 from leakloc.volume import Volume
+from tests.levels.spines import blind_segmentation
 
 DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CANAL = 3
@@ -38,7 +38,7 @@ def test_every_disc_of_a_patient_has_its_name(patient):
     volume = Volume.from_nibabel(nib.load(path))
     mask = Volume.from_nibabel(nib.load(path.with_name(f"spider-{patient}_mask.nii.gz")))
     truth = json.loads(path.with_name(f"spider-{patient}_discs.json").read_text())
-    segmentation = SimpleNamespace(centerline=canal_line(mask))
+    segmentation = blind_segmentation(volume, canal_line(mask))
     levels = label(volume, {}, segmentation, LevelSettings())
     found = {disc.name: disc.center_lps for disc in levels.discs}
     for disc in truth["discs"]:
