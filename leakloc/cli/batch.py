@@ -202,14 +202,7 @@ class _Display:
         self._line(f"looking for studies: {n_files} files")
 
     def tally(self, tally: Tally) -> None:
-        total = tally.finished + tally.failed + tally.waiting + tally.running
-        left = tally.waiting + tally.running
-        text = f"{tally.finished} of {total} finished, {tally.failed} failed, {left} left"
-        if tally.seconds_left is not None and left:
-            text += f", {_duration(tally.seconds_left)} to go"
-        if not tally.workers:
-            text += "; waiting for workers"
-        self._line(text)
+        self._line(told(tally))
 
     def ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         if self._verbose:
@@ -225,6 +218,16 @@ class _Display:
         elif now - self._last >= _LINE_EVERY_S:
             self._last = now
             print(text, file=sys.stderr, flush=True)
+
+
+def told(tally: Tally) -> str:
+    """How far a batch is, in one line."""
+    left = tally.waiting + tally.running
+    total = tally.finished + tally.failed + left
+    text = f"{tally.finished} of {total} finished, {tally.failed} failed, {left} left"
+    if tally.seconds_left is not None and left:
+        text += f", {_duration(tally.seconds_left)} to go"
+    return text if tally.workers else f"{text}; waiting for workers"
 
 
 def _duration(seconds: float) -> str:
