@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Profile,
     )
     from leakloc.pipeline import Analysis
+    from leakloc.segmentation.result import Candidate
     from leakloc.settings import Settings
 
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
@@ -115,6 +116,22 @@ def build_report(
         ),
         outputs=outputs or model.Outputs(),
         skipped_files=_skipped(analysis.study.skipped),
+        rejected=_rejected(analysis.segmentation.candidates),
+    )
+
+
+def _rejected(candidates: Iterable[Candidate]) -> tuple[model.Rejected, ...]:
+    """What was looked at and not counted, so that a reader can judge it."""
+    left_out = (c for c in candidates if not c.accepted)
+    return tuple(
+        model.Rejected(
+            volume_ml=_amount(c.volume_ml, _ML_DIGITS) or 0.0,
+            center_lps_mm=_point(c.center_lps),
+            probability=_share(c.probability),
+            reason=c.reason,
+            mimics=c.mimics,
+        )
+        for c in sorted(left_out, key=lambda c: -c.volume_ml)
     )
 
 

@@ -29,6 +29,7 @@ TEXT_BYTES: Final = 150_000
 VIEWER_BYTES: Final = 1_500_000
 """Room for the viewer's slices: half of the page, the figures tell the finding first."""
 MANY: Final = 5  # columns of a table that is scrolled sideways on a phone
+MOST_REJECTED: Final = 12  # candidates shown; the smallest are specks
 LONG: Final = 90  # letters of a fact that takes a line of its own
 WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
 
@@ -149,9 +150,8 @@ def _head(report: Report) -> str:
 
 def _collections(report: Report, figures: dict[int | None, str], *, linked: bool) -> str:
     if not report.collections:
-        return _section(
-            "collections", "<p>No fluid outside the dura was accepted as a collection.</p>"
-        )
+        none = "<p>No fluid outside the dura was accepted as a collection.</p>"
+        return _section("collections", none + _rejected(report, linked=linked))
     header = (
         "#",
         "Level",
@@ -187,7 +187,29 @@ def _collections(report: Report, figures: dict[int | None, str], *, linked: bool
     ]
     details = "".join(_collection(c, _row(figures, c.id)) for c in report.collections)
     table = _table("Fluid outside the dura, largest first", header, rows)
-    return _section("collections", f"{table}{details}")
+    return _section("collections", f"{table}{details}{_rejected(report, linked=linked)}")
+
+
+def _rejected(report: Report, *, linked: bool) -> str:
+    """What was looked at and not counted: the reader may judge it otherwise."""
+    if not report.rejected:
+        return ""
+    rows = [
+        (
+            _Link(_point(r.center_lps_mm), r.center_lps_mm, "this place")
+            if linked and r.center_lps_mm is not None
+            else _point(r.center_lps_mm),
+            _number(r.volume_ml, 2),
+            r.reason,
+            f"{r.probability:.2f}",
+        )
+        for r in report.rejected[:MOST_REJECTED]
+    ]
+    header = ("Centre", "Volume, mL", "Not counted because", "Probability of extradural fluid")
+    table = _table("Bright outside the sac, and not counted", header, rows)
+    more = len(report.rejected) - len(rows)
+    rest = f"<p>{more} smaller: see report.json.</p>" if more else ""
+    return f"<h3>Looked at and not counted</h3>{table}{rest}"
 
 
 def _collection(c: Collection, figures: str) -> str:

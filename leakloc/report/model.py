@@ -10,6 +10,7 @@ lengths mm, areas mm², confidences 0..1.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -253,6 +254,18 @@ class Collection(_Part):
     profile: Profile | None = None
 
 
+class Rejected(_Part):
+    """Bright signal outside the thecal sac that was looked at and not counted."""
+
+    volume_ml: Amount
+    center_lps_mm: Point | None
+    probability: Share
+    """How likely it is extradural fluid all the same."""
+    reason: str
+    """What it is taken for, in one sentence."""
+    mimics: tuple[str, ...]
+
+
 class Finding(_Part):
     """The answer of the study."""
 
@@ -356,6 +369,8 @@ class Outputs(_Part):
     """The figures as lines and type."""
     html3d: str | None = None
     """A page with the volume and the masks in three dimensions."""
+    tables: tuple[str, ...] = ()
+    """CSV of collections and levels."""
 
 
 class SkippedFiles(_Part):
@@ -390,10 +405,12 @@ class Report(_Part):
     quality: Quality
     outputs: Outputs
     skipped_files: tuple[SkippedFiles, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    """Largest first."""
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read a ``report.json``, or the one in a report folder.
+        """Read a ``report.json``, or the one in a report folder, of this version or an older one.
 
         Raises
         ------
@@ -403,9 +420,14 @@ class Report(_Part):
         file = Path(path)
         file = file / "report.json" if file.is_dir() else file
         try:
-            return cls.model_validate_json(file.read_bytes())
+            values = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file} is no report: it is not JSON") from error
         except OSError as error:
             raise InputError(f"cannot read the report {file}: {error.strerror}") from error
+        try:
+            # Strict JSON reading as before: NaN and infinity are no numbers of a report.
+            return cls.model_validate_json(json.dumps(upgraded(values, str(file))))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -436,6 +458,59 @@ class Report(_Part):
             f"(confidence {numbering.confidence:.2f}).</p>"
             f"<p><small>{escape(self.notice)}</small></p></div>"
         )
+
+
+def upgraded(values: Any, source: str = "the report") -> Any:
+    """The values of a report of any known version, as this version writes them.
+
+    Parameters
+    ----------
+    values : dict
+        Parsed ``report.json``.
+    source : str
+        Named in errors.
+
+    Raises
+    ------
+    InputError
+        If the version is newer than this program, or none of a leakloc report.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{source} is no report: it holds no object")
+    schema = values.get("schema")
+    seen = []
+    while schema != SCHEMA_NAME:
+        upgrade = _UPGRADES.get(schema) if isinstance(schema, str) else None
+        if upgrade is None or schema in seen:
+            raise InputError(_unknown_version(schema, source))
+        seen.append(schema)
+        values = upgrade(values)
+        schema = values.get("schema")
+    return values
+
+
+def _unknown_version(schema: Any, source: str) -> str:
+    name, _, number = str(schema).partition("/")
+    ours = int(SCHEMA_NAME.partition("/")[2])
+    if name == SCHEMA_NAME.partition("/")[0] and number.isdigit() and int(number) > ours:
+        return (
+            f"{source} was written as {schema}, this leakloc reads up to {SCHEMA_NAME}: "
+            "install a newer leakloc"
+        )
+    return f"{source} is no leakloc report: its schema is {schema!r}"[:300]
+
+
+def _from_0(values: dict[str, Any]) -> dict[str, Any]:
+    """What the first drafts lacked: the treatment of identity, and outputs."""
+    study = {"identity": "keep", **values.get("study", {})}
+    outputs = values.get("outputs", {})
+    return {**values, "schema": "leakloc.report/1", "study": study, "outputs": outputs}
+
+
+_UPGRADES: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "leakloc.report/0": _from_0
+}
+"""By version: how its values become those of the next one."""
 
 
 def report_schema() -> dict[str, Any]:

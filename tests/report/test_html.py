@@ -12,6 +12,7 @@ from leakloc.pipeline import Analysis
 from leakloc.report import build_report, html, overlays, write_outputs
 from leakloc.report.model import CystOnPath, InterlaminarWindow, NarrowestDepth
 from leakloc.report.viewer import make_viewer
+from leakloc.segmentation.result import Candidate
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"meta", "img", "br", "link", "input"}
@@ -196,3 +197,26 @@ def test_the_way_to_a_collection_is_told(analysis: Analysis) -> None:
     assert "<td>L5-S1</td><td>31 below</td><td>unknown</td>" in way
     assert "2.5 mm at L5-S1 (L 1.0 mm, P 2.0 mm, F 3.0 mm)" in way
     assert "0.40 mL at R 4.0 mm" in way
+
+
+def test_what_was_not_counted_is_told_with_its_reason(leakless: Analysis) -> None:
+    candidate = Candidate(
+        id=0,
+        accepted=False,
+        probability=0.15,
+        volume_ml=2.4,
+        center_lps=np.array([-12.0, 40.0, 8.0]),
+        reason=f"Lies behind the spine {EVIL}.",
+        mimics=("seroma",),
+        compartments=(),
+        features={},
+    )
+    smaller = [replace(candidate, volume_ml=0.01 * n) for n in range(20)]
+    seen = replace(leakless.segmentation, candidates=(*smaller, candidate))
+    report = build_report(replace(leakless, segmentation=seen))
+    assert report.rejected[0].volume_ml == 2.4 and len(report.rejected) == 21
+    text = html.page(report, (), make_viewer(leakless, 100_000))
+    part = text[text.index("Looked at and not counted") : text.index('id="levels"')]
+    assert 'data-lps="-12.00,40.00,8.00"' in part and "2.40" in part
+    assert "&lt;script&gt;" in part and "<script>" not in part
+    assert f"{21 - html.MOST_REJECTED} smaller" in part
