@@ -103,13 +103,20 @@ def failed(
     seed: int = -1,
     runtime_s: float = NAN,
 ) -> Case:
-    """The row of a study that was refused or left without a result."""
+    """The row of a study that was refused or left without a result.
+
+    Unless refusing was right, all its collections count as missed.
+    """
+    missed = truth.counted if truth is not None and not right else ()
     return Case(
         case,
         group,
         seed,
         error,
         refusal_right=right,
+        true_collections=len(missed),
+        true_volumes_ml=tuple(c.volume_ml for c in missed),
+        true_were_found=(False,) * len(missed),
         leak_true=(truth.leak or "") if truth is not None else "",
         leak_found="refused",
         transitional_true=bool(truth.transitional) if truth is not None else False,

@@ -48,6 +48,11 @@ class Cohort:
         """Cases with a result."""
         return tuple(c for c in self.cases if not c.error)
 
+    @property
+    def judged(self) -> tuple[Case, ...]:
+        """Cases that ought to have a result: what failed counts as missed."""
+        return tuple(c for c in self.cases if not c.error or not c.refusal_right)
+
     def groups(self) -> dict[str, Cohort]:
         """Cases by group, in the order they came."""
         names = dict.fromkeys(c.group for c in self.cases)
@@ -78,14 +83,14 @@ class Cohort:
 
     def found_and_true(self) -> tuple[int, int]:
         """Collections found, and truly there."""
-        ran = self.ran
-        return sum(c.found_collections for c in ran), sum(c.true_collections for c in ran)
+        judged = self.judged
+        return sum(c.found_collections for c in judged), sum(c.true_collections for c in judged)
 
     def detection_by_volume(self) -> list[tuple[str, int, int]]:
         """Stratum of true volume, collections found in it, collections truly there."""
         sizes = [
             (ml, hit)
-            for c in self.ran
+            for c in self.judged
             for ml, hit in zip(c.true_volumes_ml, c.true_were_found, strict=True)
         ]
         rows = []
@@ -107,8 +112,8 @@ class Cohort:
         """Pooled figures; None where nothing supports one."""
         ran = self.ran
         found, true = self.found_and_true()
-        free = [c for c in ran if c.leak_true == "absent"]
-        leaking = [c for c in ran if c.leak_true == "present"]
+        free = [c for c in self.judged if c.leak_true == "absent"]
+        leaking = [c for c in self.judged if c.leak_true == "present"]
         compared = sum(c.levels_compared for c in ran)
         vertebrae = sum(c.vertebrae_true for c in ran)
         volumes, sure = self.volume_agreement, self.reliability
@@ -144,8 +149,10 @@ class Cohort:
                 name: f"{hits}/{n}" for name, hits, n in self.detection_by_volume()
             },
             "invented_collections": sum(c.invented_collections for c in ran),
-            "invented_per_leak_free_study": _mean(c.invented_collections for c in free),
-            "leak_right": _mean(c.leak_true == c.leak_found for c in ran if c.leak_true),
+            "invented_per_leak_free_study": _mean(
+                c.invented_collections for c in free if not c.error
+            ),
+            "leak_right": _mean(c.leak_true == c.leak_found for c in self.judged if c.leak_true),
             "sensitivity": f"{called}/{len(leaking)}",
             "sensitivity_95_interval": wilson_interval(called, len(leaking)),
             "specificity": f"{cleared}/{len(free)}",

@@ -152,3 +152,5 @@ def test_failed_case_keeps_what_was_true(truth):
     case = failed(truth, "a", "no canal")
     assert (case.leak_true, case.leak_found, case.refusal_right) == ("present", "refused", False)
     assert case.row()["sac_dice"] is None
+    assert (case.true_collections, case.found_collections) == (1, 0)
+    assert failed(truth, "a", "slabs only", right=True).true_collections == 0

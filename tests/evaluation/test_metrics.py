@@ -96,6 +96,7 @@ def test_largest_distance_is_that_of_simpleitk(blobs):
     )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_distances_are_those_of_surface_distance(blobs):
     surface_distance = pytest.importorskip("surface_distance")
     one, two = blobs
