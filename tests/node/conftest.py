@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydicom.uid import generate_uid
 
-pytest.importorskip("pynetdicom", reason="needs the extra `node`")
-
 from leakloc.settings import Settings
-from tests.node.peers import ROOT, Archive
 
+if TYPE_CHECKING:
+    from tests.node.peers import Archive
+
+collect_ignore_glob = [] if find_spec("pynetdicom") else ["*.py"]  # the extra `node`
+ROOT = Path(__file__).parents[2]
 SMALL = (6, 16, 16)
 
 
@@ -26,7 +29,9 @@ def _fakes_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def quick() -> Settings:
     """A node that does not wait long."""
-    return Settings().changed(node__settle_s=0.5, node__min_free_mib=0, node__resend_s=0.3)
+    return Settings().changed(
+        node__settle_s=0.5, node__min_free_mib=0, node__resend_s=0.3, node__poll_s=0.3
+    )
 
 
 @pytest.fixture
@@ -42,6 +47,8 @@ def study(series: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def archive() -> Iterator[Archive]:
+    from tests.node.peers import Archive
+
     peer = Archive()
     yield peer
     peer.stop()
