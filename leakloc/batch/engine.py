@@ -47,7 +47,8 @@ class WorkOptions:
         Analyses at a time on this machine; None for the cores, or fewer where memory is
         short.
     scheduler : str or None
-        Address of a Dask scheduler to work on instead of this machine, ``tcp://host:8786``.
+        Dask scheduler to work on instead of this machine: its address, ``tcp://host:8786``, or
+        the ``.json`` file that it wrote.
     timeout_s : float or None
         Longest time for one study: one that takes 100 times the usual 10 to 20 s hangs.
     memory_mib : float or None
@@ -293,8 +294,9 @@ def connected(options: WorkOptions) -> Iterator[Client]:
     from distributed.system import MEMORY_LIMIT
 
     if options.scheduler is not None:
+        named = "scheduler_file" if options.scheduler.endswith(".json") else "address"
         try:
-            client = Client(options.scheduler, timeout=_CONNECT_S, set_as_default=False)
+            client = Client(**{named: options.scheduler}, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError, ImportError) as error:
             raise SettingsError(
                 f"no Dask scheduler answers at {options.scheduler}: {error}"

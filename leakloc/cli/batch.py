@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     batch.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")
     batch.add_argument("--workers", type=_count, metavar="N", help="analyses at a time (cores)")
     batch.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT", help="work on this Dask cluster instead"
+        "--scheduler", metavar="tcp://HOST:PORT|FILE", help="work on this Dask cluster instead"
     )
     batch.add_argument(
         "--timeout",

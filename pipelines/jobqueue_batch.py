@@ -1,0 +1,59 @@
+"""A batch on workers that come and go as the queue of a cluster lets them in.
+
+    pip install 'leakloc[batch]' dask-jobqueue
+    python jobqueue_batch.py --queue slurm --most 50 -o OUT ROOT...
+
+Start it on a login node. Each job of the queue is one worker, which analyses one study at a
+time; jobs are asked for while studies wait and given back after. Input, OUT and the
+environment must be the same paths on every node. Settings of the site (partition, account,
+network interface) belong into ~/.config/dask/jobqueue.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import dask_jobqueue
+from dask_jobqueue.local import LocalCluster
+
+from leakloc.batch.batch import Batch
+from leakloc.batch.engine import WorkOptions
+from leakloc.settings import Settings
+
+QUEUES = {
+    "slurm": dask_jobqueue.SLURMCluster,
+    "pbs": dask_jobqueue.PBSCluster,
+    "sge": dask_jobqueue.SGECluster,
+    "lsf": dask_jobqueue.LSFCluster,
+    "local": LocalCluster,  # no queue: to try this recipe
+}
+
+
+def main() -> None:
+    """Run the batch that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--queue", choices=QUEUES, default="slurm")
+    parser.add_argument("--most", type=int, default=20, help="jobs at a time")
+    parser.add_argument("--memory", default="4GB", help="of one job")
+    parser.add_argument("--recipe", type=Path, help="settings, a TOML file")
+    options = parser.parse_args()
+
+    settings = Settings.load(options.recipe) if options.recipe else Settings()
+    queue = QUEUES[options.queue](
+        cores=1,  # one study at a time
+        processes=1,
+        memory=options.memory,
+        nanny=False,  # an analysis that crashes or runs away costs no worker
+    )
+    with queue as cluster:
+        cluster.adapt(minimum=1, maximum=options.most)
+        work = WorkOptions(scheduler=cluster.scheduler_address)
+        tally = Batch(options.output, settings, work).run(options.roots)
+    print(f"{tally.finished} of {tally.found} finished, {tally.failed} failed")
+
+
+if __name__ == "__main__":
+    main()

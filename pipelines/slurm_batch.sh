@@ -1,0 +1,63 @@
+#!/bin/bash
+# A batch on a SLURM cluster:  sbatch slurm_batch.sh OUT ROOT... [more options of leakloc batch]
+#
+# One job holds a Dask scheduler, the workers and the batch; each worker analyses one study at a
+# time. Submit the same line again to go on where a job ended: finished studies are kept.
+# Input, OUT and the environment with leakloc[batch] must be the same paths on every node.
+# Dask does not ask who connects: on a cluster with strangers give it certificates
+# (https://distributed.dask.org/en/stable/tls.html).
+#
+#SBATCH --job-name=leakloc
+#SBATCH --ntasks=8
+#SBATCH --cpus-per-task=2
+#SBATCH --mem-per-cpu=2G
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:TERM@120
+
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    echo "usage: sbatch slurm_batch.sh OUT ROOT... [options of leakloc batch]" >&2
+    exit 2
+fi
+output=$1
+shift
+
+scratch=${TMPDIR:-/tmp}
+mkdir -p "$output"
+# On the shared disk, so that workers on other nodes find the scheduler.
+scheduler=$(mktemp -u "$(realpath "$output")/.scheduler-${SLURM_JOB_ID:-0}-XXXXXX.json")
+
+# shellcheck disable=SC2317 # the trap calls it
+end() {
+    # Nothing is lost: what ran waits in the ledger for the next job.
+    kill "${helpers[@]}" 2>/dev/null || true
+    wait 2>/dev/null || true
+    rm -f "$scheduler"
+}
+helpers=()
+trap end EXIT
+
+dask scheduler --port 0 --no-dashboard --scheduler-file "$scheduler" &
+helpers+=($!)
+# Without nannies: an analysis that crashes or runs away costs no worker.
+srun dask worker --scheduler-file "$scheduler" --nthreads 1 --no-nanny --no-dashboard \
+    --local-directory "$scratch" &
+helpers+=($!)
+
+for _ in {1..120}; do
+    [ -s "$scheduler" ] && break
+    sleep 0.5
+done
+
+# In the background, so that SLURM's signal before the end of the job is seen at once.
+leakloc batch "$@" -o "$output" --scheduler "$scheduler" &
+batch=$!
+trap 'kill -TERM "$batch" 2>/dev/null || true' TERM
+code=0
+wait "$batch" || code=$?
+if kill -0 "$batch" 2>/dev/null; then # the signal ended the wait, not the batch
+    code=0
+    wait "$batch" || code=$?
+fi
+exit "$code"
