@@ -168,7 +168,7 @@ def _collections(report: Report, figures: dict[int | None, str], *, linked: bool
     )
     rows = [
         (
-            _Link(str(c.id), c.epicenter_lps_mm, f"collection {c.id}")
+            _Link(str(c.id), c.epicenter_lps_mm, f"collection {c.id}", c.id)
             if linked and c.epicenter_lps_mm is not None
             else str(c.id),
             c.level or "not named",
@@ -464,6 +464,7 @@ class _Link(NamedTuple):
     text: str
     lps_mm: Sequence[float]
     what: str
+    collection: int | None = None
 
 
 def _cell(content: str | _Link) -> str:
@@ -471,7 +472,8 @@ def _cell(content: str | _Link) -> str:
         return f"<td>{escape(content)}</td>"
     place = ",".join(f"{x:.2f}" for x in content.lps_mm)
     title = escape(f"Show {content.what} in the viewer")
-    link = f'<a href="#viewer" data-lps="{place}" title="{title}">{escape(content.text)}</a>'
+    which = f' data-collection="{content.collection}"' if content.collection else ""
+    link = f'<a href="#viewer" data-lps="{place}"{which} title="{title}">{escape(content.text)}</a>'
     return f"<td>{link}</td>"
 
 

@@ -16,6 +16,7 @@
   const BODY_FRONT_MM = 27; // from the centre of a body to its name in front of it
   const BODY_SIDE_MM = 34; // and beside it
   const DISC_HALF_MM = 17; // half the depth of a disc
+  const CRESCENT_MM = 15; // how far the middle of a crescent may lie from the fluid
   const SCALE_MM = 20;
   const ZOOMS = [1, 1.5, 2, 3, 4];
   const AXIAL_SHARE = 0.6; // of that height, controls stand below it
@@ -405,10 +406,34 @@
     draw();
   }
 
-  function visit(lps, focus) {
-    goTo(toIjk(lps));
+  /** The voxel of a collection nearest to its centre: that of a crescent lies beside it. */
+  function within(lps, id) {
+    const center = toIjk(lps).map(clampIndex);
+    const label = (i, j, k) => labels[i + I * (j + J * k)];
+    if (!id || label(...center) === id) return center;
+    const range = (axis) => {
+      const reach = Math.ceil(CRESCENT_MM / data.spacing[axis]);
+      return [Math.max(center[axis] - reach, 0), Math.min(center[axis] + reach, counts[axis] - 1)];
+    };
+    const [[i0, i1], [j0, j1], [k0, k1]] = [0, 1, 2].map(range);
+    let [best, found] = [Infinity, center];
+    for (let k = k0; k <= k1; k++) {
+      for (let j = j0; j <= j1; j++) {
+        for (let i = i0; i <= i1; i++) {
+          if (label(i, j, k) !== id) continue;
+          const gap = Math.hypot(...[i, j, k].map((x, n) => (x - center[n]) * data.spacing[n]));
+          if (gap < best) [best, found] = [gap, [i, j, k]];
+        }
+      }
+    }
+    return found;
+  }
+
+  function visit(element) {
+    const lps = element.dataset.lps.split(",").map(Number);
+    goTo(within(lps, Number(element.dataset.collection || 0)));
     root.scrollIntoView({ block: "start" });
-    if (focus) $("sagittal").focus({ preventScroll: true });
+    $("sagittal").focus({ preventScroll: true });
   }
 
   function pressed(event, plane) {
@@ -432,8 +457,9 @@
     else if (key === "r" || key === "R") setWindow(...initial());
     else if (key === "+" || key === "=") setZoom(state.zoom + 1);
     else if (key === "-") setZoom(state.zoom - 1);
-    else if (/^[1-9]$/.test(key) && data.collections[key - 1]) goTo(toIjk(data.collections[key - 1].lps));
-    else return;
+    else if (/^[1-9]$/.test(key) && data.collections[key - 1]) {
+      goTo(within(data.collections[key - 1].lps, data.collections[key - 1].id));
+    } else return;
     event.preventDefault();
   }
 
@@ -509,12 +535,9 @@
       if (element === root) continue;
       element.addEventListener("click", (event) => {
         event.preventDefault();
-        visit(element.dataset.lps.split(",").map(Number), true);
+        visit(element);
       });
     }
-    const first = data.collections[0];
-    const middle = data.canal[Math.floor(data.canal.length / 2)];
-    state.at = toIjk(first ? first.lps : middle.slice(0, 3)).map(clampIndex);
     $("viewer-place").textContent = "Loading the slices";
     try {
       await Promise.all([decode("webp", data.slices, signal), decode("png", data.labels, labels)]);
@@ -531,6 +554,9 @@
       root.dataset.ready = "no";
       return;
     }
+    const first = data.collections[0];
+    const middle = data.canal[Math.floor(data.canal.length / 2)];
+    state.at = first ? within(first.lps, first.id) : within(middle.slice(0, 3), 0);
     state.ready = true;
     while (sizes().sagittal * ZOOMS[state.zoom] < LEAST_PX_PER_MM && state.zoom < 2) state.zoom++;
     resize();

@@ -128,7 +128,8 @@ def section(viewer: Viewer) -> str:
     data = json.dumps(viewer.data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     sagittal, coronal, axial = (_pane(name, plane) for name, plane in _PANES)
     targets = "".join(
-        f'<button type="button" data-lps="{_csv(c["lps"])}">{escape(c["title"])}</button>'
+        f'<button type="button" data-lps="{_csv(c["lps"])}" data-collection="{c["id"]}">'
+        f"{escape(c['title'])}</button>"
         for c in viewer.data["collections"]
     )
     goto = f'<div class="targets"><span>Go to</span>{targets}</div>' if targets else ""

@@ -34,8 +34,14 @@ def browser() -> Iterator[Any]:
 def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, *others = analysis.triage.stacks
     first = replace(first, stack=replace(first.stack, description=EVIL), reason=f"named {EVIL}")
+    crescent, *rest = analysis.localization.collections
+    z = crescent.epicenter_lps[2]  # in the middle of the sac, as that of a crescent may be
+    line = analysis.segmentation.centerline.points_lps
+    middle = line[np.abs(line[:, 2] - z).argmin()]
+    collections = (replace(crescent, epicenter_lps=middle), *rest)
     marked = replace(
         analysis,
+        localization=replace(analysis.localization, collections=collections),
         triage=replace(analysis.triage, stacks=(first, *others)),
         settings=analysis.settings.changed(report__write=["html"]),
     )
@@ -149,6 +155,16 @@ def test_a_collection_in_the_table_opens_its_slice(page: Page, analysis: Analysi
     assert "collection 2" in status and "L2-L3" in status
     assert page.tab.evaluate("() => document.activeElement.id") == "sagittal"
     assert coloured(page.pixels("axial"), ORANGE) > 20
+
+
+def test_a_crescent_opens_in_its_fluid_and_not_in_its_hollow(page: Page) -> None:
+    page.press("axial", "2")
+    page.tab.click(".targets button >> nth=0")
+    page.settle()
+    assert "collection 1" in page.tab.inner_text("#viewer-place")
+    at = page.at()
+    page.press("axial", "2", "1")
+    assert page.at() == at
 
 
 def test_wheel_and_keys_step_through_slices(page: Page) -> None:
