@@ -20,6 +20,7 @@ from leakloc.cli.shared import (
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
+    from leakloc.node.receiver import Listen
     from leakloc.settings import Settings
 
 
@@ -77,10 +78,9 @@ def _run(options: argparse.Namespace) -> int:
         raise SettingsError("--workers takes a number from 1")
     from leakloc.batch.engine import WorkOptions
     from leakloc.node.node import Node
-    from leakloc.node.receiver import Listen, titles
     from leakloc.node.sender import Peer
 
-    listen = Listen(options.aet, options.port, options.bind, titles(options.allow))
+    listen = listen_of(options)
     node = Node(
         options.output,
         settings,
@@ -97,6 +97,19 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # the usual way to stop a service
         pass
     return DONE
+
+
+def listen_of(options: argparse.Namespace) -> Listen:
+    """Where and for whom to listen.
+
+    Raises
+    ------
+    SettingsError
+        If the options do not go together.
+    """
+    from leakloc.node.receiver import Listen, titles
+
+    return Listen(options.aet, options.port, options.bind, titles(options.allow))
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:

@@ -29,7 +29,7 @@ PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 class Orthanc:
     """An Orthanc on a fresh store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         config = folder / "orthanc.json"
         config.write_text(
             json.dumps(
@@ -43,6 +43,7 @@ class Orthanc:
                     "AuthenticationEnabled": False,
                     "Plugins": [PLUGIN],
                     "DicomAlwaysAllowStore": True,
+                    **settings,
                 }
             )
         )
@@ -161,6 +162,31 @@ def test_results_go_to_orthanc_by_c_store(
     with running(tmp_path / "out", quick, return_to=returns) as node:
         assert store(node.port, study().datasets) == [0] * 6
         until(lambda: len(orthanc.instances()) == 2, "the results")
+
+
+def test_orthanc_routes_by_the_script_that_is_deployed(
+    tmp_path: Path, quick: Settings, study: Maker
+) -> None:
+    folder = tmp_path / "orthanc"
+    folder.mkdir()
+    made = study()
+    uid = made.datasets[0].StudyInstanceUID
+    returns = Peer("ORTHANC", "127.0.0.1", DICOM)
+    with running(tmp_path / "out", quick, allow=("ORTHANC",), return_to=returns) as node:
+        server = Orthanc(
+            folder,
+            StableAge=1,
+            LuaScripts=[str(Path(__file__).parents[2] / "deploy" / "route.lua")],
+            DicomModalities={"leakloc": ["LEAKLOC", "127.0.0.1", node.port]},
+        )
+        try:
+            server.put(made.paths)
+            until(lambda: len(server.instances()) == 6 + 2, "the way there and back")
+            assert node.report(uid)["n_files"] == 6
+            time.sleep(3)  # what came back is not sent again
+            assert len(server.instances()) == 8
+        finally:
+            server.stop()
 
 
 @pytest.mark.slow
