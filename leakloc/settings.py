@@ -409,7 +409,7 @@ class ReportSettings(_Section):
     """What is written, and how much of the patient's identity goes with it."""
 
     write: tuple[
-        Literal["json", "masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d"], ...
+        Literal["json", "masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"], ...
     ] = (
         "json",
         "masks",
@@ -420,7 +420,8 @@ class ReportSettings(_Section):
         "sc",
     )
     """What is written; report.json always is, it makes the folder a report. On demand too: pdf
-    (the figures as lines and type) and html3d (a page in three dimensions, needs WebGL2)."""
+    (the figures as lines and type), html3d (a page in three dimensions, needs WebGL2) and csv
+    (collections.csv and levels.csv)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: as in the headers,
     as a keyed hash (key: environment variable LEAKLOC_IDENTITY_KEY), or null (the study

@@ -24,53 +24,22 @@ def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
 
 
 def collections_table(report: Report) -> pd.DataFrame:
-    """Collections of a report: level, side, size, certainty."""
-    return _frame(
-        [
-            {
-                "id": c.id,
-                "level": c.level,
-                "segments": ", ".join(c.segments),
-                "position": c.position.label,
-                "pattern": c.pattern,
-                "volume_ml": c.volume_ml,
-                "max_thickness_mm": c.max_thickness_mm,
-                "length_mm": c.extent.length_mm,
-                "compartments": ", ".join(c.compartments),
-                "grade": c.grade,
-                "confidence": c.confidence,
-                **_xyz("epicenter", c.epicenter_lps_mm),
-            }
-            for c in report.collections
-        ]
-    )
+    """Collections of a report: level, side, size, certainty, the way from the sacral hiatus."""
+    from leakloc.report.rows import collection_rows
+
+    return _frame(collection_rows(report))
 
 
 def levels_table(report: Report) -> pd.DataFrame:
-    """Vertebrae and discs of a report, head down, with their centres."""
-    rows: list[dict[str, Any]] = []
-    for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
-        for thing in things:
-            rows.append(
-                {
-                    "kind": kind,
-                    "name": thing.name,
-                    **_xyz("center", thing.center_lps_mm),
-                    "confidence": thing.confidence,
-                }
-            )
-    rows.sort(key=lambda row: -float(row["center_z_lps_mm"]))
-    return _frame(rows)
+    """Vertebrae and discs of a report, head down, with their centres and the sac beside them."""
+    from leakloc.report.rows import level_rows
+
+    return _frame(level_rows(report))
 
 
 def sac_table(report: Report) -> pd.DataFrame:
     """The thecal sac by motion segment: volume and areas."""
     return _frame([segment.model_dump() for segment in report.thecal_sac.by_segment])
-
-
-def _xyz(name: str, point: Any) -> dict[str, float | None]:
-    values = (None, None, None) if point is None else point
-    return {f"{name}_{axis}_lps_mm": v for axis, v in zip("xyz", values, strict=True)}
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

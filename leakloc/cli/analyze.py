@@ -10,6 +10,7 @@ from leakloc.cli.shared import (
     DONE,
     ProgressLine,
     common_options,
+    output_options,
     recipe_options,
     settings_of,
     study_options,
@@ -24,7 +25,7 @@ def add(commands: Commands) -> None:
     """Add the command to the parser."""
     analyze = commands.add_parser(
         "analyze",
-        parents=[study_options(), recipe_options(), common_options()],
+        parents=[study_options(), recipe_options(), output_options(), common_options()],
         help="find and place extradural fluid",
     )
     analyze.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")

@@ -64,8 +64,20 @@ def study_options() -> argparse.ArgumentParser:
     return choice
 
 
+def output_options() -> argparse.ArgumentParser:
+    """Options of the commands that write reports; `settings_of` reads them."""
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument(
+        "--write",
+        metavar="LIST",
+        help="what to write beside report.json, separated by commas: masks, png, html, seg, sr, "
+        "sc, csv, pdf, html3d",
+    )
+    return output
+
+
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings that the options of `recipe_options` name: the recipe, then each `--set`."""
+    """Settings that the options name: the recipe, then each `--set`, then `--write`."""
     from leakloc.settings import Settings, find_recipe
 
     settings = Settings.load(find_recipe(options.pipeline)) if options.pipeline else Settings()
@@ -78,6 +90,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
             changes[name.replace(".", "__", 1)] = json.loads(text)
         except json.JSONDecodeError:
             changes[name.replace(".", "__", 1)] = text
+    if getattr(options, "write", None) is not None:
+        parts = [part.strip() for part in options.write.split(",")]
+        changes["report__write"] = list(dict.fromkeys(["json", *(p for p in parts if p)]))
     return settings.changed(**changes)
 
 

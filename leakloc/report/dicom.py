@@ -360,6 +360,7 @@ def report_object(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
         imaging_measurements=groups,
+        referenced_images=_library(sources),
     )
     for text in (NOTICE, report.finding.summary, _numbering_text(report)):
         content[0].ContentSequence.append(
@@ -380,6 +381,12 @@ def report_object(
         **_made_by_us(SR_SERIES_NUMBER),
     )
     return document
+
+
+def _library(sources: Sources) -> list[Dataset] | None:
+    """Images for the report's image library; highdicom describes single frames only."""
+    single = [image for image in sources.all if "NumberOfFrames" not in image]
+    return single or None
 
 
 def _study_group(report: Report) -> Any:

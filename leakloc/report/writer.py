@@ -38,6 +38,8 @@ PARTS: Final = frozenset(
     {
         "report.json",
         "levels.json",
+        "collections.csv",
+        "levels.csv",
         "report.html",
         "report3d.html",
         "figures.pdf",
@@ -123,6 +125,7 @@ def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) 
         draft = _Draft(analysis, aside)
         draft.write_all()
         draft.write_dicom(draft.report(time.perf_counter() - start))
+        draft.write_tables(draft.report(time.perf_counter() - start))
         draft.write_3d(draft.report(time.perf_counter() - start))
         report = draft.report(time.perf_counter() - start)
         if "html" in draft.wanted:
@@ -165,6 +168,7 @@ class _Draft:
     html: str | None = None
     pdf: str | None = None
     html3d: str | None = None
+    tables: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
     @property
@@ -179,6 +183,7 @@ class _Draft:
             html=self.html,
             pdf=self.pdf,
             html3d=self.html3d,
+            tables=self.tables,
         )
         return build_report(
             self.analysis, outputs=outputs, notes=self.notes, runtime_s={"writing": writing_s}
@@ -304,6 +309,21 @@ class _Draft:
 
         if "html3d" in self.wanted:
             self.attempt("page_3d", write, "report3d.html")
+
+    def write_tables(self, report: Report) -> None:
+        """The CSV tables, where they are wanted."""
+        from leakloc.report import rows
+
+        names = ("collections.csv", "levels.csv")
+
+        def write() -> None:
+            collections, levels = (self.folder / name for name in names)
+            rows.write_csv(collections, rows.COLLECTION_COLUMNS, rows.collection_rows(report))
+            rows.write_csv(levels, rows.LEVEL_COLUMNS, rows.level_rows(report))
+            self.tables = names
+
+        if "csv" in self.wanted:
+            self.attempt("tables", write, *names)
 
     def viewer(self) -> Viewer | None:
         """What the page's viewer shows; the page stands without it if that fails."""

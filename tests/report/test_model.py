@@ -106,6 +106,51 @@ def test_keys_of_a_later_version_survive(analysis: Analysis, tmp_path: Path) -> 
     assert json.loads(Report.load(file).to_json()) == values
 
 
+def test_older_versions_are_read_as_this_one(analysis: Analysis, tmp_path: Path) -> None:
+    report = build_report(analysis)
+    values = json.loads(report.to_json())
+    values["schema"] = "leakloc.report/0"
+    del values["study"]["identity"], values["outputs"]
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(values))
+    found = Report.load(file)
+    assert found.schema_ == "leakloc.report/1" and found.finding == report.finding
+    assert found.study.identity == "keep" and found.outputs.masks == {}
+
+
+def test_reports_of_this_version_without_later_keys_are_read(
+    analysis: Analysis, tmp_path: Path
+) -> None:
+    """Keys beside the contract's may be missing: other programs and earlier releases lack them."""
+    values = json.loads(build_report(analysis).to_json())
+    for target in values["planning"]["targets"]:
+        for key in set(target) - set(TARGET_KEYS):
+            del target[key]
+    for key in set(values["outputs"]) - {"overlays", "masks", "dicom", "html"}:
+        del values["outputs"][key]
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(values))
+    assert Report.load(file).planning.targets[0].interlaminar == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": "leakloc.report/2"}', "install a newer leakloc"),
+        ('{"schema": "other/1"}', "no leakloc report"),
+        ("{}", "no leakloc report"),
+        ("[1]", "no object"),
+        ("{", "not JSON"),
+        ("\xff", "not JSON"),
+    ],
+)
+def test_what_is_no_known_report_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message):
+        Report.load(file)
+
+
 def test_load_names_the_place_that_is_wrong(analysis: Analysis, tmp_path: Path) -> None:
     values = json.loads(build_report(analysis).to_json())
     values["finding"]["confidence"] = 1.5

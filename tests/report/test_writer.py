@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def contents(folder: Path) -> set[str]:
 
 def test_folder_holds_what_the_report_names(bare: Analysis, folder: Path) -> None:
     report = write_outputs(bare, folder)
-    assert contents(folder) == {"report.json", *report.outputs.masks.values()}
+    assert contents(folder) == {"report.json", "levels.json", *report.outputs.masks.values()}
     values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(report_schema()).validate(values)
     assert Report.load(folder) == report
@@ -180,7 +181,7 @@ def test_nothing_but_the_report_where_nothing_else_is_wanted(
     analysis: Analysis, with_settings: Change, folder: Path
 ) -> None:
     report = write_outputs(with_settings(analysis, report__write=[]), folder)
-    assert contents(folder) == {"report.json"}
+    assert contents(folder) == {"report.json", "levels.json"}
     assert report.outputs.html is None and report.outputs.overlays == ()
 
 
@@ -198,3 +199,81 @@ def test_an_empty_study_is_written_too(bare: Analysis, folder: Path) -> None:
     )
     report = write_outputs(nothing, folder)
     assert report.levels.label_values == {}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as source:
+        return list(csv.DictReader(source))
+
+
+def test_tables_say_what_the_report_says(
+    analysis: Analysis, with_settings: Change, folder: Path
+) -> None:
+    report = write_outputs(with_settings(analysis, report__write=["csv"]), folder)
+    assert report.outputs.tables == ("collections.csv", "levels.csv")
+    assert set(report.outputs.tables) <= contents(folder)
+    rows = read_csv(folder / "collections.csv")
+    assert [row["level"] for row in rows] == [c.level for c in report.collections]
+    assert float(rows[0]["volume_ml"]) == report.collections[0].volume_ml
+    assert [float(rows[0][f"epicenter_{axis}_lps_mm"]) for axis in "xyz"] == list(
+        report.collections[0].epicenter_lps_mm or ()
+    )
+    assert rows[1]["sac_compression"] == ""  # unknown
+    target = report.planning.targets[0]
+    assert float(rows[0]["canal_distance_from_hiatus_mm"]) == target.canal_distance_from_hiatus_mm
+    levels = read_csv(folder / "levels.csv")
+    named = {v.name for v in report.levels.vertebrae} | {d.name for d in report.levels.discs}
+    assert {row["name"] for row in levels} == named
+    heights = [float(row["center_z_lps_mm"]) for row in levels]
+    assert heights == sorted(heights, reverse=True)
+    write_outputs(with_settings(analysis, report__write=["csv"]), folder, overwrite=True)
+
+
+def test_tables_of_a_study_without_fluid_hold_the_header(
+    leakless: Analysis, with_settings: Change, folder: Path
+) -> None:
+    write_outputs(with_settings(leakless, report__write=["csv"]), folder)
+    assert (folder / "collections.csv").read_text().startswith("id,level,")
+    assert read_csv(folder / "collections.csv") == []
+
+
+WRITERS = {
+    "masks": ("leakloc.report.writer.write_mask", "masks_not_written"),
+    "csv": ("leakloc.report.rows.write_csv", "tables_not_written"),
+    "png": ("leakloc.report.overlays.draw_pictures", "pictures_not_written"),
+    "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
+    "html3d": ("leakloc.report.html3d.page", "page_3d_not_written"),
+    "html": ("leakloc.report.html.page", "page_not_written"),
+}
+
+
+@pytest.mark.parametrize("part", WRITERS)
+def test_each_writer_fails_alone(
+    analysis: Analysis,
+    with_settings: Change,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    function, code = WRITERS[part]
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("broken for the test")
+
+    monkeypatch.setattr(function, broken)
+    other = "masks" if part == "csv" else "csv"
+    report = write_outputs(with_settings(analysis, report__write=[part, other]), folder)
+    assert [w.code for w in report.quality.warnings if w.code.endswith("_not_written")] == [code]
+    assert Report.load(folder) == report
+    kept = report.outputs.masks if other == "masks" else report.outputs.tables
+    assert kept
+    mine = {
+        "masks": report.outputs.masks, "csv": report.outputs.tables,
+        "png": report.outputs.overlays, "pdf": report.outputs.pdf,
+        "html3d": report.outputs.html3d, "html": report.outputs.html,
+    }[part]  # fmt: skip
+    assert not mine
+    held = contents(folder)
+    assert held == {
+        "report.json", "levels.json", *report.outputs.masks.values(), *report.outputs.tables
+    }  # fmt: skip

@@ -1,0 +1,92 @@
+"""A report as flat rows for tables: one row a thing, units in the names of the columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from leakloc.report.model import Point, Report
+
+Row = dict[str, Any]
+
+COLLECTION_COLUMNS: Final = (
+    "id", "level", "segments", "position", "pattern", "volume_ml", "max_thickness_mm",
+    "max_area_mm2", "length_mm", "sac_compression", "compartments", "grade", "confidence",
+    "epicenter_x_lps_mm", "epicenter_y_lps_mm", "epicenter_z_lps_mm",
+    "canal_distance_from_hiatus_mm", "distance_to_caudal_end_mm", "distance_to_cranial_end_mm",
+    "nearest_interlaminar",
+)  # fmt: skip
+LEVEL_COLUMNS: Final = (
+    "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
+    "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
+)  # fmt: skip
+
+
+def collection_rows(report: Report) -> list[Row]:
+    """Collections: level, side, size, certainty, and the way from the sacral hiatus."""
+    targets = {target.collection: target for target in report.planning.targets}
+    rows = []
+    for c in report.collections:
+        target = targets.get(c.id)
+        rows.append(
+            {
+                "id": c.id,
+                "level": c.level,
+                "segments": ", ".join(c.segments),
+                "position": c.position.label,
+                "pattern": c.pattern,
+                "volume_ml": c.volume_ml,
+                "max_thickness_mm": c.max_thickness_mm,
+                "max_area_mm2": c.max_area_mm2,
+                "length_mm": c.extent.length_mm,
+                "sac_compression": c.sac_compression,
+                "compartments": ", ".join(c.compartments),
+                "grade": c.grade,
+                "confidence": c.confidence,
+                **_xyz("epicenter", c.epicenter_lps_mm),
+                "canal_distance_from_hiatus_mm": target and target.canal_distance_from_hiatus_mm,
+                "distance_to_caudal_end_mm": target and target.distance_to_caudal_end_mm,
+                "distance_to_cranial_end_mm": target and target.distance_to_cranial_end_mm,
+                "nearest_interlaminar": target and target.nearest_interlaminar,
+            }
+        )
+    return rows
+
+
+def level_rows(report: Report) -> list[Row]:
+    """Vertebrae and discs, head down; a disc's row tells of the sac in its motion segment."""
+    sac = {part.segment: part for part in report.thecal_sac.by_segment}
+    rows: list[Row] = []
+    for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
+        for thing in things:
+            part = sac.get(thing.name)
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": thing.name,
+                    **_xyz("center", thing.center_lps_mm),
+                    "confidence": thing.confidence,
+                    "numbering_confidence": report.levels.numbering.confidence,
+                    "sac_volume_ml": part and part.volume_ml,
+                    "sac_min_area_mm2": part and part.min_area_mm2,
+                    "sac_mean_area_mm2": part and part.mean_area_mm2,
+                }
+            )
+    rows.sort(key=lambda row: -float(row["center_z_lps_mm"]))
+    return rows
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write rows as UTF-8 CSV with a header; what is unknown is left empty."""
+    with path.open("w", encoding="utf-8", newline="") as target:
+        writer = csv.DictWriter(target, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _xyz(name: str, point: Point | None) -> Row:
+    values = (None, None, None) if point is None else point
+    return {f"{name}_{axis}_lps_mm": v for axis, v in zip("xyz", values, strict=True)}
