@@ -111,3 +111,12 @@ def test_systemd_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0 and "leakloc-node" not in done.stderr, done.stderr
+
+
+def test_readme_names_what_is_there() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    there = {path.name for path in DEPLOY.iterdir()} - {"README.md"}
+    assert {name for name in there if f"`{name}`" in text} == there
+    for name in re.findall(r"`node\.(\w+)`", text):
+        if name != "toml" and name != "env":
+            assert name in type(Settings().node).model_fields, name

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -183,3 +186,55 @@ def test_recovery_drops_only_what_was_half_written(spool: Spool, study: Maker) -
     assert spool.recover() == (uid,)
     assert list((spool.folder / ".partial").iterdir()) == []
     assert len(list(spool.study(uid).iterdir())) == 1
+
+
+FILL = """
+import sys
+from pathlib import Path
+from leakloc.node.spool import FullError, Spool
+from leakloc.settings import NodeSettings
+from tests.node.test_spool import sized
+spool = Spool(Path(sys.argv[1]), NodeSettings(min_free_mib=0))
+kept = []
+try:
+    for number in range(100):
+        content, uid = sized(200_000, f"1.2.3.{number}")
+        spool.store(content, uid)
+        kept.append((content, uid))
+except FullError:
+    files = sorted(spool.study("1.2").iterdir())
+    assert [path.stem for path in files] == sorted(uid for _, uid in kept)
+    assert all((spool.study("1.2") / f"{uid}.dcm").read_bytes() == c for c, uid in kept)
+    assert list((spool.folder / ".partial").iterdir()) == []
+    print("full after", len(kept))
+"""
+
+
+def sized(size: int, uid: str) -> tuple[bytes, str]:
+    """An MR object of about `size` bytes."""
+    dataset = pydicom.dcmread(BytesIO(_SAMPLE))
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    dataset.PixelData = bytes(size)
+    return encoded(dataset), uid
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = f'mount -t tmpfs -o size=3m none "{disk}"'
+    space = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*space, mounted], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("may not mount a small disk here")
+    done = subprocess.run(
+        [*space, f'{mounted} && exec "$@"', "sh", sys.executable, "-c", FILL, str(disk)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("full after 1")
