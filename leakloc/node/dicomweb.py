@@ -107,9 +107,11 @@ class Server:
         """A client of dicomweb-client."""
         from dicomweb_client.api import DICOMwebClient
 
-        return DICOMwebClient(
+        client = DICOMwebClient(
             self.url, session=self._session, timeout=self._settings.network_timeout_s
         )
+        client.set_http_retry_params(retry=False)  # trying again later is ours to do
+        return client
 
     def recent(self, today: date | None = None) -> list[Remote]:
         """MR studies of the last days.
