@@ -170,22 +170,36 @@ SCANNERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def timed(run: Callable[[Path], object], folder: Path) -> float:
-    """Seconds of one reading."""
-    started = time.perf_counter()
+def timed(run: Callable[[Path], object], folder: Path) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time, child processes included."""
+    before, started = os.times(), time.perf_counter()
     run(folder)
-    return time.perf_counter() - started
+    clock, after = time.perf_counter() - started, os.times()
+    return clock, sum(after[:4]) - sum(before[:4])
 
 
-def paired(runs: dict, folder: Path, rounds: int) -> dict[str, float]:
+def paired(runs: dict, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of each reader; the order turns from round to round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     names = list(runs)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             seconds[name].append(timed(runs[name], folder))
-    return {name: round(statistics.median(values), 4) for name, values in seconds.items()}
+    clock, processor = (
+        {
+            name: round(statistics.median(pair[n] for pair in pairs), 4)
+            for name, pairs in seconds.items()
+        }
+        for n in (0, 1)
+    )
+    return {"clock_s": clock, "processor_s": processor}
+
+
+def over_fastest(seconds: dict[str, float]) -> float:
+    """How many times as long as the fastest other reader leakloc takes."""
+    fastest = min(value for name, value in seconds.items() if name != "leakloc")
+    return round(seconds["leakloc"] / max(fastest, 1e-3), 2)
 
 
 def check(folder: Path, truth: np.ndarray) -> None:
@@ -215,17 +229,16 @@ def main() -> None:
                 loads = {**LOADERS, "leakloc": leakloc_load(place)}
                 for what, runs in (("scan", SCANNERS), ("load", loads), ("both", LOADERS)):
                     seconds = paired(runs, place, options.rounds)
-                    fastest = min(value for name, value in seconds.items() if name != "leakloc")
-                    ratio = round(seconds["leakloc"] / fastest, 2)
                     row = {"files": count, "syntax": syntax, "what": what, **seconds}
-                    rows.append({**row, "leakloc_over_fastest": ratio})
+                    ratios = {key: over_fastest(values) for key, values in seconds.items()}
+                    rows.append({**row, "leakloc_over_fastest": ratios})
                     print(json.dumps(rows[-1]), flush=True)
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "rounds": options.rounds,
-        "median_s": rows,
+        "median": rows,
     }
     RECORDS.mkdir(exist_ok=True)
     path = RECORDS / f"{record['date'][:10]}-reading-{os.cpu_count()}-cores.json"
@@ -235,18 +248,21 @@ def main() -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as Markdown, seconds."""
+    """The rows as Markdown: seconds by the clock (of processor time)."""
     names = list(LOADERS)
     lines = [
         "| files | syntax | what | " + " | ".join(names) + " | leakloc / fastest other |",
         "|" + "---|" * (len(names) + 4),
     ]
     for row in rows:
-        cells = [f"{row[name]:.2f}" if name in row else "-" for name in names]
+        clock, processor, ratio = row["clock_s"], row["processor_s"], row["leakloc_over_fastest"]
+        cells = [
+            f"{clock[name]:.2f} ({processor[name]:.2f})" if name in clock else "-" for name in names
+        ]
         lines.append(
-            f"| {row['files']} | {row['syntax']} | {row['what']} | " + " | ".join(cells)
-            + f" | {row['leakloc_over_fastest']:.2f} |"
-        )  # fmt: skip
+            f"| {row['files']} | {row['syntax']} | {row['what']} | {' | '.join(cells)} | "
+            f"{ratio['clock_s']:.2f} ({ratio['processor_s']:.2f}) |"
+        )
     return "\n".join(lines)
 
 

@@ -167,6 +167,10 @@ def _itk_geometry(path: Path) -> Geometry:
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1:
         raise GeometryError("a colour or vector image, not grey values")
+    with path.open("rb") as file:
+        is_nrrd = file.read(4) == b"NRRD"
+    if is_nrrd and "NRRD_space" not in reader.GetMetaDataKeys():
+        raise GeometryError("the NRRD header names no space, so sides are unknown")
     i, j, k = _three_axes(reader.GetSize())
     return Geometry.from_axes(
         (k, j, i),

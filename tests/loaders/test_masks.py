@@ -135,6 +135,13 @@ def test_a_nifti_without_sides_is_refused(tmp_path):
         read_mask(tmp_path / "m.nii")
 
 
+def test_a_nrrd_without_a_space_is_refused(tmp_path):
+    header = b"NRRD0004\ntype: unsigned char\ndimension: 3\nsizes: 6 5 4\nencoding: raw\n\n"
+    (tmp_path / "m.nrrd").write_bytes(header + bytes([1] * 120))
+    with pytest.raises(InputError, match="names no space"):
+        read_mask(tmp_path / "m.nrrd")
+
+
 def test_wrong_files_are_named(series, tmp_path):
     made = series()
     made.write(tmp_path / "series")
