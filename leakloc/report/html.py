@@ -52,11 +52,11 @@ _SECTIONS: Final = {
 """Headings by the name a link uses, in the order of the page."""
 
 LIMITS: Final = (
-    "Shows where fluid is, not where the dura is torn; fluid may lie far from the tear.",
+    "Shows where fluid is; a dural tear may lie far from it and cannot be placed.",
     "No fluid seen does not exclude a leak: fast, slow and venous leaks may leave none.",
     "Signal alone does not tell CSF from seroma or liquefied haematoma.",
     "Level names rest on the stated numbering; without C2 in the field it is an assumption.",
-    "Distances are geometry along the canal, no recommendation of a route, volume or device.",
+    "Distances are geometry along the canal; they choose no route, volume or device.",
 )
 """What the report cannot say, for whoever reads only this page."""
 
