@@ -308,6 +308,10 @@ def connected(options: WorkOptions) -> Iterator[Client]:
         # No pages, no ports to other machines: nobody asked for a server.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
+        # Nor does anyone look at profiles of threads that only wait.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.admin.tick.interval": "1s",
         "distributed.admin.tick.limit": "1h",
     }
     with (

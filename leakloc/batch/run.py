@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from multiprocessing import connection, current_process, get_context, parent_process
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
+    import psutil
+
 ANALYZE: Final = "leakloc.pipeline:analyze"
 """What analyses a study: `module:function` with the signature of `leakloc.pipeline.analyze`."""
 PRELOAD = ["leakloc.batch.preload"]
 """Modules that the process has imported from which analyses are forked."""
 _GLANCE_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
+_FAMILY_S: Final = 2.0  # finding a process's children means looking at all of the machine's
 _MIB: Final = 1024**2
 _LOG_BYTES: Final = 16_000  # of what a crashed process printed last
 _DISK_FULL: Final = "DiskFull"
@@ -188,6 +191,9 @@ class _Memory:
     peak_mib: float = 0.0
     cpu_s: float = 0.0
     stopped_for: tuple[str, str] | None = None
+    watched: psutil.Process | None = None
+    children: list[psutil.Process] = field(default_factory=list)
+    family_at: float = 0.0
 
 
 def _watch(
@@ -222,11 +228,18 @@ def _look_at(process: BaseProcess, seen: _Memory) -> None:
     import psutil
 
     with suppress(psutil.Error):
-        watched = psutil.Process(process.pid)
-        family = [watched, *watched.children(recursive=True)]
-        resident = sum(one.memory_info().rss for one in family) / _MIB
-        seen.peak_mib = max(seen.peak_mib, resident)
-        times = watched.cpu_times()
+        if seen.watched is None:
+            seen.watched = psutil.Process(process.pid)
+        now = time.monotonic()
+        if now - seen.family_at > _FAMILY_S:
+            seen.family_at = now
+            seen.children = seen.watched.children(recursive=True)
+        resident = seen.watched.memory_info().rss
+        for child in seen.children:
+            with suppress(psutil.Error):
+                resident += child.memory_info().rss
+        seen.peak_mib = max(seen.peak_mib, resident / _MIB)
+        times = seen.watched.cpu_times()
         seen.cpu_s = times.user + times.system
 
 
