@@ -43,6 +43,11 @@ _TILT_RANGE_DEG: Final = (-40.0, 70.0)
 _USUAL_DEPTH: Final = 0.8
 """Depth assumed where it is unknown, as a share of the patient's deeper discs."""
 _DEPTH_MOST: Final = 1.3
+_CANAL_TILT_DEG: Final = ((-7.0, 10.0), (25.0, 12.0), (40.0, 15.0), (50.0, 20.0))
+"""Mean and standard deviation of the canal's forward tilt at each of `KINDS` (10 patients of SPIDER
+and 11 phantoms; sacral ones widened, as few were seen)."""
+_CANAL_TILTS_DEG: Final = 110.0
+"""Range over which false finds are spread evenly."""
 _MEASURED_FROM: Final = 0.6
 """Discs with at least this score tell the patient's own depth."""
 
@@ -60,7 +65,18 @@ def kind_scores(candidates: Sequence[Candidate]) -> FloatArray:
     ndarray, shape (n, 4)
         Columns as `KINDS`.
     """
-    return np.asarray(kind_features(candidates) @ _WEIGHTS.T)
+    fitted = kind_features(candidates) @ _WEIGHTS.T
+    plain = np.array([_plain_scores(c) for c in candidates]).reshape(-1, len(KINDS))
+    unseen = np.array([np.isnan(c.bone_above) and np.isnan(c.bone_below) for c in candidates])
+    return np.where(unseen[:, None], plain, fitted)
+
+
+def _plain_scores(candidate: Candidate) -> FloatArray:
+    """What the detector's certainty and the canal's tilt tell where nothing else is known."""
+    mean, sd = np.array(_CANAL_TILT_DEG).T
+    strange = (candidate.tilt_deg - mean) / sd
+    likely = -0.5 * strange**2 - np.log(sd * np.sqrt(2 * np.pi) / _CANAL_TILTS_DEG)
+    return np.asarray(_odds(candidate.score) + likely)
 
 
 def kind_features(candidates: Sequence[Candidate]) -> FloatArray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, LeaklocError, SettingsError
+from leakloc.levels import profile
 from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
 from leakloc.levels.conus import Conus, conus_arc_mm
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
@@ -50,6 +51,9 @@ _BESIDE_MM: Final = (9.0, 12.0, 15.0)
 _MARCH_MM: Final = 3.0
 _LONGEST_MM: Final = 900.0
 """How far and in what steps the field is followed along the spine."""
+_SACRUM_MM: Final = 25.0
+"""With less than that of the sacrum below it (S1 is 30 mm high) the lumbosacral disc is not sure:
+of 24 volumes cut through L5, 19 were named one too low."""
 _CONUS_NEAR_LEVELS: Final = 0.5
 """The cord's end is as usual within this distance of its mean place, two thirds of people."""
 _CONUS_FAR_LEVELS: Final = 1.8
@@ -91,7 +95,7 @@ def label(
         Its centreline tells where the spine is.
     settings : LevelSettings
     detector : Detector, optional
-        Finds discs; the anatomy network where None.
+        Finds discs; where None, the one that `settings.detector` names.
 
     Returns
     -------
@@ -103,10 +107,10 @@ def label(
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
-    from leakloc.levels.network import detect
-
     volumes, notes = _volumes(myelogram, companions)
-    seen = _search(volumes, myelogram, segmentation.centerline, settings, detector or detect)
+    seen = _search(
+        volumes, myelogram, segmentation.centerline, settings, detector or _detector(settings)
+    )
     notes = (*notes, *seen.notes)
     conus = _conus(segmentation, seen.candidates)
     chosen = _choose(seen.candidates, settings, conus)
@@ -141,6 +145,14 @@ def label(
                 "the size of the vertebrae alone and may be off by several levels.",
             ),
         )
+    if method == "sacrum_up" and assignment.junction_seen:
+        below_mm = _below_junction_mm(seen.candidates, assignment)
+        if below_mm < _SACRUM_MM:
+            text = (
+                f"The field ends {below_mm:.0f} mm below the disc taken for the lumbosacral one: "
+                "too little of the sacrum is seen to be sure of it."
+            )
+            notes = (*notes, Note("sacrum_cut", text))
     if numbering.transitional_suspected:
         notes = (
             *notes,
@@ -176,6 +188,14 @@ def find_candidates(
     """
     volumes, _ = _volumes(myelogram, companions)
     return _search(volumes, myelogram, centerline, settings, detector).candidates
+
+
+def _detector(settings: LevelSettings) -> Detector:
+    if settings.detector == "profile":
+        return profile.detect
+    from leakloc.levels.network import detect
+
+    return detect
 
 
 def _volumes(
@@ -217,9 +237,11 @@ def _search(
             found = detector(volume, centerline, settings)
         except AnalysisError:
             continue
-        except LeaklocError as error:
-            notes.append(Note("detector_failed", str(error)))
-            break
+        except LeaklocError as error:  # the network's weights are not there
+            text = "discs were sought by the profile along the canal: names are often wrong"
+            notes.append(Note("detector_failed", f"{error}; {text}"))
+            detector = profile.detect
+            found = detector(volume, centerline, settings)
         tried.append((found, _plausible(found.discs, centerline), volume))
         if len(tried[-1][1]) > _MIN_CHAIN:
             break
@@ -517,6 +539,10 @@ def _doubts(
     chain = assignment.chain
     if not assignment.junction_seen:
         doubts.append(("no_sacrum", 0.7 if counted else 0.4))
+    elif not counted and _below_junction_mm(candidates, assignment) < _SACRUM_MM:
+        doubts.append(("sacrum_cut", 0.6))  # what lies above the field's end looks like the last
+    if all(np.isnan(candidates[m].bone_below) for m in assignment.candidates):
+        doubts.append(("bare_detector", 0.5))  # right in about a third of patients
     if len(assignment.candidates) < 5:
         doubts.append(("few_discs", 0.7))
     steps = np.diff(assignment.discs)
@@ -531,6 +557,12 @@ def _doubts(
         if n == chain.junction and c.depth_mm < 0.6 * usual:
             doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
     return doubts
+
+
+def _below_junction_mm(candidates: Sequence[Candidate], assignment: Assignment) -> float:
+    """How far the field goes on below the lumbosacral disc."""
+    place = assignment.discs.index(assignment.chain.junction)
+    return candidates[assignment.candidates[place]].reach_below_mm
 
 
 def _reason(shift: int, counted: bool) -> str:

@@ -68,6 +68,14 @@ def test_both_neighbouring_numberings_are_told():
     assert 0.4 < numbering.confidence <= SETTINGS.belief_assumed
 
 
+def test_a_field_that_ends_in_the_sacrum_is_not_trusted():
+    whole = labelled(MadeSpine(last="L5-S1", margin_mm=35.0))
+    cut = labelled(MadeSpine(last="L5-S1", margin_mm=18.0))
+    assert "sacrum_cut" not in {n.code for n in whole.notes}
+    assert "sacrum_cut" in {n.code for n in cut.notes}
+    assert cut.numbering.confidence < 0.5 < whole.numbering.confidence
+
+
 def test_cord_that_ends_as_usual_supports_five_lumbar_vertebrae():
     unseen = labelled(MadeSpine()).numbering
     usual = labelled(MadeSpine(cord_ends_at=("L1-L2", -12.0))).numbering
