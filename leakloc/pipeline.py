@@ -177,9 +177,7 @@ def analyze_study(
             named,
             settings.localization,
             input_notes=notes,
-            sacral=find_sacral_canal(
-                (*sagittal[:1], chosen.myelogram), segmentation.centerline, settings.localization
-            ),
+            sacral=find_sacral_canal((*sagittal[:1], chosen.myelogram), settings.localization),
             anatomy=next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
         )
     return Analysis(study, chosen, segmentation, named, localization, settings, clock.seconds)

@@ -34,8 +34,6 @@ SHORTEST_SACRUM_MM: Final = 50.0
 """Less of the sacrum than three segments says nothing of its lower end."""
 BELOW_MM: Final = 30.0
 """The picture goes on this far below the sacral bodies."""
-ABOVE_SACRUM_MM: Final = 60.0
-"""The network looks at this much above the last traced canal too, for context."""
 BRIGHTEST: Final = 1.2
 """Signal is clipped at this much of the sacral marrow's."""
 FAT_FROM: Final = 1.5
@@ -97,7 +95,7 @@ class StraightSacrum:
 
 
 def find_sacral_canal(
-    images: Iterable[Volume], centerline: Centerline, settings: LocalizationSettings
+    images: Iterable[Volume], settings: LocalizationSettings
 ) -> SacralCanal | None:
     """Look for the hiatus on each image; the surest answer counts.
 
@@ -105,8 +103,6 @@ def find_sacral_canal(
     ----------
     images : iterable of Volume
         Registered to the myelogram, those that show bone best first.
-    centerline : Centerline
-        Of the canal, from the segmentation.
 
     Returns
     -------
@@ -117,7 +113,7 @@ def find_sacral_canal(
     best: SacralCanal | None = None
     for image in images:
         if line is None:
-            line = sacral_back(image, centerline)
+            line = sacral_back(image)
         if line is None:
             continue
         found = canal_behind(image, line, settings)
@@ -126,22 +122,15 @@ def find_sacral_canal(
     return best
 
 
-def sacral_back(image: Volume, centerline: Centerline) -> Centerline | None:
+def sacral_back(image: Volume) -> Centerline | None:
     """Back of the sacral bodies in the midline, head down; None where they are not seen."""
     from scipy import ndimage
 
     from leakloc.anatomy_network import anatomy_probabilities
     from leakloc.errors import AnalysisError
 
-    oriented = image.oriented("LPS")
-    lowest = centerline.points_lps[-1]
-    k_mm = oriented.geometry.spacing_kji_mm[0]
-    top = float(oriented.geometry.kji_from_lps(lowest)[0]) + ABOVE_SACRUM_MM / k_mm
-    rows = int(np.clip(np.ceil(top), 0, oriented.array.shape[0]))
-    if rows * k_mm < SHORTEST_SACRUM_MM:
-        return None
     try:
-        found = anatomy_probabilities(oriented.crop((slice(0, rows), slice(None), slice(None))))
+        found = anatomy_probabilities(image)
     except AnalysisError:
         return None
     pieces, count = ndimage.label(found.sacrum.array > 0.5)

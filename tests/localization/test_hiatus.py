@@ -87,7 +87,7 @@ def test_noise_shows_no_roof():
 
 
 def test_images_without_a_sacrum_give_nothing():
-    image, line = sacrum(80.0)
+    image, _ = sacrum(80.0)
     flat = image.with_array(np.full(image.array.shape, 7.0, np.float32))
-    assert find_sacral_canal([flat], line, SETTINGS) is None
-    assert find_sacral_canal([], line, SETTINGS) is None
+    assert find_sacral_canal([flat], SETTINGS) is None
+    assert find_sacral_canal([], SETTINGS) is None
