@@ -85,9 +85,10 @@ class LoaderSettings(_Section):
     alignment_rival_factor: float = Field(1.5, ge=1, le=10)
     """How many times the mutual information of any rival a registration needs: right ones had 1.7
     to 4.5 on phantoms, images of different bodies 0.9 to 1.5 with few above."""
-    alignment_residual_mm: float = Field(1.5, gt=0, le=10)
+    alignment_residual_mm: float = Field(1.8, gt=0, le=10)
     """Largest disagreement of five stretches of the canal that a registration may leave (root mean
-    square): right ones left 0.5 to 1.1 mm on phantoms, images of different bodies 2 mm and more."""
+    square): right ones left 0.5 to 1.6 mm on phantoms, images of different bodies 2.1 mm and
+    more."""
     max_archive_gib: float = Field(16.0, gt=0, le=1000)
     """Most GiB an archive may unpack to: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
@@ -171,8 +172,9 @@ class SegmentationSettings(_Section):
     network_least: float = Field(0.35, ge=0.0, le=1.0)
     """Least mean probability of fluid outside the dura, by the dura network, of a piece that
     touches the sac; true collections of phantoms have 0.85-0.95."""
-    thin_network_least: float = Field(0.6, ge=0.0, le=1.0)
-    """That probability from which on a layer thinner than two voxels may count."""
+    thin_network_least: float = Field(0.5, ge=0.0, le=1.0)
+    """That probability from which on a layer thinner than two voxels, or a small lateral pocket
+    where a root leaves, may count."""
     dural_line_least: float = Field(-0.11, ge=-1.0, le=1.0)
     """Lower quartile of the dural line's depth along the contact, in shares of CSF; where the
     surface cuts through fluid within the sac it is negative. Only where no network was asked."""

@@ -4,8 +4,8 @@ Patients move between series, and series of another session have another frame o
 Both show the same spine, so a rigid movement is sought that explains one by the other around
 the canal (mutual information, which holds across contrasts: Wells et al., Med Image Anal
 1:35, 1996). As vertebrae repeat, a fit one level off looks nearly as good: a movement counts
-only where it is much better than all fits farther along the canal, and where head, middle and
-tail of the canal agree on it.
+only where it is much better than all fits farther along the canal, and where all stretches of
+the canal agree on it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ _SCAN_STEP_MM: Final = 4.0
 """Step of the search along the body; a fit draws from farther."""
 _STARTS_TRIED: Final = 3
 """Best places of the search from which a fit is tried."""
-_PARTS: Final = 3
-"""Head, middle and tail of the stretch that both show, which must agree."""
-_PARTS_AGREEING: Final = 2
+_PARTS: Final = 5
+"""Stretches of the canal, about a vertebra or two each, which must agree: spines of two people,
+or two regions of one, may be fitted as a whole, but their vertebrae differ in height."""
+_PARTS_AT_A_GLANCE: Final = 3
+"""Stretches enough to see that nobody moved."""
+_PARTS_AGREEING: Final = 3
 """Fewer parts with common signal do not show whether they agree."""
 _TURN_ARM_MM: Final = 100.0
 """Distance at which a turn counts as much as a shift, so that an optimiser treats them alike."""
@@ -221,7 +224,7 @@ def _largest_shift(myelogram: Volume, line: Centerline, companion: Volume) -> fl
     """How far the part of the canal that moved most would move to fit the companion."""
     still = np.zeros(6)
     quick = _Pair.of(myelogram, line, companion).thinned(_SAMPLES_IN_FIT)
-    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_PARTS, still)]
+    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_PARTS_AT_A_GLANCE, still)]
     return float(np.linalg.norm(shifts, axis=1).max()) if shifts else float("inf")
 
 
