@@ -152,22 +152,31 @@ def _likeness(one: Collection, two: Collection) -> float:
 
 
 def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
-    gained = () if old is None or new is None else _only(new.segments, old.segments)
-    lost = () if old is None or new is None else _only(old.segments, new.segments)
-    volumes = (old and old.volume_ml, new and new.volume_ml)
+    volumes = (_of(old, "volume_ml"), _of(new, "volume_ml"))
     change: Change = "new" if old is None else "gone" if new is None else _direction(volumes)
+    before, after = (() if c is None else c.segments for c in (old, new))
+    both = old is not None and new is not None
     return CollectionChange(
-        before=old and old.id,
-        after=new and new.id,
+        before=None if old is None else old.id,
+        after=None if new is None else new.id,
         change=change,
-        levels=(old and old.level, new and new.level),
-        positions=(old and old.position.label, new and new.position.label),
+        levels=(None if old is None else old.level, None if new is None else new.level),
+        positions=(
+            None if old is None else old.position.label,
+            None if new is None else new.position.label,
+        ),
         volumes_ml=volumes,
-        lengths_mm=(old and old.extent.length_mm, new and new.extent.length_mm),
-        thicknesses_mm=(old and old.max_thickness_mm, new and new.max_thickness_mm),
-        segments_gained=gained,
-        segments_lost=lost,
+        lengths_mm=(_of(old and old.extent, "length_mm"), _of(new and new.extent, "length_mm")),
+        thicknesses_mm=(_of(old, "max_thickness_mm"), _of(new, "max_thickness_mm")),
+        segments_gained=_only(after, before) if both else (),
+        segments_lost=_only(before, after) if both else (),
     )
+
+
+def _of(part: object, name: str) -> float | None:
+    """A figure of a collection, where there is one."""
+    value: float | None = getattr(part, name, None)
+    return value
 
 
 def _only(segments: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
