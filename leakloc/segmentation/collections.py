@@ -212,6 +212,9 @@ def _add_dural_lines(pieces: list[_Piece], scene: Scene) -> None:
             axis[piece.voxels].astype(np.float64)
             for axis in (coordinates.arc, coordinates.left, coordinates.dorsal)
         )
+        seen = dura.fluid_outside_at(arc, left, dorsal)
+        if seen is not None and np.isfinite(seen).any():
+            piece.features["network"] = float(np.nanmean(seen))
         filled = np.hypot(left, dorsal) <= convex.radius_at(np.maximum(arc, 0), left, dorsal)
         piece.features["dent_share"] = float(filled.mean())
     centers = scene.fraction.geometry
@@ -357,9 +360,10 @@ def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) ->
             False, 0.2, f"Only {f['volume_ml']:.2f} mL: below what is reported.", considered
         )
     lined = (
-        f["contact_rays"] >= settings.thin_contact_rays
-        and f["dural_line_median"] >= settings.thin_dural_line
-    )
+        f["network"] >= settings.thin_network_least
+        if "network" in f
+        else f["dural_line_median"] >= settings.thin_dural_line
+    ) and f["contact_rays"] >= settings.thin_contact_rays
     if f["thickness_mm"] < settings.collection_min_thickness_mm and not lined:
         return _Verdict(
             False, 0.2,
@@ -409,16 +413,25 @@ def _mimic(
                 f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
             )  # fmt: skip
         return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
-    if (
-        f["contact_rays"] >= 25
-        and f["contact_share"] > 0.25
-        and f["dural_line"] < settings.dural_line_least
-    ):
+    touching = f["contact_rays"] >= 25 and f["contact_share"] > 0.25
+    if "network" in f:
+        # The network weighs line, shape and neighbours together; the line alone may be faint.
+        if touching and f["network"] < settings.network_least:
+            if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
+                return (
+                    "perineural cyst", 0.2,
+                    "A pocket beside the sac, on a root, unlike fluid along the dura.",
+                )  # fmt: skip
+            return (
+                INTRATHECAL, 0.1,
+                "In the context of its neighbours it lies inside the dura.",
+            )  # fmt: skip
+    elif touching and f["dural_line"] < settings.dural_line_least:
         return (
             INTRATHECAL, 0.1,
             "No dark dural line lies between it and the sac: it is fluid within the sac.",
         )  # fmt: skip
-    if f["dent_share"] > settings.dent_share_most:
+    if "network" not in f and f["dent_share"] > settings.dent_share_most:
         return (
             INTRATHECAL, 0.1,
             "It would lie in a dent of the sac: nerve roots, not the dura, bound it inwards.",
@@ -429,7 +442,8 @@ def _mimic(
                 "perineural cyst", 0.2,
                 f"A round pocket of {f['thickness_mm']:.0f} mm beside the sac, on a root.",
             )  # fmt: skip
-        if f["volume_ml"] < 1.2 and f["thickness_mm"] < 4.5:
+        unlike_sheet = f.get("network", 0.0) < settings.thin_network_least
+        if f["volume_ml"] < 1.2 and f["thickness_mm"] < 4.5 and unlike_sheet:
             return (
                 "nerve root sleeve", 0.1,
                 f"A thin lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",

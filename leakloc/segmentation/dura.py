@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError
+from leakloc.segmentation.dura_network import boundary_cost, dura_probabilities
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class Dura:
         Where the sac ends; None where it runs out of the field.
     head_arc_mm : float
         Above it the fluid widens into the cisterns of the head; 0 where the field starts lower.
+    fluid_outside : ndarray, shape (n, m, r), or None
+        Probability of fluid outside the dura, over the radii of `polar_signal`; None where the
+        network was not asked.
     """
 
     centerline: Centerline
@@ -76,6 +80,7 @@ class Dura:
     radius_mm: FloatArray
     tip_arc_mm: float | None
     head_arc_mm: float = 0.0
+    fluid_outside: Array | None = None
 
     @property
     def area_mm2(self) -> FloatArray:
@@ -95,6 +100,28 @@ class Dura:
             reach = np.where(facing > 1e-6, -sides[:, 2:] / np.maximum(facing, 1e-6), np.inf)
             hull[row] = np.maximum(reach.min(axis=0), self.radius_mm[row])
         return replace(self, radius_mm=hull)
+
+    def fluid_outside_at(
+        self,
+        arc_mm: npt.NDArray[np.floating],
+        left_mm: npt.NDArray[np.floating],
+        dorsal_mm: npt.NDArray[np.floating],
+    ) -> FloatArray | None:
+        """Probability of fluid outside the dura at points beside the centreline.
+
+        NaN beyond the radii that the network sees; None where it was not asked.
+        """
+        from scipy.ndimage import map_coordinates
+
+        if self.fluid_outside is None:
+            return None
+        angle = np.arctan2(dorsal_mm, left_mm) % (2 * np.pi)
+        closed = np.concatenate([self.fluid_outside, self.fluid_outside[:, :1]], axis=1)
+        row = (arc_mm - self.arc_mm[0]) / float(self.arc_mm[1] - self.arc_mm[0])
+        column = angle / (2 * np.pi) * len(self.angle_rad)
+        step = (np.hypot(left_mm, dorsal_mm) - RADIUS_RANGE_MM[0]) / RADIUS_STEP_MM
+        seen = map_coordinates(closed, [row, column, step], order=1, mode="nearest")
+        return np.asarray(np.where(step <= closed.shape[2] - 1, seen, np.nan), np.float64)
 
     def radius_at(
         self,
@@ -151,12 +178,12 @@ def find_dura(
         frame = _Frame.around(fluid_fraction, rough)
         first, last = sac_range(frame, settings)
         seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-        radius = _surface(seen, first, last, settings, evidence)
+        radius, _ = _surface(seen, first, last, settings, evidence)
         rough = _recentered(rough, frame, radius, first, last)
     frame = _Frame.around(fluid_fraction, rough)
     first, last = sac_range(frame, settings)
     seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-    radius = _surface(seen, first, last, settings, evidence)
+    radius, outside = _surface(seen, first, last, settings, evidence)
     shaped = np.zeros_like(radius)
     shaped[first : last + 1] = radius[first : last + 1]
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
@@ -168,6 +195,7 @@ def find_dura(
         shaped.astype(np.float64),
         tip,
         _head_end(frame, first),
+        outside,
     )
 
 
@@ -341,12 +369,18 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _surface(
     frame: _Frame, first: int, last: int, settings: SegmentationSettings, evidence: Evidence
-) -> Array:
-    """Radius for each arc and angle between `first` and `last`; 0 elsewhere."""
+) -> tuple[Array, Array | None]:
+    """Radius for each arc and angle, 0 before `first` and past `last`; fluid seen outside."""
+    outside: Array | None = None
     if evidence == "edges" or settings.dura_network_weight == 0:
         found, cost = _with_expectation(frame, first, last, settings)
     else:
-        cost = settings.dura_network_weight * _likelihood_cost(frame, evidence, settings)
+        inside = frame.values
+        if evidence == "network":
+            inside, outside = dura_probabilities(
+                frame.values, frame.inside, threads=settings.canal_prior_threads
+            )
+        cost = settings.dura_network_weight * boundary_cost(inside)
         if evidence == "network":
             cost -= _dura_score(frame, settings)
         cost = cost[first : last + 1]
@@ -354,16 +388,7 @@ def _surface(
     radius = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
     whole = np.zeros(frame.values.shape[:2], np.float32)
     whole[first : last + 1] = radius
-    return whole
-
-
-def _likelihood_cost(frame: _Frame, evidence: Evidence, settings: SegmentationSettings) -> Array:
-    from leakloc.segmentation.dura_network import boundary_cost, inside_probability
-
-    if evidence == "probability":
-        return boundary_cost(frame.values)
-    threads = settings.canal_prior_threads
-    return boundary_cost(inside_probability(frame.values, frame.inside, threads=threads))
+    return whole, outside
 
 
 def _with_expectation(

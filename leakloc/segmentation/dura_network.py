@@ -39,10 +39,10 @@ MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "dura.onnx"
 """The weights that come with the package."""
 
 
-def inside_probability(
+def dura_probabilities(
     signal: npt.NDArray[np.floating], in_field: npt.NDArray[np.bool_], *, threads: int = 2
-) -> Array:
-    """Probability that a place lies inside the dura.
+) -> tuple[Array, Array]:
+    """Probability that a place lies inside the dura, and that it holds fluid outside it.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def inside_probability(
 
     Returns
     -------
-    ndarray, float32, same shape
+    inside, fluid_outside : ndarray, float32, same shape
 
     Raises
     ------
@@ -66,8 +66,9 @@ def inside_probability(
     planes = network_input(signal, in_field)
     session = _session(str(MODEL_PATH), threads)
     (logits,) = session.run(None, {"polar": planes[None]})
-    inside = logits[0, 0, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
-    return np.asarray(1.0 / (1.0 + np.exp(-inside)), np.float32)
+    asked = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
+    inside, outside = (1.0 / (1.0 + np.exp(-asked))).astype(np.float32)
+    return inside, outside
 
 
 def network_input(signal: npt.NDArray[np.floating], in_field: npt.NDArray[np.bool_]) -> Array:

@@ -15,7 +15,7 @@ from leakloc.segmentation.dura_network import (
     RADIUS_START_MM,
     RADIUS_STEP_MM,
     boundary_cost,
-    inside_probability,
+    dura_probabilities,
     network_input,
 )
 
@@ -52,15 +52,17 @@ def test_network_sees_a_sac_and_the_fluid_behind_it() -> None:
     signal[10:30, behind] = np.maximum(signal[10:30, behind], ring(11.0)[:1, :1])
     line = np.abs(RADIUS_MM - 7.2) < 0.3
     signal[10:30, behind, line] = 0.5
-    inside = inside_probability(signal, np.ones(signal.shape, bool), threads=1)
+    inside, outside = dura_probabilities(signal, np.ones(signal.shape, bool), threads=1)
     assert inside[20, :, RADIUS_MM < 6.0].mean() > 0.9
     assert inside[20, :, RADIUS_MM > 12.0].mean() < 0.05
     beyond = (RADIUS_MM > 8.4) & (RADIUS_MM < 10.5)
     assert inside[20, behind][:, beyond].mean() < 0.3
+    assert outside[20, behind][:, beyond].mean() > 0.6
+    assert outside[20, : ANGLES // 8].max() < 0.3
 
 
 def test_missing_weights_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(dura_network, "MODEL_PATH", tmp_path / "dura.onnx")
     signal = ring(7.0)
     with pytest.raises(LeaklocError, match="weights of the dura network"):
-        inside_probability(signal, np.ones(signal.shape, bool))
+        dura_probabilities(signal, np.ones(signal.shape, bool))
