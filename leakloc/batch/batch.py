@@ -161,8 +161,7 @@ class _Run:
             progress=self.batch.finding,
         )
         self.tally.left_out = search.left_out
-        for study in search.studies:
-            self._queue(study)
+        self._settled(search.studies)
 
     def _queue(self, study: Found) -> None:
         decision = self.ledger.queue(
@@ -179,8 +178,9 @@ class _Run:
         self.tally.found = len(self.names)
 
     def _settled(self, studies: Iterable[Found]) -> None:
-        for study in studies:
-            self._queue(study)
+        with self.ledger.together():
+            for study in studies:
+                self._queue(study)
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         self.done += state in (State.FINISHED, State.FAILED)

@@ -215,3 +215,15 @@ def test_killing_the_writer_leaves_a_sound_ledger(tmp_path):
     told = [last, *map(int, writer.stdout.read().split("\n")[:-1])]
     names = {int(entry.name) for entry in Ledger(tmp_path).entries()}
     assert set(told) <= names
+
+
+def test_what_is_done_together_is_done_as_a_whole_or_not_at_all(ledger):
+    with pytest.raises(RuntimeError), ledger.together():
+        queue(ledger, "a")
+        queue(ledger, "b")
+        raise RuntimeError
+    assert ledger.entries() == []
+    with ledger.together():
+        assert [queue(ledger, name) for name in "aba"] == ["new", "new", "waiting"]
+    assert ledger.take().name == "a"
+    assert len(Ledger(ledger.output).entries()) == 2
