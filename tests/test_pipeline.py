@@ -100,7 +100,7 @@ def test_every_file_named_exists_and_none_is_unnamed(folder, report):
     named = {*outputs["overlays"], *outputs["masks"].values(), outputs["html"]}
     named |= {name for value in outputs["dicom"].values() for name in _each(value)}
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert named | {"report.json"} == written
+    assert named | {"report.json", "levels.json"} == written
 
 
 def _each(value: str | list[str]) -> list[str]:
@@ -121,7 +121,7 @@ def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
     assert "L4-L5" in printed
     assert str(out / "report.json") in printed
     assert NOTICE in printed
-    assert [p.name for p in out.iterdir()] == ["report.json"]
+    assert {p.name for p in out.iterdir()} == {"report.json", "levels.json"}
 
 
 def test_a_stage_is_swapped_by_passing_a_callable():
