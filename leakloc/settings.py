@@ -366,7 +366,7 @@ class LocalizationSettings(_Section):
     numbering_caveat_below: float = Field(0.9, ge=0.0, le=1.0)
     """Below this confidence of the numbering the summary names the alternative too."""
 
-    hiatus_min_confidence: float = Field(0.3, ge=0.0, le=1.0)
+    hiatus_min_confidence: float = Field(0.4, ge=0.0, le=1.0)
     """Below this confidence the sacral hiatus counts as not seen, and no length is given."""
     hiatus_share: float = Field(0.83, ge=0.5, le=1.1)
     """Usual place of its apex along the back of the sacral bodies: S4 in two thirds to four

@@ -38,8 +38,11 @@ BRIGHTEST: Final = 1.2
 """Signal is clipped at this much of the sacral marrow's."""
 FAT_FROM: Final = 1.5
 """What is brighter than this is the fat or fluid of the canal, or fat under the skin."""
-ROOF_WHOLE_MM: Final = 15.0
-"""Over this first stretch the roof is taken to be whole: what it usually looks like."""
+ROOF_WHOLE_MM: Final = 30.0
+"""Over this first stretch most of the roof is taken to be there: what it usually looks like."""
+FAT_SEEN: Final = (0.5, 0.75)
+"""Stretch of the sacrum, below the sac and above the hiatus of most people, that tells whether
+the canal is filled with bright fat."""
 _NEARER_COST: Final = 0.2
 """Per column: the roof comes nearer to the bodies, about 10 mm over S2 to S4,"""
 _FARTHER_COST: Final = 1.5
@@ -230,10 +233,10 @@ def follow_roof(
     first = int(np.argmax(held & (straight.arc_mm >= start)))
     last = len(held) - int(np.argmax(held[::-1])) - 1
     whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
-    if last - first < 2 * ROOF_WHOLE_MM / STEP_MM:
+    if last - first < ROOF_WHOLE_MM / STEP_MM:
         return None
     ridge, offset = ridge[first : last + 1, usable], straight.offset_mm[usable]
-    usual = float(np.median(ridge[whole].max(axis=1)))
+    usual = float(np.percentile(ridge[whole].max(axis=1), 70))
     noise = float(np.median(np.abs(ridge - np.median(ridge)))) * 1.48
     if usual <= 2.0 * noise or usual <= 0:
         return None
@@ -241,7 +244,7 @@ def follow_roof(
     place = straight.arc_mm[first : last + 1] / straight.length_mm
     usual_place = (place - settings.hiatus_share) / settings.hiatus_share_sd
     end_gain = -2.0 / STEP_MM * 0.5 * usual_place**2
-    bright_end = _bright_canal_end(straight, first)
+    bright_end = _bright_canal_end(straight)
     if bright_end is not None:
         end_gain[max(bright_end - first, 1) :] = -np.inf
     path, end = _best_path(gain, end_gain)
@@ -263,7 +266,7 @@ def follow_roof(
     return roof, first + end, trust * typical * float(np.clip(drop, 0.0, 1.0))
 
 
-def _bright_canal_end(straight: StraightSacrum, first: int) -> int | None:
+def _bright_canal_end(straight: StraightSacrum) -> int | None:
     """Row below which no bright fat lies behind the bodies; None where the canal is dark.
 
     Fat fills the sacral canal down to the membrane that closes the hiatus.
@@ -273,11 +276,12 @@ def _bright_canal_end(straight: StraightSacrum, first: int) -> int | None:
     canal = (straight.offset_mm >= 1.0) & (straight.offset_mm <= 9.0)
     smooth = gaussian_filter(straight.signal, (1.5 / STEP_MM, 1.0 / STEP_MM))
     level = np.percentile(smooth[:, canal], 70, axis=1)
-    bright = level[first:] > FAT_FROM
-    if bright[: int(ROOF_WHOLE_MM / STEP_MM)].mean() < 0.8:
+    place = straight.arc_mm / straight.length_mm
+    below_sac = (place >= FAT_SEEN[0]) & (place <= FAT_SEEN[1])
+    if (level[below_sac] > FAT_FROM).mean() < 0.5:
         return None
-    dark = np.flatnonzero(~bright)
-    return first + int(dark[0] if len(dark) and dark[0] > 0 else len(bright))
+    dark = np.flatnonzero((level <= FAT_FROM) & (place > FAT_SEEN[0]))
+    return int(dark[0]) if len(dark) else len(level)
 
 
 def _ridges(straight: StraightSacrum) -> FloatArray:
