@@ -260,7 +260,9 @@ def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[st
     left = scene.coordinates.left[voxels].astype(np.float64)
     dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
     outside = scene.outside_mm[voxels].astype(np.float64)
-    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + _rim_ml(voxels, scene)
+    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + rim_ml(
+        voxels, scene.fraction, scene.outside_mm > 0.0
+    )
     weight = fraction / fraction.sum()
     angle = np.arctan2(dorsal, left)
     sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
@@ -297,26 +299,37 @@ def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[st
     }
 
 
-def _rim_ml(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> float:
+def rim_ml(
+    voxels: tuple[npt.NDArray[np.intp], ...], fraction: Volume, outside: npt.NDArray[np.bool_]
+) -> float:
     """Fluid in the voxels next to a piece that it fills by less than half.
 
     Their signal above that of the shell around them: next to fat or muscle, which are not
     black, the rest of the signal is theirs.
+
+    Parameters
+    ----------
+    voxels : tuple of ndarray
+        Indices (k, j, i) of the piece.
+    fraction : Volume
+        Share of fluid, 0..1.
+    outside : ndarray of bool
+        Outside the sac, on the grid of `fraction`.
     """
     from scipy import ndimage
 
     low = [max(int(axis.min()) - 2, 0) for axis in voxels]
     high = [int(axis.max()) + 3 for axis in voxels]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    fraction = scene.fraction.array[box]
-    piece = np.zeros(fraction.shape, bool)
+    share = fraction.array[box]
+    piece = np.zeros(share.shape, bool)
     piece[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
-    free = (scene.outside_mm[box] > 0.0) & ~piece & (fraction < HALF)
+    free = outside[box] & ~piece & (share < HALF)
     rim = ndimage.binary_dilation(piece) & free
     shell = ndimage.binary_dilation(piece, iterations=2) & free & ~rim
-    around = float(np.median(fraction[shell])) if shell.any() else 0.0
-    filled = np.clip((fraction[rim] - around) / (1 - around), 0.0, 1.0)
-    return float(filled.sum()) * scene.fraction.geometry.voxel_volume_ml
+    around = float(np.median(share[shell])) if shell.any() else 0.0
+    filled = np.clip((share[rim] - around) / (1 - around), 0.0, 1.0)
+    return float(filled.sum()) * fraction.geometry.voxel_volume_ml
 
 
 def _thickness_mm(

@@ -17,6 +17,7 @@ from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, InputError
 from leakloc.loaders.masks import put_on_grid
 from leakloc.notes import Note
+from leakloc.segmentation.collections import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import canal_and_fluid, segment
 from leakloc.vocabulary import Compartment, Role
@@ -362,6 +363,7 @@ def _drawn(
     voxels = np.nonzero(pieces == number)
     fraction = result.fluid_fraction.array[voxels].astype(np.float64)
     volume = float(fraction.sum()) * result.fluid_fraction.geometry.voxel_volume_ml
+    volume += rim_ml(voxels, result.fluid_fraction, outside > 0.0)
     return Candidate(
         id=number,
         accepted=True,
