@@ -367,7 +367,14 @@ class LocalizationSettings(_Section):
     """Below this confidence of the numbering the summary names the alternative too."""
 
     hiatus_min_confidence: float = Field(0.4, ge=0.0, le=1.0)
-    """Below this confidence the sacral hiatus counts as not seen, and no length is given."""
+    """Below this confidence the sacral hiatus counts as not seen."""
+    hiatus_from_levels: bool = True
+    """Whether a hiatus that was not seen, with S4 named and in the field, is put at S4, where it
+    lies in two of three people, with a warning and `hiatus_at_s4_confidence`; else no length."""
+    hiatus_at_s4_confidence: float = Field(0.3, ge=0.0, le=1.0)
+    """Confidence of that: at S4 in 65 %, and the level is itself estimated."""
+    hiatus_beyond_trace_mm: float = Field(15.0, ge=0.0, le=60.0)
+    """How far below the traced canal S4 may lie for that; one sacral segment."""
     hiatus_share: float = Field(0.83, ge=0.5, le=1.1)
     """Usual place of its apex along the back of the sacral bodies: S4 in two thirds to four
     fifths of people, S3 or S5 in most others,"""

@@ -88,15 +88,26 @@ def plan(
     -------
     planning : Planning
     notes : tuple of Note
-        ``hiatus_not_visible``, ``path_implausible``, ``cyst_on_path``.
+        ``hiatus_not_visible``, ``hiatus_from_levels``, ``path_implausible``, ``cyst_on_path``.
     """
     hiatus_mm, hiatus = _hiatus(sacral, sac.centerline, settings)
+    seen = hiatus_mm is not None
+    if not seen and settings.hiatus_from_levels:
+        hiatus_mm, hiatus = _hiatus_at_s4(coordinate, sac.centerline, traced_mm, hiatus, settings)
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
     back = None
-    if hiatus_mm is not None and sacral is not None:
+    if seen and sacral is not None:
         at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
         back = np.stack([at_mm, dorsal_mm])
     notes = []
+    if hiatus_mm is not None and not seen:
+        notes.append(
+            Note(
+                "hiatus_from_levels",
+                "The end of the sacral canal's roof was not recognised; the hiatus was put at S4, "
+                "where it lies in two of three people: lengths from it may be off by 20 mm.",
+            )
+        )
     if hiatus_mm is None:
         notes.append(
             Note(
@@ -141,6 +152,21 @@ def _hiatus(
         return None, SacralHiatus(False, None, sacral.confidence)
     arc_mm = float(centerline.project(sacral.apex_lps)[0])
     return arc_mm, SacralHiatus(True, sacral.apex_lps, sacral.confidence)
+
+
+def _hiatus_at_s4(
+    coordinate: LevelCoordinate,
+    centerline: Centerline,
+    traced_mm: float,
+    unseen: SacralHiatus,
+    settings: LocalizationSettings,
+) -> tuple[float | None, SacralHiatus]:
+    """The hiatus where most people have it, if that is in the field."""
+    arc_mm = coordinate.body_arc("S4")
+    if arc_mm is None or arc_mm > traced_mm + settings.hiatus_beyond_trace_mm:
+        return None, unseen
+    point = np.asarray(centerline.at(arc_mm))
+    return arc_mm, SacralHiatus(True, point, settings.hiatus_at_s4_confidence)
 
 
 def posterior_path(

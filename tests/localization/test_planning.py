@@ -78,14 +78,31 @@ def test_the_hiatus_is_where_it_was_seen(spine, apex):
     assert abs(left) < 0.5 and dorsal == pytest.approx(2.5, abs=0.1)
 
 
+def seen_only(model):
+    """The same spine, analysed without putting an unseen hiatus at S4."""
+    return replace(model, settings=model.settings.model_copy(update={"hiatus_from_levels": False}))
+
+
 def test_a_doubtful_hiatus_gives_no_length(spine, crescent):
-    model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
+    model = seen_only(spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0))
     result = planned(model, confidence=0.29)
     (target,) = result.planning.targets
     assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
     assert result.planning.hiatus.confidence == 0.29
     assert target.canal_distance_from_hiatus_mm is None
     assert "hiatus_not_visible" in codes(result)
+
+
+def test_an_unseen_hiatus_is_put_at_s4_and_says_so(spine, crescent):
+    model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
+    result = planned(model, confidence=0.29)
+    hiatus = result.planning.hiatus
+    assert hiatus.confidence == model.settings.hiatus_at_s4_confidence < 0.4
+    assert model.canal(hiatus.point_lps)[0] == pytest.approx(model.body_mm("S4"), abs=1)
+    assert "hiatus_from_levels" in codes(result)
+    seen = planned(model).planning.targets[0].canal_distance_from_hiatus_mm
+    estimate = result.planning.targets[0].canal_distance_from_hiatus_mm
+    assert estimate == pytest.approx(seen, abs=4)
 
 
 def test_hiatus_outside_the_field_is_unknown(spine, crescent):
