@@ -110,4 +110,4 @@ def test_a_collection_counted_into_the_sac_is_noticed(spine, crescent):
     (note,) = (n for n in notes if not n.code.startswith("hiatus_"))
     assert note.code == "sac_unusually_wide" and "L2-L3" in note.message
     (other,) = localize(segmentation, levels, model.settings).notes
-    assert other.code == "hiatus_not_visible"
+    assert other.code.startswith("hiatus_")
