@@ -21,6 +21,10 @@ from leakloc.volume import Volume
 if TYPE_CHECKING:
     from leakloc.settings import SegmentationSettings
 
+_RAYLEIGH_MEAN = 1.91
+"""Mean over standard deviation of magnitude noise where there is no signal (Gudbjartsson and
+Patz, Magn Reson Med 1995;34:910): noise alone must not pass for bright tissue."""
+
 
 def segment(
     myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
@@ -138,7 +142,8 @@ def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
         return True
     # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away.
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
-    return tissue > settings.tissue_conventional_above
+    floor = _RAYLEIGH_MEAN * fluid.noise / fluid.csf_signal
+    return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > settings.tissue_conventional_above
 
 
 def _lifted(fraction: Volume) -> Volume:
