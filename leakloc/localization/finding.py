@@ -111,7 +111,8 @@ def _numbering(
     if levels.status == "unlabelled":
         return "; vertebral levels could not be named"
     numbering = levels.numbering
-    text = f"; numbering assumes {numbering.assumption}"
+    assumed = numbering.assumption.partition(";")[0]  # what speaks for it stands in the report
+    text = f"; numbering assumes {assumed}"
     if main is None or main.level is None:
         return text
     if numbering.confidence < settings.numbering_caveat_below and numbering.alternatives:
