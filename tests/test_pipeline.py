@@ -16,7 +16,6 @@ from leakloc.errors import SettingsError
 from leakloc.evaluation.metrics import dice
 from leakloc.pipeline import analyze, analyze_study, stage
 from leakloc.report import report_schema
-from leakloc.settings import Settings
 from leakloc.vocabulary import NOTICE
 from leakloc.volume import Volume
 
