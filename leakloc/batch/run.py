@@ -38,6 +38,8 @@ ANALYZE: Final = "leakloc.pipeline:analyze"
 PRELOAD = ["leakloc.batch.preload"]
 """Modules that the process has imported from which analyses are forked."""
 _GLANCE_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
+_GONE_S: Final = 5.0
+"""How long a killed process may take to be gone: a busy machine reaps late."""
 _FAMILY_S: Final = 2.0  # finding a process's children means looking at all of the machine's
 _MIB: Final = 1024**2
 _LOG_BYTES: Final = 16_000  # of what a crashed process printed last
@@ -249,11 +251,14 @@ def _kill(process: BaseProcess) -> None:
 
     with _lock:
         if process.is_alive():
+            family: list[psutil.Process] = []
             with suppress(psutil.Error):
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    with suppress(psutil.Error):
-                        child.kill()
+                family = psutil.Process(process.pid).children(recursive=True)
+            for child in family:
+                with suppress(psutil.Error):
+                    child.kill()
             process.kill()
+            psutil.wait_procs(family, timeout=_GONE_S)
         process.join()
 
 
