@@ -76,6 +76,18 @@ _UNITS: Final = {
     "cm3": CodedTerm("cm3", "UCUM", "cm3"),
     "1": CodedTerm("1", "UCUM", "no units"),
 }
+_SOURCE: Final = CodedTerm("260753009", "SCT", "Source")
+_SHARED: Final = (
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "ImageOrientationPatient",
+)
+"""What the image library says of a group of images that agree in all of it."""
 # What DICOM demands to be present, if only empty, and anonymised files lack.
 _MAY_BE_EMPTY: Final = (
     "AccessionNumber",
@@ -360,7 +372,6 @@ def report_object(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
         imaging_measurements=groups,
-        referenced_images=_library(sources),
     )
     for text in (NOTICE, report.finding.summary, _numbering_text(report)):
         content[0].ContentSequence.append(
@@ -380,13 +391,66 @@ def report_object(
         series_description=f"leakloc measurements - {SHORT_NOTICE}"[:64],
         **_made_by_us(SR_SERIES_NUMBER),
     )
+    library = _library(sources)
+    if library is not None:  # put in late: highdicom copies all it is given, item by item
+        kinds = [item.ValueType for item in document.ContentSequence]
+        document.ContentSequence.insert(kinds.index("CONTAINER"), library)
     return document
 
 
-def _library(sources: Sources) -> list[Dataset] | None:
-    """Images for the report's image library; highdicom describes single frames only."""
-    single = [image for image in sources.all if "NumberOfFrames" not in image]
-    return single or None
+def _library(sources: Sources) -> Any:
+    """The image library (TID 1600), or None: highdicom describes single frames only.
+
+    What the images of one stack have in common is said once, of their group.
+    """
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    groups: dict[str, list[Dataset]] = {}
+    for image in sources.all:
+        if "NumberOfFrames" not in image:
+            groups.setdefault(str([image.get(word) for word in _SHARED]), []).append(image)
+    if not groups:
+        return None
+    contains = hd.sr.RelationshipTypeValues.CONTAINS
+    library = hd.sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
+    library.ContentSequence = hd.sr.ContentSequence()
+    own = (
+        codes.DCM.ImagePositionPatientX,
+        codes.DCM.ImagePositionPatientY,
+        codes.DCM.ImagePositionPatientZ,
+    )
+    for images in groups.values():
+        group = hd.sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
+        group.ContentSequence = hd.sr.ContentSequence(
+            item for item in hd.sr.ImageLibraryEntryDescriptors(images[0]) if item.name not in own
+        )
+        group.ContentSequence.extend(_entry(image, own) for image in images)
+        library.ContentSequence.append(group)
+    return library
+
+
+def _entry(image: Dataset, names: Sequence[Any]) -> Any:
+    """One image of the library, with its place under those names."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    entry = hd.sr.ImageContentItem(
+        _code(_SOURCE),
+        image.SOPClassUID,
+        image.SOPInstanceUID,
+        relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
+    )
+    entry.ContentSequence = hd.sr.ContentSequence(
+        hd.sr.NumContentItem(
+            name,
+            value,
+            codes.UCUM.Millimeter,
+            relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
+        )
+        for name, value in zip(names, image.ImagePositionPatient, strict=True)
+    )
+    return entry
 
 
 def _study_group(report: Report) -> Any:
