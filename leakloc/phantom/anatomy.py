@@ -27,6 +27,10 @@ TABLE_STEP_MM: Final = 0.25
 HEAD_MARGIN_MM: Final = 90.0
 """Arc above the C2-C3 disc that is modelled (C2, C1, foramen magnum)."""
 
+FORAMEN_MAGNUM_MM: Final = 8.0
+"""Arc from the top of C2 up to where the canal opens into the posterior fossa and the thecal
+sac gives way to the cisterns."""
+
 TAIL_MARGIN_MM: Final = 60.0
 """Arc below S5 that is modelled (coccyx)."""
 
@@ -184,6 +188,11 @@ class Anatomy:
     field_t: float
     fat_depth_mm: float
     """Subcutaneous fat over the lumbar spine."""
+
+    @property
+    def foramen_magnum_mm(self) -> float:
+        """Arc where the thecal sac begins."""
+        return self.sites[0].top_mm - FORAMEN_MAGNUM_MM
 
     def site(self, name: str) -> LevelSite:
         """The site of a vertebra."""
@@ -488,8 +497,7 @@ def _draw_tables(
     canal_b = 0.5 * np.maximum(canal_ap, front + 2 * sac_b + 0.9)
     canal_b = gaussian_filter1d(canal_b, 4 / TABLE_STEP_MM)
     canal_a = gaussian_filter1d(canal_a, 4 / TABLE_STEP_MM)
-    # Foramen magnum: the canal opens into the posterior fossa.
-    opening = np.clip((sites[0].top_mm - 8 - arc) / 25, 0, 1)
+    opening = np.clip((sites[0].top_mm - FORAMEN_MAGNUM_MM - arc) / 25, 0, 1)
     canal_a, canal_b = canal_a + 22 * opening, canal_b + 10 * opening
     sac_a, sac_b = (
         np.where(opening > 0, canal_a - 2, sac_a),

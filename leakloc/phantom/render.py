@@ -237,9 +237,10 @@ class Body:
         return np.asarray(share * (1 - coverage(sleeve, width_mm)), dtype=np.float32)
 
     def sac_share(self, points: Points, width_mm: float) -> Float:
-        """Share of each point's voxel that the dura encloses."""
+        """Share of each point's voxel that the spinal dura encloses."""
         share = np.zeros_like(points.arc)
         near = self._near_sac(points)
+        near = near[points.arc[near] >= self.anatomy.foramen_magnum_mm]
         if len(near):
             part = points.take(near)
             index = self.anatomy.index(part.arc)

@@ -122,8 +122,8 @@ class Masks:
     Parameters
     ----------
     thecal_sac : Volume
-        float32, 0..1: share of each voxel that the dura encloses, cord and roots included,
-        root sleeves left out.
+        float32, 0..1: share of each voxel that the dura encloses below the foramen magnum,
+        cord and roots included, root sleeves left out.
     sleeves : Volume
         float32, 0..1: share in root sleeves.
     fluid : Volume

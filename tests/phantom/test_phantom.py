@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from leakloc.phantom import SCENARIOS, make_phantom
 from leakloc.vocabulary import LABEL_VALUES, split_segment
+from leakloc.volume import Geometry
 
 NAMES = [
     "normal",
@@ -286,3 +287,17 @@ def test_metal_is_dark_with_a_bright_rim(make_tiny):
     assert image.sample(place) < 0.15 * csf
     gained = image.array[box] - without.array[box]
     assert (gained > 0.15 * csf).sum() > 5
+
+
+def test_the_sac_ends_at_the_foramen_magnum():
+    phantom = make_phantom("three_stations", 0)
+    anatomy = phantom.body.anatomy
+    beside = anatomy.centerline.at(anatomy.foramen_magnum_mm + np.array([-15.0, 15.0]))
+    above, below = (
+        phantom.masks(
+            Geometry.from_axes((8, 8, 8), origin_lps=point - 8, spacing_ijk_mm=(2, 2, 2))
+        ).thecal_sac.array.max()
+        for point in beside
+    )
+    assert above == 0
+    assert below == 1
