@@ -29,6 +29,9 @@ FloatArray = npt.NDArray[np.float64]
 ORTHOGONALITY_TOLERANCE: Final = 1e-3
 """Largest cosine between two axes of a grid (same figure as for image orientation in DICOM)."""
 
+NEGLIGIBLE_MM: Final = 1e-12
+"""Shift per voxel below which an axis does not lean: rounding, a millionth of an atom."""
+
 _LPS_FROM_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITIVE: Final = ("L", "P", "S")
 _NEGATIVE: Final = ("R", "A", "I")
@@ -72,6 +75,8 @@ class Geometry:
                 f"the grid is sheared: two axes have a cosine of {np.abs(cosines).max():.4f}; "
                 "resample it onto an orthogonal grid first"
             )
+        # ITK's singular value decomposition fails without an error on vanishing cosines.
+        affine[np.abs(affine) < NEGLIGIBLE_MM] = 0
         affine.flags.writeable = False
         object.__setattr__(self, "affine_lps", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))

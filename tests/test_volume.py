@@ -264,6 +264,18 @@ def test_cubic_interpolation_of_thin_volumes_stays_inside_the_array(
         np.testing.assert_allclose(moved.array, volume.array, atol=0.01)
 
 
+def test_vanishing_cosines_do_not_upset_the_resampling() -> None:
+    affine = np.zeros((4, 4))
+    affine[0, 1] = affine[2, 2] = -1
+    affine[1, 0], affine[1, 2], affine[2, 0] = -0.625, 3.88e-310, -2.43e-310
+    affine[3, 3] = 1
+    volume = Volume(np.arange(27, dtype=np.float32).reshape(3, 3, 3), Geometry((3, 3, 3), affine))
+    affine = affine.copy()
+    affine[:3, 3] = volume.geometry.lps_from_ijk([1, 1, 1])
+    moved = volume.resample(Geometry((3, 3, 3), affine), order=0, fill=-1)
+    np.testing.assert_array_equal(moved.array[:-1, :-1, :-1], volume.array[1:, 1:, 1:])
+
+
 @quick
 @given(volumes(dtype=np.float32, smallest=3))
 def test_resampling_by_whole_voxels_is_a_shift(volume: Volume) -> None:
