@@ -422,8 +422,9 @@ def _library(sources: Sources) -> Any:
     )
     for images in groups.values():
         group = hd.sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
+        descriptors = hd.sr.ImageLibraryEntryDescriptors(images[0])
         group.ContentSequence = hd.sr.ContentSequence(
-            item for item in hd.sr.ImageLibraryEntryDescriptors(images[0]) if item.name not in own
+            [item for item in descriptors if item.name not in own]
         )
         group.ContentSequence.extend(_entry(image, own) for image in images)
         library.ContentSequence.append(group)
@@ -442,13 +443,15 @@ def _entry(image: Dataset, names: Sequence[Any]) -> Any:
         relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
     )
     entry.ContentSequence = hd.sr.ContentSequence(
-        hd.sr.NumContentItem(
-            name,
-            value,
-            codes.UCUM.Millimeter,
-            relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
-        )
-        for name, value in zip(names, image.ImagePositionPatient, strict=True)
+        [
+            hd.sr.NumContentItem(
+                name,
+                value,
+                codes.UCUM.Millimeter,
+                relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
+            )
+            for name, value in zip(names, image.ImagePositionPatient, strict=True)
+        ]
     )
     return entry
 
