@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -18,8 +17,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.errors import AnalysisError, LeaklocError
+from leakloc.errors import AnalysisError
 from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.networks import network_session
 from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 CLASSES: Final = ("background", "vertebra", "disc", "canal", "sacrum")
@@ -227,7 +227,7 @@ def _classify(
     """Class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
     from scipy.ndimage import maximum_filter
 
-    session = _session(str(MODEL_PATH), threads)
+    session = network_session(MODEL_PATH, "anatomy", threads)
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
     chosen = [int(i) for i in planes]
@@ -247,21 +247,6 @@ def _classify(
             probabilities[n, 1:, :height, :width][:, empty] = 0.0
         results.append(probabilities[:, :, :height, :width])
     return np.concatenate(results)
-
-
-@lru_cache(maxsize=2)
-def _session(path: str, threads: int) -> Any:
-    if not Path(path).is_file():
-        raise LeaklocError(
-            f"the weights of the anatomy network are missing ({Path(path).name}): "
-            "the installation is incomplete; reinstall leakloc"
-        )
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 MIN_DISC_ML: Final = 0.25

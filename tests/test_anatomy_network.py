@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from leakloc import anatomy_network as net
 from leakloc.errors import AnalysisError, LeaklocError
+from leakloc.networks import network_session
 from leakloc.volume import Geometry, Volume
 
 DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -225,7 +226,7 @@ def test_missing_weights_are_named(monkeypatch, tmp_path):
 
 def test_weights_fit_the_code():
     assert net.MODEL_PATH.stat().st_size < 4e6
-    session = net._session(str(net.MODEL_PATH), 1)
+    session = network_session(net.MODEL_PATH, "anatomy", 1)
     (given_,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given_.name, given_.shape[1]) == ("planes", 4)
     probabilities = session.run(None, {"planes": np.zeros((1, 4, 32, 48), np.float32)})[0]

@@ -10,14 +10,13 @@ probability of lying inside the dura. Its weights (``models/dura.onnx``, see
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.errors import LeaklocError
+from leakloc.networks import network_session
 
 Array = npt.NDArray[np.float32]
 
@@ -64,7 +63,7 @@ def dura_probabilities(
         If the weights are missing.
     """
     planes = network_input(signal, in_field)
-    session = _session(str(MODEL_PATH), threads)
+    session = network_session(MODEL_PATH, "dura", threads)
     (logits,) = session.run(None, {"polar": planes[None]})
     asked = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
     inside, outside = (1.0 / (1.0 + np.exp(-asked))).astype(np.float32)
@@ -98,20 +97,3 @@ def boundary_cost(inside: Array) -> Array:
     farther = np.cumsum(beyond[:, :, ::-1], axis=2)[:, :, ::-1] - 0.5 * beyond
     cost = nearer + farther
     return np.asarray(cost - cost.min(axis=2, keepdims=True), np.float32)
-
-
-@lru_cache(maxsize=2)
-def _session(path: str, threads: int) -> Any:
-    if not Path(path).is_file():
-        raise LeaklocError(
-            f"the weights of the dura network are missing ({Path(path).name}): "
-            "the installation is incomplete; reinstall leakloc"
-        )
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Waiting threads must not burn the processor that other workers need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
