@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from leakloc.loaders.study import StudyInfo
 
@@ -125,7 +125,7 @@ _DELIMITERS: Final = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Uncompressed pixels of 16 bits: where they lie and what they mean.
+    """Grey pixels of one frame: where they lie and what they mean.
 
     With these they are read without parsing the file again.
 
@@ -137,6 +137,10 @@ class Stored:
         Size of the file when its header was read.
     header_bytes : int
         Of the element before its values: 8 with implicit, 12 with explicit VR.
+    syntax : str or None
+        Transfer syntax of compressed pixels, None where they are uncompressed (16 bits each).
+    allocated : int
+        Bits of a stored value.
     bits : int
         Bits that hold a value, from the lowest.
     padding : tuple or None
@@ -148,7 +152,9 @@ class Stored:
     at: int
     file_bytes: int
     header_bytes: int
+    syntax: str | None
     signed: bool
+    allocated: int
     bits: int
     slope: float
     intercept: float
@@ -240,9 +246,9 @@ class HeaderReader:
                 dataset = read_partial(file, _at_pixels, force=True, specific_tags=self._wanted)
                 pixels_at = file.tell()
                 size = os.fstat(file.fileno()).st_size
-            source = _Repeating(dataset, self._tags, self._values)
-            _demand_picture(source)
-            cut_short = _is_cut_short(path, source, pixels_at, size)
+                source = _Repeating(dataset, self._tags, self._values)
+                _demand_picture(source)
+                cut_short = _is_cut_short(file, source, pixels_at, size)
             if "PerFrameFunctionalGroupsSequence" in dataset:
                 return _enhanced_frames(path, dataset, cut_short)
             frame = self._classic_frame(path, source, cut_short)
@@ -424,15 +430,14 @@ def _parameters(sources: list[Any]) -> dict[str, Any]:
     return found
 
 
-def _is_cut_short(path: Path, dataset: Any, pixels_at: int, size: int) -> bool:
+def _is_cut_short(file: BinaryIO, dataset: Any, pixels_at: int, size: int) -> bool:
     """Whether the file ends before its pixel data do."""
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:
         return False  # the position in the inflated stream says nothing about the file
     if syntax is not None and syntax.is_compressed:
-        with path.open("rb") as file:
-            file.seek(max(pixels_at, size - 4096))
-            tail = file.read()
+        file.seek(max(pixels_at, size - 4096))
+        tail = file.read()
         return not any(mark in tail for mark in _DELIMITERS)
     samples = _integer(dataset, "SamplesPerPixel") or 1
     bits = _integer(dataset, "BitsAllocated") or 16
@@ -443,18 +448,21 @@ def _is_cut_short(path: Path, dataset: Any, pixels_at: int, size: int) -> bool:
 
 
 def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
-    """How to read the pixels directly, None where they need a decoder or are unusual."""
+    """How to read the pixels directly, None where they are unusual."""
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    compressed = syntax is not None and syntax.is_compressed and not syntax.is_deflated
     bits, signed = _integer(dataset, "BitsStored"), _integer(dataset, "PixelRepresentation")
+    allocated = _integer(dataset, "BitsAllocated")
     usual = (
-        syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-        and _integer(dataset, "BitsAllocated") == 16
+        (compressed or syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian))
+        and allocated in ((8, 16) if compressed else (16,))
         and (_integer(dataset, "SamplesPerPixel") or 1) == 1
         and (_integer(dataset, "NumberOfFrames") or 1) == 1
         and bits is not None
-        and 1 <= bits <= 16
+        and allocated is not None
+        and 1 <= bits <= allocated
         and _integer(dataset, "HighBit") == bits - 1
         and signed in (0, 1)
         and _text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
@@ -466,7 +474,7 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
         for value in (slope, intercept, padding, limit)
         if value is not None and not isinstance(value, int | float)
     ]
-    if not usual or odd or bits is None:
+    if not usual or odd or bits is None or allocated is None:
         return None
     ends = None
     if padding is not None:
@@ -476,7 +484,9 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
         at=pixels_at,
         file_bytes=size,
         header_bytes=8 if syntax == ImplicitVRLittleEndian else 12,
+        syntax=str(syntax) if compressed else None,
         signed=bool(signed),
+        allocated=allocated,
         bits=bits,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if slope is None or intercept is None else float(intercept),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.errors import InputError
-from leakloc.loaders.headers import Frame
+from leakloc.loaders.headers import Frame, Stored
 from leakloc.loaders.stacks import Layout, scale_varies
 from leakloc.volume import Provenance, Volume
 
@@ -21,6 +21,10 @@ Picture = npt.NDArray[Any]
 
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 """Tag of the pixel data element, little endian."""
+_UNDEFINED_LENGTH: Final = b"\xff\xff\xff\xff"
+"""Length of pixel data in fragments."""
+_FASTEST: Final = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
+"""Decoders of JPEG-LS that take less time than those pydicom tries first."""
 
 
 def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
@@ -116,7 +120,7 @@ def _pictures(
 
 
 def _read_directly(frame: Frame) -> Picture | None:
-    """Uncompressed values at the place the header told; None where the file has changed."""
+    """Values at the place the header told; None where the file has changed or is unusual."""
     stored = frame.stored
     if stored is None:
         return None
@@ -126,8 +130,12 @@ def _read_directly(frame: Frame) -> Picture | None:
             if os.fstat(file.fileno()).st_size != stored.file_bytes:
                 return None
             file.seek(stored.at)
-            if file.read(stored.header_bytes)[:4] != _PIXEL_DATA:
+            element = file.read(stored.header_bytes)
+            if element[:4] != _PIXEL_DATA:
                 return None
+            if stored.syntax is not None:
+                fragments = file.read() if element.endswith(_UNDEFINED_LENGTH) else b""
+                return _decompressed(fragments, stored.syntax, frame, stored)
             values = np.fromfile(file, "<i2" if stored.signed else "<u2", count)
     except OSError:
         return None  # the decoder names the reason
@@ -139,10 +147,37 @@ def _read_directly(frame: Frame) -> Picture | None:
     return _native(values.reshape(frame.rows, frame.columns))
 
 
+def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -> Picture | None:
+    """Values of an encapsulated picture; None where that takes more than its fragments."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    options: dict[str, Any] = {
+        "rows": frame.rows,
+        "columns": frame.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": stored.allocated,
+        "bits_stored": stored.bits,
+        "pixel_representation": int(stored.signed),
+    }
+    decoder = get_decoder(UID(syntax))
+    for plugin in dict.fromkeys((_FASTEST.get(syntax, ""), "")):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # padding bytes and the like do no harm
+                values, _ = decoder.as_array(fragments, decoding_plugin=plugin, **options)
+        except Exception:  # decoders raise many kinds; the next, or `_decode`, names the reason
+            continue
+        return _native(values)
+    return None
+
+
 def _meaning(
     frame: Frame, values: Picture, *, scaled: bool
 ) -> tuple[Picture, npt.NDArray[np.bool_] | None, bool]:
-    """Signal, padding mask and MONOCHROME1 of directly read values."""
+    """Signal, padding mask and whether MONOCHROME1, of directly read values."""
     stored = frame.stored
     assert stored is not None
     mask = None

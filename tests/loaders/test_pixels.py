@@ -1,7 +1,8 @@
-"""Uncompressed pixels read at their place in the file mean what a decoder says they mean."""
+"""Pixels read at their place in the file mean what a decoder of the whole file says they mean."""
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,48 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leakloc.errors import InputError
+from leakloc.loaders import load_study
 from leakloc.loaders.headers import HeaderReader
 from leakloc.loaders.pixels import read_stack
 from leakloc.loaders.stacks import lay_out
 from leakloc.settings import LoaderSettings
+
+JPEG_LS, JPEG_2000, RLE = (
+    "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5",
+)  # fmt: skip
+HIGH_THROUGHPUT = """
+/0//UQApQAAAAAAUAAAAEAAAAAAAAAAAAAAAFAAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wA
+EyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAVIAAf+TwAAm3/oFB3QAwAATAGL+
+Aod0AMAAEsAAE8AAEgC1AYd0AOhi+wCCNAD+F3MAwAAVEAAFbAABMNvrZvMAgrQAAmwG1ATY/gAhA362ABj4AER0AMAAFrwA
+AWvAABaIN+ffxfvq5ky9qKhokNb+P+E4wfoxuACiWAIF4AVcANkAJ4D9BDMAAAY6L8BaAAGPVK4UAZGpxVzBR0X5JzgAwAAu
+9gABdrAAC6u11b66JS5ccOvvrD87ZioVMno4pLB6fccjVCpopeJPJRYJxc9UKlLsYE6ZIanZ7lCJncha7UQWZjpr6bUBFFhR
+SAAHGfF+fkFSngmRYqUDkB6awDcAxSYIgTDQgMl5AQYYFG6/L7ySTusWa6NGa0jTVwGIEDr+QwguHjMOugsAxheCuQgHEKKg
+DlPPh8aX01xZe7Z6vz6OP8dRz3YB/9k=
+"""
+"""The picture of `test_high_throughput_jpeg_2000`, encoded by OpenJPH."""
+
+
+def assert_same_either_way(frames):
+    layout, _ = lay_out(frames, LoaderSettings())
+    direct = read_stack(tuple(frames), layout)
+    decoded = read_stack(tuple(replace(frame, stored=None) for frame in frames), layout)
+    assert direct.array.dtype == decoded.array.dtype
+    np.testing.assert_array_equal(direct.array, decoded.array)
+    return direct.array
+
+
+def encode(dataset, syntax, picture):
+    """Set the picture of a dataset as a scanner or PACS would, compressed."""
+    from openjpeg.utils import encode_array
+    from pydicom.encaps import encapsulate
+
+    if syntax == JPEG_2000:
+        dataset.PixelData = encapsulate([encode_array(picture, bits_stored=dataset.BitsStored)])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = syntax
+    else:
+        dataset.compress(syntax, picture, generate_instance_uid=False)
 
 
 @settings(
@@ -46,11 +85,80 @@ def test_direct_reading_equals_decoding(
     made.write(folder)
     frames = [frame for path in made.paths for frame in HeaderReader().read(path)]
     assert all(frame.stored is not None for frame in frames)
+    assert_same_either_way(frames)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    syntax=st.sampled_from([JPEG_LS, JPEG_2000, RLE]),
+    signed=st.booleans(),
+    bits=st.sampled_from([8, 10, 12, 16]),
+    slope=st.sampled_from([None, 0.25]),
+    padding=st.sampled_from([None, 7]),
+    inverted=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_direct_decompression_equals_decoding(
+    series, tmp_path_factory, syntax, signed, bits, slope, padding, inverted, seed
+):
+    folder = tmp_path_factory.mktemp("x")
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
+    array = np.random.default_rng(seed).integers(low, high, (3, 32, 40))
+    array[:, 0, 0] = 7
+    kind = "i" if signed else "u"
+    made = series(
+        shape=array.shape, array=array.astype(f"{kind}2"), BitsStored=bits, HighBit=bits - 1,
+        PixelPaddingValue=padding, RescaleSlope=slope,
+        RescaleIntercept=None if slope is None else -3.0,
+        PhotometricInterpretation="MONOCHROME1" if inverted else "MONOCHROME2",
+    )  # fmt: skip
+    for dataset, picture in zip(made.datasets, made.array, strict=True):
+        if bits == 8:
+            dataset.BitsAllocated, picture = 8, picture.astype(f"{kind}1")
+        encode(dataset, syntax, picture)
+    made.write(folder)
+    frames = [frame for path in made.paths for frame in HeaderReader().read(path)]
+    assert all(frame.stored is not None for frame in frames)
+    decoded = assert_same_either_way(frames)
+    if slope is padding is None and not inverted:
+        np.testing.assert_array_equal(decoded, array)
+
+
+@pytest.mark.parametrize("spoil", ["no fragments", "other length", "cut"])
+def test_what_cannot_be_decompressed_directly_names_the_file(series, tmp_path, spoil):
+    made = series(shape=(2, 16, 20))
+    for dataset, picture in zip(made.datasets, made.array, strict=True):
+        encode(dataset, JPEG_LS, picture)
+    path = made.write(tmp_path).paths[0]
+    frames = tuple(frame for one in made.paths for frame in HeaderReader().read(one))
+    content, at = bytearray(path.read_bytes()), frames[0].stored.at
+    if spoil == "no fragments":
+        content[at + 12 :] = bytes(len(content) - at - 12)
+    elif spoil == "other length":
+        content[at + 8 : at + 12] = (40).to_bytes(4, "little")
+    else:  # as long as it was, so that the change does not show
+        content[-400:] = bytes(400)
+    path.write_bytes(content)
     layout, _ = lay_out(frames, LoaderSettings())
-    direct = read_stack(tuple(frames), layout)
-    decoded = read_stack(tuple(replace(frame, stored=None) for frame in frames), layout)
-    assert direct.array.dtype == decoded.array.dtype
-    np.testing.assert_array_equal(direct.array, decoded.array)
+    with pytest.raises(InputError, match=rf"{path.name} \(transfer syntax JPEG-LS Lossless"):
+        read_stack(frames, layout)
+
+
+def test_high_throughput_jpeg_2000(series, tmp_path):
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import HTJ2KLossless
+
+    made = series(shape=(3, 16, 20))
+    for dataset in made.datasets:
+        dataset.PixelData = encapsulate([base64.b64decode(HIGH_THROUGHPUT)])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+    made.write(tmp_path)
+    [stack] = load_study(tmp_path, LoaderSettings()).stacks
+    j, i = np.mgrid[:16, :20]
+    np.testing.assert_array_equal(stack.load().array[1], 200 + 40 * j + 3 * i * i + (j * i) % 17)
 
 
 @pytest.mark.parametrize(
