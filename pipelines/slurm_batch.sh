@@ -30,10 +30,23 @@ scheduler=$(mktemp -u "$(realpath "$output")/.scheduler-${SLURM_JOB_ID:-0}-XXXXX
 
 # shellcheck disable=SC2317 # the trap calls it
 end() {
-    # Nothing is lost: what ran waits in the ledger for the next job.
-    kill "${helpers[@]}" 2>/dev/null || true
-    wait 2>/dev/null || true
+    # Nothing is lost: what ran waits in the ledger for the next job. The scheduler ends last, as
+    # a worker that cannot take leave of it may wait for ever.
+    local n
+    for ((n = ${#helpers[@]} - 1; n >= 0; n--)); do
+        stop "${helpers[n]}"
+    done
     rm -f "$scheduler"
+}
+
+# shellcheck disable=SC2317 # the trap calls it
+stop() {
+    kill "$1" 2>/dev/null || return 0
+    for _ in {1..20}; do
+        sleep 0.5
+        kill -0 "$1" 2>/dev/null || return 0
+    done
+    kill -KILL "$1" 2>/dev/null || true
 }
 helpers=()
 trap end EXIT
