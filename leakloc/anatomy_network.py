@@ -231,22 +231,18 @@ def _classify(
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
     chosen = [int(i) for i in planes]
-    results = []
-    for first in range(0, len(chosen), _PLANES_AT_ONCE):
-        batch = []
-        for i in chosen[first : first + _PLANES_AT_ONCE]:
-            around = [max(i - 1, 0), i, min(i + 1, count - 1)]
-            three = np.moveaxis(array[:, :, around], 2, 0)
-            three = np.pad(three, [(0, 0), *padding], constant_values=low)
-            batch.append(network_input(three, low, high))
-        (probabilities,) = session.run(None, {"planes": np.stack(batch)})
-        for n, i in enumerate(chosen[first : first + _PLANES_AT_ONCE]):
-            # No loss reached beyond the field in training: what it says there means nothing.
-            empty = maximum_filter(array[:, :, i], _EMPTY_PX) <= low
-            probabilities[n, 0, :height, :width][empty] = 1.0
-            probabilities[n, 1:, :height, :width][:, empty] = 0.0
-        results.append(probabilities[:, :, :height, :width])
-    return np.concatenate(results)
+    found = np.empty((len(chosen), len(CLASSES), height, width), np.float32)
+    for seen, i in zip(found, chosen, strict=True):  # more at once cost memory and gain no speed
+        around = [max(i - 1, 0), i, min(i + 1, count - 1)]
+        three = np.moveaxis(array[:, :, around], 2, 0)
+        three = np.pad(three, [(0, 0), *padding], constant_values=low)
+        (probabilities,) = session.run(None, {"planes": network_input(three, low, high)[None]})
+        seen[:] = probabilities[0, :, :height, :width]
+        # No loss reached beyond the field in training: what it says there means nothing.
+        empty = maximum_filter(array[:, :, i], _EMPTY_PX) <= low
+        seen[0, empty] = 1.0
+        seen[1:, empty] = 0.0
+    return found
 
 
 MIN_DISC_ML: Final = 0.25

@@ -70,19 +70,12 @@ class Scene:
     def of(cls, fraction: Volume, dura: Dura, fat_like_fluid: bool) -> Scene:
         """Measure a region (cropped to the canal's neighbourhood beforehand)."""
         coordinates = CanalCoordinates.of(fraction.geometry, dura.centerline)
-        # Planes of an oblique grid reach a little past both ends of the centreline.
-        last = float(dura.arc_mm[-1])
-        arc = (
-            np.clip(coordinates.arc, 0.0, last)
-            if dura.tip_arc_mm is None
-            else np.maximum(coordinates.arc, 0.0)
-        )
-        radius = dura.radius_at(arc, coordinates.left, coordinates.dorsal)
-        outside = np.hypot(coordinates.left, coordinates.dorsal) - radius
-        if dura.tip_arc_mm is not None:  # below the tip there is only the tip to be near to
-            below = np.maximum(coordinates.arc - np.float32(dura.tip_arc_mm), 0)
-            outside = np.where(below > 0, np.hypot(outside, below), outside)
-        return cls(fraction, coordinates, outside.astype(np.float32), dura, fat_like_fluid)
+        outside = np.empty(coordinates.arc.shape, np.float32)
+        for k in range(len(outside)):  # plane by plane: the steps between take much memory
+            outside[k] = _outside_mm(
+                dura, coordinates.arc[k], coordinates.left[k], coordinates.dorsal[k]
+            )
+        return cls(fraction, coordinates, outside, dura, fat_like_fluid)
 
     @property
     def sac(self) -> Mask:
@@ -98,6 +91,17 @@ class Scene:
         for plane in np.flatnonzero(head.any(axis=(1, 2))):
             sac[plane] |= ndimage.binary_fill_holes(head[plane])
         return sac
+
+
+def _outside_mm(dura: Dura, arc: Array, left: Array, dorsal: Array) -> FloatArray:
+    """Distance outside the dura along the ray from the centreline, negative inside."""
+    # Planes of an oblique grid reach a little past both ends of the centreline.
+    last = float(dura.arc_mm[-1]) if dura.tip_arc_mm is None else None
+    outside = np.hypot(left, dorsal) - dura.radius_at(np.clip(arc, 0.0, last), left, dorsal)
+    if dura.tip_arc_mm is not None:  # below the tip there is only the tip to be near to
+        below = np.maximum(arc - np.float32(dura.tip_arc_mm), 0)
+        outside = np.where(below > 0, np.hypot(outside, below), outside)
+    return np.asarray(outside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +185,7 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
     labelled, count = ndimage.label(bright)
     if count == 0:
         return []
-    volume = np.bincount(labelled.ravel(), weights=np.where(bright, fraction, 0).ravel())
+    volume = np.bincount(labelled[bright], weights=fraction[bright], minlength=count + 1)
     seeded = np.bincount(labelled[seeds], minlength=count + 1)
     wanted = np.flatnonzero(
         (volume * scene.fraction.geometry.voxel_volume_ml >= LISTED_ML) & (seeded > 0)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.centerline import Centerline
-from leakloc.volume import Geometry, Volume
+from leakloc.volume import Geometry
 
 Array = npt.NDArray[np.float32]
 
@@ -38,12 +38,34 @@ class CanalCoordinates:
         axes = [np.arange(n) for n in coarse.shape]
         k, j, i = np.meshgrid(*axes, indexing="ij")
         points = coarse.lps_from_ijk(np.stack([i, j, k], axis=-1))
-        fields = centerline.project(points)
-        fine = [
-            Volume(field.astype(np.float32), coarse).resample(geometry, order=1).array
-            for field in fields
-        ]
-        return cls(geometry, fine[0], fine[1], fine[2])
+        ratios = [old / new for old, new in zip(geometry.spacing_kji_mm, step[::-1], strict=True)]
+        arc, left, dorsal = (
+            _stretched(field.astype(np.float32), geometry.shape, ratios)
+            for field in centerline.project(points)
+        )
+        return cls(geometry, arc, left, dorsal)
+
+
+def _stretched(field: Array, shape: tuple[int, int, int], ratios: list[float]) -> Array:
+    """Linear interpolation along one axis after another, which both grids have in common.
+
+    Parameters
+    ----------
+    ratios : list of float
+        Voxel size of the fine grid as a share of the coarse one's, k, j, i.
+    """
+    for axis in (2, 1, 0):  # last the longest way through memory, plane by plane
+        at = np.arange(shape[axis]) * ratios[axis]
+        low = np.minimum(at.astype(int), field.shape[axis] - 2)
+        share = (at - low).astype(np.float32)
+        source = np.moveaxis(field, axis, 0)
+        fine = np.empty((shape[axis], *source.shape[1:]), np.float32)
+        for n in range(shape[axis]):
+            before, after = source[low[n]], source[low[n] + 1]
+            np.multiply(after - before, share[n], out=fine[n])
+            fine[n] += before
+        field = np.moveaxis(fine, 0, axis)
+    return field
 
 
 def _covering(geometry: Geometry, spacing_ijk_mm: list[float]) -> Geometry:
