@@ -287,17 +287,28 @@ def segmentation_object(analysis: Analysis, found: Sequence[Segment], sources: S
     from pydicom.sr.codedict import codes
 
     geometry = analysis.segmentation.thecal_sac.geometry
-    filled = np.flatnonzero(np.any([s.mask().any(axis=(1, 2)) for s in found], axis=0))
+    labels = _merged(found)
+    filled = np.flatnonzero(
+        labels.any(axis=(1, 2))
+        if labels is not None
+        else np.any([s.mask().any(axis=(1, 2)) for s in found], axis=0)
+    )
     # Empty slices at both ends are left out: they cost time, and no frame is written for them.
     box = (slice(int(filled[0]), int(filled[-1]) + 1), slice(None), slice(None))
-    volume = hd.Volume(
-        np.stack([segment.mask(box) for segment in found], axis=-1).astype(np.uint8),
+    place = (
         # highdicom indexes arrays [k, j, i]; our affine takes (i, j, k).
         geometry.cropped(box).affine_lps[:, [2, 1, 0, 3]],
         "PATIENT",
         sources.main[0].FrameOfReferenceUID,
-        channels={"SegmentNumber": list(range(1, len(found) + 1))},
     )
+    if labels is not None:
+        volume = hd.Volume(labels[box], *place)
+    else:
+        volume = hd.Volume(
+            np.stack([segment.mask(box) for segment in found], axis=-1).astype(np.uint8),
+            *place,
+            channels={"SegmentNumber": list(range(1, len(found) + 1))},
+        )
     algorithm = hd.AlgorithmIdentificationSequence(
         name=MODEL, family=codes.cid7162.MorphologicalOperations, version=__version__
     )
@@ -327,6 +338,30 @@ def segmentation_object(analysis: Analysis, found: Sequence[Segment], sources: S
         **_made_by_us(SEG_SERIES_NUMBER),
         device_serial_number=SERIAL,
     )
+
+
+def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
+    """All segments as one map of their numbers, a fraction of the memory of a mask for each.
+
+    None where some overlap, or are too many for 8 bits.
+    """
+    if len(found) > np.iinfo(np.uint8).max:
+        return None
+    merged: npt.NDArray[np.uint8] | None = None
+    arrays = {id(segment.labels): segment.labels for segment in found}
+    for key, array in arrays.items():
+        numbers = np.zeros(int(array.max()) + 1, np.uint8)
+        for number, segment in enumerate(found, 1):
+            if id(segment.labels) == key:
+                numbers[segment.value] = number
+        mapped = numbers[array]
+        if merged is None:
+            merged = mapped
+        elif (merged.astype(bool) & mapped.astype(bool)).any():
+            return None
+        else:
+            merged |= mapped
+    return merged
 
 
 # --- structured report --------------------------------------------------------------------

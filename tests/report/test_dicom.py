@@ -78,6 +78,30 @@ def test_segmentation_read_back_is_the_mask(
         np.testing.assert_allclose(again, millimetres, atol=0.01)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_each_segment_is_written_whole(
+    make_synthetic: Make, as_dicom: Make, tmp_path: Path, overlap: bool
+) -> None:
+    """Masks made elsewhere may overlap; those that do not go to highdicom as one map."""
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path)
+    levels, sac = analysis.levels.mask, analysis.segmentation.thecal_sac.array > 0
+    mask = np.where(sac | (analysis.segmentation.collections.array > 0), 0, levels.array)
+    if overlap:
+        mask[sac] = LABEL_VALUES[analysis.levels.vertebrae[0].name]
+    analysis = replace(
+        analysis, levels=replace(analysis.levels, mask=levels.with_array(mask.astype(np.uint8)))
+    )
+    found = dicom.segments(analysis)
+    sources = dicom.read_sources(dicom.source_stacks(analysis))
+    seg = dicom.segmentation_object(analysis, found, sources)
+    assert seg.SegmentsOverlap == ("YES" if overlap else "NO")
+    seg.save_as(tmp_path / "seg.dcm")
+    masks = read_back(tmp_path / "seg.dcm", analysis.triage.myelogram.geometry)
+    assert set(masks) == {segment.label for segment in found}
+    for segment in found:
+        np.testing.assert_array_equal(masks[segment.label], segment.mask(), err_msg=segment.label)
+
+
 @pytest.fixture(scope="module")
 def written(
     make_synthetic: Make, as_dicom: Make, tmp_path_factory: pytest.TempPathFactory
