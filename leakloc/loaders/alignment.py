@@ -408,11 +408,15 @@ class _Pair:
 
     def information(self, params: FloatArray) -> float:
         """Mutual information in nats; 0 where they share too little."""
-        points = self.moved(params, self.points_lps)
-        inside = self.other.geometry.contains(points)
+        from scipy.ndimage import map_coordinates
+
+        grid = self.other.geometry
+        kji = grid.kji_from_lps(self.moved(params, self.points_lps))
+        inside = ((kji >= -0.5) & (kji <= np.array(grid.shape) - 0.5)).all(axis=1)
         if inside.mean() < self.least_inside:
             return 0.0
-        other_bin = np.searchsorted(self.edges, self.other.sample(points[inside]))
+        signal = map_coordinates(self.other.array, kji[inside].T, np.float64, order=1)
+        other_bin = np.searchsorted(self.edges, signal)
         joint = np.bincount(
             self.fixed_bin[inside] * _BINS + other_bin, minlength=_BINS * _BINS
         ).reshape(_BINS, _BINS)

@@ -7,9 +7,10 @@ taken along the canal, plane by plane, so that the receive field's bias cancels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError
@@ -71,7 +72,9 @@ class FluidMap:
     @property
     def fraction(self) -> Volume:
         """Share of CSF-like fluid, float32 0..1."""
-        return self.signal.with_array(np.clip(self.signal.array, 0.0, 1.0), "fluid fraction")
+        clipped = _laid_out_as(self.signal.array)
+        np.clip(self.signal.array, 0.0, 1.0, out=clipped)
+        return self.signal.with_array(clipped, "fluid fraction")
 
 
 def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSettings) -> FluidMap:
@@ -190,10 +193,20 @@ def _normalised(
     span = np.maximum(np.interp(planes, at, csf[order]) - low, 1e-6)
     shape = [1, 1, 1]
     shape[axis_kji] = -1
-    fraction = volume.array.astype(np.float32)
+    fraction = _laid_out_as(volume.array)
+    fraction[:] = volume.array
     fraction -= low.reshape(shape).astype(np.float32)
     fraction *= (1.0 / span).reshape(shape).astype(np.float32)
     return volume.with_array(fraction, "normalised to CSF")
+
+
+def _laid_out_as(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Uninitialised floats, in memory as `array` is: turned as one, flipped as the other.
+
+    The volume as it was acquired, of which `array` is a view, then needs no copy either.
+    """
+    flips = tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)
+    return np.asarray(np.empty_like(array[flips], np.float32)[flips])
 
 
 def _fat_level(fraction: Volume, centerline: Centerline) -> float | None:

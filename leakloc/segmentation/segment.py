@@ -78,8 +78,8 @@ def segment(
     return Segmentation(
         fluid_fraction=on_grid(fraction, myelogram),
         centerline=dura.centerline,
-        thecal_sac=on_grid(placed(sac.astype(np.uint8), box, volume), myelogram),
-        collections=on_grid(placed(labels, box, volume), myelogram),
+        thecal_sac=placed(sac.astype(np.uint8), box, myelogram),
+        collections=placed(labels, box, myelogram),
         candidates=candidates,
         fat_suppressed=False if confusing else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
@@ -168,12 +168,12 @@ def neighbourhood(
 def placed(
     array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
     box: tuple[slice, slice, slice],
-    volume: Volume,
+    target: Volume,
 ) -> Volume:
-    """Put a crop back into the whole grid, zero elsewhere."""
-    whole = np.zeros(volume.geometry.shape, np.uint8)
-    whole[box] = array
-    return Volume(whole, volume.geometry, volume.provenance)
+    """Put a crop of ``target.oriented("LPS")`` back into the whole grid, zero elsewhere."""
+    whole = Volume(np.zeros(target.geometry.shape, np.uint8), target.geometry, target.provenance)
+    whole.oriented("LPS").array[box] = array  # a view of the same voxels
+    return whole
 
 
 def on_grid(oriented: Volume, target: Volume) -> Volume:

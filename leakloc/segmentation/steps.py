@@ -149,7 +149,7 @@ def fluid_outside(
     oriented = fraction.oriented("LPS")
     box = neighbourhood(oriented, dura.centerline, settings)
     labels, _, candidates = find_collections(Scene.of(oriented.crop(box), dura, False), settings)
-    return on_grid(placed(labels, box, oriented), fraction), candidates
+    return placed(labels, box, fraction), candidates
 
 
 def _default() -> SegmentationSettings:
