@@ -5,6 +5,7 @@ Importing it takes some seconds, which each study would otherwise pay for.
 
 import gc
 import importlib
+from contextlib import suppress
 from typing import Final
 
 MODULES: Final = (
@@ -17,8 +18,10 @@ MODULES: Final = (
     "PIL.ImageFont",
     "PIL.WebPImagePlugin",
     "pydicom",
+    "scipy.fft",
     "scipy.ndimage",
-    "scipy.stats",
+    "scipy.optimize",
+    "scipy.spatial",
     "SimpleITK",
     "skimage.measure",
     "leakloc.anatomy_network",
@@ -41,7 +44,17 @@ def preload() -> None:
     """
     for module in MODULES:
         importlib.import_module(module)
+    _load_dicom_tables()
     gc.freeze()
+
+
+def _load_dicom_tables() -> None:
+    """Read the DICOM standard's tables, which highdicom keeps once they were asked for."""
+    with suppress(ImportError, AttributeError):  # private names: without them it is only slower
+        from highdicom import _standard_utils as tables
+
+        tables.get_iod_module_map()
+        tables.get_module_attribute_map()
 
 
 preload()

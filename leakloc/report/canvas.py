@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
@@ -384,12 +385,22 @@ def png_bytes(image: Image.Image) -> bytes:
 @cache
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib on every system."""
-    import matplotlib
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(str(path), size_px)
+    return ImageFont.truetype(str(_fonts() / name), size_px)
+
+
+@cache
+def _fonts() -> Path:
+    """Where matplotlib keeps its fonts; found without importing it, which takes longer."""
+    spec = find_spec("matplotlib")
+    usual = Path(str(spec and spec.origin)).parent / "mpl-data" / "fonts" / "ttf"
+    if usual.is_dir():
+        return usual
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
