@@ -313,6 +313,8 @@ def connected(options: WorkOptions) -> Iterator[Client]:
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.tick.limit": "1h",
+        # Logs of the last thousands of steps, each with the study it was about.
+        "distributed.admin.low-level-log-length": 20,
     }
     with (
         dask.config.set(quiet),
