@@ -42,7 +42,7 @@ test-all: lint
 	$(BIN)/pytest -n auto -m ''
 
 bench: $(VENV)/.dev
-	$(BIN)/pytest benchmarks -o testpaths=benchmarks --benchmark-only -q
+	$(BIN)/pytest benchmarks/test_speed.py --benchmark-only -q
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
