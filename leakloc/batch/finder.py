@@ -241,8 +241,9 @@ class _Finder:
     def _dicomdir(self, path: Path) -> None:
         """The files that a DICOMDIR lists; their own headers say where they belong."""
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-        for name in _listed_in(path):
-            file = _whatever_case(path.parent, name)
+        from leakloc.loaders.dicomdir import listed_files
+
+        for file in listed_files(path):
             try:
                 status = file.stat()
             except OSError:
@@ -476,14 +477,10 @@ def _look(path: str) -> tuple[Kind, Belongs]:
 
 
 def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
-    import tarfile
-    import zipfile
-
-    from leakloc.loaders.archives import members
+    from leakloc.loaders.archives import BROKEN, members
 
     counts: Counter[Belongs] = Counter()
-    broken = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError, ValueError)
-    with suppress(*broken):  # the analysis will say what is wrong with it
+    with suppress(*BROKEN):  # the analysis will say what is wrong with it
         for number, (_, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 break
@@ -557,25 +554,3 @@ def _name_of(place: str) -> str:
 
 def _short(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def _listed_in(path: Path) -> list[str]:
-    """Relative paths of the files that a DICOMDIR lists."""
-    import pydicom
-
-    try:
-        records = pydicom.dcmread(path).DirectoryRecordSequence
-    except Exception as error:
-        raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
-    found = []
-    for record in records:
-        parts = record.get("ReferencedFileID")
-        if parts:
-            found.append(parts if isinstance(parts, str) else str(Path(*parts)))
-    return found
-
-
-def _whatever_case(folder: Path, name: str) -> Path:
-    """A listed file; media burnt under Windows may spell it in lower case."""
-    path = folder / name
-    return path if path.exists() else folder / name.lower()

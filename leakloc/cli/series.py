@@ -18,7 +18,10 @@ from leakloc.cli.shared import (
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
 
-COLUMNS: Final = ("series", "role", "description", "n_instances", "spacing_mm", "reason")
+COLUMNS: Final = (
+    *("series", "role", "used_for", "description", "n_instances", "spacing_mm"),
+    "reason",
+)
 
 
 def add(commands: Commands) -> None:
@@ -47,7 +50,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"series": rows, "skipped": skipped}, indent=2))
         return DONE
-    print_table(rows, COLUMNS)
+    print_table([{**row, "used_for": " + ".join(row["used_for"]) or None} for row in rows], COLUMNS)
+    for row in rows:
+        for note in row["notes"]:
+            print(f"series {row['series'] or '-'}: {note}")
     if skipped:
         print(f"{len(skipped)} files left out:")
         for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 _GIB: Final = 1024**3
 _CHUNK: Final = 1024**2
 
+BROKEN: Final = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, RuntimeError, ValueError),
+)
+"""What reading an archive raises that is broken, encrypted, or cannot be read or written."""
+
 
 def is_archive(path: Path, head: bytes) -> bool:
     """Whether a file is a zip or tar archive, by its content."""
@@ -28,7 +36,7 @@ def is_archive(path: Path, head: bytes) -> bool:
         return True
     try:
         return compressed and tarfile.is_tarfile(path)
-    except (OSError, EOFError):
+    except BROKEN:
         return False
 
 
@@ -59,13 +67,22 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
             target.mkdir(exist_ok=True)
             last = last if last not in ("", ".", "..") else "file"
             left -= _copy(file, target / last, left, path)
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError) as error:
+    except BROKEN as error:
         folder.cleanup()
-        raise InputError(f"cannot unpack {path.name}: {error}") from error
+        raise InputError(f"cannot unpack {path.name}: {_reason(error)}") from error
     except InputError:
         folder.cleanup()
         raise
     return folder
+
+
+def _reason(error: Exception) -> str:
+    """In one line, with a way out; the libraries' own words may take many."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(error.strerror)
+    if isinstance(error, RuntimeError):
+        return "it is encrypted or packed in an unusual way; unpack it and name the folder"
+    return "it is damaged or cut short; copy or export it again"
 
 
 def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -73,8 +90,8 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
     Raises
     ------
-    zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, RuntimeError
-        If the archive is broken or encrypted.
+    Exception
+        One of `BROKEN` if the archive is broken or encrypted.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -89,6 +106,12 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
             content = archive.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield member.name, content
+        # tarfile takes a damaged header for the end; the true end is zeros, or that of the file.
+        if archive.fileobj is not None:
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a member's header is damaged")
+            archive.fileobj.read(_CHUNK)  # past the padding lies the checksum of what was packed
 
 
 def _copy(file: IO[bytes], target: Path, limit: int, archive: Path) -> int:

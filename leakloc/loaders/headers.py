@@ -103,7 +103,7 @@ _PHILIPS_FRAME_GROUP: Final = 0x2005140F
 _PRIVATE_SEQUENCE_NAMES: Final = {"GE": _GE_SEQUENCE_NAME, "PHILIPS": _PHILIPS_SEQUENCE_NAME}
 
 _NOT_PICTURES: Final = {
-    "1.2.840.10008.1.3.10": "a DICOMDIR index, not an image",
+    "1.2.840.10008.1.3.10": "a DICOMDIR, the index of a disc, not an image",
     "1.2.840.10008.5.1.4.1.1.66": "raw data, not an image",
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation, not an image",
     "1.2.840.10008.5.1.4.1.1.66.7": "a label map, not an image",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,7 @@ def sniff_image(path: Path, head: bytes) -> Kind | None:
         try:
             with gzip.open(path) as file:
                 head = file.read(512)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return None
     if head[:4] in _NIFTI_SIZES and (
         head[_NIFTI1_MAGIC_AT : _NIFTI1_MAGIC_AT + 2] in (b"n+", b"ni")

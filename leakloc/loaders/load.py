@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from leakloc.errors import InputError
 from leakloc.loaders.archives import is_archive, unpack
+from leakloc.loaders.dicomdir import is_dicomdir, listed_files
 from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
 from leakloc.loaders.images import Kind, read_image_header, sniff_image
 from leakloc.loaders.pixels import read_stack, same_pixels
@@ -54,8 +55,8 @@ def load_study(
     Parameters
     ----------
     path : Path
-        A folder of any depth and naming, a zip or tar archive, a DICOM file, or a NIfTI, NRRD
-        or MetaImage volume. Files are told by content, never by suffix; volumes without
+        A folder of any depth and naming, a zip or tar archive, a DICOMDIR, a DICOM file, or a
+        NIfTI, NRRD or MetaImage volume. Files are told by content, never by suffix; volumes without
         headers count only where there is no DICOM.
     settings : LoaderSettings
     study_uid : str, optional
@@ -108,9 +109,26 @@ def _files(
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if not archived:
-        return [path], None
+        return (_indexed(path, skipped) if is_dicomdir(_head(path)) else [path]), None
     folder = unpack(path, settings)
     return _walk(Path(folder.name), skipped), folder
+
+
+def _indexed(path: Path, skipped: list[SkippedFile]) -> list[Path]:
+    """The files that a DICOMDIR lists and that are there."""
+    listed = listed_files(path)
+    present = [file for file in listed if file.exists()]
+    if not present:
+        raise InputError(
+            f"none of the {len(listed)} files that {path} lists is there: copy the whole disc, not "
+            "only its index, or name the folder of the images"
+        )
+    skipped += [
+        SkippedFile(file, "listed in the DICOMDIR, but missing")
+        for file in listed
+        if not file.exists()
+    ]
+    return present
 
 
 def _walk(folder: Path, skipped: list[SkippedFile]) -> list[Path]:

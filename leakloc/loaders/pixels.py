@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,22 @@ from leakloc.loaders.stacks import Layout, scale_varies
 from leakloc.volume import Provenance, Volume
 
 Picture = npt.NDArray[Any]
+Result = TypeVar("Result")
 
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 """Tag of the pixel data element, little endian."""
 _UNDEFINED_LENGTH: Final = b"\xff\xff\xff\xff"
 """Length of pixel data in fragments."""
-_FASTEST: Final = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
-"""Decoders of JPEG-LS that take less time than those pydicom tries first."""
+_JPEG_LS: Final = ("pyjpegls", "gdcm")
+_PLUGINS: Final = {
+    "1.2.840.10008.1.2.4.80": _JPEG_LS,
+    "1.2.840.10008.1.2.4.81": _JPEG_LS,
+    "1.2.840.10008.1.2.5": ("gdcm", "pydicom"),
+}
+"""pydicom's decoders in the order to be tried; of other syntaxes all that there are.
+
+pyjpegls takes two thirds of GDCM's time. pylibjpeg-rle is not for damaged data: it panics.
+"""
 
 
 def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
@@ -55,7 +65,7 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
         steps = ("slices interpolated onto a regular grid",)
     first = frames[0]
     description = str(first.parameters.get("SeriesDescription", ""))
-    provenance = Provenance("series", first.series_instance_uid, description, steps)
+    provenance = Provenance("series", first.series_instance_uid, description, steps=steps)
     return Volume(array, layout.geometry, provenance)
 
 
@@ -162,16 +172,26 @@ def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -
         "bits_stored": stored.bits,
         "pixel_representation": int(stored.signed),
     }
-    decoder = get_decoder(UID(syntax))
-    for plugin in dict.fromkeys((_FASTEST.get(syntax, ""), "")):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # padding bytes and the like do no harm
-                values, _ = decoder.as_array(fragments, decoding_plugin=plugin, **options)
-        except Exception:  # decoders raise many kinds; the next, or `_decode`, names the reason
-            continue
+
+    def decode(plugin: str) -> Picture:
+        values, _ = get_decoder(UID(syntax)).as_array(fragments, decoding_plugin=plugin, **options)
         return _native(values)
-    return None
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # padding bytes and the like do no harm
+            return _first_to_succeed(decode, syntax)
+    except Exception:  # decoders raise many kinds; `_decode` names the reason
+        return None
+
+
+def _first_to_succeed(decode: Callable[[str], Result], syntax: str) -> Result:
+    """What the first plugin gives that can; if none can, the last raises."""
+    *others, last = _PLUGINS.get(syntax, ("",))
+    for plugin in others:
+        with suppress(Exception):  # decoders raise many kinds
+            return decode(plugin)
+    return decode(last)
 
 
 def _meaning(
@@ -199,9 +219,18 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
             dataset = pydicom.dcmread(path, force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 _assume_native(dataset)
-            if any(index is None for index in indices):
-                return dataset, [_native(dataset.pixel_array)] * len(indices)
-            return dataset, [_native(pixel_array(dataset, index=index or 0)) for index in indices]
+            whole = any(index is None for index in indices)
+
+            def decode(plugin: str) -> list[Picture]:
+                if whole:
+                    values = _native(pixel_array(dataset, decoding_plugin=plugin))
+                    return [values] * len(indices)
+                return [
+                    _native(pixel_array(dataset, index=index, decoding_plugin=plugin))
+                    for index in indices
+                ]
+
+            return dataset, _first_to_succeed(decode, dataset.file_meta.TransferSyntaxUID)
     except Exception as error:  # decoders raise many kinds
         if isinstance(error, OSError) and error.errno is not None:  # the file, not its content
             raise InputError(

@@ -132,21 +132,24 @@ def _series_stacks(
         if reason is not None:
             stacks.append(_without_geometry(group, [*notes, reason]))
             continue
-        strays: list[Frame] = []
+        strays: list[_Block] = []
         for plane in _by_orientation(group, settings.orientation_tolerance):
             for block in _blocks(plane, settings, same_pixels):
                 if len(block.frames) < settings.min_slices and block.fault is None:
-                    strays += block.frames
+                    strays.append(block)
                 else:
                     stacks.append(_stack(block, notes, settings, read))
         if strays:
-            count = len(_by_orientation(strays, settings.orientation_tolerance))
+            left = [frame for block in strays for frame in block.frames]
+            count = len(_by_orientation(left, settings.orientation_tolerance))
+            gaps = dict.fromkeys(note for block in strays for note in block.notes)
             text = (
-                f"{len(strays)} slice(s) in {count} orientation(s): fewer than "
-                f"{settings.min_slices} parallel slices make no volume"
+                f"{len(left)} slice(s) in {count} orientation(s): fewer than "
+                f"{settings.min_slices} parallel slices {'between gaps ' if gaps else ''}make no "
+                "volume"
             )
             code = "too_few_slices" if count == 1 else "mixed_orientations"
-            stacks.append(_without_geometry(strays, [*notes, Note(code, text)]))
+            stacks.append(_without_geometry(left, [*notes, *gaps, Note(code, text)]))
     return _with_stated_count(stacks, whole)
 
 

@@ -416,7 +416,7 @@ def test_documents_and_indices_are_no_images(series, settings, tmp_path):
     assert only(study).n_instances == 8
     assert sorted(item.reason for item in study.skipped) == [
         "a DICOM object without pictures (SR)",
-        "a DICOMDIR index, not an image",
+        "a DICOMDIR, the index of a disc, not an image",
     ]
 
 
@@ -526,8 +526,110 @@ def test_archive_bombs_are_refused(zipped, settings, tmp_path):
 
 def test_broken_archive_is_one_clear_sentence(zipped, settings):
     zipped.write_bytes(zipped.read_bytes()[:-300])
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"study.bin: it is damaged or cut short; copy .*again$"):
         load_study(zipped, settings)
+
+
+def archived(made, path: Path, kind: str) -> Path:
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in made.paths:
+                archive.write(file, file.name)
+    else:
+        with tarfile.open(path, kind) as archive:
+            for file in made.paths:
+                archive.add(file, file.name)
+    return path
+
+
+def test_an_encrypted_archive_says_so(series, settings, tmp_path):
+    path = archived(series().write(tmp_path / "in"), tmp_path / "study.zip", "zip")
+    content = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := content.find(mark, start + 1)) >= 0:
+            content[start + at] |= 1  # the flag of encryption
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="encrypted"):
+        load_study(path, settings)
+
+
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
+def test_damaged_archives_are_refused_or_whole(series, settings, tmp_path, kind):
+    made = series(array=np.random.default_rng(0).integers(0, 4095, (8, 24, 16)).astype("u2"))
+    path = archived(made.write(tmp_path / "in"), tmp_path / "study", kind)
+    whole = path.read_bytes()
+    refused = 0
+    for seed in range(60):
+        chance = np.random.default_rng(seed)
+        content = bytearray(whole)
+        if seed % 3:
+            for place in chance.integers(0, len(content), 1 + seed % 5):
+                content[place] ^= 1 << int(chance.integers(8))
+        else:
+            del content[int(chance.integers(1, len(content))) :]
+        path.write_bytes(content)
+        try:
+            study = load_study(path, settings)
+        except InputError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+            continue
+        # What is read in spite of damage is every picture, or says what is missing.
+        whole_study = sum(stack.n_instances for stack in study.stacks) == 8
+        assert whole_study or study.skipped or any(map(codes, study.stacks))
+    assert refused > 10
+
+
+@pytest.fixture
+def disc(series, tmp_path) -> Path:
+    from pydicom.fileset import FileSet
+
+    files = FileSet()
+    described = {"StudyDate": "20260101", "StudyTime": "1200", "StudyID": "1", "PatientName": "P"}
+    for path in series(**described).write(tmp_path / "in").paths:
+        files.add(path)
+    files.write(tmp_path / "disc")
+    series().write(tmp_path / "disc", prefix="beside")
+    return tmp_path / "disc" / "DICOMDIR"
+
+
+def test_a_dicomdir_stands_for_what_it_lists(disc, settings, tmp_path):
+    study = load_study(disc, settings)
+    assert only(study).n_instances == 8
+    assert not study.skipped
+    only(study).files[2].unlink()
+    study = load_study(disc, settings)
+    assert [item.reason for item in study.skipped] == ["listed in the DICOMDIR, but missing"]
+    assert codes(only(study)) == {"missing_slices"}
+
+
+def test_a_dicomdir_without_its_disc_says_what_to_do(disc, settings, tmp_path):
+    alone = tmp_path / "DICOMDIR"
+    alone.write_bytes(disc.read_bytes())
+    with pytest.raises(InputError, match=r"none of the 8 files .* copy the whole disc"):
+        load_study(alone, settings)
+    alone.write_bytes(disc.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"cannot read DICOMDIR|none of the"):
+        load_study(alone, settings)
+
+
+def test_a_dicomdir_leads_nowhere_else(disc, tmp_path):
+    import pydicom
+
+    from leakloc.loaders.dicomdir import listed_files
+
+    dataset = pydicom.dcmread(disc)
+    for record, parts in zip(
+        [r for r in dataset.DirectoryRecordSequence if "ReferencedFileID" in r],
+        (["..", "in", "a"], "/etc/passwd", "a/../../b", ["C:\\x"], ["."]),
+        strict=False,
+    ):
+        record.ReferencedFileID = parts
+    dataset.save_as(tmp_path / "DICOMDIR")
+    found = listed_files(tmp_path / "DICOMDIR")
+    assert found
+    assert all(tmp_path in path.resolve().parents for path in found)
 
 
 # --- volumes without headers ---------------------------------------------------------------------

@@ -146,6 +146,22 @@ def test_what_cannot_be_decompressed_directly_names_the_file(series, tmp_path, s
         read_stack(frames, layout)
 
 
+def test_damaged_run_lengths_are_an_error_and_no_panic(series, tmp_path):
+    made = series(shape=(2, 16, 20))
+    for dataset, picture in zip(made.datasets, made.array, strict=True):
+        encode(dataset, RLE, picture)
+        length = len(dataset.PixelData)
+        content = bytearray(dataset.PixelData)
+        content[-length // 2 :] = b"\x7f" * (length - length // 2)
+        dataset.PixelData = bytes(content)
+        dataset["PixelData"].VR = "OB"
+    paths = made.write(tmp_path).paths
+    frames = tuple(frame for path in paths for frame in HeaderReader().read(path))
+    layout, _ = lay_out(frames, LoaderSettings())
+    with pytest.raises(InputError, match="RLE"):
+        read_stack(frames, layout)
+
+
 def test_high_throughput_jpeg_2000(series, tmp_path):
     from pydicom.encaps import encapsulate
     from pydicom.uid import HTJ2KLossless
