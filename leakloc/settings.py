@@ -388,8 +388,9 @@ class LocalizationSettings(_Section):
     hiatus_bright_factor: float = Field(0.6, ge=0.0, le=1.0)
     """Confidence of a hiatus found where fat in the canal is bright, and the roof before it and
     the fat under the skin run into one another, relative to one on a fat-suppressed image."""
-    hiatus_seen_below_mm: float = Field(3.0, ge=1.0, le=15.0)
-    """The field must show this much without a roof below the apex."""
+    hiatus_seen_below_mm: float = Field(6.0, ge=1.0, le=8.0)
+    """The field must show this much without a roof below the apex: with half of it, a sacrum cut
+    by the field's edge passed for one that ends (2 of 5 phantoms without a hiatus)."""
     hiatus_margin_mm: float = Field(8.0, ge=0.0, le=30.0)
     """The canal's middle goes on this far below the apex, half of the opening's height (16 to
     19 mm)."""

@@ -30,9 +30,6 @@ INTRATHECAL: Final = "intrathecal fluid"
 SECTORS: Final = 12
 """Angular sectors about the sac in which occupancy is counted."""
 
-HEAD_RADIUS_MM: Final = 40.0
-"""Half the width of the foramen magnum's cistern, with room to spare."""
-
 DIM_RIM_MM: Final = 2.0
 """How far partial volume reaches around fluid."""
 
@@ -79,17 +76,10 @@ class Scene:
 
     @property
     def sac(self) -> Mask:
-        """Voxels whose centre the dura encloses."""
-        from scipy import ndimage
-
+        """Voxels whose centre the spinal dura encloses."""
         sac = np.asarray(self.outside_mm <= 0.0)
-        head = (self.coordinates.arc < self.dura.head_arc_mm) & (self.fraction.array > 0.5)
-        if not head.any():
-            return sac
-        # Around the brain stem the dura encloses all the fluid there is.
-        head &= np.hypot(self.coordinates.left, self.coordinates.dorsal) < HEAD_RADIUS_MM
-        for plane in np.flatnonzero(head.any(axis=(1, 2))):
-            sac[plane] |= ndimage.binary_fill_holes(head[plane])
+        if self.dura.head_arc_mm > 0:  # above it, the dura encloses the cisterns
+            sac &= self.coordinates.arc >= self.dura.head_arc_mm
         return sac
 
 
