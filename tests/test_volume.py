@@ -110,10 +110,10 @@ def test_nibabel_round_trip(volume: Volume) -> None:
     back = Volume.from_nibabel(image)
     np.testing.assert_array_equal(back.array, volume.array)
     assert back.geometry.matches(volume.geometry, tolerance_mm=5e-4)
-    # The header keeps b, c, d in float32 and a = sqrt(1 - b2 - c2 - d2): near half a turn, where
-    # a vanishes, rounding of 3 * 2^-24 leaves a wrong by 4.2e-4 and the turn by twice that.
+    # The header keeps b, c, d in float32 and a = sqrt(1 - b2 - c2 - d2). Near half a turn, where
+    # a vanishes, nibabel takes up to 3 * 2^-23 for nothing: a is off by 6e-4, the turn by twice.
     apart = np.abs(image.get_sform() - image.get_qform())
-    assert (apart[:3, :3] < 8.5e-4 * np.array(volume.geometry.spacing_ijk_mm)).all()
+    assert (apart[:3, :3] < 1.2e-3 * np.array(volume.geometry.spacing_ijk_mm)).all()
     assert apart[:3, 3].max() < 1e-3
     assert image.header.get_xyzt_units()[0] == "mm"
 
