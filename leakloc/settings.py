@@ -257,9 +257,10 @@ class LevelSettings(_Section):
     belief_unhinted: float = Field(0.9, gt=0, le=1)
     """Factor on the confidence counted from the sacrum where the cord's end is not seen: then
     nothing in the field tells five lumbar vertebrae from four or six."""
-    transitional_belief: float = Field(0.12, gt=0, lt=1)
+    transitional_belief: float = Field(0.15, gt=0, lt=1)
     """A transitional vertebra is suspected from this belief in another number of lumbar
-    vertebrae on: one and a half times what it is before looking."""
+    vertebrae on: twice what it is before looking. Flags 2 of 24 real volumes; lower values flag
+    more of them before they flag more of the phantoms with four or six."""
 
 
 class LocalizationSettings(_Section):

@@ -60,6 +60,14 @@ _CONUS_FAR_LEVELS: Final = 1.8
 """Farther from it than in anybody (T12 to L3) it was not the cord's end that was seen."""
 _LEAST_ODDS: Final = 0.05
 """Each neighbouring numbering is told with some belief, whatever the evidence."""
+_RIVAL_SCORE: Final = 0.6
+"""A find this sure that the count from C2 passes over may be one of the discs it should count."""
+_RIVALS_USUAL: Final = 1
+"""Above C2-C3 the base of the dens or of the skull is often taken for a disc once."""
+_RIVALS_MOST: Final = 3
+"""More rivals than this make the count no worse: it is worthless by then."""
+_RIVAL_FACTOR: Final = 0.6
+"""On the confidence, by rival: with two or more, one of two counts was wrong."""
 _MIN_CHAIN: Final = 2
 """Fewer discs in a row than this cannot be numbered."""
 
@@ -153,6 +161,12 @@ def label(
                 "too little of the sacrum is seen to be sure of it."
             )
             notes = (*notes, Note("sacrum_cut", text))
+    if method == "c2_count" and (rivals := _rivals(seen.candidates, assignment)):
+        text = (
+            f"The count from C2 passed over {rivals} more place(s) that look like discs: it may "
+            "be off by one or more; check it on a sagittal series."
+        )
+        notes = (*notes, Note("doubtful_count", text))
     if numbering.transitional_suspected:
         notes = (
             *notes,
@@ -541,6 +555,9 @@ def _doubts(
         doubts.append(("no_sacrum", 0.7 if counted else 0.4))
     elif not counted and _below_junction_mm(candidates, assignment) < _SACRUM_MM:
         doubts.append(("sacrum_cut", 0.6))  # what lies above the field's end looks like the last
+    rivals = _rivals(candidates, assignment) if counted else 0
+    if rivals:
+        doubts.append(("rivals", _RIVAL_FACTOR ** min(rivals, _RIVALS_MOST)))
     if all(np.isnan(candidates[m].bone_below) for m in assignment.candidates):
         doubts.append(("bare_detector", 0.5))  # right in about a third of patients
     if len(assignment.candidates) < 5:
@@ -557,6 +574,26 @@ def _doubts(
         if n == chain.junction and c.depth_mm < 0.6 * usual:
             doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
     return doubts
+
+
+def _rivals(candidates: Sequence[Candidate], assignment: Assignment) -> int:
+    """How many sure finds a count from C2 passes over, besides those usual above C2-C3.
+
+    Names near the sacrum rest on the sacrum whatever the count, so that the evidence of the
+    whole chain does not show a wrong count in the neck; discs that were not counted do.
+    """
+    used = set(assignment.candidates)
+    junction = assignment.chain.junction
+    presacral = [
+        m for m, n in zip(assignment.candidates, assignment.discs, strict=True) if n <= junction
+    ]
+    sure = [
+        m
+        for m, c in enumerate(candidates[: max(presacral, default=0)])
+        if m not in used and c.score >= _RIVAL_SCORE
+    ]
+    above = sum(m < assignment.candidates[0] for m in sure)
+    return len(sure) - above + max(above - _RIVALS_USUAL, 0)
 
 
 def _below_junction_mm(candidates: Sequence[Candidate], assignment: Assignment) -> float:

@@ -26,6 +26,7 @@ class MadeSpine:
     missed: tuple[str, ...] = ()
     false_at: tuple[float, ...] = ()
     """Heights, as shares of the way from the first to the last disc, of false discs."""
+    false_score: float = 0.4
     margin_mm: float = 18.0
     cord_ends_at: tuple[str, float] | None = None
     """A disc, and how far below it the cord ends; None for a sac in which nothing is seen."""
@@ -91,7 +92,7 @@ class MadeSpine:
         for share in self.false_at:
             height = (1 - share) * self.centers[self.first][2] + share * self.centers[self.last][2]
             center = np.array([9.0, -AHEAD_MM + 9.0, height])
-            discs.append(DetectedDisc(center, np.array([0.0, 0.0, 1.0]), 0.4, 10.0))
+            discs.append(DetectedDisc(center, np.array([0.0, 0.0, 1.0]), self.false_score, 10.0))
         k, j, i = np.indices(geometry.shape)
         points = geometry.lps_from_ijk(np.stack([i, j, k], axis=-1))
         column = (np.abs(points[..., 0]) < 24) & (np.abs(points[..., 1] + AHEAD_MM) < 18)

@@ -76,6 +76,28 @@ def test_a_field_that_ends_in_the_sacrum_is_not_trusted():
     assert cut.numbering.confidence < 0.5 < whole.numbering.confidence
 
 
+@pytest.mark.parametrize(("share", "rivals"), [((0.01,), 1), ((0.05, 0.12), 2)])
+def test_count_from_c2_that_passes_sure_finds_over_is_not_trusted(share, rivals):
+    whole = MadeSpine(first="C2-C3", last="S1-S2")
+    faint = MadeSpine(first="C2-C3", last="S1-S2", false_at=share)
+    sure = MadeSpine(first="C2-C3", last="S1-S2", false_at=share, false_score=0.8)
+    clean = labelled(whole)
+    assert clean.numbering.method == "c2_count"
+    assert clean.numbering.confidence > 0.9
+    assert labelled(faint).numbering.confidence > 0.8
+    doubted = labelled(sure)
+    assert [n for n in doubted.notes if n.code == "doubtful_count"]
+    assert doubted.numbering.confidence <= SETTINGS.belief_counted * 0.6**rivals
+    assert "doubtful_count" not in {n.code for n in (*clean.notes, *labelled(faint).notes)}
+
+
+def test_one_sure_find_above_c2_c3_is_usual():
+    spine = MadeSpine(first="C2-C3", last="S1-S2", false_at=(-0.03,), false_score=0.8)
+    levels = labelled(spine)
+    assert "doubtful_count" not in {n.code for n in levels.notes}
+    assert levels.numbering.confidence > 0.8
+
+
 def test_cord_that_ends_as_usual_supports_five_lumbar_vertebrae():
     unseen = labelled(MadeSpine()).numbering
     usual = labelled(MadeSpine(cord_ends_at=("L1-L2", -12.0))).numbering
