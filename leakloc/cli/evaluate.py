@@ -108,8 +108,11 @@ def _phantoms(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from leakloc.evaluation.figures import png, sweep_figure
-    from leakloc.evaluation.sweep import sweep_phantoms
+    from leakloc.evaluation.sweep import parameter_named, sweep_phantoms
 
+    swept = parameter_named(options.sweep)
+    texts = options.values.split(",") if options.values else ()
+    values = [swept.value(text.strip()) for text in texts]
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
         sweep = sweep_phantoms(
@@ -117,7 +120,7 @@ def _sweep(options: argparse.Namespace) -> int:
             _scenarios(options),
             _seeds(options.seeds),
             settings_of(options),
-            values=_values(options.values),
+            values=values,
             method=_method(options),
             workers=options.workers,
             keep=options.keep,
@@ -183,15 +186,6 @@ def _seeds(text: str) -> range:
         return range(int(first), int(last or first) + 1)
     except ValueError:
         raise SettingsError(f"--seeds takes a number or a range A-B, not {text!r}") from None
-
-
-def _values(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(value) for value in text.split(",")]
-    except ValueError:
-        raise SettingsError(f"--values takes numbers parted by commas, not {text!r}") from None
 
 
 def _write_sheet(path: Path | None, tiles: list[Tile] | None) -> None:

@@ -17,6 +17,7 @@ from leakloc.evaluation.agreement import (
     Reliability,
     bland_altman,
     icc_2_1,
+    mean_interval,
     reliability,
     weighted_kappa,
     wilson_interval,
@@ -129,12 +130,14 @@ class Cohort:
             "cases": len(self.cases),
             "wrongly_refused_or_failed": sum(not c.refusal_right for c in self.cases),
             "sac_dice": _mean(c.sac_dice for c in ran),
+            "sac_dice_95_interval": _interval(c.sac_dice for c in ran),
             "sac_hd95_mm": _mean(c.sac_hd95_mm for c in ran),
             "sac_assd_mm": _mean(c.sac_assd_mm for c in ran),
             "sac_volume_error_abs": _mean(
                 abs(c.sac_found_ml / c.sac_true_ml - 1) for c in ran if c.sac_true_ml > 0
             ),
             "fluid_dice": _mean(c.fluid_dice for c in ran),
+            "fluid_dice_95_interval": _interval(c.fluid_dice for c in ran),
             "fluid_dice_by_volume": self.dice_by_volume(),
             "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in ran if c.fluid_distance_defined),
             "fluid_assd_mm": _mean(c.fluid_assd_mm for c in ran),
@@ -328,6 +331,10 @@ def _cell(value: Any) -> Any:
 def _mean(values: Iterable[float]) -> float | None:
     known = [float(v) for v in values if not math.isnan(v)]
     return sum(known) / len(known) if known else None
+
+
+def _interval(values: Iterable[float]) -> list[float | None]:
+    return [_known(end) for end in mean_interval([float(v) for v in values])]
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -137,7 +137,9 @@ def _reliability(axes: Axes, name: str, curve: Reliability, colour: str) -> None
 
 
 def sweep_figure(sweep: Sweep) -> Figure:
-    """Dice, detection and inventions against severity."""
+    """Dice, detection and inventions against severity, with 95 % intervals."""
+    from leakloc.evaluation.sweep import PARAMETERS
+
     figure = _figure(9.0, 3.4)
     left, right = figure.subplots(1, 2)
     x = np.array([point.value for point in sweep.points])
@@ -147,6 +149,8 @@ def sweep_figure(sweep: Sweep) -> Figure:
         ("fluid_dice", ORANGE, "fluid"),
     ):
         left.plot(x, _series(parts, key), "o-", color=colour, label=label)
+        ends = [[np.nan if e is None else e for e in s[f"{key}_95_interval"]] for s in parts]
+        left.vlines(x, *np.array(ends).T, color=colour, alpha=0.35, lw=4)
     left.set_ylabel("Dice")
     left.set_ylim(0, 1.0)
     found = [point.cohort.found_and_true() for point in sweep.points]
@@ -163,7 +167,10 @@ def sweep_figure(sweep: Sweep) -> Figure:
         label="invented per study",
     )
     right.set_ylim(bottom=0)
+    names = PARAMETERS[sweep.parameter].names
     for axes in (left, right):
+        if names:
+            axes.set_xticks(x, [names[int(value)] for value in x])
         axes.set_xlabel(sweep.label)
         axes.legend(frameon=False, fontsize=8, loc="lower left")
         _plain(axes)

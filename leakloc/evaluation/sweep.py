@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from leakloc.errors import SettingsError
 from leakloc.evaluation.cohort import PHANTOM_CAVEAT, Cohort
@@ -45,11 +46,37 @@ class Parameter:
         Steps of the sweep, mild first.
     apply : callable
         A scenario with the property set to a value.
+    names : tuple of str
+        Of the values 0, 1, ... where they are kinds and no amounts.
     """
 
     label: str
     values: tuple[float, ...]
     apply: Callable[[Scenario, float], Scenario]
+    names: tuple[str, ...] = ()
+
+    def value(self, text: str) -> float:
+        """A value from its name or number.
+
+        Raises
+        ------
+        SettingsError
+            If it is neither.
+        """
+        if text in self.names:
+            return float(self.names.index(text))
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not math.isfinite(value) or self.names:
+            kinds = f"one of {', '.join(self.names)}" if self.names else "a number"
+            raise SettingsError(f"{self.label}: {text!r} is not {kinds}")
+        return value
+
+    def named(self, value: float) -> str:
+        """A value as a person reads it."""
+        return self.names[int(value)] if self.names else f"{value:g}"
 
 
 def _voxel(scenario: Scenario, mm: float) -> Scenario:
@@ -114,7 +141,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "voxel": Parameter("isotropic voxel, mm", (0.8, 1.0, 1.2, 1.5, 2.0), _voxel),
     "slice": Parameter("slice thickness, mm", (0.8, 1.25, 2.0, 3.0, 4.0), _slice),
-    "plane": Parameter("plane: 0 sagittal, 1 coronal, 2 axial", (0, 1, 2), _plane),
+    "plane": Parameter("acquired plane", (0, 1, 2), _plane, _PLANES),
     "echo-time": Parameter(
         "nominal echo time, ms", (700, 550, 400, 300, 200, 120),
         lambda s, v: replace(s, echo_time_ms=v),
@@ -129,6 +156,19 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "thickness": Parameter("thickness of the fluid, mm", (6, 4, 3, 2, 1.5, 1.0), _thickness),
 }  # fmt: skip
 """What can be swept, by its name on the command line."""
+
+
+def parameter_named(name: str) -> Parameter:
+    """What can be swept, by its name.
+
+    Raises
+    ------
+    SettingsError
+        If nothing has that name.
+    """
+    if name not in PARAMETERS:
+        raise SettingsError(f"nothing to sweep is named {name!r}; one of: {', '.join(PARAMETERS)}")
+    return PARAMETERS[name]
 
 
 @dataclass(frozen=True)
@@ -152,21 +192,23 @@ class Sweep:
         """The curve as aligned text."""
         head = f"{self.label}"
         width = max(len(head), 12)
+        named = PARAMETERS[self.parameter].named
         lines = [
-            f"{head:{width}}  sac Dice  HD95  fluid Dice  found  invented  leak right  level"
-            "  vertebrae  refused"
+            f"{head:{width}}  {'sac Dice':19}  HD95  {'fluid Dice':19}  found  invented"
+            "  leak right  level  vertebrae  refused"
         ]
         for point in self.points:
             s = point.cohort.summary()
             refused = sum(bool(c.error) for c in point.cohort.cases)
             lines.append(
-                f"{point.value:<{width}g}  {_text(s['sac_dice'], 8, '.3f')}"
-                f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_text(s['fluid_dice'], 10, '.3f')}"
+                f"{named(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
+                f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
                 f"  {s['collections_found']:>5}  {s['invented_collections']:>8}"
                 f"  {_text(s['leak_right'], 10, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
                 f"  {_text(s['vertebrae_right'], 9, '.0%')}  {refused:>7}"
             )
-        return "\n".join([*lines, f"{', '.join(self.scenarios)}. {PHANTOM_CAVEAT}"])
+        cases = f"{', '.join(self.scenarios)}; Dice with the 95 % bootstrap interval of its mean"
+        return "\n".join([*lines, f"{cases}. {PHANTOM_CAVEAT}"])
 
     def to_csv(self) -> str:
         """Every case of every point, with the value before it."""
@@ -176,12 +218,16 @@ class Sweep:
             head, *rows = csv.reader(io.StringIO(point.cohort.to_csv()))
             if n == 0:
                 writer.writerow([self.parameter, *head])
-            writer.writerows([f"{point.value:g}", *row] for row in rows)
+            value = PARAMETERS[self.parameter].named(point.value)
+            writer.writerows([value, *row] for row in rows)
         return stream.getvalue()
 
     def to_json(self) -> str:
         """Summary at every value."""
-        points = [{"value": p.value, **p.cohort.summary()} for p in self.points]
+        named = PARAMETERS[self.parameter].named
+        points = [
+            {"value": p.value, "name": named(p.value), **p.cohort.summary()} for p in self.points
+        ]
         return json.dumps(
             {
                 "parameter": self.parameter,
@@ -227,11 +273,7 @@ def sweep_phantoms(
     SettingsError
         If the parameter or a scenario is unknown.
     """
-    if parameter not in PARAMETERS:
-        raise SettingsError(
-            f"nothing to sweep is named {parameter!r}; one of: {', '.join(PARAMETERS)}"
-        )
-    swept = PARAMETERS[parameter]
+    swept = parameter_named(parameter)
     names: Sequence[str | Scenario] = scenarios or DEFAULT_SCENARIOS
     unknown = [n for n in names if isinstance(n, str) and n not in SCENARIOS]
     if unknown:
@@ -245,7 +287,7 @@ def sweep_phantoms(
 
         def at_value(what: str, share: float, n: int = n, value: float = value) -> None:
             if progress is not None:
-                progress(f"{parameter} {value:g}: {what}", (n + share) / len(steps))
+                progress(f"{parameter} {swept.named(value)}: {what}", (n + share) / len(steps))
 
         cohort = evaluate_phantoms(
             [swept.apply(base, value) for base in bases],
@@ -265,6 +307,12 @@ def _lean(scenario: Scenario) -> Scenario:
     """Without the series that only cost rendering: they play no part in any figure."""
     needed = tuple(s for s in scenario.series if s not in ("ht2w_mip", "ht2w_slab"))
     return replace(scenario, series=needed or scenario.series, optional_series=())
+
+
+def _with_interval(summary: dict[str, Any], key: str) -> str:
+    low, high = summary[f"{key}_95_interval"]
+    interval = "" if low is None else f" ({low:.3f}-{high:.3f})"
+    return f"{_text(summary[key], 5, '.3f')}{interval}".ljust(19)
 
 
 def _text(value: float | None, width: int, style: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from leakloc.evaluation.agreement import (
     bland_altman,
     icc_2_1,
+    mean_interval,
     reliability,
     weighted_kappa,
     wilson_interval,
@@ -77,3 +78,15 @@ def test_reliability_of_honest_and_boastful_confidence():
     boast = reliability(np.full(100, 0.95), np.arange(100) % 2 == 0)
     assert boast.calibration_error == pytest.approx(0.45)
     assert len(reliability([], []).counts) == 0
+
+
+def test_bootstrap_interval_of_a_mean():
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(200):
+        low, high = mean_interval(rng.normal(0.9, 0.05, 25))
+        inside += low <= 0.9 <= high
+    assert 0.88 <= inside / 200 <= 0.99  # percentile intervals of 25 are a little narrow
+    assert np.isnan(mean_interval([0.9, np.nan, 0.8])).all()
+    assert mean_interval([0.5] * 4) == (0.5, 0.5)
+    assert mean_interval([0.1, 0.4, 0.9, np.nan]) == mean_interval([0.1, 0.4, 0.9])

@@ -193,6 +193,12 @@ def test_grids_change_but_not_the_field(name):
         assert normals == [0, 1, 2]
 
 
+def test_kinds_are_swept_by_their_names():
+    plane = PARAMETERS["plane"]
+    assert [plane.named(plane.value(n)) for n in plane.names] == list(plane.names)
+    assert PARAMETERS["snr"].named(PARAMETERS["snr"].value("12.50")) == "12.5"
+
+
 def test_sweep_is_a_curve(tmp_path):
     sweep = sweep_phantoms(
         "snr", [HEALTHY], [3], Settings(), values=[40, 10], method=healthy_oracle
