@@ -192,6 +192,14 @@ class SegmentationSettings(_Section):
     """Thinnest collection reported: two voxels; thinner is the sac's blurred edge."""
     collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
     """Probability from which on a candidate counts as a collection."""
+    tissue_dimmer_than: float = Field(0.82, gt=0.0, lt=1.0)
+    """A part of a bright piece that is evenly dimmer than this share of the rest is other tissue
+    that touches it, such as fat about metal."""
+    tissue_apart_least: float = Field(0.75, gt=0.0, lt=1.0)
+    """Share of the variance between the two levels of signal from which on they are two tissues:
+    one tissue under a bias field has 0.6 to 0.7."""
+    tissue_least_ml: float = Field(0.5, gt=0.0)
+    """Least of either tissue, away from its rims, for the two to be told apart."""
     collection_gap_mm: float = Field(18.0, ge=0.0)
     """Gap along the canal across which two pieces are one collection: fat interrupts them."""
 

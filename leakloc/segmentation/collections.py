@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float32]
+Voxels = tuple[npt.NDArray[np.intp], ...]
+"""Indices (k, j, i) of some voxels."""
 
 INTRATHECAL: Final = "intrathecal fluid"
 
@@ -35,6 +37,9 @@ DIM_RIM_MM: Final = 2.0
 
 HALF: Final = 0.5
 """Fluid fraction at which a voxel counts as belonging to a piece, or to its rim."""
+
+BESIDE_BRIGHTER: Final = "beside_brighter"
+"""Feature: 1 where a piece is the evenly dimmer part of what touches it."""
 
 LISTED_ML: Final = 0.15
 """Smaller pieces are noise and are not even listed as rejected."""
@@ -188,8 +193,85 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
         box = boxes[number - 1]
         inside = np.nonzero(labelled[box] == number)
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
-        pieces.append(_Piece(voxels, _features(voxels, scene)))
+        dim = _dimmer_part(voxels, scene.fraction, settings)
+        if dim is None:
+            pieces.append(_Piece(voxels, _features(voxels, scene)))
+            continue
+        for side in (~dim, dim):
+            for part in _connected(tuple(axis[side] for axis in voxels), scene):
+                features = _features(part, scene) | {BESIDE_BRIGHTER: float(side is dim)}
+                pieces.append(_Piece(part, features))
     return pieces
+
+
+def _dimmer_part(
+    voxels: Voxels, fraction: Volume, settings: SegmentationSettings
+) -> npt.NDArray[np.bool_] | None:
+    """Which voxels of a piece belong to tissue that is evenly dimmer than its fluid.
+
+    Fat where suppression failed, as about metal, may touch fluid. Away from the rims, where
+    partial volume blurs both, two tissues show as two levels of signal (Otsu, IEEE Trans Syst
+    Man Cybern 1979;9:62); every other voxel goes with the nearer of them.
+
+    Returns
+    -------
+    ndarray of bool, or None
+        None where the piece is all of one signal.
+    """
+    from scipy import ndimage
+    from skimage.filters import threshold_otsu
+
+    low = [max(int(axis.min()) - 1, 0) for axis in voxels]
+    high = [int(axis.max()) + 2 for axis in voxels]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    at = tuple(axis - start for axis, start in zip(voxels, low, strict=True))
+    share = fraction.array[box]
+    piece = np.zeros(share.shape, np.float32)
+    piece[at] = 1.0
+    solid = ndimage.binary_erosion(piece)
+    unit = fraction.geometry.voxel_volume_ml
+    if solid.sum() * unit < 2 * settings.tissue_least_ml:
+        return None
+    around = ndimage.uniform_filter(piece, 3)
+    level = ndimage.uniform_filter(share * piece, 3) / np.maximum(around, 1e-3)
+    values = level[solid]
+    if float(np.ptp(values)) < 1e-3:
+        return None
+    dim = solid & (level < threshold_otsu(values))  # type: ignore[no-untyped-call]
+    bright = solid & ~dim
+    means = [float(level[part].mean()) for part in (dim, bright)]
+    least = min(float(dim.sum()), float(bright.sum())) * unit
+    between = dim.sum() * bright.sum() / solid.sum() ** 2 * (means[1] - means[0]) ** 2
+    apart = float(between / values.var())
+    if (
+        least < settings.tissue_least_ml
+        or means[0] > settings.tissue_dimmer_than * means[1]
+        or apart < settings.tissue_apart_least
+    ):
+        return None
+    to_dim, to_bright = (
+        ndimage.distance_transform_edt(~part, fraction.geometry.spacing_kji_mm)
+        for part in (dim, bright)
+    )
+    return np.asarray((to_dim < to_bright)[at])
+
+
+def _connected(voxels: Voxels, scene: Scene) -> list[Voxels]:
+    """The connected parts of some voxels that are large enough to be listed."""
+    from scipy import ndimage
+
+    least = LISTED_ML / scene.fraction.geometry.voxel_volume_ml
+    low = [int(axis.min()) for axis in voxels]
+    shape = [int(axis.max()) - start + 1 for axis, start in zip(voxels, low, strict=True)]
+    mask = np.zeros(shape, bool)
+    mask[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
+    labelled, count = ndimage.label(mask)
+    found = [np.nonzero(labelled == number) for number in range(1, count + 1)]
+    return [
+        tuple(axis + start for axis, start in zip(part, low, strict=True))
+        for part in found
+        if len(part[0]) >= least
+    ]
 
 
 def _add_dural_lines(pieces: list[_Piece], scene: Scene) -> None:
@@ -408,6 +490,11 @@ def _mimic(
     """Name, probability of a leak after all, and the reason; None for no mimic."""
     if f["dorsal_mm"] < -20.0 or (f["dorsal_mm"] < -8 and f["gap_mm"] > 6.0):
         return "abdominal or disc fluid", 0.02, "Lies in front of the canal, apart from it."
+    if f.get(BESIDE_BRIGHTER, 0.0) > 0:
+        return (
+            "epidural fat", 0.2,
+            "Evenly dimmer than the fluid it touches: fat where its suppression failed, or blood.",
+        )  # fmt: skip
     if f["gap_mm"] > settings.contact_gap_mm:
         if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:
             return (
