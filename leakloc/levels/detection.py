@@ -48,12 +48,15 @@ class Detections:
         Name of the detector, for the report.
     sacrum : Volume or None
         float32 probability of sacral body, on the grid of `bodies`.
+    canal : Volume or None
+        float32 probability of canal, likewise.
     """
 
     discs: tuple[DetectedDisc, ...]
     bodies: Volume | None
     method: str
     sacrum: Volume | None = None
+    canal: Volume | None = None
 
 
 Detector = Callable[[Volume, Centerline | None, "LevelSettings"], Detections]

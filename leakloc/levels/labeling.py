@@ -14,6 +14,7 @@ from leakloc.errors import AnalysisError, LeaklocError, SettingsError
 from leakloc.levels import profile
 from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
 from leakloc.levels.conus import Conus, conus_arc_mm
+from leakloc.levels.course import carried_on
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
 from leakloc.levels.numbering import (
     Assignment,
@@ -244,7 +245,7 @@ def _search(
     detector: Detector,
 ) -> _Seen:
     """Detect on the first volume that shows a chain, and beyond its field on the myelogram."""
-    tried: list[tuple[Detections, list[DetectedDisc], Volume]] = []
+    tried: list[tuple[Detections, list[DetectedDisc], Volume, Centerline]] = []
     notes: list[Note] = []
     for volume in volumes:
         try:
@@ -256,12 +257,13 @@ def _search(
             notes.append(Note("detector_failed", f"{error}; {text}"))
             detector = profile.detect
             found = detector(volume, centerline, settings)
-        tried.append((found, _plausible(found.discs, centerline), volume))
+        line = carried_on(centerline, found.canal)
+        tried.append((found, _plausible(found.discs, line), volume, line))
         if len(tried[-1][1]) > _MIN_CHAIN:
             break
     if not tried:
         return _Seen((), (), (myelogram.geometry,), tuple(notes))
-    found, discs, volume = max(tried, key=lambda t: len(t[1]))
+    found, discs, volume, line = max(tried, key=lambda t: len(t[1]))
     detections = [found]
     owners = [found] * len(discs)
     more = _more_field_mm(volume, myelogram, centerline)
@@ -274,10 +276,8 @@ def _search(
                 discs.append(disc)
                 owners.append(extra)
     fields = (volume.geometry, myelogram.geometry)
-    arcs = [float(centerline.project(d.center_lps)[0]) for d in discs]
-    candidates = tuple(
-        _candidate(discs[n], owners[n], centerline, fields) for n in np.argsort(arcs)
-    )
+    arcs = [float(line.project(d.center_lps)[0]) for d in discs]
+    candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
     return _Seen(tuple(detections), candidates, fields, tuple(notes))
 
 
@@ -386,7 +386,7 @@ def _choose(
     if free is None or len(free.candidates) < _MIN_CHAIN:
         return None
     if settings.lumbar_count is None and free.top_seen:
-        return free, "c2_count", counts
+        return free, "c2_count", belief_in_counts(solutions, settings, conus, counted=True)
     wanted = settings.lumbar_count or 5
     usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings, conus)
     if usual is None:
@@ -482,7 +482,7 @@ def _numbering(
     lumbar_count = assignment.chain.lumbar_count
     offset = _conus_levels(assignment, conus, settings)
     doubt = [] if method == "user" else _doubts(candidates, assignment, counted)
-    odds = _odds_of_others(assignment, {} if counted else counts)
+    odds = _odds_of_others(assignment, counts)
     variant = 1 - counts.get(lumbar_count, 0.0)
     if method == "user":
         confidence = 1.0
@@ -495,7 +495,7 @@ def _numbering(
             confidence *= factor
     transitional = method != "user" and (
         (counted and lumbar_count != 5)
-        or (not counted and variant > settings.transitional_belief)
+        or variant > settings.transitional_belief
         or any(code == "transitional" for code, _ in doubt)
     )
     weights = {s: max(odds.get(s, 0.0), _LEAST_ODDS) for s in (-1, 1)}

@@ -49,7 +49,7 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     seen = discs_from(found)
     upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
     sized = tuple(_sized(disc, found.disc) for disc in upright)
-    return Detections(sized, found.vertebra, seen.method, found.sacrum)
+    return Detections(sized, found.vertebra, seen.method, found.sacrum, found.canal)
 
 
 def _upright(

@@ -150,20 +150,32 @@ def best_of(
 
 
 def belief_in_counts(
-    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None = None
+    solutions: Sequence[Solution],
+    settings: LevelSettings,
+    conus: Conus | None = None,
+    *,
+    counted: bool = False,
 ) -> dict[int, float]:
-    """Share of belief in each number of lumbar vertebrae, the cord's end considered."""
+    """Share of belief in each number of lumbar vertebrae, the cord's end considered.
+
+    Parameters
+    ----------
+    counted : bool
+        Whether C2 is seen. Then the numbers differ by whole discs between it and the sacrum,
+        and the evidence counts in full; without, they differ by looks alone, and less of it is
+        believed (``settings.temperature``).
+    """
+    temperature = 1.0 if counted else settings.temperature
     evidence: dict[int, float] = {}
     priors: dict[int, float] = {}
     for solution in solutions:
         count = solution.chain.lumbar_count
-        seen = solution.log_evidence + _conus_evidence(solution, conus, 0, settings)
+        cord = _conus_evidence(solution, conus, 0, settings) / settings.temperature
+        seen = solution.log_evidence / temperature + cord
         evidence[count] = max(evidence.get(count, -np.inf), seen)
         priors[count] = float(np.exp(_count_prior(solution.chain, settings)))
     top = max(evidence.values(), default=0.0)
-    share = {
-        c: priors[c] * float(np.exp((e - top) / settings.temperature)) for c, e in evidence.items()
-    }
+    share = {c: priors[c] * float(np.exp(e - top)) for c, e in evidence.items()}
     total = sum(share.values())
     return {c: x / total for c, x in share.items()}
 

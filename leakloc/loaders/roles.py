@@ -65,6 +65,14 @@ class Pixels:
             self._volumes[id(stack)] = stack.load()
         return self._volumes[id(stack)]
 
+    def readable(self, stack: SeriesStack) -> bool:
+        """Whether the volume of a stack can be read; reads it."""
+        try:
+            self.of(stack)
+        except InputError:
+            return False
+        return True
+
 
 def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
     """The role of every stack, without choosing any; never refuses a study."""

@@ -14,6 +14,7 @@ from leakloc.loaders.study import SeriesStack
 from leakloc.volume import FloatArray, Geometry, Volume
 
 Signal = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 _SAME_PLACE: Final = 0.6
 """Share of the shorter field from which two series repeat one place instead of adjoining."""
@@ -24,6 +25,12 @@ _LEAST_OVERLAP_MM: Final = 8.0
 _SAME_SPACING_MM: Final = 0.01
 _PARALLEL: Final = 1e-3
 """Largest difference of direction cosines; stations are moved, not turned."""
+_MORE_FIELD_MM: Final = 60.0
+"""A station adds this much of the spine, two levels; less is a repeat of the same place."""
+_ALIKE_ANGLE_DEG: Final = 15.0
+"""Largest turn between stations planned one by one."""
+_ALIKE_FACTOR: Final = 1.5
+"""Largest ratio of their echo times and of their voxels' edges: contrast and detail are alike."""
 _STEPS_PER_VOXEL: Final = 4
 """Fineness of a movement; a quarter of a voxel is below what blending shows."""
 _ALIGNMENT_ROUNDS: Final = 4
@@ -87,6 +94,37 @@ def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
     return Stations(wholes[0] if wholes else None, tuple(parts))
 
 
+def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
+    """Which of the stacks, best first, carry the field of the first on along the body.
+
+    Sagittal series of the neck, the chest and the back are often planned one by one, each
+    turned a little to its part of the spine: alike is enough.
+
+    Parameters
+    ----------
+    stacks : sequence of SeriesStack
+        All with a geometry, in one frame of reference.
+    """
+    low, high = _range_mm(stacks[0].geometry)
+    alike = [n for n, stack in enumerate(stacks) if n and _alike(stacks[0], stack)]
+    found: list[int] = []
+    while True:
+        for n in alike:
+            start, stop = _range_mm(stacks[n].geometry)
+            meets = min(high, stop) - max(low, start) >= _LEAST_OVERLAP_MM
+            if n not in found and meets and max(low - start, stop - high) >= _MORE_FIELD_MM:
+                found.append(n)
+                low, high = min(low, start), max(high, stop)
+                break
+        else:
+            return tuple(found)
+
+
+def shared_extent(one: Geometry, other: Geometry) -> float:
+    """Share of the shorter of two extents along the body that both have in common."""
+    return max(_overlap_share(_range_mm(one), _range_mm(other)), 0.0)
+
+
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
     """Whether the stations, ordered along the body, overlap enough to be joined."""
     ranges = sorted(_range_mm(s.geometry) for s in stacks if s.geometry is not None)
@@ -126,11 +164,11 @@ def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
     for volume in ordered:
         movement = _movement_lps(volume, grid, total, weight, max_movement_mm)
         moved_mm = max(moved_mm, float(np.linalg.norm(movement)))
-        box, part, below = _against(_moved(volume, movement), grid, total, weight)
-        seen = weight[box] > 0
+        box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
+        seen = inside & (weight[box] > 0)
         gain = _gain(below[seen], part[seen]) if seen.any() else 1.0
         share = _ramp(part.shape[axis], int(np.any(seen, axis=_others(axis)).sum()))
-        share = share.reshape([-1 if n == axis else 1 for n in range(3)])
+        share = inside * share.reshape([-1 if n == axis else 1 for n in range(3)])
         total[box] += share * (gain * part)
         weight[box] += share
     np.divide(total, weight, out=total, where=weight > 0)
@@ -144,11 +182,11 @@ def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
 
 def _against(
     volume: Volume, grid: Geometry, total: Signal, weight: Signal
-) -> tuple[tuple[slice, slice, slice], Signal, Signal]:
+) -> tuple[tuple[slice, slice, slice], Signal, Mask, Signal]:
     """Where a station lies on the grid, its signal, and that of the stations below it there."""
-    box, part = _placed(volume, grid)
+    box, part, inside = _placed(volume, grid)
     below = np.divide(total[box], weight[box], out=np.zeros_like(part), where=weight[box] > 0)
-    return box, part, below
+    return box, part, inside, below
 
 
 def _movement_lps(
@@ -156,15 +194,15 @@ def _movement_lps(
 ) -> FloatArray:
     """Translation that brings a station onto the ones below it; none where none fits better."""
     movement = np.zeros(3)
-    box, part, below = _against(volume, grid, total, weight)
-    before = _agreement(below, part, weight[box] > 0)
+    box, part, inside, below = _against(volume, grid, total, weight)
+    before = _agreement(below, part, inside & (weight[box] > 0))
     for _ in range(_ALIGNMENT_ROUNDS):
-        step = _step_lps(below, part, weight[box] > 0, grid)
+        step = _step_lps(below, part, inside & (weight[box] > 0), grid)
         if not step.any() or np.linalg.norm(movement + step) > limit_mm:
             break
         movement += step
-        box, part, below = _against(_moved(volume, movement), grid, total, weight)
-    after = _agreement(below, part, weight[box] > 0)
+        box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
+    after = _agreement(below, part, inside & (weight[box] > 0))
     return movement if after > before + _LEAST_GAIN_IN_AGREEMENT else np.zeros(3)
 
 
@@ -232,14 +270,19 @@ def _union_grid(grids: Sequence[Geometry]) -> Geometry:
     return Geometry((k, j, i), affine, reference.frame_of_reference_uid)
 
 
-def _placed(volume: Volume, grid: Geometry) -> tuple[tuple[slice, slice, slice], Signal]:
-    """The voxels of `grid` that lie inside a station, and its signal there."""
+def _placed(volume: Volume, grid: Geometry) -> tuple[tuple[slice, slice, slice], Signal, Mask]:
+    """The box of `grid` about a station, its signal there, and which voxels it holds."""
     corners = grid.kji_from_lps(_corners_lps(volume.geometry))
     low = np.maximum(np.ceil(corners.min(axis=0) - 0.01), 0).astype(int)
     high = np.minimum(np.floor(corners.max(axis=0) + 0.01) + 1, grid.shape).astype(int)
     k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    moved = volume.resample(grid.cropped((k, j, i)), order=1)
-    return (k, j, i), moved.array.astype(np.float32)
+    target = grid.cropped((k, j, i))
+    signal = volume.resample(target, order=1).array.astype(np.float32)
+    if np.abs(volume.geometry.directions_lps - grid.directions_lps).max() <= _PARALLEL:
+        return (k, j, i), signal, np.ones(target.shape, bool)
+    # A station that is turned leaves the corners of its box empty.
+    field = Volume(np.ones(volume.array.shape, np.uint8), volume.geometry)
+    return (k, j, i), signal, field.resample(target, order=0).array > 0
 
 
 def _gain(below: Signal, here: Signal) -> float:
@@ -289,3 +332,17 @@ def _same_protocol(one: SeriesStack, other: SeriesStack) -> bool:
     spacing = np.abs(np.subtract(a.spacing_ijk_mm, b.spacing_ijk_mm)).max()
     turned = np.abs(a.directions_lps - b.directions_lps).max()
     return bool(spacing <= _SAME_SPACING_MM and turned <= _PARALLEL)
+
+
+def _alike(one: SeriesStack, other: SeriesStack) -> bool:
+    a, b = one.geometry, other.geometry
+    if a is None or b is None or a.frame_of_reference_uid is None:
+        return False
+    if a.frame_of_reference_uid != b.frame_of_reference_uid:
+        return False
+    cosines = np.abs(np.sum(a.directions_lps * b.directions_lps, axis=0))
+    turned = np.degrees(np.arccos(np.clip(cosines.min(), 0.0, 1.0)))
+    echoes = [float(s.parameters.get("EchoTime") or np.nan) for s in (one, other)]
+    ratios = [*np.divide(a.spacing_ijk_mm, b.spacing_ijk_mm), echoes[0] / echoes[1]]
+    known = np.abs(np.log([ratio for ratio in ratios if np.isfinite(ratio)]))
+    return bool(turned <= _ALIKE_ANGLE_DEG and (known <= np.log(_ALIKE_FACTOR)).all())

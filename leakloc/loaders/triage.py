@@ -14,7 +14,15 @@ from leakloc.errors import InputError
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
 from leakloc.loaders.roles import Judged, Pixels, finished, judge_all
-from leakloc.loaders.stations import adjoin, covers, find_stations, overlap_share, stitch
+from leakloc.loaders.stations import (
+    adjoin,
+    covers,
+    find_stations,
+    neighbours,
+    overlap_share,
+    shared_extent,
+    stitch,
+)
 from leakloc.loaders.study import SeriesStack, Study, Triage
 from leakloc.notes import Note
 from leakloc.vocabulary import Role
@@ -73,25 +81,28 @@ def triage(
     notes: list[Note] = []
     members, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
     chosen = members[0]
-    companions = _choose_companions(judged, chosen, pixels, notes, companion_uids)
+    companions = _choose_companions(judged, chosen, volume, pixels, notes, companion_uids)
     used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
     volumes: dict[Role, Volume] = {}
     verify = settings.verify_companions if verify is None else verify
     aligner = Aligner(volume, settings)
-    for role, companion in companions.items():
-        if companion is chosen:
+    for role, parts in companions.items():
+        if parts[0] is chosen:
             placed: Volume | None = volume
         else:
-            placed, found = _placed(role, companion, chosen, pixels, aligner, verify=verify)
-            notes += found
+            whole, joined = _whole(role, parts, pixels, settings)
+            placed, found = _placed(role, parts[0], whole, chosen, aligner, verify=verify)
+            notes += [*joined, *found] if placed is not None else found
         if placed is None:
             continue
         volumes[role] = placed
         if role in _FOR_LEVELS:
-            used[id(companion.stack)] = (*used.get(id(companion.stack), ()), "levels")
+            for part in parts:
+                used[id(part.stack)] = (*used.get(id(part.stack), ()), "levels")
     if not _FOR_LEVELS & volumes.keys():
         used.update({id(item.stack): ("fluid", "levels") for item in members})
-    for item in {id(c): c for c in (*members, *companions.values())}.values():
+    beside = (part for parts in companions.values() for part in parts)
+    for item in {id(c): c for c in (*members, *beside)}.values():
         notes += [note for note in item.stack.notes if note not in notes]
     stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
     return Triage(stacks, volume, volumes, tuple(notes))
@@ -233,40 +244,63 @@ def _named(judged: list[Judged], wanted: str) -> Judged:
 def _choose_companions(
     judged: list[Judged],
     chosen: Judged,
+    myelogram: Volume,
     pixels: Pixels,
     notes: list[Note],
     wanted: Sequence[str],
-) -> dict[Role, Judged]:
+) -> dict[Role, list[Judged]]:
+    """The best companion of every role; of sagittal ones with the stations that adjoin it."""
     picked = [_as_companion(_named(judged, uid)) for uid in wanted]
     pool = picked if wanted else [item for item in judged if item.role in _COMPANIONS]
-    companions: dict[Role, Judged] = {}
+    companions: dict[Role, list[Judged]] = {}
     if chosen.role in _COMPANIONS:
-        companions[chosen.role] = chosen
+        companions[chosen.role] = [chosen]
+
+    def rank(item: Judged) -> tuple[bool, float]:
+        """Those that show the myelogram's place first: of stations, not the neck's."""
+        return _shows(item.stack, myelogram) >= _SHARED_FIELD, item.score
+
     for role in _COMPANIONS:
-        ranked = sorted((i for i in pool if i.role == role), key=lambda i: i.score, reverse=True)
+        ranked = sorted((i for i in pool if i.role == role), key=rank, reverse=True)
         if role in companions or not ranked:
             continue
         fusable = [item for item in ranked if _same_frame(item.stack, chosen.stack)]
         if not fusable and role not in _FOR_LEVELS:
             notes.append(_other_frame(ranked[0]))
             continue
-        for item in fusable or ranked:
-            try:
-                pixels.of(item.stack)
-            except InputError:
-                continue
-            companions[role] = item
+        readable = [item for item in fusable or ranked if pixels.readable(item.stack)]
+        for item in readable[:1]:
+            more = neighbours([i.stack for i in readable]) if role in _FOR_LEVELS else ()
+            companions[role] = [item, *(readable[n] for n in more)]
             if item.stack.series_instance_uid is None and fusable:
                 notes.append(_assumed_frame(item))
-            break
     return companions
 
 
+def _shows(stack: SeriesStack, myelogram: Volume) -> float:
+    """Share of the shorter extent along the body that a stack has in common with the myelogram."""
+    return 0.0 if stack.geometry is None else shared_extent(stack.geometry, myelogram.geometry)
+
+
+def _whole(
+    role: Role, parts: list[Judged], pixels: Pixels, settings: LoaderSettings
+) -> tuple[Volume, list[Note]]:
+    """A companion's volume, of all its stations."""
+    volumes = [pixels.of(part.stack) for part in parts]
+    if len(parts) == 1:
+        return volumes[0], []
+    joined = stitch(volumes, settings.max_station_movement_mm)
+    text = (
+        f"{len(parts)} stations of the {role.replace('_', ' ')} series were joined to count the "
+        f"levels: movement of up to {joined.moved_mm:.1f} mm between stations undone"
+    )
+    return joined.volume, [Note("companion_stations_stitched", text)]
+
+
 def _placed(
-    role: Role, companion: Judged, chosen: Judged, pixels: Pixels, aligner: Aligner, *, verify: bool
+    role: Role, companion: Judged, volume: Volume, chosen: Judged, aligner: Aligner, *, verify: bool
 ) -> tuple[Volume | None, list[Note]]:
     """A companion's volume where the myelogram shows the same; None where that is unknown."""
-    volume = pixels.of(companion.stack)
     name = _name(companion)
     if not _same_frame(companion.stack, chosen.stack):
         return aligner.registered(volume, name)

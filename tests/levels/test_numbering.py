@@ -51,6 +51,17 @@ def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
     assert all(got == true for got, true in pairs)
 
 
+@pytest.mark.parametrize("count", [4, 5, 6])
+def test_whole_discs_between_c2_and_the_sacrum_count_in_full(count):
+    candidates = candidates_of(MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0))
+    solutions = numbering.solve(candidates, SETTINGS)
+    counted = numbering.belief_in_counts(solutions, SETTINGS, counted=True)
+    looks = numbering.belief_in_counts(solutions, SETTINGS)
+    assert sum(counted.values()) == pytest.approx(1.0)
+    assert counted[count] > 0.9
+    assert counted[count] >= looks[count]
+
+
 def test_pinned_candidate_carries_all_names_with_it():
     spine = MadeSpine()
     candidates = candidates_of(spine)

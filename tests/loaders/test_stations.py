@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leakloc.loaders import triage
-from leakloc.loaders.stations import adjoin, find_stations, stitch
+from leakloc.loaders.stations import adjoin, find_stations, neighbours, stitch
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
 from leakloc.settings import LoaderSettings
 from leakloc.volume import Geometry, Volume
@@ -147,3 +147,72 @@ def test_without_overlap_the_lumbar_station_is_taken():
     result = triage(Study(StudyInfo(), tuple(stations)), LoaderSettings())
     assert [note.code for note in result.notes] == ["one_of_several_stations"]
     assert result.myelogram is stations[1].load()
+
+
+def turned(degrees: float, center_lps: tuple[float, float, float], **extra) -> SeriesStack:
+    """A sagittal series of 160 mm about a point, turned about the left-right axis."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    axes = np.stack([[0, c, s], [0, s, -c], [1, 0, 0]], axis=1)
+    half = axes @ (np.array([80, 80, 7]) * [1.0, 1.0, 4.0])
+    grid = Geometry.from_axes(
+        (15, 161, 161), origin_lps=list(np.array(center_lps) - half),
+        spacing_ijk_mm=(1.0, 1.0, 4.0), directions_lps=axes,
+        frame_of_reference_uid="1.2.3",
+    )  # fmt: skip
+    points = grid.lps_from_kji(np.indices(grid.shape).transpose(1, 2, 3, 0))
+    volume = Volume(signal_at(points).astype(np.float32), grid)
+    values = {
+        "parameters": {"EchoTime": 100.0},
+        "geometry": grid,
+        "n_instances": 15,
+        "read": lambda: volume,
+        "series_instance_uid": f"1.2.{int(center_lps[2]) + 900}",
+        "series_number": int(center_lps[2]) + 900,
+    }
+    return stack(PARTS[0], description="t2_tse_sag", **{**values, **extra})
+
+
+def signal_at(points: np.ndarray) -> np.ndarray:
+    """A body without edges, so that interpolation costs nothing."""
+    waves = np.sin(points / 23.0).sum(axis=-1)
+    return np.asarray(500 + 60 * waves)
+
+
+def test_stations_planned_one_by_one_are_neighbours():
+    low, middle, high = turned(0, (0, 0, 0)), turned(8, (0, 5, 120)), turned(-9, (0, 0, 240))
+    assert neighbours([low, high, middle]) == (2, 1)
+    assert neighbours([low, high]) == ()
+    repeat = turned(2, (0, 0, 20))
+    assert neighbours([low, repeat]) == ()
+    other = replace(middle, parameters={"EchoTime": 12.0})
+    assert neighbours([low, other]) == ()
+    elsewhere = replace(middle, geometry=replace(middle.geometry, frame_of_reference_uid="9"))
+    assert neighbours([low, elsewhere]) == ()
+
+
+def test_turned_stations_join_without_empty_corners():
+    parts = [turned(0, (0, 0, 0)), turned(8, (0, 5, 120))]
+    joined = stitch([part.load() for part in parts], 0.0).volume
+    heights = np.arange(-70.0, 180.0, 2.0)
+    points = np.stack(np.meshgrid([-20.0, 0.0, 20.0], [-60.0, 0.0, 60.0], heights), axis=-1)
+    shown = points[np.any([part.geometry.contains(points) for part in parts], axis=0)]
+    assert len(shown) > 1000
+    assert np.abs(joined.sample(shown) / signal_at(shown) - 1).max() < 0.05
+
+
+def test_companion_stations_are_joined_about_the_one_that_shows_the_myelogram():
+    myelogram = stack(slice(0, 200))
+    center = myelogram.geometry.center_lps
+    up = np.array([0.0, 0.0, 1.0])
+    low = turned(0, tuple(center))
+    high = turned(6, tuple(center + 120 * up))
+    highest = turned(-6, tuple(center + 240 * up))
+    study = Study(StudyInfo(), (highest, high, low, myelogram))
+    result = triage(study, LoaderSettings(), verify=False)
+    assert [n.code for n in result.notes] == ["companion_stations_stitched"]
+    joined = result.companions["sagittal_t2"].geometry
+    assert joined.contains([center, center + 300 * up]).all()
+    assert [item.used_for for item in result.stacks] == [("levels",)] * 3 + [("fluid",)]
+    alone = replace(study, stacks=(highest, low, myelogram))
+    chosen = triage(alone, LoaderSettings(), verify=False)
+    assert chosen.companions["sagittal_t2"].geometry.matches(low.geometry)
