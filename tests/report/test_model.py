@@ -73,6 +73,18 @@ def test_shipped_schema_is_the_models_schema() -> None:
     assert json.loads(shipped.read_text(encoding="utf-8")) == report_schema()
 
 
+def test_every_key_is_described() -> None:
+    schema = report_schema()
+    parts = {"Report": schema, **schema["$defs"]}
+    keys = [
+        (name, key, value)
+        for name, part in parts.items()
+        for key, value in part.get("properties", {}).items()
+    ]
+    assert len(keys) > 120
+    assert [(n, k) for n, k, v in keys if len(v.get("description", "")) < 10] == []
+
+
 @pytest.mark.parametrize(
     "path",
     [(s, k) for s, keys in CONTRACT_KEYS.items() for k in keys]
