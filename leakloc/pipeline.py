@@ -3,8 +3,9 @@
     loaders -> segmentation -> levels -> localization -> report
 
 `analyze_study` runs the stages on a study that has been read; `analyze` adds the edges:
-reading a path and writing a folder. A stage is swapped by passing another callable of the
-same type, or by naming a plug-in in the settings (`StageSettings`).
+reading a path and writing a folder. `relabel` runs the stages from naming the levels on again,
+on what an earlier analysis left in its folder. A stage is swapped by passing another callable of
+the same type, or by naming a plug-in in the settings (`StageSettings`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,124 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from leakloc.errors import SettingsError
+from leakloc.errors import InputError, SettingsError
 from leakloc.settings import Settings
+from leakloc.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leakloc.levels.given import GivenLevels, GivenMap
     from leakloc.levels.result import Labeler, Levels
     from leakloc.loaders.study import Study, Triage
+    from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
+    from leakloc.notes import Note
+    from leakloc.report.build import Source
     from leakloc.report.model import Report
+    from leakloc.saved import Saved
     from leakloc.segmentation.result import Segmentation, Segmenter
     from leakloc.vocabulary import Role
-    from leakloc.volume import Volume
 
 Progress = Callable[[str, float], None]
 """Told the stage that starts and the share of the work done before it, 0..1."""
+
+
+class Results(Protocol):
+    """What the stages found in one study, as the report needs it."""
+
+    @property
+    def source(self) -> Source:
+        """What the report says of the images."""
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """Sac and collections."""
+
+    @property
+    def levels(self) -> Levels:
+        """Named levels."""
+
+    @property
+    def localization(self) -> Localization:
+        """What was found, placed."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of the run."""
+
+    @property
+    def runtime_s(self) -> dict[str, float]:
+        """Seconds by stage that ran."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What localization takes from the images themselves; it does not hang on names.
+
+    Parameters
+    ----------
+    sacral : SacralCanal or None
+        As `leakloc.localization.find_sacral_canal` gives it.
+    anatomy : Volume or None
+        A companion on which fat is bright.
+    """
+
+    sacral: SacralCanal | None
+    anatomy: Volume | None
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What naming the levels starts from, so that it can be done again.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        As the segmenter gave it; levels may yet show that a collection is none.
+    landmarks : Landmarks
+    myelogram_uid : str or None
+    companion_uids : tuple of str
+        Series that the user chose.
+    """
+
+    segmentation: Segmentation
+    landmarks: Landmarks
+    myelogram_uid: str | None = None
+    companion_uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """What the stages found with levels named anew; there are no images.
+
+    Parameters
+    ----------
+    source : Source
+        What the report says of the images it was first made from.
+    runtime_s : dict
+        Seconds by stage that ran again.
+    """
+
+    source: Source
+    segmentation: Segmentation
+    levels: Levels
+    localization: Localization
+    settings: Settings
+    runtime_s: dict[str, float]
+
+    @cached_property
+    def report(self) -> Report:
+        """What ``report.json`` holds."""
+        from leakloc.report import build_report
+
+        return build_report(self)
 
 
 @dataclass(frozen=True)
@@ -44,6 +141,8 @@ class Analysis:
     ----------
     runtime_s : dict
         Seconds by stage, in the order they ran.
+    basis : Basis or None
+        What levels were named on; None where results were put together by hand.
     """
 
     study: Study
@@ -53,6 +152,14 @@ class Analysis:
     localization: Localization
     settings: Settings
     runtime_s: dict[str, float]
+    basis: Basis | None = None
+
+    @property
+    def source(self) -> Source:
+        """What the report says of the images."""
+        from leakloc.report.build import source_of
+
+        return source_of(self.study, self.triage, self.settings)
 
     @cached_property
     def report(self) -> Report:
@@ -148,7 +255,6 @@ def analyze_study(
         If a stage reaches no result on usable input.
     """
     from leakloc.loaders import triage
-    from leakloc.localization import find_sacral_canal, localize, without_cisterns
 
     settings = settings or Settings()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
@@ -156,7 +262,7 @@ def analyze_study(
     if sac is not None or fluid is not None:
         segmenter = _given(sac, fluid, sac_label, segmenter)
     if levels is not None:
-        labeler = _given_levels(levels, level_scheme)
+        labeler = levels if callable(levels) else _given_levels(levels, level_scheme)
     clock = _Clock(progress)
 
     with clock.stage("choosing series", 0.10):
@@ -165,22 +271,55 @@ def analyze_study(
         )
     with clock.stage("segmentation", 0.25):
         segmentation = segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
+    basis, named = _named_and_placed(
+        segmentation,
+        lambda: labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels),
+        lambda: _landmarks(chosen, settings),
+        (*study.notes, *chosen.notes),
+        settings,
+        clock,
+    )
+    basis = replace(basis, myelogram_uid=myelogram_uid, companion_uids=companion_uids)
+    return Analysis(study, chosen, *named, settings, clock.seconds, basis)
+
+
+def _named_and_placed(
+    segmentation: Segmentation,
+    label: Callable[[], Levels],
+    landmarks: Callable[[], Landmarks],
+    notes: tuple[Note, ...],
+    settings: Settings,
+    clock: _Clock,
+) -> tuple[Basis, tuple[Segmentation, Levels, Localization]]:
+    """From the segmentation on: name the levels, then place what was found by them."""
+    from leakloc.localization import localize, without_cisterns
+
     with clock.stage("levels", 0.55):
-        named = labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels)
+        levels = label()
     with clock.stage("localization", 0.70):
-        segmentation = without_cisterns(segmentation, named)
-        notes = study.notes + chosen.notes + segmentation.notes + named.notes
-        roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
-        sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
+        basis = Basis(segmentation, landmarks())
+        within = without_cisterns(segmentation, levels)
         localization = localize(
-            segmentation,
-            named,
+            within,
+            levels,
             settings.localization,
-            input_notes=notes,
-            sacral=find_sacral_canal((*sagittal[:1], chosen.myelogram), settings.localization),
-            anatomy=next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
+            input_notes=(*notes, *within.notes, *levels.notes),
+            sacral=basis.landmarks.sacral,
+            anatomy=basis.landmarks.anatomy,
         )
-    return Analysis(study, chosen, segmentation, named, localization, settings, clock.seconds)
+    return basis, (within, levels, localization)
+
+
+def _landmarks(chosen: Triage, settings: Settings) -> Landmarks:
+    """What localization takes from the images."""
+    from leakloc.localization import find_sacral_canal
+
+    roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
+    sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
+    return Landmarks(
+        find_sacral_canal((*sagittal[:1], chosen.myelogram), settings.localization),
+        next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
+    )
 
 
 def analyze(
@@ -248,6 +387,157 @@ def analyze(
     return report
 
 
+def relabel_study(
+    saved: Saved,
+    settings: Settings,
+    *,
+    levels: str | Path | None = None,
+    level_scheme: str | None = None,
+    progress: Progress | None = None,
+) -> Relabelled:
+    """Name the levels of an analysed study anew, and place what was found by the new names.
+
+    Parameters
+    ----------
+    saved : Saved
+        From `leakloc.saved.load`.
+    settings : Settings
+        Those of the analysis with another word on the levels.
+    levels, level_scheme : optional
+        As for `analyze_study`.
+
+    Raises
+    ------
+    SettingsError
+        If the user's word fits nothing that was seen.
+    """
+    from leakloc.levels import number
+
+    found, seen, before = saved.basis.segmentation, saved.seen, saved.levels
+
+    def label() -> Levels:
+        if levels is not None:
+            given = _given_levels(levels, level_scheme)
+            return given.levels(found.collections.geometry, found.centerline)
+        if seen is not None:
+            return number(seen, found, settings.levels)
+        if settings.levels != saved.settings.levels or before is None:
+            raise SettingsError(
+                "the levels of this report were given, not counted, so that there is nothing to "
+                "count anew: give others with --levels, or run leakloc analyze again"
+            )
+        return before
+
+    clock = _Clock(progress)
+    _, named = _named_and_placed(
+        found, label, lambda: saved.basis.landmarks, saved.source.notes, settings, clock
+    )
+    return Relabelled(saved.source, *named, settings, clock.seconds)
+
+
+def relabel(
+    folder: str | Path,
+    *,
+    study: str | Path | None = None,
+    write: tuple[str, ...] | None = None,
+    anchor: str | None = None,
+    lumbar_count: int | None = None,
+    lowest_disc: str | None = None,
+    levels: str | Path | None = None,
+    level_scheme: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Name the levels of a finished report anew and rewrite it, without analysing again.
+
+    Takes what `analyze` left in the folder, so that it takes a second or two and gives the
+    report that `analyze` would give with the same word on the levels. Without any, the names
+    of the analysis come back. Pictures, the page and DICOM objects need the images: they are
+    made anew where `study` is given; else those that show other names are removed, which the
+    report says.
+
+    Parameters
+    ----------
+    folder : path
+        Output of `analyze`.
+    study : path, optional
+        The study it was made from.
+    write : tuple of str, optional
+        What to write, as in the setting ``report.write``; what the analysis wrote where None.
+    anchor, lumbar_count, lowest_disc : optional
+        As in the settings of the levels, added to those of the analysis.
+    levels, level_scheme : optional
+        As for `analyze_study`.
+    progress : callable, optional
+
+    Raises
+    ------
+    LeaklocError
+        One of its kinds, with a message for the user.
+    """
+    from leakloc import saved
+    from leakloc.report.writer import PICTURED, check_rewritable, rewrite_outputs
+
+    folder = Path(folder)
+    check_rewritable(folder)
+    clock = _Clock(progress)
+    with clock.stage("reading", 0.0):
+        found = saved.load(folder)
+    word = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
+    changes: dict[str, Any] = {f"levels__{k}": v for k, v in word.items() if v is not None}
+    if write is not None:
+        if study is None and (needy := sorted(PICTURED.intersection(write))):
+            raise SettingsError(f"{', '.join(needy)}: need the images; name them with --study")
+        changes["report__write"] = list(write)
+    settings = found.settings.changed(**changes)
+    results = relabel_study(
+        found, settings, levels=levels, level_scheme=level_scheme, progress=progress
+    )
+    results.runtime_s.update({**clock.seconds, **results.runtime_s})
+    if progress is not None:
+        progress("writing", 0.80)
+    shown = results if study is None else _with_images(results, found, Path(study))
+    return rewrite_outputs(shown, folder)
+
+
+def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:
+    """The results with the study they were found in.
+
+    Raises
+    ------
+    InputError
+        If it is another study, or another volume would be chosen in it.
+    """
+    from leakloc.loaders import load_study, triage
+
+    settings, uid = results.settings, saved.source.study.study_instance_uid
+    study = load_study(path, settings.loaders, study_uid=uid)
+    chosen = triage(
+        study,
+        settings.loaders,
+        myelogram_uid=saved.basis.myelogram_uid,
+        companion_uids=saved.basis.companion_uids,
+    )
+    grid = chosen.myelogram.geometry
+    found = results.segmentation
+    if study.info.study_instance_uid != uid or not grid.matches(found.collections.geometry):
+        raise InputError(f"{path} is not the study that the report was made from")
+    return Analysis(
+        study,
+        chosen,
+        replace(
+            found,
+            thecal_sac=Volume(found.thecal_sac.array, grid, found.thecal_sac.provenance),
+            collections=Volume(found.collections.array, grid, found.collections.provenance),
+            fluid_fraction=Volume(found.fluid_fraction.array, grid),
+        ),
+        replace(results.levels, mask=Volume(results.levels.mask.array, grid)),
+        results.localization,
+        settings,
+        results.runtime_s,
+        saved.basis,
+    )
+
+
 def _given(
     sac: Volume | str | Path | None,
     fluid: Volume | str | Path | None,
@@ -265,12 +555,10 @@ def _given(
     return GivenMasks(sac, fluid, base, sac_label)
 
 
-def _given_levels(levels: Labeler | str | Path, scheme: str | None) -> Labeler:
+def _given_levels(levels: str | Path, scheme: str | None) -> GivenLevels | GivenMap:
     """The labeler that reads the levels from a file."""
     from leakloc.levels import read_level_map, read_levels
 
-    if not isinstance(levels, str | Path):
-        return levels
     return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
 
 

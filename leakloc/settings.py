@@ -436,7 +436,10 @@ class ReportSettings(_Section):
     """What is written, and how much of the patient's identity goes with it."""
 
     write: tuple[
-        Literal["json", "masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"], ...
+        Literal[
+            "json", "masks", "png", "html", "seg", "sr", "sc", "relabel", "pdf", "html3d", "csv"
+        ],
+        ...,
     ] = (
         "json",
         "masks",
@@ -445,9 +448,11 @@ class ReportSettings(_Section):
         "seg",
         "sr",
         "sc",
+        "relabel",
     )
-    """What is written; report.json always is, it makes the folder a report. On demand too: pdf
-    (the figures as lines and type), html3d (a page in three dimensions, needs WebGL2) and csv
+    """What is written; report.json always is, it makes the folder a report. `relabel` is
+    relabel.npz, from which `leakloc relabel` names the levels anew. On demand too: pdf (the
+    figures as lines and type), html3d (a page in three dimensions, needs WebGL2) and csv
     (collections.csv and levels.csv)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: as in the headers,

@@ -99,7 +99,7 @@ def test_every_file_named_exists_and_none_is_unnamed(folder, report):
     named = {*outputs["overlays"], *outputs["masks"].values(), outputs["html"]}
     named |= {name for value in outputs["dicom"].values() for name in _each(value)}
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert named | {"report.json", "levels.json"} == written
+    assert named | {"report.json", "levels.json", "relabel.npz"} == written
 
 
 def _each(value: str | list[str]) -> list[str]:

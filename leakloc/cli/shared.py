@@ -15,6 +15,7 @@ from leakloc.errors import SettingsError
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Progress
+    from leakloc.report.model import Report
     from leakloc.settings import Settings
 
 DONE: Final = 0
@@ -71,9 +72,57 @@ def output_options() -> argparse.ArgumentParser:
         "--write",
         metavar="LIST",
         help="what to write beside report.json, separated by commas: masks, png, html, seg, sr, "
-        "sc, csv, pdf, html3d",
+        "sc, relabel, csv, pdf, html3d",
     )
     return output
+
+
+def numbering_options() -> argparse.ArgumentParser:
+    """Options of the commands that name levels, for those who know better."""
+    options = argparse.ArgumentParser(add_help=False)
+    numbering = options.add_argument_group("numbering, where you know better")
+    numbering.add_argument(
+        "--anchor", metavar="DISC@X,Y,Z", help="a disc and a point in it, LPS mm: L4-L5@-3,12,-88"
+    )
+    numbering.add_argument("--lumbar-count", type=int, choices=(4, 5, 6), help="lumbar vertebrae")
+    numbering.add_argument("--lowest-disc", metavar="DISC", help="the lowest well-formed disc")
+    numbering.add_argument(
+        "--levels", type=Path, metavar="FILE", help="an edited levels.json of an earlier report"
+    )
+    numbering.add_argument(
+        "--levels-from", type=Path, metavar="FILE", help="level map of another program"
+    )
+    numbering.add_argument(
+        "--scheme",
+        metavar="NAME|TOML",
+        help="what its values mean: totalspineseg, spineps, totalsegmentator, "
+        "totalsegmentator_mr, sct, spider, leakloc, or a TOML file",
+    )
+    return options
+
+
+def check_numbering(options: argparse.Namespace) -> None:
+    """Refuse options of `numbering_options` that contradict each other."""
+    if options.levels and options.levels_from:
+        raise SettingsError("--levels and --levels-from name the levels twice; give one of them")
+    if bool(options.levels_from) != bool(options.scheme):
+        raise SettingsError("--levels-from needs --scheme, which says what its values mean")
+
+
+def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
+    """Print the finding, the notes, and where to look."""
+    if as_json:
+        print(report.to_json())
+        return
+    print(report.finding.summary)
+    for warning in report.quality.warnings:
+        print(f"  note: {warning.message}")
+    print(f"report: {folder / 'report.json'}")
+    for picture in report.outputs.overlays:
+        print(f"picture: {folder / picture}")
+    if report.outputs.html:
+        print(f"page: {folder / report.outputs.html}")
+    print(report.notice)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -91,9 +140,14 @@ def settings_of(options: argparse.Namespace) -> Settings:
         except json.JSONDecodeError:
             changes[name.replace(".", "__", 1)] = text
     if getattr(options, "write", None) is not None:
-        parts = [part.strip() for part in options.write.split(",")]
-        changes["report__write"] = list(dict.fromkeys(["json", *(p for p in parts if p)]))
+        changes["report__write"] = parts_to_write(options.write)
     return settings.changed(**changes)
+
+
+def parts_to_write(text: str) -> list[str]:
+    """What `--write` names, report.json always among it."""
+    parts = [part.strip() for part in text.split(",")]
+    return list(dict.fromkeys(["json", *(part for part in parts if part)]))
 
 
 class ProgressLine:

@@ -197,6 +197,22 @@ def level_mask(
     return Volume(mask, geometry, Provenance("levels"))
 
 
+def bone_seen(found: Detections) -> Detections:
+    """Detections without what neither `bodies_between` nor `level_mask` reads.
+
+    Both look at probabilities above one half only, interpolated; of the sacrum at voxels.
+    """
+    from scipy.ndimage import maximum_filter
+
+    bodies, sacrum = found.bodies, found.sacrum
+    if bodies is not None:
+        near = maximum_filter((bodies.array > _BONE).astype(np.uint8), size=3) > 0
+        bodies = bodies.with_array(np.where(near, bodies.array, np.float32(0)))
+    if sacrum is not None:
+        sacrum = sacrum.with_array((sacrum.array > _BONE).astype(np.float32))
+    return replace(found, bodies=bodies, sacrum=sacrum, canal=None)
+
+
 def _drawn(
     bodies: Sequence[Body], geometry: Geometry, bone: npt.NDArray[np.float32] | None
 ) -> npt.NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from leakloc.vocabulary import (
     split_segment,
     vertebra_chain,
 )
-from leakloc.volume import FloatArray, Provenance, Volume
+from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
@@ -70,7 +70,11 @@ class GivenMap:
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
-        """Levels of the map (a `leakloc.levels.result.Labeler`).
+        """Levels of the map (a `leakloc.levels.result.Labeler`), as `levels` gives them."""
+        return self.levels(myelogram.geometry, segmentation.centerline)
+
+    def levels(self, geometry: Geometry, line: Centerline) -> Levels:
+        """Levels of the map on the grid of a myelogram, along the centreline of its canal.
 
         Raises
         ------
@@ -79,8 +83,7 @@ class GivenMap:
         GeometryError
             If it lies elsewhere than the myelogram.
         """
-        on_grid, notes = put_on_grid(self.map, myelogram.geometry, "level map")
-        line = segmentation.centerline
+        on_grid, notes = put_on_grid(self.map, geometry, "level map")
         vertebrae = {
             name: Vertebra(name, _body_center(points, line), GIVEN_CONFIDENCE)
             for name, points in self._points(self.scheme.vertebrae).items()
@@ -94,7 +97,7 @@ class GivenMap:
         for value, name in self.scheme.vertebrae.items():
             if value < len(table):
                 table[value] = LABEL_VALUES[name]
-        mask = Volume(table[on_grid.array], myelogram.geometry, Provenance("level map"))
+        mask = Volume(table[on_grid.array], geometry, Provenance("level map"))
         levels = named_levels(list(vertebrae.values()), discs, mask, line, "external")
         return replace(
             levels,
@@ -154,7 +157,11 @@ class GivenLevels:
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
-        """Levels of the list (a `leakloc.levels.result.Labeler`).
+        """Levels of the list (a `leakloc.levels.result.Labeler`), as `levels` gives them."""
+        return self.levels(myelogram.geometry, segmentation.centerline)
+
+    def levels(self, geometry: Geometry, line: Centerline) -> Levels:
+        """Levels of the list on the grid of a myelogram, along the centreline of its canal.
 
         Raises
         ------
@@ -162,20 +169,16 @@ class GivenLevels:
             If the names make no chain from the head down.
         """
         given = Note("levels_given", "The levels come from a given list.")
-        mask, notes = self._renamed_mask(myelogram)
-        levels = named_levels(
-            list(self.vertebrae), list(self.discs), mask, segmentation.centerline, "user"
-        )
+        mask, notes = self._renamed_mask(geometry)
+        levels = named_levels(list(self.vertebrae), list(self.discs), mask, line, "user")
         return replace(levels, notes=(*notes, *levels.notes, given))
 
-    def _renamed_mask(self, myelogram: Volume) -> tuple[Volume, list[Note]]:
+    def _renamed_mask(self, geometry: Geometry) -> tuple[Volume, list[Note]]:
         if self.mask is None:
-            empty = np.zeros(myelogram.geometry.shape, np.uint8)
+            empty = np.zeros(geometry.shape, np.uint8)
             text = "No level map came with the given levels; the map of this report is empty."
-            return Volume(empty, myelogram.geometry, Provenance("levels")), [
-                Note("level_map_empty", text)
-            ]
-        mask, notes = put_on_grid(self.mask, myelogram.geometry, "level map")
+            return Volume(empty, geometry, Provenance("levels")), [Note("level_map_empty", text)]
+        mask, notes = put_on_grid(self.mask, geometry, "level map")
         centers = np.array([v.center_lps for v in self.vertebrae])
         table = np.zeros(int(mask.array.max()) + 1, np.uint8)
         for value in np.unique(mask.array[mask.array > 0]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -74,8 +74,19 @@ _MIN_CHAIN: Final = 2
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the detectors found on the volumes searched."""
+class Seen:
+    """What was seen of the spine before any of it is named; `number` names it.
+
+    Parameters
+    ----------
+    detections : tuple of Detections
+        By volume searched.
+    candidates : tuple of Candidate
+        Possible discs from the head down.
+    fields : tuple of Geometry
+        Grids of the volumes searched, the last that of the myelogram.
+    notes : tuple of Note
+    """
 
     detections: tuple[Detections, ...]
     candidates: tuple[Candidate, ...]
@@ -116,21 +127,67 @@ def label(
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
+    seen = look(myelogram, companions, segmentation.centerline, settings, detector)
+    return number(seen, segmentation, settings)
+
+
+def look(
+    myelogram: Volume,
+    companions: Mapping[Role, Volume],
+    centerline: Centerline,
+    settings: LevelSettings,
+    detector: Detector | None = None,
+) -> Seen:
+    """See the spine: the half of `label` that needs the images and takes the time.
+
+    Parameters
+    ----------
+    myelogram : Volume
+    companions : mapping of role to Volume
+    centerline : Centerline
+        Of the canal.
+    settings : LevelSettings
+        Only `settings.detector` matters here, nothing that the user knows of names.
+    detector : Detector, optional
+        As for `label`.
+    """
     volumes, notes = _volumes(myelogram, companions)
-    seen = _search(
-        volumes, myelogram, segmentation.centerline, settings, detector or _detector(settings)
-    )
-    notes = (*notes, *seen.notes)
+    seen = _search(volumes, myelogram, centerline, settings, detector or _detector(settings))
+    return replace(seen, notes=(*notes, *seen.notes))
+
+
+def number(seen: Seen, segmentation: Segmentation, settings: LevelSettings) -> Levels:
+    """Name what was seen: the half of `label` that is quick, and where the user's word counts.
+
+    Parameters
+    ----------
+    seen : Seen
+        From `look` with the same centreline.
+    segmentation : Segmentation
+        Tells where the cord ends.
+    settings : LevelSettings
+
+    Returns
+    -------
+    Levels
+        As of `label`; `Levels.seen` keeps `seen`.
+
+    Raises
+    ------
+    SettingsError
+        If a user's anchor is malformed or fits no disc.
+    """
+    notes, geometry = seen.notes, seen.fields[-1]
     conus = _conus(segmentation, seen.candidates)
     chosen = _choose(seen.candidates, settings, conus)
     if chosen is None:
-        return _unlabelled(myelogram, notes)
+        return _unlabelled(geometry, notes, seen)
     assignment, method, counts = chosen
     discs = _gap_free(seen.candidates, assignment)
     numbering = _numbering(seen.candidates, assignment, method, counts, settings, conus)
     presacral = [d for d in discs if not is_sacral(d.name)]
     if len(presacral) < _MIN_CHAIN:
-        return _unlabelled(myelogram, notes)
+        return _unlabelled(geometry, notes, seen)
     bodies = bodies_between(
         presacral, assignment.chain, assignment.scale, seen.detections, seen.fields
     )
@@ -177,10 +234,9 @@ def label(
                 "check the numbering on a whole-spine localizer.",
             ),
         )
-    mask = level_mask(bodies, seen.detections, myelogram.geometry)
-    return Levels(
-        status, numbering, tuple(body.vertebra for body in bodies), tuple(discs), mask, notes
-    )
+    mask = level_mask(bodies, seen.detections, geometry)
+    vertebrae = tuple(body.vertebra for body in bodies)
+    return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen)
 
 
 def find_candidates(
@@ -243,7 +299,7 @@ def _search(
     centerline: Centerline,
     settings: LevelSettings,
     detector: Detector,
-) -> _Seen:
+) -> Seen:
     """Detect on the first volume that shows a chain, and beyond its field on the myelogram."""
     tried: list[tuple[Detections, list[DetectedDisc], Volume, Centerline]] = []
     notes: list[Note] = []
@@ -262,7 +318,7 @@ def _search(
         if len(tried[-1][1]) > _MIN_CHAIN:
             break
     if not tried:
-        return _Seen((), (), (myelogram.geometry,), tuple(notes))
+        return Seen((), (), (myelogram.geometry,), tuple(notes))
     found, discs, volume, line = max(tried, key=lambda t: len(t[1]))
     detections = [found]
     owners = [found] * len(discs)
@@ -278,7 +334,7 @@ def _search(
     fields = (volume.geometry, myelogram.geometry)
     arcs = [float(line.project(d.center_lps)[0]) for d in discs]
     candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
-    return _Seen(tuple(detections), candidates, fields, tuple(notes))
+    return Seen(tuple(detections), candidates, fields, tuple(notes))
 
 
 def _plausible(discs: Sequence[DetectedDisc], centerline: Centerline) -> list[DetectedDisc]:
@@ -643,10 +699,8 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
     return f"five lumbar vertebrae, {place}; {cue}"
 
 
-def _unlabelled(myelogram: Volume, notes: tuple[Note, ...]) -> Levels:
-    empty = Volume(
-        np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, Provenance("levels")
-    )
+def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], seen: Seen) -> Levels:
+    empty = Volume(np.zeros(geometry.shape, np.uint8), geometry, Provenance("levels"))
     note = Note("levels_not_found", "No chain of discs was found: no level is named.")
     numbering = Numbering("sacrum_up", "nothing could be numbered", 0.0, 5)
-    return Levels("unlabelled", numbering, (), (), empty, (*notes, note))
+    return Levels("unlabelled", numbering, (), (), empty, (*notes, note), seen)

@@ -11,6 +11,7 @@ from leakloc.vocabulary import LevelStatus, NumberingMethod, Role
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
+    from leakloc.levels.labeling import Seen
     from leakloc.segmentation.result import Segmentation
     from leakloc.settings import LevelSettings
 
@@ -75,6 +76,9 @@ class Levels:
         From the head down. A disc ``"L4-L5"`` lies between the vertebrae of its name.
     mask : Volume
         uint8 on the myelogram's grid: `vocabulary.LABEL_VALUES` inside each vertebral body.
+    seen : Seen or None
+        What the names were given to, so that `leakloc.levels.number` can name it again; None
+        where the labeler only took names over.
     """
 
     status: LevelStatus
@@ -83,6 +87,7 @@ class Levels:
     discs: tuple[Disc, ...]
     mask: Volume
     notes: tuple[Note, ...] = ()
+    seen: Seen | None = None
 
 
 Labeler = Callable[[Volume, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]

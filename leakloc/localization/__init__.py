@@ -5,12 +5,13 @@ from __future__ import annotations
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
 from leakloc.localization.intracranial import without_cisterns
-from leakloc.localization.localizer import localize
+from leakloc.localization.localizer import localize, part_read
 
 __all__ = [
     "LevelCoordinate",
     "SacralCanal",
     "find_sacral_canal",
     "localize",
+    "part_read",
     "without_cisterns",
 ]

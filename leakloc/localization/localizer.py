@@ -17,7 +17,7 @@ from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Localization, LocatedSac, Quality
 from leakloc.localization.sac import bulges, caudal_end_mm, locate_sac, sac_profile
-from leakloc.localization.surroundings import Surroundings
+from leakloc.localization.surroundings import Surroundings, near_the_way
 from leakloc.notes import Note
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
@@ -113,6 +113,22 @@ def localize(
             *_edge_notes(placed, geometry, segmentation, settings),
         ),
     )
+
+
+def part_read(
+    anatomy: Volume,
+    segmentation: Segmentation,
+    sacral: SacralCanal | None,
+    settings: LocalizationSettings,
+) -> Volume:
+    """The image with zeros wherever `localize` never looks, whatever the levels are named.
+
+    Parameters
+    ----------
+    anatomy, segmentation, sacral, settings
+        As for `localize`.
+    """
+    return near_the_way(anatomy, _whole_canal(segmentation, sacral, settings))
 
 
 def _whole_canal(

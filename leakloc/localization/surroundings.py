@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leakloc.centerline import Centerline
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import CystOnPath, NarrowestDepth
 from leakloc.localization.sac import SacProfile
@@ -22,6 +23,14 @@ _SKIN_MM = 160.0
 """The back is not thicker."""
 _AIR_MM = 6.0
 """So much air must follow the skin inside the field."""
+_START_MM = 25.0
+"""Depths start no further behind the middle of the canal: at the back of the sac or canal."""
+_ASIDE_MM = 3.0
+"""Rays to the skin run in the midline, but for the canal's turns between places on its line."""
+_SAC_ASIDE_MM = 10.0
+"""The middle of the sac lies no further to the side of the canal's line."""
+_PAST_MM = 60.0
+"""The line goes straight on for as much past its ends, where a level may still be named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +109,39 @@ class Surroundings:
         skin = int(tissue[-1])
         shown = inside[skin + 1 : skin + 1 + int(_AIR_MM)]
         return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
+
+
+def near_the_way(anatomy: Volume, line: Centerline) -> Volume:
+    """The image with zeros wherever `Surroundings` never looks, whatever the levels are named.
+
+    Parameters
+    ----------
+    anatomy : Volume
+    line : Centerline
+        Down the whole canal.
+    """
+    from scipy.ndimage import maximum_filter
+
+    arcs = np.arange(-_PAST_MM, line.length_mm + _PAST_MM, 1.0)
+    _, _, dorsal = line.frame_at(arcs)
+    geometry = anatomy.geometry
+    read = np.zeros(geometry.shape, dtype=bool)
+    for depth_mm, aside_mm in ((_START_MM + _SKIN_MM, _ASIDE_MM), (2 * _START_MM, _SAC_ASIDE_MM)):
+        back = np.arange(-_ASIDE_MM, depth_mm, 1.0)
+        points = line.at(arcs)[:, None] + back[:, None] * dorsal[:, None]
+        kji = np.round(geometry.kji_from_lps(points.reshape(-1, 3))).astype(np.intp)
+        kji = kji[((kji >= 0) & (kji < geometry.shape)).all(axis=1)]
+        if not len(kji):
+            continue
+        reach = np.ceil(aside_mm / np.array(geometry.spacing_kji_mm)).astype(int) + 1
+        low = np.maximum(kji.min(axis=0) - reach, 0)
+        box = tuple(
+            slice(int(a), int(b)) for a, b in zip(low, kji.max(axis=0) + reach + 1, strict=True)
+        )
+        marked = np.zeros(read[box].shape, np.uint8)
+        marked[tuple((kji - low).T)] = 1
+        read[box] |= maximum_filter(marked, size=tuple(2 * reach + 1), mode="constant") > 0
+    return anatomy.with_array(np.where(read, anatomy.array, anatomy.array.dtype.type(0)))
 
 
 def posterior_depths_mm(

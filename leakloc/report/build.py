@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from leakloc.vocabulary import NOTICE
 
 if TYPE_CHECKING:
     from leakloc.levels.result import Levels
-    from leakloc.loaders.study import SkippedFile, StudyInfo, Triage, TriagedStack
+    from leakloc.loaders.study import SkippedFile, Study, StudyInfo, Triage, TriagedStack
     from leakloc.localization.result import (
         ExtentEnd,
         LocatedCollection,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         Planning,
         Profile,
     )
-    from leakloc.pipeline import Analysis
+    from leakloc.pipeline import Results
     from leakloc.segmentation.result import Candidate
     from leakloc.settings import Settings
 
@@ -43,8 +44,37 @@ _SHARE_DIGITS: Final = 4
 _DIRECTION_DIGITS: Final = 6
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a report says of the images it was made from, identity as the settings let it through.
+
+    Parameters
+    ----------
+    study : model.StudyIdentity
+    series : tuple of model.Series
+    skipped : tuple of model.SkippedFiles
+    notes : tuple of Note
+        Of reading the study and choosing its series.
+    """
+
+    study: model.StudyIdentity
+    series: tuple[model.Series, ...]
+    skipped: tuple[model.SkippedFiles, ...]
+    notes: tuple[Note, ...]
+
+
+def source_of(study: Study, triage: Triage, settings: Settings) -> Source:
+    """What a report says of a study and the roles its series were given."""
+    return Source(
+        identity(study.info, settings),
+        _series(triage),
+        _skipped(study.skipped),
+        (*study.notes, *triage.notes),
+    )
+
+
 def build_report(
-    analysis: Analysis,
+    analysis: Results,
     *,
     outputs: model.Outputs | None = None,
     notes: Iterable[Note] = (),
@@ -55,7 +85,7 @@ def build_report(
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : Analysis or Relabelled
         Results of all stages.
     outputs : Outputs, optional
         Files written beside the report; none where omitted.
@@ -72,11 +102,10 @@ def build_report(
         Unknown is None; NaN and infinities become None (confidences 0).
     """
     settings = analysis.settings
-    found = analysis.localization
+    found, source = analysis.localization, analysis.source
     runtime = {**analysis.runtime_s, **(runtime_s or {})}
     warnings = [
-        *analysis.study.notes,
-        *analysis.triage.notes,
+        *source.notes,
         *analysis.segmentation.notes,
         *analysis.levels.notes,
         *found.notes,
@@ -95,8 +124,8 @@ def build_report(
                 **{name: round(seconds, 3) for name, seconds in runtime.items()},
             },
         ),
-        study=identity(analysis.study.info, settings),
-        series=_series(analysis.triage),
+        study=source.study,
+        series=source.series,
         levels=_levels(analysis.levels, level_scheme(analysis.settings.report.level_scheme)),
         thecal_sac=_sac(found.sac),
         collections=tuple(_collection(c) for c in found.collections),
@@ -115,7 +144,7 @@ def build_report(
             warnings=_warnings(warnings),
         ),
         outputs=outputs or model.Outputs(),
-        skipped_files=_skipped(analysis.study.skipped),
+        skipped_files=source.skipped,
         rejected=_rejected(analysis.segmentation.candidates),
     )
 

@@ -15,12 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from leakloc.errors import LeaklocError, OutputError
+from leakloc.errors import InputError, LeaklocError, OutputError
 from leakloc.levels.schemes import level_scheme
 from leakloc.notes import Note
 from leakloc.report import dicom
@@ -29,7 +30,7 @@ from leakloc.report.model import Outputs, Report, report_schema
 
 if TYPE_CHECKING:
     from leakloc.loaders.study import SeriesStack
-    from leakloc.pipeline import Analysis
+    from leakloc.pipeline import Analysis, Results
     from leakloc.report.overlays import Picture
     from leakloc.report.viewer import Viewer
     from leakloc.volume import Volume
@@ -46,9 +47,30 @@ PARTS: Final = frozenset(
         "overlays",
         "masks",
         "dicom",
+        "relabel.npz",
     }
 )
 """What a report folder holds; a folder with anything else in it is never replaced."""
+
+PICTURED: Final = frozenset({"png", "html", "seg", "sr", "sc", "pdf", "html3d"})
+"""What needs the images of the study."""
+
+_SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning", "series", "study")
+"""Parts of a report that pictures, page and DICOM objects show."""
+_PICTURE_NOTES: Final = frozenset(
+    {
+        "pictures_removed",
+        "no_dicom_source",
+        *(
+            f"{what}_not_written"
+            for what in (
+                "pictures", "overlays", "pdf", "page", "page_3d", "viewer", "dicom_objects",
+                "dicom_segmentation", "dicom_structured_report", "dicom_captures",
+            )
+        ),
+    }
+)  # fmt: skip
+"""What is said of them when they are written, or not."""
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
@@ -123,17 +145,75 @@ def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) 
     check_output(folder, overwrite=overwrite)
     with _written_aside(folder, overwrite=overwrite) as aside:
         draft = _Draft(analysis, aside)
-        draft.write_all()
-        draft.write_dicom(draft.report(time.perf_counter() - start))
-        draft.write_tables(draft.report(time.perf_counter() - start))
-        draft.write_3d(draft.report(time.perf_counter() - start))
-        report = draft.report(time.perf_counter() - start)
-        if "html" in draft.wanted:
-            report = _write_page(draft, report)
-        validate(report)
-        levels = report.levels.model_dump_json(indent=2, by_alias=True)
-        (aside / "levels.json").write_text(levels, encoding="utf-8")  # to edit and give back
-        (aside / "report.json").write_text(report.to_json(), encoding="utf-8")
+        if "relabel" in draft.wanted and analysis.basis is not None:
+            draft.attempt("relabel_file", draft.write_relabel, "relabel.npz")
+        return _fill(draft, start)
+
+
+def check_rewritable(folder: Path) -> None:
+    """Whether a report's folder may be replaced by one with other names.
+
+    Raises
+    ------
+    InputError
+        If there is no report.
+    OutputError
+        If it holds anything that is no part of one, or cannot be replaced.
+    """
+    if not (folder / "report.json").is_file():
+        raise InputError(f"{folder} holds no report; name the output folder of leakloc analyze")
+    foreign = sorted({entry.name for entry in folder.iterdir()} - PARTS)
+    if foreign:
+        raise OutputError(
+            f"{foreign[0]} in {folder} is no part of the report, which is replaced as a whole; "
+            "move it elsewhere first"
+        )
+    check_output(folder, overwrite=True)
+
+
+def rewrite_outputs(results: Results, folder: Path) -> Report:
+    """Replace a report by one whose levels were named anew.
+
+    Parameters
+    ----------
+    results : Analysis or Relabelled
+        With the images everything is written as by `write_outputs`. Without, what needs the
+        images is kept where the report says the same as before; else it is gone, and a note
+        in the report says so.
+    folder : Path
+        Holds the report; replaced whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        As `write_outputs`.
+    """
+    from leakloc.pipeline import Analysis
+
+    start = time.perf_counter()
+    folder = Path(folder).absolute()
+    check_rewritable(folder)
+    with _written_aside(folder, overwrite=True) as aside:
+        draft = _Draft(results, aside)
+        shutil.copyfile(folder / "relabel.npz", aside / "relabel.npz")
+        if not isinstance(results, Analysis):
+            draft.keep_pictured(folder, Report.load(folder))
+        return _fill(draft, start)
+
+
+def _fill(draft: _Draft, start: float) -> Report:
+    """Write everything that is wanted, the report last."""
+    draft.write_all()
+    draft.write_dicom(draft.report(time.perf_counter() - start))
+    draft.write_tables(draft.report(time.perf_counter() - start))
+    draft.write_3d(draft.report(time.perf_counter() - start))
+    report = draft.report(time.perf_counter() - start)
+    if "html" in draft.wanted and draft.images is not None:
+        report = _write_page(draft, report)
+    validate(report)
+    levels = report.levels.model_dump_json(indent=2, by_alias=True)
+    (draft.folder / "levels.json").write_text(levels, encoding="utf-8")  # to edit and give back
+    (draft.folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report
 
 
@@ -159,7 +239,7 @@ def validate(report: Report) -> None:
 class _Draft:
     """A folder being filled."""
 
-    analysis: Analysis
+    analysis: Results
     folder: Path
     notes: list[Note] = field(default_factory=list)
     overlays: tuple[str, ...] = ()
@@ -174,6 +254,13 @@ class _Draft:
     @property
     def wanted(self) -> frozenset[str]:
         return frozenset(self.analysis.settings.report.write)
+
+    @property
+    def images(self) -> Analysis | None:
+        """The results with the study they were found in, where that is at hand."""
+        from leakloc.pipeline import Analysis
+
+        return self.analysis if isinstance(self.analysis, Analysis) else None
 
     def report(self, writing_s: float) -> Report:
         outputs = Outputs(
@@ -193,12 +280,46 @@ class _Draft:
         """Everything but the page and ``report.json``, which tell of all the others."""
         if "masks" in self.wanted:
             self.attempt("masks", self._masks, "masks")
+        if (images := self.images) is None:
+            return
         if self.wanted & {"png", "html", "sc"}:
-            self.attempt("pictures", self._pictures)
+            self.attempt("pictures", lambda: self._pictures(images))
         if "png" in self.wanted and self.pictures:
             self.attempt("overlays", self._overlays, "overlays")
         if "pdf" in self.wanted:
-            self.attempt("pdf", self._pdf, "figures.pdf")
+            self.attempt("pdf", lambda: self._pdf(images), "figures.pdf")
+
+    def keep_pictured(self, folder: Path, before: Report) -> None:
+        """Take over what shows images where it says the same as before; else say it is gone."""
+        wanted = self.wanted & PICTURED
+        now = build_report(self.analysis)
+        if any(getattr(now, part) != getattr(before, part) for part in _SHOWN):
+            if wanted:
+                self.notes.append(
+                    Note(
+                        "pictures_removed",
+                        "The levels were named anew without the images: pictures, page and DICOM "
+                        "objects with the former names were removed. leakloc relabel --study "
+                        "makes them anew.",
+                    )
+                )
+            return
+        found = before.outputs
+        self.overlays = found.overlays if "png" in wanted else ()
+        self.dicom = {kind: names for kind, names in found.dicom.items() if kind in wanted}
+        self.html = found.html if "html" in wanted else None
+        self.pdf = found.pdf if "pdf" in wanted else None
+        self.html3d = found.html3d if "html3d" in wanted else None
+        objects = [(n,) if isinstance(n, str) else n for n in self.dicom.values()]
+        for name in (*self.overlays, *chain(*objects), self.html, self.pdf, self.html3d):
+            if name is not None:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, self.folder / name)
+        self.notes += [
+            Note(warning.code, warning.message)
+            for warning in before.quality.warnings
+            if warning.code in _PICTURE_NOTES
+        ]
 
     def attempt(self, what: str, write: Callable[[], None], *leftovers: str) -> None:
         """Run one writer; its failure costs its own files and becomes a warning."""
@@ -219,9 +340,9 @@ class _Draft:
 
     def write_dicom(self, report: Report) -> None:
         """The DICOM objects, which repeat the report's numbers."""
-        if not self.wanted & {"seg", "sr", "sc"}:
+        if (images := self.images) is None or not self.wanted & {"seg", "sr", "sc"}:
             return
-        stacks = dicom.source_stacks(self.analysis)
+        stacks = dicom.source_stacks(images)
         if not stacks:
             self.notes.append(
                 Note(
@@ -230,18 +351,18 @@ class _Draft:
                 )
             )
             return
-        self.attempt("dicom_objects", lambda: self._dicom(stacks, report), "dicom")
+        self.attempt("dicom_objects", lambda: self._dicom(images, stacks, report), "dicom")
 
-    def _dicom(self, stacks: tuple[SeriesStack, ...], report: Report) -> None:
-        keep = self.analysis.settings.report.dicom_identity == "keep"
+    def _dicom(self, images: Analysis, stacks: tuple[SeriesStack, ...], report: Report) -> None:
+        keep = images.settings.report.dicom_identity == "keep"
         sources = dicom.read_sources(stacks, keep_identity=keep)
-        found = dicom.segments(self.analysis)
+        found = dicom.segments(images)
         target = self.folder / "dicom"
         target.mkdir()
         made: list[Any] = []
 
         def segmentation() -> None:
-            made.append(dicom.segmentation_object(self.analysis, found, sources))
+            made.append(dicom.segmentation_object(images, found, sources))
             made[0].save_as(target / "seg.dcm")
             self.dicom["seg"] = "dicom/seg.dcm"
 
@@ -284,30 +405,39 @@ class _Draft:
             )
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
 
-    def _pictures(self) -> None:
+    def write_relabel(self) -> None:
+        """What levels can be named anew from."""
+        from leakloc import saved
+
+        if self.images is not None:
+            saved.save(self.images, self.folder / saved.NAME)
+
+    def _pictures(self, images: Analysis) -> None:
         from leakloc.report.overlays import draw_pictures
 
-        self.pictures = draw_pictures(self.analysis)
+        self.pictures = draw_pictures(images)
 
-    def _pdf(self) -> None:
+    def _pdf(self, images: Analysis) -> None:
         from leakloc.report.overlays import figures
         from leakloc.report.vector import write_pdf
 
         with (self.folder / "figures.pdf").open("wb") as target:
-            write_pdf((found.drawing for found in figures(self.analysis)), target)
+            write_pdf((found.drawing for found in figures(images)), target)
         self.pdf = "figures.pdf"
 
     def write_3d(self, report: Report) -> None:
         """The page in three dimensions, where it is wanted."""
+        images = self.images
 
         def write() -> None:
             from leakloc.report.html3d import page
 
-            text = page(report, self.analysis)
+            assert images is not None
+            text = page(report, images)
             (self.folder / "report3d.html").write_text(text, encoding="utf-8")
             self.html3d = "report3d.html"
 
-        if "html3d" in self.wanted:
+        if "html3d" in self.wanted and images is not None:
             self.attempt("page_3d", write, "report3d.html")
 
     def write_tables(self, report: Report) -> None:
@@ -331,7 +461,8 @@ class _Draft:
         from leakloc.report.viewer import make_viewer
 
         made: list[Viewer] = []
-        self.attempt("viewer", lambda: made.append(make_viewer(self.analysis, VIEWER_BYTES)))
+        if (images := self.images) is not None:
+            self.attempt("viewer", lambda: made.append(make_viewer(images, VIEWER_BYTES)))
         return made[0] if made else None
 
     def _overlays(self) -> None:

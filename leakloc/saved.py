@@ -1,0 +1,299 @@
+"""What an analysis leaves in its folder so that levels can be named anew without the images.
+
+``relabel.npz`` holds the segmentation near the canal, what was seen of the spine, and the
+landmarks: everything that naming, localization and the report need, as one JSON text and plain
+arrays. Volumes are kept where they are not zero, without loss, so that naming anew gives the
+very numbers that a whole analysis gives. Of the patient it holds no more than ``report.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc import __version__
+from leakloc.centerline import Centerline
+from leakloc.errors import InputError, LeaklocError, OutputError
+from leakloc.levels.bodies import bone_seen
+from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.levels.labeling import Seen
+from leakloc.levels.numbering import Candidate as DiscCandidate
+from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
+from leakloc.localization.hiatus import SacralCanal
+from leakloc.localization.localizer import part_read
+from leakloc.notes import Note
+from leakloc.pipeline import Basis, Landmarks
+from leakloc.report import model
+from leakloc.report.build import Source
+from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.settings import Settings
+from leakloc.volume import Geometry, Provenance, Volume
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Analysis
+
+NAME: Final = "relabel.npz"
+
+_FORMAT: Final = 1
+"""Counts the changes of what the file holds."""
+_MOST_BYTES: Final = 2**32
+"""No file that leakloc writes unpacks to more; a damaged or made-up one might."""
+_MOST_VOXELS: Final = 2**31
+"""Largest grid: 25 times 512 x 512 x 300."""
+_INLINE: Final = 64
+"""Arrays of no more numbers stand in the text: points, directions, affines."""
+
+_CLASSES: Final[dict[str, type]] = {
+    "collection_candidate": Candidate,
+    "segmentation": Segmentation,
+    "centerline": Centerline,
+    "geometry": Geometry,
+    "note": Note,
+    "seen": Seen,
+    "detections": Detections,
+    "detected_disc": DetectedDisc,
+    "disc_candidate": DiscCandidate,
+    "levels": Levels,
+    "numbering": Numbering,
+    "alternative": AlternativeNumbering,
+    "vertebra": Vertebra,
+    "disc": Disc,
+    "landmarks": Landmarks,
+    "sacral_canal": SacralCanal,
+    "basis": Basis,
+}
+_NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What naming anew starts from.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the analysis, with the user's word on levels that it was given.
+    source : Source
+        What the report says of the images.
+    basis : Basis
+        Segmentation and landmarks.
+    seen : Seen or None
+        The spine before it was named; None where the levels were taken over, not numbered.
+    levels : Levels or None
+        These levels, where `seen` is None.
+    """
+
+    settings: Settings
+    source: Source
+    basis: Basis
+    seen: Seen | None
+    levels: Levels | None
+
+
+def save(analysis: Analysis, path: Path) -> None:
+    """Write ``relabel.npz``.
+
+    Raises
+    ------
+    OutputError
+        If the analysis was put together by hand, without what naming starts from, or a plug-in
+        gave results of classes of its own.
+    """
+    if analysis.basis is None:
+        raise OutputError("the analysis keeps nothing to name levels anew from")
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    seen = analysis.levels.seen
+    text = {
+        "format": _FORMAT,
+        "version": __version__,
+        "settings": analysis.settings.model_dump(mode="json"),
+        "source": {
+            "study": _json(analysis.source.study),
+            "series": [_json(series) for series in analysis.source.series],
+            "skipped": [_json(files) for files in analysis.source.skipped],
+            "notes": [_packed(note, arrays) for note in analysis.source.notes],
+        },
+        "basis": _packed(_needed(analysis.basis, analysis.settings), arrays),
+        "seen": None if seen is None else _packed(_needed_seen(seen), arrays),
+        "levels": _packed(analysis.levels, arrays) if seen is None else None,
+    }
+    arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def load(folder: Path) -> Saved:
+    """Read the ``relabel.npz`` of a report's folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or another version of leakloc wrote it.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no {NAME}, from which levels are named anew: run leakloc analyze again"
+        )
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(member.file_size for member in packed.infolist()) > _MOST_BYTES:
+                raise ValueError("unpacks to more than any analysis leaves")
+        with np.load(path, allow_pickle=False) as found:
+            text = json.loads(found["text"].tobytes())
+            if (text["format"], text["version"]) == (_FORMAT, __version__):
+                return _saved(text, found)
+    except (
+        ArithmeticError, AttributeError, EOFError, LeaklocError, LookupError, MemoryError,
+        NotImplementedError, OSError, RecursionError, TypeError, ValueError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
+        raise InputError(f"{path} is damaged: run leakloc analyze again") from error
+    raise InputError(
+        f"{path} was written by another version of leakloc than this {__version__}: "
+        "run leakloc analyze again"
+    )
+
+
+def _saved(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Saved:
+    source = text["source"]
+    basis = _unpacked(text["basis"], arrays)
+    seen, levels = (_unpacked(text[name], arrays) for name in ("seen", "levels"))
+    for value, kind in ((basis, Basis), (seen or levels, (Seen, Levels))):
+        if not isinstance(value, kind):
+            raise TypeError(f"a {type(value).__name__} stands where another thing belongs")
+    return Saved(
+        Settings.from_dict(text["settings"], NAME),
+        Source(
+            model.StudyIdentity.model_validate_json(json.dumps(source["study"])),
+            tuple(model.Series.model_validate_json(json.dumps(s)) for s in source["series"]),
+            tuple(model.SkippedFiles.model_validate_json(json.dumps(s)) for s in source["skipped"]),
+            tuple(_unpacked(note, arrays) for note in source["notes"]),
+        ),
+        basis,
+        seen,
+        levels,
+    )
+
+
+def _needed(basis: Basis, settings: Settings) -> Basis:
+    """Without what no later stage reads: fluid far from the masks, the companion off the way."""
+    from scipy.ndimage import binary_dilation
+
+    found, landmarks = basis.segmentation, basis.landmarks
+    mask = (found.thecal_sac.array > 0) | (found.collections.array > 0)
+    box = _box(mask, margin=1)
+    near = np.zeros(mask.shape, dtype=bool)
+    near[box] = binary_dilation(mask[box], np.ones((3, 3, 3)))  # as interpolation reads it
+    fluid = found.fluid_fraction
+    anatomy = landmarks.anatomy
+    if anatomy is not None:
+        anatomy = part_read(anatomy, found, landmarks.sacral, settings.localization)
+    return replace(
+        basis,
+        segmentation=replace(
+            found, fluid_fraction=fluid.with_array(np.where(near, fluid.array, np.float32(0)))
+        ),
+        landmarks=replace(landmarks, anatomy=anatomy),
+    )
+
+
+def _needed_seen(seen: Seen) -> Seen:
+    return replace(seen, detections=tuple(bone_seen(found) for found in seen.detections))
+
+
+def _json(part: Any) -> dict[str, Any]:
+    values: dict[str, Any] = part.model_dump(mode="json", by_alias=True)
+    return values
+
+
+def _packed(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
+    """A result as JSON, its larger arrays put aside into `arrays`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return [_packed(item, arrays) for item in value]
+    if isinstance(value, dict):
+        return {"dict": {str(key): _packed(item, arrays) for key, item in value.items()}}
+    if isinstance(value, np.ndarray):
+        if value.size <= _INLINE and value.dtype == np.float64:
+            return {"values": value.ravel().tolist(), "shape": list(value.shape)}
+        return {"array": _aside(value, arrays)}
+    if isinstance(value, Geometry) and value.frame_of_reference_uid is not None:
+        value = replace(value, frame_of_reference_uid=None)  # the report does not tell it either
+    if isinstance(value, Volume):
+        return {"volume": _packed_volume(value, arrays)}
+    if is_dataclass(value) and type(value) in _NAMES:
+        kept = {f.name: _packed(getattr(value, f.name), arrays) for f in fields(value) if f.init}
+        return {"class": _NAMES[type(value)], "fields": kept}
+    raise OutputError(f"a {type(value).__name__}, which a plug-in gave, cannot be kept")
+
+
+def _packed_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """What is not zero, and where; not of which series."""
+    there = volume.array != 0
+    box = _box(there)
+    values = volume.array[box][there[box]]
+    whole = values.astype(np.uint16) if values.size and 0 <= values.min() <= 65535 else values
+    return {
+        "geometry": _packed(volume.geometry, arrays),
+        "source": volume.provenance.source,
+        "dtype": volume.array.dtype.str,
+        "box": [[part.start, part.stop] for part in box],
+        "there": _aside(np.packbits(there[box]), arrays),
+        "values": _aside(whole if np.array_equal(whole, values) else values, arrays),
+    }
+
+
+def _box(there: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
+    """The smallest box that holds everything true, and a margin inside the array."""
+    box = []
+    for axis in range(3):
+        places = np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+        box.append(slice(max(low - margin, 0), min(high + margin, there.shape[axis])))
+    return box[0], box[1], box[2]
+
+
+def _aside(array: npt.NDArray[Any], arrays: dict[str, npt.NDArray[Any]]) -> str:
+    name = f"a{len(arrays)}"
+    arrays[name] = array
+    return name
+
+
+def _unpacked(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    if isinstance(value, list):
+        return tuple(_unpacked(item, arrays) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "class" in value:
+        kept = {name: _unpacked(item, arrays) for name, item in value["fields"].items()}
+        return _CLASSES[value["class"]](**kept)
+    if "dict" in value:
+        return {name: _unpacked(item, arrays) for name, item in value["dict"].items()}
+    if "values" in value:
+        return np.array(value["values"], dtype=np.float64).reshape(value["shape"])
+    if "volume" in value:
+        return _unpacked_volume(value["volume"], arrays)
+    return arrays[value["array"]]
+
+
+def _unpacked_volume(packed: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Volume:
+    geometry = _unpacked(packed["geometry"], arrays)
+    dtype = np.dtype(packed["dtype"])
+    if dtype.kind not in "biuf" or int(np.prod(geometry.shape)) > _MOST_VOXELS:
+        raise ValueError("no volume of an analysis")
+    array = np.zeros(geometry.shape, dtype)
+    part = array[tuple(slice(start, stop) for start, stop in packed["box"])]
+    there = np.unpackbits(arrays[packed["there"]], count=part.size).view(bool).reshape(part.shape)
+    part[there] = arrays[packed["values"]].astype(dtype)
+    return Volume(array, geometry, Provenance(str(packed["source"])))

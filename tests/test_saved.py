@@ -1,0 +1,235 @@
+"""Naming levels anew from what an analysis left: the very report that a whole analysis gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import leakloc
+from leakloc import saved
+from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
+from leakloc.errors import InputError, OutputError, SettingsError
+from leakloc.pipeline import Analysis, analyze_study, relabel, relabel_study
+from leakloc.report import Report
+from leakloc.settings import Settings
+
+SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative" / "dicom"
+PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
+WORDS = {
+    "as analysed": {},
+    "six lumbar vertebrae": {"lumbar_count": 6},
+    "lowest disc": {"lowest_disc": "L4-L5"},
+}
+
+
+def said(report: Report) -> dict:
+    """All of a report but when it was made and how long that took."""
+    values = json.loads(report.to_json())
+    del values["generator"]["created"], values["generator"]["runtime_s"]
+    return values
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyze_study(leakloc.load(SAMPLE), PLAIN)
+
+
+@pytest.fixture(scope="module")
+def finished(analysis, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("relabel") / "out"
+    analysis.save(out)
+    return out
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def analyzed(analysis: Analysis, word: dict, **options: object) -> Analysis:
+    """The whole analysis with the user's word; only the segmentation is not done twice."""
+    settings = PLAIN.changed(**{f"levels__{name}": value for name, value in word.items()})
+    found = analysis.basis.segmentation
+    return analyze_study(analysis.study, settings, segmenter=lambda *_: found, **options)
+
+
+def anchor(analysis: Analysis) -> dict:
+    """The disc found as L3-L4, called L4-L5."""
+    disc = next(d for d in analysis.levels.discs if d.name == "L3-L4")
+    return {"anchor": "L4-L5@" + ",".join(f"{x:.1f}" for x in disc.center_lps)}
+
+
+@pytest.mark.parametrize("word", [*WORDS, "anchor"])
+def test_relabelling_gives_the_report_of_a_whole_analysis(analysis, finished, tmp_path, word):
+    word = WORDS[word] if word in WORDS else anchor(analysis)
+    whole, again = tmp_path / "whole", shutil.copytree(finished, tmp_path / "again")
+    expected = analyzed(analysis, word).save(whole)
+    assert said(relabel(again, **word)) == said(expected)
+    for name in ("masks/levels.nii.gz", "levels.json", "levels.csv", "collections.csv"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes(), name
+    named = expected.levels.vertebrae == Report.load(finished).levels.vertebrae
+    assert named == (word == {})
+
+
+def test_an_edited_list_of_levels_gives_the_same_too(analysis, folder):
+    edited = json.loads((folder / "levels.json").read_text())
+    names = [v["name"] for v in edited["vertebrae"]]
+    for vertebra, name in zip(edited["vertebrae"][1:], names, strict=False):
+        vertebra["name"] = name
+    del edited["vertebrae"][0], edited["discs"]
+    (folder / "levels.json").write_text(json.dumps(edited))
+    expected = analyzed(analysis, {}, levels=folder / "levels.json")
+    found = relabel_study(saved.load(folder), PLAIN, levels=folder / "levels.json")
+    assert said(found.report) == said(expected.report)
+    assert found.levels.numbering.method == "user"
+
+
+def test_levels_that_were_given_come_back_and_are_not_counted_anew(analysis, folder, tmp_path):
+    given = analyzed(analysis, {}, levels=folder / "levels.json")
+    report = given.save(tmp_path / "given")
+    assert said(relabel(tmp_path / "given")) == said(report)
+    with pytest.raises(SettingsError, match="given, not counted"):
+        relabel(tmp_path / "given", lumbar_count=6)
+
+
+def test_names_of_the_analysis_come_back(finished, folder):
+    relabel(folder, lumbar_count=6)
+    relabel(folder, lowest_disc="L4-L5")
+    assert said(relabel(folder)) == said(Report.load(finished))
+
+
+def with_pictures(analysis: Analysis, out: Path) -> Report:
+    write = ["json", "png", "seg", "relabel"]
+    settings = PLAIN.changed(report__write=write)
+    return analyze_study(
+        analysis.study, settings, segmenter=lambda *_: analysis.basis.segmentation
+    ).save(out)
+
+
+def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
+    """Never beside names that they do not show."""
+    out = tmp_path / "out"
+    report = with_pictures(analysis, out)
+    shown = {name: (out / name).read_bytes() for name in report.outputs.overlays}
+    assert shown
+    assert said(relabel(out)) == said(report)
+    assert {name: (out / name).read_bytes() for name in shown} == shown
+
+    removed = relabel(out, lumbar_count=6)
+    assert not removed.outputs.overlays
+    assert not removed.outputs.dicom
+    assert not (out / "overlays").exists()
+    assert not (out / "dicom").exists()
+    assert "pictures_removed" in {w.code for w in removed.quality.warnings}
+    assert said(relabel(out, lumbar_count=6)) == said(removed)
+
+    anew = relabel(out, lumbar_count=6, study=SAMPLE)
+    assert anew.outputs.overlays == report.outputs.overlays
+    assert anew.outputs.dicom == report.outputs.dicom
+    assert "pictures_removed" not in {w.code for w in anew.quality.warnings}
+    assert any((out / name).read_bytes() != shown[name] for name in shown)
+
+
+def test_pictures_without_the_study_and_another_study_are_refused(folder, series, tmp_path):
+    with pytest.raises(SettingsError, match="png: need the images; name them with --study"):
+        relabel(folder, write=("json", "png"))
+    series().write(tmp_path / "other")
+    before = (folder / "report.json").read_bytes()
+    with pytest.raises(InputError):
+        relabel(folder, study=tmp_path / "other")
+    assert (folder / "report.json").read_bytes() == before
+
+
+def test_nothing_of_the_patient_is_kept_that_the_report_does_not_hold(analysis, finished):
+    with np.load(finished / saved.NAME, allow_pickle=False) as found:
+        text = found["text"].tobytes().decode()
+    info = analysis.study.info
+    frame = analysis.triage.myelogram.geometry.frame_of_reference_uid
+    assert frame
+    assert info.patient_id
+    for secret in (info.patient_id, frame, str(SAMPLE)):
+        assert secret not in text
+    assert info.study_instance_uid in text
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    with np.load(path, allow_pickle=False) as found:
+        arrays = dict(found)
+    text = json.loads(arrays["text"].tobytes()) | changes
+    arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    np.savez(path, **arrays)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def flipped(path: Path) -> None:
+    """One byte of the largest member."""
+    with zipfile.ZipFile(path) as packed:
+        member = max(packed.infolist(), key=lambda m: m.compress_size)
+    content = bytearray(path.read_bytes())
+    content[member.header_offset + member.compress_size // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, text=np.array([{"a": 1}], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (Path.unlink, "holds no relabel.npz.*: run leakloc analyze again"),
+        (cut, "damaged: run leakloc analyze again"),
+        (flipped, "damaged: run leakloc analyze again"),
+        (pickled, "damaged: run leakloc analyze again"),
+        (lambda p: rewritten(p, basis={"class": "note", "fields": {}}), "damaged"),
+        (lambda p: rewritten(p, settings={"unheard": {}}), "damaged"),
+        (lambda p: rewritten(p, seen=None), "damaged"),
+        (lambda p: rewritten(p, version="0.0.1"), "another version .* run leakloc analyze again"),
+        (lambda p: rewritten(p, format=99), "another version .* run leakloc analyze again"),
+    ],
+)
+def test_a_spoilt_file_is_refused_in_a_sentence(folder, spoil, message):
+    spoil(folder / saved.NAME)
+    with pytest.raises(InputError, match=message):
+        relabel(folder, lumbar_count=6)
+    assert Report.load(folder).levels.numbering.lumbar_count == 5
+
+
+def test_foreign_files_and_folders_without_a_report_are_left_alone(folder, tmp_path):
+    (folder / "my notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"my notes\.txt"):
+        relabel(folder)
+    assert (folder / "my notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="holds no report"):
+        relabel(tmp_path)
+
+
+def test_command_says_what_changed_and_errors_have_their_codes(capsys, folder):
+    assert main(["relabel", str(folder), "--lumbar-count", "6"]) == DONE
+    assert "L5-L6" in capsys.readouterr().out
+    assert main(["relabel", str(folder), "--lowest-disc", "nonsense"]) == BAD_USAGE
+    assert main(["relabel", str(folder), "--write", "html"]) == BAD_USAGE
+    (folder / saved.NAME).unlink()
+    assert main(["relabel", str(folder)]) == INPUT_UNUSABLE
+
+
+def test_nothing_heavy_is_imported(folder):
+    """Importing these takes longer than naming anew."""
+    code = (
+        "import sys; from leakloc.cli import main; "
+        f"assert main(['relabel', {str(folder)!r}, '--lumbar-count', '6']) == 0; "
+        "print(sorted({'matplotlib', 'onnxruntime', 'highdicom', 'skimage', "
+        "'pandas'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
