@@ -23,6 +23,7 @@ from leakloc import __version__
 from leakloc.centerline import Centerline
 from leakloc.errors import InputError, LeaklocError, OutputError
 from leakloc.levels.bodies import bone_seen
+from leakloc.levels.conus import Conus
 from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.levels.labeling import Seen
 from leakloc.levels.numbering import Candidate as DiscCandidate
@@ -59,6 +60,7 @@ _CLASSES: Final[dict[str, type]] = {
     "note": Note,
     "seen": Seen,
     "detections": Detections,
+    "conus": Conus,
     "detected_disc": DetectedDisc,
     "disc_candidate": DiscCandidate,
     "levels": Levels,

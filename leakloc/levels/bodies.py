@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.centerline import Centerline
+from leakloc.errors import GeometryError
 from leakloc.levels.detection import Detections
 from leakloc.levels.reference import (
     ReferenceChain,
@@ -186,8 +187,11 @@ def level_mask(
         bone = found.bodies.array
         if found.sacrum is not None:
             bone = np.maximum(bone, found.sacrum.array)
-        drawn = Volume(_drawn(seen, grid, bone), grid).resample(geometry, order=0)
-        np.copyto(mask, drawn.array, where=mask == 0)
+        drawn = Volume(_drawn(seen, grid, bone), grid)
+        box = _box(drawn, geometry)
+        if box is not None:
+            drawn = drawn.resample(geometry.cropped(box), order=0)
+            np.copyto(mask[box], drawn.array, where=mask[box] == 0)
     if left:
         np.copyto(mask, _drawn(left, geometry, None), where=mask == 0)
     for body in bodies:  # after all shapes, so that no neighbour takes a centre away
@@ -195,6 +199,19 @@ def level_mask(
             nearest = np.round(geometry.kji_from_lps(body.center_lps)).astype(int)
             mask[tuple(nearest)] = LABEL_VALUES[body.name]
     return Volume(mask, geometry, Provenance("levels"))
+
+
+def _box(drawn: Volume, geometry: Geometry) -> tuple[slice, slice, slice] | None:
+    """The part of a grid that holds all labels drawn on another; None where none does."""
+    kji = np.argwhere(drawn.array)
+    if not len(kji):
+        return None
+    low, high = kji.min(axis=0) - 1, kji.max(axis=0) + 1
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), axis=-1)
+    try:
+        return geometry.box_around(drawn.geometry.lps_from_kji(corners))
+    except GeometryError:
+        return None
 
 
 def bone_seen(found: Detections) -> Detections:

@@ -13,7 +13,6 @@ from leakloc.errors import InputError, SettingsError
 from leakloc.levels.given import GIVEN_CONFIDENCE, GivenLevels, GivenMap
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
-from leakloc.loaders.masks import read_mask
 from leakloc.vocabulary import split_segment
 from leakloc.volume import FloatArray
 
@@ -52,6 +51,8 @@ def read_levels(path: str | Path) -> GivenLevels:
         )
         for item in (_items(content, "discs", path) if "discs" in content else [])
     ]
+    from leakloc.loaders.masks import read_mask
+
     beside = path.parent / "masks" / "levels.nii.gz"
     mask = read_mask(beside) if beside.is_file() else None
     return GivenLevels(vertebrae, discs, mask)
@@ -75,6 +76,8 @@ def read_level_map(path: str | Path, scheme: str) -> GivenMap:
     SettingsError
         If the scheme is unknown or wrong.
     """
+    from leakloc.loaders.masks import read_mask
+
     return GivenMap(read_mask(path), _scheme(scheme))
 
 

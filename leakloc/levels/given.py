@@ -17,7 +17,6 @@ from leakloc.centerline import Centerline
 from leakloc.errors import InputError
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
 from leakloc.levels.schemes import LevelScheme
-from leakloc.loaders.masks import put_on_grid
 from leakloc.notes import Note
 from leakloc.vocabulary import (
     LABEL_VALUES,
@@ -83,6 +82,8 @@ class GivenMap:
         GeometryError
             If it lies elsewhere than the myelogram.
         """
+        from leakloc.loaders.masks import put_on_grid
+
         on_grid, notes = put_on_grid(self.map, geometry, "level map")
         vertebrae = {
             name: Vertebra(name, _body_center(points, line), GIVEN_CONFIDENCE)
@@ -178,6 +179,8 @@ class GivenLevels:
             empty = np.zeros(geometry.shape, np.uint8)
             text = "No level map came with the given levels; the map of this report is empty."
             return Volume(empty, geometry, Provenance("levels")), [Note("level_map_empty", text)]
+        from leakloc.loaders.masks import put_on_grid
+
         mask, notes = put_on_grid(self.mask, geometry, "level map")
         centers = np.array([v.center_lps for v in self.vertebrae])
         table = np.zeros(int(mask.array.max()) + 1, np.uint8)

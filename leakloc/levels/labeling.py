@@ -86,12 +86,15 @@ class Seen:
     fields : tuple of Geometry
         Grids of the volumes searched, the last that of the myelogram.
     notes : tuple of Note
+    conus : Conus or None
+        The cord's end; None where it was not seen.
     """
 
     detections: tuple[Detections, ...]
     candidates: tuple[Candidate, ...]
     fields: tuple[Geometry, ...]
     notes: tuple[Note, ...]
+    conus: Conus | None = None
 
 
 def label(
@@ -127,14 +130,14 @@ def label(
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
-    seen = look(myelogram, companions, segmentation.centerline, settings, detector)
-    return number(seen, segmentation, settings)
+    seen = look(myelogram, companions, segmentation, settings, detector)
+    return number(seen, segmentation.centerline, settings)
 
 
 def look(
     myelogram: Volume,
     companions: Mapping[Role, Volume],
-    centerline: Centerline,
+    segmentation: Segmentation,
     settings: LevelSettings,
     detector: Detector | None = None,
 ) -> Seen:
@@ -144,27 +147,29 @@ def look(
     ----------
     myelogram : Volume
     companions : mapping of role to Volume
-    centerline : Centerline
-        Of the canal.
+    segmentation : Segmentation
     settings : LevelSettings
         Only `settings.detector` matters here, nothing that the user knows of names.
     detector : Detector, optional
         As for `label`.
     """
     volumes, notes = _volumes(myelogram, companions)
-    seen = _search(volumes, myelogram, centerline, settings, detector or _detector(settings))
-    return replace(seen, notes=(*notes, *seen.notes))
+    seen = _search(
+        volumes, myelogram, segmentation.centerline, settings, detector or _detector(settings)
+    )
+    conus = _conus(segmentation, seen.candidates)
+    return replace(seen, notes=(*notes, *seen.notes), conus=conus)
 
 
-def number(seen: Seen, segmentation: Segmentation, settings: LevelSettings) -> Levels:
+def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Levels:
     """Name what was seen: the half of `label` that is quick, and where the user's word counts.
 
     Parameters
     ----------
     seen : Seen
-        From `look` with the same centreline.
-    segmentation : Segmentation
-        Tells where the cord ends.
+        From `look`.
+    centerline : Centerline
+        Of the canal, the same one.
     settings : LevelSettings
 
     Returns
@@ -177,8 +182,7 @@ def number(seen: Seen, segmentation: Segmentation, settings: LevelSettings) -> L
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
-    notes, geometry = seen.notes, seen.fields[-1]
-    conus = _conus(segmentation, seen.candidates)
+    notes, geometry, conus = seen.notes, seen.fields[-1], seen.conus
     chosen = _choose(seen.candidates, settings, conus)
     if chosen is None:
         return _unlabelled(geometry, notes, seen)
@@ -195,7 +199,7 @@ def number(seen: Seen, segmentation: Segmentation, settings: LevelSettings) -> L
         remnants = {d.name: d for d in discs if is_sacral(d.name)}
         bodies = [body for body in bodies if not body.name.startswith("S")]
         sacral, below = sacral_bodies(
-            presacral[-1], remnants, assignment.scale, segmentation.centerline, seen.fields
+            presacral[-1], remnants, assignment.scale, centerline, seen.fields
         )
         bodies, discs = [*bodies, *sacral], [*presacral, *below]
     names = {body.name for body in bodies}

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import struct
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from leakloc.pipeline import Analysis, Results
     from leakloc.report.overlays import Picture
     from leakloc.report.viewer import Viewer
-    from leakloc.volume import Volume
+    from leakloc.volume import Geometry, Volume
 
 PARTS: Final = frozenset(
     {
@@ -54,6 +56,12 @@ PARTS: Final = frozenset(
 
 PICTURED: Final = frozenset({"png", "html", "seg", "sr", "sc", "pdf", "html3d"})
 """What needs the images of the study."""
+
+_HEAD_BYTES: Final = 352
+"""NIfTI-1: a header of 348 bytes, and four that say that no extension follows."""
+_HEAD_LENGTH: Final = struct.pack("<i", 348)
+_UNSIGNED_BYTES: Final = 2
+"""NIfTI-1's code of the type of voxels."""
 
 _SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning", "series", "study")
 """Parts of a report that pictures, page and DICOM objects show."""
@@ -194,7 +202,7 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
     folder = Path(folder).absolute()
     check_rewritable(folder)
     with _written_aside(folder, overwrite=True) as aside:
-        draft = _Draft(results, aside)
+        draft = _Draft(results, aside, former=folder)
         shutil.copyfile(folder / "relabel.npz", aside / "relabel.npz")
         if not isinstance(results, Analysis):
             draft.keep_pictured(folder, Report.load(folder))
@@ -241,6 +249,8 @@ class _Draft:
 
     analysis: Results
     folder: Path
+    former: Path | None = None
+    """The report that this one replaces, where it is of the same analysis."""
     notes: list[Note] = field(default_factory=list)
     overlays: tuple[str, ...] = ()
     masks: dict[str, str] = field(default_factory=dict)
@@ -397,11 +407,15 @@ class _Draft:
             "levels": scheme.written(levels.mask),
         }
         (self.folder / "masks").mkdir()
+        head = None
+        if self.former is not None:
+            head = mask_head(self.former / "masks" / "thecal_sac.nii.gz", levels.mask.geometry)
         for name, mask in found.items():
             write_mask(
                 mask,
                 self.folder / "masks" / f"{name}.nii.gz",
                 compression=self.analysis.settings.report.mask_compression,
+                head=head,
             )
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
 
@@ -472,7 +486,9 @@ class _Draft:
         self.overlays = tuple(f"overlays/{picture.name}.png" for picture in self.pictures)
 
 
-def write_mask(mask: Volume, path: Path, *, compression: int = 1) -> None:
+def write_mask(
+    mask: Volume, path: Path, *, compression: int = 1, head: bytes | None = None
+) -> None:
     """Write a label volume as ``.nii.gz``: uint8, its real place in the patient, RAS.
 
     Parameters
@@ -481,6 +497,8 @@ def write_mask(mask: Volume, path: Path, *, compression: int = 1) -> None:
         Integer or boolean labels, 0..255.
     compression : int
         gzip level, 0..9.
+    head : bytes, optional
+        What stands before the voxels in a mask on the same grid, from `mask_head`.
     """
     import gzip
 
@@ -489,10 +507,44 @@ def write_mask(mask: Volume, path: Path, *, compression: int = 1) -> None:
         if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):
             raise OutputError(f"the labels of {path.name} do not fit into 8 bits")
         array = array.astype(np.uint8)
-    image = mask.with_array(array).to_nibabel()
+    if head is None:
+        content = mask.with_array(array).to_nibabel().to_bytes()
+    else:  # NIfTI runs through i first: the order of our arrays
+        content = head + np.ascontiguousarray(array).tobytes()
     # mtime 0: the same mask gives the same file.
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compression, raw, mtime=0) as packed:
-        packed.write(image.to_bytes())
+        packed.write(content)
+
+
+def mask_head(path: Path, geometry: Geometry) -> bytes | None:
+    """What stands before the voxels in a mask that `write_mask` wrote.
+
+    Importing nibabel takes longer than all else that naming levels anew does.
+
+    Returns
+    -------
+    bytes or None
+        None where there is no such file, or it is no 8-bit mask on this very grid.
+    """
+    import gzip
+
+    try:
+        with gzip.open(path) as packed:
+            head = packed.read(_HEAD_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return None
+    if len(head) < _HEAD_BYTES or head[:4] != _HEAD_LENGTH or head[344:348] != b"n+1\0":
+        return None
+    dims = struct.unpack_from("<8h", head, 40)
+    kind, offset = struct.unpack_from("<h", head, 70)[0], struct.unpack_from("<f", head, 108)[0]
+    rows = np.frombuffer(head, "<f4", 12, 280).reshape(3, 4)
+    affine = np.diag([-1.0, -1.0, 1.0]) @ geometry.affine_lps[:3]
+    same = (
+        dims == (3, *geometry.shape[::-1], 1, 1, 1, 1)
+        and (kind, offset) == (_UNSIGNED_BYTES, _HEAD_BYTES)
+        and np.array_equal(rows, affine.astype(np.float32))
+    )
+    return head if same else None
 
 
 def _write_page(draft: _Draft, report: Report) -> Report:
