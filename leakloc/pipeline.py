@@ -451,9 +451,8 @@ def relabel(
 
     Takes what `analyze` left in the folder, so that it takes a second or two and gives the
     report that `analyze` would give with the same word on the levels. Without any, the names
-    of the analysis come back. Pictures, the page and DICOM objects need the images: they are
-    made anew where `study` is given; else those that show other names are removed, which the
-    report says.
+    of the analysis come back. Figures and DICOM objects need the images: they are made anew
+    where `study` is given; else those with other names are removed, which the report says.
 
     Parameters
     ----------
@@ -487,16 +486,22 @@ def relabel(
     if write is not None:
         if study is None and (needy := sorted(PICTURED.intersection(write))):
             raise SettingsError(f"{', '.join(needy)}: need the images; name them with --study")
-        changes["report__write"] = list(write)
+        changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # it stays
     settings = found.settings.changed(**changes)
     results = relabel_study(
         found, settings, levels=levels, level_scheme=level_scheme, progress=progress
     )
-    results.runtime_s.update({**clock.seconds, **results.runtime_s})
+    shown: Results = results
+    if study is not None:
+        with clock.stage("choosing series", 0.80):
+            shown = _with_images(results, found, Path(study))
+    shown.runtime_s.update({**clock.seconds, **shown.runtime_s})
     if progress is not None:
-        progress("writing", 0.80)
-    shown = results if study is None else _with_images(results, found, Path(study))
-    return rewrite_outputs(shown, folder)
+        progress("writing", 0.85)
+    report = rewrite_outputs(shown, folder)
+    if progress is not None:
+        progress("done", 1.0)
+    return report
 
 
 def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:

@@ -106,7 +106,7 @@ def test_names_of_the_analysis_come_back(finished, folder):
 
 
 def with_pictures(analysis: Analysis, out: Path) -> Report:
-    write = ["json", "png", "seg", "relabel"]
+    write = ["json", "png", "html", "seg", "relabel"]
     settings = PLAIN.changed(report__write=write)
     return analyze_study(
         analysis.study, settings, segmenter=lambda *_: analysis.basis.segmentation
@@ -117,7 +117,8 @@ def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
     """Never beside names that they do not show."""
     out = tmp_path / "out"
     report = with_pictures(analysis, out)
-    shown = {name: (out / name).read_bytes() for name in report.outputs.overlays}
+    names = (*report.outputs.overlays, report.outputs.html, report.outputs.dicom["seg"])
+    shown = {name: (out / name).read_bytes() for name in names}
     assert shown
     assert said(relabel(out)) == said(report)
     assert {name: (out / name).read_bytes() for name in shown} == shown
@@ -125,6 +126,9 @@ def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
     removed = relabel(out, lumbar_count=6)
     assert not removed.outputs.overlays
     assert not removed.outputs.dicom
+    page = (out / removed.outputs.html).read_text()
+    assert "L5-L6" in page
+    assert "<canvas" not in page
     assert not (out / "overlays").exists()
     assert not (out / "dicom").exists()
     assert "pictures_removed" in {w.code for w in removed.quality.warnings}
@@ -134,7 +138,8 @@ def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
     assert anew.outputs.overlays == report.outputs.overlays
     assert anew.outputs.dicom == report.outputs.dicom
     assert "pictures_removed" not in {w.code for w in anew.quality.warnings}
-    assert any((out / name).read_bytes() != shown[name] for name in shown)
+    assert "<canvas" in (out / anew.outputs.html).read_text()
+    assert any((out / name).read_bytes() != shown[name] for name in report.outputs.overlays)
 
 
 def test_pictures_without_the_study_and_another_study_are_refused(folder, series, tmp_path):
@@ -218,7 +223,7 @@ def test_command_says_what_changed_and_errors_have_their_codes(capsys, folder):
     assert main(["relabel", str(folder), "--lumbar-count", "6"]) == DONE
     assert "L5-L6" in capsys.readouterr().out
     assert main(["relabel", str(folder), "--lowest-disc", "nonsense"]) == BAD_USAGE
-    assert main(["relabel", str(folder), "--write", "html"]) == BAD_USAGE
+    assert main(["relabel", str(folder), "--write", "sr"]) == BAD_USAGE
     (folder / saved.NAME).unlink()
     assert main(["relabel", str(folder)]) == INPUT_UNUSABLE
 

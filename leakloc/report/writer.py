@@ -54,8 +54,8 @@ PARTS: Final = frozenset(
 )
 """What a report folder holds; a folder with anything else in it is never replaced."""
 
-PICTURED: Final = frozenset({"png", "html", "seg", "sr", "sc", "pdf", "html3d"})
-"""What needs the images of the study."""
+PICTURED: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
+"""What cannot be made without the images of the study; the page then stands without figures."""
 
 _HEAD_BYTES: Final = 352
 """NIfTI-1: a header of 348 bytes, and four that say that no extension follows."""
@@ -216,7 +216,7 @@ def _fill(draft: _Draft, start: float) -> Report:
     draft.write_tables(draft.report(time.perf_counter() - start))
     draft.write_3d(draft.report(time.perf_counter() - start))
     report = draft.report(time.perf_counter() - start)
-    if "html" in draft.wanted and draft.images is not None:
+    if "html" in draft.wanted and draft.html is None:
         report = _write_page(draft, report)
     validate(report)
     levels = report.levels.model_dump_json(indent=2, by_alias=True)
@@ -301,16 +301,16 @@ class _Draft:
 
     def keep_pictured(self, folder: Path, before: Report) -> None:
         """Take over what shows images where it says the same as before; else say it is gone."""
-        wanted = self.wanted & PICTURED
+        wanted = self.wanted & {*PICTURED, "html"}
         now = build_report(self.analysis)
         if any(getattr(now, part) != getattr(before, part) for part in _SHOWN):
             if wanted:
                 self.notes.append(
                     Note(
                         "pictures_removed",
-                        "The levels were named anew without the images: pictures, page and DICOM "
-                        "objects with the former names were removed. leakloc relabel --study "
-                        "makes them anew.",
+                        "The levels were named anew without the images: figures and DICOM objects "
+                        "with the former names were removed. leakloc relabel --study makes them "
+                        "anew.",
                     )
                 )
             return

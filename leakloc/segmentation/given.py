@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, InputError
-from leakloc.loaders.masks import put_on_grid
 from leakloc.notes import Note
 from leakloc.segmentation.collections import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
@@ -109,6 +108,8 @@ class GivenMasks:
         sac = self._sac(myelogram, notes)
         fluid = None
         if self.fluid is not None:
+            from leakloc.loaders.masks import put_on_grid
+
             fluid, fluid_notes = put_on_grid(self.fluid, myelogram.geometry, "fluid mask")
             notes += [Note("fluid_given", "the extradural fluid was taken from a mask that was "
                            "given, not found by leakloc"), *fluid_notes]  # fmt: skip
@@ -132,6 +133,8 @@ class GivenMasks:
             )
         wanted = int(labels[0]) if self.sac_label is None else self.sac_label
         mask = self.sac.with_array((self.sac.array == wanted).astype(np.uint8))
+        from leakloc.loaders.masks import put_on_grid
+
         sac, grid_notes = put_on_grid(mask, myelogram.geometry, "sac mask")
         text = "the thecal sac was taken from a mask that was given, not found by leakloc"
         notes += [Note("sac_given", text), *grid_notes]
