@@ -12,6 +12,7 @@ from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
+    from leakloc.anatomy_network import AnatomyProbabilities
     from leakloc.settings import LevelSettings
 
 _REACH_MM: Final = (12.0, 30.0, 30.0)
@@ -43,9 +44,23 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     LeaklocError
         If the network's weights are not installed.
     """
-    from leakloc.anatomy_network import anatomy_probabilities, discs_from
+    from leakloc.anatomy_network import anatomy_probabilities
 
-    found = anatomy_probabilities(image)  # as the segmentation asked: remembered
+    # As the segmentation asked: remembered.
+    return detections_from(anatomy_probabilities(image), centerline)
+
+
+def detections_from(found: AnatomyProbabilities, centerline: Centerline | None) -> Detections:
+    """What `detect` makes of the probability of each tissue, or of masks of them drawn elsewhere.
+
+    Parameters
+    ----------
+    found : AnatomyProbabilities
+    centerline : Centerline or None
+        Of the canal, where known.
+    """
+    from leakloc.anatomy_network import discs_from
+
     seen = discs_from(found)
     upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
     sized = tuple(_sized(disc, found.disc) for disc in upright)

@@ -1,0 +1,565 @@
+"""Numbering solvers beside each other on the same masks: leakloc, TotalSpineSeg, SPINEPS.
+
+    python benchmarks/numbering.py --spider DIR --phantoms DIR --peers PYTHON
+
+`--phantoms` holds folders with ``dicom/`` and ``truth/`` as `leakloc phantom` writes them;
+`--peers` is the interpreter of an environment with `totalspineseg` and `spineps` (2 GB without
+their CUDA libraries; their weights are not needed). What is missing is left out with a sentence.
+
+Two kinds of input, each given to all three:
+
+found    the masks of leakloc's own network on the image (discs, bodies, sacrum, canal)
+drawn    the masks that came with the data, or the phantom's truth; SPIDER draws no sacrum, so that
+         stays the network's
+
+From the same masks TotalSpineSeg gets the values of its first step, with the lumbosacral disc as
+landmark, and SPINEPS's path solver a score for each vertebra and name. Which disc is lumbosacral is
+what leakloc's `kind_scores` say of each disc alone on found masks, and the truth on drawn ones;
+where C2 is in a drawn mask both are told so. leakloc is told neither; "leakloc, told" is told the
+uppermost of these discs on drawn masks (`--anchor`). The networks that feed these
+solvers at home are not run: SPINEPS's classifier looks at each vertebra's image, and nothing here
+replaces what it would say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from conftest import RECORDS, machine, versions
+
+from leakloc.anatomy_network import AnatomyProbabilities, anatomy_probabilities
+from leakloc.centerline import Centerline
+from leakloc.errors import LeaklocError
+from leakloc.levels.detection import Detections
+from leakloc.levels.kinds import KINDS, kind_scores
+from leakloc.levels.labeling import Seen, look, number
+from leakloc.levels.network import detections_from
+from leakloc.settings import LevelSettings
+from leakloc.vocabulary import LABEL_VALUES, SACRAL, split_segment
+from leakloc.volume import FloatArray, Geometry, Volume
+
+TOLERANCE_MM = 10.0
+"""A vertebra is named right where the disc below it lies this near the true one of its name."""
+CONFIDENT = 0.7
+"""leakloc's confidence from which a wrong name counts as a confident mistake."""
+NEAR_MM = 25.0
+"""Disc voxels further from every disc's centre belong to none."""
+STEP1 = {"disc": 1, "C2-C3": 2, "C7-T1": 3, "T12-L1": 4, "lumbosacral": 5, "sacrum": 6, "canal": 8}
+"""Values of TotalSpineSeg's first step, from its README."""
+VERT_CLASSES = 24
+"""Columns of SPINEPS's scores: C1 to L5."""
+C2, L5 = 1, 23
+FORCED = 1e6
+"""What SPINEPS gives C2 where it sees the dens."""
+MASK_ODDS = (0.03, 0.97)
+"""What a drawn mask stands for as a probability: what the network says where it is sure."""
+SURE_DISC = 0.5
+"""A find with this score is a disc for the peers even where its looks are odd (cut by the edge)."""
+DRAWN_SEEDS = (300, 301, 302, 303)
+PIXEL_MM = 1.0
+"""Voxel size of the masks TotalSpineSeg works on."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of one study on one grid, each 0..1; None where nobody drew it."""
+
+    disc: Volume
+    vertebra: Volume
+    canal: Volume
+    sacrum: Volume | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One spine and what is known of it; `truth` are the presacral discs in the masks."""
+
+    name: str
+    group: str
+    masks: Masks
+    seen: Seen
+    line: Centerline
+    kinds: tuple[str, ...]
+    """Of each candidate: of `KINDS`, ``false``, or ``C2-C3``."""
+    truth: Mapping[str, FloatArray]
+
+
+def step1_labels(masks: Masks, centers: Sequence[FloatArray], kinds: Sequence[str]) -> Volume:
+    """The masks with the values of TotalSpineSeg's first step, on cubes of 1 mm.
+
+    Parameters
+    ----------
+    masks : Masks
+    centers : sequence of ndarray, shape (3,)
+        LPS centres of the discs.
+    kinds : sequence of str
+        Kind of each; sacral and false ones are not drawn, the likeliest landmark has its value.
+
+    Returns
+    -------
+    Volume
+        uint8, axes towards head, back and left.
+    """
+    grid = masks.disc.geometry
+    upright = masks.disc.oriented("LPS").geometry
+    size = np.array(upright.shape[::-1]) * upright.spacing_ijk_mm / PIXEL_MM
+    shape = np.ceil(size).astype(int)[::-1]
+    target = Geometry.from_axes(
+        tuple(int(n) for n in shape),
+        origin_lps=tuple(upright.origin_lps),
+        spacing_ijk_mm=(PIXEL_MM,) * 3,
+        directions_lps=upright.directions_lps,
+        frame_of_reference_uid=grid.frame_of_reference_uid,
+    )
+
+    def inside(volume: Volume | None) -> Any:
+        if volume is None:
+            return np.zeros(target.shape, bool)
+        return volume.resample(target, order=0).array >= 0.5
+
+    out = np.zeros(target.shape, np.uint8)
+    out[inside(masks.canal)] = STEP1["canal"]
+    out[inside(masks.sacrum)] = STEP1["sacrum"]
+    kji = np.argwhere(inside(masks.disc))
+    if not len(centers) or not len(kji):
+        return Volume(out, target)
+    points = target.lps_from_kji(kji)
+    gaps = np.stack([np.linalg.norm(points - center, axis=-1) for center in centers])
+    owner = gaps.argmin(axis=0)
+    value = np.array([STEP1.get(kind, STEP1["disc"]) for kind in kinds], np.uint8)
+    unseen = [kind in ("false", "first_sacral", "lower_sacral") for kind in kinds]
+    value[unseen] = 0
+    value = np.where(gaps.min(axis=0) <= NEAR_MM, value[owner], 0)
+    out[tuple(kji[value > 0].T)] = value[value > 0]
+    return Volume(out, target)
+
+
+def path_scores(last: Sequence[float], *, c2_seen: bool) -> list[list[float]]:
+    """Scores of every vertebra for every name, as far as disc kinds tell them.
+
+    Parameters
+    ----------
+    last : sequence of float
+        Probability of each vertebra, head down, to be the last above the sacrum.
+    c2_seen : bool
+        Whether the first is known to be C2.
+
+    Returns
+    -------
+    list of list of float
+        Columns C1 to L5: L5 scores as the last, every other name as a vertebra higher up.
+    """
+    share = np.asarray(last, dtype=float)
+    scores = np.repeat(1.0 - share[:, None], VERT_CLASSES, axis=1)
+    scores[:, L5] = share
+    scores[:, 0] = 0.0  # C1 has no body
+    if c2_seen and len(scores):
+        scores[0] = 0.0
+        scores[0, C2] = FORCED
+    return [[float(x) for x in row] for row in scores]
+
+
+def totalspineseg_names(values: Sequence[int]) -> list[str]:
+    """Vertebra above each disc of TotalSpineSeg, by value, head down.
+
+    91 is T12-L1, 100 the lumbosacral disc whatever lies above it: L5 unless 95 (L4-L5) is missing
+    or 96 there.
+    """
+    names = []
+    for value in values:
+        if value == 100:
+            lumbar = [v - 90 for v in values if 91 <= v < 100]
+            names.append(f"L{max(lumbar, default=5)}")
+        elif value >= 91:
+            names.append("T12" if value == 91 else f"L{value - 91}")
+        else:
+            names.append(f"C{value - 61}" if value <= 67 else _thoracic(value))
+    return names
+
+
+def _thoracic(value: int) -> str:
+    return "C7" if value == 71 else f"T{value - 71}"
+
+
+def likely_kinds(seen: Seen) -> tuple[tuple[str, ...], list[float]]:
+    """What each disc looks like on its own, and how likely it is the lumbosacral one.
+
+    One lumbosacral disc at most: the likeliest.
+    """
+    scores = kind_scores(seen.candidates)
+    likely = np.array(KINDS)[scores.argmax(axis=1)]
+    weak = np.array([c.score < SURE_DISC for c in seen.candidates], dtype=bool)
+    likely = np.where(weak & (scores.max(axis=1, initial=-np.inf) < 0), "false", likely)
+    share = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
+    best = int(np.where(likely == "lumbosacral", share, -1).argmax()) if len(likely) else -1
+    kinds = [
+        "presacral" if kind == "lumbosacral" and n != best else str(kind)
+        for n, kind in enumerate(likely)
+    ]
+    return tuple(kinds), [float(x) for x in share]
+
+
+def true_kinds(seen: Seen, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
+    """Kinds by the nearest true disc; false where none is near."""
+    kinds = []
+    for candidate in seen.candidates:
+        gaps = {n: float(np.linalg.norm(c - candidate.center_lps)) for n, c in truth.items()}
+        name = min(gaps, key=gaps.__getitem__)
+        upper, lower = split_segment(name)
+        if gaps[name] > TOLERANCE_MM:
+            kinds.append("false")
+        elif lower == "S1":
+            kinds.append("lumbosacral")
+        elif upper in SACRAL:
+            kinds.append("first_sacral" if upper == "S1" else "lower_sacral")
+        else:
+            kinds.append(name if name in STEP1 else "presacral")
+    return tuple(kinds)
+
+
+def canal_line(canal: Volume) -> Centerline:
+    """Middle of a canal's mask in each slice, head first."""
+    upright = canal.oriented("LPS")
+    points = []
+    for k in reversed(range(upright.array.shape[0])):
+        j, i = np.nonzero(upright.array[k] >= 0.5)
+        if len(j) >= 5:
+            points.append(upright.geometry.lps_from_kji([k, j.mean(), i.mean()]))
+    return Centerline.smoothed(np.array(points))
+
+
+def found_case(name: str, group: str, image: Volume, truth: Mapping[str, FloatArray]) -> Case:
+    """Masks as leakloc's network finds them."""
+    found = anatomy_probabilities(image)
+    masks = Masks(found.disc, found.vertebra, _largest(found.canal), found.sacrum)
+    return _case(name, group, image, masks, truth, drawn=False)
+
+
+def drawn_case(name: str, group: str, masks: Masks, truth: Mapping[str, FloatArray]) -> Case:
+    """Masks as somebody drew them."""
+    low, high = MASK_ODDS
+
+    def likely(mask: Volume) -> Volume:
+        return mask.with_array(np.where(mask.array >= 0.5, high, low).astype(np.float32))
+
+    likely_masks = Masks(
+        likely(masks.disc),
+        likely(masks.vertebra),
+        likely(masks.canal),
+        likely(masks.sacrum) if masks.sacrum else None,
+    )
+    return _case(name, group, masks.disc, likely_masks, truth, drawn=True)
+
+
+def _case(
+    name: str, group: str, image: Volume, masks: Masks, truth: Mapping[str, FloatArray], drawn: bool
+) -> Case:
+    line = canal_line(masks.canal)
+    nothing = masks.disc.with_array(np.zeros_like(masks.disc.array))
+    found = AnatomyProbabilities(masks.vertebra, masks.disc, masks.canal, masks.sacrum or nothing)
+
+    def detect(_: Volume, centerline: Centerline | None, __: LevelSettings) -> Detections:
+        found_discs = detections_from(found, centerline)
+        return found_discs if masks.sacrum else replace(found_discs, sacrum=None)
+
+    blind: Any = SimpleNamespace(
+        centerline=line,
+        thecal_sac=nothing,
+        fluid_fraction=nothing,
+    )  # masks alone: no cord is seen
+    seen = look(image, {}, blind, LevelSettings(), detect)
+    kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen)[0]
+    presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
+    shown = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
+    return Case(name, group, masks, seen, line, kinds, shown)
+
+
+def _largest(canal: Volume) -> Volume:
+    from scipy import ndimage
+
+    labels, count = ndimage.label(canal.array >= 0.5)
+    sizes = np.bincount(labels.ravel())[1:] if count else np.array([0])
+    return canal.with_array((labels == int(sizes.argmax()) + 1).astype(np.float32))
+
+
+def leakloc_names(
+    case: Case, anchor: str | None = None
+) -> tuple[list[tuple[str, FloatArray]], bool]:
+    """leakloc's vertebrae with the discs below them, and whether it is sure of them."""
+    levels = number(case.seen, case.line, LevelSettings(anchor=anchor))
+    numbering = levels.numbering
+    sure = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
+    named = [(split_segment(d.name)[0], d.center_lps) for d in levels.discs]
+    return [(n, c) for n, c in named if n not in SACRAL], sure
+
+
+def told(case: Case) -> str | None:
+    """The landmark that the peers are told on drawn masks, as leakloc takes it."""
+    names = {"C2-C3": "C2-C3", "lumbosacral": "L5-S1"}
+    for kind, candidate in zip(case.kinds, case.seen.candidates, strict=True):
+        if kind in names:
+            x, y, z = candidate.center_lps
+            return f"{names[kind]}@{x:.1f},{y:.1f},{z:.1f}"
+    return None
+
+
+def shown_discs(case: Case) -> list[int]:
+    """Candidates that are discs above the sacrum, head down."""
+    return [
+        n for n, kind in enumerate(case.kinds)
+        if kind not in ("false", "first_sacral", "lower_sacral")
+    ]  # fmt: skip
+
+
+def write_case(case: Case, folder: Path) -> None:
+    """What `numbering_peers.py` reads."""
+    import nibabel as nib
+
+    centers = [c.center_lps for c in case.seen.candidates]
+    labels: Any = step1_labels(case.masks, centers, case.kinds).to_nibabel()
+    nib.save(nib.as_closest_canonical(labels), folder / f"{case.name}.nii.gz")
+    rows = shown_discs(case)
+    drawn = case.group.startswith("drawn")
+    share = (
+        [float(case.kinds[n] == "lumbosacral") for n in rows]
+        if drawn
+        else [likely_kinds(case.seen)[1][n] for n in rows]
+    )
+    c2_seen = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
+    scores = path_scores(share, c2_seen=c2_seen)
+    (folder / f"{case.name}.json").write_text(json.dumps({"scores": scores}))
+
+
+def peers_names(case: Case, peer: str, answer: Any) -> list[tuple[str, FloatArray]]:
+    """A peer's vertebrae with the discs below them."""
+    if peer == "totalspineseg":
+        names = totalspineseg_names([value for value, _ in answer])
+        lps = [np.array(ras) * (-1, -1, 1) for _, ras in answer]
+        return list(zip(names, lps, strict=True))
+    words = {value: name for name, value in LABEL_VALUES.items()}
+    rows = shown_discs(case)
+    return [
+        (words[v], case.seen.candidates[n].center_lps) for v, n in zip(answer, rows, strict=True)
+    ]
+
+
+def judged(
+    named: Sequence[tuple[str, FloatArray]], truth: Mapping[str, FloatArray], sure: bool
+) -> dict[str, Any]:
+    """How many of the true vertebrae have their name, and whether a wrong one was given surely."""
+    true = {split_segment(disc)[0]: center for disc, center in truth.items()}
+    right = wrong = 0
+    for vertebra, center in true.items():
+        near = [n for n, c in named if np.linalg.norm(c - center) <= TOLERANCE_MM]
+        right += vertebra in near
+        wrong += bool(near) and vertebra not in near
+    return {
+        "true": len(true),
+        "right": right,
+        "wrong": wrong,
+        "all_right": right == len(true),
+        "confident_mistake": bool(wrong and sure),
+    }
+
+
+def spider_cases(folder: Path) -> Iterator[Case]:
+    """Every volume of SPIDER, with found and with drawn masks."""
+    import nibabel as nib
+
+    for path in sorted(folder.glob("spider-*_T2SPACE.nii.gz")):
+        stem = str(path).removesuffix("_T2SPACE.nii.gz")
+        listed = json.loads(Path(f"{stem}_discs.json").read_text())["discs"]
+        truth = {d["name"]: np.array(d["ras_mm"]) * (-1, -1, 1) for d in listed}
+        image = Volume.from_nibabel(nib.load(path))
+        drawn = Volume.from_nibabel(nib.load(f"{stem}_mask.nii.gz")).oriented("LPS")
+        step = (drawn.geometry.spacing_ijk_mm[0], PIXEL_MM, PIXEL_MM)
+        grid = drawn.geometry.with_spacing(step)
+        drawn = drawn.resample(grid, order=0)
+        vertebra, disc, canal = (
+            drawn.with_array((drawn.array == v).astype(np.float32)) for v in (1, 2, 3)
+        )
+        sacrum = anatomy_probabilities(image).sacrum.resample(drawn.geometry)
+        name = Path(stem).name
+        yield found_case(f"{name}-found", "found: SPIDER", image, truth)
+        yield drawn_case(
+            f"{name}-drawn", "drawn: SPIDER", Masks(disc, vertebra, canal, sacrum), truth
+        )
+
+
+def _lumbar_words(count: int) -> str:
+    return "five lumbar vertebrae" if count == 5 else "four or six lumbar vertebrae"
+
+
+def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
+    """Rendered phantoms with the masks found on their sagittal T2, or on the myelogram."""
+    from leakloc.loaders import load_study
+    from leakloc.loaders.triage import triage
+    from leakloc.settings import LoaderSettings
+
+    for folder in folders:
+        truth = json.loads((folder / "truth" / "truth.json").read_text())
+        discs = {d["name"]: np.array(d["center_lps"]) for d in truth["discs"]}
+        chosen = triage(load_study(folder / "dicom", LoaderSettings()), LoaderSettings())
+        image = chosen.companions.get("sagittal_t2", chosen.myelogram)
+        group = f"found: phantoms, {_lumbar_words(truth['lumbar_count'])}"
+        yield found_case(f"{folder.name}-found", group, image, discs)
+
+
+def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
+    """Phantoms' own masks with four, five and six lumbar vertebrae, lumbar and whole spine."""
+    from leakloc.phantom import SCENARIOS, make_phantom
+
+    for count in (4, 5, 6):
+        scenario = replace(SCENARIOS["transitional"], lumbar_counts=(count,))
+        for seed in seeds:
+            phantom = make_phantom(scenario, seed)
+            where = {v.name: v.center_lps for v in phantom.truth.vertebrae}
+            for field, top in (("lumbar field", "T10"), ("whole spine", "C2")):
+                ends = np.array([where[top] + np.array([0, 0, 12]), *phantom.truth.centerline_lps])
+                ends = ends[ends[:, 2] <= where[top][2] + 12]
+                low = ends.min(axis=0) - np.array([30, 75, 0])
+                high = ends.max(axis=0) + np.array([30, 20, 0])
+                step = (3.0, 1.25, 1.25)
+                size = np.ceil((high - low) / step).astype(int)
+                grid = Geometry.from_axes(
+                    tuple(int(n) for n in size[::-1]),
+                    origin_lps=tuple(float(x) for x in low),
+                    spacing_ijk_mm=step,
+                )
+                made = phantom.masks(grid)
+                values = made.levels.array
+                sacral = np.isin(values, [LABEL_VALUES[s] for s in SACRAL])
+                masks = Masks(
+                    made.discs.with_array((made.discs.array > 0).astype(np.float32)),
+                    made.levels.with_array(((values > 0) & ~sacral).astype(np.float32)),
+                    made.thecal_sac,
+                    made.levels.with_array(sacral.astype(np.float32)),
+                )
+                discs = {d.name: d.center_lps for d in phantom.truth.discs}
+                words = f"drawn: phantoms, {field}, {_lumbar_words(count)}"
+                tag = f"{count}-lumbar-{seed}-{field.split()[0]}-drawn"
+                yield drawn_case(tag, words, masks, discs)
+
+
+def ask_peers(cases: Sequence[Case], python: str) -> dict[str, Any]:
+    """What the peers answer, by name of peer."""
+    with tempfile.TemporaryDirectory() as place:
+        for case in cases:
+            write_case(case, Path(place))
+        script = Path(__file__).with_name("numbering_peers.py")
+        subprocess.run([python, str(script), place], check=True)
+        found: dict[str, Any] = json.loads((Path(place) / "answers.json").read_text())
+        return found
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pooled figures by group of cases and solver."""
+    rows = []
+    for key in dict.fromkeys((r["group"], r["solver"]) for r in results):
+        mine = [r for r in results if (r["group"], r["solver"]) == key]
+        rows.append(
+            {
+                "group": key[0],
+                "solver": key[1],
+                "spines": len(mine),
+                "vertebrae": sum(r["true"] for r in mine),
+                "right": sum(r["right"] for r in mine),
+                "spines_all_right": sum(r["all_right"] for r in mine),
+                "refused": sum(r["refused"] for r in mine),
+                "confident_mistakes": sum(r["confident_mistake"] for r in mine),
+            }
+        )
+    return rows
+
+
+def measure(cases: Sequence[Case], peers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for each case and solver."""
+    rows = []
+    for case in cases:
+        head = {"case": case.name, "group": case.group}
+        named, sure = leakloc_names(case)
+        row = judged(named, case.truth, sure)
+        rows.append({**head, "solver": "leakloc", "refused": not named, **row})
+        if case.group.startswith("drawn") and (anchor := told(case)):
+            named, sure = leakloc_names(case, anchor)
+            row = judged(named, case.truth, sure)
+            rows.append({**head, "solver": "leakloc, told", "refused": not named, **row})
+        for peer, answers in peers.items():
+            if "absent" in answers:
+                continue
+            answer = answers["cases"][case.name]
+            named = [] if "refused" in answer else peers_names(case, peer, answer["answer"])
+            row = judged(named, case.truth, sure=True)  # they state no confidence
+            rows.append({**head, "solver": peer, "refused": not named, **row})
+    return rows
+
+
+def main() -> None:
+    """Parse the command line, measure, print and keep a record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--spider", type=Path, help="folder of SPIDER volumes")
+    parser.add_argument("--phantoms", type=Path, nargs="*", default=[], help="folders of phantoms")
+    parser.add_argument("--seeds", type=int, nargs="*", default=DRAWN_SEEDS, help="of drawn ones")
+    parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument("-o", "--output", type=Path, help="record; default benchmarks/records")
+    args = parser.parse_args()
+    cases: list[Case] = []
+
+    def take(some: Iterator[Case]) -> None:
+        for case in some:
+            cases.append(case)
+            print(f"{case.name}: {len(case.truth)} vertebrae", file=sys.stderr, flush=True)
+
+    try:
+        if args.spider:
+            take(spider_cases(args.spider))
+        take(phantom_cases(args.phantoms))
+        take(drawn_phantoms(args.seeds))
+    except LeaklocError as error:
+        sys.exit(f"numbering: {error}")
+    peers = ask_peers(cases, args.peers)
+    for answers in peers.values():
+        if "absent" in answers:
+            print(answers["absent"], file=sys.stderr)
+    rows = measure(cases, peers)
+    pooled = sorted(summary(rows), key=lambda r: r["group"])
+    for r in pooled:
+        print(
+            f"{r['group']:60} {r['solver']:14} vertebrae {r['right']}/{r['vertebrae']}  spines "
+            f"{r['spines_all_right']}/{r['spines']}  refused {r['refused']}  confident mistakes "
+            f"{r['confident_mistakes']}"
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {
+        "date": now,
+        "machine": machine(),
+        "versions": {
+            **versions(),
+            **{peer: a["version"] for peer, a in peers.items() if "version" in a},
+        },
+        "absent": [a["absent"] for a in peers.values() if "absent" in a],
+        "peers_seconds": {p: a["seconds"] for p, a in peers.items() if "seconds" in a},
+        "confident_from": CONFIDENT,
+        "summary": pooled,
+        "cases": rows,
+    }
+    path = args.output or RECORDS / f"{now[:10]}-numbering.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"record: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Number given masks with other programs: run by `numbering.py` in their own environment.
+
+    PYTHON benchmarks/numbering_peers.py FOLDER
+
+`FOLDER` holds ``<case>.nii.gz`` (values of TotalSpineSeg's first step) and ``<case>.json`` (scores
+for the path solver of SPINEPS); ``answers.json`` is written beside them. Nothing of leakloc is
+imported, and no network of theirs is run: only what numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ABSENT = (
+    "{name} was left out: {reason}. Install it in an environment of its own and name its "
+    "interpreter with --peers (see docs/pages/evaluation.md)."
+)
+
+
+def totalspineseg(path: Path) -> list[tuple[int, list[float]]]:
+    """Discs as `totalspineseg` numbers them after its first step, with RAS centres, head down.
+
+    Called as its own `inference.py` calls it. A refusal (no landmark) is a `ValueError`.
+    """
+    import nibabel as nib
+    import numpy as np
+    from scipy import ndimage
+    from totalspineseg.utils.iterative_label import iterative_label
+
+    numbered = iterative_label(
+        nib.load(path),
+        selected_disc_landmarks=[2, 5, 3, 4],
+        disc_labels=[1, 2, 3, 4, 5],
+        disc_landmark_labels=[2, 3, 4, 5],
+        disc_landmark_output_labels=[63, 71, 91, 100],
+        canal_labels=[8],
+        canal_output_label=2,
+        cord_labels=[9],
+        cord_output_label=1,
+        sacrum_labels=[6],
+        sacrum_output_label=50,
+        map_input_dict={7: 11},
+    )
+    array = np.asarray(numbered.dataobj)
+    values = [int(v) for v in np.unique(array) if 60 < v <= 100]
+    centers = [ndimage.center_of_mass(array == v) for v in values]
+    ras = nib.affines.apply_affine(numbered.affine, np.reshape(centers, (-1, 3)))
+    return [(v, p.tolist()) for v, p in zip(values, ras, strict=True)]
+
+
+def spineps(path: Path) -> list[int]:
+    """Vertebra values (TPTBox) that the path solver gives to the rows of scores, head down.
+
+    Thoracic variants are switched off, as by its own ``proc_lab_force_no_tl_anomaly``: no score
+    tells them here, and without scores its choice among them is arbitrary.
+    """
+    import numpy as np
+    from spineps.phase_labeling import fpath_post_processing
+    from spineps.utils.find_min_cost_path import L5_CLASS_IDX, find_most_probably_sequence
+
+    scores = np.array(json.loads(path.read_text())["scores"])
+    if not scores.size:
+        raise ValueError("no vertebra")
+    _, found, _ = find_most_probably_sequence(
+        scores,
+        min_start_class=1,
+        invert_cost=True,
+        allow_multiple_at_class=[L5_CLASS_IDX],
+        allow_skip_at_class=[],
+        allow_skip_at_region=[],
+    )
+    return [int(value) for value in fpath_post_processing(found)]
+
+
+SOLVERS = {"totalspineseg": (totalspineseg, "*.nii.gz"), "spineps": (spineps, "*.json")}
+
+
+def absent(name: str, reason: Exception) -> str:
+    """One sentence for a peer that cannot be imported."""
+    return ABSENT.format(name=name, reason=str(reason) or type(reason).__name__)
+
+
+def answers(folder: Path) -> dict[str, object]:
+    """Answers of every solver that is installed, and why the others gave none."""
+    found: dict[str, object] = {}
+    for name, (solver, pattern) in SOLVERS.items():
+        cases = {}
+        started = time.perf_counter()
+        try:
+            for path in sorted(folder.glob(pattern)):
+                if path.name == "answers.json":
+                    continue
+                case = path.name.removesuffix(pattern[1:])
+                try:
+                    cases[case] = {"answer": solver(path)}
+                except (ValueError, IndexError) as error:  # what they raise where they refuse
+                    cases[case] = {"refused": str(error)}
+            found[name] = {
+                "version": version(name),
+                "seconds": round(time.perf_counter() - started, 1),
+                "cases": cases,
+            }
+        except (ImportError, PackageNotFoundError) as error:
+            found[name] = {"absent": absent(name, error)}
+    return found
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    (place / "answers.json").write_text(json.dumps(answers(place)))
