@@ -147,6 +147,8 @@ class SegmentationSettings(_Section):
     """Length of canal from which that is taken: longer than a level, shorter than the taper."""
     dura_smoothness: float = Field(0.5, ge=0.0)
     """Price of a step of two radii (0.6 mm) between neighbouring rays."""
+    fat_suppressed: bool | None = None
+    """Whether fat is suppressed, where the user knows better than header and signal."""
     fat_confusing_above: float = Field(0.5, gt=0.0, le=1.0)
     """Above this share of CSF, fat cannot be told from fluid by its signal."""
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
@@ -192,6 +194,9 @@ class SegmentationSettings(_Section):
     """Thinnest collection reported: two voxels; thinner is the sac's blurred edge."""
     collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
     """Probability from which on a candidate counts as a collection."""
+    bright_tissue_least: float = Field(0.85, gt=0.0, le=1.0)
+    """Where tissue is bright though fat is dark (echo times below 250 ms), fluid must reach this
+    share of CSF: sacral marrow reaches 0.8, liquefied blood 0.7."""
     tissue_dimmer_than: float = Field(0.82, gt=0.0, lt=1.0)
     """A part of a bright piece that is evenly dimmer than this share of the rest is other tissue
     that touches it, such as fat about metal."""

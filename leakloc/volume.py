@@ -231,6 +231,8 @@ class Provenance:
     """What it is, without patient data: a role, a file name, a stage."""
     series_instance_uid: str | None = None
     series_description: str = ""
+    fat_suppressed: bool = False
+    """Whether its header states fat suppression; headers that do not may just be silent."""
     steps: tuple[str, ...] = ()
     """Operations since loading, oldest first."""
 

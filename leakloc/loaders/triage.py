@@ -81,6 +81,7 @@ def triage(
     notes: list[Note] = []
     members, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
     chosen = members[0]
+    volume = _with_fat_fact(volume, chosen)
     companions = _choose_companions(judged, chosen, volume, pixels, notes, companion_uids)
     used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
     volumes: dict[Role, Volume] = {}
@@ -106,6 +107,12 @@ def triage(
         notes += [note for note in item.stack.notes if note not in notes]
     stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
     return Triage(stacks, volume, volumes, tuple(notes))
+
+
+def _with_fat_fact(volume: Volume, chosen: Judged) -> Volume:
+    """The volume to find fluid on, with what its header states about fat."""
+    stated = chosen.facts.fat_suppressed or chosen.facts.contrast == "stir"
+    return replace(volume, provenance=replace(volume.provenance, fat_suppressed=stated))
 
 
 def _fluid_score(item: Judged) -> float:

@@ -60,6 +60,8 @@ class Scene:
     dura : Dura
     fat_like_fluid : bool
         Whether fat is so bright that it cannot be told from fluid.
+    tissue_bright : bool
+        Whether marrow and muscle are bright, as at short echo times, but fat is not.
     """
 
     fraction: Volume
@@ -67,9 +69,12 @@ class Scene:
     outside_mm: Array
     dura: Dura
     fat_like_fluid: bool
+    tissue_bright: bool = False
 
     @classmethod
-    def of(cls, fraction: Volume, dura: Dura, fat_like_fluid: bool) -> Scene:
+    def of(
+        cls, fraction: Volume, dura: Dura, fat_like_fluid: bool, tissue_bright: bool = False
+    ) -> Scene:
         """Measure a region (cropped to the canal's neighbourhood beforehand)."""
         coordinates = CanalCoordinates.of(fraction.geometry, dura.centerline)
         outside = np.empty(coordinates.arc.shape, np.float32)
@@ -77,7 +82,7 @@ class Scene:
             outside[k] = _outside_mm(
                 dura, coordinates.arc[k], coordinates.left[k], coordinates.dorsal[k]
             )
-        return cls(fraction, coordinates, outside, dura, fat_like_fluid)
+        return cls(fraction, coordinates, outside, dura, fat_like_fluid, tissue_bright)
 
     @property
     def sac(self) -> Mask:
@@ -494,6 +499,11 @@ def _mimic(
         return (
             "epidural fat", 0.2,
             "Evenly dimmer than the fluid it touches: fat where its suppression failed, or blood.",
+        )  # fmt: skip
+    if scene.tissue_bright and f["brightness"] < settings.bright_tissue_least:
+        return (
+            "marrow, muscle or blood", 0.2,
+            f"Only {f['brightness']:.0%} as bright as CSF, and other tissue is bright here too.",
         )  # fmt: skip
     if f["gap_mm"] > settings.contact_gap_mm:
         if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:

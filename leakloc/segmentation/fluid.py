@@ -31,6 +31,12 @@ TISSUE_RING_MM: Final = (14.0, 32.0)
 CSF_QUANTILE: Final = 85.0
 """Per cent; cord and roots fill part of the core, pure CSF the brightest part."""
 
+CSF_STEADY: Final = 0.7
+"""Share of the signal just above that CSF has at least, after a stenosis too. At short echo times
+sacral marrow, into which the centreline runs past the sac, reaches 0.6."""
+STEADY_MM: Final = 40.0
+"""Length of CSF just above: receive fields that halve over a whole field fall by 0.1 over that."""
+
 FAT_SEARCH_MM: Final = (25.0, 110.0)
 """Distance behind the canal in which subcutaneous fat is looked for."""
 
@@ -151,8 +157,25 @@ def _references(
     best = maximum_filter1d(csf, int(80 / ARC_STEP_MM) | 1, mode="nearest")
     top = np.percentile(csf - tissue, 90)
     good = (csf - tissue > 0.55 * (best - tissue)) & (csf - tissue > 0.25 * top)
+    good &= ~_below_the_end(csf, good)
     csf = _filled(np.where(good, csf, np.nan))
     return np.asarray(gaussian_filter1d(csf, 8.0 / ARC_STEP_MM, mode="nearest")), tissue
+
+
+def _below_the_end(csf: FloatArray, good: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Places below the end of the CSF, where the centreline runs on through marrow."""
+    below = np.zeros(len(csf), bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], good, [0]]).astype(np.int8)))
+    if len(edges) == 0:
+        return below
+    start = int(edges[::2][np.argmax(edges[1::2] - edges[::2])])  # of the longest stretch
+    seen: list[float] = [csf[start]]
+    for n in range(start, len(csf)):
+        if good[n] and csf[n] >= CSF_STEADY * max(seen[-round(STEADY_MM / ARC_STEP_MM) :]):
+            seen.append(csf[n])
+        else:
+            below[n] = True
+    return below
 
 
 def offset_points(

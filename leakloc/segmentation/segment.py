@@ -55,7 +55,7 @@ def segment(
     canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
     fraction = fluid.fraction
-    confusing = _fat_like_fluid(fluid, settings)
+    confusing = _fat_like_fluid(volume, fluid, settings)
     if confusing and prior is not None:
         # Fat hides the edge of the fluid; the network's canal has one all round.
         dura = find_dura(
@@ -71,7 +71,8 @@ def segment(
             evidence="edges" if confusing else "network",
         )
     box = neighbourhood(volume, dura.centerline, settings)
-    scene = Scene.of(fraction.crop(box), dura, confusing)
+    grey = not confusing and _tissue_bright(fluid, settings)
+    scene = Scene.of(fraction.crop(box), dura, confusing, grey)
     labels, intrathecal, candidates = find_collections(scene, settings)
     # Where fat is as bright as fluid, such pieces may as well be fat.
     sac = scene.sac if confusing else scene.sac | intrathecal
@@ -84,7 +85,7 @@ def segment(
         fat_suppressed=False if confusing else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
-        notes=tuple(_notes(fluid, dura, confusing)),
+        notes=tuple(_notes(fluid, dura, confusing, grey)),
     )
 
 
@@ -98,7 +99,8 @@ def canal_and_fluid(
     """
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    canal = find_canal(volume, settings, canal_prior(volume, companions, settings))
+    prior = canal_prior(volume, companions, settings)
+    canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
     empty = Volume(
         np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, myelogram.provenance
@@ -136,11 +138,20 @@ def _check(volume: Volume) -> None:
         raise AnalysisError(f"{name} is empty: all its voxels have the same value")
 
 
-def _fat_like_fluid(fluid: FluidMap, settings: SegmentationSettings) -> bool:
+def _fat_like_fluid(volume: Volume, fluid: FluidMap, settings: SegmentationSettings) -> bool:
     """Whether fat outside the dura would look like fluid."""
+    if settings.fat_suppressed is not None:
+        return not settings.fat_suppressed
     if fluid.fat_level is not None and fluid.fat_level > settings.fat_confusing_above:
         return True
-    # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away.
+    # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away,
+    # unless the header says that fat was suppressed and nothing says that it failed.
+    trusted = volume.provenance.fat_suppressed and fluid.fat_suppressed is not False
+    return not trusted and _tissue_bright(fluid, settings)
+
+
+def _tissue_bright(fluid: FluidMap, settings: SegmentationSettings) -> bool:
+    """Whether soft tissue is as bright as on a conventional T2, noise taken off."""
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
     floor = _RAYLEIGH_MEAN * fluid.noise / fluid.csf_signal
     return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > settings.tissue_conventional_above
@@ -182,7 +193,7 @@ def on_grid(oriented: Volume, target: Volume) -> Volume:
     return Volume(np.ascontiguousarray(back.array), target.geometry, oriented.provenance)
 
 
-def _notes(fluid: FluidMap, dura: Dura, confusing: bool) -> list[Note]:
+def _notes(fluid: FluidMap, dura: Dura, confusing: bool, grey: bool) -> list[Note]:
     notes = []
     if confusing:
         notes.append(
@@ -198,6 +209,14 @@ def _notes(fluid: FluidMap, dura: Dura, confusing: bool) -> list[Note]:
                 "fat_not_suppressed",
                 f"Fat has {fluid.fat_level:.0%} of the signal of CSF: only what is clearly "
                 "brighter is taken for fluid.",
+            )
+        )
+    if grey:
+        notes.append(
+            Note(
+                "bright_tissue",
+                "Marrow and muscle are bright on this series (a short echo time), though fat is "
+                "suppressed by its header: fluid is told from them by its signal alone.",
             )
         )
     if dura.tip_arc_mm is None:

@@ -138,7 +138,7 @@ def test_a_composed_series_keeps_its_grid_and_takes_the_stations_signal():
 def test_a_composed_series_without_all_its_stations_is_taken_as_it_is():
     stacks = [stack(PARTS[0]), stack(PARTS[1]), stack(slice(0, 200), description="")]
     result = triage(Study(StudyInfo(), tuple(stacks)), LoaderSettings())
-    assert result.myelogram is stacks[2].load()
+    assert result.myelogram.array is stacks[2].load().array
     assert result.notes == ()
 
 
@@ -146,7 +146,7 @@ def test_without_overlap_the_lumbar_station_is_taken():
     stations = [stack(PARTS[0]), stack(PARTS[2])]
     result = triage(Study(StudyInfo(), tuple(stations)), LoaderSettings())
     assert [note.code for note in result.notes] == ["one_of_several_stations"]
-    assert result.myelogram is stations[1].load()
+    assert result.myelogram.array is stations[1].load().array
 
 
 def turned(degrees: float, center_lps: tuple[float, float, float], **extra) -> SeriesStack:
@@ -216,3 +216,11 @@ def test_companion_stations_are_joined_about_the_one_that_shows_the_myelogram():
     alone = replace(study, stacks=(highest, low, myelogram))
     chosen = triage(alone, LoaderSettings(), verify=False)
     assert chosen.companions["sagittal_t2"].geometry.matches(low.geometry)
+
+
+@pytest.mark.parametrize(
+    ("description", "stated"), [("t2_space_myelo_fs", True), ("t2_space_myelo", False)]
+)
+def test_what_the_header_says_of_fat_goes_with_the_myelogram(description: str, stated: bool):
+    study = Study(StudyInfo(), (stack(slice(0, 200), description=description),))
+    assert triage(study, LoaderSettings()).myelogram.provenance.fat_suppressed is stated

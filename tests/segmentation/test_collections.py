@@ -62,3 +62,16 @@ def test_fluid_of_one_level_stays_whole(shade: float) -> None:
     labels, _, candidates = find_collections(scene_with(fat=shade), SegmentationSettings())
     assert [c.accepted for c in candidates] == [True]
     assert labels[30, 20:, 20][8:18].all()
+
+
+@pytest.mark.parametrize(("tissue_bright", "accepted"), [(False, True), (True, False)])
+def test_grey_pieces_are_no_fluid_where_tissue_is_bright(tissue_bright: bool, accepted: bool):
+    scene = scene_with(fat=1.0, noise=0.03)
+    outside = np.hypot(*(np.indices(GEOMETRY.shape)[1:] - 20.0)) > 6
+    share = np.where(outside, 0.7 * scene.fraction.array, scene.fraction.array)
+    fraction = scene.fraction.with_array(share.astype(np.float32), "grey")
+    grey = Scene.of(fraction, scene.dura, False, tissue_bright)
+    _, _, candidates = find_collections(grey, SegmentationSettings())
+    assert [c.accepted for c in candidates] == [accepted]
+    if tissue_bright:
+        assert candidates[0].mimics == ("marrow, muscle or blood",)
