@@ -101,3 +101,14 @@ def test_whole_command_in_a_fresh_process(benchmark, study_folder, tmp_path):
     peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     benchmark.extra_info["peak_memory_mb"] = round(peak_kb / 1024)
     print(f"\npeak memory of the command: {peak_kb / 1024:.0f} MB")
+
+
+def test_relabelling_in_a_fresh_process(benchmark, study_folder, tmp_path):
+    out = tmp_path / "out"
+    analyze(study_folder, out, SETTINGS)
+    command = [sys.executable, "-m", "leakloc", "relabel", str(out), "--lumbar-count", "6"]
+
+    def run() -> None:
+        subprocess.run(command, check=True, capture_output=True)
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)

@@ -245,7 +245,8 @@ def _packed_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[
     there = volume.array != 0
     box = _box(there)
     values = volume.array[box][there[box]]
-    whole = values.astype(np.uint16) if values.size and 0 <= values.min() <= 65535 else values
+    fits = values.size > 0 and values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max
+    whole = values.astype(np.uint16) if fits else values
     return {
         "geometry": _packed(volume.geometry, arrays),
         "source": volume.provenance.source,

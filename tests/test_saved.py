@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 import leakloc
 from leakloc import saved
@@ -19,6 +22,7 @@ from leakloc.errors import InputError, OutputError, SettingsError
 from leakloc.pipeline import Analysis, analyze_study, relabel, relabel_study
 from leakloc.report import Report
 from leakloc.settings import Settings
+from leakloc.volume import Geometry, Volume
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative" / "dicom"
 PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
@@ -162,6 +166,38 @@ def test_nothing_of_the_patient_is_kept_that_the_report_does_not_hold(analysis, 
     for secret in (info.patient_id, frame, str(SAMPLE)):
         assert secret not in text
     assert info.study_instance_uid in text
+
+
+ARRAYS = npst.arrays(
+    st.sampled_from([np.uint8, np.int16, np.float32, np.float64, np.bool_]),
+    st.tuples(*[st.integers(1, 5)] * 3),
+    fill=st.just(0),
+)
+
+
+@given(array=ARRAYS)
+def test_a_volume_comes_back_as_it_was(array):
+    """Any numbers, infinite and undefined ones too, and their type; nothing at all as well."""
+    geometry = Geometry.from_axes(array.shape, origin_lps=(1, 2, 3), spacing_ijk_mm=(0.5, 1, 2))
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(saved._packed(Volume(array, geometry), arrays))
+    back = saved._unpacked(json.loads(text), arrays)
+    assert back.array.dtype == array.dtype
+    assert np.array_equal(back.array, array, equal_nan=array.dtype.kind == "f")
+    assert back.geometry.matches(geometry, tolerance_mm=0)
+
+
+def test_the_image_is_kept_where_planning_reads_it(analysis, finished):
+    """And nowhere else: what is kept of it is small."""
+    whole = analysis.basis.landmarks.anatomy
+    kept = saved.load(finished).basis.landmarks.anatomy
+    assert 0 < np.count_nonzero(kept.array) < 0.5 * np.count_nonzero(whole.array)
+    there = kept.array != 0
+    assert np.array_equal(kept.array[there], whole.array[there])
+    targets = Report.load(finished).planning.targets
+    assert any(w.skin_to_canal_mm is not None for t in targets for w in t.interlaminar)
+    assert any(t.narrowest_posterior_depth is not None for t in targets)
+    assert (finished / saved.NAME).stat().st_size < 2_000_000
 
 
 def rewritten(path: Path, **changes: object) -> None:

@@ -157,8 +157,8 @@ def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVox
     geometry = segmentation.collections.geometry
     fraction = segmentation.fluid_fraction.array
     line = segmentation.centerline
-    sac = canal_voxels(np.flatnonzero(segmentation.thecal_sac.array), geometry, fraction, line)
-    index = np.flatnonzero(segmentation.collections.array)
+    sac = canal_voxels(np.flatnonzero(segmentation.thecal_sac.array != 0), geometry, fraction, line)
+    index = np.flatnonzero(segmentation.collections.array != 0)
     everything = canal_voxels(index, geometry, fraction, line)
     ids = segmentation.collections.array.ravel()[index]
     return sac, {int(n): everything.where(ids == n) for n in np.unique(ids)}
