@@ -73,8 +73,11 @@ def anchor(analysis: Analysis) -> dict:
 @pytest.mark.parametrize("word", [*WORDS, "anchor"])
 def test_relabelling_gives_the_report_of_a_whole_analysis(analysis, finished, tmp_path, word):
     word = WORDS[word] if word in WORDS else anchor(analysis)
-    whole, again = tmp_path / "whole", shutil.copytree(finished, tmp_path / "again")
-    expected = analyzed(analysis, word).save(whole)
+    whole, again = finished, shutil.copytree(finished, tmp_path / "again")
+    if word:
+        whole = tmp_path / "whole"
+        analyzed(analysis, word).save(whole)
+    expected = Report.load(whole)
     assert said(relabel(again, **word)) == said(expected)
     for name in ("masks/levels.nii.gz", "levels.json", "levels.csv", "collections.csv"):
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
