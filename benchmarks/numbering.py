@@ -64,8 +64,8 @@ FORCED = 1e6
 """What SPINEPS gives C2 where it sees the dens."""
 MASK_ODDS = (0.03, 0.97)
 """What a drawn mask stands for as a probability: what the network says where it is sure."""
-SURE_DISC = 0.5
-"""A find with this score is a disc for the peers even where its looks are odd (cut by the edge)."""
+LEAST_ML = 0.2
+"""A disc with less of it in the mask is none for TotalSpineSeg (200 voxels of 1 mm)."""
 DRAWN_SEEDS = (300, 301, 302, 303)
 PIXEL_MM = 1.0
 """Voxel size of the masks TotalSpineSeg works on."""
@@ -192,17 +192,28 @@ def _thoracic(value: int) -> str:
     return "C7" if value == 71 else f"T{value - 71}"
 
 
-def likely_kinds(seen: Seen) -> tuple[tuple[str, ...], list[float]]:
+def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
+    """How much of a disc mask is nearest to each disc's centre."""
+    kji = np.argwhere(disc.array >= 0.5)
+    points = disc.geometry.lps_from_kji(kji)
+    gaps = np.stack([np.linalg.norm(points - center, axis=-1) for center in centers])
+    owner = gaps.argmin(axis=0)[gaps.min(axis=0) <= NEAR_MM]
+    return np.bincount(owner, minlength=len(centers)) * disc.geometry.voxel_volume_ml
+
+
+def likely_kinds(seen: Seen, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
     """What each disc looks like on its own, and how likely it is the lumbosacral one.
 
-    One lumbosacral disc at most: the likeliest.
+    One lumbosacral disc at most: the likeliest. Only a find that the mask hardly shows is false.
     """
+    if not seen.candidates:
+        return (), []
     scores = kind_scores(seen.candidates)
     likely = np.array(KINDS)[scores.argmax(axis=1)]
-    weak = np.array([c.score < SURE_DISC for c in seen.candidates], dtype=bool)
-    likely = np.where(weak & (scores.max(axis=1, initial=-np.inf) < 0), "false", likely)
+    shown_ml = owned_ml(disc, [c.center_lps for c in seen.candidates])
+    likely = np.where(shown_ml < LEAST_ML, "false", likely)
     share = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
-    best = int(np.where(likely == "lumbosacral", share, -1).argmax()) if len(likely) else -1
+    best = int(np.where(likely == "lumbosacral", share, -1).argmax())
     kinds = [
         "presacral" if kind == "lumbosacral" and n != best else str(kind)
         for n, kind in enumerate(likely)
@@ -279,7 +290,7 @@ def _case(
         fluid_fraction=nothing,
     )  # masks alone: no cord is seen
     seen = look(image, {}, blind, LevelSettings(), detect)
-    kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen)[0]
+    kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen, masks.disc)[0]
     presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
     shown = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
     return Case(name, group, masks, seen, line, kinds, shown)
@@ -334,7 +345,7 @@ def write_case(case: Case, folder: Path) -> None:
     share = (
         [float(case.kinds[n] == "lumbosacral") for n in rows]
         if drawn
-        else [likely_kinds(case.seen)[1][n] for n in rows]
+        else [likely_kinds(case.seen, case.masks.disc)[1][n] for n in rows]
     )
     c2_seen = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
     scores = path_scores(share, c2_seen=c2_seen)

@@ -140,9 +140,11 @@ def test_answers_are_pooled_by_group_and_solver(numbering):
 
 
 def test_one_landmark_at_most_comes_from_found_masks(numbering, monkeypatch):
-    scores = np.array([[3.0, 1, -5, -9], [2, 4, -5, -9], [1, 6, -5, -9], [-6, -6, -6, -6]])
+    masks, centers = spine(numbering)
+    scores = np.array([[3.0, 1, -5, -9], [2, 4, -5, -9], [1, 6, -5, -9], [-1, -3, 2, -6]])
+    scores = np.vstack([scores, [5.0, 0, 0, 0]])
     monkeypatch.setattr(numbering, "kind_scores", lambda _: scores)
-    finds = tuple(SimpleNamespace(score=s) for s in (0.9, 0.9, 0.9, 0.2))
-    kinds, share = numbering.likely_kinds(SimpleNamespace(candidates=finds))
-    assert kinds == ("presacral", "presacral", "lumbosacral", "false")
+    finds = [SimpleNamespace(center_lps=c) for c in (*centers, np.array([0.0, -20.0, 47.0]))]
+    kinds, share = numbering.likely_kinds(SimpleNamespace(candidates=finds), masks.disc)
+    assert kinds == ("presacral", "presacral", "lumbosacral", "first_sacral", "false")
     assert share[2] > share[1] > share[0]
