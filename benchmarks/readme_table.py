@@ -1,11 +1,13 @@
 """Put the newest figures into the README: `python benchmarks/readme_table.py`.
 
 Reads the newest record of each kind in `benchmarks/records` and rewrites what stands between
-the marks ``<!-- figures -->`` in README.md and docs/pages/evaluation.md:
+the marks ``<!-- figures -->`` and ``<!-- sweeps -->`` in README.md and docs/pages/evaluation.md:
 
 *-phantoms.json   `leakloc evaluate --phantom --json`
 *-spider.json     `leakloc evaluate --spider DIR --json`
 *-speed-*.json    `make bench`
+*-numbering.json  `python benchmarks/numbering.py` (docs/pages/evaluation.md only)
+*-sweep-*.json    `leakloc evaluate --sweep PARAM --json`
 """
 
 from __future__ import annotations
@@ -18,8 +20,17 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "records"
+EVALUATION = ROOT / "docs/pages/evaluation.md"
 PAGES = (ROOT / "README.md", ROOT / "docs/pages/evaluation.md")
 MARK = "<!-- figures -->"
+SWEEPS = "<!-- sweeps -->"
+NUMBERING = "<!-- numbering -->"
+SOLVERS = {
+    "leakloc": "leakloc",
+    "leakloc, told": "leakloc, told",
+    "totalspineseg": "TotalSpineSeg's",
+    "spineps": "SPINEPS's",
+}
 
 
 def newest(kind: str) -> Any:
@@ -94,17 +105,69 @@ def figures() -> str:
     return "\n".join(parts)
 
 
+def sweeps() -> str:
+    """Figures against the severity of one property after another, newest record of each."""
+    newest_of = {
+        record["parameter"]: record
+        for record in (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*-sweep-*")))
+    }
+    rows = [
+        "| Property | Value | Sac Dice | Fluid Dice (95 % interval) | Found | Invented |\n",
+        "|---|---|---|---|---|---|\n",
+    ]
+    for record in newest_of.values():
+        label = record["label"]
+        for point in record["points"]:
+            low, high = point["fluid_dice_95_interval"]
+            interval = "" if low is None else f" ({low:.2f}-{high:.2f})"
+            fluid = "-" if point["fluid_dice"] is None else f"{point['fluid_dice']:.2f}{interval}"
+            rows.append(
+                f"| {label} | {point['name']} | {point['sac_dice']:.3f} | {fluid} "
+                f"| {point['collections_found']} | {point['invented_collections']} |\n"
+            )
+            label = ""
+    return "".join(rows)
+
+
+def numbering() -> str:
+    """Numbering solvers side by side: vertebrae right, spines all right, confident mistakes."""
+    rows = newest("numbering")["summary"]
+    found = {(r["group"], r["solver"]): r for r in rows}
+    lines = [
+        f"| Masks | Spines | {' | '.join(SOLVERS.values())} |\n",
+        f"|---|---|{'---|' * len(SOLVERS)}\n",
+    ]
+    for group in sorted({r["group"] for r in rows}, reverse=True):
+        cells = [_numbered(found.get((group, solver))) for solver in SOLVERS]
+        spines = found[group, "leakloc"]["spines"]
+        lines.append(f"| {group} | {spines} | {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+def _numbered(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return (
+        f"{row['right']}/{row['vertebrae']}, {row['spines_all_right']}, {row['confident_mistakes']}"
+    )
+
+
+def write_numbering() -> None:
+    """Rewrite the table of numbering solvers."""
+    text = EVALUATION.read_text()
+    made = f"{NUMBERING}\n\n{numbering()}\n{NUMBERING}"
+    pattern = f"{NUMBERING}.*?{NUMBERING}"
+    EVALUATION.write_text(re.sub(pattern, lambda _: made, text, flags=re.DOTALL))
+
+
 def main() -> None:
     """Rewrite the pages that hold the marks."""
     for page in PAGES:
         text = page.read_text()
-        new = re.sub(
-            f"{MARK}.*?{MARK}",
-            lambda _: f"{MARK}\n\n{figures()}\n{MARK}",
-            text,
-            flags=re.DOTALL,
-        )
-        page.write_text(new)
+        for mark, made in ((MARK, figures), (SWEEPS, sweeps)):
+            text = re.sub(f"{mark}.*?{mark}", f"{mark}\n\n{made()}\n{mark}", text, flags=re.DOTALL)
+        page.write_text(text)
+    write_numbering()
 
 
 if __name__ == "__main__":
