@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from leakloc.centerline import Centerline
 from leakloc.errors import InputError
@@ -111,14 +112,12 @@ class GivenMap:
 
     def _points(self, names: Mapping[int, str]) -> dict[str, FloatArray]:
         """Voxel centres of each name's label, LPS mm."""
-        present = set(np.unique(self.map.array).tolist())
-        found = {}
-        for value, name in names.items():
-            if value in present:
-                where = np.argwhere(self.map.array == value)
-                if len(where) >= _LEAST_VOXELS:
-                    found[name] = self.map.geometry.lps_from_kji(where)
-        return found
+        voxels = _voxels(self.map.array)
+        return {
+            name: self.map.geometry.lps_from_kji(voxels[value])
+            for value, name in names.items()
+            if value in voxels and len(voxels[value]) >= _LEAST_VOXELS
+        }
 
     def _first_sacral(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, Vertebra]:
         """S1 as the part of a whole sacrum that is next to the lowest lumbar vertebra."""
@@ -184,8 +183,8 @@ class GivenLevels:
         mask, notes = put_on_grid(self.mask, geometry, "level map")
         centers = np.array([v.center_lps for v in self.vertebrae])
         table = np.zeros(int(mask.array.max()) + 1, np.uint8)
-        for value in np.unique(mask.array[mask.array > 0]):
-            middle = mask.geometry.lps_from_kji(np.argwhere(mask.array == value).mean(axis=0))
+        for value, kji in _voxels(mask.array).items():
+            middle = mask.geometry.lps_from_kji(kji.mean(axis=0))
             nearest = int(np.argmin(np.linalg.norm(centers - middle, axis=1)))
             table[value] = LABEL_VALUES[self.vertebrae[nearest].name]
         return mask.with_array(table[mask.array], "renamed"), list(notes)
@@ -273,6 +272,13 @@ def _demand_chain(names: Sequence[str]) -> None:
 def _follows(upper: str, lower: str) -> bool:
     chains = (vertebra_chain(lumbar, thoracic) for lumbar in (4, 5, 6) for thoracic in (11, 12, 13))
     return any((upper, lower) in itertools.pairwise(chain) for chain in chains)
+
+
+def _voxels(labels: npt.NDArray[np.integer]) -> dict[int, npt.NDArray[np.intp]]:
+    """Indices (k, j, i) of each label's voxels, shape (n, 3); one pass over a large map."""
+    kji = np.argwhere(labels != 0)
+    values = labels[tuple(kji.T)]
+    return {int(value): kji[values == value] for value in np.unique(values)}
 
 
 def _body_center(points_lps: FloatArray, centerline: Centerline) -> FloatArray:

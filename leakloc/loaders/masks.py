@@ -173,7 +173,9 @@ def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArr
     if high == 0 and not may_be_empty:
         raise InputError(f"{name} is empty: it holds no label above 0")
     labels = array.astype(np.uint8 if high < 256 else np.uint16)
-    count = int(np.count_nonzero(np.bincount(labels.ravel())))
+    count = 0
+    if high >= _MOST_LABELS:  # else there cannot be as many
+        count = int(np.count_nonzero(np.bincount(labels.ravel())))
     if count > _MOST_LABELS:
         raise InputError(
             f"{name} holds {count} different values: it looks like a picture, not like a mask"
