@@ -436,8 +436,8 @@ def _choose(
     counts = belief_in_counts(solutions, settings, conus)
     pinned = _pinned(candidates, solutions, settings)
     if pinned is not None:
-        count = 6 if "L6" in pinned[1] else (settings.lumbar_count or 5)
-        fixed = solve(candidates, settings, lumbar_counts=(count,), pinned=pinned)
+        possible = _counts_with(pinned[1], settings)
+        fixed = solve(candidates, settings, lumbar_counts=possible, pinned=pinned)
         found = best_of(fixed, settings)
         if found is None:
             raise SettingsError(f"no numbering has a disc {pinned[1]!r} at the anchor")
@@ -452,6 +452,19 @@ def _choose(
     if usual is None:
         return None
     return usual, "sacrum_up" if settings.lumbar_count is None else "user", counts
+
+
+def _counts_with(name: str, settings: LevelSettings) -> tuple[int, ...]:
+    """Numbers of lumbar vertebrae to consider where the user named one disc.
+
+    From a disc above L1 they can be counted down to the sacrum; a lumbar one is named under the
+    assumption of the usual five.
+    """
+    if "L6" in name:
+        return (6,)
+    if settings.lumbar_count is not None:
+        return (settings.lumbar_count,)
+    return (5,) if name.startswith(("L", "S")) else (4, 5, 6)
 
 
 def _pinned(

@@ -142,6 +142,19 @@ def test_anchor_of_the_user_decides():
     assert np.allclose(found["L4-L5"], spine.centers["L3-L4"])
 
 
+@pytest.mark.parametrize("count", [4, 5, 6])
+@pytest.mark.parametrize("anchor", ["T12-L1", "T11-T12"])
+def test_an_anchor_above_the_lumbar_spine_lets_its_vertebrae_be_counted(anchor, count):
+    spine = MadeSpine(first="T9-T10", lumbar_count=count)
+    x, y, z = spine.centers[anchor]
+    levels = labelled(spine, LevelSettings(anchor=f"{anchor}@{x},{y},{z}"))
+    assert levels.numbering.lumbar_count == count
+    found = {d.name: d.center_lps for d in levels.discs}
+    for name, center in spine.centers.items():
+        if not name.startswith("S"):
+            assert np.allclose(found[name], center), name
+
+
 def test_lowest_disc_of_the_user_decides():
     spine = MadeSpine()
     levels = labelled(spine, LevelSettings(lowest_disc="L4-L5"))
