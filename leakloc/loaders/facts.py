@@ -18,6 +18,9 @@ Contrast = Literal[
 Region = Literal["spine", "brain", "elsewhere", "unknown"]
 
 _PLANE_OF_AXIS: Final[tuple[Plane, Plane, Plane]] = ("sagittal", "coronal", "axial")
+_DIXON_WITH_FAT: Final = frozenset(
+    {"F", "FAT", "IP", "IN", "IN_PHASE", "OP", "OPP", "OPP_PHASE", "OUT_PHASE"}
+)
 _LONG_TE_MS: Final = 250.0
 """Echo time from which a named single-shot sequence is myelography."""
 _T2_TE_MS: Final = 60.0
@@ -202,14 +205,18 @@ def _single_shot(p: dict[str, Any], text: str) -> bool:
 def _is_fat_suppressed(p: dict[str, Any], text: str, image_type: frozenset[str]) -> bool:
     options = " ".join(_words(p.get("ScanOptions")))
     selective = str(p.get("SpectrallySelectedSuppression", "")).upper()
+    water = bool({"W", "WATER"} & image_type)
+    part = names.DIXON_PART.search(text) and not names.DIXON_WATER.search(text)
+    if not water and (part or _DIXON_WITH_FAT & image_type):
+        return False  # a Dixon series shows its fat on all but the water image
     return (
-        bool(names.FAT_SUPPRESSED.search(text))
+        bool(names.FAT_SUPPRESSED.search(names.NO_FAT_SUPPRESSION.sub(" ", text)))
+        or water
         or "FS" in options.split()
         or "SFS" in options.split()
         or "FAT_SAT" in options
         or "FATSAT" in options
         or selective in ("FAT", "FAT_AND_WATER")
-        or bool({"W", "WATER"} & image_type)
     )
 
 

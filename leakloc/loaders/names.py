@@ -53,6 +53,11 @@ FAT_SUPPRESSED: Final = _words(
     r"\bfs\b|fat ?sat|\bspair\b|\bspir\b|spectral|\bchess\b|\bideal\b|dixon|\btirm\b|\bstir\b"
     r"|\bwater\b|\bfatsup|\bfett ?(sat|unterdr)|suppression graisse|\bwfs\b|t2fs\b"
 )
+NO_FAT_SUPPRESSION: Final = _words(
+    r"\b(no|non|not|without|w ?o|ohne|sans|sin|senza|zonder) ?"
+    r"(fs\b|fat ?(sat|sup)|spair\b|spir\b|fett ?sat|suppression)|\b(fs|fat ?sat) ?(off|aus)\b"
+)
+"""Fat suppression named as absent."""
 DIXON_PART: Final = _words(
     r"(dixon|ideal|flex|lava).*(\b(f|fat|in|ip|opp|op|in ?phase|out ?phase|opp? ?phase)$)"
     r"|^(fat|in ?phase|out ?phase): ?|^(fat|inphase|outphase) "

@@ -11,6 +11,7 @@ import pytest
 
 from leakloc.errors import InputError
 from leakloc.loaders import series_table, triage
+from leakloc.loaders.facts import gather
 from leakloc.loaders.roles import roles
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
 from leakloc.notes import Note
@@ -295,6 +296,32 @@ def test_a_fat_suppressed_volume_is_preferred_as_stand_in():
     result = triage(study(*items), SETTINGS)
     assert chosen(result, "fluid") == ["sag stir"]
     assert "fat is suppressed" in result.notes[0].message
+
+
+@pytest.mark.parametrize(
+    ("description", "image_type", "suppressed"),
+    [
+        ("t2_space_sag_fs", (), True),
+        ("T2 SPACE sag", (), False),
+        ("t2_space_sag no fs", (), False),
+        ("T2 SPACE w/o FatSat", (), False),
+        ("t2 spc ohne FS", (), False),
+        ("T2 sans suppression graisse", (), False),
+        ("t2_space_non-fs", (), False),
+        ("t2 space fs off", (), False),
+        ("T2 SPACE SPAIR no angle", (), True),
+        ("t2_dixon_sag_w", (), True),
+        ("t2_dixon_sag_in", (), False),
+        ("t2_dixon_sag", ("ORIGINAL", "PRIMARY", "W"), True),
+        ("t2_dixon_sag", ("ORIGINAL", "PRIMARY", "IN_PHASE"), False),
+        ("t2_dixon_sag", ("ORIGINAL", "PRIMARY", "F"), False),
+    ],
+)
+def test_what_a_header_says_of_fat(description: str, image_type: tuple[str, ...], suppressed: bool):
+    item = stack(description, "sagittal", "2d", **TSE)
+    if image_type:
+        item.parameters["ImageType"] = list(image_type)
+    assert gather(item, 400.0).fat_suppressed is suppressed
 
 
 def test_file_without_header_is_judged_by_pixels():
