@@ -46,7 +46,9 @@ def find(
     if blind:
         return Finding("indeterminate", None, 0.0, _sentence(f"no answer: {_BLIND}"))
     doubt = max((c.probability for c in segmentation.candidates), default=0.0)
-    if segmentation.fat_suppressed is False and _maybe_fat(segmentation, settings):
+    if segmentation.fat_suppressed is False and (
+        _cannot_tell(segmentation) or _maybe_fat(segmentation, settings)
+    ):
         return Finding(
             "indeterminate",
             None,
@@ -72,6 +74,11 @@ _BLIND = (
     "the study holds no fat-suppressed myelogram, so extradural fluid can be neither shown "
     "nor ruled out"
 )
+
+
+def _cannot_tell(segmentation: Segmentation) -> bool:
+    """Fluid beside the sac may have been taken into it: the dura was found by the canal's shape."""
+    return any(note.code == "fat_like_fluid" for note in segmentation.notes)
 
 
 def _maybe_fat(segmentation: Segmentation, settings: LocalizationSettings) -> bool:

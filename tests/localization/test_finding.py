@@ -80,6 +80,15 @@ def test_fat_that_may_be_fluid_leaves_the_answer_open(spine, suppressed, mimic, 
     assert with_candidates(model, rejected(probability, mimic)).finding.leak == leak
 
 
+def test_where_fat_looks_like_fluid_nothing_seen_is_no_answer(spine):
+    model = spine(fat_suppressed=False, **SMALL)
+    note = Note("fat_like_fluid", "Soft tissue and fat are bright.")
+    segmentation = replace(model.segmentation(), notes=(note,))
+    finding = localize(segmentation, model.levels(), model.settings).finding
+    assert (finding.leak, finding.level) == ("indeterminate", None)
+    assert model.localized().finding.leak == "absent"
+
+
 @pytest.mark.parametrize("code", ["no_myelogram", "no_fluid_sensitive_volume"])
 @pytest.mark.parametrize("fluid", [True, False])
 def test_without_a_fluid_sensitive_volume_there_is_no_answer(spine, crescent, code, fluid):
