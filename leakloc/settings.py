@@ -360,6 +360,9 @@ class LocalizationSettings(_Section):
     """Other segments named at most."""
     alternative_min_score: float = Field(0.05, ge=0.0, le=1.0)
     """Segments below this score are not worth naming."""
+    nearly_as_large: float = Field(0.95, ge=0.0, le=1.0)
+    """Share of the largest cross-section from which another segment is named beside the level:
+    noise and voxels change areas by 5 per cent."""
     section_weight: float = Field(0.5, ge=0.0, le=1.0)
     """Weight of the largest cross-section in ranking segments."""
     contact_weight: float = Field(0.3, ge=0.0, le=1.0)

@@ -118,6 +118,11 @@ def locate_collection(
         id=candidate.id,
         level=level,
         alternatives=rank_levels(shares, level, coordinate, shifts, settings),
+        nearly_as_large=tuple(
+            share.segment
+            for share in shares
+            if share.segment != level and share.section >= settings.nearly_as_large
+        ),
         segments=segments,
         cranial=_end(voxels, measures.start_mm, 1, segments[:1], coordinate, sac),
         caudal=_end(voxels, measures.stop_mm, -1, segments[-1:], coordinate, sac),

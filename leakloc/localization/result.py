@@ -79,6 +79,8 @@ class LocatedCollection:
     basis: tuple[str, ...]
     mimics_considered: tuple[str, ...]
     profile: Profile
+    nearly_as_large: tuple[str, ...] = ()
+    """Other segments whose cross-section comes near the largest, from the head down."""
 
 
 @dataclass(frozen=True)
