@@ -197,6 +197,8 @@ class SegmentationSettings(_Section):
     bright_tissue_least: float = Field(0.85, gt=0.0, le=1.0)
     """Where tissue is bright though fat is dark (echo times below 250 ms), fluid must reach this
     share of CSF: sacral marrow reaches 0.8, liquefied blood 0.7."""
+    bright_tissue_most: float = Field(0.75, gt=0.0, le=1.0)
+    """Highest probability there: the answer rests on what the header says of fat."""
     tissue_dimmer_than: float = Field(0.82, gt=0.0, lt=1.0)
     """A part of a bright piece that is evenly dimmer than this share of the rest is other tissue
     that touches it, such as fat about metal."""

@@ -480,6 +480,8 @@ def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) ->
             "cannot be told apart.",
             ("epidural fat", *considered),
         )  # fmt: skip
+    if scene.tissue_bright:
+        probability = min(probability, settings.bright_tissue_most)
     accepted = probability >= settings.collection_min_probability
     place = "in contact with the dura" if f["gap_mm"] < 2.0 else "near the dura"
     reason = (

@@ -75,3 +75,15 @@ def test_grey_pieces_are_no_fluid_where_tissue_is_bright(tissue_bright: bool, ac
     assert [c.accepted for c in candidates] == [accepted]
     if tissue_bright:
         assert candidates[0].mimics == ("marrow, muscle or blood",)
+
+
+def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
+    scene = scene_with(fat=1.0, noise=0.03)
+    settings = SegmentationSettings()
+    sure, unsure = (
+        find_collections(Scene.of(scene.fraction, scene.dura, False, bright), settings)[2][0]
+        for bright in (False, True)
+    )
+    assert sure.accepted
+    assert unsure.accepted
+    assert unsure.probability == settings.bright_tissue_most < sure.probability
