@@ -249,7 +249,7 @@ def named_levels(
     lumbar = {"L1", "S1"} <= {v.name for v in ordered}
     count = sum(v.name.startswith("L") for v in ordered) if lumbar else 5
     source = "the user" if method == "user" else "another program's level map"
-    numbering = Numbering(method, f"named by {source}", GIVEN_CONFIDENCE, count)
+    numbering = Numbering(method, f"the names given by {source}", GIVEN_CONFIDENCE, count)
     return Levels("labelled", numbering, tuple(ordered), tuple(complete), mask)
 
 

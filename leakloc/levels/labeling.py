@@ -69,6 +69,7 @@ _RIVALS_MOST: Final = 3
 """More rivals than this make the count no worse: it is worthless by then."""
 _RIVAL_FACTOR: Final = 0.6
 """On the confidence, by rival: with two or more, one of two counts was wrong."""
+_COUNT_WORDS: Final = {4: "four", 5: "five", 6: "six"}
 _MIN_CHAIN: Final = 2
 """Fewer discs in a row than this cannot be numbered."""
 
@@ -230,14 +231,7 @@ def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Level
         )
         notes = (*notes, Note("doubtful_count", text))
     if numbering.transitional_suspected:
-        notes = (
-            *notes,
-            Note(
-                "transitional_suspected",
-                "A transitional vertebra or another number of lumbar vertebrae is possible; "
-                "check the numbering on a whole-spine localizer.",
-            ),
-        )
+        notes = (*notes, _variant_note(numbering))
     mask = level_mask(bodies, seen.detections, geometry)
     vertebrae = tuple(body.vertebra for body in bodies)
     return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen)
@@ -697,11 +691,13 @@ def _height(conus_levels: float) -> str:
 
 def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: float | None) -> str:
     if method == "user":
-        return "names as fixed by the user"
+        return "the names that the user fixed"
     if method == "c2_count":
-        return "counted from C2; seven cervical and twelve thoracic vertebrae" + (
-            "" if assignment.junction_seen else "; sacrum not in the field"
-        )
+        above = "seven cervical and twelve thoracic vertebrae"
+        if not assignment.junction_seen:
+            return f"{above}, counted from C2; sacrum not in the field"
+        lumbar = _COUNT_WORDS[assignment.chain.lumbar_count]
+        return f"{above} above {lumbar} lumbar ones, counted from C2"
     if conus_levels is None:
         cue = "nothing in the field tells five from four or six (the cord's end is not seen)"
     elif abs(conus_levels) < _CONUS_NEAR_LEVELS:
@@ -714,6 +710,21 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
         else "sacrum not recognised, placed by size of the vertebrae"
     )
     return f"five lumbar vertebrae, {place}; {cue}"
+
+
+def _variant_note(numbering: Numbering) -> Note:
+    if numbering.method == "c2_count" and numbering.lumbar_count != 5:
+        count = _COUNT_WORDS[numbering.lumbar_count]
+        text = (
+            f"Counted from C2 there are {count} lumbar vertebrae: who counts up from the sacrum "
+            "gives other names; say the reference when passing a level on."
+        )
+    else:
+        text = (
+            "A transitional vertebra or another number of lumbar vertebrae is possible; check the "
+            "numbering on a series that shows C2."
+        )
+    return Note("transitional_suspected", text)
 
 
 def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], seen: Seen) -> Levels:

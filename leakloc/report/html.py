@@ -501,13 +501,7 @@ def _numbering(report: Report) -> str:
     if report.levels.status == "unlabelled":
         return "levels could not be named"
     numbering = report.levels.numbering
-    how = {
-        "c2_count": "counted down from C2",
-        "sacrum_up": "counted up from the sacrum",
-        "user": "as told by the user",
-        "external": "by another program",
-    }[numbering.method]
-    return f"{numbering.assumption}, {how} (confidence {numbering.confidence:.2f})"
+    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
 
 
 def _coverage(report: Report) -> str:
