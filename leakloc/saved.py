@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Counts the changes of what the file holds."""
 _MOST_BYTES: Final = 2**32
 """No file that leakloc writes unpacks to more; a damaged or made-up one might."""

@@ -277,6 +277,15 @@ class LevelSettings(_Section):
     vertebrae on: twice what it is before looking. Flags 2 of 24 real volumes; lower values flag
     more of them before they flag more of the phantoms with four or six."""
 
+    transitional_share: float = Field(0.06, gt=0, lt=0.5)
+    """Share of sacrum in the vertebra above the lumbosacral disc, or of lumbar vertebra below it,
+    from which one of them is taken for transitional."""
+    transitional_narrow: float = Field(0.78, gt=0, lt=1.5)
+    """A lumbosacral disc of less than this share of the depth of the patient's own discs is taken
+    for a sign of a sacralised vertebra above it."""
+    transitional_wide: float = Field(0.78, gt=0, lt=1.5)
+    """A disc S1-S2 of more than this share of it is taken for a sign of a lumbarised S1."""
+
 
 class LocalizationSettings(_Section):
     """Mapping collections to levels, grading, planning."""

@@ -27,6 +27,7 @@ from leakloc.levels.numbering import (
 )
 from leakloc.levels.reference import reference_chain
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
+from leakloc.levels.transition import sacral_share, transitional_signs
 from leakloc.notes import Note
 from leakloc.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
 from leakloc.volume import FloatArray, Geometry, Provenance, Volume
@@ -69,6 +70,8 @@ _RIVALS_MOST: Final = 3
 """More rivals than this make the count no worse: it is worthless by then."""
 _RIVAL_FACTOR: Final = 0.6
 """On the confidence, by rival: with two or more, one of two counts was wrong."""
+_TRANSITIONAL_FACTOR: Final = 0.7
+"""On the confidence counted from a junction that looks transitional."""
 _COUNT_WORDS: Final = {4: "four", 5: "five", 6: "six"}
 _MIN_CHAIN: Final = 2
 """Fewer discs in a row than this cannot be numbered."""
@@ -231,7 +234,8 @@ def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Level
         )
         notes = (*notes, Note("doubtful_count", text))
     if numbering.transitional_suspected:
-        notes = (*notes, _variant_note(numbering))
+        signs = transitional_signs(seen.candidates, assignment, settings)
+        notes = (*notes, _variant_note(numbering, signs))
     mask = level_mask(bodies, seen.detections, geometry)
     vertebrae = tuple(body.vertebra for body in bodies)
     return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen)
@@ -377,6 +381,8 @@ def _candidate(
         sacrum_below=_probability(found.sacrum, below),
         reach_above_mm=_reach_mm(disc.center_lps, centerline, fields, -1.0),
         reach_below_mm=_reach_mm(disc.center_lps, centerline, fields, 1.0),
+        sacral_share_above=sacral_share(found, disc, 1.0),
+        sacral_share_below=sacral_share(found, disc, -1.0),
     )
 
 
@@ -548,7 +554,7 @@ def _numbering(
     counted = method == "c2_count"
     lumbar_count = assignment.chain.lumbar_count
     offset = _conus_levels(assignment, conus, settings)
-    doubt = [] if method == "user" else _doubts(candidates, assignment, counted)
+    doubt = [] if method == "user" else _doubts(candidates, assignment, counted, settings)
     odds = _odds_of_others(assignment, counts)
     variant = 1 - counts.get(lumbar_count, 0.0)
     if method == "user":
@@ -613,7 +619,10 @@ def _conus_levels(
 
 
 def _doubts(
-    candidates: Sequence[Candidate], assignment: Assignment, counted: bool
+    candidates: Sequence[Candidate],
+    assignment: Assignment,
+    counted: bool,
+    settings: LevelSettings,
 ) -> list[tuple[str, float]]:
     """What makes the numbering less sure, each with a factor on its confidence."""
     doubts: list[tuple[str, float]] = []
@@ -633,13 +642,9 @@ def _doubts(
     missed = int((steps - 1)[np.array(assignment.discs[1:]) <= chain.junction].sum())
     if missed:
         doubts.append(("missed_discs", 0.8**missed))
-    for m, n in zip(assignment.candidates, assignment.discs, strict=True):
-        c = candidates[m]
-        usual = assignment.scale * chain.depth_mm[chain.junction]
-        if n == chain.junction + 1 and c.score > 0.75 and c.depth_mm > 0.8 * usual:
-            doubts.append(("transitional", 0.7))  # a well-formed S1-S2 disc: lumbarisation?
-        if n == chain.junction and c.depth_mm < 0.6 * usual:
-            doubts.append(("transitional", 0.7))  # a narrow last disc: sacralisation?
+    if transitional_signs(candidates, assignment, settings):
+        # Who counts down from C2 does not need the junction.
+        doubts.append(("transitional", 1.0 if counted else _TRANSITIONAL_FACTOR))
     return doubts
 
 
@@ -712,7 +717,7 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
     return f"five lumbar vertebrae, {place}; {cue}"
 
 
-def _variant_note(numbering: Numbering) -> Note:
+def _variant_note(numbering: Numbering, signs: Sequence[str]) -> Note:
     if numbering.method == "c2_count" and numbering.lumbar_count != 5:
         count = _COUNT_WORDS[numbering.lumbar_count]
         text = (
@@ -720,9 +725,10 @@ def _variant_note(numbering: Numbering) -> Note:
             "gives other names; say the reference when passing a level on."
         )
     else:
+        why = f" ({'; '.join(signs)})" if signs else ""
         text = (
-            "A transitional vertebra or another number of lumbar vertebrae is possible; check the "
-            "numbering on a series that shows C2."
+            f"A transitional vertebra or another number of lumbar vertebrae is possible{why}; "
+            "check the numbering on a series that shows C2."
         )
     return Note("transitional_suspected", text)
 

@@ -54,6 +54,8 @@ class Candidate:
         Probability of sacrum there; NaN where unknown.
     reach_above_mm, reach_below_mm : float
         How far the field goes on along the spine.
+    sacral_share_above, sacral_share_below : float
+        Share of sacrum in the bone of the whole vertebra there; NaN where unknown.
     """
 
     center_lps: FloatArray
@@ -67,6 +69,8 @@ class Candidate:
     sacrum_below: float
     reach_above_mm: float
     reach_below_mm: float
+    sacral_share_above: float = float("nan")
+    sacral_share_below: float = float("nan")
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ conus and dural tip positions, recumbent curvature and root angles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from leakloc.centerline import Centerline
-from leakloc.phantom.scenario import Scenario
+from leakloc.phantom.scenario import LumbosacralShape, Scenario
 from leakloc.vocabulary import segment_name, split_segment, vertebra_chain
 from leakloc.volume import FloatArray
 
@@ -128,6 +129,14 @@ _DURAL_TIP: Final = (
 _HIATUS_APEX: Final = (("S3", 0.8, 0.15), ("S4", 0.5, 0.68), ("S5", 0.3, 0.17))
 """Vertebra, fraction of its pitch from above, probability of the sacral hiatus' apex there."""
 
+_TRANSITION: Final = (0.4, 0.85)
+"""How far a transitional vertebra has taken on the shape of its neighbour across the junction: from
+clearly between the two (Castellvi II, O'Driscoll 3) to nearly the other (Castellvi III, O'Driscoll
+4)."""
+
+_BRIDGE_SHARE: Final = (0.25, 0.5)
+"""Share of a sacralised vertebra's disc, front to back, that bone has bridged."""
+
 
 @dataclass(frozen=True)
 class LevelSite:
@@ -141,6 +150,8 @@ class LevelSite:
     """Arc of the disc below."""
     disc_kind: str
     """``"healthy"``, ``"intermediate"``, ``"desiccated"``, ``"rudimentary"`` or ``"none"``."""
+    bridged: float = 0.0
+    """Share of that disc's depth that bone has bridged, from its rim inwards."""
 
     @property
     def pitch_mm(self) -> float:
@@ -176,6 +187,9 @@ class Anatomy:
     sites: tuple[LevelSite, ...]
     tables: dict[str, FloatTable]
     lumbar_count: int
+    lumbosacral: LumbosacralShape
+    sacrum_top_mm: float
+    """Arc where the sacrum begins; within a transitional vertebra, its share of it."""
     conus_mm: float
     sac_tip_mm: float
     hiatus_mm: float
@@ -237,13 +251,48 @@ def lumbar_rows(count: int) -> tuple[LevelRow, ...]:
         where = (int(name[1:]) - 1) / (count - 1) * 4
         low = min(int(where), 3)
         share = where - low
-        figures = [
-            (1 - share) * getattr(five[low], key) + share * getattr(five[low + 1], key)
-            for key in LevelRow.__dataclass_fields__
-            if key != "name"
-        ]
-        rows.append(LevelRow(name, *figures))
+        rows.append(replace(_blended(five[low], five[low + 1], share), name=name))
     return tuple(rows)
+
+
+def transitional_rows(
+    rows: tuple[LevelRow, ...], shape: LumbosacralShape, degree: float
+) -> tuple[LevelRow, ...]:
+    """Rows about the lumbosacral junction on their way to those of their neighbours.
+
+    Parameters
+    ----------
+    rows : tuple of LevelRow
+        C2 to S5.
+    shape : str
+    degree : float
+        0 leaves them as they are; at 1 a sacralised L5 has the sizes of an S1, a lumbarised S1
+        those of an L5. The vertebrae beside it follow half of the way.
+    """
+    if shape == "regular":
+        return rows
+    s1 = next(n for n, row in enumerate(rows) if row.name == "S1")
+    changed = s1 - 1 if shape == "sacralised" else s1
+    towards = 1 if shape == "sacralised" else -1
+    drawn = list(rows)
+    for n, share in ((changed - 1, 0.5 * degree), (changed, degree), (changed + 1, 0.5 * degree)):
+        drawn[n] = _blended(rows[n], rows[n + towards], share)
+    if shape == "sacralised":  # what is left of its disc is thin already at a low degree
+        rest = rows[s1].disc_height + 0.4 * (1 - degree) * rows[changed].disc_height
+        drawn[changed] = replace(drawn[changed], disc_height=rest)
+        drawn[s1] = replace(drawn[s1], disc_height=rows[s1].disc_height)
+    else:
+        drawn[s1 + 1] = replace(drawn[s1 + 1], disc_height=rows[s1 + 1].disc_height)
+    return tuple(drawn)
+
+
+def _blended(row: LevelRow, other: LevelRow, share: float) -> LevelRow:
+    figures = [
+        (1 - share) * getattr(row, key) + share * getattr(other, key)
+        for key in LevelRow.__dataclass_fields__
+        if key != "name"
+    ]
+    return LevelRow(row.name, *figures)
 
 
 def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
@@ -257,16 +306,19 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     """
     count = int(rng.choice(scenario.lumbar_counts))
     stature = float(np.clip(rng.normal(1.0, 0.055), 0.87, 1.13))
-    sites = _draw_sites(lumbar_rows(count), stature, rng)
-    centerline = _draw_curve(sites, scenario, rng)
+    shape, degree = _draw_transition(scenario, rng)
+    rows = transitional_rows(lumbar_rows(count), shape, degree)
+    sites = _draw_sites(rows, stature, shape, rng)
+    centerline = _draw_curve(sites, scenario, shape, degree, rng)
     canal_scale = float(np.clip(rng.normal(1.0, 0.07), 0.86, 1.16))
     sac_scale = float(np.clip(rng.normal(1.0, 0.17), 0.68, 1.38))
     conus = _draw_place(_CONUS, sites, rng)
     tip = _draw_place(_DURAL_TIP, sites, rng)
     hiatus = _draw_place(_HIATUS_APEX, sites, rng)
     hiatus = max(hiatus, tip + 12.0)
+    shift = {"sacralised": -degree, "lumbarised": degree}.get(shape, 0.0)
     tables = _draw_tables(
-        sites, centerline, stature, canal_scale, sac_scale, conus, tip, hiatus, rng
+        sites, centerline, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, rng
     )
     arc = np.arange(len(tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
     return Anatomy(
@@ -275,6 +327,8 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
         sites=sites,
         tables=tables,
         lumbar_count=count,
+        lumbosacral=shape,
+        sacrum_top_mm=_places_from_below(sites, shift)[0],
         conus_mm=conus,
         sac_tip_mm=tip,
         hiatus_mm=hiatus,
@@ -284,6 +338,17 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
         field_t=scenario.field_t or float(rng.choice([1.5, 3.0])),
         fat_depth_mm=float(np.clip(rng.lognormal(np.log(18), 0.4), 7, 45)),
     )
+
+
+def _draw_transition(
+    scenario: Scenario, rng: np.random.Generator
+) -> tuple[LumbosacralShape, float]:
+    """Shape of the lumbosacral junction and its degree; nothing is drawn for a regular one."""
+    shapes = scenario.lumbosacral
+    if shapes == ("regular",):
+        return "regular", 0.0
+    shape = shapes[int(rng.integers(len(shapes)))]
+    return shape, float(rng.uniform(*_TRANSITION)) if shape != "regular" else 0.0
 
 
 def _draw_place(
@@ -298,14 +363,20 @@ def _draw_place(
 
 
 def _draw_sites(
-    rows: tuple[LevelRow, ...], stature: float, rng: np.random.Generator
+    rows: tuple[LevelRow, ...],
+    stature: float,
+    shape: LumbosacralShape,
+    rng: np.random.Generator,
 ) -> tuple[LevelSite, ...]:
     sites: list[LevelSite] = []
     wear = rng.beta(1.6, 2.2)  # how worn the person's discs are
     top = HEAD_MARGIN_MM - rows[0].pitch * stature
+    last_lumbar = next(a.name for a, b in pairwise(rows) if b.name == "S1")
     for row in rows:
         pitch = row.pitch * stature * float(np.clip(rng.normal(1.0, 0.035), 0.9, 1.1))
-        if row.name.startswith("S"):
+        fusing = row.name == last_lumbar and shape == "sacralised"
+        mobile = row.name == "S1" and shape == "lumbarised"
+        if fusing or (row.name.startswith("S") and not mobile):
             kind = "none" if row.name == "S5" else "rudimentary"
         else:
             # The two lowest discs wear first.
@@ -331,13 +402,18 @@ def _draw_sites(
                 if key != "name"
             ),
         )
-        sites.append(LevelSite(row.name, drawn, top, top + pitch, kind))
+        bridged = float(rng.uniform(*_BRIDGE_SHARE)) if fusing else 0.0
+        sites.append(LevelSite(row.name, drawn, top, top + pitch, kind, bridged))
         top += pitch
     return tuple(sites)
 
 
 def _draw_curve(
-    sites: tuple[LevelSite, ...], scenario: Scenario, rng: np.random.Generator
+    sites: tuple[LevelSite, ...],
+    scenario: Scenario,
+    shape: LumbosacralShape,
+    degree: float,
+    rng: np.random.Generator,
 ) -> Centerline:
     """Middle of the canal: angles at the discs, smoothed and summed up to a curve."""
     from scipy.ndimage import gaussian_filter1d
@@ -362,8 +438,12 @@ def _draw_curve(
         elif site.name.startswith("L"):
             rank = round(1 + (int(site.name[1:]) - 1) / (lumbar_total - 1) * 4)
             angle = _LUMBAR_ANGLES_DEG[f"L{rank}"] * lordosis
+            if shape == "sacralised" and rank == 5:
+                angle = (1 - degree) * angle - degree * sacral / 4
         else:
             angle = -sacral / 4 if site.name != "S5" else -float(rng.uniform(10, 30))
+            if shape == "lumbarised" and site.name == "S1":
+                angle = (1 - degree) * angle + degree * _LUMBAR_ANGLES_DEG["L5"] * lordosis
         turn[at] += angle * float(np.clip(rng.normal(1.0, 0.12), 0.6, 1.4))
     slope = np.cumsum(gaussian_filter1d(turn, 11.0 / step))
     # The mid-lumbar canal of a person lying on the back is about level, L4 slopes backwards.
@@ -419,6 +499,7 @@ def _draw_tables(
     conus_mm: float,
     tip_mm: float,
     hiatus_mm: float,
+    sacrum_shift: float,
     rng: np.random.Generator,
 ) -> dict[str, FloatTable]:
     from scipy.ndimage import gaussian_filter1d
@@ -448,6 +529,7 @@ def _draw_tables(
     tables["disc"] = nearest.astype(float) - 1.0
     tables["disc_off"] = disc_off
     tables["disc_half"] = 0.5 * heights[nearest]
+    bridged = np.array([0.0] + [site.bridged for site in sites])
     tables["phase"] = phase
     tables["pitch"] = pitches[body]
     tables["body_off"] = arc - middles[body]
@@ -457,6 +539,7 @@ def _draw_tables(
     tables["body_a"] = 0.5 * width * (1 - 0.09 * waist)
     tables["body_b"] = 0.5 * depth * (1 - 0.07 * waist)
     tables["waist"] = waist
+    tables["disc_inset"] = bridged[nearest] * tables["body_b"]
 
     # Sac: disc-level area, wider behind the bodies, tapering to its tip.
     slow = np.exp(0.07 * _smooth_noise(n, 45.0, rng))
@@ -491,7 +574,7 @@ def _draw_tables(
     )
     front = front + lumbosacral * float(np.clip(rng.normal(3.5, 1.4), 1.0, 7.0))
     canal_a = np.maximum(0.5 * at_discs("canal_tr") * canal_scale * stature, sac_a + 1.4)
-    sacral = np.interp(arc, [sites[-5].middle_mm, sites[-4].middle_mm], [0.0, 1.0])
+    sacral = np.interp(arc, _places_from_below(sites, sacrum_shift)[1:], [0.0, 1.0])
     canal_ap = at_discs("canal_ap") * canal_scale * stature
     front = np.minimum(front, np.maximum(0.45 * (canal_ap - 2 * sac_b), 0.8))
     canal_b = 0.5 * np.maximum(canal_ap, front + 2 * sac_b + 0.9)
@@ -561,6 +644,18 @@ def _draw_tables(
     )  # fmt: skip
     tables["muscle"] = gaussian_filter1d(muscle, 25 / TABLE_STEP_MM, mode="nearest") * stature
     return {key: np.asarray(value, dtype=np.float32) for key, value in tables.items()}
+
+
+def _places_from_below(sites: tuple[LevelSite, ...], shift: float) -> tuple[float, float, float]:
+    """Arcs of the top of the sacrum and of the middles of its first two segments.
+
+    Moved by a share of a level, up where negative: what a transitional vertebra does.
+    """
+    tops = [site.top_mm for site in sites[-6:-3]]
+    upper = [site.middle_mm for site in sites[-6:-3]]
+    lower = [site.middle_mm for site in sites[-5:-2]]
+    top, first, second = (float(np.interp(shift, [-1, 0, 1], x)) for x in (tops, upper, lower))
+    return top, first, second
 
 
 def _window(phase: FloatArray, start: float, stop: float, pitch: FloatArray) -> FloatArray:

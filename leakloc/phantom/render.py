@@ -481,6 +481,8 @@ class Body:
         outline = np.maximum(outline, y - half + dent)
         rho = np.minimum((p.left / a) ** 2 + (y / half) ** 2, 1.2)
         gap = np.abs(t["disc_off"][index]) - t["disc_half"][index] * (1.08 - 0.32 * rho)
+        inset = t["disc_inset"][index]
+        gap = np.where(inset > 0, np.maximum(gap, outline + inset), gap)
         return outline, gap
 
     def _paint_column(
@@ -509,16 +511,15 @@ class Body:
     def _paint_sacral_wings(
         self, canvas: Float, p: Points, index: npt.NDArray[np.int32], palette: Palette, h: float
     ) -> None:
-        t, sites = self._tables, self.anatomy.sites
-        s1, s5 = sites[-5], sites[-1]
-        share = np.clip((p.arc - s1.top_mm) / (s5.bottom_mm - s1.top_mm), 0, 1)
+        t, top, end = self._tables, self.anatomy.sacrum_top_mm, self.anatomy.sites[-1].bottom_mm
+        share = np.clip((p.arc - top) / (end - top), 0, 1)
         half = 52 - 34 * share
         wing = rounded_box(
             p.left, p.dorsal + 0.55 * t["body_b"][index] + 0.2 * t["canal_b"][index],
             half, 0.75 * t["body_b"][index] + t["canal_b"][index], 6.0,
         )  # fmt: skip
-        wing = np.maximum(wing, s1.top_mm + 4 + np.abs(p.left) * 0.15 - p.arc)
-        wing = np.maximum(wing, p.arc - s5.bottom_mm)
+        wing = np.maximum(wing, top + 4 + np.abs(p.left) * 0.15 - p.arc)
+        wing = np.maximum(wing, p.arc - end)
         _paint(canvas, coverage(wing, h), palette["bone"])
         _paint(canvas, coverage(wing + 1.2, h), palette["marrow"])
 

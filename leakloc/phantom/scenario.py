@@ -23,6 +23,7 @@ SequenceName = Literal[
     "localizer",
 ]
 CollectionKind = Literal["epidural", "periradicular"]
+LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ class Scenario:
     """Take away laminae and spinous process at the first collection's (or mimic's) segment."""
     lumbar_counts: tuple[int, ...] = (5,)
     """Numbers of lumbar vertebrae the seed picks from."""
+    lumbosacral: tuple[LumbosacralShape, ...] = ("regular",)
+    """Shapes of the lumbosacral junction the seed picks from: ``"sacralised"`` draws the last
+    lumbar vertebra on its way into the sacrum, ``"lumbarised"`` the first sacral one out of it.
+    Names stay those counted from C2."""
     scoliosis_deg: tuple[float, float] = (0.0, 6.0)
     """Range of the Cobb angle of the lateral curve."""
     stenosis_area_mm2: float | None = None
@@ -276,6 +281,12 @@ _ALL: Final = (
         lumbar_counts=(4, 6),
     ),
     Scenario(
+        "transitional_shape",
+        "sacralised L5 or lumbarised S1 with a dorsal collection",
+        collections=(CollectionSpec(("L2-L3", "L3-L4"), "dorsal", thickness_mm=(4.0, 7.0)),),
+        lumbosacral=("sacralised", "lumbarised"),
+    ),
+    Scenario(
         "lumbar_without_hiatus",
         "field of view ends above the sacral hiatus; dorsal collection",
         collections=(_DORSAL,),
@@ -337,7 +348,7 @@ _ALL: Final = (
 )
 
 SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in _ALL}
-"""The scenario matrix, S0 to S19."""
+"""The scenario matrix, S0 to S20."""
 
 
 def compact(scenario: Scenario) -> Scenario:

@@ -10,6 +10,7 @@ import numpy as np
 from leakloc.phantom.anatomy import Anatomy
 from leakloc.phantom.findings import skin_depth_mm
 from leakloc.phantom.render import Body, Points
+from leakloc.phantom.scenario import LumbosacralShape
 from leakloc.vocabulary import Compartment, Position, segment_name
 from leakloc.volume import FloatArray, Volume
 
@@ -96,6 +97,7 @@ class Truth:
     seed: int
     leak: Literal["present", "absent"]
     lumbar_count: int
+    lumbosacral: LumbosacralShape
     vertebrae: tuple[TrueVertebra, ...]
     discs: tuple[TrueDisc, ...]
     collections: tuple[TrueCollection, ...]
@@ -193,6 +195,7 @@ def measure_truth(body: Body, seed: int) -> Truth:
         seed=seed,
         leak="present" if collections else "absent",
         lumbar_count=anatomy.lumbar_count,
+        lumbosacral=anatomy.lumbosacral,
         vertebrae=vertebrae,
         discs=discs,
         collections=collections,

@@ -30,6 +30,14 @@ class MadeSpine:
     margin_mm: float = 18.0
     cord_ends_at: tuple[str, float] | None = None
     """A disc, and how far below it the cord ends; None for a sac in which nothing is seen."""
+    in_between_mm: float = 0.0
+    """How far above the lumbosacral disc bone looks like sacrum; negative for bone below it that
+    looks lumbar."""
+    last_depth: float = 1.0
+    """Depth of the lumbosacral disc relative to the usual one."""
+    remnant_depth_mm: float = 22.0
+    """Depth of discs within the sacrum."""
+    remnant_score: float = 0.55
     centers: dict[str, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +94,11 @@ class MadeSpine:
             n = chain.discs.index(name)
             tilt = np.radians(chain.tilt_deg[n])
             normal = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
-            score = 0.94 if n < chain.junction else 0.85 if n == chain.junction else 0.55
-            depth = self.scale * (22.0 if n > chain.junction else chain.depth_mm[n])
+            score = (
+                0.94 if n < chain.junction else 0.85 if n == chain.junction else self.remnant_score
+            )
+            own = chain.depth_mm[n] * (self.last_depth if n == chain.junction else 1.0)
+            depth = self.scale * (self.remnant_depth_mm if n > chain.junction else own)
             discs.append(DetectedDisc(center, normal, score, depth))
         for share in self.false_at:
             height = (1 - share) * self.centers[self.first][2] + share * self.centers[self.last][2]
@@ -96,9 +107,8 @@ class MadeSpine:
         k, j, i = np.indices(geometry.shape)
         points = geometry.lps_from_ijk(np.stack([i, j, k], axis=-1))
         column = (np.abs(points[..., 0]) < 24) & (np.abs(points[..., 1] + AHEAD_MM) < 18)
-        border = self._junction_height()
-        mobile = column & (points[..., 2] > border)
-        sacral = column & (points[..., 2] <= border)
+        over = self._above_sacrum(points)
+        mobile, sacral = column & over, column & ~over
         return Detections(
             tuple(sorted(discs, key=lambda d: -d.center_lps[2])),
             Volume(np.where(mobile, 0.99, 0.01).astype(np.float32), geometry),
@@ -106,11 +116,14 @@ class MadeSpine:
             Volume(np.where(sacral, 0.97, 0.01).astype(np.float32), geometry),
         )
 
-    def _junction_height(self) -> float:
+    def _above_sacrum(self, points_lps: np.ndarray) -> np.ndarray:
+        """Whether points lie above the plane of the lumbosacral disc, moved by `in_between_mm`."""
         name = self.chain.discs[self.chain.junction]
-        if name in self.centers:
-            return float(self.centers[name][2])
-        return -1e6
+        if name not in self.centers:
+            return np.ones(points_lps.shape[:-1], bool)
+        tilt = np.radians(self.chain.tilt_deg[self.chain.junction])
+        normal = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+        return (points_lps - self.centers[name]) @ normal > self.in_between_mm
 
 
 def blind_segmentation(volume: Volume, centerline: Centerline) -> SimpleNamespace:

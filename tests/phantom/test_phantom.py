@@ -21,6 +21,7 @@ NAMES = [
     "metal",
     "fat_suppression_failure",
     "transitional",
+    "transitional_shape",
     "lumbar_without_hiatus",
     "scoliosis",
     "stenosis",

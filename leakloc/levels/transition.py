@@ -1,0 +1,106 @@
+"""Signs of a transitional vertebra at the lumbosacral junction, by its shape.
+
+A last lumbar vertebra on its way into the sacrum, or a first sacral one out of it, looks like
+both (Castellvi et al., Spine 1984; O'Driscoll et al., Skeletal Radiol 1996; review by Konin and
+Walz, AJNR 2010). Then a count up from the last disc is often one off, so that a sign of it is told
+and lowers the confidence; it never changes a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from leakloc.levels.detection import DetectedDisc, Detections
+
+if TYPE_CHECKING:
+    from leakloc.levels.numbering import Assignment, Candidate
+    from leakloc.settings import LevelSettings
+
+_ALONG_MM: Final = (5.0, 28.0)
+"""Stretch beyond a disc's centre in which bone is looked at: a lumbar vertebra without the end
+plates; S1 is 30 mm high."""
+_ACROSS_MM: Final = (16.0, 12.0)
+"""The same to the front and back, and to each side of the disc's centre: inside the body."""
+_STEPS_MM: Final = (2.0, 4.0)
+"""Steps along and front to back, and from side to side, where planes are 3 mm apart."""
+_LEAST_BONE: Final = 0.05
+"""Less bone than this on the mean tells nothing."""
+_SURE: Final = 0.6
+"""Discs with at least this score tell the patient's own depth."""
+
+
+def sacral_share(found: Detections, disc: DetectedDisc, side: float) -> float:
+    """Share of sacrum in the bone of the vertebra above or below a disc.
+
+    Parameters
+    ----------
+    found : Detections
+    disc : DetectedDisc
+    side : float
+        1 for above, -1 for below.
+
+    Returns
+    -------
+    float
+        0 for a lumbar vertebra, 1 for the sacrum; NaN where there is too little bone.
+    """
+    if found.bodies is None or found.sacrum is None:
+        return float("nan")
+    normal = disc.normal_lps / np.linalg.norm(disc.normal_lps)
+    left = np.array([1.0, 0.0, 0.0])
+    dorsal = np.cross(left, normal)
+    dorsal = dorsal / np.linalg.norm(dorsal)
+    fine, coarse = _STEPS_MM
+    depth, width = _ACROSS_MM
+    along, back, aside = np.meshgrid(
+        side * np.arange(_ALONG_MM[0], _ALONG_MM[1] + fine / 2, fine),
+        np.arange(-depth, depth + fine / 2, fine),
+        np.arange(-width, width + coarse / 2, coarse),
+        indexing="ij",
+    )
+    points = (
+        disc.center_lps
+        + along[..., None] * normal
+        + back[..., None] * dorsal
+        + aside[..., None] * left
+    )
+    lumbar = float(found.bodies.sample(points).mean())
+    sacral = float(found.sacrum.sample(points).mean())
+    return sacral / (lumbar + sacral) if lumbar + sacral > _LEAST_BONE else float("nan")
+
+
+def transitional_signs(
+    candidates: Sequence[Candidate], assignment: Assignment, settings: LevelSettings
+) -> tuple[str, ...]:
+    """What speaks for a transitional vertebra, each as part of a sentence.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    assignment : Assignment
+        Of the candidates to discs.
+    settings : LevelSettings
+        Its `transitional_share`, `transitional_narrow` and `transitional_wide`.
+    """
+    chain = assignment.chain
+    named = dict(zip(assignment.discs, assignment.candidates, strict=True))
+    if chain.junction not in named:
+        return ()
+    last = candidates[named[chain.junction]]
+    own = np.median([c.depth_mm for c in candidates if c.score > _SURE and c.depth_mm > 0] or [1])
+    above, below = (chain.vertebrae[chain.junction + n] for n in (0, 1))
+    signs = []
+    if last.sacral_share_above > settings.transitional_share:
+        signs.append(f"{above} looks in part like the sacrum")
+    if 1 - last.sacral_share_below > settings.transitional_share:
+        signs.append(f"{below} looks in part like a lumbar vertebra")
+    if last.depth_mm < settings.transitional_narrow * own:
+        signs.append(f"the disc {chain.discs[chain.junction]} is narrow")
+    if chain.junction + 1 in named:
+        remnant = candidates[named[chain.junction + 1]]
+        if remnant.score > _SURE and remnant.depth_mm > settings.transitional_wide * own:
+            signs.append("the disc S1-S2 is well formed")
+    return tuple(signs)
