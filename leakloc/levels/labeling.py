@@ -46,6 +46,11 @@ _AHEAD_MM: Final = 60.0
 """No disc's centre lies further in front of it (25 to 40 mm)."""
 _SAME_DISC_MM: Final = 9.0
 """Two candidates nearer than this are one disc; the smallest pitch is 15 mm."""
+_SEAM_MM: Final = 12.0
+"""A disc of the localizer nearer than this to one of another volume is that one: the patient may
+have moved by some millimetres since, and the smallest pitch is 15 mm."""
+_LEVEL_MM: Final = 45.0
+"""Height of the tallest level."""
 _EXTRA_FIELD_MM: Final = 25.0
 """The myelogram is searched too where it shows this much more of the spine: a level."""
 _BESIDE_MM: Final = (9.0, 12.0, 15.0)
@@ -92,6 +97,8 @@ class Seen:
     notes : tuple of Note
     conus : Conus or None
         The cord's end; None where it was not seen.
+    localizer : Geometry or None
+        Grid of the coarse series that discs above all other fields were seen on.
     """
 
     detections: tuple[Detections, ...]
@@ -99,6 +106,7 @@ class Seen:
     fields: tuple[Geometry, ...]
     notes: tuple[Note, ...]
     conus: Conus | None = None
+    localizer: Geometry | None = None
 
 
 def label(
@@ -159,7 +167,12 @@ def look(
     """
     volumes, notes = _volumes(myelogram, companions)
     seen = _search(
-        volumes, myelogram, segmentation.centerline, settings, detector or _detector(settings)
+        volumes,
+        myelogram,
+        companions.get("localizer"),
+        segmentation.centerline,
+        settings,
+        detector or _detector(settings),
     )
     conus = _conus(segmentation, seen.candidates)
     return replace(seen, notes=(*notes, *seen.notes), conus=conus)
@@ -227,6 +240,12 @@ def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Level
                 "too little of the sacrum is seen to be sure of it."
             )
             notes = (*notes, Note("sacrum_cut", text))
+    if method == "c2_count" and seen.localizer is not None:
+        text = (
+            "Levels above the other series were counted on a localizer or another coarse series: "
+            "check the count there."
+        )
+        notes = (*notes, Note("counted_on_localizer", text))
     if method == "c2_count" and (rivals := _rivals(seen.candidates, assignment)):
         text = (
             f"The count from C2 passed over {rivals} more place(s) that look like discs: it may "
@@ -260,7 +279,8 @@ def find_candidates(
     detector : Detector
     """
     volumes, _ = _volumes(myelogram, companions)
-    return _search(volumes, myelogram, centerline, settings, detector).candidates
+    localizer = companions.get("localizer")
+    return _search(volumes, myelogram, localizer, centerline, settings, detector).candidates
 
 
 def _detector(settings: LevelSettings) -> Detector:
@@ -298,11 +318,12 @@ def _volumes(
 def _search(
     volumes: Sequence[Volume],
     myelogram: Volume,
+    localizer: Volume | None,
     centerline: Centerline,
     settings: LevelSettings,
     detector: Detector,
 ) -> Seen:
-    """Detect on the first volume that shows a chain, and beyond its field on the myelogram."""
+    """Detect on the first volume that shows a chain, and beyond its field on the others."""
     tried: list[tuple[Detections, list[DetectedDisc], Volume, Centerline]] = []
     notes: list[Note] = []
     for volume in volumes:
@@ -333,10 +354,54 @@ def _search(
             if min(gaps, default=np.inf) > _SAME_DISC_MM:
                 discs.append(disc)
                 owners.append(extra)
-    fields = (volume.geometry, myelogram.geometry)
+    fields: tuple[Geometry, ...] = (volume.geometry, myelogram.geometry)
+    far = None if localizer is None else detector(localizer, line, settings)
+    if localizer is not None and far is not None:
+        line = carried_on(line, far.canal)
+        above = [d for d in _plausible(far.discs, line) if _beyond(d, fields, discs, settings)]
+        if above:
+            far = _upper_part(far, min(float(d.center_lps[2]) for d in above))
+            detections.append(far)
+            discs += above
+            owners += [far] * len(above)
+            fields = (volume.geometry, localizer.geometry, myelogram.geometry)
     arcs = [float(line.project(d.center_lps)[0]) for d in discs]
     candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
-    return Seen(tuple(detections), candidates, fields, tuple(notes))
+    coarse = localizer.geometry if localizer is not None and len(fields) > 2 else None
+    return Seen(tuple(detections), candidates, fields, tuple(notes), localizer=coarse)
+
+
+def _beyond(
+    disc: DetectedDisc,
+    fields: Sequence[Geometry],
+    discs: Sequence[DetectedDisc],
+    settings: LevelSettings,
+) -> bool:
+    """Whether a disc lies above what other volumes show, and is none of those seen on them."""
+    margin = np.array([0.0, 0.0, settings.end_margin_mm])
+    if any(
+        _within_height_and_depth(field, disc.center_lps + side * margin).all()
+        for field in fields
+        for side in (-1, 1)
+    ):
+        return False
+    gaps = [float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in discs]
+    higher = all(disc.center_lps[2] > other.center_lps[2] for other in discs)
+    return higher and min(gaps, default=np.inf) > _SEAM_MM
+
+
+def _upper_part(found: Detections, lowest_mm: float) -> Detections:
+    """Detections without what lies more than a level below a height: other volumes show it."""
+
+    def cut(volume: Volume | None) -> Volume | None:
+        if volume is None:  # the k axis of a detector's grid runs to the head
+            return None
+        k = volume.geometry.kji_from_lps([*volume.geometry.center_lps[:2], lowest_mm])[0]
+        below = round(_LEVEL_MM / volume.geometry.spacing_kji_mm[0])
+        start = int(np.clip(k - below, 0, volume.array.shape[0] - 1))
+        return volume.crop((slice(start, None), slice(None), slice(None)))
+
+    return replace(found, bodies=cut(found.bodies), sacrum=cut(found.sacrum), canal=None)
 
 
 def _plausible(discs: Sequence[DetectedDisc], centerline: Centerline) -> list[DetectedDisc]:

@@ -125,6 +125,11 @@ def shared_extent(one: Geometry, other: Geometry) -> float:
     return max(_overlap_share(_range_mm(one), _range_mm(other)), 0.0)
 
 
+def top_mm(geometry: Geometry) -> float:
+    """Patient coordinate, towards the head, at which a field ends."""
+    return _range_mm(geometry)[1]
+
+
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
     """Whether the stations, ordered along the body, overlap enough to be joined."""
     ranges = sorted(_range_mm(s.geometry) for s in stacks if s.geometry is not None)

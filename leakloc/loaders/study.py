@@ -141,7 +141,8 @@ class Triage:
     myelogram : Volume
         The volume on which fluid is found.
     companions : dict
-        Volumes of other roles, by role.
+        Volumes of other roles, by role. The localizer is among them only where it, or a quick
+        sagittal series in its place, shows the spine far above all others: to count levels on.
     """
 
     stacks: tuple[TriagedStack, ...]

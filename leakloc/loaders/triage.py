@@ -22,6 +22,7 @@ from leakloc.loaders.stations import (
     overlap_share,
     shared_extent,
     stitch,
+    top_mm,
 )
 from leakloc.loaders.study import SeriesStack, Study, Triage
 from leakloc.notes import Note
@@ -40,6 +41,11 @@ _COMPANIONS: Final[tuple[Role, ...]] = (
     "sagittal_t1",
     "axial_t1_post",
 )
+_UP_TO_THE_NECK_MM: Final = 150.0
+"""Field above all others' from which a coarse series is worth counting levels on: from T6, as high
+as lumbar series reach, C2 is 200 mm away."""
+_PLANES_TO_COUNT: Final = 3
+"""Fewer sagittal planes, about 10 mm apart, miss the spine where it curves to a side."""
 _FOR_LEVELS: Final[frozenset[Role]] = frozenset({"sagittal_t2", "sagittal_stir", "sagittal_t1"})
 
 
@@ -100,6 +106,8 @@ def triage(
         if role in _FOR_LEVELS:
             for part in parts:
                 used[id(part.stack)] = (*used.get(id(part.stack), ()), "levels")
+    if not companion_uids:
+        _add_counting(judged, chosen, volume, volumes, used, pixels, settings)
     if not _FOR_LEVELS & volumes.keys():
         used.update({id(item.stack): ("fluid", "levels") for item in members})
     beside = (part for parts in companions.values() for part in parts)
@@ -282,6 +290,44 @@ def _choose_companions(
             if item.stack.series_instance_uid is None and fusable:
                 notes.append(_assumed_frame(item))
     return companions
+
+
+def _add_counting(
+    judged: list[Judged],
+    chosen: Judged,
+    myelogram: Volume,
+    volumes: dict[Role, Volume],
+    used: dict[int, tuple[str, ...]],
+    pixels: Pixels,
+    settings: LoaderSettings,
+) -> None:
+    """Add, as the localizer, what shows the spine up to the neck where nothing else does.
+
+    Localizers of the whole spine and quick sagittal series are made to count the levels on.
+    """
+    others = [v.geometry for role, v in volumes.items() if role in _FOR_LEVELS]
+    top = max(top_mm(geometry) for geometry in (myelogram.geometry, *others))
+    pool = [
+        item
+        for item in judged
+        if item.role in (*_FOR_LEVELS, "localizer")
+        and item.facts.plane == "sagittal"
+        and id(item.stack) not in used
+        and item.stack.geometry is not None
+        and item.stack.geometry.shape[0] >= _PLANES_TO_COUNT
+        and _same_frame(item.stack, chosen.stack)
+        and item.stack.series_instance_uid is not None
+    ]
+    for item in sorted(pool, key=lambda i: _shows(i.stack, myelogram), reverse=True):
+        rest = [item, *(other for other in pool if other is not item)]
+        parts = [item, *(rest[n] for n in neighbours([i.stack for i in rest]))]
+        highest = max(top_mm(p.stack.geometry) for p in parts if p.stack.geometry is not None)
+        if _shows(item.stack, myelogram) < _SHARED_FIELD or highest < top + _UP_TO_THE_NECK_MM:
+            continue
+        if all(pixels.readable(part.stack) for part in parts):
+            volumes["localizer"] = _whole("localizer", parts, pixels, settings)[0]
+            used.update({id(part.stack): ("levels",) for part in parts})
+            return
 
 
 def _shows(stack: SeriesStack, myelogram: Volume) -> float:

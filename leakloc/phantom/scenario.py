@@ -141,6 +141,9 @@ class Scenario:
     voxel must be named and the series must hold no projections."""
     obliquity_deg: tuple[float, float] = (0.0, 4.0)
     """Range of the tilt of the grid against the patient."""
+    localizer: Literal["three_planes", "whole_spine"] = "three_planes"
+    """A few planes of each orientation about the field, or sagittal ones from the skull to the
+    coccyx."""
     companion_matrix: int = 320
     """Rows and columns of the sagittal companions."""
     stations: int = 1

@@ -289,7 +289,20 @@ def _axial(
     return centered(center, axes, (int(rng.integers(24, 34)), 256, 256), (0.75, 0.75, gap))
 
 
+_COUNTING_GRID: Final = (5, 1.5, 7.0)
+"""Planes, voxel and distance of planes (mm) of a localizer made to count levels on."""
+
+
 def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
+    if scenario.localizer == "whole_spine":
+        planes, voxel, step = _COUNTING_GRID
+        points = anatomy.centerline.points_lps
+        low, high = points.min(axis=0), points.max(axis=0)
+        rows = int((high[2] - low[2]) / voxel) + 16
+        ahead = np.array([0.0, -15.0, 0.0])  # bodies lie in front of the canal
+        middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + ahead
+        shape, size = (planes, rows, round(340 / voxel)), (voxel, voxel, step)
+        return (centered(middle, plane_axes("sagittal"), shape, size),)
     center = field_center_lps(scenario, anatomy, 400.0)
     return tuple(
         centered(center, plane_axes(plane), (3, 160, 160), (2.5, 2.5, 20.0))

@@ -45,18 +45,37 @@ def test_stations_from_the_neck_tell_how_many_lumbar_vertebrae_or_doubt_it(
     planned = phantom.series()
     sagittal = next(s for s in planned if s.sequence.name == "t2_sagittal")
     myelogram = next(s for s in planned if s.sequence.name == "ht2w_3d")
-    for series in (myelogram, *stations(phantom, sagittal)):
-        for n, dataset in enumerate(series_datasets(phantom, series, phantom.render(series))):
-            dataset.save_as(tmp_path / f"{series.number}_{n}", enforce_file_format=True)
-    report = analyze_study(load_study(tmp_path, LoaderSettings())).report
+    series = (myelogram, *stations(phantom, sagittal))
+    numbering = counted(phantom, series, tmp_path)
+    assert numbering.transitional_suspected == (lumbar_count != 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lumbar_count", [4, 6])
+def test_a_localizer_of_the_whole_spine_does_so_too(lumbar_count, tmp_path: Path):
+    scenario = replace(
+        compact(SCENARIOS["transitional"]), lumbar_counts=(lumbar_count,), localizer="whole_spine"
+    )
+    phantom = make_phantom(scenario, 52)
+    wanted = ("localizer", "t2_sagittal", "ht2w_3d")
+    series = [s for s in phantom.series() if s.sequence.name in wanted]
+    assert counted(phantom, series, tmp_path).transitional_suspected
+
+
+def counted(phantom, series, folder: Path):
+    """Numbering of a study of some series: counted from C2, and right or unsure."""
+    for one in series:
+        for n, dataset in enumerate(series_datasets(phantom, one, phantom.render(one))):
+            dataset.save_as(folder / f"{one.number}_{n}", enforce_file_format=True)
+    report = analyze_study(load_study(folder, LoaderSettings())).report
     numbering = report.levels.numbering
     assert numbering.method == "c2_count"
-    assert numbering.transitional_suspected == (lumbar_count != 5)
-    if numbering.lumbar_count != lumbar_count:  # the base of the dens may look like a disc
-        assert numbering.confidence < 0.6
-        return
+    if numbering.lumbar_count != phantom.truth.lumbar_count:
+        assert numbering.confidence < 0.6  # the base of the dens may look like a disc
+        return numbering
     true = {v.name: v.center_lps for v in phantom.truth.vertebrae}
     for vertebra in report.levels.vertebrae:
         if vertebra.name.startswith("L"):
             gap = np.linalg.norm(np.subtract(vertebra.center_lps_mm, true[vertebra.name]))
             assert gap < 10
+    return numbering

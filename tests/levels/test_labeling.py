@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from leakloc.levels.labeling import label, parse_anchor
 from leakloc.settings import LevelSettings
 from leakloc.vocabulary import LABEL_VALUES, split_segment
 from leakloc.volume import Geometry, Volume
-from tests.levels.spines import MadeSpine
+from tests.levels.spines import MadeSpine, blind_segmentation
 
 SETTINGS = LevelSettings()
 
@@ -226,3 +228,47 @@ def test_detector_without_probabilities_still_gives_a_mask():
     assert levels.vertebrae
     for vertebra in levels.vertebrae:
         assert (levels.mask.array == LABEL_VALUES[vertebra.name]).sum() > 20
+
+
+def counted_on_localizer(lift_mm: float = 0.0, missed: tuple[str, ...] = ()):
+    """A lumbar field, and a localizer of the whole spine that the patient may have moved since."""
+    spine = MadeSpine(first="C2-C3", last="S1-S2", lumbar_count=6)
+    top = spine.centers["T10-T11"][2] + 15.0
+    k = int(spine.geometry.kji_from_lps([0.0, 0.0, top])[0])
+    lower = (slice(0, k), slice(None), slice(None))
+    myelogram, localizer = spine.volume.crop(lower), spine.volume
+    coarse = MadeSpine(first="C2-C3", last="S1-S2", lumbar_count=6, missed=missed)
+    for center in coarse.centers.values():
+        center += [0.0, 0.0, lift_mm]
+
+    def detect(image, centerline, settings):
+        if image is localizer:
+            return coarse.detect(image, centerline, settings)
+        found = spine.detect(image, centerline, settings)
+        seen = tuple(d for d in found.discs if d.center_lps[2] < top)
+        return replace(
+            found, discs=seen, bodies=found.bodies.crop(lower), sacrum=found.sacrum.crop(lower)
+        )
+
+    segmentation = blind_segmentation(myelogram, spine.centerline)
+    both = label(myelogram, {"localizer": localizer}, segmentation, SETTINGS, detector=detect)
+    alone = label(myelogram, {}, segmentation, SETTINGS, detector=detect)
+    return spine, both, alone
+
+
+@pytest.mark.parametrize("lift_mm", [-6.0, 0.0, 6.0])
+def test_a_localizer_tells_how_many_lumbar_vertebrae(lift_mm):
+    spine, both, alone = counted_on_localizer(lift_mm)
+    assert (alone.numbering.method, alone.numbering.lumbar_count) == ("sacrum_up", 5)
+    assert (both.numbering.method, both.numbering.lumbar_count) == ("c2_count", 6)
+    assert "counted_on_localizer" in {n.code for n in both.notes}
+    found = {d.name: d.center_lps for d in both.discs}
+    for name in ("L1-L2", "L5-L6", "L6-S1"):  # seen on the myelogram, and placed there
+        assert np.linalg.norm(found[name] - spine.centers[name]) < 1.0
+
+
+def test_a_localizer_without_the_neck_leaves_the_count_to_the_sacrum():
+    neck = ("C2-C3", "C3-C4", "C4-C5", "C5-C6", "C6-C7", "C7-T1")
+    _, both, _ = counted_on_localizer(missed=neck)
+    assert both.numbering.method == "sacrum_up"
+    assert "counted_on_localizer" not in {n.code for n in both.notes}

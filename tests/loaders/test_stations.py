@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leakloc.errors import InputError
 from leakloc.loaders import triage
 from leakloc.loaders.stations import adjoin, find_stations, neighbours, stitch
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
@@ -224,3 +225,64 @@ def test_companion_stations_are_joined_about_the_one_that_shows_the_myelogram():
 def test_what_the_header_says_of_fat_goes_with_the_myelogram(description: str, stated: bool):
     study = Study(StudyInfo(), (stack(slice(0, 200), description=description),))
     assert triage(study, LoaderSettings()).myelogram.provenance.fat_suppressed is stated
+
+
+def scout(lift_mm: float, rows: int, role: str = "localizer", **extra) -> SeriesStack:
+    """Sagittal planes about the myelogram's middle, 2 mm voxels, reaching up from its lower end."""
+    bottom = stack(slice(0, 200)).geometry.center_lps - [10.0, 60.0, 85.0]
+    directions = WHOLE.directions_lps
+    grid = Geometry.from_axes(
+        (extra.pop("planes", 5), rows, 60),
+        origin_lps=tuple(bottom + np.array([0.0, 0.0, lift_mm + 2.0 * rows])),
+        spacing_ijk_mm=(2.0, 2.0, 6.0),
+        directions_lps=directions,
+        frame_of_reference_uid=extra.pop("frame", "1.2.3"),
+    )
+    volume = Volume(np.full(grid.shape, 100, np.uint16), grid)
+    values = {
+        "series_instance_uid": f"7.{lift_mm:.0f}.{rows}",
+        "description": role,
+        "modality": "MR",
+        "n_instances": grid.shape[0],
+        "parameters": {"EchoTime": 5.0, "ScanningSequence": "GR"},
+        "geometry": grid,
+        "files": (Path("x"),),
+        "sop_instance_uids": (),
+        "read": lambda: volume,
+        "series_number": 1,
+    }
+    return SeriesStack(**{**values, **extra})
+
+
+def counting_field(*items: SeriesStack) -> Geometry | None:
+    study = Study(StudyInfo(), (stack(slice(0, 200)), *items))
+    found = triage(study, LoaderSettings(), verify=False).companions.get("localizer")
+    return None if found is None else found.geometry
+
+
+def test_a_localizer_up_to_the_neck_is_there_to_count_levels_on():
+    whole = scout(0, 300)
+    assert counting_field(whole).matches(whole.geometry)
+    study = Study(StudyInfo(), (whole, stack(slice(0, 200))))
+    result = triage(study, LoaderSettings(), verify=False)
+    assert [t.used_for for t in result.stacks] == [("levels",), ("fluid", "levels")]
+
+
+def test_stations_of_a_localizer_are_joined():
+    low, high = scout(0, 150), scout(260, 150)
+    joined = counting_field(high, low)
+    assert joined.contains([low.geometry.center_lps, high.geometry.center_lps]).all()
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        scout(0, 130),  # no more than the usual field
+        scout(0, 300, planes=2),
+        scout(0, 300, frame="9"),
+        scout(300, 300),  # shows another part of the spine
+        replace(scout(0, 300), read=lambda: (_ for _ in ()).throw(InputError("cut off"))),
+    ],
+)
+def test_other_localizers_are_left_alone(useless):
+    assert counting_field(useless) is None
