@@ -199,6 +199,10 @@ class SegmentationSettings(_Section):
     share of CSF: sacral marrow reaches 0.8, liquefied blood 0.7."""
     bright_tissue_most: float = Field(0.75, gt=0.0, le=1.0)
     """Highest probability there: the answer rests on what the header says of fat."""
+    bright_tissue_snr: float = Field(15.0, gt=0.0, le=200.0)
+    """Signal of CSF over noise from which the header is believed there at all: below it (a true
+    one of about 8) noise itself looks like bright tissue, and two of three leak-free phantoms were
+    given a collection."""
     tissue_dimmer_than: float = Field(0.82, gt=0.0, lt=1.0)
     """A part of a bright piece that is evenly dimmer than this share of the rest is other tissue
     that touches it, such as fat about metal."""

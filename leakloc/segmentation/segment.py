@@ -146,7 +146,8 @@ def _fat_like_fluid(volume: Volume, fluid: FluidMap, settings: SegmentationSetti
         return True
     # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away,
     # unless the header says that fat was suppressed and nothing says that it failed.
-    trusted = volume.provenance.fat_suppressed and fluid.fat_suppressed is not False
+    clear = fluid.csf_signal >= settings.bright_tissue_snr * fluid.noise
+    trusted = volume.provenance.fat_suppressed and fluid.fat_suppressed is not False and clear
     return not trusted and _tissue_bright(fluid, settings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from leakloc.segmentation.canal import find_canal
 from leakloc.segmentation.collections import Scene, find_collections
 from leakloc.segmentation.coordinates import CanalCoordinates
 from leakloc.segmentation.dura import find_dura
-from leakloc.segmentation.fluid import map_fluid
+from leakloc.segmentation.fluid import FluidMap, map_fluid
+from leakloc.segmentation.segment import _fat_like_fluid
 from leakloc.settings import Settings
 from leakloc.volume import Geometry, Volume
 
@@ -203,3 +204,30 @@ def test_refuses_empty_and_not_finite(value):
     volume = noise_volume()
     with pytest.raises(AnalysisError):
         segment(volume.with_array(np.full_like(volume.array, value)), {}, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("stated", "failed", "noise", "confusing"),
+    [
+        (True, False, 1.0, False),
+        (True, True, 1.0, True),  # seen to have failed
+        (True, False, 9.0, True),  # noise may be what looks bright
+        (False, False, 1.0, True),
+    ],
+)
+def test_the_header_is_believed_on_fat_where_nothing_speaks_against_it(
+    stated, failed, noise, confusing
+):
+    base = mini().image
+    volume = replace(base, provenance=replace(base.provenance, fat_suppressed=stated))
+    fluid = FluidMap(
+        volume,
+        np.array([0.0, 1.0]),
+        csf_profile=np.array([100.0, 100.0]),
+        background_profile=np.array([60.0, 60.0]),
+        csf_signal=100.0,
+        noise=noise,
+        fat_level=None,
+        fat_suppressed=False if failed else None,
+    )
+    assert _fat_like_fluid(volume, fluid, SETTINGS) is confusing
