@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,18 +22,16 @@ from leakloc.localization.sac import SacProfile
 from leakloc.localization.surroundings import Surroundings
 from leakloc.notes import Note
 from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import SACRAL
+from leakloc.vocabulary import SACRAL, segment_name
 from leakloc.volume import FloatArray
 
-_MEAN_PATH_MM = {
-    "L5-S1": 82.0, "L4-L5": 115.0, "L3-L4": 150.0, "L2-L3": 186.0, "L1-L2": 221.0,
-    "T12-L1": 254.0, "T11-T12": 285.5, "T10-T11": 317.0, "T9-T10": 346.0, "T8-T9": 372.5,
-    "T7-T8": 399.5, "T6-T7": 426.0, "T5-T6": 451.5, "T4-T5": 477.0, "T3-T4": 501.5,
-    "T2-T3": 524.5, "T1-T2": 547.5, "C7-T1": 569.0,
-}  # fmt: skip
-"""Mean distance from the hiatus along the back of the canal to each disc, mm: a chain of
-posterior wall heights that agrees with hiatus to conus, 232 ± 22 mm, measured on MRI in 200
-adults (Park 2016)."""
+_MEAN_PATH_MM = (
+    82.0, 115.0, 150.0, 186.0, 221.0, 254.0, 285.5, 317.0, 346.0, 372.5, 399.5, 426.0, 451.5, 477.0,
+    501.5, 524.5, 547.5, 569.0,
+)  # fmt: skip
+"""Mean distance from the hiatus along the back of the canal to each disc from the lumbosacral one
+up to C7-T1, mm, whatever the number of lumbar vertebrae: a chain of posterior wall heights that
+agrees with hiatus to conus, 232 ± 22 mm, measured on MRI in 200 adults (Park 2016)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +316,9 @@ def _plausibility(
         return []
     path = posterior_path(top_mm, hiatus_mm, back, sac, settings)
     worst: tuple[float, str, float, float] | None = None
-    for name, mean_mm in _MEAN_PATH_MM.items():
+    presacral = coordinate.chain[: coordinate.chain.index("S1") + 1][::-1]
+    discs = (segment_name(upper, lower) for lower, upper in pairwise(presacral))
+    for name, mean_mm in zip(discs, _MEAN_PATH_MM, strict=False):
         disc_mm = coordinate.disc_arc(name)
         if disc_mm is None or not top_mm <= disc_mm <= hiatus_mm:
             continue

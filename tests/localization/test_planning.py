@@ -157,6 +157,21 @@ def test_a_path_unlike_other_peoples_is_doubted(spine, crescent):
     assert "path_implausible" in codes(result)
 
 
+def test_six_lumbar_vertebrae_make_no_path_unlike_other_peoples(spine, crescent):
+    """Lengths go with the place above the sacrum, not with the name."""
+    model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
+    levels = model.levels()
+    down = {"T12": "L1", **{f"L{n}": f"L{n + 1}" for n in range(1, 6)}}
+    six = tuple(replace(v, name=down.get(v.name, v.name)) for v in levels.vertebrae)
+    renamed = replace(
+        levels, vertebrae=tuple(v for v in six if not v.name.startswith("T")), discs=()
+    )
+    result = localize(model.segmentation(), renamed, model.settings, sacral=sacral(model))
+    assert "path_implausible" not in codes(result)
+    (target,) = result.planning.targets
+    assert "L6-S1" in {c.disc for c in target.crossings}
+
+
 def test_a_collection_below_the_hiatus_is_not_a_detour(spine, crescent):
     model = spine(half_width_mm=15.0)
     low = model.body_mm("S4") + 12.0
