@@ -1,6 +1,7 @@
 """Pictures of the finding, to be read at a glance.
 
-One overview, the canal straightened, and for each collection a sagittal, an axial (across
+One overview, the canal straightened, the count of levels where other series show more of it, and
+for each collection a sagittal, an axial (across
 the canal) and a coronal picture. Every
 plane is cut from the volume in patient directions (`Volume.oriented`), never in the order
 it was stored: head up, front to the left on sagittal pictures, the patient's right on the
@@ -34,6 +35,7 @@ from leakloc.report.canvas import (
     png_bytes,
     render,
 )
+from leakloc.report.counted import counted_on, counted_sheet
 from leakloc.report.marks import collection_tags, footer, key, numbering_line, position
 from leakloc.report.scene import Plane, Scene
 from leakloc.report.straightened import arcs_across, reach_of, section, straightened_sheet
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection
     from leakloc.pipeline import Analysis
 
-Kind = Literal["overview", "straightened", "sagittal", "axial", "coronal"]
+Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
 LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
 SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
@@ -96,7 +98,7 @@ class Picture:
 
 
 def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
-    """The overview, the canal straightened, then three pictures of each collection.
+    """The overview, the canal straightened, the count, then three pictures of each collection.
 
     Parameters
     ----------
@@ -113,7 +115,8 @@ def picture(analysis: Analysis, name: str = "overview") -> Picture:
     ----------
     analysis : Analysis
     name : str
-        ``"overview"``, ``"straightened"``, or ``"collection-1-sagittal"``, ``-axial``,
+        ``"overview"``, ``"straightened"``, ``"count"`` (where levels were counted on a series
+        that shows more than the myelogram), or ``"collection-1-sagittal"``, ``-axial``,
         ``-coronal``.
 
     Raises
@@ -137,7 +140,8 @@ def figure(analysis: Analysis, name: str = "overview") -> MatplotlibFigure:
 def _only(analysis: Analysis, name: str) -> Figure:
     for found in figures(analysis, name):
         return found
-    names = ["overview", "straightened"] + [
+    count = ["count"] if counted_on(analysis) is not None else []
+    names = ["overview", "straightened", *count] + [
         f"collection-{c.id}-{kind}"
         for c in analysis.localization.collections
         for kind in ("sagittal", "axial", "coronal")
@@ -179,6 +183,9 @@ def figures(analysis: Analysis, wanted: str | None = None) -> Iterator[Figure]:
         ("overview", None, lambda: _overview(scene)),
         ("straightened", None, lambda: straightened_sheet(scene)),
     ]
+    counted = counted_on(analysis)
+    if counted is not None:
+        sheets.append(("count", None, partial(counted_sheet, scene, *counted)))
     for c in analysis.localization.collections:
         sheets += [
             ("sagittal", c, partial(_collection_sagittal, scene, c)),
