@@ -355,7 +355,10 @@ def _search(
                 discs.append(disc)
                 owners.append(extra)
     fields: tuple[Geometry, ...] = (volume.geometry, myelogram.geometry)
-    far = None if localizer is None else detector(localizer, line, settings)
+    try:
+        far = None if localizer is None else detector(localizer, line, settings)
+    except AnalysisError:  # it shows nothing
+        far = None
     if localizer is not None and far is not None:
         line = carried_on(line, far.canal)
         above = [d for d in _plausible(far.discs, line) if _beyond(d, fields, discs, settings)]

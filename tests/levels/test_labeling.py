@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.errors import SettingsError
+from leakloc.errors import AnalysisError, SettingsError
 from leakloc.levels.detection import Detections
 from leakloc.levels.labeling import label, parse_anchor
 from leakloc.settings import LevelSettings
@@ -230,7 +230,9 @@ def test_detector_without_probabilities_still_gives_a_mask():
         assert (levels.mask.array == LABEL_VALUES[vertebra.name]).sum() > 20
 
 
-def counted_on_localizer(lift_mm: float = 0.0, missed: tuple[str, ...] = ()):
+def counted_on_localizer(
+    lift_mm: float = 0.0, missed: tuple[str, ...] = (), *, empty: bool = False
+):
     """A lumbar field, and a localizer of the whole spine that the patient may have moved since."""
     spine = MadeSpine(first="C2-C3", last="S1-S2", lumbar_count=6)
     top = spine.centers["T10-T11"][2] + 15.0
@@ -243,6 +245,8 @@ def counted_on_localizer(lift_mm: float = 0.0, missed: tuple[str, ...] = ()):
 
     def detect(image, centerline, settings):
         if image is localizer:
+            if empty:
+                raise AnalysisError("constant")
             return coarse.detect(image, centerline, settings)
         found = spine.detect(image, centerline, settings)
         seen = tuple(d for d in found.discs if d.center_lps[2] < top)
@@ -265,6 +269,11 @@ def test_a_localizer_tells_how_many_lumbar_vertebrae(lift_mm):
     found = {d.name: d.center_lps for d in both.discs}
     for name in ("L1-L2", "L5-L6", "L6-S1"):  # seen on the myelogram, and placed there
         assert np.linalg.norm(found[name] - spine.centers[name]) < 1.0
+
+
+def test_an_empty_localizer_changes_nothing():
+    _, both, alone = counted_on_localizer(empty=True)
+    assert both.numbering == alone.numbering
 
 
 def test_a_localizer_without_the_neck_leaves_the_count_to_the_sacrum():
