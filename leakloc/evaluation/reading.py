@@ -252,7 +252,8 @@ def _of_truth(
         ),
         vertebrae=places(values["vertebrae"]),
         discs=places(values["discs"]),
-        transitional=values["lumbar_count"] != 5 or values["lumbosacral"] != "regular",
+        transitional=values["lumbar_count"] != 5
+        or values.get("lumbosacral", "regular") != "regular",
     )
 
 

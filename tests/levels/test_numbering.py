@@ -11,8 +11,7 @@ SETTINGS = LevelSettings()
 
 
 def candidates_of(spine):
-    seen = labeling._search([spine.volume], spine.volume, spine.centerline, SETTINGS, spine.detect)
-    return seen.candidates
+    return labeling.find_candidates(spine.volume, {}, spine.centerline, SETTINGS, spine.detect)
 
 
 def named(spine, **options):
