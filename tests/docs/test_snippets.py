@@ -51,9 +51,17 @@ def commands(code: str) -> list[list[str]]:
 
 
 RUNNABLE = [page for page in PAGES if any(not block.reason for block in blocks(page))]
+EVERY_DAY = ("README", "radiologists", "planners")
+"""What those read who do not program; the other pages take a minute and are slow tests."""
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=() if page.stem in EVERY_DAY else pytest.mark.slow)
+        for page in RUNNABLE
+    ],
+)
 def test_page_runs(page, tmp_path):
     for name in ("sample_data", "pipelines", "leakloc", "notebooks"):
         (tmp_path / name).symlink_to(ROOT / name)
