@@ -75,7 +75,8 @@ class LoaderSettings(_Section):
     series; takes about half a second each."""
     companion_moved_mm: float = Field(2.0, ge=0.5, le=20)
     """Movement against the myelogram from which a companion is registered: phantoms that did not
-    move show up to 0.8 mm, and below half a slice of a companion nothing is gained."""
+    move show up to 0.8 mm, and below half a slice of a companion nothing is gained. Where voxels
+    are larger on the mean than this, a movement below their edge is not followed either."""
     alignment_search_mm: float = Field(40.0, ge=0, le=200)
     """How far along the body a moved companion of the same frame of reference is sought; patients
     slide by a vertebra at most while they stay on the couch."""

@@ -117,7 +117,9 @@ class Aligner:
         if line is None:
             return companion, []
         oriented = companion.oriented("LPS")
-        limit = self._settings.companion_moved_mm
+        # Below a voxel, noise moves the best fit as well.
+        voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, oriented)]
+        limit = max(self._settings.companion_moved_mm, *voxels_mm)
         if _largest_shift(self._myelogram, line, oriented) <= limit:
             return companion, []
         found = align(self._myelogram, line, oriented, self._settings)
@@ -325,6 +327,11 @@ def _beside(line: Centerline, z: FloatArray) -> FloatArray:
     """Where the canal passes heights, LPS x and y, shape (n, 2)."""
     points = line.points_lps[np.argsort(line.points_lps[:, 2])]
     return np.stack([np.interp(z, points[:, 2], points[:, n]) for n in (0, 1)], axis=1)
+
+
+def _mean_edge_mm(volume: Volume) -> float:
+    """Edge of the cube that holds as much as a voxel."""
+    return float(np.cbrt(1000.0 * volume.geometry.voxel_volume_ml))
 
 
 def _height_mm(volume: Volume) -> float:
