@@ -246,6 +246,12 @@ def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Level
             "check the count there."
         )
         notes = (*notes, Note("counted_on_localizer", text))
+    if method == "sacrum_up" and seen.localizer is not None:
+        text = (
+            "C2 was not recognised on the localizer, which reaches above the other series: a count "
+            "down from C2 there would tell four or six lumbar vertebrae from five."
+        )
+        notes = (*notes, Note("localizer_without_c2", text))
     if method == "c2_count" and (rivals := _rivals(seen.candidates, assignment)):
         text = (
             f"The count from C2 passed over {rivals} more place(s) that look like discs: it may "

@@ -1,4 +1,4 @@
-"""The series on which levels were counted from C2, with the names: to check the count."""
+"""The series on which levels can be counted from C2, with the names: to check the count."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _STEP_MM: Final = 1.0
 """Pixel of the picture; localizers have 1.3 to 2.5 mm."""
 _BEYOND_MM: Final = 30.0
 """Shown above the first and below the last vertebra: a level."""
+_UNCOUNTED_MM: Final = 120.0
+"""Shown above the first vertebra where C2 was not recognised: the neck."""
 _AHEAD_MM: Final = 70.0
 """Shown in front of the foremost vertebra: room for the names."""
 _BEHIND_MM: Final = 60.0
@@ -41,9 +43,12 @@ _ROLES: Final[dict[Role, str]] = {
 def counted_on(analysis: Analysis) -> tuple[str, Volume] | None:
     """The series that shows the count from C2 and more than the myelogram does, with its name.
 
-    None where the levels were not counted from C2, or the overview shows them all.
+    Where C2 was not recognised on a localizer that shows the upper spine, a reader may find it.
+    None where the overview shows all levels that have names.
     """
-    if analysis.levels.numbering.method != "c2_count":
+    seen = analysis.levels.seen
+    beyond = seen is not None and seen.localizer is not None
+    if analysis.levels.numbering.method != "c2_count" and not beyond:
         return None
     own = analysis.triage.myelogram.geometry
     shown = analysis.triage.companions
@@ -71,7 +76,10 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
     levels = scene.analysis.levels
     bodies = np.array([v.center_lps for v in levels.vertebrae])
     bodies = bodies[np.argsort(bodies[:, 2])]
-    top, bottom = bodies[-1, 2] + _BEYOND_MM, bodies[0, 2] - _BEYOND_MM
+    counted = levels.numbering.method == "c2_count"
+    more = _BEYOND_MM if counted else _UNCOUNTED_MM
+    top = min(bodies[-1, 2] + more, max(_top_mm(volume.geometry), bodies[-1, 2] + _BEYOND_MM))
+    bottom = bodies[0, 2] - _BEYOND_MM
     front, back = bodies[:, 1].min() - _AHEAD_MM, bodies[:, 1].max() + _BEHIND_MM
     heights = np.arange(top, bottom, -_STEP_MM)
     depths = np.arange(front, back, _STEP_MM)
@@ -113,7 +121,11 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
         caption=(f"The {name}, along the vertebrae", f"{first} to {last}"),
     )
     return Sheet(
-        title=f"Levels counted from C2 on the {name}: check the count",
+        title=(
+            f"Levels counted from C2 on the {name}: check the count"
+            if counted
+            else f"C2 was not recognised on the {name}: count down to check the names"
+        ),
         lines=(numbering_line(scene),),
         columns=(Column((panel,)),),
         footer=footer(),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.levels.labeling import Seen
 from leakloc.pipeline import Analysis
 from leakloc.report import overlays
 from leakloc.report.counted import counted_on, counted_sheet
@@ -63,6 +64,18 @@ def test_names_stand_beside_their_vertebrae(analysis: Analysis) -> None:
 def test_the_count_is_one_of_the_pictures(analysis: Analysis, role: Role) -> None:
     found = overlays.picture(counted(analysis, role=role), "count")
     assert "check the count" in found.alt and found.collection is None
+
+
+def test_where_c2_was_not_recognised_the_reader_sees_the_neck(analysis: Analysis) -> None:
+    made = counted(analysis, method="sacrum_up")
+    field = made.triage.companions["localizer"].geometry
+    seen = Seen((), (), (field,), (), localizer=field)
+    made = replace(made, levels=replace(made.levels, seen=seen))
+    name, volume = counted_on(made)
+    sheet = counted_sheet(Scene(made), name, volume)
+    assert "not recognised" in sheet.title
+    (panel,) = sheet.columns[0].panels
+    assert panel.labels[0].place[0] > 80.0  # millimetres above the first name
 
 
 @pytest.mark.parametrize(
