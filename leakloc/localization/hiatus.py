@@ -233,7 +233,7 @@ def follow_roof(
     first = int(np.argmax(held & (straight.arc_mm >= start)))
     last = len(held) - int(np.argmax(held[::-1])) - 1
     whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
-    if last - first < ROOF_WHOLE_MM / STEP_MM:
+    if last - first < ROOF_WHOLE_MM / STEP_MM or not whole.any():  # its upper part is not shown
         return None
     ridge, offset = ridge[first : last + 1, usable], straight.offset_mm[usable]
     usual = float(np.percentile(ridge[whole].max(axis=1), 70))

@@ -1,4 +1,8 @@
-"""Patients of SPIDER that neither the network was trained on nor the numbering fitted to."""
+"""Real spines that neither the networks were trained on nor the numbering fitted to.
+
+Patients of SPIDER, and the PAM50 template (De Leener et al., NeuroImage 2018), the straightened
+mean of 50 people from the brain stem to L2.
+"""
 
 import json
 import os
@@ -9,7 +13,9 @@ import pytest
 
 from leakloc.centerline import Centerline
 from leakloc.levels import label
-from leakloc.settings import LevelSettings
+from leakloc.levels.reference import reference_chain
+from leakloc.segmentation import segment
+from leakloc.settings import LevelSettings, SegmentationSettings
 from leakloc.volume import Volume
 from tests.levels.spines import blind_segmentation
 
@@ -44,3 +50,55 @@ def test_every_disc_of_a_patient_has_its_name(patient):
     for disc in truth["discs"]:
         true = np.array(disc["ras_mm"]) * (-1, -1, 1)
         assert np.linalg.norm(found[disc["name"]] - true) < 6.0, disc["name"]
+
+
+def template():
+    """The template, and the heights of its discs: C2-C3 (3) to T11-T12 (19), marked in the cord."""
+    import nibabel as nib
+
+    folder = DATA / "sct-testing" / "PAM50_small"
+    if not folder.is_dir():
+        pytest.skip("the public volumes are not here; set LEAKLOC_DATA")
+    volume = Volume.from_nibabel(nib.load(folder / "PAM50_small_t2.nii.gz")).oriented("LPS")
+    marks = Volume.from_nibabel(nib.load(folder / "PAM50_small_label_disc.nii.gz")).oriented("LPS")
+    heights = {}
+    for n, name in enumerate(reference_chain(5).discs[:17]):
+        kji = np.argwhere(marks.array == n + 3).mean(axis=0)
+        heights[name] = float(marks.geometry.lps_from_kji(kji)[2])
+    return volume, heights
+
+
+def as_localizer(volume):
+    """Sagittal planes of 7 mm and pixels of 2 mm, averaged."""
+    geometry = volume.geometry
+    coarse = geometry.with_spacing((7.0, 2.0, 2.0))
+    over = [
+        max(1, round(a / b)) for a, b in zip((7.0, 2.0, 2.0), geometry.spacing_ijk_mm, strict=True)
+    ]
+    from scipy.ndimage import uniform_filter
+
+    return volume.with_array(uniform_filter(volume.array, over[::-1])).resample(coarse)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("seen", [lambda v: v, as_localizer], ids=["1 x 1 x 2 mm", "localizer"])
+def test_discs_from_the_neck_down_have_their_names(seen):
+    volume, heights = template()
+    image = seen(volume)
+    segmentation = segment(image, {}, SegmentationSettings())
+    levels = label(image, {}, segmentation, LevelSettings())
+    assert levels.numbering.method == "c2_count"
+    found = {disc.name: disc.center_lps[2] for disc in levels.discs}
+    for name, height in heights.items():
+        assert abs(found[name] - height) < 5.0, name
+
+
+@pytest.mark.data
+def test_a_chest_without_neck_and_sacrum_is_named_in_doubt():
+    volume, _ = template()
+    below_neck = volume.geometry.kji_from_lps([0.0, 0.0, 30.0])[0]
+    chest = volume.crop((slice(0, int(below_neck)), slice(None), slice(None)))
+    segmentation = segment(chest, {}, SegmentationSettings())
+    levels = label(chest, {}, segmentation, LevelSettings())
+    assert levels.status == "partial" and levels.numbering.confidence < 0.3
+    assert "no_anchor" in {note.code for note in levels.notes}

@@ -79,6 +79,12 @@ def test_a_roof_that_runs_out_of_the_field_has_no_end():
     assert found is None or found.confidence < SETTINGS.hiatus_min_confidence
 
 
+def test_the_roofs_end_alone_tells_nothing():
+    image, line = sacrum(92.0)
+    k = int(image.geometry.kji_from_lps(line.at(80.0))[0])
+    assert canal_behind(image.crop((slice(0, k), slice(None), slice(None))), line, SETTINGS) is None
+
+
 def test_noise_shows_no_roof():
     image, line = sacrum(80.0)
     noise = np.random.default_rng(0).normal(100.0, 30.0, image.array.shape)
