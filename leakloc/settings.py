@@ -391,6 +391,8 @@ class LocalizationSettings(_Section):
 
     blind_codes: tuple[str, ...] = ("no_myelogram", "no_fluid_sensitive_volume")
     """Notes of earlier stages after which no answer is given, for the input cannot tell."""
+    blind_most: float = Field(0.45, ge=0.0, le=1.0)
+    """Highest confidence of a collection then: below `probable_confidence`, hence possible."""
     absent_confidence: float = Field(0.8, ge=0.0, le=1.0)
     """Confidence of a negative answer without any doubtful signal; MR myelography missed one
     leak in eight to five in published series."""

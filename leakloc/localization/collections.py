@@ -78,6 +78,8 @@ def locate_collection(
     coordinate: LevelCoordinate,
     shifts: tuple[tuple[int, float, str], ...],
     settings: LocalizationSettings,
+    *,
+    blind: bool,
 ) -> Placed:
     """Level, extent, side, size and grade of one collection.
 
@@ -92,6 +94,8 @@ def locate_collection(
         Which of the voxels touch the sac.
     shifts : tuple of (shift, confidence, reason)
         Other ways to number the levels.
+    blind : bool
+        Whether the input cannot tell fluid from something else.
     """
     measures = _measure(candidate, voxels, sac, segmentation, settings)
     grid = sac.grid
@@ -109,6 +113,7 @@ def locate_collection(
         csf_signal=segmentation.csf_signal,
         noise=segmentation.noise,
         fat_suppressed=segmentation.fat_suppressed,
+        blind=blind,
     )
     confidence = confidence_of(evidence, settings)
     along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)

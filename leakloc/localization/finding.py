@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from leakloc.levels.result import Levels
 from leakloc.localization.result import Finding, LocatedCollection
-from leakloc.notes import Note
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
 from leakloc.vocabulary import LeakStatus, Position
@@ -27,15 +24,15 @@ def find(
     segmentation: Segmentation,
     levels: Levels,
     coverage: tuple[str | None, str | None],
-    input_notes: Iterable[Note],
     settings: LocalizationSettings,
+    *,
+    blind: bool,
 ) -> Finding:
     """Whether extradural fluid is present, where, and how sure that is.
 
     ``present`` needs a definite or probable collection. Where only possible ones stand, or
     where the input cannot tell fluid from something else, the answer is ``indeterminate``.
     """
-    blind = [note for note in input_notes if note.code in settings.blind_codes]
     if collections:
         main = min(collections, key=lambda c: (_GRADES.index(c.grade), -c.volume_ml))
         leak: LeakStatus = "indeterminate" if main.grade == "possible" or blind else "present"

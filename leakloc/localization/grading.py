@@ -21,6 +21,8 @@ class Evidence:
     csf_signal, noise : float
         In the same units.
     fat_suppressed : bool or None
+    blind : bool
+        Whether the input cannot tell fluid from something else.
     """
 
     candidate: Candidate
@@ -30,6 +32,7 @@ class Evidence:
     csf_signal: float
     noise: float
     fat_suppressed: bool | None
+    blind: bool
 
     @property
     def snr(self) -> float | None:
@@ -56,6 +59,8 @@ def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
         confidence *= _ramp(evidence.snr, settings.low_snr, settings.low_snr_factor)
     if evidence.maybe_fat:
         confidence *= settings.fat_factor
+    if evidence.blind:
+        confidence = min(confidence, settings.blind_most)
     return float(min(max(confidence, 0.0), 1.0))
 
 
@@ -110,5 +115,7 @@ def basis(
         sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
     if evidence.maybe_fat:
         sentences.append("Fat is not suppressed, so epidural fat could look the same.")
+    if evidence.blind:
+        sentences.append("It was seen on a series that is no fat-suppressed myelogram.")
     sentences.append("This signal alone does not tell CSF from seroma or liquefied haematoma.")
     return tuple(sentences)

@@ -71,6 +71,7 @@ def localize(
     grid = _common_grid(segmentation, [sac_voxels, *pieces.values()], settings)
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
+    blind = any(note.code in settings.blind_codes for note in input_notes)
     shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
     placed = tuple(
         locate_collection(
@@ -82,6 +83,7 @@ def localize(
             coordinate,
             shifts,
             settings,
+            blind=blind,
         )
         for candidate in segmentation.accepted
         if candidate.id in pieces
@@ -104,7 +106,7 @@ def localize(
     return Localization(
         sac=located_sac,
         collections=collections,
-        finding=find(collections, segmentation, levels, coverage, input_notes, settings),
+        finding=find(collections, segmentation, levels, coverage, settings, blind=blind),
         planning=planning,
         quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
         notes=(

@@ -530,7 +530,9 @@ def _chart(chart: Chart, px_per_mm: float) -> Drawing:
 
 def _round_scale(largest: float) -> tuple[float, float]:
     """End of an axis that holds `largest`, and the step between its figures."""
-    step = 10.0 ** np.floor(np.log10(max(largest, 1e-6)))
+    if largest <= 0.0:
+        return 1.0, 0.5
+    step = 10.0 ** np.floor(np.log10(largest))
     for factor in (0.5, 1.0, 2.0, 5.0):
         if largest <= 3 * factor * step:
             return float(np.ceil(largest / (factor * step)) * factor * step), float(factor * step)

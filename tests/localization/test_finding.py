@@ -94,9 +94,10 @@ def test_where_fat_looks_like_fluid_nothing_seen_is_no_answer(spine):
 def test_without_a_fluid_sensitive_volume_there_is_no_answer(spine, crescent, code, fluid):
     crescents = (crescent(80.0, 110.0, 4.0),) if fluid else ()
     notes = (Note(code, "There is none."),)
-    finding = spine(crescents=crescents, **SMALL).localized(input_notes=notes).finding
-    assert finding.leak == "indeterminate"
-    assert "neither shown nor ruled out" in finding.summary
+    result = spine(crescents=crescents, **SMALL).localized(input_notes=notes)
+    assert result.finding.leak == "indeterminate"
+    assert "neither shown nor ruled out" in result.finding.summary
+    assert {c.grade for c in result.collections} == ({"possible"} if fluid else set())
 
 
 def test_other_notes_change_nothing(spine, crescent):

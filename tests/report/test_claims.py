@@ -17,7 +17,6 @@ import pytest
 
 import leakloc
 from leakloc.localization import finding as finding_module
-from leakloc.notes import Note
 from leakloc.pipeline import Analysis
 from leakloc.report import write_outputs
 from leakloc.settings import LocalizationSettings
@@ -110,11 +109,10 @@ def everything(
     folder = tmp_path_factory.mktemp(request.param)
     analysis = as_dicom(analysis, folder / "source")
     settings = LocalizationSettings()
-    notes = ()
     localization = analysis.localization
     answer = finding_module.find(
         localization.collections if request.param != "leakless" else (),
-        analysis.segmentation, analysis.levels, ("L1", "S1"), notes, settings,
+        analysis.segmentation, analysis.levels, ("L1", "S1"), settings, blind=False,
     )  # fmt: skip
     analysis = replace(analysis, localization=replace(localization, finding=answer))
     parts = ["masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"]
@@ -180,8 +178,8 @@ def test_every_grade_and_side_is_put_in_careful_words(analysis: Analysis) -> Non
         for position in get_args(Position):
             one = replace(located, grade=grade, position=position)
             found = finding_module.find(
-                (one,), analysis.segmentation, analysis.levels, ("L1", "S1"), (),
-                LocalizationSettings(),
+                (one,), analysis.segmentation, analysis.levels, ("L1", "S1"),
+                LocalizationSettings(), blind=False,
             )  # fmt: skip
             assert claims(found.summary) == []
             assert "numbering assumes" in found.summary
@@ -195,6 +193,6 @@ def test_an_input_that_cannot_tell_is_put_in_careful_words(
     analysis = make_synthetic(leak=leak)
     found = finding_module.find(
         analysis.localization.collections if leak else (), analysis.segmentation, analysis.levels,
-        (None, None), (Note("no_myelogram", "x"),), LocalizationSettings(),
+        (None, None), LocalizationSettings(), blind=True,
     )  # fmt: skip
     assert found.leak == "indeterminate" and claims(found.summary) == []

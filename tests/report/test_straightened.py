@@ -111,7 +111,8 @@ def test_charts_stand_beside_their_place(scene: Scene, analysis: Analysis) -> No
 
 
 @pytest.mark.parametrize(
-    ("largest", "end", "step"), [(17.4, 20, 10), (790, 1000, 500), (2.9, 3, 1), (0.4, 0.4, 0.2)]
+    ("largest", "end", "step"),
+    [(0.0, 1, 0.5), (17.4, 20, 10), (790, 1000, 500), (2.9, 3, 1), (0.4, 0.4, 0.2)],
 )
 def test_scales_end_at_round_values(largest: float, end: float, step: float) -> None:
     assert canvas._round_scale(largest) == pytest.approx((end, step))
