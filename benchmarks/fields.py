@@ -1,0 +1,107 @@
+"""Numbering on random parts of the volumes of SPIDER: fields that may cut the sacrum or the canal.
+
+    python benchmarks/fields.py --spider DIR --count 240 --workers 2
+
+Each part keeps 25 to 100 % of a volume in every direction. A disc within 10 mm of a true one is
+right where it has its name, a part where all such discs are. SPIDER numbers up from the lowest
+disc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from multiprocessing import Pool
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import nibabel as nib
+import numpy as np
+
+from leakloc.errors import LeaklocError
+from leakloc.evaluation.spider import DISC_TOLERANCE_MM
+from leakloc.levels.bodies import is_sacral
+from leakloc.loaders import load_study
+from leakloc.pipeline import analyze_study
+from leakloc.settings import Settings
+
+SMALLEST: Final = 0.25
+"""Least share of a volume in each direction: two or three levels."""
+BINS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Confidences that the table tells apart."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One analysed part of a volume."""
+
+    named: str
+    """``right``, ``wrong``, ``unnamed``, or ``refused``."""
+    confidence: float = 0.0
+    flagged: bool = False
+
+
+def part_of(volumes: list[Path], seed: int) -> Part:
+    """Analyse a random part of a random volume."""
+    rng = np.random.default_rng(seed)
+    path = volumes[rng.integers(len(volumes))]
+    whole = nib.load(path)
+    box = []
+    for length in whole.shape:
+        kept = int(length * rng.uniform(SMALLEST, 1.0))
+        start = int(rng.integers(0, length - kept + 1))
+        box.append(slice(start, start + kept))
+    settings = Settings()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "part.nii.gz"
+        nib.save(whole.slicer[tuple(box)], file)
+        try:
+            levels = analyze_study(load_study(file, settings.loaders), settings).levels
+        except LeaklocError:
+            return Part("refused")
+    labels = json.loads(
+        path.with_name(path.name.replace("T2SPACE.nii.gz", "discs.json")).read_text()
+    )
+    true = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
+    right = []
+    for disc in levels.discs:
+        gaps = {name: np.linalg.norm(place - disc.center_lps) for name, place in true.items()}
+        nearest = min(gaps, key=gaps.__getitem__)
+        if gaps[nearest] <= DISC_TOLERANCE_MM and not is_sacral(disc.name):
+            right.append(nearest == disc.name)
+    if not right:
+        return Part("unnamed")
+    numbering = levels.numbering
+    named = "right" if all(right) else "wrong"
+    return Part(named, numbering.confidence, numbering.transitional_suspected)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spider", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="of the first part")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    volumes = sorted(options.spider.glob("spider-*_T2SPACE.nii.gz"))
+    seeds = range(options.seed, options.seed + options.count)
+    with Pool(options.workers) as pool:
+        parts = pool.map(partial(part_of, volumes), seeds, chunksize=4)
+    print(", ".join(f"{n} {word}" for word, n in Counter(p.named for p in parts).most_common()))
+    print("| confidence stated | right | parts |\n|---|---|---|")
+    for low, high in pairwise(BINS):
+        inside = [p for p in parts if p.named in ("right", "wrong") and low <= p.confidence < high]
+        if inside:
+            right = sum(p.named == "right" for p in inside)
+            print(f"| {low:.1f} to {high:.1f} | {right} | {len(inside)} |")
+    worst = max((p.confidence for p in parts if p.named == "wrong"), default=0.0)
+    print(f"highest confidence of a wrong name: {worst:.2f}")
+
+
+if __name__ == "__main__":
+    main()
