@@ -10,7 +10,6 @@ disc.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ import nibabel as nib
 import numpy as np
 
 from leakloc.errors import LeaklocError
-from leakloc.evaluation.spider import DISC_TOLERANCE_MM
+from leakloc.evaluation.spider import DISC_TOLERANCE_MM, true_discs
 from leakloc.levels.bodies import is_sacral
 from leakloc.loaders import load_study
 from leakloc.pipeline import analyze_study
@@ -43,7 +42,6 @@ class Part:
     named: str
     """``right``, ``wrong``, ``unnamed``, or ``refused``."""
     confidence: float = 0.0
-    flagged: bool = False
 
 
 def part_of(volumes: list[Path], seed: int) -> Part:
@@ -64,10 +62,7 @@ def part_of(volumes: list[Path], seed: int) -> Part:
             levels = analyze_study(load_study(file, settings.loaders), settings).levels
         except LeaklocError:
             return Part("refused")
-    labels = json.loads(
-        path.with_name(path.name.replace("T2SPACE.nii.gz", "discs.json")).read_text()
-    )
-    true = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
+    true = true_discs(path)
     right = []
     for disc in levels.discs:
         gaps = {name: np.linalg.norm(place - disc.center_lps) for name, place in true.items()}
@@ -76,9 +71,7 @@ def part_of(volumes: list[Path], seed: int) -> Part:
             right.append(nearest == disc.name)
     if not right:
         return Part("unnamed")
-    numbering = levels.numbering
-    named = "right" if all(right) else "wrong"
-    return Part(named, numbering.confidence, numbering.transitional_suspected)
+    return Part("right" if all(right) else "wrong", levels.numbering.confidence)
 
 
 def main() -> None:

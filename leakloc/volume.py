@@ -29,8 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 ORTHOGONALITY_TOLERANCE: Final = 1e-3
 """Largest cosine between two axes of a grid (same figure as for image orientation in DICOM)."""
 
-NEGLIGIBLE_MM: Final = 1e-12
-"""Shift per voxel below which an axis does not lean: rounding, a millionth of an atom."""
+NEGLIGIBLE: Final = 1e-12
+"""Cosine below which an axis does not lean, and origin in mm that is zero: rounding."""
 
 _LPS_FROM_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITIVE: Final = ("L", "P", "S")
@@ -76,7 +76,7 @@ class Geometry:
                 "resample it onto an orthogonal grid first"
             )
         # ITK's singular value decomposition fails without an error on vanishing cosines.
-        affine[np.abs(affine) < NEGLIGIBLE_MM] = 0
+        affine[np.abs(affine / [*spacing, 1.0]) < NEGLIGIBLE] = 0
         affine.flags.writeable = False
         object.__setattr__(self, "affine_lps", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -119,6 +119,17 @@ class Geometry:
     def origin_lps(self) -> FloatArray:
         """Centre of voxel ``[0, 0, 0]``, LPS millimetres."""
         return np.asarray(self.affine_lps[:3, 3])
+
+    @property
+    def corners_lps(self) -> FloatArray:
+        """Centres of the eight outermost voxels, shape (8, 3)."""
+        ends = np.indices((2, 2, 2)).reshape(3, -1).T
+        return self.lps_from_ijk(ends * (np.array(self.shape[::-1]) - 1))
+
+    @property
+    def top_mm(self) -> float:
+        """Patient coordinate, towards the head, of the highest voxel centre."""
+        return float(self.corners_lps[:, 2].max())
 
     @property
     def voxel_volume_ml(self) -> float:
@@ -173,10 +184,22 @@ class Geometry:
         """Whether both are the same grid: equal shape, corners within `tolerance_mm`."""
         if self.shape != other.shape:
             return False
-        corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-        corners = corners * (np.array(self.shape[::-1]) - 1)
-        gap = self.lps_from_ijk(corners) - other.lps_from_ijk(corners)
-        return bool(np.abs(gap).max() <= tolerance_mm)
+        return bool(np.abs(self.corners_lps - other.corners_lps).max() <= tolerance_mm)
+
+    def in_other_frame(self, other: Geometry) -> bool:
+        """Whether both name a frame of reference, and not the same one."""
+        uids = {self.frame_of_reference_uid, other.frame_of_reference_uid} - {None}
+        return len(uids) > 1
+
+    def held_sideways(self, points_lps: npt.ArrayLike) -> FloatArray:
+        """Points moved into the field from its left and right: slabs may be narrower than a curve.
+
+        Along the grid's own axes, so that their height and depth in it stay.
+        """
+        kji = self.kji_from_lps(points_lps)
+        axis = 2 - int(np.abs(self.directions_lps[0]).argmax())
+        kji[..., axis] = np.clip(kji[..., axis], 0, self.shape[axis] - 1)
+        return self.lps_from_kji(kji)
 
     def cropped(self, box: tuple[slice, slice, slice]) -> Geometry:
         """The grid of ``array[box]``; slices in ``[k, j, i]`` order, step 1."""

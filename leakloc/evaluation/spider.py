@@ -21,7 +21,7 @@ from leakloc.errors import InputError, LeaklocError
 from leakloc.evaluation.metrics import dice
 from leakloc.evaluation.reading import Reading, analysis_reading
 from leakloc.evaluation.sheet import Tile, make_tile
-from leakloc.volume import Volume
+from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Progress
@@ -121,21 +121,20 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
     from leakloc.loaders import load_study
     from leakloc.pipeline import analyze_study
 
-    truth = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
-    true_discs = {d["name"]: np.array(d["ras_mm"]) * (-1, -1, 1) for d in truth["discs"]}
+    centers = true_discs(path)
     start = time.perf_counter()
     try:
         analysis = analyze_study(load_study(path, settings.loaders), settings)
     except LeaklocError as error:
         return SpiderCase(
-            _patient(path), str(error), len(true_discs), 0, None, None, None, "refused", 0,
+            _patient(path), str(error), len(centers), 0, None, None, None, "refused", 0,
             time.perf_counter() - start,
         )  # fmt: skip
     runtime_s = time.perf_counter() - start
     found = {d.name: d.center_lps for d in analysis.levels.discs}
     errors = {
         name: float(np.linalg.norm(found[name] - center))
-        for name, center in true_discs.items()
+        for name, center in centers.items()
         if name in found
     }
     right = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
@@ -149,7 +148,7 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
     return SpiderCase(
         patient=_patient(path),
         error="",
-        discs_true=len(true_discs),
+        discs_true=len(centers),
         discs_right=len(right),
         disc_error_mm=float(np.median(right)) if right else None,
         numbering_confidence=analysis.levels.numbering.confidence,
@@ -163,6 +162,12 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
 def spider_json(cases: Iterable[SpiderCase]) -> str:
     """Cases as a JSON list."""
     return json.dumps([asdict(c) for c in cases], indent=2)
+
+
+def true_discs(path: Path) -> dict[str, FloatArray]:
+    """Centres (LPS mm) of the discs of a volume's patient, by name."""
+    labels = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
+    return {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
 
 
 def _patient(path: Path) -> str:

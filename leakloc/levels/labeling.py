@@ -301,14 +301,12 @@ def _volumes(
     myelogram: Volume, companions: Mapping[Role, Volume]
 ) -> tuple[list[Volume], tuple[Note, ...]]:
     """Volumes to search, best first; those of another frame of reference are left out."""
-    frame = myelogram.geometry.frame_of_reference_uid
     chosen: list[Volume] = []
     notes: list[Note] = []
     for role in _PREFERENCE:
         if role not in companions:
             continue
-        other = companions[role].geometry.frame_of_reference_uid
-        if frame is not None and other is not None and frame != other:
+        if companions[role].geometry.in_other_frame(myelogram.geometry):
             notes.append(
                 Note(
                     "companion_in_other_frame",
@@ -356,11 +354,11 @@ def _search(
         extra = detector(myelogram, centerline, settings)
         detections.append(extra)
         for disc in _plausible(extra.discs, centerline):
-            gaps = [float(np.linalg.norm(disc.center_lps - d.center_lps)) for d in discs]
-            if min(gaps, default=np.inf) > _SAME_DISC_MM:
+            if _nearest_mm(disc, discs) > _SAME_DISC_MM:
                 discs.append(disc)
                 owners.append(extra)
     fields: tuple[Geometry, ...] = (volume.geometry, myelogram.geometry)
+    coarse = None
     try:
         far = None if localizer is None else detector(localizer, line, settings)
     except AnalysisError:  # it shows nothing
@@ -373,10 +371,10 @@ def _search(
             detections.append(far)
             discs += above
             owners += [far] * len(above)
-            fields = (volume.geometry, localizer.geometry, myelogram.geometry)
+            coarse = localizer.geometry
+            fields = (volume.geometry, coarse, myelogram.geometry)
     arcs = [float(line.project(d.center_lps)[0]) for d in discs]
     candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
-    coarse = localizer.geometry if localizer is not None and len(fields) > 2 else None
     return Seen(tuple(detections), candidates, fields, tuple(notes), localizer=coarse)
 
 
@@ -394,9 +392,14 @@ def _beyond(
         for side in (-1, 1)
     ):
         return False
-    gaps = [float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in discs]
     higher = all(disc.center_lps[2] > other.center_lps[2] for other in discs)
-    return higher and min(gaps, default=np.inf) > _SEAM_MM
+    return higher and _nearest_mm(disc, discs) > _SEAM_MM
+
+
+def _nearest_mm(disc: DetectedDisc, others: Sequence[DetectedDisc]) -> float:
+    """Distance to the nearest of other discs; endless without any."""
+    gaps = (float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in others)
+    return min(gaps, default=np.inf)
 
 
 def _upper_part(found: Detections, lowest_mm: float) -> Detections:
@@ -424,8 +427,7 @@ def _plausible(discs: Sequence[DetectedDisc], centerline: Centerline) -> list[De
             continue
         if dorsal < -_AHEAD_MM - 0.7 * beyond:
             continue
-        gaps = [float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in kept]
-        if min(gaps, default=np.inf) > _SAME_DISC_MM:
+        if _nearest_mm(disc, kept) > _SAME_DISC_MM:
             kept.append(disc)
     return kept
 
@@ -483,10 +485,7 @@ def _reach_mm(
 
 def _within_height_and_depth(field: Geometry, points_lps: FloatArray) -> npt.NDArray[np.bool_]:
     """Whether a field holds points, sides left aside: slabs may be narrower than a curve."""
-    kji = field.kji_from_lps(points_lps)
-    sideways = 2 - int(np.abs(field.directions_lps[0]).argmax())
-    kji[..., sideways] = 0
-    return field.contains(field.lps_from_kji(kji))
+    return field.contains(field.held_sideways(points_lps))
 
 
 def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus | None:

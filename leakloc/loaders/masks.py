@@ -240,8 +240,7 @@ def _dicom_segmentation(path: Path) -> Volume:
 
 
 def _demand_same_frame(one: Geometry, other: Geometry, what: str, onto: str) -> None:
-    uids = one.frame_of_reference_uid, other.frame_of_reference_uid
-    if None not in uids and uids[0] != uids[1]:
+    if one.in_other_frame(other):
         raise GeometryError(
             f"the {what} lies in another frame of reference than the {onto}: register it to the "
             f"{onto} first, or name the series it was drawn on with --myelogram"

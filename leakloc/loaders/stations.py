@@ -125,11 +125,6 @@ def shared_extent(one: Geometry, other: Geometry) -> float:
     return max(_overlap_share(_range_mm(one), _range_mm(other)), 0.0)
 
 
-def top_mm(geometry: Geometry) -> float:
-    """Patient coordinate, towards the head, at which a field ends."""
-    return _range_mm(geometry)[1]
-
-
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
     """Whether the stations, ordered along the body, overlap enough to be joined."""
     ranges = sorted(_range_mm(s.geometry) for s in stacks if s.geometry is not None)
@@ -257,7 +252,7 @@ def _moved(volume: Volume, movement_lps: FloatArray) -> Volume:
 
 def overlap_share(one: Geometry, other: Geometry) -> float:
     """Share of the smaller field's box, edges along the patient's axes, inside the other's."""
-    a, b = _corners_lps(one), _corners_lps(other)
+    a, b = one.corners_lps, other.corners_lps
     low = np.maximum(a.min(axis=0), b.min(axis=0))
     high = np.minimum(a.max(axis=0), b.max(axis=0))
     smaller = np.minimum(np.ptp(a, axis=0), np.ptp(b, axis=0))
@@ -266,7 +261,7 @@ def overlap_share(one: Geometry, other: Geometry) -> float:
 
 def _union_grid(grids: Sequence[Geometry]) -> Geometry:
     reference = grids[0]
-    corners = np.concatenate([reference.ijk_from_lps(_corners_lps(grid)) for grid in grids])
+    corners = np.concatenate([reference.ijk_from_lps(grid.corners_lps) for grid in grids])
     low = np.floor(corners.min(axis=0) + 0.01).astype(int)
     high = np.ceil(corners.max(axis=0) - 0.01).astype(int)
     affine = reference.affine_lps.copy()
@@ -277,7 +272,7 @@ def _union_grid(grids: Sequence[Geometry]) -> Geometry:
 
 def _placed(volume: Volume, grid: Geometry) -> tuple[tuple[slice, slice, slice], Signal, Mask]:
     """The box of `grid` about a station, its signal there, and which voxels it holds."""
-    corners = grid.kji_from_lps(_corners_lps(volume.geometry))
+    corners = grid.kji_from_lps(volume.geometry.corners_lps)
     low = np.maximum(np.ceil(corners.min(axis=0) - 0.01), 0).astype(int)
     high = np.minimum(np.floor(corners.max(axis=0) + 0.01) + 1, grid.shape).astype(int)
     k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
@@ -308,16 +303,11 @@ def _others(axis: int) -> tuple[int, ...]:
     return tuple(n for n in range(3) if n != axis)
 
 
-def _corners_lps(grid: Geometry) -> FloatArray:
-    last = np.array(grid.shape[::-1]) - 1
-    return grid.lps_from_ijk(np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).T * last)
-
-
 def _range_mm(grid: Geometry | None) -> tuple[float, float]:
     """Lowest and highest voxel centre along the body."""
     if grid is None:
         return 0.0, 0.0
-    z = _corners_lps(grid)[:, 2]
+    z = grid.corners_lps[:, 2]
     return float(z.min()), float(z.max())
 
 

@@ -22,7 +22,6 @@ from leakloc.loaders.stations import (
     overlap_share,
     shared_extent,
     stitch,
-    top_mm,
 )
 from leakloc.loaders.study import SeriesStack, Study, Triage
 from leakloc.notes import Note
@@ -306,7 +305,7 @@ def _add_counting(
     Localizers of the whole spine and quick sagittal series are made to count the levels on.
     """
     others = [v.geometry for role, v in volumes.items() if role in _FOR_LEVELS]
-    top = max(top_mm(geometry) for geometry in (myelogram.geometry, *others))
+    top = max(geometry.top_mm for geometry in (myelogram.geometry, *others))
     pool = [
         item
         for item in judged
@@ -321,7 +320,7 @@ def _add_counting(
     for item in sorted(pool, key=lambda i: _shows(i.stack, myelogram), reverse=True):
         rest = [item, *(other for other in pool if other is not item)]
         parts = [item, *(rest[n] for n in neighbours([i.stack for i in rest]))]
-        highest = max(top_mm(p.stack.geometry) for p in parts if p.stack.geometry is not None)
+        highest = max(p.stack.geometry.top_mm for p in parts if p.stack.geometry is not None)
         if _shows(item.stack, myelogram) < _SHARED_FIELD or highest < top + _UP_TO_THE_NECK_MM:
             continue
         if all(pixels.readable(part.stack) for part in parts):

@@ -10,7 +10,7 @@ from leakloc.report.canvas import INK, Column, Label, Panel, Place, Sheet, Strok
 from leakloc.report.marks import footer, numbering_line
 from leakloc.report.scene import Scene
 from leakloc.vocabulary import Role
-from leakloc.volume import FloatArray, Geometry, Volume
+from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis
@@ -56,8 +56,8 @@ def counted_on(analysis: Analysis) -> tuple[str, Volume] | None:
         volume = shown.get(role)
         if volume is None or volume is analysis.triage.myelogram:
             continue
-        frames = {own.frame_of_reference_uid, volume.geometry.frame_of_reference_uid} - {None}
-        if len(frames) < 2 and _top_mm(volume.geometry) >= _top_mm(own) + _MORE_MM:
+        field = volume.geometry
+        if not field.in_other_frame(own) and field.top_mm >= own.top_mm + _MORE_MM:
             return name, volume
     return None
 
@@ -78,7 +78,7 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
     bodies = bodies[np.argsort(bodies[:, 2])]
     counted = levels.numbering.method == "c2_count"
     more = _BEYOND_MM if counted else _UNCOUNTED_MM
-    top = min(bodies[-1, 2] + more, max(_top_mm(volume.geometry), bodies[-1, 2] + _BEYOND_MM))
+    top = min(bodies[-1, 2] + more, max(volume.geometry.top_mm, bodies[-1, 2] + _BEYOND_MM))
     bottom = bodies[0, 2] - _BEYOND_MM
     front, back = bodies[:, 1].min() - _AHEAD_MM, bodies[:, 1].max() + _BEHIND_MM
     heights = np.arange(top, bottom, -_STEP_MM)
@@ -92,7 +92,8 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
         ],
         axis=-1,
     )
-    values = volume.sample(_held_sideways(volume.geometry, points))
+    # A few planes seldom hold a whole curve.
+    values = volume.sample(volume.geometry.held_sideways(points))
     seen = values[values > 0]
     low, high = np.percentile(seen, [1.0, 99.5]) if len(seen) else (0.0, 1.0)
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
@@ -130,18 +131,3 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
         columns=(Column((panel,)),),
         footer=footer(),
     )
-
-
-def _held_sideways(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
-    """Points moved into a field from its sides: a few planes seldom hold a whole curve."""
-    kji = geometry.kji_from_lps(points_lps)
-    sideways = 2 - int(np.abs(geometry.directions_lps[0]).argmax())
-    kji[..., sideways] = np.clip(kji[..., sideways], 0, geometry.shape[sideways] - 1)
-    return geometry.lps_from_kji(kji)
-
-
-def _top_mm(geometry: Geometry) -> float:
-    corners = np.stack(
-        np.meshgrid(*[(0, n - 1) for n in geometry.shape], indexing="ij"), axis=-1
-    ).reshape(-1, 3)
-    return float(geometry.lps_from_kji(corners)[:, 2].max())

@@ -444,7 +444,7 @@ def _row(figures: dict[int | None, str], collection: int | None) -> str:
 
 def _figure_caption(picture: Picture) -> str:
     if picture.kind == "count":
-        return "The count of levels from C2."
+        return "To check the count of levels from C2."
     if picture.collection is None:
         about = {"straightened": "The canal straightened"}.get(picture.kind, "Overview")
     else:

@@ -1,12 +1,11 @@
 """Pictures of the finding, to be read at a glance.
 
 One overview, the canal straightened, the count of levels where other series show more of it, and
-for each collection a sagittal, an axial (across
-the canal) and a coronal picture. Every
-plane is cut from the volume in patient directions (`Volume.oriented`), never in the order
-it was stored: head up, front to the left on sagittal pictures, the patient's right on the
-left of axial and coronal ones. Voxels keep their physical aspect; the grey image stays
-undisturbed but for thin outlines.
+for each collection a sagittal, an axial (across the canal) and a coronal picture. Every plane is
+cut from the volume in patient directions (`Volume.oriented`), never in the order it was stored:
+head up, front to the left on sagittal pictures, the patient's right on the left of axial and
+coronal ones. Voxels keep their physical aspect; the grey image stays undisturbed but for thin
+outlines.
 """
 
 from __future__ import annotations
@@ -257,11 +256,7 @@ def _companion(
     other = companions[role]
     if other is scene.analysis.triage.myelogram:  # one volume serves both purposes
         return None
-    frames = {
-        other.geometry.frame_of_reference_uid,
-        scene.geometry.frame_of_reference_uid,
-    } - {None}
-    if len(frames) > 1:  # not in the same place: outlines would lie
+    if other.geometry.in_other_frame(scene.geometry):  # not in the same place: outlines would lie
         return None
     depth = scene.depth(rows)
     finest = min(other.geometry.spacing_ijk_mm)
