@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.centerline import Centerline
+from leakloc.phantom.roots import ROOT_ROWS, Roots, Settling, draw_roots, draw_settling
 from leakloc.phantom.scenario import LumbosacralShape, Scenario
+from leakloc.phantom.shapes import smooth_noise
 from leakloc.vocabulary import segment_name, split_segment, vertebra_chain
 from leakloc.volume import FloatArray
 
@@ -193,10 +195,8 @@ class Anatomy:
     conus_mm: float
     sac_tip_mm: float
     hiatus_mm: float
-    root_paths: FloatArray
-    """Cauda equina: shape (strands, n, 2), left and dorsal offset from the sac's centre over
-    its half axes, on the table's arc at every eighth step; NaN where a strand is absent."""
-    root_radius_mm: float
+    roots: Roots
+    """Cauda equina."""
     stature: float
     """Body size relative to the mean."""
     field_t: float
@@ -317,8 +317,9 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     hiatus = _draw_place(_HIATUS_APEX, sites, rng)
     hiatus = max(hiatus, tip + 12.0)
     shift = {"sacralised": -degree, "lumbarised": degree}.get(shape, 0.0)
+    settling = draw_settling(rng.spawn(1)[0])
     tables = _draw_tables(
-        sites, centerline, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, rng
+        sites, centerline, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, settling, rng
     )
     arc = np.arange(len(tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
     return Anatomy(
@@ -332,8 +333,7 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
         conus_mm=conus,
         sac_tip_mm=tip,
         hiatus_mm=hiatus,
-        root_paths=_draw_strands(arc[::8], sites, conus, tip, rng),
-        root_radius_mm=float(rng.uniform(0.45, 0.62)),
+        roots=draw_roots(arc[::ROOT_ROWS], sites, conus, tip, settling, rng),
         stature=stature,
         field_t=scenario.field_t or float(rng.choice([1.5, 3.0])),
         fat_depth_mm=float(np.clip(rng.lognormal(np.log(18), 0.4), 7, 45)),
@@ -478,18 +478,6 @@ def _lateral_curve(
     return np.asarray(side * gaussian_filter1d(bow, 40))
 
 
-def _smooth_noise(
-    n: int, sigma_mm: float, rng: np.random.Generator, step_mm: float = TABLE_STEP_MM
-) -> FloatArray:
-    """Unit-variance smooth noise along the arc."""
-    from scipy.ndimage import gaussian_filter1d
-
-    coarse = max(int(n * step_mm / (sigma_mm / 3)), 8)
-    rough = gaussian_filter1d(rng.normal(size=coarse), 3.0, mode="reflect")
-    rough = (rough - rough.mean()) / (rough.std() + 1e-9)
-    return np.asarray(np.interp(np.linspace(0, coarse - 1, n), np.arange(coarse), rough))
-
-
 def _draw_tables(
     sites: tuple[LevelSite, ...],
     centerline: Centerline,
@@ -500,6 +488,7 @@ def _draw_tables(
     tip_mm: float,
     hiatus_mm: float,
     sacrum_shift: float,
+    settling: Settling,
     rng: np.random.Generator,
 ) -> dict[str, FloatTable]:
     from scipy.ndimage import gaussian_filter1d
@@ -542,7 +531,7 @@ def _draw_tables(
     tables["disc_inset"] = bridged[nearest] * tables["body_b"]
 
     # Sac: disc-level area, wider behind the bodies, tapering to its tip.
-    slow = np.exp(0.07 * _smooth_noise(n, 45.0, rng))
+    slow = np.exp(0.07 * smooth_noise(n, 45.0, rng, TABLE_STEP_MM))
     area = at_discs("sac_area") * sac_scale * stature**2 * slow
     narrowest = np.cos(2 * np.pi * phase)  # 1 at the discs
     bulging = np.array(
@@ -563,7 +552,9 @@ def _draw_tables(
     area = np.where(arc > tip_mm - 60, floor_area, area)
     area = gaussian_filter1d(area, 2 / TABLE_STEP_MM) * taper**2
     aspect = np.interp(arc, discs, [site.row.sac_tr / site.row.sac_ap for site in sites])
-    aspect = aspect * (1 - 0.06 * narrowest) * np.exp(0.05 * _smooth_noise(n, 60.0, rng))
+    aspect = (
+        aspect * (1 - 0.06 * narrowest) * np.exp(0.05 * smooth_noise(n, 60.0, rng, TABLE_STEP_MM))
+    )
     sac_a = np.sqrt(area * aspect / np.pi)
     sac_b = np.sqrt(area / aspect / np.pi)
 
@@ -592,7 +583,7 @@ def _draw_tables(
     tables["sac_c"] = np.where(arc > tip_mm, 0.0, tables["sac_c"])
     tables["sac_trefoil"] = 0.06 * np.interp(
         arc, [sites[-8].middle_mm, sites[-6].middle_mm], [0.0, 1.0]
-    ) * float(rng.uniform(0.2, 1.6)) + 0.02 * _smooth_noise(n, 40.0, rng)
+    ) * float(rng.uniform(0.2, 1.6)) + 0.02 * smooth_noise(n, 40.0, rng, TABLE_STEP_MM)
     fat_scale = float(np.clip(rng.lognormal(0, 0.25), 0.55, 1.7))
     recess_window = np.exp(-0.5 * ((disc_off - 3.0) / (0.22 * pitches[body])) ** 2)
     tables["recess"] = at_discs("dorsal_fat") * fat_scale * (0.25 + 0.75 * recess_window)
@@ -607,10 +598,11 @@ def _draw_tables(
     )
     tables["cord_a"] = np.sqrt(cord_area * cord_aspect / np.pi) * conus
     tables["cord_b"] = np.sqrt(cord_area / cord_aspect / np.pi) * conus
-    # Lying on the back: the cord hugs the front in kyphosis, the back elsewhere.
-    free = np.maximum(sac_b - tables["cord_b"] - 1.0, 0.0)
+    # The cord hugs the front in kyphosis; above the conus it sinks or stays in the middle.
+    free = np.maximum(sac_b - tables["cord_b"] - settling.cord_rim_mm, 0.0)
+    conus_hug = settling.cord_hug * np.cos(np.deg2rad(settling.gravity_deg))
     hug = np.interp(
-        arc, [sites[1].middle_mm, sites[10].middle_mm, sites[17].middle_mm], [0.1, -0.75, 0.5]
+        arc, [sites[1].middle_mm, sites[10].middle_mm, sites[17].middle_mm], [0.1, -0.75, conus_hug]
     )
     tables["cord_c"] = tables["sac_c"] + free * hug
 
@@ -714,32 +706,3 @@ def _root_tables(
         tables[f"sleeve_length_{side}"] = long[which]
         tables[f"sleeve_radius_{side}"] = wide[which]
     return tables
-
-
-def _draw_strands(
-    arc: FloatArray,
-    sites: tuple[LevelSite, ...],
-    conus_mm: float,
-    tip_mm: float,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Roots inside the sac below the conus: a crescent along its back, leaving level by level."""
-    lumbar = [site for site in sites if site.name[0] in "LS" and site.name not in ("S4", "S5")]
-    paths = []
-    for rank, site in enumerate(lumbar):
-        leave = min(site.top_mm + 6.0, tip_mm - 4.0)
-        for side in (-1.0, 1.0):
-            for _ in range(2 if rank < 6 else 1):  # motor and sensory bundles
-                start = conus_mm - rng.uniform(5, 45)
-                inward = 1 - rank / len(lumbar)
-                spread = np.clip((arc - conus_mm) / 40, 0, 1)
-                left = side * (0.25 + 0.45 * inward + 0.10 * rng.normal()) * (0.6 + 0.4 * spread)
-                dorsal = 0.62 * np.sqrt(np.clip(1 - left**2, 0, 1)) * spread + 0.12 * rng.normal()
-                away = np.clip(1 - (leave - arc) / 22, 0, 1)
-                left = left * (1 - away) + side * 0.9 * away
-                dorsal = dorsal * (1 - away)
-                wobble = 0.05 * _smooth_noise(len(arc), 25.0, rng, 8 * TABLE_STEP_MM)
-                path = np.stack([left + wobble, dorsal - np.abs(wobble)], axis=1)
-                path[(arc < start) | (arc > leave + 2)] = np.nan
-                paths.append(path)
-    return np.array(paths)

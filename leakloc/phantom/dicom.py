@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,44 @@ _SIEMENS_SEQUENCE: Final = {
     "t1_axial_post": "*tse2d1_{etl}",
     "localizer": "*fl2d1",
 }
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """What all images of one study state.
+
+    Parameters
+    ----------
+    key : tuple
+        What UIDs are made from; studies that differ in it share no UID.
+    vendor : str
+    patient_name, patient_id : str
+    description : str
+        Of the study.
+    software : str
+        Implementation version name, at most 16 characters.
+    comments : str
+        Of every image; left out where empty.
+    anonymised : bool
+        Whether names and descriptions are removed.
+    """
+
+    key: tuple[object, ...]
+    vendor: Vendor
+    patient_name: str
+    patient_id: str
+    description: str
+    software: str
+    comments: str = ""
+    anonymised: bool = False
+
+    def uid(self, *parts: object) -> str:
+        """UID that depends only on the study's key and what it names (2.25 root, from a hash)."""
+        text = "\n".join(map(str, (*self.key, *parts)))
+        digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
+        digest[6] = (digest[6] & 0x0F) | 0x50  # a valid name-based UUID
+        digest[8] = (digest[8] & 0x3F) | 0x80
+        return f"2.25.{int.from_bytes(bytes(digest), 'big')}"
 
 
 def write_study(
@@ -103,7 +142,7 @@ def write_study(
 def series_datasets(
     phantom: Phantom, series: PhantomSeries, volumes: list[Volume]
 ) -> Iterator[Dataset]:
-    """Classic MR images of one rendered series, in the order of acquisition.
+    """Classic MR images of one rendered series of a phantom, in the order of acquisition.
 
     Parameters
     ----------
@@ -112,17 +151,42 @@ def series_datasets(
     volumes : list of Volume
         One for each stack of the series.
     """
+    scenario = phantom.scenario
+    header = StudyHeader(
+        key=("leakloc phantom", repr(scenario), phantom.seed),
+        vendor=phantom.vendor,
+        patient_name="ANONYMOUS" if scenario.anonymised else "PHANTOM^LEAKLOC",
+        patient_id="ANON" if scenario.anonymised else f"PHANTOM-{phantom.seed}",
+        description="MR spine, phantom",
+        software="LEAKLOC_PHANTOM",
+        anonymised=scenario.anonymised,
+    )
+    return image_datasets(header, series, volumes)
+
+
+def image_datasets(
+    header: StudyHeader, series: PhantomSeries, volumes: list[Volume]
+) -> Iterator[Dataset]:
+    """Classic MR images of one series, in the order of acquisition.
+
+    Parameters
+    ----------
+    header : StudyHeader
+    series : PhantomSeries
+    volumes : list of Volume
+        One for each stack of the series, CSF at about 1000.
+    """
     peak = max(float(np.percentile(volume.array, 99.99)) for volume in volumes)
     # Scanners scale so that the brightest tissue uses much of the range, but not all of it.
     scale = min(1.0, 0.9 * LARGEST_STORED / max(peak, 1e-6))
-    scaled = phantom.vendor == "philips"
+    scaled = header.vendor == "philips"
     slope = 1.0 / scale if scaled else 1.0
     number = 0
     for volume in volumes:
         for k in range(volume.geometry.shape[0]):
             number += 1
-            dataset = _common(phantom, series)
-            _place(dataset, phantom, series, volume.geometry, k, number)
+            dataset = _common(header, series)
+            _place(dataset, header, series, volume.geometry, k, number)
             _pixels(dataset, volume.array[k] * np.float32(scale))
             if scaled:
                 dataset.RescaleIntercept = 0.0
@@ -131,55 +195,45 @@ def series_datasets(
             yield dataset
 
 
-def _uid(phantom: Phantom, *parts: object) -> str:
-    """UID that depends only on scenario, seed and what it names (2.25 root, from a hash)."""
-    text = "\n".join(map(str, ("leakloc phantom", repr(phantom.scenario), phantom.seed, *parts)))
-    digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
-    digest[6] = (digest[6] & 0x0F) | 0x50  # a valid name-based UUID
-    digest[8] = (digest[8] & 0x3F) | 0x80
-    return f"2.25.{int.from_bytes(bytes(digest), 'big')}"
-
-
-def _common(phantom: Phantom, series: PhantomSeries) -> Dataset:
+def _common(header: StudyHeader, series: PhantomSeries) -> Dataset:
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationVersionName = "LEAKLOC_PHANTOM"
+    meta.ImplementationVersionName = header.software
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.SOPClassUID = MRImageStorage
-    dataset.StudyInstanceUID = _uid(phantom, "study")
-    dataset.SeriesInstanceUID = _uid(phantom, "series", series.number)
-    dataset.FrameOfReferenceUID = _uid(phantom, "frame")
+    dataset.StudyInstanceUID = header.uid("study")
+    dataset.SeriesInstanceUID = header.uid("series", series.number)
+    dataset.FrameOfReferenceUID = header.uid("frame")
     dataset.PositionReferenceIndicator = ""
     dataset.StudyID = "1"
     dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
     dataset.Modality = "MR"
     dataset.SeriesNumber = series.number
-    dataset.PatientName = "PHANTOM^LEAKLOC"
-    dataset.PatientID = f"PHANTOM-{phantom.seed}"
+    dataset.PatientName = header.patient_name
+    dataset.PatientID = header.patient_id
     dataset.PatientBirthDate = ""
     dataset.PatientSex = "O"
     dataset.PatientPosition = "HFS"
     dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "20260101"
     dataset.StudyTime = "080000"
     dataset.SeriesTime = dataset.ContentTime = f"08{min(series.number * 4, 59):02d}00"
-    if phantom.scenario.anonymised:
-        dataset.PatientName = "ANONYMOUS"
-        dataset.PatientID = "ANON"
-    _scanner(dataset, phantom, series)
+    if header.comments:
+        dataset.ImageComments = header.comments
+    _scanner(dataset, header, series)
     return dataset
 
 
-def _scanner(dataset: Dataset, phantom: Phantom, series: PhantomSeries) -> None:
+def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> None:
     """Names and parameters as this vendor's scanner writes them."""
-    vendor, sequence = phantom.vendor, series.sequence
+    vendor, sequence = header.vendor, series.sequence
     manufacturer, model, version = _SCANNERS[vendor]
-    anonymised = phantom.scenario.anonymised
+    anonymised = header.anonymised
     dataset.Manufacturer = manufacturer
     dataset.ManufacturerModelName = "" if anonymised else model
     dataset.SoftwareVersions = "" if anonymised else version
@@ -189,7 +243,7 @@ def _scanner(dataset: Dataset, phantom: Phantom, series: PhantomSeries) -> None:
     if not anonymised:
         dataset.SeriesDescription = series.name
         dataset.ProtocolName = ("WIP_" if vendor == "philips" else "") + series.name
-        dataset.StudyDescription = "MR spine, phantom"
+        dataset.StudyDescription = header.description
     _timing(dataset, sequence)
     scanning, variant, options = _codes(vendor, sequence)
     dataset.ScanningSequence = scanning
@@ -260,14 +314,14 @@ def _image_type(vendor: Vendor, series: PhantomSeries) -> list[str]:
 
 
 def _place(
-    dataset: Dataset, phantom: Phantom, series: PhantomSeries, geometry: Geometry, k: int,
+    dataset: Dataset, header: StudyHeader, series: PhantomSeries, geometry: Geometry, k: int,
     number: int,
 ) -> None:  # fmt: skip
     """Where the slice lies, and its own identity."""
     spacing_i, spacing_j, spacing_k = geometry.spacing_ijk_mm
     axes = geometry.directions_lps
     position = geometry.lps_from_kji([k, 0, 0])
-    dataset.SOPInstanceUID = _uid(phantom, "instance", series.number, number)
+    dataset.SOPInstanceUID = header.uid("instance", series.number, number)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.InstanceNumber = number
     dataset.AcquisitionNumber = 1
@@ -314,15 +368,24 @@ def _file_name(vendor: Vendor, series: PhantomSeries, dataset: Dataset, count: i
 
 
 def _write_truth(phantom: Phantom, folder: Path) -> None:
-    import nibabel as nib
-
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(phantom.truth.to_dict(), indent=1, allow_nan=False)
-    (folder / "truth.json").write_text(text + "\n", encoding="utf-8")
+    masks: dict[str, Volume] = {}
     try:
         geometry = phantom.myelogram_geometry()
     except LookupError:
-        return  # thick slabs have no grid on which truth could lie
-    masks = phantom.masks(geometry)
-    for name in ("thecal_sac", "fluid", "fluid_fraction", "levels"):
-        nib.save(getattr(masks, name).to_nibabel(), folder / f"{name}.nii.gz")
+        pass  # thick slabs have no grid on which truth could lie
+    else:
+        made = phantom.masks(geometry)
+        names = ("thecal_sac", "fluid", "fluid_fraction", "levels")
+        masks = {name: getattr(made, name) for name in names}
+    write_truth(phantom.truth.to_dict(), masks, folder)
+
+
+def write_truth(values: dict[str, Any], masks: Mapping[str, Volume], folder: Path) -> None:
+    """Write ``truth.json`` and one NIfTI file for each mask, named after it."""
+    import nibabel as nib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=1, allow_nan=False)
+    (folder / "truth.json").write_text(text + "\n", encoding="utf-8")
+    for name, mask in masks.items():
+        nib.save(mask.to_nibabel(), folder / f"{name}.nii.gz")

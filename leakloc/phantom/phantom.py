@@ -16,7 +16,7 @@ from leakloc.phantom.anatomy import draw_anatomy
 from leakloc.phantom.findings import draw_findings
 from leakloc.phantom.render import Body, CanalGrid, Points, screw_distance
 from leakloc.phantom.scenario import SCENARIOS, Scenario, SequenceName, Vendor
-from leakloc.phantom.sequences import CSF, FAT, FLUID, WATER, Sequence, draw_sequences
+from leakloc.phantom.sequences import CSF, FAT, FLUID, TEXTURE, WATER, Sequence, draw_sequences
 from leakloc.phantom.series import PhantomSeries, plan_series, station_slices
 from leakloc.phantom.shapes import Float
 from leakloc.phantom.truth import Masks, Truth, measure_truth
@@ -317,14 +317,14 @@ class Phantom:
         body = self.body
         canvas = body.paint(points, sequence.palette(), width_mm)
         fat = canvas[:, FAT]
+        solid = np.flatnonzero(canvas[:, WATER] + fat > 0)
+        fat_part = fat[solid] / (canvas[solid, WATER] + fat[solid])
         if sequence.fat_suppressed:
             fat = fat * self._fat_patches.factor(points)
         elif sequence.contrast == "inversion":
             fat = fat * np.float32(0.25)
         tissue = canvas[:, WATER] + fat
-        solid = np.flatnonzero(tissue > 0)
-        grain = body.texture(points.x[solid], points.y[solid], points.z[solid])
-        tissue[solid] *= 1 + np.float32(0.09) * grain
+        tissue[solid] *= body.grain(points, solid, canvas[solid, TEXTURE], fat_part, width_mm)
         csf = canvas[:, CSF]
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)

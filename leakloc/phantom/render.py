@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from leakloc.phantom.anatomy import TABLE_STEP_MM, Anatomy
 from leakloc.phantom.findings import ANGLES, Findings, Fluid
+from leakloc.phantom.roots import ROOT_ROWS, lay_roots
 from leakloc.phantom.shapes import (
     Float,
     Noise3D,
@@ -20,11 +21,11 @@ from leakloc.phantom.shapes import (
     ellipsoid,
     rounded_box,
 )
-from leakloc.phantom.tissues import TissueName
+from leakloc.phantom.tissues import TEXTURES, TISSUES, TissueName
 from leakloc.volume import FloatArray, Geometry
 
 Palette = Mapping[TissueName, npt.NDArray[np.float32]]
-"""Signal of each tissue in the four channels."""
+"""Signal and texture of each tissue in the five channels."""
 
 COARSE_STEP_MM: Final = 4.0
 """Step at which canal coordinates are computed; linear interpolation between errs by less
@@ -42,6 +43,13 @@ COLUMN_LATERAL_MM: Final = 66.0
 COLUMN_FRONT_MM: Final = 70.0
 COLUMN_BACK_MM: Final = 62.0
 """Box about the canal that holds every part of the spine."""
+
+
+TEXTURE_NODES: Final = 2
+"""Grid steps of the texture's noise per correlation length: it repeats after 32 lengths."""
+
+TEXTURE_LOSS: Final = 0.89
+"""Standard deviation that linear interpolation leaves of such noise, mean over all places."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +139,9 @@ class Body:
         self.anatomy = anatomy
         self.findings = findings
         self._tables = anatomy.tables
-        self.texture = Noise3D(rng, 5.0)
+        self._root_paths = lay_roots(anatomy.roots, anatomy.tables).astype(np.float32)
+        self._texture = Noise3D(rng, 1.0, TEXTURE_NODES)
+        self._textures = _draw_textures(rng.spawn(1)[0])
         self._loops = Noise3D(rng, 26.0)
         self._content = Noise3D(rng, 30.0)
         self._streaks = Noise3D(rng, 7.0)
@@ -287,11 +297,45 @@ class Body:
         inside &= points.arc[column] < self.anatomy.hiatus_mm + 5
         return np.asarray(column[inside])
 
+    def grain(
+        self,
+        points: Points,
+        index: npt.NDArray[np.intp],
+        variation: Float,
+        fat_part: Float,
+        width_mm: float,
+    ) -> Float:
+        """Texture of some points: factors of the signal, mean 1.
+
+        Averaging over a voxel makes it weaker and coarser.
+
+        Parameters
+        ----------
+        points : Points
+        index : numpy.ndarray
+            Which of them.
+        variation : numpy.ndarray
+            Coefficient of variation in a median person.
+        fat_part : numpy.ndarray
+            Part of the signal that comes from fat: tells muscle, marrow and fat apart.
+        width_mm : float
+        """
+        strength, across, along = self._textures
+        wide, tall = (np.hypot(mm, width_mm / np.sqrt(3)) for mm in (across, along))
+        strength = strength * across / wide * np.sqrt(along / tall) / TEXTURE_LOSS
+        row = (fat_part * (len(strength) - 1)).astype(np.intp)
+        flat, up = ((1 / mm).astype(np.float32)[row] for mm in (wide, tall))
+        x, y, z = (values[index] for values in (points.x, points.y, points.z))
+        noise = self._texture(x * flat, y * flat, z * up)
+        noise *= variation * strength.astype(np.float32)[row]
+        noise += 1
+        return np.maximum(noise, np.float32(0.1))
+
     # --- painting --------------------------------------------------------------------------
 
     def paint(self, points: Points, palette: Palette, width_mm: float) -> Float:
-        """Channels of every point, shape (n, 4)."""
-        canvas = np.zeros((len(points.arc), 4), np.float32)
+        """Channels of every point, shape (n, 5)."""
+        canvas = np.zeros((len(points.arc), 5), np.float32)
         index = self.anatomy.index(points.arc)
         trunk = self._trunk_distance(points, index)
         body = np.flatnonzero(trunk < width_mm)
@@ -701,22 +745,51 @@ class Body:
         tail = np.flatnonzero((inner > 0.3) & (p.arc > top))
         if not len(tail):
             return
-        rows = index[tail]
-        x = p.left[tail] / np.maximum(t["sac_a"][rows] - 0.7, 0.3)
-        y = (p.dorsal[tail] - t["sac_c"][rows]) / np.maximum(t["sac_b"][rows] - 0.7, 0.3)
-        a, b = t["sac_a"][rows], t["sac_b"][rows]
-        coarse = np.minimum(rows // 8, anatomy.root_paths.shape[1] - 1)
-        nearest = np.full(len(tail), 1e4, np.float32)
-        for path in anatomy.root_paths.astype(np.float32):
-            at = path[coarse]
-            away = np.hypot((x - at[:, 0]) * a, (y - at[:, 1]) * b)
-            np.fmin(nearest, away, out=nearest)
-        radius = np.float32(anatomy.root_radius_mm)
-        # A round strand thinner than the grid fills only its own area.
-        share = coverage(nearest - radius, h) * min(1.0, np.pi * float(radius) / (2 * h))
+        share = self._root_share(p.left[tail], p.dorsal[tail], index[tail], h)
         piece = canvas[tail]
         _paint(piece, share * inner[tail], palette["root"])
         canvas[tail] = piece
+
+    def _root_share(
+        self, left: Float, dorsal: Float, index: npt.NDArray[np.int32], h: float
+    ) -> Float:
+        """Share of each point's voxel in strands of the cauda equina."""
+        share = np.zeros(len(left), np.float32)
+        radii = self.anatomy.roots.radius_mm.astype(np.float32)
+        y = dorsal - self._tables["sac_c"][index]
+        row = np.minimum(index // ROOT_ROWS, self._root_paths.shape[1] - 1)
+        order = np.argsort(row, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(row[order])) + 1):
+            at = self._root_paths[:, row[part[0]]]
+            here = np.flatnonzero(np.isfinite(at[:, 0]))
+            if not len(here):
+                continue
+            r = radii[here]
+            away2 = (left[part, None] - at[here, 0]) ** 2 + (y[part, None] - at[here, 1]) ** 2
+            filled = np.clip(0.5 + (r * r - away2) / (2 * h * r), 0, 1)
+            # The factor keeps the area of strands thinner than the voxel.
+            share[part] = filled @ np.where(r < h, 4 * r * h / (r + h) ** 2, 1).astype(np.float32)
+        return np.minimum(share, 1) * np.float32(self.anatomy.roots.settling.density)
+
+
+def _draw_textures(rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """One person's strength over the median's, and correlation lengths of textures (mm).
+
+    All over the part of the signal that comes from fat, in steps of 0.05; lengths across the
+    body and head to foot.
+    """
+    figures = []
+    for name in ("muscle", "marrow", "fat"):
+        texture = TEXTURES[name]
+        ranges = np.log([texture.variation, texture.length_mm])
+        variation, length = np.exp(rng.uniform(ranges[:, 0], ranges[:, 1]))
+        usual = np.sqrt(np.prod(texture.variation))
+        figures.append((variation / usual, length, length * texture.elongation))
+    knots = (0.0, TISSUES["marrow"].fat_fraction, 1.0)
+    strength, across, along = (
+        np.interp(np.linspace(0, 1, 21), knots, values) for values in np.transpose(figures)
+    )
+    return strength, across, along
 
 
 def _cos3(x: Float, y: Float) -> Float:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.phantom.scenario import Scenario, SequenceName, Vendor
-from leakloc.phantom.tissues import TISSUES, Tissue, TissueName
+from leakloc.phantom.tissues import OTHER_VARIATION, TEXTURES, TISSUES, Tissue, TissueName
 
 Contrast = Literal["variable_flip", "turbo", "inversion", "t1", "t1_post", "ssfp", "gradient"]
 
-WATER, FAT, CSF, FLUID = range(4)
-"""Channels of a canvas: tissue water, fat (suppressible), CSF in the sac, other fluid."""
+WATER, FAT, CSF, FLUID, TEXTURE = range(5)
+"""Channels of a canvas: signal of tissue water, fat (suppressible), CSF in the sac and other
+fluid; coefficient of variation of the tissue's texture."""
 
 FREE_FLUIDS: Final[frozenset[TissueName]] = frozenset(
     {"epidural_csf", "urine", "seroma", "synovial", "bowel_fluid"}
@@ -77,12 +78,12 @@ class Sequence:
         return _signal(self, found, t1, float(found.t2_ms[high]))
 
     def palette(self) -> dict[TissueName, npt.NDArray[np.float32]]:
-        """Signal of every tissue in the four channels, CSF at `csf_signal`."""
+        """Every tissue in the five channels, CSF at `csf_signal`, textures of a median person."""
         reference = {"t1": "fat", "t1_post": "fat", "gradient": "fat"}.get(self.contrast, "csf")
         scale = self.csf_signal / self.signal(reference)  # type: ignore[arg-type]
         palette = {}
         for name, tissue in TISSUES.items():
-            color = np.zeros(4, np.float32)
+            color = np.zeros(5, np.float32)
             signal = scale * self.signal(name)
             if name == "csf":
                 color[CSF] = signal
@@ -91,6 +92,8 @@ class Sequence:
             else:
                 color[WATER] = signal * (1 - tissue.fat_fraction)
                 color[FAT] = signal * tissue.fat_fraction
+                texture = TEXTURES.get(name)
+                color[TEXTURE] = np.sqrt(np.prod(texture.variation)) if texture else OTHER_VARIATION
             palette[name] = color
         return palette
 

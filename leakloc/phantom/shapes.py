@@ -69,17 +69,19 @@ class Noise3D:
     ----------
     rng : numpy.random.Generator
     grain_mm : float
-        Distance over which values become independent.
+        Distance over which correlation falls to 1/e.
+    nodes : int
+        Steps of the noise's grid per grain; it repeats after 64 steps.
     """
 
     SIZE = 64
 
-    def __init__(self, rng: np.random.Generator, grain_mm: float) -> None:
+    def __init__(self, rng: np.random.Generator, grain_mm: float, nodes: int = 4) -> None:
         from scipy.ndimage import gaussian_filter
 
-        self._step = np.float32(grain_mm / 4)
+        self._step = np.float32(grain_mm / nodes)
         rough = rng.normal(size=(self.SIZE,) * 3).astype(np.float32)
-        smooth = gaussian_filter(rough, 2.0, mode="wrap")
+        smooth = gaussian_filter(rough, nodes / 2, mode="wrap")
         self._values = smooth / smooth.std()
 
     def __call__(self, x: Float, y: Float, z: Float) -> Float:
@@ -91,3 +93,13 @@ class Noise3D:
             self._values, at, output=np.float32, order=1, mode="grid-wrap", prefilter=False
         )
         return np.asarray(values.reshape(np.shape(x)))
+
+
+def smooth_noise(n: int, sigma_mm: float, rng: np.random.Generator, step_mm: float) -> FloatArray:
+    """Unit-variance smooth noise at `n` places a step apart."""
+    from scipy.ndimage import gaussian_filter1d
+
+    coarse = max(int(n * step_mm / (sigma_mm / 3)), 8)
+    rough = gaussian_filter1d(rng.normal(size=coarse), 3.0, mode="reflect")
+    rough = (rough - rough.mean()) / (rough.std() + 1e-9)
+    return np.asarray(np.interp(np.linspace(0, coarse - 1, n), np.arange(coarse), rough))

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from leakloc.phantom import SCENARIOS
 from leakloc.phantom.anatomy import TABLE_STEP_MM, draw_anatomy, lumbar_rows
+from leakloc.phantom.roots import ROOT_ROWS, lay_roots
 from leakloc.vocabulary import vertebra_chain
 
 SEEDS = range(24)
@@ -89,3 +92,70 @@ def test_lordosis_bends_the_lumbar_canal_forwards(people):
         y = [line.at(anatomy.site(name).middle_mm)[1] for name in ("L1", "L3", "S1")]
         chord = 0.5 * (y[0] + y[2])
         assert y[1] < chord
+
+
+def _sac(anatomy):
+    names = ("sac_a", "sac_b", "sac_trefoil")
+    return [anatomy.tables[name][::ROOT_ROWS].astype(float) for name in names]
+
+
+def _depths(anatomy):
+    """Mean dorsal place of the roots between conus and L5-S1, over the sac's half depth."""
+    paths = lay_roots(anatomy.roots, anatomy.tables)
+    arc = anatomy.roots.arc
+    below = (arc > anatomy.conus_mm + 25) & (arc < anatomy.disc_mm("L4-L5"))
+    return np.nanmean((paths[..., 1] / _sac(anatomy)[1])[:, below])
+
+
+def test_roots_stay_in_the_sac(people):
+    for anatomy in people:
+        x, y = np.moveaxis(lay_roots(anatomy.roots, anatomy.tables), -1, 0)
+        a, b, trefoil = _sac(anatomy)
+        swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
+        away = np.hypot(x / (a * swell), y / (b * swell))
+        assert np.nanmax(away) <= 1
+
+
+def test_roots_settle_on_the_lowest_wall(people):
+    supine = [p for p in people if abs(p.roots.settling.gravity_deg) < 45]
+    assert len(supine) > 0.75 * len(people)
+    settled = [p for p in supine if p.roots.settling.settled > 0.5]
+    assert 0.6 < len(settled) / len(supine) < 1
+    assert min(_depths(p) for p in settled) > 0.3
+    prone = replace(settled[0].roots.settling, gravity_deg=180.0)
+    turned = replace(settled[0], roots=replace(settled[0].roots, settling=prone))
+    assert _depths(turned) < -0.3
+
+
+def test_settled_roots_lie_in_contact(people):
+    for anatomy in people:
+        if anatomy.roots.settling.settled < 0.5:
+            continue
+        arc, radius = anatomy.roots.arc, anatomy.roots.radius_mm
+        row = int(np.abs(arc - anatomy.disc_mm("L2-L3")).argmin())
+        at = lay_roots(anatomy.roots, anatomy.tables)[:, row]
+        here = np.isfinite(at[:, 0])
+        gaps = np.hypot(*(at[here, None] - at[None, here]).T) - radius[here] - radius[here, None]
+        np.fill_diagonal(gaps, 9)
+        assert here.sum() > 20
+        assert np.median(gaps.min(axis=0)) < 0.3
+
+
+def test_roots_leave_level_by_level(people):
+    for anatomy in people:
+        there = np.isfinite(lay_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
+        places = (anatomy.conus_mm, anatomy.disc_mm("L3-L4"), anatomy.sac_tip_mm - 6)
+        counts = [there[int(np.abs(anatomy.roots.arc - mm).argmin())] for mm in places]
+        assert counts[0] >= counts[1] > counts[2] > 0
+        assert (there[anatomy.roots.arc > anatomy.sac_tip_mm] == 0).all()
+
+
+def test_roots_differ_between_people_and_repeat_for_a_seed(people):
+    again = draw_anatomy(SCENARIOS["normal"], np.random.default_rng(0))
+    same = [lay_roots(p.roots, p.tables) for p in (people[0], again)]
+    assert np.array_equal(*same, equal_nan=True)
+    ways = [p.roots.settling for p in people]
+    assert len({round(way.settled, 6) for way in ways}) == len(ways)
+    diameters = 2 * np.concatenate([p.roots.radius_mm for p in people])
+    assert diameters.min() >= 0.8
+    assert diameters.max() <= 1.6

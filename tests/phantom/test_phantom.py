@@ -5,6 +5,8 @@ import pytest
 from scipy import ndimage
 
 from leakloc.phantom import SCENARIOS, make_phantom
+from leakloc.phantom.render import Points
+from leakloc.phantom.tissues import TEXTURES, TISSUES
 from leakloc.vocabulary import LABEL_VALUES, split_segment
 from leakloc.volume import Geometry
 
@@ -302,3 +304,28 @@ def test_the_sac_ends_at_the_foramen_magnum():
     )
     assert above == 0
     assert below == 1
+
+
+def test_textures_follow_the_measured_statistics():
+    """Variation and correlation length of pure tissue, over people, as on SPIDER volumes."""
+    rng = np.random.default_rng(0)
+    x, y, z = rng.uniform(-60, 60, (3, 20_000)).astype(np.float32)
+    here = np.arange(len(x))
+    fat_parts = {"muscle": 0.0, "marrow": TISSUES["marrow"].fat_fraction, "fat": 1.0}
+    for name, fat_part in fat_parts.items():
+        texture = TEXTURES[name]
+        usual = np.sqrt(np.prod(texture.variation))
+        found, near = [], []
+        for seed in range(4):
+            body = make_phantom("normal", seed).body
+            parts = np.full(len(x), fat_part, np.float32)
+            one, other = (
+                body.grain(Points(x, x, x, x, y + shift, z), here, usual, parts, 0.3) - 1
+                for shift in (0.0, np.mean(texture.length_mm))
+            )
+            found.append(one.std())
+            near.append(np.mean(one * other) / one.var())
+        assert 0.6 * texture.variation[0] < min(found)
+        assert max(found) < 1.2 * texture.variation[1]
+        assert 0.05 < np.mean(near) < 0.75
+        assert np.ptp(found) > 0
