@@ -19,6 +19,47 @@ from pydicom.uid import generate_uid as random_uid
 _number = count()
 
 
+@pytest.fixture
+def made_simulation():
+    """A simulated study without a real patient: a straight sac, fluid behind it at L3-L4."""
+    from types import SimpleNamespace
+
+    from leakloc.centerline import Centerline
+    from leakloc.simulation import SCENARIOS
+    from leakloc.volume import Geometry, Volume
+
+    def make(scenario="dorsal", patient="107", seed=100, spacing_mm=1.0, slice_mm=1.0):
+        """Discs every 30 mm from 0 (L5-S1) up to 120 (L1-L2); fluid 8 mm thick, 50 to 74 mm."""
+        shape = (round(150 / slice_mm), round(48 / spacing_mm), round(30 / spacing_mm))
+        grid = Geometry.from_axes(
+            shape, origin_lps=(-14.5, -24, -20 + slice_mm / 2),
+            spacing_ijk_mm=(spacing_mm, spacing_mm, slice_mm),
+        )  # fmt: skip
+        points = grid.lps_from_kji(np.argwhere(np.ones(shape, bool))).T.reshape(3, *shape)
+        x, y, z = points
+        sac = (np.hypot(x, y) < 8) & (z > -10)
+        behind = (abs(x) < 6) & (y >= 8) & (y < 16)
+        # Full slices: the fraction of a thick one is what its part of 50 to 74 mm is.
+        part = np.clip(np.minimum(z + slice_mm / 2, 74) - np.maximum(z - slice_mm / 2, 50), 0, None)
+        scenario = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
+        fraction = np.where(behind, part / slice_mm, 0) * scenario.leak
+        signal = np.where(sac, 1.0, 0.05) + fraction
+        discs = {f"L{5 - n}-L{6 - n}": np.array([0.0, -20, 30 * n]) for n in range(1, 5)}
+        return SimpleNamespace(
+            patient=patient, scenario=scenario, seed=seed,
+            myelogram=Volume(signal.astype(np.float32), grid),
+            companion=Volume(signal.astype(np.float32), grid).oriented("PIL"),
+            thecal_sac=Volume(sac.astype(np.uint8), grid),
+            fluid=Volume((fraction >= 0.5).astype(np.uint8), grid),
+            fluid_fraction=Volume(fraction.astype(np.float32), grid),
+            centerline=Centerline(np.array([[0.0, 0, z] for z in range(128, -56, -1)])),
+            discs={"L5-S1": np.array([0.0, -20, 0]), **discs},
+            positions={1: "dorsal"} if scenario.leak else {},
+        )  # fmt: skip
+
+    return make
+
+
 def generate_uid() -> str:
     """A new UID, the same ones in the same order on every run."""
     return random_uid(entropy_srcs=[str(next(_number))])
