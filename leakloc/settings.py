@@ -111,9 +111,6 @@ class SegmentationSettings(_Section):
     the canal by more than 25 mm in four of eight looked at, with the prior in none of eleven."""
     canal_prior_threads: int = Field(2, ge=1, le=64)
     """Processor threads of the networks that give the prior and judge the dura."""
-    dura_network_weight: float = Field(0.15, ge=0.0, le=2.0)
-    """Weight of the dura network's log likelihood against the edges and dark lines seen (1);
-    0 leaves the network out. The network knows shapes, the lines are sharper."""
     canal_min_length_mm: float = Field(60.0, gt=0.0)
     """Shortest canal accepted: two lumbar levels; what is shorter cannot be told from a vessel."""
     canal_slope_cost: float = Field(0.15, ge=0.0)
@@ -121,31 +118,11 @@ class SegmentationSettings(_Section):
     fat_suppressed_below: float = Field(0.25, gt=0.0, lt=1.0)
     """Subcutaneous fat darker than this share of CSF counts as suppressed; without
     suppression it has 0.3-0.4 on a heavy 3D myelogram and 0.8 on a conventional T2."""
-    sac_radius_mm: float = Field(9.0, ge=3.0, le=15.0)
-    """Largest mean radius of a thecal sac (250 mm²) to expect where neighbours tell nothing yet."""
-    sac_min_fluid_area_mm2: float = Field(12.0, gt=0.0)
-    """Least area of fluid in a cross-section of the sac; the pointed tip ends there."""
-    sac_max_gap_mm: float = Field(15.0, ge=0.0)
-    """Longest stretch of the sac without visible fluid (stenosis, flow void)."""
-    dura_line_depth: float = Field(0.09, gt=0.0)
-    """Depth of a clear dural line between fluid on both sides, in shares of CSF: partial
-    volume leaves 0.25-0.45 of its depth in 0.8-1 mm voxels."""
-    dura_line_noise: float = Field(0.02, ge=0.0)
-    """Depth that counts for nothing; noise makes more at single places, but not in a row."""
-    dura_line_sides: float = Field(0.4, ge=0.0, le=1.0)
-    """Fluid fraction that both sides of a dural line must reach: a thin layer, half filled."""
-    dura_line_share: float = Field(0.45, ge=0.0, lt=1.0)
-    """Mean evidence along a quarter of the ring above which a dark line counts as the dura;
-    roots, seen as threads, stay below it."""
-    dura_thread_weight: float = Field(4.0, ge=0.0)
-    """How strongly bending in both directions, as of a nerve root, speaks against a dural sheet;
-    at 4, a quarter of the sharper bend in the other direction rules it out."""
-    dura_passed_cost: float = Field(1.0, ge=0.0)
-    """Price of leaving a coherent dark line inside the surface."""
-    dura_prior_sd_mm: float = Field(1.5, gt=0.0)
-    """How far the dura may lie from where neighbouring levels lead to expect it."""
-    dura_prior_window_mm: float = Field(60.0, gt=0.0)
-    """Length of canal from which that is taken: longer than a level, shorter than the taper."""
+    sac_min_area_mm2: float = Field(12.0, gt=0.0)
+    """Least cross-section of the sac; the pointed tip ends there."""
+    sac_max_gap_mm: float = Field(45.0, ge=0.0)
+    """Longest stretch over which the sac is bridged where it is not detected (stenosis, flow
+    void): a lumbar level; the report names the level."""
     dura_smoothness: float = Field(0.5, ge=0.0)
     """Price of a step of two radii (0.6 mm) between neighbouring rays."""
     fat_suppressed: bool | None = None
@@ -155,15 +132,9 @@ class SegmentationSettings(_Section):
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
     """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its
     bright fat; on a heavy one muscle and marrow stay below 0.12."""
-    fluid_seed: float = Field(0.65, gt=0.0, le=1.0)
-    """Fluid fraction a collection must reach: above slow veins and unsuppressed fat (0.43)."""
-    fluid_grow: float = Field(0.5, gt=0.0, le=1.0)
-    """Fluid fraction down to which a collection extends: half a voxel of fluid. What lies below
-    counts for the volume only."""
-    dura_margin_mm: float = Field(0.3, ge=0.0)
-    """Distance outside the dura from which on fluid counts: half the dura's own line."""
-    seed_margin_mm: float = Field(1.2, ge=0.0)
-    """Distance outside the dura at which a collection must be seen: beyond the sac's blur."""
+    fluid_min_fraction: float = Field(0.5, gt=0.0, le=1.0)
+    """Fraction of a voxel that extradural fluid fills from which on it belongs to a collection.
+    What lies below counts for the volume only."""
     search_radius_mm: float = Field(35.0, gt=0.0)
     """Distance from the canal's centre within which fluid is looked for: past the foramina."""
     corridor_half_width_mm: float = Field(40.0, gt=0.0)
@@ -172,46 +143,16 @@ class SegmentationSettings(_Section):
     """Depth of that corridor: to the skin."""
     contact_gap_mm: float = Field(3.0, ge=0.0)
     """Largest gap between dura and a fluid that counts as connected with the canal."""
-    network_least: float = Field(0.35, ge=0.0, le=1.0)
-    """Least mean probability of fluid outside the dura, by the dura network, of a piece that
-    touches the sac; true collections of phantoms have 0.85-0.95."""
-    thin_network_least: float = Field(0.5, ge=0.0, le=1.0)
-    """That probability from which on a layer thinner than two voxels, or a small lateral pocket
-    where a root leaves, may count."""
-    dural_line_least: float = Field(-0.11, ge=-1.0, le=1.0)
-    """Lower quartile of the dural line's depth along the contact, in shares of CSF; where the
-    surface cuts through fluid within the sac it is negative. Only where no network was asked."""
-    dent_share_most: float = Field(0.15, ge=0.0, le=1.0)
-    """Largest share of a collection within dents of the sac's cross-sections: at most 0.02 in
-    phantoms' real collections, 0.35 behind an arc of nerve roots taken for the dura."""
-    thin_contact_rays: int = Field(100, ge=1)
-    """Contact with the dura, in rays (about 2 mm² each), from which on a thin layer may count."""
-    thin_dural_line: float = Field(0.05, ge=0.0, le=1.0)
-    """Median depth of the dural line over that contact, in shares of CSF, for it to count:
-    a blurred edge of the sac has no line."""
     collection_min_ml: float = Field(0.3, gt=0.0)
     """Smallest collection reported."""
-    collection_min_thickness_mm: float = Field(1.5, gt=0.0)
-    """Thinnest collection reported: two voxels; thinner is the sac's blurred edge."""
     collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
     """Probability from which on a candidate counts as a collection."""
-    bright_tissue_least: float = Field(0.85, gt=0.0, le=1.0)
-    """Where tissue is bright though fat is dark (echo times below 250 ms), fluid must reach this
-    share of CSF: sacral marrow reaches 0.8, liquefied blood 0.7."""
     bright_tissue_most: float = Field(0.75, gt=0.0, le=1.0)
     """Highest probability there: the answer rests on what the header says of fat."""
     bright_tissue_snr: float = Field(15.0, gt=0.0, le=200.0)
     """Signal of CSF over noise from which the header is believed there at all: below it (a true
     one of about 8) noise itself looks like bright tissue, and two of three leak-free phantoms were
     given a collection."""
-    tissue_dimmer_than: float = Field(0.82, gt=0.0, lt=1.0)
-    """A part of a bright piece that is evenly dimmer than this share of the rest is other tissue
-    that touches it, such as fat about metal."""
-    tissue_apart_least: float = Field(0.75, gt=0.0, lt=1.0)
-    """Share of the variance between the two levels of signal from which on they are two tissues:
-    one tissue under a bias field has 0.6 to 0.7."""
-    tissue_least_ml: float = Field(0.5, gt=0.0)
-    """Least of either tissue, away from its rims, for the two to be told apart."""
     collection_gap_mm: float = Field(18.0, ge=0.0)
     """Gap along the canal across which two pieces are one collection: fat interrupts them."""
 

@@ -1,51 +1,58 @@
-"""Train the dura network and write it as ONNX.
+"""Train the dura network on samples of `dura_samples` and write it as ONNX.
 
-Half of the pieces are made up anew each time (`dura_pieces`), half are cut from phantoms of
-leakloc, straightened and put in polar coordinates by the package itself (``cache``). No patient
-data.
+    python pipelines/train_dura.py train POOL --minutes 80 --out dura.pt
+    python pipelines/train_dura.py train POOL --minutes 60 --out dura.pt --resume
+    python pipelines/train_dura.py export dura.pt leakloc/models/dura.onnx
 
-    python pipelines/train_dura.py cache POLAR --seeds 0,2,3
-    python pipelines/train_dura.py train POLAR --minutes 38
-    python pipelines/train_dura.py export CHECKPOINT leakloc/models/dura.onnx
-
-Needs ``pip install leakloc[train]``. Training goes on from a checkpoint with ``--resume``.
+Needs ``pip install leakloc[train]``. Runs on a GPU where there is one, and on two CPU cores in one
+to two hours. The checkpoint holds network, running mean of the weights, optimizer and step count.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from dura_pieces import SLICES, Piece, make_piece
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from torch import nn
 from torch.nn import functional
 
-from leakloc.centerline import Centerline
-from leakloc.phantom import SCENARIOS, make_phantom
-from leakloc.segmentation.dura import find_dura, follow_fluid, polar_signal
-from leakloc.segmentation.dura_network import ANGLES, OVERLAP_RAYS, RADII, network_input
-from leakloc.segmentation.fluid import map_fluid
-from leakloc.segmentation.steps import canal_centerline
-from leakloc.settings import SegmentationSettings
-from leakloc.volume import Volume
+from leakloc.segmentation.dura_network import (
+    ANGLES,
+    NO_PRIOR,
+    OVERLAP_RAYS,
+    RADII,
+    RADIUS_START_MM,
+    RADIUS_STEP_MM,
+    network_input,
+)
 
-CHANNELS = (8, 16, 32, 48)
-MADE_UP_SHARE = 0.5
+Array = npt.NDArray[Any]
+CHANNELS = (8, 24, 48, 64, 96)
+ARCS = 48
+"""Length of a piece in steps of 2 mm."""
 BATCH = 4
 LEARNING_RATE = 2e-3
-JITTER_MM = 1.2
-"""Standard deviation by which centrelines are moved, so that the network forgives poor ones."""
+AVERAGED = 0.998
+"""Weight of the running mean of the weights at each step; the mean is what is exported."""
+PHANTOMS = 0.35
+"""Fraction of the pieces that come from phantoms."""
+RECENTERED = 0.75
+"""Fraction of the pieces that are put about another centerline."""
+WET = 0.6
+"""Fraction of the pieces that are centered on fluid where the study holds some."""
 
 
 class Block(nn.Module):
-    """Convolutions of 3 x 3 x 3 with batch normalisation and rectifier."""
+    """Convolutions of 3 x 3 x 3 with batch normalization and rectifier."""
 
     def __init__(self, inputs: int, outputs: int, count: int) -> None:
         super().__init__()
@@ -69,211 +76,242 @@ class DuraNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        a, b, c, d = CHANNELS
-        self.down = nn.ModuleList([Block(2, a, 1), Block(a, b, 2), Block(b, c, 2), Block(c, d, 2)])
-        self.up = nn.ModuleList([Block(d + c, c, 1), Block(c + b, b, 1), Block(b + a, a, 1)])
-        self.out = nn.Conv3d(a, 2, 1)
-        self.steps = ((2, 2, 2), (2, 2, 2), (2, 2, 1))
+        widths = list(pairwise(CHANNELS))
+        self.first = Block(3, CHANNELS[0], 1)
+        self.down = nn.ModuleList([Block(fine, coarse, 2) for fine, coarse in widths])
+        # Narrowed before it is enlarged: the finest level costs most of the time.
+        self.narrow = nn.ModuleList([nn.Conv3d(coarse, fine, 1) for fine, coarse in widths])
+        self.up = nn.ModuleList([Block(2 * fine, fine, 1) for fine, _ in widths])
+        self.out = nn.Conv3d(CHANNELS[0], 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of the shape of `x`, which `network_input` makes."""
-        kept = [self.down[0](x)]
-        for block, step in zip(self.down[1:], self.steps, strict=True):
-            kept.append(block(functional.max_pool3d(kept[-1], step)))
+        """Logits over the grid of `x`, which `network_input` makes."""
+        kept = [self.first(x)]
+        for block in self.down:
+            kept.append(block(functional.max_pool3d(kept[-1], 2)))
         y = kept.pop()
-        for block, step in zip(self.up, reversed(self.steps), strict=True):
-            scale = tuple(float(n) for n in step)
-            wide = functional.interpolate(y, scale_factor=scale, mode="nearest")
+        for narrow, block in zip(reversed(self.narrow), reversed(self.up), strict=True):
+            wide = functional.interpolate(narrow(y), scale_factor=2.0, mode="nearest")
             y = block(torch.cat([wide, kept.pop()], 1))
         return self.out(y)
 
 
-def cache_phantom(scenario: str, seed: int, path: Path) -> None:
-    """Store a phantom in polar coordinates about four centrelines: rough and fine, each moved."""
-    phantom = make_phantom(scenario, seed)
-    series = [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")][-1]
-    volume = phantom.image(series.sequence, series.geometry)
-    masks = phantom.masks(volume.geometry)
-    settings = SegmentationSettings()
-    line = canal_centerline(volume, settings=settings)
-    fluid = map_fluid(volume.oriented("LPS"), line, settings)
-    fine = find_dura(fluid.fraction, line, settings, surface_signal=fluid.signal).centerline
-    rng = np.random.default_rng(seed)
-    stored: dict[str, npt.NDArray[Any]] = {}
-    for name, axis in (("rough", follow_fluid(fluid.fraction, line)), ("fine", fine)):
-        for moved in (0, 1):
-            used = _moved(axis, rng) if moved else axis
-            signal, in_field = polar_signal(fluid.signal, used)
-            key = f"{name}{moved}"
-            stored[f"{key}_signal"] = signal.astype(np.float16)
-            stored[f"{key}_in_field"] = in_field
-            stored[f"{key}_inside"] = polar_signal(masks.thecal_sac, used)[0].astype(np.float16)
-            outside = Volume(masks.fluid_fraction.array, volume.geometry)
-            stored[f"{key}_fluid"] = polar_signal(outside, used)[0].astype(np.float16)
-    np.savez_compressed(path, **stored)
-
-
-def _moved(line: Centerline, rng: np.random.Generator) -> Centerline:
-    shift = gaussian_filter1d(rng.normal(size=(len(line.points_lps), 2)), 12, axis=0)
-    shift *= JITTER_MM / shift.std()
-    points = line.points_lps + shift[:, :1] * line.lefts_lps + shift[:, 1:] * line.dorsals_lps
-    return Centerline.smoothed(points, step_mm=1.0, smoothing_mm=4.0)
-
-
 class Pieces(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Endless pieces, made up or cut from cached phantoms, as network input and target."""
+    """Endless pieces of the samples in a folder, which may grow meanwhile."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.files = sorted(folder.glob("*.npz"))
-        self.seed = seed
+        self.folder, self.seed = folder, seed
 
-    def __iter__(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Draw and augment."""
+    def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Draw, augment; yields network input, target and weight."""
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        loaded: dict[Path, dict[str, npt.NDArray[Any]]] = {}
+        drawn = 0
         while True:
-            if not self.files or rng.random() < MADE_UP_SHARE:
-                piece = make_piece(rng)
-            else:
-                path = self.files[rng.integers(len(self.files))]
-                if path not in loaded:
-                    loaded[path] = dict(np.load(path))
-                piece = _disturbed(_cut(loaded[path], rng), rng)
-            parts = _turned(piece, rng)
-            planes = network_input(parts[0], parts[1].astype(bool))
-            yield planes, np.stack(parts[2:]).astype(np.float32)
+            if drawn % 200 == 0:
+                files = {
+                    kind: sorted(self.folder.glob(f"{kind}_*.npz")) for kind in ("real", "phantom")
+                }
+            drawn += 1
+            phantom = bool(files["phantom"]) and rng.random() < PHANTOMS
+            paths = files["phantom" if phantom or not files["real"] else "real"]
+            piece = _cut(paths[rng.integers(len(paths))], rng)
+            if piece is not None:
+                yield _augmented(piece, phantom, rng)
 
 
-def _cut(stored: dict[str, npt.NDArray[Any]], rng: np.random.Generator) -> Piece:
-    """A stretch of a phantom, more often than not one with fluid outside the dura."""
-    key = f"{rng.choice(['rough', 'fine'])}{rng.integers(2)}"
-    fluid = stored[f"{key}_fluid"]
-    wet = np.flatnonzero(fluid.max((1, 2)) > 0.4)
-    middle = rng.integers(len(fluid))
-    if len(wet) and rng.random() < 0.6:
-        middle = rng.choice(wet) + rng.integers(-10, 10)
-    start = int(np.clip(middle - SLICES // 2, 0, len(fluid) - SLICES))
-    part = slice(start, start + SLICES)
-    names = ("signal", "in_field", "inside", "fluid")
-    return Piece(*(stored[f"{key}_{name}"][part].astype(np.float32) for name in names))
+def _cut(path: Path, rng: np.random.Generator) -> dict[str, Array] | None:
+    """A stretch of a sample, more often than not one with fluid outside the dura."""
+    with np.load(path) as stored:
+        lines = sorted({name.split("_")[0] for name in stored.files if name != "source"})
+        if not lines:
+            return None
+        line = lines[rng.integers(len(lines))]
+        names = ("signal", "in_field", "prior", "inside", "fluid")
+        whole = {name: stored[f"{line}_{name}"] for name in names}
+    count = len(whole["signal"])
+    wet = np.flatnonzero(whole["fluid"].max((1, 2)) > 100)
+    middle = rng.integers(count)
+    if len(wet) and rng.random() < WET:
+        middle = rng.choice(wet) + rng.integers(-12, 12)
+    start = int(np.clip(middle - ARCS // 2, 0, max(count - ARCS, 0)))
+    piece = {name: array[start : start + ARCS] for name, array in whole.items()}
+    short = ARCS - len(piece["signal"])
+    if short > 0:
+        padding = ((0, short), (0, 0), (0, 0))
+        piece = {name: np.pad(array, padding, mode="edge") for name, array in piece.items()}
+    for name in ("prior", "inside", "fluid"):
+        piece[name] = piece[name].astype(np.float32) / 255
+    piece["signal"] = piece["signal"].astype(np.float32)
+    return piece
 
 
-def _disturbed(piece: Piece, rng: np.random.Generator) -> Piece:
-    """More blur, noise, contrast and another scale."""
-    signal = piece.signal
-    if rng.random() < 0.5:
-        if rng.random() < 0.5:
-            width = rng.uniform(0, 0.5)
-            signal = gaussian_filter(signal, (width, width, 2.4 * width))
-        noise = gaussian_filter(rng.normal(size=signal.shape), (0.4, 0.9, 1.2))
-        signal = signal + noise / noise.std() * rng.uniform(0, 0.06)
-    if rng.random() < 0.3:
-        signal = np.clip(signal, 0, None) ** rng.uniform(0.75, 1.35)
-    return Piece(signal * rng.uniform(0.88, 1.12), piece.in_field, piece.inside, piece.fluid)
+ANGLE = np.arange(ANGLES) * 2 * np.pi / ANGLES
+RADIUS_MM = RADIUS_START_MM + RADIUS_STEP_MM * np.arange(RADII)
 
 
-def _turned(piece: Piece, rng: np.random.Generator) -> list[npt.NDArray[Any]]:
-    """Mirror left and right, turn about the canal, or turn upside down."""
-    parts = [piece.signal, piece.in_field, piece.inside, piece.fluid]
+def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+    """The same piece about another centerline, as a search that knows no dura would give it.
+
+    Bright fluid outside the sac attracts the search, and so does the CSF in front of the roots.
+    Without this the network takes the middle of the frame for the middle of the sac.
+    """
+    area = (piece["inside"] + piece["fluid"]) * RADIUS_MM
+    total = area.sum((1, 2)) + 1e-3
+    toward = [(area * part[:, None] * RADIUS_MM).sum((1, 2)) / total
+              for part in (np.cos(ANGLE), np.sin(ANGLE))]  # fmt: skip
+    shift = np.stack(toward, 1) * rng.uniform(0.0, 1.3) * (total > 60)[:, None]
+    shift += (rng.normal(0.0, 0.9), rng.normal(-0.7, 1.3))  # to the left, to the back
+    shift = gaussian_filter1d(np.clip(shift, -7.0, 7.0), rng.uniform(2.0, 8.0), axis=0)
+    left = shift[:, :1, None] + (np.cos(ANGLE)[:, None] * RADIUS_MM)
+    dorsal = shift[:, 1:, None] + (np.sin(ANGLE)[:, None] * RADIUS_MM)
+    column = (np.arctan2(dorsal, left) % (2 * np.pi)) / (2 * np.pi) * ANGLES
+    step = np.maximum((np.hypot(left, dorsal) - RADIUS_START_MM) / RADIUS_STEP_MM, 0.0)
+    low, near = np.floor(column).astype(int), np.minimum(np.floor(step).astype(int), RADII - 2)
+    a, b = (column - low).astype(np.float32), np.clip(step - near, 0, 1).astype(np.float32)
+    row = np.arange(len(shift))[:, None, None]
+    low %= ANGLES
+    following = (low + 1) % ANGLES
+    result = {}
+    for name, array in piece.items():
+        values = array.astype(np.float32)
+        first = values[row, low, near] * (1 - a) + values[row, following, near] * a
+        second = values[row, low, near + 1] * (1 - a) + values[row, following, near + 1] * a
+        result[name] = first * (1 - b) + second * b
+    result["in_field"] = (result["in_field"] > 0.5) & (step <= RADII - 1)
+    return result
+
+
+def _augmented(
+    piece: dict[str, Array], phantom: bool, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Other gain, noise, field and prior; mirrored left to right in half of the cases."""
+    if rng.random() < RECENTERED:
+        piece = _recentered(piece, rng)
+    # Fluid brighter than the CSF among the roots may have set the scale.
+    gain = np.exp(rng.uniform(-0.7, 0.25)) if rng.random() < 0.3 else rng.uniform(0.85, 1.15)
+    signal = piece["signal"] * gain + rng.normal(0, 0.03)
+    if rng.random() < 0.4:
+        signal = np.sign(signal) * np.abs(signal) ** rng.uniform(0.7, 1.4)
+    if rng.random() < 0.4:
+        noise = gaussian_filter(rng.normal(size=signal.shape), (0.4, 0.9, 1.0))
+        signal = signal + noise / noise.std() * rng.uniform(0, 0.08)
+    if phantom and rng.random() < 0.3:
+        width = rng.uniform(0, 0.8)
+        signal = gaussian_filter(signal, (width, width, 1.5 * width))
+    in_field = piece["in_field"]
+    if phantom and rng.random() < 0.5:  # slabs as thin as those of the real volumes
+        aside = np.cos(ANGLE)[:, None] * RADIUS_MM - rng.normal(0, 1.5)
+        in_field = in_field & (np.abs(aside) < rng.uniform(6.0, 16.0))
+    prior = piece["prior"]
+    if rng.random() < 0.12:
+        prior = np.full_like(prior, NO_PRIOR)
+    weight = np.where(in_field, 1.0, 0.2 if phantom else 0.0)
+    parts = [signal, in_field, prior, piece["inside"], piece["fluid"], weight]
     if rng.random() < 0.5:
         parts = [np.roll(part[:, ::-1], 1 + ANGLES // 2, axis=1) for part in parts]
-    if rng.random() < 0.25:
-        turn = int(rng.integers(ANGLES))
-        parts = [np.roll(part, turn, axis=1) for part in parts]
-    if rng.random() < 0.3:
-        parts = [part[::-1] for part in parts]
-    return parts
+    planes = network_input(parts[0], parts[1].astype(bool), parts[2])
+    return planes, np.stack(parts[3:5]).astype(np.float32), parts[5].astype(np.float32)[None]
 
 
-def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy and Dice; the fluid outside counts half."""
-    logits = logits[:, :, :, OVERLAP_RAYS:-OVERLAP_RAYS, :RADII]
+def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy and soft Dice within the field."""
+    logits = logits[:, :, :, OVERLAP_RAYS:-OVERLAP_RAYS]
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    likely = torch.sigmoid(logits)
-    overlap = (likely * target).sum((2, 3, 4))
-    dice = (2 * overlap + 20) / ((likely + target).sum((2, 3, 4)) + 20)
-    weighted = entropy[:, 0].mean() + 0.5 * entropy[:, 1].mean()
-    return 2 * weighted + 0.5 * (1 - dice).sum(1).mean()
+    entropy = (entropy * weight).sum((0, 2, 3, 4)) / weight.sum()
+    likely, true = torch.sigmoid(logits) * weight, target * weight
+    overlap = (likely * true).sum((2, 3, 4))
+    dice = (2 * overlap + 40) / ((likely**2).sum((2, 3, 4)) + (true**2).sum((2, 3, 4)) + 40)
+    return 2 * entropy[0] + 4 * entropy[1] + 0.5 * (1 - dice).sum(1).mean()
 
 
-def train(folder: Path, minutes: float, seed: int, resume: Path | None, out: Path) -> None:
+def train(options: argparse.Namespace) -> None:
     """Train for a time, with a cosine schedule; a checkpoint every 50 steps."""
-    torch.manual_seed(seed)
-    net = DuraNet()
-    optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=1e-3)
-    if resume is not None:
-        state = torch.load(resume, weights_only=True)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = DuraNet().to(device, memory_format=torch.channels_last_3d)  # faster on processors
+    optimizer = torch.optim.AdamW(net.parameters(), options.rate, weight_decay=1e-3)
+    first, mean = 0, {k: v.detach().clone() for k, v in net.state_dict().items()}
+    if options.resume and options.out.exists():
+        state = torch.load(options.out, weights_only=True, map_location=device)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
+        first, mean = state["step"], state["mean"]
     pieces = torch.utils.data.DataLoader(
-        Pieces(folder, seed), batch_size=BATCH, num_workers=1, prefetch_factor=6
-    )
+        Pieces(options.pool, options.seed + first), batch_size=BATCH, num_workers=1,
+        prefetch_factor=6,
+    )  # fmt: skip
     start, losses = time.monotonic(), []
-    for step, (planes, target) in enumerate(pieces, start=1):
-        done = (time.monotonic() - start) / (60 * minutes)
-        rate = LEARNING_RATE * min(1.0, step / 50) * (0.51 + 0.49 * np.cos(np.pi * min(done, 1)))
+    for step, batch in enumerate(pieces, start=first + 1):
+        done = (time.monotonic() - start) / (60 * options.minutes)
+        warm = min(1.0, (step - first) / 50)
+        rate = options.rate * warm * (0.505 + 0.495 * np.cos(np.pi * min(done, 1)))
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         net.train()
-        loss = loss_of(net(planes), target)
+        planes, target, weight = (part.to(device) for part in batch)
+        planes = planes.contiguous(memory_format=torch.channels_last_3d)
+        loss = loss_of(net(planes), target, weight)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
+        keep = min(AVERAGED, (step + 1) / (step + 20))
+        for name, value in net.state_dict().items():
+            if value.dtype.is_floating_point:
+                mean[name].lerp_(value, 1 - keep)
+            else:
+                mean[name].copy_(value)
         losses.append(float(loss.detach()))
         if step % 50 == 0 or done >= 1:
-            print(
-                f"{step} {60 * minutes * done:.0f} s loss {np.mean(losses[-100:]):.4f}", flush=True
-            )
-            torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, out)
+            seconds = time.monotonic() - start
+            print(f"{step} {seconds:.0f} s loss {np.mean(losses[-200:]):.4f}", flush=True)
+            state = {
+                "net": net.state_dict(), "mean": mean, "optimizer": optimizer.state_dict(),
+                "step": step,
+            }  # fmt: skip
+            torch.save(state, options.out.with_suffix(".part"))
+            options.out.with_suffix(".part").replace(options.out)
         if done >= 1:
             return
 
 
 def export(checkpoint: Path, path: Path) -> None:
-    """Write the weights as ONNX, any length of arc."""
+    """Write the running mean of the weights as ONNX, any length of arc."""
     net = DuraNet()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True)["net"])
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    net.load_state_dict(state["mean"])
     net.eval()
-    example = torch.zeros(1, 2, 80, ANGLES + 2 * OVERLAP_RAYS, 40)
+    example = torch.zeros(1, 3, 80, ANGLES + 2 * OVERLAP_RAYS, 48)
     axes = {"polar": {2: "arc"}, "logits": {2: "arc"}}
     torch.onnx.export(
         net, (example,), str(path), input_names=["polar"], output_names=["logits"],
         dynamic_axes=axes, opset_version=17, dynamo=False,
     )  # fmt: skip
+    print(json.dumps({"steps": state["step"], "pieces": state["step"] * BATCH}))
 
 
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    caching = commands.add_parser("cache", help="phantoms in polar coordinates")
-    caching.add_argument("folder", type=Path)
-    caching.add_argument("--seeds", default="0,2,3")
-    caching.add_argument("--scenarios", default=",".join(n for n in SCENARIOS if n != "slab_only"))
     training = commands.add_parser("train", help="train, writing a checkpoint")
-    training.add_argument("folder", type=Path)
-    training.add_argument("--minutes", type=float, default=38.0)
+    training.add_argument("pool", type=Path)
+    training.add_argument("--minutes", type=float, default=80.0)
+    training.add_argument("--rate", type=float, default=LEARNING_RATE)
+    training.add_argument("--threads", type=int, default=1)
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--resume", type=Path)
+    training.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     training.add_argument("--out", type=Path, default=Path("dura.pt"))
     exporting = commands.add_parser("export", help="write ONNX")
     exporting.add_argument("checkpoint", type=Path)
     exporting.add_argument("onnx", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    if given.command == "cache":
-        given.folder.mkdir(parents=True, exist_ok=True)
-        for seed in map(int, given.seeds.split(",")):
-            for scenario in given.scenarios.split(","):
-                path = given.folder / f"{scenario}_{seed}.npz"
-                if not path.exists():
-                    cache_phantom(scenario, seed, path)
-    elif given.command == "train":
-        train(given.folder, given.minutes, given.seed, given.resume, given.out)
+    options = parser.parse_args()
+    if options.command == "train":
+        train(options)
     else:
-        export(given.checkpoint, given.onnx)
+        export(options.checkpoint, options.onnx)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,13 @@ from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Localization, LocatedSac, Quality
-from leakloc.localization.sac import bulges, caudal_end_mm, locate_sac, sac_profile
+from leakloc.localization.sac import (
+    bulges,
+    caudal_end_mm,
+    locate_sac,
+    narrow_places,
+    sac_profile,
+)
 from leakloc.localization.surroundings import Surroundings, near_the_way
 from leakloc.notes import Note
 from leakloc.segmentation.result import Segmentation
@@ -112,6 +118,7 @@ def localize(
         notes=(
             *notes,
             *_bulge_notes(located_sac, settings),
+            *_narrow_notes(narrow_places(sac, coordinate, settings)),
             *_edge_notes(placed, geometry, segmentation, settings),
         ),
     )
@@ -210,6 +217,18 @@ def _bulge_notes(sac: LocatedSac, settings: LocalizationSettings) -> tuple[Note,
             "sac_unusually_wide",
             f"The thecal sac is unusually wide at {names}: fluid that lies against it may have "
             "been counted into it.",
+        ),
+    )
+
+
+def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
+    if not places:
+        return ()
+    return (
+        Note(
+            "sac_interrupted",
+            f"The thecal sac is hardly detected at {', '.join(places)}: severe stenosis or a "
+            "signal void. Its outline there rests on the levels above and below.",
         ),
     )
 

@@ -38,6 +38,10 @@ _ENOUGH_SEGMENTS = 4
 _CUT_MM = 5.0
 """Areas this close to the upper end of the sac are not measured: the field cuts it aslant."""
 
+_SEVERE_MM2 = 20.0
+"""A cross-section below this is severe stenosis or a signal void: its outline rests on a few
+voxels. Absolute stenosis begins at 75 mm² (Schonstrom et al., Spine 1985;10:806)."""
+
 _MIDLINE_MM = 4.0
 """The back of the sac is sought within this distance of its middle, left and right."""
 
@@ -231,6 +235,23 @@ def compression(
     )
     ratio = float((area[along] / np.maximum(expected, 1e-6)).min())
     return float(np.clip(1.0 - ratio, 0.0, 1.0))
+
+
+def narrow_places(
+    profile: SacProfile, coordinate: LevelCoordinate, settings: LocalizationSettings
+) -> tuple[str, ...]:
+    """Where the sac is hardly detected between its ends: segments, or the place in mm.
+
+    The tapering end is left out.
+    """
+    if profile.ends_mm is None:
+        return ()
+    arc = profile.grid.centers_mm
+    last = profile.ends_mm[1] - settings.sac_taper_mm
+    narrow = profile.whole & (arc >= profile.ends_mm[0] + _CUT_MM) & (arc <= last)
+    places = arc[narrow & (profile.area_mm2 < _SEVERE_MM2)]
+    named = [coordinate.segment_at(float(mm)) or f"{mm:.0f} mm below its top" for mm in places]
+    return tuple(dict.fromkeys(named if coordinate.labelled else named[:1]))
 
 
 def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tuple[SacSegment, ...]:

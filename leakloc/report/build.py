@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from leakloc import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
+from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.notes import Note
 from leakloc.report import model
-from leakloc.vocabulary import NOTICE
+from leakloc.vocabulary import NOTICE, Position
 
 if TYPE_CHECKING:
     from leakloc.levels.result import Levels
@@ -145,23 +146,31 @@ def build_report(
         ),
         outputs=outputs or model.Outputs(),
         skipped_files=source.skipped,
-        rejected=_rejected(analysis.segmentation.candidates),
+        rejected=_rejected(analysis),
     )
 
 
-def _rejected(candidates: Iterable[Candidate]) -> tuple[model.Rejected, ...]:
+def _rejected(results: Results) -> tuple[model.Rejected, ...]:
     """What was looked at and not counted, so that a reader can judge it."""
-    left_out = (c for c in candidates if not c.accepted)
-    return tuple(
-        model.Rejected(
+    line = results.segmentation.centerline
+    coordinate = LevelCoordinate.from_levels(results.levels, line)
+
+    def rejected(c: Candidate) -> model.Rejected:
+        arc_mm, left_mm, dorsal_mm = (float(mm) for mm in line.project(c.center_lps))
+        beside: Position = "left" if left_mm > 0 else "right"
+        behind: Position = "dorsal" if dorsal_mm > 0 else "ventral"
+        return model.Rejected(
             volume_ml=_amount(c.volume_ml, _ML_DIGITS) or 0.0,
             center_lps_mm=_point(c.center_lps),
+            level=coordinate.segment_at(arc_mm),
+            position=beside if abs(left_mm) > abs(dorsal_mm) else behind,
             probability=_share(c.probability),
             reason=c.reason,
             mimics=c.mimics,
         )
-        for c in sorted(left_out, key=lambda c: -c.volume_ml)
-    )
+
+    left_out = (c for c in results.segmentation.candidates if not c.accepted)
+    return tuple(rejected(c) for c in sorted(left_out, key=lambda c: -c.volume_ml))
 
 
 def identity(info: StudyInfo, settings: Settings) -> model.StudyIdentity:

@@ -199,13 +199,20 @@ def _rejected(report: Report, *, linked: bool) -> str:
             _Link(_point(r.center_lps_mm), r.center_lps_mm, "this place")
             if linked and r.center_lps_mm is not None
             else _point(r.center_lps_mm),
+            f"{r.level or 'level not named'}, {r.position}",
             _number(r.volume_ml, 2),
             r.reason,
             f"{r.probability:.2f}",
         )
         for r in report.rejected[:MOST_REJECTED]
     ]
-    header = ("Centre", "Volume, mL", "Not counted because", "Probability of extradural fluid")
+    header = (
+        "Centre",
+        "Place",
+        "Volume, mL",
+        "Not counted because",
+        "Probability of extradural fluid",
+    )
     table = _table("Bright outside the sac, and not counted", header, rows)
     more = len(report.rejected) - len(rows)
     rest = f"<p>{more} smaller: see report.json.</p>" if more else ""

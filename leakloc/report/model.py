@@ -331,6 +331,10 @@ class Rejected(_Part):
     """Partial volume counted as a fraction of the voxel."""
     center_lps_mm: Point | None
     """Centre of its signal."""
+    level: str | None
+    """Motion segment of its centre; null where no level is named there."""
+    position: Position
+    """Direction of its centre from the middle of the canal."""
     probability: Share
     """How likely it is extradural fluid all the same."""
     reason: str

@@ -1,8 +1,9 @@
-"""Bright signal outside the dura: candidates, their features, and what each one is.
+"""Fluid outside the dura: candidates, their features, and what each one is.
 
-Whatever is as bright as CSF, lies outside the dura and near the canal is a candidate. Every
-candidate is measured and either accepted with a probability or named as a mimic with the
-reason: nothing is dropped silently.
+Within its reach the dura network gives the expected fraction of extradural fluid in each voxel;
+farther out, signal as bright as CSF that is connected with it continues a collection. Other bright
+signal near the canal is measured and listed with the mimic it is taken for: nothing is dropped
+silently.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.segmentation.coordinates import CanalCoordinates
-from leakloc.segmentation.dura import Dura
+from leakloc.segmentation.dura import RADIUS_RANGE_MM, Dura
 from leakloc.segmentation.result import Candidate
 from leakloc.vocabulary import Compartment
 from leakloc.volume import FloatArray, Volume
@@ -27,22 +28,27 @@ Array = npt.NDArray[np.float32]
 Voxels = tuple[npt.NDArray[np.intp], ...]
 """Indices (k, j, i) of some voxels."""
 
-INTRATHECAL: Final = "intrathecal fluid"
-
 SECTORS: Final = 12
 """Angular sectors about the sac in which occupancy is counted."""
-
-DIM_RIM_MM: Final = 2.0
-"""How far partial volume reaches around fluid."""
 
 HALF: Final = 0.5
 """Fluid fraction at which a voxel counts as belonging to a piece, or to its rim."""
 
-BESIDE_BRIGHTER: Final = "beside_brighter"
-"""Feature: 1 where a piece is the evenly dimmer part of what touches it."""
+BRIGHT: Final = 0.65
+"""Signal relative to CSF from which on a place outside the dura is listed as a candidate: above
+slow veins and fat whose suppression is incomplete (0.43)."""
+
+DIMMER: Final = 0.85
+"""Signal relative to CSF below which bright tissue is taken for fat: fluid reaches 0.85 to 1.2."""
+
+BLUR_MM: Final = 1.2
+"""Distance outside the dura beyond which bright signal is more than the blurred edge of the sac."""
 
 LISTED_ML: Final = 0.15
 """Smaller pieces are noise and are not even listed as rejected."""
+
+MAX_REJECTED: Final = 60
+"""Rejected candidates listed, largest first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +58,16 @@ class Scene:
     Parameters
     ----------
     fraction : Volume
-        Share of CSF-like fluid in the region.
+        Fraction of each voxel that CSF-like fluid fills: outside the dura that of the dura
+        network within its reach, the clipped signal elsewhere.
+    signal : Volume
+        The same from the signal alone.
     coordinates : CanalCoordinates
         Of the same grid.
     outside_mm : ndarray
         Distance outside the dura along the ray from the centreline, negative inside.
+    reached : ndarray of bool
+        Outside the dura and within the reach of the network.
     dura : Dura
     fat_like_fluid : bool
         Whether fat is so bright that it cannot be told from fluid.
@@ -65,24 +76,38 @@ class Scene:
     """
 
     fraction: Volume
+    signal: Volume
     coordinates: CanalCoordinates
     outside_mm: Array
+    reached: Mask
     dura: Dura
     fat_like_fluid: bool
     tissue_bright: bool = False
 
     @classmethod
     def of(
-        cls, fraction: Volume, dura: Dura, fat_like_fluid: bool, tissue_bright: bool = False
+        cls, signal: Volume, dura: Dura, fat_like_fluid: bool, tissue_bright: bool = False
     ) -> Scene:
-        """Measure a region (cropped to the canal's neighbourhood beforehand)."""
-        coordinates = CanalCoordinates.of(fraction.geometry, dura.centerline)
-        outside = np.empty(coordinates.arc.shape, np.float32)
+        """Measure a region (cropped to the canal's neighbourhood beforehand).
+
+        Parameters
+        ----------
+        signal : Volume
+            Fluid fraction by signal alone, 0..1.
+        """
+        c = CanalCoordinates.of(signal.geometry, dura.centerline)
+        outside = np.empty(c.arc.shape, np.float32)
         for k in range(len(outside)):  # plane by plane: the steps between take much memory
-            outside[k] = _outside_mm(
-                dura, coordinates.arc[k], coordinates.left[k], coordinates.dorsal[k]
-            )
-        return cls(fraction, coordinates, outside, dura, fat_like_fluid, tissue_bright)
+            outside[k] = _outside_mm(dura, c.arc[k], c.left[k], c.dorsal[k])
+        fraction, reached = signal, np.zeros(outside.shape, bool)
+        if dura.fluid_outside is not None:
+            reached = (outside > 0) & (np.hypot(c.left, c.dorsal) <= RADIUS_RANGE_MM[1])
+            reached &= (c.arc >= 0) & (c.arc <= dura.arc_mm[-1])
+            array = signal.array.copy()
+            array[reached] = dura.fluid_outside_at(c.arc[reached], c.left[reached],
+                                                   c.dorsal[reached])  # fmt: skip
+            fraction = signal.with_array(array, "dura network outside the dura")
+        return cls(fraction, signal, c, outside, reached, dura, fat_like_fluid, tissue_bright)
 
     @property
     def sac(self) -> Mask:
@@ -108,13 +133,15 @@ def _outside_mm(dura: Dura, arc: Array, left: Array, dorsal: Array) -> FloatArra
 class _Piece:
     """A connected candidate and its voxels."""
 
-    voxels: tuple[npt.NDArray[np.intp], ...]
+    voxels: Voxels
     features: dict[str, float]
+    fluid: bool
+    """Whether the dura network takes it for extradural fluid."""
 
 
 def find_collections(
     scene: Scene, settings: SegmentationSettings
-) -> tuple[npt.NDArray[np.uint8], Mask, tuple[Candidate, ...]]:
+) -> tuple[npt.NDArray[np.uint8], tuple[Candidate, ...]]:
     """Find, measure and judge every bright piece outside the dura.
 
     Parameters
@@ -126,223 +153,76 @@ def find_collections(
     -------
     labels : ndarray, uint8
         Collection ids on the scene's grid, from 1 by falling volume.
-    intrathecal : ndarray, bool
-        Pieces that turned out to lie inside the dura.
     candidates : tuple of Candidate
         Accepted ones by id, then rejected ones by falling volume.
     """
     pieces = _pieces(scene, settings)
-    _add_dural_lines(pieces, scene)
-    judged = [(piece, _judge(piece.features, scene, settings)) for piece in pieces]
-    accepted = [(p, v) for p, v in judged if v.accepted]
-    groups = _grouped(accepted, settings)
+    joined = [_joined(group, scene) for group in _grouped([p for p in pieces if p.fluid], settings)]
+    judged = [(p, _judge(p, scene, settings)) for p in joined]
+    judged += [(p, _name(p.features, scene, settings)) for p in pieces if not p.fluid]
+    judged.sort(key=lambda item: -item[0].features["volume_ml"])
     labels = np.zeros(scene.fraction.array.shape, np.uint8)
-    merged: list[tuple[_Piece, _Verdict]] = []
-    for group in groups:
-        merged.append(
-            (
-                _joined([p for p, _ in group], scene),
-                max((v for _, v in group), key=lambda v: v.probability),
-            )
-        )
-    merged.sort(key=lambda item: -item[0].features["volume_ml"])
-    candidates = []
-    for number, (piece, verdict) in enumerate(merged[:255], start=1):
+    accepted = [item for item in judged if item[1].accepted][:255]
+    for number, (piece, _) in enumerate(accepted, start=1):
         labels[piece.voxels] = number
-        candidates.append(_candidate(number, piece, verdict, scene))
-    rejected = sorted(
-        ((p, v) for p, v in judged if not v.accepted),
-        key=lambda item: -item[0].features["volume_ml"],
-    )
-    candidates.extend(_candidate(0, piece, verdict, scene) for piece, verdict in rejected[:60])
-    intrathecal = np.zeros(labels.shape, bool)
-    for piece, verdict in judged:
-        if INTRATHECAL in verdict.mimics and not verdict.accepted:
-            intrathecal[piece.voxels] = True
-    return labels, intrathecal, tuple(candidates)
+    rejected = [item for item in judged if not item[1].accepted][:MAX_REJECTED]
+    candidates = [_candidate(n, *item, scene) for n, item in enumerate(accepted, start=1)]
+    return labels, (*candidates, *(_candidate(0, *item, scene) for item in rejected))
 
 
 def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
+    """Connected pieces of fluid, and of other bright signal near the canal."""
+    c = scene.coordinates
+    reach = np.hypot(c.left, c.dorsal)
+    near = (reach <= settings.search_radius_mm) | (
+        (np.abs(c.left) <= settings.corridor_half_width_mm) & (c.dorsal > 0)
+    )
+    near &= (c.arc >= scene.dura.head_arc_mm) & (c.arc <= scene.dura.centerline.length_mm)
+    near &= scene.outside_mm > 0
+    fluid = near & (scene.fraction.array >= settings.fluid_min_fraction)
+    if scene.fat_like_fluid:
+        fluid &= scene.reached  # beyond, bright fat would connect with everything
+    pieces = _connected(fluid, scene, scene.reached)
+    other = near & (scene.signal.array >= BRIGHT) & (scene.outside_mm > BLUR_MM)
+    for piece in pieces:
+        other[piece.voxels] = False
+    return pieces + _connected(other, scene, None)
+
+
+def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[_Piece]:
+    """Connected pieces worth listing; of fluid, those that hold a voxel of `seeds`."""
     from scipy import ndimage
 
-    fraction, outside = scene.fraction.array, scene.outside_mm
-    coordinates = scene.coordinates
-    reach = np.hypot(coordinates.left, coordinates.dorsal)
-    near = (reach <= settings.search_radius_mm) | (
-        (np.abs(coordinates.left) <= settings.corridor_half_width_mm) & (coordinates.dorsal > 0)
-    )
-    near &= (coordinates.arc >= scene.dura.head_arc_mm) & (
-        coordinates.arc <= scene.dura.centerline.length_mm
-    )
-    bright = near & (fraction >= settings.fluid_grow) & (outside > settings.dura_margin_mm)
-    seeds = bright & (fraction >= settings.fluid_seed) & (outside > settings.seed_margin_mm)
-    # Dim signal counts only next to bright: not along rims of metal or slow veins.
-    steps = [max(round(DIM_RIM_MM / mm), 1) for mm in scene.fraction.geometry.spacing_kji_mm]
-    for axis, count in enumerate(steps):
-        line = np.ones([2 * count + 1 if n == axis else 1 for n in range(3)], bool)
-        seeds = ndimage.binary_dilation(seeds, line) & bright
-    bright = seeds
-    labelled, count = ndimage.label(bright)
+    labelled, count = ndimage.label(mask)
     if count == 0:
         return []
-    volume = np.bincount(labelled[bright], weights=fraction[bright], minlength=count + 1)
-    seeded = np.bincount(labelled[seeds], minlength=count + 1)
-    wanted = np.flatnonzero(
-        (volume * scene.fraction.geometry.voxel_volume_ml >= LISTED_ML) & (seeded > 0)
-    )
+    signal = scene.fraction if seeds is not None else scene.signal
+    volume = np.bincount(labelled[mask], weights=signal.array[mask], minlength=count + 1)
+    wanted = volume * signal.geometry.voxel_volume_ml >= LISTED_ML
+    if seeds is not None:
+        wanted &= np.bincount(labelled[seeds & mask], minlength=count + 1) > 0
+    wanted[0] = False
     boxes = ndimage.find_objects(labelled)
     pieces = []
-    for number in wanted:
-        if number == 0:
-            continue
+    for number in np.flatnonzero(wanted):
         box = boxes[number - 1]
         inside = np.nonzero(labelled[box] == number)
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
-        dim = _dimmer_part(voxels, scene.fraction, settings)
-        if dim is None:
-            pieces.append(_Piece(voxels, _features(voxels, scene)))
-            continue
-        for side in (~dim, dim):
-            for part in _connected(tuple(axis[side] for axis in voxels), scene):
-                features = _features(part, scene) | {BESIDE_BRIGHTER: float(side is dim)}
-                pieces.append(_Piece(part, features))
+        features = _features(voxels, scene, signal)
+        pieces.append(_Piece(voxels, features, seeds is not None))
     return pieces
 
 
-def _dimmer_part(
-    voxels: Voxels, fraction: Volume, settings: SegmentationSettings
-) -> npt.NDArray[np.bool_] | None:
-    """Which voxels of a piece belong to tissue that is evenly dimmer than its fluid.
-
-    Fat where suppression failed, as about metal, may touch fluid. Away from the rims, where
-    partial volume blurs both, two tissues show as two levels of signal (Otsu, IEEE Trans Syst
-    Man Cybern 1979;9:62); every other voxel goes with the nearer of them.
-
-    Returns
-    -------
-    ndarray of bool, or None
-        None where the piece is all of one signal.
-    """
-    from scipy import ndimage
-    from skimage.filters import threshold_otsu
-
-    low = [max(int(axis.min()) - 1, 0) for axis in voxels]
-    high = [int(axis.max()) + 2 for axis in voxels]
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    at = tuple(axis - start for axis, start in zip(voxels, low, strict=True))
-    share = fraction.array[box]
-    piece = np.zeros(share.shape, np.float32)
-    piece[at] = 1.0
-    solid = ndimage.binary_erosion(piece)
-    unit = fraction.geometry.voxel_volume_ml
-    if solid.sum() * unit < 2 * settings.tissue_least_ml:
-        return None
-    around = ndimage.uniform_filter(piece, 3)
-    level = ndimage.uniform_filter(share * piece, 3) / np.maximum(around, 1e-3)
-    values = level[solid]
-    if float(np.ptp(values)) < 1e-3:
-        return None
-    dim = solid & (level < threshold_otsu(values))  # type: ignore[no-untyped-call]
-    bright = solid & ~dim
-    means = [float(level[part].mean()) for part in (dim, bright)]
-    least = min(float(dim.sum()), float(bright.sum())) * unit
-    between = dim.sum() * bright.sum() / solid.sum() ** 2 * (means[1] - means[0]) ** 2
-    apart = float(between / values.var())
-    if (
-        least < settings.tissue_least_ml
-        or means[0] > settings.tissue_dimmer_than * means[1]
-        or apart < settings.tissue_apart_least
-    ):
-        return None
-    to_dim, to_bright = (
-        ndimage.distance_transform_edt(~part, fraction.geometry.spacing_kji_mm)
-        for part in (dim, bright)
-    )
-    return np.asarray((to_dim < to_bright)[at])
-
-
-def _connected(voxels: Voxels, scene: Scene) -> list[Voxels]:
-    """The connected parts of some voxels that are large enough to be listed."""
-    from scipy import ndimage
-
-    least = LISTED_ML / scene.fraction.geometry.voxel_volume_ml
-    low = [int(axis.min()) for axis in voxels]
-    shape = [int(axis.max()) - start + 1 for axis, start in zip(voxels, low, strict=True)]
-    mask = np.zeros(shape, bool)
-    mask[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
-    labelled, count = ndimage.label(mask)
-    found = [np.nonzero(labelled == number) for number in range(1, count + 1)]
-    return [
-        tuple(axis + start for axis, start in zip(part, low, strict=True))
-        for part in found
-        if len(part[0]) >= least
-    ]
-
-
-def _add_dural_lines(pieces: list[_Piece], scene: Scene) -> None:
-    """Measure how dark the dura is between the sac and each piece, and how dented.
-
-    A surface that cuts through fluid within the sac has no dark line along it, or one only
-    where it happens to follow nerve roots: the lower quartile over the contact tells.
-    """
-    dura = scene.dura
-    convex = dura.convex()  # CSF's pressure leaves no dents in the dura
-    coordinates = scene.coordinates
-    for piece in pieces:
-        arc, left, dorsal = (
-            axis[piece.voxels].astype(np.float64)
-            for axis in (coordinates.arc, coordinates.left, coordinates.dorsal)
-        )
-        seen = dura.fluid_outside_at(arc, left, dorsal)
-        if seen is not None and np.isfinite(seen).any():
-            piece.features["network"] = float(np.nanmean(seen))
-        filled = np.hypot(left, dorsal) <= convex.radius_at(np.maximum(arc, 0), left, dorsal)
-        piece.features["dent_share"] = float(filled.mean())
-    centers = scene.fraction.geometry
-    owner = np.full(centers.shape, -1, np.int32)
-    for number, piece in enumerate(pieces):
-        owner[piece.voxels] = number
-    rows, columns = np.nonzero(dura.radius_mm > 0)
-    radius, angle = dura.radius_mm[rows, columns], dura.angle_rad[columns]
-    at = dura.centerline.at(dura.arc_mm[rows])
-    _, lefts, dorsals = dura.centerline.frame_at(dura.arc_mm[rows])
-    outward = np.cos(angle)[:, None] * lefts + np.sin(angle)[:, None] * dorsals
-
-    def points(offset_mm: float) -> FloatArray:
-        return np.asarray(at + (radius + offset_mm)[:, None] * outward)
-
-    values = {
-        mm: scene.fraction.sample(points(mm)) for mm in (-1.6, -1.2, -0.4, 0, 0.4, 0.8, 1.6, 2)
-    }
-    inner = np.maximum(values[-1.6], values[-1.2])
-    outer = np.maximum(values[1.6], values[2])
-    darkest = np.min([values[mm] for mm in (-0.4, 0, 0.4, 0.8)], axis=0)
-    line = np.minimum(inner, outer) - darkest
-    beside = np.round(centers.kji_from_lps(points(1.6))).astype(int)
-    inside = ((beside >= 0) & (beside < np.array(centers.shape))).all(axis=1)
-    touching = np.full(len(beside), -1, np.int32)
-    touching[inside] = owner[tuple(beside[inside].T)]
-    for number, piece in enumerate(pieces):
-        contact = touching == number
-        piece.features["contact_rays"] = float(contact.sum())
-        piece.features["dural_line"] = (
-            float(np.percentile(line[contact], 25)) if contact.any() else 0.0
-        )
-        piece.features["dural_line_median"] = (
-            float(np.median(line[contact])) if contact.any() else 0.0
-        )
-
-
-def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[str, float]:
+def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
     """Measure a piece; units in the names."""
-    geometry = scene.fraction.geometry
-    fraction = scene.fraction.array[voxels].astype(np.float64)
+    geometry = fluid.geometry
+    fraction = fluid.array[voxels].astype(np.float64)
     arc = scene.coordinates.arc[voxels].astype(np.float64)
     left = scene.coordinates.left[voxels].astype(np.float64)
     dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
     outside = scene.outside_mm[voxels].astype(np.float64)
     volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + rim_ml(
-        voxels, scene.fraction, scene.outside_mm > 0.0
+        voxels, fluid, scene.outside_mm > 0.0
     )
     weight = fraction / fraction.sum()
     angle = np.arctan2(dorsal, left)
@@ -375,7 +255,8 @@ def _features(voxels: tuple[npt.NDArray[np.intp], ...], scene: Scene) -> dict[st
         # A ball fills the sphere of its volume to 1, sheets and tubes less.
         "roundness": float(np.clip(0.5 * thickness / radius, 0, 1)),
         "elongation": float(np.sqrt(spread[2] / max(spread[1], 1e-6))),
-        "brightness": float(np.percentile(fraction, 75)),
+        "brightness": float(np.percentile(scene.signal.array[voxels], 75)),
+        "network": _mean_reached(voxels, scene),
         "below_tip_mm": float(weight @ arc - tip) if tip is not None else float("-inf"),
     }
 
@@ -434,6 +315,12 @@ def _thickness_mm(
     return float(2 * distance.max() + min(spacing_ijk_mm))
 
 
+def _mean_reached(voxels: Voxels, scene: Scene) -> float:
+    """Mean fraction of fluid by the network over the part of a piece within its reach."""
+    within = scene.reached[voxels]
+    return float(scene.fraction.array[voxels][within].mean()) if within.any() else 0.0
+
+
 @dataclass(frozen=True)
 class _Verdict:
     accepted: bool
@@ -442,37 +329,15 @@ class _Verdict:
     mimics: tuple[str, ...]
 
 
-def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Verdict:
-    """Name the mimic, or accept with a probability."""
-    mimic = _mimic(f, scene, settings)
-    if mimic is not None:
-        name, probability, reason = mimic
-        return _Verdict(False, probability, reason, (name,))
-    considered = tuple(_considered(f, scene))
+def _judge(piece: _Piece, scene: Scene, settings: SegmentationSettings) -> _Verdict:
+    """Accept a piece of fluid with a probability, or say why not."""
+    f = piece.features
+    considered = tuple(_considered(f))
     if f["volume_ml"] < settings.collection_min_ml:
         return _Verdict(
             False, 0.2, f"Only {f['volume_ml']:.2f} mL: below what is reported.", considered
         )
-    lined = (
-        f["network"] >= settings.thin_network_least
-        if "network" in f
-        else f["dural_line_median"] >= settings.thin_dural_line
-    ) and f["contact_rays"] >= settings.thin_contact_rays
-    if f["thickness_mm"] < settings.collection_min_thickness_mm and not lined:
-        return _Verdict(
-            False, 0.2,
-            f"At most {f['thickness_mm']:.1f} mm thick: could be the blurred edge of the sac.",
-            considered,
-        )  # fmt: skip
-    # Evidence adds up: amount, thickness, brightness, and contact with the dura.
-    evidence = (
-        1.2 * np.log2(f["volume_ml"] / settings.collection_min_ml)
-        + 0.6 * (f["thickness_mm"] - settings.collection_min_thickness_mm)
-        + 4.0 * (f["brightness"] - 0.75)
-        + 1.0 * min(f["contact_share"] * 4, 1.0)
-        - 1.5
-    )
-    probability = float(np.clip(1 / (1 + np.exp(-evidence)), 0.02, 0.98))
+    probability = probability_of(f)
     if scene.fat_like_fluid:
         return _Verdict(
             False, min(probability, 0.3),
@@ -485,28 +350,43 @@ def _judge(f: dict[str, float], scene: Scene, settings: SegmentationSettings) ->
     accepted = probability >= settings.collection_min_probability
     place = "in contact with the dura" if f["gap_mm"] < 2.0 else "near the dura"
     reason = (
-        f"{f['volume_ml']:.1f} mL as bright as CSF, up to {f['thickness_mm']:.1f} mm thick, "
+        f"{f['volume_ml']:.1f} mL of CSF-like signal, up to {f['thickness_mm']:.1f} mm thick, "
         f"over {f['length_mm']:.0f} mm of the canal, {place}."
     )
     return _Verdict(accepted, probability, reason, considered)
 
 
+def probability_of(features: dict[str, float]) -> float:
+    """Calibrated probability that a piece of fluid is an extradural collection.
+
+    Logistic regression on the mean fraction of fluid by the network and the logarithm of the
+    volume (`pipelines/fit_confidence.py`).
+    """
+    intercept, certainty, size = CONFIDENCE
+    logit = intercept + certainty * features["network"] + size * np.log(features["volume_ml"])
+    return float(np.clip(1 / (1 + np.exp(-logit)), 0.02, 0.98))
+
+
+CONFIDENCE: Final = (-6.0, 9.0, 1.0)
+"""Intercept, weight of the mean fraction, weight of the logarithm of the volume in mL."""
+
+
+def _name(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Verdict:
+    """What bright signal that the network does not take for fluid is, by its place."""
+    name, probability, reason = _mimic(f, scene, settings)
+    return _Verdict(False, probability, reason, (name,))
+
+
 def _mimic(
     f: dict[str, float], scene: Scene, settings: SegmentationSettings
-) -> tuple[str, float, str] | None:
-    """Name, probability of a leak after all, and the reason; None for no mimic."""
+) -> tuple[str, float, str]:
+    """Name, probability of a leak after all, and the reason."""
     if f["dorsal_mm"] < -20.0 or (f["dorsal_mm"] < -8 and f["gap_mm"] > 6.0):
         return "abdominal or disc fluid", 0.02, "Lies in front of the canal, apart from it."
-    if f.get(BESIDE_BRIGHTER, 0.0) > 0:
-        return (
-            "epidural fat", 0.2,
-            "Evenly dimmer than the fluid it touches: fat where its suppression failed, or blood.",
-        )  # fmt: skip
-    if scene.tissue_bright and f["brightness"] < settings.bright_tissue_least:
-        return (
-            "marrow, muscle or blood", 0.2,
-            f"Only {f['brightness']:.0%} as bright as CSF, and other tissue is bright here too.",
-        )  # fmt: skip
+    if scene.fat_like_fluid:
+        return "epidural fat", 0.1, "Bright as fat is in this series, and unlike fluid in shape."
+    if f["brightness"] < DIMMER:
+        return "epidural fat", 0.1, f"Only {f['brightness']:.0%} as bright as CSF."
     if f["gap_mm"] > settings.contact_gap_mm:
         if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:
             return (
@@ -519,69 +399,42 @@ def _mimic(
                 f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
             )  # fmt: skip
         return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
-    touching = f["contact_rays"] >= 25 and f["contact_share"] > 0.25
-    if "network" in f:
-        # The network weighs line, shape and neighbours together; the line alone may be faint.
-        if touching and f["network"] < settings.network_least:
-            if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
-                return (
-                    "perineural cyst", 0.2,
-                    "A pocket beside the sac, on a root, unlike fluid along the dura.",
-                )  # fmt: skip
-            return (
-                INTRATHECAL, 0.1,
-                "In the context of its neighbours it lies inside the dura.",
-            )  # fmt: skip
-    elif touching and f["dural_line"] < settings.dural_line_least:
-        return (
-            INTRATHECAL, 0.1,
-            "No dark dural line lies between it and the sac: it is fluid within the sac.",
-        )  # fmt: skip
-    if "network" not in f and f["dent_share"] > settings.dent_share_most:
-        return (
-            INTRATHECAL, 0.1,
-            "It would lie in a dent of the sac: nerve roots, not the dura, bound it inwards.",
-        )  # fmt: skip
     if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
         if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:
             return (
                 "perineural cyst", 0.2,
                 f"A round pocket of {f['thickness_mm']:.0f} mm beside the sac, on a root.",
             )  # fmt: skip
-        unlike_sheet = f.get("network", 0.0) < settings.thin_network_least
-        if f["volume_ml"] < 1.2 and f["thickness_mm"] < 4.5 and unlike_sheet:
-            return (
-                "nerve root sleeve", 0.1,
-                f"A thin lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",
-            )  # fmt: skip
-    return None
+        return (
+            "nerve root sleeve", 0.1,
+            f"A lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",
+        )  # fmt: skip
+    if f["ventral_share"] > 0.5 and f["thickness_mm"] < 4.0:
+        return "epidural vein", 0.1, "Thin bright signal in front of the sac, unlike a layer."
+    return "epidural fat", 0.2, "Unlike a layer of fluid along the dura in shape and signal."
 
 
-def _considered(f: dict[str, float], scene: Scene) -> list[str]:
+def _considered(f: dict[str, float]) -> list[str]:
     names = []
     if f["lateral_share"] > 0.4:
-        names.append("nerve root sleeve")
-        names.append("perineural cyst")
+        names += ["nerve root sleeve", "perineural cyst"]
     if f["dorsal_share"] > 0.4:
-        names.append("epidural fat")
-        names.append("facet effusion or synovial cyst")
+        names += ["epidural fat", "facet effusion or synovial cyst"]
     if f["ventral_share"] > 0.4:
         names.append("epidural vein")
     return names
 
 
-def _grouped(
-    items: list[tuple[_Piece, _Verdict]], settings: SegmentationSettings
-) -> list[list[tuple[_Piece, _Verdict]]]:
+def _grouped(pieces: list[_Piece], settings: SegmentationSettings) -> list[list[_Piece]]:
     """Pieces of one collection: close along the canal, on the same side."""
-    groups: list[list[tuple[_Piece, _Verdict]]] = []
-    for item in sorted(items, key=lambda i: -i[0].features["volume_ml"]):
+    groups: list[list[_Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.features["volume_ml"]):
         for group in groups:
-            if any(_belong(item[0].features, other.features, settings) for other, _ in group):
-                group.append(item)
+            if any(_belong(piece.features, other.features, settings) for other in group):
+                group.append(piece)
                 break
         else:
-            groups.append([item])
+            groups.append([piece])
     return groups
 
 
@@ -599,7 +452,7 @@ def _joined(pieces: list[_Piece], scene: Scene) -> _Piece:
     if len(pieces) == 1:
         return pieces[0]
     voxels = tuple(np.concatenate([p.voxels[axis] for p in pieces]) for axis in range(3))
-    return _Piece(voxels, _features(voxels, scene))
+    return _Piece(voxels, _features(voxels, scene, scene.fraction), True)
 
 
 def _candidate(number: int, piece: _Piece, verdict: _Verdict, scene: Scene) -> Candidate:

@@ -1,16 +1,15 @@
 """The dura as a surface around the canal's centreline, and the sac it encloses.
 
 In a frame that travels down the canal the dura is one radius for each arc position and angle.
-Two signs give it away: the outward step from CSF to something dark, and, where fluid or fat
-lies outside, the thin dark line of the dura itself between two bright sides. The surface is
-found as the optimum over all positions at once (semi-global aggregation along arc and
-angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it runs straight past a collection.
+A network (`leakloc.segmentation.dura_network`) gives the probability that a place lies inside the
+dura; the surface is the optimum over all positions at once (semi-global aggregation along arc and
+angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it continues past places without evidence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from leakloc.settings import SegmentationSettings
 
 Array = npt.NDArray[np.float32]
-Evidence = Literal["edges", "network", "probability"]
 
 ARC_STEP_MM: Final = 2.0
 """Step along the canal; the dura bends over centimetres."""
@@ -32,9 +30,9 @@ ARC_STEP_MM: Final = 2.0
 ANGLES: Final = 48
 """Rays around the canal: 1 mm apart at the dura."""
 
-RADIUS_STEP_MM: Final = 0.4
-RADIUS_RANGE_MM: Final = (0.8, 15.6)
-"""Radii searched: from the tapering tip to past the widest sac (ectasia)."""
+RADIUS_STEP_MM: Final = 0.5
+RADIUS_RANGE_MM: Final = (0.8, 24.3)
+"""Radii sampled: from the tapering tip to past a wide sac with a thick layer of fluid on it."""
 
 FOLLOW_RADIUS_MM: Final = 9.0
 """Radius in which fluid pulls the rough centreline: that of a wide sac."""
@@ -70,8 +68,8 @@ class Dura:
     head_arc_mm : float
         Above it the fluid widens into the cisterns of the head; 0 where the field starts lower.
     fluid_outside : ndarray, shape (n, m, r), or None
-        Probability of fluid outside the dura, over the radii of `polar_signal`; None where the
-        network was not asked.
+        Expected fraction of fluid outside the dura, over the radii of `polar_signal`; None for a
+        surface that was not found by the network.
     """
 
     centerline: Centerline
@@ -88,28 +86,15 @@ class Dura:
         step = 2 * np.pi / len(self.angle_rad)
         return np.asarray(0.5 * (self.radius_mm**2).sum(axis=1) * step)
 
-    def convex(self) -> Dura:
-        """The same sac with every cross-section's dents filled (its convex hull)."""
-        from scipy.spatial import ConvexHull
-
-        rays = np.stack([np.cos(self.angle_rad), np.sin(self.angle_rad)])
-        hull = self.radius_mm.copy()
-        for row in np.flatnonzero((self.radius_mm > 0).all(axis=1)):
-            sides = ConvexHull((rays * self.radius_mm[row]).T).equations
-            facing = sides[:, :2] @ rays
-            reach = np.where(facing > 1e-6, -sides[:, 2:] / np.maximum(facing, 1e-6), np.inf)
-            hull[row] = np.maximum(reach.min(axis=0), self.radius_mm[row])
-        return replace(self, radius_mm=hull)
-
     def fluid_outside_at(
         self,
         arc_mm: npt.NDArray[np.floating],
         left_mm: npt.NDArray[np.floating],
         dorsal_mm: npt.NDArray[np.floating],
     ) -> FloatArray | None:
-        """Probability of fluid outside the dura at points beside the centreline.
+        """Expected fraction of fluid outside the dura at points beside the centreline.
 
-        NaN beyond the radii that the network sees; None where it was not asked.
+        NaN beyond the largest radius sampled; None for a surface not found by the network.
         """
         from scipy.ndimage import map_coordinates
 
@@ -144,59 +129,58 @@ class Dura:
 
 
 def find_dura(
-    fluid_fraction: Volume,
+    signal: Volume,
     centerline: Centerline,
     settings: SegmentationSettings,
     *,
-    surface_signal: Volume | None = None,
-    evidence: Evidence = "edges",
+    prior: Volume | None = None,
 ) -> Dura:
     """Find the dural surface and the tip of the sac.
 
     Parameters
     ----------
-    fluid_fraction : Volume
-        Share of CSF-like fluid, 0..1, any orientation of the grid.
+    signal : Volume
+        Signal normalized to CSF (0 in soft tissue, 1 in CSF), any orientation of the grid.
     centerline : Centerline
         Roughly down the canal (within the sac, down to its tip).
     settings : SegmentationSettings
-    surface_signal : Volume or None
-        Signal on which the surface is found, where it is not the fluid fraction itself.
-    evidence : {"edges", "network", "probability"}
-        What tells where the dura is. ``"network"``: edges and the network
-        (`leakloc.segmentation.dura_network`), on the signal of a myelogram normalised to CSF.
-        ``"probability"``: the volume itself is the probability of lying inside.
+    prior : Volume, optional
+        Probability of the spinal canal, on any grid in the same patient space.
 
     Raises
     ------
     AnalysisError
         If no stretch of the canal is filled with fluid.
     """
-    rough = follow_fluid(fluid_fraction, centerline)
-    # One round brings the frame to the middle of the sac, the next measures.
-    for _ in range(1):
-        frame = _Frame.around(fluid_fraction, rough)
-        first, last = sac_range(frame, settings)
-        seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-        radius, _ = _surface(seen, first, last, settings, evidence)
-        rough = _recentered(rough, frame, radius, first, last)
-    frame = _Frame.around(fluid_fraction, rough)
-    first, last = sac_range(frame, settings)
-    seen = frame if surface_signal is None else _Frame.around(surface_signal, rough)
-    radius, outside = _surface(seen, first, last, settings, evidence)
-    shaped = np.zeros_like(radius)
-    shaped[first : last + 1] = radius[first : last + 1]
+    line = follow_fluid(_filling(signal, prior), centerline)
+    for _ in range(2):  # the first round moves the frame to the middle of the sac
+        frame = _Frame.around(signal, line)
+        near = None if prior is None else _Frame.around(prior, line).values
+        inside, outside = dura_probabilities(
+            frame.values, frame.inside, near, threads=settings.canal_prior_threads
+        )
+        first, last = sac_range(frame, inside, settings)
+        radius = _surface(frame, inside, first, last, settings)
+        found = line
+        line = _recentered(line, frame, radius, first, last)
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
-    tip = None if field_end else float(frame.arc_mm[last])
     return Dura(
-        rough,
+        found,
         frame.arc_mm,
         frame.angle_rad,
-        shaped.astype(np.float64),
-        tip,
+        radius.astype(np.float64),
+        None if field_end else float(frame.arc_mm[last]),
         _head_end(frame, first),
         outside,
     )
+
+
+def _filling(signal: Volume, prior: Volume | None) -> Volume:
+    """What the rough centreline is centered on: CSF, where the canal is probable."""
+    fluid = np.clip(signal.array, 0.0, 1.0)
+    if prior is not None:  # nerve roots are dark: their side of the sac must count, too
+        fluid = 0.2 * fluid + 0.8 * prior.resample(signal.geometry).array
+    return signal.with_array(fluid.astype(np.float32))
 
 
 def _head_end(frame: _Frame, first: int) -> float:
@@ -324,39 +308,36 @@ class _Frame:
 
 
 def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Sample a volume about a centreline: every 2 mm of arc, 48 angles, 38 radii.
+    """Sample a volume about a centreline: every 2 mm of arc, 48 angles, 48 radii.
 
     Returns
     -------
     signal : ndarray, float32, shape (arc, angle, radius)
-        Angles from the patient's left (0) to the back (90 degrees); radii 0.8 mm to 15.6 mm.
+        Angles from the patient's left (0) to the back (90 degrees); radii 0.8 mm to 24.3 mm.
     in_field : ndarray, bool, same shape
     """
     frame = _Frame.around(volume, centerline)
     return frame.values, frame.inside
 
 
-def sac_range(frame: _Frame, settings: SegmentationSettings) -> tuple[int, int]:
+def sac_range(frame: _Frame, inside: Array, settings: SegmentationSettings) -> tuple[int, int]:
     """First and last arc position at which the canal holds a sac.
 
-    Fluid within a few millimetres of the centreline, or a ring of it around the cord, tells.
-    Gaps shorter than a level (stenosis, void) do not end the sac.
+    Gaps shorter than a level do not end the sac.
     """
-    near = (frame.radius_mm >= 0.0) & (frame.radius_mm <= 9.0)
-    share = np.where(frame.inside[:, :, near], frame.values[:, :, near] > 0.5, False)
-    weight = frame.radius_mm[near] * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
-    area = (share * weight).sum(axis=(1, 2))
-    filled = area >= settings.sac_min_fluid_area_mm2
+    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
+    area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
     gap = round(settings.sac_max_gap_mm / ARC_STEP_MM)
-    runs = _runs(filled)
     joined: list[list[int]] = []
-    for start, stop in runs:
+    for start, stop in _runs(area >= settings.sac_min_area_mm2):
         if joined and start - joined[-1][1] <= gap:
             joined[-1][1] = stop
         else:
             joined.append([start, stop])
     if not joined:
-        raise AnalysisError("the canal holds no fluid: the series is not fluid-sensitive")
+        raise AnalysisError(
+            "no thecal sac is detected in the canal; check that the series is fluid-sensitive"
+        )
     start, stop = max(joined, key=lambda run: run[1] - run[0])
     return start, stop - 1
 
@@ -368,185 +349,14 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _surface(
-    frame: _Frame, first: int, last: int, settings: SegmentationSettings, evidence: Evidence
-) -> tuple[Array, Array | None]:
-    """Radius for each arc and angle, 0 before `first` and past `last`; fluid seen outside."""
-    outside: Array | None = None
-    if evidence == "edges" or settings.dura_network_weight == 0:
-        found, cost = _with_expectation(frame, first, last, settings)
-    else:
-        inside = frame.values
-        if evidence == "network":
-            inside, outside = dura_probabilities(
-                frame.values, frame.inside, threads=settings.canal_prior_threads
-            )
-        cost = settings.dura_network_weight * boundary_cost(inside)
-        if evidence == "network":
-            cost -= _dura_score(frame, settings)
-        cost = cost[first : last + 1]
-        found = _optimise(cost, settings)
-    radius = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
+    frame: _Frame, inside: Array, first: int, last: int, settings: SegmentationSettings
+) -> Array:
+    """Radius for each arc and angle, 0 before `first` and past `last`."""
+    cost = boundary_cost(inside)[first : last + 1]
+    found = _optimise(cost, settings)
     whole = np.zeros(frame.values.shape[:2], np.float32)
-    whole[first : last + 1] = radius
-    return whole, outside
-
-
-def _with_expectation(
-    frame: _Frame, first: int, last: int, settings: SegmentationSettings
-) -> tuple[npt.NDArray[np.intp], Array]:
-    """Optimum, and its cost, where only neighbouring levels tell what to expect."""
-    score = _dura_score(frame, settings)[first : last + 1]
-    radii = frame.radius_mm.astype(np.float32)
-    typical = settings.sac_radius_mm
-    fluid = (frame.values > 0.5) & (radii <= typical + 3.0)
-    reach = np.where(fluid, radii, 0)[first : last + 1].max(axis=2)  # outermost fluid
-    # Rays that leave the field (thin sagittal slabs) say nothing.
-    seen = frame.inside[first : last + 1, :, radii.searchsorted(typical) - 1]
-    start = np.nanmedian(np.where(seen, reach, np.nan), axis=1)
-    start = np.minimum(start, typical)
-    prior = np.repeat(start[:, None], ANGLES, axis=1).astype(np.float32)
-    loose = _prior_cost(radii, prior, settings.dura_prior_sd_mm * 2.0)
-    found = _optimise(-score + loose, settings)
-    for _ in range(2):
-        expected = _expected_radius(radii[found], settings)
-        cost = -score + _prior_cost(radii, expected, settings.dura_prior_sd_mm)
-        found = _optimise(cost, settings)
-    return found, cost
-
-
-def _dura_score(frame: _Frame, settings: SegmentationSettings) -> Array:
-    """Evidence for the dura at each radius, about 0..1."""
-    step = RADIUS_STEP_MM
-    total = np.concatenate(
-        [np.zeros((*frame.values.shape[:2], 1), np.float32), np.cumsum(frame.values, axis=2)],
-        axis=2,
-    )
-    n = frame.values.shape[2]
-    index = np.arange(n)
-
-    def mean(start_mm: float, stop_mm: float) -> Array:
-        low = np.clip(index + round(start_mm / step), 0, n - 1)
-        high = np.clip(index + round(stop_mm / step), 1, n)
-        high = np.maximum(high, low + 1)
-        return np.asarray((total[:, :, high] - total[:, :, low]) / (high - low), np.float32)
-
-    inner, outer = mean(-1.5, -0.3), mean(0.6, 3.6)
-    edge = np.clip(inner - outer, 0, 1)
-    line = _dural_line(frame, settings)
-    # A surface further out than such a line would have fluid inside that lies outside the dura.
-    passed = np.cumsum(line, axis=2) * step / 1.2
-    shift = round(1.2 / step)
-    passed = np.minimum(np.pad(passed, ((0, 0), (0, 0), (shift, 0)))[:, :, :n], 1.0)
-    score = np.maximum(edge, line) - settings.dura_passed_cost * passed
-    # Outside the field nothing is known.
-    return np.asarray(np.where(frame.inside, score, 0.3), dtype=np.float32)
-
-
-def _dural_line(frame: _Frame, settings: SegmentationSettings) -> Array:
-    """Evidence for the thin dark sheet between fluid on both sides, 0..1."""
-    from scipy.ndimage import gaussian_filter1d, maximum_filter1d
-
-    n = frame.values.shape[2]
-    # Brightest within 2 mm on either side: thin fluid beyond the dura must count in full.
-    reach = round(1.6 / RADIUS_STEP_MM)
-    steady = gaussian_filter1d(frame.values, 1.0, axis=0, mode="nearest")
-    bright = maximum_filter1d(steady, reach, axis=2)
-    away = round(0.6 / RADIUS_STEP_MM) + reach // 2
-    before = np.pad(bright, ((0, 0), (0, 0), (away, 0)), mode="edge")[:, :, :n]
-    after = np.pad(bright, ((0, 0), (0, 0), (0, away)), mode="edge")[:, :, away:]
-    sides = np.minimum(before, after)
-    dip = np.where(sides > settings.dura_line_sides, sides - steady - settings.dura_line_noise, 0)
-    # Roots are darker than the dura: a cap keeps them from counting for more.
-    line = np.clip(dip / settings.dura_line_depth, 0, 1) * _sheetness(frame, settings)
-    return _coherent(np.asarray(line, np.float32), settings)
-
-
-def _sheetness(frame: _Frame, settings: SegmentationSettings) -> Array:
-    """How much a dark place looks like a sheet across the ray, not like a thread, 0..1.
-
-    Eigenvalues of the Hessian in the plane across the canal (Frangi, MICCAI 1998;130): a dural
-    sheet bends the signal in one direction only, a nerve root along the canal in both.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    signal = gaussian_filter(frame.values, (1.0, 0.8, 1.2), mode=("nearest", "wrap", "nearest"))
-    radius = frame.radius_mm.astype(np.float32)
-    turn = np.float32(2 * np.pi / ANGLES)
-    by_radius = np.gradient(signal, RADIUS_STEP_MM, axis=2)
-    ring = np.pad(signal, ((0, 0), (2, 2), (0, 0)), mode="wrap")
-    by_angle = np.gradient(ring, turn, axis=1)
-    twice = np.gradient(by_angle, turn, axis=1)[:, 2:-2]
-    by_angle = by_angle[:, 2:-2]
-    # The Hessian in polar coordinates: radial, tangential and mixed.
-    radial = np.gradient(by_radius, RADIUS_STEP_MM, axis=2)
-    tangential = twice / radius**2 + by_radius / radius
-    mixed = np.gradient(by_angle, RADIUS_STEP_MM, axis=2) / radius - by_angle / radius**2
-    middle = (radial + tangential) / 2
-    half = np.hypot((radial - tangential) / 2, mixed)
-    sharp, flat = middle + half, middle - half
-    thread = np.maximum(flat, 0) / np.maximum(sharp, 1e-4)
-    sheet = np.clip(1 - settings.dura_thread_weight * thread, 0, 1) * (sharp > 0)
-    # Squared cosine between the sheet's normal and the ray: the dura lies across it.
-    across = 0.5 + (radial - tangential) / (4 * np.maximum(half, 1e-6))
-    return np.asarray(sheet * np.clip((across - 0.25) / 0.2, 0, 1), dtype=np.float32)
-
-
-LINE_CURVES: Final = (
-    *((slant, bend) for slant in (-1.0, -0.5, 0.0, 0.5, 1.0) for bend in (0.0, 0.06)),
-    (0.0, -0.06),
-    (0.0, 0.12),
-    (0.0, 0.17),
-)
-"""Radius steps per ray, and per ray squared, of the curves a dural line may follow: circles off
-the centreline, and up to the straight line that a collection presses the dura into."""
-
-LINE_HALF_RAYS: Final = 6
-"""Half the length of such a curve: 45 degrees to either side."""
-
-
-def _coherent(line: Array, settings: SegmentationSettings) -> Array:
-    """Keep dark lines that run on along the ring and the canal.
-
-    Mean over 13 rays (97 degrees) along the best of a few gentle curves: a cluster of roots is
-    narrower, a sheet of fluid behind the dura wider.
-    """
-    half, n = LINE_HALF_RAYS, line.shape[2]
-    wide = np.maximum(line, np.pad(line, ((0, 0), (0, 0), (1, 0)))[:, :, :n])
-    wide = np.maximum(wide, np.pad(line, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
-    margin = half + 2
-    padded = np.pad(wide, ((0, 0), (0, 0), (margin, margin)))
-    rays = range(-half, half + 1)
-    turned = {ray: np.roll(padded, -ray, axis=1) for ray in rays}
-    best = np.zeros_like(line)
-    for slant, bend in LINE_CURVES:
-        total = np.zeros_like(line)
-        for ray in rays:
-            offset = margin + round(slant * ray + bend * ray * ray)
-            total += turned[ray][:, :, offset : offset + n]
-        np.maximum(best, total, out=best)
-    share = best / np.float32(2 * half + 1)
-    trust = np.clip((share - settings.dura_line_share) / 0.2, 0, 1)
-    return np.asarray(np.clip(1.5 * line, 0, 1) * trust, dtype=np.float32)
-
-
-def _prior_cost(radii: Array, expected: Array, sd_mm: float) -> Array:
-    away = (radii[None, None, :] - expected[:, :, None]) / np.float32(sd_mm)
-    return np.asarray(0.5 * np.minimum(away**2, 9.0) * 0.25, dtype=np.float32)
-
-
-def _expected_radius(found: Array, settings: SegmentationSettings) -> Array:
-    """What neighbouring levels and the ring itself lead to expect.
-
-    A low quantile along the canal: a collection can only push the found surface outwards.
-    """
-    from scipy.ndimage import gaussian_filter, percentile_filter
-
-    window = round(settings.dura_prior_window_mm / ARC_STEP_MM) | 1
-    ring = np.pad(found, ((0, 0), (2, 2)), mode="wrap")
-    low = percentile_filter(ring, 40, size=(window, 5), mode="nearest")[:, 2:-2]
-    return np.asarray(
-        gaussian_filter(low.astype(np.float32), (4.0, 2.0), mode=("nearest", "wrap")), np.float32
-    )
+    whole[first : last + 1] = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
+    return whole
 
 
 def _optimise(cost: Array, settings: SegmentationSettings) -> npt.NDArray[np.intp]:

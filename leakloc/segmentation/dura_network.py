@@ -3,8 +3,8 @@
 Where the dark line of the dura is only half visible, shape decides: how the outline runs at the
 neighbouring levels, which side bulges, where cord and roots lie. A 3D U-Net looks at the signal in
 polar coordinates about the centreline (`leakloc.segmentation.dura`) and gives for every place the
-probability of lying inside the dura. Its weights (``models/dura.onnx``, see
-``models/DURA_CARD.md``) were trained on made-up canals and phantoms only
+probability of lying inside the dura and of fluid outside it. Its weights (``models/dura.onnx``, see
+``models/DURA_CARD.md``) were trained on simulated contrast on real anatomy and on phantoms
 (``pipelines/train_dura.py``); at run time only onnxruntime is needed.
 """
 
@@ -22,34 +22,42 @@ Array = npt.NDArray[np.float32]
 
 ANGLES: Final = 48
 """Rays that the network was trained with."""
-RADII: Final = 38
-"""Radii: 0.8 mm to 15.6 mm in steps of 0.4 mm."""
+RADII: Final = 48
+"""Radii: 0.8 mm to 24.3 mm in steps of 0.5 mm."""
 RADIUS_START_MM: Final = 0.8
-RADIUS_STEP_MM: Final = 0.4
+RADIUS_STEP_MM: Final = 0.5
 OVERLAP_RAYS: Final = 8
 """Rays repeated at either end, so that the ring closes on itself."""
-SIGNAL_RANGE: Final = (-0.2, 1.4)
+SIGNAL_RANGE: Final = (-0.3, 1.6)
 """Signal, 0 in soft tissue and 1 in CSF, is cut here."""
-OUTSIDE_FIELD: Final = -0.3
+OUTSIDE_FIELD: Final = -0.5
 """Marks places outside the field of view."""
-_STRIDE: Final = 8
-"""The network halves the arc three times; radii are filled up to a multiple of four."""
+NO_PRIOR: Final = 0.5
+"""Value of the prior where there is none."""
+_STRIDE: Final = 16
+"""The network halves the arc four times."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "dura.onnx"
 """The weights that come with the package."""
 
 
 def dura_probabilities(
-    signal: npt.NDArray[np.floating], in_field: npt.NDArray[np.bool_], *, threads: int = 2
+    signal: npt.NDArray[np.floating],
+    in_field: npt.NDArray[np.bool_],
+    prior: npt.NDArray[np.floating] | None = None,
+    *,
+    threads: int = 2,
 ) -> tuple[Array, Array]:
     """Probability that a place lies inside the dura, and that it holds fluid outside it.
 
     Parameters
     ----------
-    signal : ndarray, shape (n, 48, 38)
-        Signal normalised to the CSF (0 soft tissue, 1 CSF, not clipped) over arc (2 mm steps),
-        angle (from the patient's left to the back) and radius (0.8 to 15.6 mm).
+    signal : ndarray, shape (n, 48, 48)
+        Signal normalized to the CSF (0 soft tissue, 1 CSF, not clipped) over arc (2 mm steps),
+        angle (from the patient's left to the back) and radius (0.8 to 24.3 mm).
     in_field : ndarray, bool, same shape
         Whether the place lies within the field of view.
+    prior : ndarray, same shape, optional
+        Probability of the spinal canal from another series or another network.
     threads : int
         Processor threads.
 
@@ -62,7 +70,7 @@ def dura_probabilities(
     LeaklocError
         If the weights are missing.
     """
-    planes = network_input(signal, in_field)
+    planes = network_input(signal, in_field, prior)
     session = network_session(MODEL_PATH, "dura", threads)
     (logits,) = session.run(None, {"polar": planes[None]})
     asked = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
@@ -70,14 +78,21 @@ def dura_probabilities(
     return inside, outside
 
 
-def network_input(signal: npt.NDArray[np.floating], in_field: npt.NDArray[np.bool_]) -> Array:
-    """Channels of the network: signal, and how far out a place lies; shape (2, n', 64, 40)."""
-    cut = np.where(in_field, np.clip(signal, *SIGNAL_RANGE), OUTSIDE_FIELD).astype(np.float32)
-    cut = np.pad(cut, ((0, -len(cut) % _STRIDE), (0, 0), (0, -RADII % 4)), mode="edge")
-    ring = np.concatenate([cut[:, -OVERLAP_RAYS:], cut, cut[:, :OVERLAP_RAYS]], axis=1)
-    radius_mm = RADIUS_START_MM + RADIUS_STEP_MM * np.arange(ring.shape[2])
-    place = np.broadcast_to((radius_mm / 10.0 - 0.8).astype(np.float32), ring.shape)
-    return np.stack([ring, place])
+def network_input(
+    signal: npt.NDArray[np.floating],
+    in_field: npt.NDArray[np.bool_],
+    prior: npt.NDArray[np.floating] | None,
+) -> Array:
+    """Channels of the network: signal, prior, radius; shape (3, n', 64, 48)."""
+    cut = np.where(in_field, np.clip(signal, *SIGNAL_RANGE), OUTSIDE_FIELD)
+    known = np.full(signal.shape, NO_PRIOR) if prior is None else prior
+    planes = np.stack([cut, known]).astype(np.float32)
+    padding = ((0, 0), (0, -len(signal) % _STRIDE), (OVERLAP_RAYS, OVERLAP_RAYS), (0, 0))
+    ends, ring = (padding[0], padding[1], (0, 0), (0, 0)), ((0, 0), (0, 0), padding[2], (0, 0))
+    planes = np.pad(np.pad(planes, ends, mode="edge"), ring, mode="wrap")
+    radius_mm = RADIUS_START_MM + RADIUS_STEP_MM * np.arange(RADII)
+    place = np.broadcast_to((radius_mm / 12.0 - 1.0).astype(np.float32), planes.shape[1:])
+    return np.concatenate([planes, place[None]])
 
 
 def boundary_cost(inside: Array) -> Array:

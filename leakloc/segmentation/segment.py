@@ -54,32 +54,18 @@ def segment(
     prior = canal_prior(volume, companions, settings)
     canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
-    fraction = fluid.fraction
     confusing = _fat_like_fluid(volume, fluid, settings)
-    if confusing and prior is not None:
-        # Fat hides the edge of the fluid; the network's canal has one all round.
-        dura = find_dura(
-            prior.resample(volume.geometry), canal.centerline, settings, evidence="probability"
-        )
-    else:
-        seen = _lifted(fraction) if confusing else fluid.signal
-        dura = find_dura(
-            fraction,
-            canal.centerline,
-            settings,
-            surface_signal=seen,
-            evidence="edges" if confusing else "network",
-        )
-    box = neighbourhood(volume, dura.centerline, settings)
     grey = not confusing and _tissue_bright(fluid, settings)
+    dura = find_dura(fluid.signal, canal.centerline, settings, prior=prior)
+    fraction = fluid.fraction
+    box = neighbourhood(volume, dura.centerline, settings)
     scene = Scene.of(fraction.crop(box), dura, confusing, grey)
-    labels, intrathecal, candidates = find_collections(scene, settings)
-    # Where fat is as bright as fluid, such pieces may as well be fat.
-    sac = scene.sac if confusing else scene.sac | intrathecal
+    labels, candidates = find_collections(scene, settings)
+    fraction.array[box] = scene.fraction.array
     return Segmentation(
         fluid_fraction=on_grid(fraction, myelogram),
         centerline=dura.centerline,
-        thecal_sac=placed(sac.astype(np.uint8), box, myelogram),
+        thecal_sac=placed(scene.sac.astype(np.uint8), box, myelogram),
         collections=placed(labels, box, myelogram),
         candidates=candidates,
         fat_suppressed=False if confusing else fluid.fat_suppressed,
@@ -156,11 +142,6 @@ def _tissue_bright(fluid: FluidMap, settings: SegmentationSettings) -> bool:
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
     floor = _RAYLEIGH_MEAN * fluid.noise / fluid.csf_signal
     return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > settings.tissue_conventional_above
-
-
-def _lifted(fraction: Volume) -> Volume:
-    """On conventional T2 roots are grey: a power lifts them towards the CSF they lie in."""
-    return fraction.with_array(np.power(fraction.array, np.float32(0.3)), "roots lifted")
 
 
 def neighbourhood(

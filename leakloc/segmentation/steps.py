@@ -108,9 +108,7 @@ def dural_surface(
     settings = settings or _default()
     line = centerline or canal_centerline(volume, settings=settings)
     fluid = map_fluid(volume.oriented("LPS"), line, settings)
-    return find_dura(
-        fluid.fraction, line, settings, surface_signal=fluid.signal, evidence="network"
-    )
+    return find_dura(fluid.signal, line, settings)
 
 
 def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
@@ -148,7 +146,7 @@ def fluid_outside(
     settings = settings or _default()
     oriented = fraction.oriented("LPS")
     box = neighbourhood(oriented, dura.centerline, settings)
-    labels, _, candidates = find_collections(Scene.of(oriented.crop(box), dura, False), settings)
+    labels, candidates = find_collections(Scene.of(oriented.crop(box), dura, False), settings)
     return placed(labels, box, fraction), candidates
 
 

@@ -15,11 +15,11 @@ PAIRS = tuple(Pair(f"p{n}", None, None) for n in range(10))
 
 
 def made_up(best_for):
-    """A measurement whose Dice is 1 where fluid_seed has the value that suits the study."""
+    """A measurement whose Dice is 1 where fluid_min_fraction has the value that suits the study."""
 
     def measured(task):
         pair, settings, _ = task
-        away = abs(settings.segmentation.fluid_seed - best_for(pair))
+        away = abs(settings.segmentation.fluid_min_fraction - best_for(pair))
         return Case(pair.name, sac_dice=max(1 - away, 0.0))
 
     return measured
@@ -27,14 +27,14 @@ def made_up(best_for):
 
 def test_search_finds_what_helps_everybody(monkeypatch):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
-    space = ranges(["segmentation.fluid_seed=0.5:1.0"], Settings())
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], Settings())
     tuning = tune(PAIRS, space, Settings(), trials=25)
-    assert tuning.changes["segmentation"]["fluid_seed"] == pytest.approx(0.9, abs=0.03)
+    assert tuning.changes["segmentation"]["fluid_min_fraction"] == pytest.approx(0.9, abs=0.03)
     gain, low, _ = tuning.held_gain
-    assert gain == pytest.approx(0.125, abs=0.01)  # sac from 0.75 to 1, fluid 1 in both
+    assert gain == pytest.approx(0.2, abs=0.01)  # sac from 0.6 to 1, fluid 1 in both
     assert low > 0
     assert len(tuning.held_after.cases) == 3
-    assert tuning.trials[0] == ({"segmentation__fluid_seed": 0.65}, pytest.approx(0.875))
+    assert tuning.trials[0] == ({"segmentation__fluid_min_fraction": 0.5}, pytest.approx(0.8))
 
 
 def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
@@ -43,7 +43,7 @@ def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
     monkeypatch.setattr(
         module, "_measured", made_up(lambda pair: 0.9 if pair.name in names else 0.55)
     )
-    space = ranges(["segmentation.fluid_seed=0.5:1.0"], Settings())
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], Settings())
     tuning = tune(PAIRS, space, Settings(), trials=15)
     assert tuning.held_gain[0] < 0
     assert "no gain that is more than chance" in tuning.to_text()
@@ -53,7 +53,9 @@ def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
 def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
     start = Settings().changed(localization__low_snr=12.0)
-    tuning = tune(PAIRS, ranges(["segmentation.fluid_seed=0.5:1.0"], start), start, trials=5)
+    tuning = tune(
+        PAIRS, ranges(["segmentation.fluid_min_fraction=0.5:1.0"], start), start, trials=5
+    )
     path = tmp_path / "tuned.toml"
     path.write_text(tuning.to_toml())
     assert Settings.load(path) == tuning.settings
@@ -62,8 +64,10 @@ def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
 
 
 def test_start_stays_where_nothing_is_better(monkeypatch):
-    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.65))
-    tuning = tune(PAIRS, ranges(["segmentation.fluid_seed"], Settings()), Settings(), trials=4)
+    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.5))
+    tuning = tune(
+        PAIRS, ranges(["segmentation.fluid_min_fraction"], Settings()), Settings(), trials=4
+    )
     assert tuning.changes == {}
     assert tuning.held_gain[0] == 0
     assert "nothing beat" in tuning.to_text()
@@ -81,9 +85,9 @@ def test_no_patient_is_on_both_sides(share):
 
 
 def test_ranges_stay_within_bounds():
-    wanted = ("fluid_seed", "dura_smoothness=0.1:3", "canal_grid_mm")
+    wanted = ("fluid_min_fraction", "dura_smoothness=0.1:3", "canal_grid_mm")
     seed, smooth, grid = ranges([f"segmentation.{name}" for name in wanted], Settings())
-    assert (seed.low, seed.high) == (0.325, 1.0)
+    assert (seed.low, seed.high) == (0.25, 1.0)
     assert (smooth.low, smooth.high) == (0.1, 3.0)
     assert (grid.low, grid.high) == (1.5, 5.0)
     assert ranges(["levels.size_steps"], Settings())[0].whole
@@ -95,9 +99,9 @@ def test_ranges_stay_within_bounds():
         ("loaders.min_slices", "cannot be tuned"),
         ("segmentation.no_such", "no setting is named"),
         ("localization.blind_codes", "is no number"),
-        ("segmentation.fluid_seed=1", "LOW:HIGH"),
-        ("segmentation.fluid_seed=0.5:7", "less than or equal to 1"),
-        ("segmentation.fluid_seed=0.7:0.5", "no range of its own"),
+        ("segmentation.fluid_min_fraction=1", "LOW:HIGH"),
+        ("segmentation.fluid_min_fraction=0.5:7", "less than or equal to 1"),
+        ("segmentation.fluid_min_fraction=0.7:0.5", "no range of its own"),
     ],
 )
 def test_bad_ranges_say_what_is_wrong(text, message):
@@ -143,10 +147,10 @@ def test_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(module, "pairs_in", lambda *_: PAIRS)
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
     recipe = tmp_path / "mine.toml"
-    wanted = ["tune", "x", "--search", "segmentation.fluid_seed", "--trials", "6"]
+    wanted = ["tune", "x", "--search", "segmentation.fluid_min_fraction", "--trials", "6"]
     assert main([*wanted, "-o", str(recipe)]) == 0
     assert "held back" in capsys.readouterr().out
-    assert Settings.load(recipe).segmentation.fluid_seed != 0.65
+    assert Settings.load(recipe).segmentation.fluid_min_fraction != 0.5
     assert main([*wanted, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held_back_gain"] > 0
     assert main(["tune", str(tmp_path / "no"), "--search", "loaders.min_slices"]) == 2

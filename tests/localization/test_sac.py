@@ -111,3 +111,27 @@ def test_a_collection_counted_into_the_sac_is_noticed(spine, crescent):
     assert note.code == "sac_unusually_wide" and "L2-L3" in note.message
     (other,) = localize(segmentation, levels, model.settings).notes
     assert other.code.startswith("hiatus_")
+
+
+def test_a_severe_stenosis_names_its_level(spine):
+    from dataclasses import replace
+
+    from leakloc.localization import localize
+
+    model = spine(half_width_mm=15.0, sac_end_mm=240.0)
+    plain = model.segmentation()
+    middle = model.disc_mm("L3-L4")
+    arc, left, dorsal = model.canal(
+        plain.thecal_sac.geometry.lps_from_kji(
+            np.indices(plain.thecal_sac.array.shape).reshape(3, -1).T
+        )
+    )
+    pressed = (np.abs(arc - middle) < 6) & (np.hypot(left, dorsal) > 1.5)
+    sac = np.where(pressed.reshape(plain.thecal_sac.array.shape), 0, plain.thecal_sac.array)
+    narrow = replace(plain, thecal_sac=plain.thecal_sac.with_array(sac.astype(np.uint8)))
+    levels = model.levels()
+    messages = {n.code: n.message for n in localize(narrow, levels, model.settings).notes}
+    assert "L3-L4" in messages["sac_interrupted"]
+    assert "L2-L3" not in messages["sac_interrupted"]
+    codes = [n.code for n in localize(plain, levels, model.settings).notes]
+    assert "sac_interrupted" not in codes

@@ -63,7 +63,7 @@ def test_your_masks():
 def test_tuning():
     text = outputs(run(FOLDER / "2_tuning.ipynb"), "text/plain")
     assert "redrawn 3 times" in text  # once at first, once for each slider that was moved
-    assert "fluid_seed" in text
+    assert "fluid_min_fraction" in text
     assert "report.json" in text
 
 

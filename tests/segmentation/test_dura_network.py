@@ -9,6 +9,7 @@ from leakloc.errors import LeaklocError
 from leakloc.segmentation import dura_network
 from leakloc.segmentation.dura_network import (
     ANGLES,
+    NO_PRIOR,
     OUTSIDE_FIELD,
     OVERLAP_RAYS,
     RADII,
@@ -28,7 +29,7 @@ def ring(edge_mm: float, arcs: int = 12) -> np.ndarray:
     return np.broadcast_to(filled, (arcs, ANGLES, RADII)).astype(np.float32)
 
 
-@pytest.mark.parametrize("edge_mm", [3.2, 6.0, 8.4])
+@pytest.mark.parametrize("edge_mm", [3.3, 5.8, 8.3])
 def test_the_cheapest_boundary_is_the_edge(edge_mm: float) -> None:
     cost = boundary_cost(ring(edge_mm))
     assert RADIUS_MM[cost[0, 0].argmin()] == pytest.approx(edge_mm, abs=1e-6)
@@ -40,9 +41,10 @@ def test_input_closes_the_ring_and_marks_the_field() -> None:
     signal = rng.random((13, ANGLES, RADII)).astype(np.float32)
     in_field = np.ones(signal.shape, bool)
     in_field[3, 5, 7] = False
-    planes = network_input(signal, in_field)
-    assert planes.shape == (2, 16, ANGLES + 2 * OVERLAP_RAYS, 40)
+    planes = network_input(signal, in_field, None)
+    assert planes.shape == (3, 16, ANGLES + 2 * OVERLAP_RAYS, RADII)
     np.testing.assert_array_equal(planes[0, :, :OVERLAP_RAYS], planes[0, :, ANGLES:-OVERLAP_RAYS])
+    assert (planes[1] == NO_PRIOR).all()
     assert planes[0, 3, OVERLAP_RAYS + 5, 7] == np.float32(OUTSIDE_FIELD)
 
 
