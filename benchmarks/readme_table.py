@@ -4,6 +4,7 @@ Reads the newest record of each kind in `benchmarks/records` and rewrites what s
 the marks ``<!-- figures -->`` and ``<!-- sweeps -->`` in README.md and docs/pages/evaluation.md:
 
 *-phantoms.json   `leakloc evaluate --phantom --json`
+*-simulated.json  `leakloc evaluate --simulated DIR --json` (left out where there is none)
 *-spider.json     `leakloc evaluate --spider DIR --json`
 *-speed-*.json    `make bench`
 *-numbering.json  `python benchmarks/numbering.py` (docs/pages/evaluation.md only)
@@ -25,6 +26,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs/pages/evaluation.md")
 MARK = "<!-- figures -->"
 SWEEPS = "<!-- sweeps -->"
 NUMBERING = "<!-- numbering -->"
+SIMULATED = "<!-- simulated -->"
 SOLVERS = {
     "leakloc": "leakloc",
     "leakloc, told": "leakloc, told",
@@ -38,25 +40,47 @@ def newest(kind: str) -> Any:
     return json.loads(max(RECORDS.glob(f"*-{kind}*.json")).read_text())
 
 
-def phantom_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was measured on phantoms, in words and figures."""
-    volumes = summary["fluid_dice_by_volume"]
-    return [
-        ("thecal sac, Dice / HD95", f"{summary['sac_dice']:.3f} / {summary['sac_hd95_mm']:.1f} mm"),
-        ("extradural fluid, Dice", f"{summary['fluid_dice']:.2f}"),
-        ("fluid volume, mean absolute error", f"{summary['fluid_volume_error_abs']:.0%}"),
-        ("collections of 0.5 mL and more found", str(summary["collections_found"])),
-        ("collections invented", str(summary["invented_collections"])),
-        (
-            "level of a found collection exact / within one",
-            f"{summary['level_exact']:.0%} / {summary['level_within_one']:.0%}",
+def has(kind: str) -> bool:
+    """Whether there is any record of a kind."""
+    return any(RECORDS.glob(f"*-{kind}*.json"))
+
+
+def figure(summary: dict[str, Any], style: str, *keys: str) -> str:
+    """Figures of a summary, parted by slashes; a dash for one that is absent or undefined."""
+    values = (summary.get(key) for key in keys)
+    return " / ".join("-" if v is None else format(v, style) for v in values)
+
+
+def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
+    """What was measured on studies with known truth, in words and figures."""
+    rates = ("invented", "definite_or_probable_false_positives")
+    rows = {
+        "thecal sac, Dice": figure(summary, ".3f", "sac_dice"),
+        "thecal sac, HD95, mm": figure(summary, ".1f", "sac_hd95_mm"),
+        "extradural fluid, Dice": figure(summary, ".2f", "fluid_dice"),
+        "fluid volume, mean absolute error": figure(summary, ".0%", "fluid_volume_error_abs"),
+        "collections of 0.5 mL and more found": figure(summary, "", "collections_found"),
+        "false positives": figure(summary, "", "invented_collections"),
+        "false positives per leak-free study, all / definite or probable": figure(
+            summary, ".2f", *(f"{rate}_per_leak_free_study" for rate in rates)
         ),
-        ("vertebrae named right", f"{summary['vertebrae_right']:.0%}"),
-        ("length from the hiatus, mean error", f"{summary['path_error_mm']:.0f} mm"),
-        ("studies with a leak called so", str(summary["sensitivity"])),
-        ("leak-free studies called so", str(summary["specificity"])),
-        *[(f"fluid Dice, {name}", f"{value:.2f}") for name, value in volumes.items() if value],
-    ]
+        "collections graded definite that are false positives": figure(
+            summary, "", "definite_wrong"
+        ),
+        "position of a found collection right": figure(summary, ".0%", "position_right"),
+        "level of a found collection exact / within one": figure(
+            summary, ".0%", "level_exact", "level_within_one"
+        ),
+        "vertebrae named right": figure(summary, ".0%", "vertebrae_right"),
+        "length from the hiatus, mean error, mm": figure(summary, ".0f", "path_error_mm"),
+        "sensitivity by study": figure(summary, "", "sensitivity"),
+        "specificity by study": figure(summary, "", "specificity"),
+        "calibration error of the confidence": figure(
+            summary, ".2f", "confidence_calibration_error"
+        ),
+    }
+    volumes = summary["fluid_dice_by_volume"]
+    return rows | {f"fluid Dice, {name}": figure(volumes, ".2f", name) for name in volumes}
 
 
 def spider_rows(cases: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -90,12 +114,27 @@ def table(title: str, rows: list[tuple[str, str]]) -> str:
     return f"| {title} | |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows)
 
 
+def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table with a column for each kind of study; rows without a figure left out."""
+    columns = [measured_rows(summary) for summary in summaries.values()]
+    lines = [f"| | {' | '.join(summaries)} |", "|---|" + "---|" * len(columns)]
+    for name in columns[0]:
+        cells = [column.get(name, "-") for column in columns]
+        if any(set(cell) - set("-/ ") for cell in cells):
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def figures() -> str:
     """All tables."""
-    phantoms, speed = newest("phantoms"), newest("speed")
-    cases = phantoms["summary"]["cases"]
+    speed = newest("speed")
+    measured = {"Phantoms": newest("phantoms")["summary"]}
+    if has("simulated"):
+        test = newest("simulated")["splits"]["test"]["summary"]
+        measured["Simulated contrast on real anatomy, test patients"] = test
+    titled = {f"{name} ({summary['cases']} studies)": summary for name, summary in measured.items()}
     parts = [
-        table(f"Phantoms ({cases} studies)", phantom_rows(phantoms["summary"])),
+        side_by_side(titled),
         table("Public lumbar volumes (SPIDER, no leak)", spider_rows(newest("spider"))),
         table(
             f"320 x 320 x 160, {speed['machine']['cores']} cores ({speed['machine']['processor']})",
@@ -129,6 +168,30 @@ def sweeps() -> str:
     return "".join(rows)
 
 
+def simulated() -> str:
+    """Simulated contrast on real anatomy, scenario by scenario, test patients."""
+    lines = [
+        "| Scenario | Studies | Sac Dice | Fluid Dice | Found | False positives, definite or "
+        "probable | mL where no leak | Present / absent / indeterminate |\n",
+        f"|{'---|' * 8}\n",
+    ]
+    for name, s in newest("simulated")["splits"]["test"]["scenarios"].items():
+        status = [s["leak_status"].get(k, 0) for k in ("present", "absent", "indeterminate")]
+        firm = s["definite_or_probable_false_positives"]
+        cells = (
+            name,
+            str(s["cases"]),
+            figure(s, ".3f", "sac_dice"),
+            figure(s, ".2f", "fluid_dice"),
+            s["collections_found"],
+            f"{s['invented_collections']}, {firm}",
+            figure(s, ".1f", "extradural_ml_per_leak_free_study"),
+            " / ".join(map(str, status)),
+        )
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
 def numbering() -> str:
     """Numbering solvers side by side: vertebrae right, spines all right, confident mistakes."""
     rows = newest("numbering")["summary"]
@@ -152,12 +215,9 @@ def _numbered(row: dict[str, Any] | None) -> str:
     )
 
 
-def write_numbering() -> None:
-    """Rewrite the table of numbering solvers."""
-    text = EVALUATION.read_text()
-    made = f"{NUMBERING}\n\n{numbering()}\n{NUMBERING}"
-    pattern = f"{NUMBERING}.*?{NUMBERING}"
-    EVALUATION.write_text(re.sub(pattern, lambda _: made, text, flags=re.DOTALL))
+def rewritten(text: str, mark: str, made: str) -> str:
+    """The text with something new between two marks."""
+    return re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{made}\n{mark}", text, flags=re.DOTALL)
 
 
 def main() -> None:
@@ -165,9 +225,10 @@ def main() -> None:
     for page in PAGES:
         text = page.read_text()
         for mark, made in ((MARK, figures), (SWEEPS, sweeps)):
-            text = re.sub(f"{mark}.*?{mark}", f"{mark}\n\n{made()}\n{mark}", text, flags=re.DOTALL)
+            text = rewritten(text, mark, made())
         page.write_text(text)
-    write_numbering()
+    text = rewritten(EVALUATION.read_text(), NUMBERING, numbering())
+    EVALUATION.write_text(rewritten(text, SIMULATED, simulated()) if has("simulated") else text)
 
 
 if __name__ == "__main__":

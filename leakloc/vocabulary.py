@@ -10,6 +10,8 @@ Coded terms are those checked against the DICOM dictionaries (PS3.16 context gro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 NOTICE: Final = (
@@ -103,6 +105,17 @@ def split_segment(segment: str) -> tuple[str, str]:
     if upper not in LABEL_VALUES or lower not in LABEL_VALUES:
         raise ValueError(f"{segment!r} is not a motion segment such as 'L4-L5'")
     return upper, lower
+
+
+def with_neighbors(segments: Sequence[str]) -> tuple[str, ...]:
+    """Consecutive motion segments, continued by one beyond either end where the spine goes on.
+
+    >>> with_neighbors(["L4-L5", "L5-S1"])
+    ('L3-L4', 'L4-L5', 'L5-S1', 'S1-S2')
+    """
+    every = [segment_name(*pair) for pair in pairwise(vertebra_chain())]
+    first, last = every.index(segments[0]), every.index(segments[-1])
+    return (*every[max(first - 1, 0) : first], *segments, *every[last + 1 : last + 2])
 
 
 class CodedTerm(NamedTuple):

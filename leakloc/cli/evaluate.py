@@ -21,9 +21,10 @@ def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         parents=[recipe_options(), common_options()],
-        help="measure results against truth, or the analysis on phantoms or SPIDER",
+        help="measure results against truth, or the analysis on phantoms, simulations or SPIDER",
         description="Compare reports or masks with truth (PRED TRUTH), or run the analysis on "
-        "phantoms (--phantom, --sweep) or on the volumes of SPIDER (--spider) and compare.",
+        "phantoms (--phantom, --sweep), on the volumes of SPIDER (--spider) or on simulated "
+        "contrast on their anatomy (--simulated) and compare.",
     )
     pair = evaluate.add_argument_group("results on disk")
     pair.add_argument("found", nargs="?", type=Path, metavar="PRED", help="report, masks, or many")
@@ -37,8 +38,8 @@ def add(commands: Commands) -> None:
     )
     phantom = evaluate.add_argument_group("phantoms")
     phantom.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
-    phantom.add_argument("--seeds", default="100-104", metavar="A-B", help="seeds (100-104)")
-    phantom.add_argument("--keep", type=Path, metavar="DIR", help="keep rendered phantoms here")
+    phantom.add_argument("--seeds", metavar="A-B", help="seeds (100-104; simulated: 100)")
+    phantom.add_argument("--keep", type=Path, metavar="DIR", help="keep made studies here")
     phantom.add_argument(
         "--compact", action="store_true", help="coarser voxels (1.25 mm): faster to render"
     )
@@ -46,6 +47,14 @@ def add(commands: Commands) -> None:
     phantom.add_argument("--values", metavar="A,B,...", help="steps of the sweep")
     phantom.add_argument(
         "--baseline", action="store_true", help="a textbook method instead, to compare with"
+    )
+    simulated = evaluate.add_argument_group("simulated contrast on real anatomy")
+    simulated.add_argument("--simulated", type=Path, metavar="DIR", help="folder of SPIDER volumes")
+    simulated.add_argument("--scenarios", metavar="A,B", help="scenarios (default: all)")
+    whom = simulated.add_mutually_exclusive_group()
+    whom.add_argument("--patients", metavar="A,B", help="numbers of patients")
+    whom.add_argument(
+        "--split", choices=("test", "development"), default="test", help="patients (test)"
     )
     evaluate.add_argument("--spider", type=Path, metavar="DIR", help="folder of SPIDER volumes")
     evaluate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
@@ -61,10 +70,14 @@ def _run(options: argparse.Namespace) -> int:
         return _folders(options)
     if options.spider is not None:
         return _spider(options)
+    if options.simulated is not None:
+        return _simulated(options)
     if options.sweep is not None:
         return _sweep(options)
     if options.phantom is None:
-        raise SettingsError("name PRED and TRUTH, or --phantom, --sweep PARAM, or --spider DIR")
+        raise SettingsError(
+            "name PRED and TRUTH, or --phantom, --sweep PARAM, --spider DIR, or --simulated DIR"
+        )
     return _phantoms(options)
 
 
@@ -74,7 +87,9 @@ def _folders(options: argparse.Namespace) -> int:
     if options.truth is None:
         raise SettingsError("PRED is compared with TRUTH: name both")
     if options.sheet is not None:
-        raise SettingsError("--sheet needs the images: it goes with --phantom, --sweep, --spider")
+        raise SettingsError(
+            "--sheet needs the images: it goes with --phantom, --sweep, --spider, --simulated"
+        )
     with ProgressLine(verbose=options.verbose) as progress:
         cohort = evaluate_folders(
             options.found,
@@ -94,7 +109,7 @@ def _phantoms(options: argparse.Namespace) -> int:
     with ProgressLine(verbose=options.verbose) as progress:
         cohort = evaluate_phantoms(
             _scenarios(options),
-            _seeds(options.seeds),
+            _seeds(options.seeds or "100-104"),
             settings_of(options),
             method=_method(options),
             workers=options.workers,
@@ -118,7 +133,7 @@ def _sweep(options: argparse.Namespace) -> int:
         sweep = sweep_phantoms(
             options.sweep,
             _scenarios(options),
-            _seeds(options.seeds),
+            _seeds(options.seeds or "100-104"),
             settings_of(options),
             values=values,
             method=_method(options),
@@ -148,6 +163,32 @@ def _spider(options: argparse.Namespace) -> int:
     _write_sheet(options.sheet, tiles)
     print(spider_json(cases) if options.json else spider_text(cases))
     return DONE
+
+
+def _simulated(options: argparse.Namespace) -> int:
+    from leakloc.evaluation.simulated import PATIENTS_OF, evaluate_simulated
+    from leakloc.simulation import CAVEAT
+
+    tiles: list[Tile] | None = [] if options.sheet is not None else None
+    with ProgressLine(verbose=options.verbose) as progress:
+        cohort = evaluate_simulated(
+            options.simulated,
+            _listed(options.scenarios),
+            _seeds(options.seeds or "100"),
+            settings_of(options),
+            patients=_listed(options.patients) or PATIENTS_OF[options.split],
+            method=_method(options),
+            workers=options.workers,
+            keep=options.keep,
+            tiles=tiles,
+            progress=progress,
+        )
+    _write_sheet(options.sheet, tiles, CAVEAT)
+    return _told(cohort, options)
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text else []
 
 
 def _method(options: argparse.Namespace) -> Method:
@@ -188,12 +229,12 @@ def _seeds(text: str) -> range:
         raise SettingsError(f"--seeds takes a number or a range A-B, not {text!r}") from None
 
 
-def _write_sheet(path: Path | None, tiles: list[Tile] | None) -> None:
+def _write_sheet(path: Path | None, tiles: list[Tile] | None, caveat: str = "") -> None:
     if path is None or tiles is None:
         return
     from leakloc.evaluation import contact_sheet
 
-    _write(path, contact_sheet(tiles))
+    _write(path, contact_sheet(tiles, caveat))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from leakloc.errors import GeometryError
 from leakloc.evaluation.metrics import assd_mm, dice, hd95_mm, match_collections
 from leakloc.evaluation.reading import SMALLEST_COLLECTION_ML, ReadCollection, Reading
+from leakloc.vocabulary import Grade, with_neighbors
 from leakloc.volume import FloatArray, Geometry, Volume
 
 VERTEBRA_TOLERANCE_MM: Final = 10.0
@@ -63,6 +64,13 @@ class Case:
     confidences: tuple[float, ...] = ()
     """Stated confidence of every collection found, and whether it is one."""
     were_right: tuple[bool, ...] = ()
+    grades: tuple[str, ...] = ()
+    """Grade of each of these collections."""
+    positions_compared: int = 0
+    positions_right: int = 0
+    """Matched collections on the true side of the sac."""
+    notes: tuple[str, ...] = ()
+    """Codes of the warnings."""
     leak_true: str = ""
     leak_found: str = ""
     levels_compared: int = 0
@@ -87,6 +95,18 @@ class Case:
     path_error_mm: float = NAN
     """Largest error of the way from the hiatus, over matched collections."""
     runtime_s: float = NAN
+    patient: str = ""
+    """Number of the real patient whose anatomy it shows; empty for a phantom."""
+
+    def right_of_grade(self, *grades: Grade) -> tuple[bool, ...]:
+        """Of every collection found with one of these grades, whether it is one."""
+        pairs = zip(self.grades, self.were_right, strict=False)
+        return tuple(right for grade, right in pairs if grade in grades)
+
+    @property
+    def firm_false_positives(self) -> int:
+        """False positives that are graded definite or probable."""
+        return self.right_of_grade("definite", "probable").count(False)
 
     def row(self) -> dict[str, Any]:
         """Plain values for CSV and JSON: tuples as lists, NaN as None."""
@@ -101,6 +121,7 @@ def failed(
     right: bool = False,
     group: str = "",
     seed: int = -1,
+    patient: str = "",
     runtime_s: float = NAN,
 ) -> Case:
     """The row of a study that was refused or left without a result.
@@ -114,6 +135,7 @@ def failed(
         seed,
         error,
         refusal_right=right,
+        patient=patient,
         true_collections=len(missed),
         true_volumes_ml=tuple(c.volume_ml for c in missed),
         true_were_found=(False,) * len(missed),
@@ -131,6 +153,7 @@ def compare(
     resample: bool = False,
     group: str = "",
     seed: int = -1,
+    patient: str = "",
     refusal_right: bool = True,
     runtime_s: float = NAN,
 ) -> Case:
@@ -170,7 +193,9 @@ def compare(
         case=truth.case,
         group=group,
         seed=seed,
+        patient=patient,
         refusal_right=refusal_right,
+        notes=found.notes,
         leak_true=truth.leak or "",
         leak_found=found.leak or "",
         transitional_true=bool(truth.transitional),
@@ -271,6 +296,7 @@ def _detection(
         "true_were_found": tuple(c.id in pairs for c in counted),
         "confidences": tuple(c.confidence or 0.0 for c in confident),
         "were_right": tuple(c.id not in invented for c in confident),
+        "grades": tuple(c.grade or "" for c in confident),
     }
 
 
@@ -279,8 +305,9 @@ def _levels(found: Reading, truth: Reading, pairs: dict[int, int]) -> dict[str, 
     matched = [
         (said[pairs[c.id]], c) for c in truth.counted if c.id in pairs and pairs[c.id] in said
     ]
-    chain = list(truth.discs)
-    values: dict[str, Any] = {}
+    chain = with_neighbors(list(truth.discs)) if truth.discs else ()
+    sides = [f.position == t.position for f, t in matched if f.position and t.position]
+    values: dict[str, Any] = {"positions_compared": len(sides), "positions_right": sum(sides)}
     named = [(f, t) for f, t in matched if t.level is not None]
     if named:
         steps = [_steps_apart(f.level, t.level, chain) for f, t in named]
@@ -327,7 +354,7 @@ def _segments(found: Reading, truth: Reading) -> dict[str, Any]:
     }
 
 
-def _steps_apart(found: str | None, true: str | None, chain: list[str]) -> int | None:
+def _steps_apart(found: str | None, true: str | None, chain: tuple[str, ...]) -> int | None:
     if found == true:
         return 0
     if found not in chain or true not in chain:

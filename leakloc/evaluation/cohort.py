@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ class Cohort:
         ]
         called = sum(c.leak_found == "present" for c in leaking)
         cleared = sum(c.leak_found == "absent" for c in free)
+        definite = [right for c in ran for right in c.right_of_grade("definite")]
         return {
             "cases": len(self.cases),
             "wrongly_refused_or_failed": sum(not c.refusal_right for c in self.cases),
@@ -138,6 +140,7 @@ class Cohort:
             ),
             "fluid_dice": _mean(c.fluid_dice for c in ran),
             "fluid_dice_95_interval": _interval(c.fluid_dice for c in ran),
+            "fluid_dice_over_5_ml": _mean(c.fluid_dice for c in ran if c.fluid_true_ml > 5.0),
             "fluid_dice_by_volume": self.dice_by_volume(),
             "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in ran if c.fluid_distance_defined),
             "fluid_assd_mm": _mean(c.fluid_assd_mm for c in ran),
@@ -155,6 +158,17 @@ class Cohort:
             "invented_per_leak_free_study": _mean(
                 c.invented_collections for c in free if not c.error
             ),
+            "definite_or_probable_false_positives": sum(c.firm_false_positives for c in ran),
+            "definite_or_probable_false_positives_per_leak_free_study": _mean(
+                c.firm_false_positives for c in free if not c.error
+            ),
+            "extradural_ml_per_leak_free_study": _mean(c.fluid_found_ml for c in free),
+            "definite_wrong": f"{definite.count(False)}/{len(definite)}",
+            "position_right": _ratio(
+                sum(c.positions_right for c in ran), sum(c.positions_compared for c in ran)
+            ),
+            "leak_status": dict(Counter(c.leak_found for c in self.cases if c.leak_found)),
+            "notes": dict(Counter(code for c in ran for code in sorted(set(c.notes)))),
             "leak_right": _mean(c.leak_true == c.leak_found for c in self.judged if c.leak_true),
             "sensitivity": f"{called}/{len(leaking)}",
             "sensitivity_95_interval": wilson_interval(called, len(leaking)),
@@ -181,14 +195,17 @@ class Cohort:
             "runtime_s": _mean(c.runtime_s for c in ran),
         }
 
-    def to_json(self) -> str:
-        """Cases and summary; NaN as null."""
-        values = {
+    def to_dict(self) -> dict[str, Any]:
+        """Cases and summary as plain values; NaN as None."""
+        return {
             "caveat": self.caveat,
             "cases": [c.row() for c in self.cases],
             "summary": self.summary(),
         }
-        return json.dumps(values, indent=2, allow_nan=False)
+
+    def to_json(self) -> str:
+        """Cases and summary; NaN as null."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
         """Cases, one a line; several values of one cell parted by semicolons."""
@@ -210,7 +227,7 @@ class Cohort:
             for c in self.cases
             if not c.refusal_right
         ]
-        return "\n".join([*_aligned(rows), *problems, *self._words()])
+        return "\n".join([*aligned(rows), *problems, *self._words()])
 
     def save(self, folder: Path) -> tuple[Path, ...]:
         """Write ``cases.csv``, ``evaluation.json``, ``evaluation.txt`` and the figures.
@@ -258,13 +275,13 @@ class Cohort:
             low, high = s["fluid_volume_limits_ml"]
             lines.append(
                 f"fluid volume: bias {s['fluid_volume_bias_ml']:+.2f} mL, limits of agreement "
-                f"{low:+.2f} to {high:+.2f} mL, ICC(2,1) {_number(s['fluid_volume_icc'], '.3f')}"
+                f"{low:+.2f} to {high:+.2f} mL, ICC(2,1) {shown(s['fluid_volume_icc'], '.3f')}"
             )
         if s["level_exact"] is not None:
             lines.append(
-                f"levels: weighted kappa {_number(s['level_weighted_kappa'], '.2f')}, segment by "
-                f"segment {_number(s['segment_by_segment_kappa'], '.2f')}; extent error "
-                f"{_number(s['extent_error_mm'], '.1f')} mm"
+                f"levels: weighted kappa {shown(s['level_weighted_kappa'], '.2f')}, segment by "
+                f"segment {shown(s['segment_by_segment_kappa'], '.2f')}; extent error "
+                f"{shown(s['extent_error_mm'], '.1f')} mm"
             )
         if s["confidence_brier"] is not None:
             lines.append(
@@ -285,24 +302,25 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
     return (
         name,
         str(s["cases"]),
-        _number(s["sac_dice"], ".3f"),
-        _number(s["sac_hd95_mm"], ".1f"),
-        _number(s["sac_assd_mm"], ".2f"),
-        _number(s["fluid_dice"], ".3f"),
-        _number(s["fluid_hd95_mm"], ".1f"),
-        _number(s["fluid_volume_error_abs"], ".0%"),
+        shown(s["sac_dice"], ".3f"),
+        shown(s["sac_hd95_mm"], ".1f"),
+        shown(s["sac_assd_mm"], ".2f"),
+        shown(s["fluid_dice"], ".3f"),
+        shown(s["fluid_hd95_mm"], ".1f"),
+        shown(s["fluid_volume_error_abs"], ".0%"),
         s["collections_found"],
         str(s["invented_collections"]),
-        _number(s["leak_right"], ".0%"),
-        _number(s["level_exact"], ".0%"),
-        _number(s["level_within_one"], ".0%"),
-        _number(s["vertebrae_right"], ".1%"),
-        _number(s["path_error_mm"], ".1f"),
-        _number(s["runtime_s"], ".1f"),
+        shown(s["leak_right"], ".0%"),
+        shown(s["level_exact"], ".0%"),
+        shown(s["level_within_one"], ".0%"),
+        shown(s["vertebrae_right"], ".1%"),
+        shown(s["path_error_mm"], ".1f"),
+        shown(s["runtime_s"], ".1f"),
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -345,5 +363,6 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _number(value: float | None, style: str) -> str:
+def shown(value: float | None, style: str) -> str:
+    """A figure in a format, or a dash where it is None."""
     return "-" if value is None else format(value, style)

@@ -1,4 +1,4 @@
-"""Rendered phantoms that are kept between runs: rendering is the slow part of an evaluation."""
+"""Made studies that are kept between runs: rendering is the slow part of an evaluation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from leakloc.errors import OutputError
 from leakloc.phantom import SCENARIOS, Scenario, make_phantom, write_study
+
+if TYPE_CHECKING:
+    from leakloc.simulation import SimulationScenario
+
+Writer = Callable[[Path], None]
+"""Writes a study into a folder that exists."""
 
 STAMP: Final = "phantom.json"
 
@@ -38,20 +45,66 @@ def kept_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
     OutputError
         If it cannot be written.
     """
-    place = folder / _name(scenario, seed)
     stamp = {"scenario": repr(scenario), "seed": seed, "code": _code_digest()}
+    name = _name(scenario, seed, SCENARIOS)
+    return kept_study(
+        folder / name, stamp, lambda place: write_study(make_phantom(scenario, seed), place)
+    )
+
+
+def kept_simulation(
+    scenario: SimulationScenario, patient: str, seed: int, folder: Path, make: Writer
+) -> Path:
+    """Folder of a simulated study with its truth, made if it is not there yet.
+
+    Parameters
+    ----------
+    scenario : SimulationScenario
+    patient : str
+    seed : int
+    folder : Path
+        Holds one folder a study.
+    make : callable
+        Writes the study into a folder.
+
+    Returns
+    -------
+    Path
+        Holds ``dicom/`` and ``truth/``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    from leakloc import simulation
+
+    code = _code_digest("phantom", "simulation")
+    stamp = {"scenario": repr(scenario), "patient": patient, "seed": seed, "code": code}
+    name = f"{patient}_{_name(scenario, seed, simulation.SCENARIOS)}"
+    return kept_study(folder / name, stamp, make)
+
+
+def kept_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
+    """A folder that `write` fills, unless one with the same stamp stands there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     if _is_made(place, stamp):
         return place
-    aside = folder / f".{place.name}.{uuid.uuid4().hex[:8]}"
+    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
         aside.mkdir(parents=True)
-        write_study(make_phantom(scenario, seed), aside)
+        write(aside)
         (aside / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
         if place.exists():
             shutil.rmtree(place)
         aside.rename(place)
     except OSError as error:
-        raise OutputError(f"cannot keep a phantom in {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot keep a study in {place.parent}: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return place
@@ -65,18 +118,18 @@ def _is_made(place: Path, stamp: dict[str, object]) -> bool:
     return bool(found == stamp)
 
 
-def _name(scenario: Scenario, seed: int) -> str:
-    if SCENARIOS.get(scenario.name) == scenario:
+def _name(scenario: Scenario | SimulationScenario, seed: int, shipped: Mapping[str, object]) -> str:
+    if shipped.get(scenario.name) == scenario:
         return f"{scenario.name}_{seed}"
     changes = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
     return f"{scenario.name}_{seed}_{changes}"
 
 
 @cache
-def _code_digest() -> str:
-    """Of the phantom's source: another renderer makes other pictures."""
-    source = Path(__file__).parents[1] / "phantom"
+def _code_digest(*packages: str) -> str:
+    """Of the source that makes the studies (the phantom's alone by default)."""
     digest = hashlib.sha256()
-    for file in sorted(source.glob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    for package in packages or ("phantom",):
+        for file in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+            digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]

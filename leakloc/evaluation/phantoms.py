@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from leakloc.errors import GeometryError, LeaklocError, SettingsError
 from leakloc.evaluation.cases import Case, compare, failed
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study
     from leakloc.phantom import Phantom, Scenario
     from leakloc.pipeline import Progress
+
+AnyTask = TypeVar("AnyTask")
 
 Method = Callable[["Study", Settings], tuple[Reading, Volume]]
 """What is measured: from a study to what it says, and the volume it was found on."""
@@ -95,24 +98,31 @@ def evaluate_phantoms(
         for scenario in wanted
         for seed in seeds
     ]
+    return Cohort(run_tasks(_case, tasks, workers, tiles, progress), PHANTOM_CAVEAT)
+
+
+def run_tasks(
+    measured: Callable[[AnyTask], tuple[Case, Tile | None]],
+    tasks: Sequence[AnyTask],
+    workers: int,
+    tiles: list[Tile] | None,
+    progress: Progress | None,
+) -> tuple[Case, ...]:
+    """Cases of tasks in their order, each measured in one of `workers` processes."""
     cases: list[Case] = []
-    for case, tile in _run(tasks, workers):
-        cases.append(case)
-        if tiles is not None and tile is not None:
-            tiles.append(tile)
-        if progress is not None:
-            progress(case.case, len(cases) / len(tasks))
-    return Cohort(tuple(cases), PHANTOM_CAVEAT)
+    with ExitStack() as stack:
+        results: Iterable[tuple[Case, Tile | None]] = map(measured, tasks)
+        if workers > 1:
+            from concurrent.futures import ProcessPoolExecutor
 
-
-def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[Case, Tile | None]]:
-    if workers == 1:
-        yield from map(_case, tasks)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_case, tasks)
+            results = stack.enter_context(ProcessPoolExecutor(workers)).map(measured, tasks)
+        for case, tile in results:
+            cases.append(case)
+            if tiles is not None and tile is not None:
+                tiles.append(tile)
+            if progress is not None:
+                progress(case.case, len(cases) / len(tasks))
+    return tuple(cases)
 
 
 def _scenario(wanted: str | Scenario) -> Scenario:

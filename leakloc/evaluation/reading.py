@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from leakloc.errors import InputError
-from leakloc.vocabulary import LeakStatus
+from leakloc.vocabulary import Grade, LeakStatus, Position
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class ReadCollection:
     path_mm: float | None = None
     """Way from the sacral hiatus to the level."""
     confidence: float | None = None
+    grade: Grade | None = None
+    position: Position | None = None
+    """Where around the sac it lies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,8 @@ class Reading:
     discs: dict[str, FloatArray] = field(default_factory=dict)
     numbering_confidence: float | None = None
     transitional: bool | None = None
+    notes: tuple[str, ...] = ()
+    """Codes of the warnings."""
 
     @property
     def counted(self) -> tuple[ReadCollection, ...]:
@@ -156,6 +161,7 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
     """What an analysis in memory says."""
     located, levels = analysis.localization, analysis.levels
     targets = {t.collection: t for t in located.planning.targets}
+    notes = (*analysis.segmentation.notes, *levels.notes, *located.notes)
     return Reading(
         case=case,
         thecal_sac=analysis.segmentation.thecal_sac,
@@ -172,6 +178,8 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
                 caudal_lps=c.caudal.point_lps,
                 path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
                 confidence=c.confidence,
+                grade=c.grade,
+                position=c.position,
             )
             for c in located.collections
         ),
@@ -179,6 +187,7 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
         discs={d.name: d.center_lps for d in levels.discs},
         numbering_confidence=levels.numbering.confidence,
         transitional=levels.numbering.transitional_suspected,
+        notes=tuple(note.code for note in notes),
     )
 
 
@@ -186,7 +195,7 @@ def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
     """The truth of a phantom, on the grid of `like` or of its own myelogram."""
     geometry = phantom.myelogram_geometry() if like is None else like.geometry
     masks = phantom.masks(geometry)
-    return _of_truth(
+    return truth_reading(
         phantom.truth.to_dict(),
         f"{phantom.scenario.name}_{phantom.seed}",
         sac=masks.thecal_sac.with_array((masks.thecal_sac.array >= 0.5).astype(np.uint8)),
@@ -197,7 +206,7 @@ def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
 
 def truth_without_masks(truth: Truth, case: str) -> Reading:
     """What is true of a phantom whose study has no grid, or was refused."""
-    return _of_truth(truth.to_dict(), case, None, None, None)
+    return truth_reading(truth.to_dict(), case, None, None, None)
 
 
 def _truth_reading(folder: Path, case: str) -> Reading:
@@ -212,20 +221,30 @@ def _truth_reading(folder: Path, case: str) -> Reading:
         sac = load("thecal_sac")
         if sac is not None:
             sac = sac.with_array((sac.array >= 0.5).astype(np.uint8))
-        return _of_truth(values, case, sac, load("fluid"), load("fluid_fraction"))
+        return truth_reading(values, case, sac, load("fluid"), load("fluid_fraction"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the truth in {folder} cannot be read ({error}): make it again"
         ) from error
 
 
-def _of_truth(
+def truth_reading(
     values: dict[str, Any],
     case: str,
     sac: Volume | None,
     fluid: Volume | None,
     fraction: Volume | None,
 ) -> Reading:
+    """The reading of a truth.
+
+    Parameters
+    ----------
+    values : dict
+        As in ``truth.json``.
+    sac, fluid, fraction : Volume or None
+        Mask of the sac, collection ids, and fraction of fluid, on one grid.
+    """
+
     def places(things: list[dict[str, Any]]) -> dict[str, FloatArray]:
         return {thing["name"]: np.array(thing["center_lps"]) for thing in things}
 
@@ -247,6 +266,7 @@ def _of_truth(
                 cranial_lps=np.array(c["cranial_lps"]),
                 caudal_lps=np.array(c["caudal_lps"]),
                 path_mm=c["path_length_mm"],
+                position=c.get("position"),
             )
             for c in values["collections"]
         ),
@@ -276,6 +296,8 @@ def _report_reading(folder: Path) -> Reading:
             caudal_lps=_point(c.extent.caudal.lps_mm),
             path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
             confidence=c.confidence,
+            grade=c.grade,
+            position=c.position.label,
         )
         for c in report.collections
     )
@@ -290,6 +312,7 @@ def _report_reading(folder: Path) -> Reading:
         discs={d.name: np.array(d.center_lps_mm) for d in report.levels.discs},
         numbering_confidence=report.levels.numbering.confidence,
         transitional=report.levels.numbering.transitional_suspected,
+        notes=tuple(warning.code for warning in report.quality.warnings),
     )
 
 

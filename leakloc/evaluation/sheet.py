@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = 6
 
-KEY_PX: Final = 860
-"""Width of the key to the colours with the notice."""
-
 COLOURS: Final = {
     "true sac": (86, 180, 233),
     "found sac": (230, 159, 0),
@@ -66,8 +63,8 @@ def make_tile(
     return Tile(_caption(name, case), outlined(image, present, colours=COLOURS))
 
 
-def contact_sheet(tiles: Sequence[Tile]) -> bytes:
-    """All tiles on one picture, as a PNG file."""
+def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
+    """All tiles on one picture, as a PNG file; `caveat` stands beside the notice."""
     from PIL import Image, ImageDraw
 
     from leakloc.report.canvas import font
@@ -78,14 +75,16 @@ def contact_sheet(tiles: Sequence[Tile]) -> bytes:
     width = max((tile.rgb.shape[1] for tile in tiles), default=200) + 8
     columns = min(COLUMNS, max(len(tiles), 1))
     rows = -(-len(tiles) // columns)
-    size = max(columns * width, KEY_PX), 40 + rows * (OUTLINED_PX + words)
+    notice = f"{SHORT_NOTICE}. {caveat}" if caveat else SHORT_NOTICE
+    key_px = 12 + 110 * len(COLOURS) + int(face.getlength(notice))
+    size = max(columns * width, key_px), 40 + rows * (OUTLINED_PX + words)
     sheet = Image.new("RGB", size, "black")
     pen = ImageDraw.Draw(sheet)
     x = 6
     for name, colour in COLOURS.items():
         pen.text((x, 10), name, fill=colour, font=face)
         x += 110
-    pen.text((x, 10), SHORT_NOTICE, fill="white", font=face)
+    pen.text((x, 10), notice, fill="white", font=face)
     for number, tile in enumerate(tiles):
         left, top = number % columns * width, 40 + number // columns * (OUTLINED_PX + words)
         for row, text in enumerate(tile.caption):
