@@ -281,9 +281,10 @@ class LocalizationSettings(_Section):
     compression_reach_mm: float = Field(45.0, ge=10.0, le=200.0)
     """Stretch above and below a collection whose sac areas say what to expect in between;
     more than one level, so that discs and bodies even out."""
-    sac_bulge_ratio: float = Field(1.45, ge=1.0, le=5.0)
+    sac_bulge_ratio: float = Field(1.6, ge=1.0, le=5.0)
     """A segment whose sac, relative to what is usual there, is wider than the median segment's by
-    this factor may hold fluid that lies outside the dura."""
+    this factor may hold fluid that lies outside the dura. Depths of the sac in 17 people without a
+    leak suggest at most 1.43 (area as depth to the power of 1.8)."""
     sac_tip_margin_mm: float = Field(8.0, ge=0.0, le=40.0)
     """Sac areas this close to its end are not measured: it tapers there by nature."""
     sac_tip_area_mm2: float = Field(2.5, ge=0.5, le=60.0)

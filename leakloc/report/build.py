@@ -170,7 +170,9 @@ def _rejected(results: Results) -> tuple[model.Rejected, ...]:
         )
 
     left_out = (c for c in results.segmentation.candidates if not c.accepted)
-    return tuple(rejected(c) for c in sorted(left_out, key=lambda c: -c.volume_ml))
+    return tuple(
+        rejected(c) for c in sorted(left_out, key=lambda c: (-c.probability, -c.volume_ml))
+    )
 
 
 def identity(info: StudyInfo, settings: Settings) -> model.StudyIdentity:
