@@ -89,6 +89,7 @@ def fluid_fraction(
 
 def dural_surface(
     volume: Volume,
+    companions: Mapping[Role, Volume] | None = None,
     *,
     centerline: Centerline | None = None,
     settings: SegmentationSettings | None = None,
@@ -101,14 +102,17 @@ def dural_surface(
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine.
+    companions : mapping, optional
+        Other volumes of the study by role, on which the network looks for the canal first.
     centerline : Centerline, optional
         Of the canal; looked for if not given.
     settings : SegmentationSettings, optional
     """
     settings = settings or _default()
-    line = centerline or canal_centerline(volume, settings=settings)
-    fluid = map_fluid(volume.oriented("LPS"), line, settings)
-    return find_dura(fluid.signal, line, settings)
+    oriented = volume.oriented("LPS")
+    prior = canal_prior(oriented, companions or {}, settings)
+    line = centerline or find_canal(oriented, settings, prior).centerline
+    return find_dura(map_fluid(oriented, line, settings).signal, line, settings, prior=prior)
 
 
 def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
