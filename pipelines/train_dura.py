@@ -231,6 +231,9 @@ def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = DuraNet().to(device, memory_format=torch.channels_last_3d)  # faster on processors
+    if options.start is not None:
+        weights = torch.load(options.start, weights_only=True, map_location=device)["mean"]
+        net.load_state_dict(weights)
     optimizer = torch.optim.AdamW(net.parameters(), options.rate, weight_decay=1e-3)
     first, mean = 0, {k: v.detach().clone() for k, v in net.state_dict().items()}
     if options.resume and options.out.exists():
@@ -302,6 +305,7 @@ def main() -> None:
     training.add_argument("--rate", type=float, default=LEARNING_RATE)
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--start", type=Path, help="weights to start from: training/dura.pt")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     training.add_argument("--out", type=Path, default=Path("dura.pt"))
     exporting = commands.add_parser("export", help="write ONNX")
