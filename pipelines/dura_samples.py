@@ -39,7 +39,7 @@ LINES = 3
 """Displaced centerlines for each study."""
 SCALES = (0.85, 1.18)
 WIDENED = 0.4
-"""Fraction of the patients' variants that get made-up tissue beside the slab."""
+"""Fraction of the patients' variants that get synthetic tissue lateral to the slab."""
 
 
 def random_scenario(rng: Rng) -> SimulationScenario:

@@ -64,7 +64,7 @@ def make_tile(
 
 
 def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
-    """All tiles on one picture, as a PNG file; `caveat` stands beside the notice."""
+    """All tiles on one picture, as a PNG file; `caveat` is printed with the notice."""
     from PIL import Image, ImageDraw
 
     from leakloc.report.canvas import font

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from leakloc.errors import InputError, LeaklocError, SettingsError
+from leakloc.errors import InputError, LeaklocError
 from leakloc.evaluation.cases import Case, compare, failed
 from leakloc.evaluation.cohort import Cohort, aligned, shown
 from leakloc.evaluation.kept import kept_simulation
@@ -36,6 +36,7 @@ from leakloc.simulation import (
     simulate,
 )
 from leakloc.simulation.dicom import write_study
+from leakloc.simulation.study import find_scenario
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Progress
@@ -165,7 +166,7 @@ def evaluate_simulated(
     missing = [number for number in wanted if number not in present]
     if missing or not wanted:
         raise InputError(f"{folder} lacks patient {', '.join(missing or TEST_PATIENTS)} of SPIDER")
-    chosen = [_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
+    chosen = [find_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
     numbers = list(seeds)
     tasks = [
         _Task(folder, patient, scenario, seed, settings, method, keep, tiles is not None)
@@ -174,16 +175,6 @@ def evaluate_simulated(
         for seed in numbers
     ]
     return SimulatedCohort(run_tasks(_case, tasks, workers, tiles, progress), SIMULATED_CAVEAT)
-
-
-def _scenario(wanted: str | SimulationScenario) -> SimulationScenario:
-    if not isinstance(wanted, str):
-        return wanted
-    if wanted not in SCENARIOS:
-        raise SettingsError(
-            f"no simulated scenario is named {wanted!r}; known: {', '.join(SCENARIOS)}"
-        )
-    return SCENARIOS[wanted]
 
 
 @lru_cache(maxsize=1)

@@ -157,13 +157,13 @@ def _rejected(results: Results) -> tuple[model.Rejected, ...]:
 
     def rejected(c: Candidate) -> model.Rejected:
         arc_mm, left_mm, dorsal_mm = (float(mm) for mm in line.project(c.center_lps))
-        beside: Position = "left" if left_mm > 0 else "right"
-        behind: Position = "dorsal" if dorsal_mm > 0 else "ventral"
+        lateral: Position = "left" if left_mm > 0 else "right"
+        sagittal: Position = "dorsal" if dorsal_mm > 0 else "ventral"
         return model.Rejected(
             volume_ml=_amount(c.volume_ml, _ML_DIGITS) or 0.0,
             center_lps_mm=_point(c.center_lps),
             level=coordinate.segment_at(arc_mm),
-            position=beside if abs(left_mm) > abs(dorsal_mm) else behind,
+            position=lateral if abs(left_mm) > abs(dorsal_mm) else sagittal,
             probability=_share(c.probability),
             reason=c.reason,
             mimics=c.mimics,

@@ -92,7 +92,7 @@ class Dura:
         left_mm: npt.NDArray[np.floating],
         dorsal_mm: npt.NDArray[np.floating],
     ) -> FloatArray | None:
-        """Expected fraction of fluid outside the dura at points beside the centreline.
+        """Expected fraction of fluid outside the dura at points around the centerline.
 
         NaN beyond the largest radius sampled; None for a surface not found by the network.
         """

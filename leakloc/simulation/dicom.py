@@ -1,4 +1,4 @@
-"""Write a simulated study as DICOM, the way a scanner would, with its truth beside it."""
+"""Write a simulated study as DICOM, as a scanner would, together with its truth."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Patient:
         )
 
     def widened(self, side_mm: float) -> Patient:
-        """The same patient with made-up tissue on either side of the slab.
+        """The same patient with synthetic tissue on either side of the slab.
 
         The outermost planes go on outwards; the sac does not, its place is taken by the tissue
         nearest to it in that plane.

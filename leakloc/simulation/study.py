@@ -177,12 +177,7 @@ def simulate(
     SettingsError
         If no scenario has that name.
     """
-    if isinstance(scenario, str):
-        if scenario not in SCENARIOS:
-            raise SettingsError(
-                f"no simulated scenario is named {scenario!r}: {', '.join(SCENARIOS)}"
-            )
-        scenario = SCENARIOS[scenario]
+    scenario = find_scenario(scenario)
     key = [seed, int(patient.number), *scenario.name.encode()]
     rng = np.random.default_rng(key)
     painted = _paint(patient, scenario, rng)
@@ -212,6 +207,23 @@ def simulate(
         discs=patient.discs,
         positions=painted.positions,
     )
+
+
+def find_scenario(wanted: SimulationScenario | str) -> SimulationScenario:
+    """A scenario of one's own as it is, or that of a name.
+
+    Raises
+    ------
+    SettingsError
+        If no scenario has that name.
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in SCENARIOS:
+        raise SettingsError(
+            f"no simulated scenario is named {wanted!r}; known: {', '.join(SCENARIOS)}"
+        )
+    return SCENARIOS[wanted]
 
 
 def draw_acquisition(scenario: SimulationScenario, rng: Rng) -> Acquisition:
