@@ -251,6 +251,8 @@ THICKEST_MM: Final = 17.0
 """No single disc is higher (12 mm on average at L4-L5, more in a wedge)."""
 _STRICTER: Final = 0.15
 """Step of the threshold that parts bridged discs."""
+DISC_WIDTH_MM: Final = 40.0
+"""From left to right, of the narrowest lumbar discs (Zhou et al., Eur Spine J 2000;9:242)."""
 MERGE_MM: Final = 7.0
 """Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
 MERGE_LATERAL_MM: Final = 45.0
@@ -338,10 +340,15 @@ def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDAr
 
 
 def _plane_normal(points_lps: FloatArray, weight: FloatArray | None = None) -> FloatArray:
-    """Axis of least (weighted) spread, towards the head."""
+    """Axis of least (weighted) spread, towards the head.
+
+    A thin sagittal slab shows less of a disc from left to right than its height: the part within
+    the field stands for a disc of usual width.
+    """
     offset = points_lps - np.average(points_lps, axis=0, weights=weight)
-    spread = offset if weight is None else offset * weight[:, None]
-    _, axes = np.linalg.eigh(offset.T @ spread)
+    covariance = np.cov(offset.T, aweights=weight, bias=True)
+    covariance[0, 0] = max(covariance[0, 0], DISC_WIDTH_MM**2 / 12)
+    _, axes = np.linalg.eigh(covariance)
     normal = axes[:, 0]
     return np.asarray(normal if normal[2] >= 0 else -normal)
 

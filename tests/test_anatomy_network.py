@@ -97,6 +97,16 @@ def test_two_halves_of_a_disc_are_one():
     assert np.linalg.norm(disc.center_lps) < 2.0
 
 
+def test_discs_higher_than_a_slab_is_wide_stay_apart():
+    centers = [np.array([0.0, 0.0, z]) for z in (-34.0, 0.0, 34.0)]
+    whole = plates(centers, [tilted(0), tilted(20), tilted(0)], height_mm=12.0)
+    slab = {name: getattr(whole, name).crop((slice(None), slice(None), slice(5, 8)))
+            for name in ("vertebra", "disc", "canal", "sacrum")}  # fmt: skip
+    found = net.discs_from(net.AnatomyProbabilities(**slab)).discs
+    assert len(found) == 3
+    assert all(disc.normal_lps[2] > 0.9 for disc in found)
+
+
 def test_specks_are_no_discs():
     speck = plates([np.zeros(3)], [tilted(0)], height_mm=3.0, radius_mm=3.5)
     assert net.discs_from(speck).discs == ()
