@@ -24,7 +24,8 @@ from leakloc.anatomy_network import anatomy_probabilities
 from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError
 from leakloc.phantom import SCENARIOS, make_phantom
-from leakloc.segmentation.dura import polar_signal
+from leakloc.segmentation.canal import find_canal
+from leakloc.segmentation.dura import find_dura, follow_canal, polar_signal
 from leakloc.segmentation.dura_network import NO_PRIOR
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.settings import SegmentationSettings
@@ -47,7 +48,9 @@ def random_scenario(rng: Rng) -> SimulationScenario:
     u = rng.random
     patterns = ("dorsal", "ventral", "left", "right", "circumferential", "pseudomeningocele")
     count = 0 if u() < 0.4 else 1 + int(u() < 0.3)
-    chosen = tuple(patterns[n] for n in rng.choice(6, count, p=(0.18, 0.25, 0.15, 0.15, 0.17, 0.1)))
+    chosen = tuple(
+        patterns[n] for n in rng.choice(6, count, p=(0.15, 0.35, 0.13, 0.13, 0.16, 0.08))
+    )
     acquisition = rng.choice(["3d", "2d_sagittal", "2d_axial"], p=(0.55, 0.32, 0.13))
     kinds = ["heavy", "moderate", "stir", "conventional"]
     contrast = str(rng.choice(kinds, p=(0.48, 0.22, 0.18, 0.12)))
@@ -100,6 +103,19 @@ def displaced(line: Centerline, rng: Rng) -> Centerline:
     return Centerline.smoothed(points, step_mm=1.0, smoothing_mm=4.0)
 
 
+def found_lines(myelogram: Volume, prior: Volume | None) -> list[Centerline]:
+    """The centerlines that the program passes to the network in its two rounds."""
+    settings = SegmentationSettings()
+    volume = myelogram.oriented("LPS")
+    try:
+        rough = find_canal(volume, settings, prior).centerline
+        signal = map_fluid(volume, rough, settings).signal
+        followed = follow_canal(signal, rough, prior)
+        return [followed, find_dura(signal, rough, settings, prior=prior).centerline]
+    except AnalysisError:
+        return []
+
+
 def polar_sample(
     volume: Volume, line: Centerline, prior: Volume | None, inside: Volume, fluid: Volume
 ) -> dict[str, Array]:
@@ -142,12 +158,10 @@ def make_real(patients: Patients, rng: Rng, path: Path) -> None:
     inside = distance.with_array(np.clip(0.5 - patient.sac_distance_mm / 0.7, 0, 1))
     prior = prior_of(study, distance, rng)
     stored: dict[str, Array] = {"source": np.array("real")}
-    for n in range(LINES):
+    lines = [displaced(study.centerline, rng) for _ in range(LINES)]
+    for n, line in enumerate([*lines, *found_lines(study.myelogram, prior)]):
         try:
-            parts = polar_sample(
-                study.myelogram, displaced(study.centerline, rng), prior, inside,
-                study.fluid_fraction,
-            )  # fmt: skip
+            parts = polar_sample(study.myelogram, line, prior, inside, study.fluid_fraction)
         except AnalysisError:
             continue
         stored |= {f"{n}_{name}": array for name, array in parts.items()}

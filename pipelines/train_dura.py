@@ -191,6 +191,9 @@ def _augmented(
     # Fluid brighter than the CSF among the roots may have set the scale.
     gain = np.exp(rng.uniform(-0.7, 0.25)) if rng.random() < 0.3 else rng.uniform(0.85, 1.15)
     signal = piece["signal"] * gain + rng.normal(0, 0.03)
+    if rng.random() < 0.35:  # a collection free of protein among crowded roots, or the reverse
+        signal = signal * (1 + rng.uniform(-0.15, 0.4) * piece["fluid"])
+        signal = signal * (1 - rng.uniform(0.0, 0.35) * piece["inside"] * (1 - piece["fluid"]))
     if rng.random() < 0.4:
         signal = np.sign(signal) * np.abs(signal) ** rng.uniform(0.7, 1.4)
     if rng.random() < 0.4:

@@ -152,7 +152,7 @@ def find_dura(
     AnalysisError
         If no stretch of the canal is filled with fluid.
     """
-    line = follow_fluid(_filling(signal, prior), centerline)
+    line = follow_canal(signal, centerline, prior)
     for _ in range(2):  # the first round moves the frame to the middle of the sac
         frame = _Frame.around(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
@@ -175,14 +175,6 @@ def find_dura(
     )
 
 
-def _filling(signal: Volume, prior: Volume | None) -> Volume:
-    """What the rough centreline is centered on: CSF, where the canal is probable."""
-    fluid = np.clip(signal.array, 0.0, 1.0)
-    if prior is not None:  # nerve roots are dark: their side of the sac must count, too
-        fluid = 0.2 * fluid + 0.8 * prior.resample(signal.geometry).array
-    return signal.with_array(fluid.astype(np.float32))
-
-
 def _head_end(frame: _Frame, first: int) -> float:
     """Arc below which the canal is a canal: no fluid all round at the widest radii above it.
 
@@ -196,30 +188,47 @@ def _head_end(frame: _Frame, first: int) -> float:
     return float(frame.arc_mm[wide[0][1] - 1]) + 12.0
 
 
-def follow_fluid(fluid_fraction: Volume, centerline: Centerline) -> Centerline:
-    """Move a rough centreline towards the middle of the fluid and on to the tip of the sac.
+def follow_canal(signal: Volume, centerline: Centerline, prior: Volume | None) -> Centerline:
+    """Move a rough centreline to the middle of the canal and on to the tip of the sac.
 
-    Mean shift in the planes across the line; past the last plane with much fluid near it the
-    fluid itself is followed, since a rough path cuts the corner at the sacrum.
+    Mean shift in the planes across the line, towards CSF and where the canal is probable; past
+    the last plane with much of it the filling itself is followed, since a rough path cuts the
+    corner at the sacrum.
     """
+    filling = _Filling(signal, prior)
     line = centerline
     for radius_mm in (FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM):
-        shift, area = _fluid_shift(fluid_fraction, line, line.arc_mm, radius_mm)
+        shift, area = _fluid_shift(filling, line, line.arc_mm, radius_mm)
         weight = np.minimum(area, 60.0) + 1e-3
         aside, back = (_weighted_smooth(shift[:, n], weight, 5.0) for n in (0, 1))
         points = line.points_lps + aside[:, None] * line.lefts_lps
         line = Centerline.smoothed(
             points + back[:, None] * line.dorsals_lps, step_mm=1.0, smoothing_mm=4.0
         )
-    _, area = _fluid_shift(fluid_fraction, line, line.arc_mm, FOLLOW_RADIUS_MM)
+    _, area = _fluid_shift(filling, line, line.arc_mm, FOLLOW_RADIUS_MM)
     wet = np.flatnonzero(area >= 40.0)
     if len(wet) == 0:
         return line
-    return _followed_tail(fluid_fraction, line, int(wet[-1]))
+    return _followed_tail(filling, line, int(wet[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Filling:
+    """What a rough centreline is centered on: CSF, where the canal is probable."""
+
+    signal: Volume
+    prior: Volume | None
+
+    def at(self, points_lps: FloatArray) -> FloatArray:
+        """Filling at points, 0 in soft tissue to 1 in the canal."""
+        fluid = np.clip(self.signal.sample(points_lps, order=1, fill=0.0), 0.0, 1.0)
+        if self.prior is not None:  # nerve roots are dark: their side of the sac must count, too
+            fluid = 0.2 * fluid + 0.8 * self.prior.sample(points_lps, order=1, fill=0.0)
+        return np.asarray(np.clip(fluid * 2 - 0.6, 0, 1), np.float64)  # soft tissue must not pull
 
 
 def _fluid_shift(
-    fluid_fraction: Volume, line: Centerline, arc: FloatArray, radius_mm: float
+    filling: _Filling, line: Centerline, arc: FloatArray, radius_mm: float
 ) -> tuple[FloatArray, FloatArray]:
     """Offset (left, dorsal) of the centroid of fluid within a radius, and its area in mm²."""
     from leakloc.segmentation.fluid import offset_points
@@ -228,8 +237,7 @@ def _fluid_shift(
     left, dorsal = (axis.ravel() for axis in np.meshgrid(grid, grid))
     near = np.hypot(left, dorsal) <= radius_mm
     left, dorsal = left[near], dorsal[near]
-    values = fluid_fraction.sample(offset_points(line, arc, left, dorsal), order=1, fill=0.0)
-    fluid = np.clip(values * 2 - 0.6, 0, 1)  # soft tissue must not pull
+    fluid = filling.at(offset_points(line, arc, left, dorsal))
     area = fluid.sum(axis=1)
     safe = np.maximum(area, 1e-6)
     shift = np.stack([fluid @ left / safe, fluid @ dorsal / safe], axis=1)
@@ -244,7 +252,7 @@ def _weighted_smooth(values: FloatArray, weight: FloatArray, sigma: float) -> Fl
     return np.asarray(top / gaussian_filter1d(weight, sigma, mode="nearest"))
 
 
-def _followed_tail(fluid_fraction: Volume, line: Centerline, last: int) -> Centerline:
+def _followed_tail(filling: _Filling, line: Centerline, last: int) -> Centerline:
     """Replace what lies below point `last` by steps that follow the fluid to its end."""
     step = 1.5
     start = max(last - 10, 1)
@@ -262,7 +270,7 @@ def _followed_tail(fluid_fraction: Volume, line: Centerline, last: int) -> Cente
         across /= np.linalg.norm(across)
         back = np.cross(across, direction)
         plane = ahead + left[:, None] * across + dorsal[:, None] * back
-        fluid = np.clip(fluid_fraction.sample(plane, order=1, fill=0.0) * 2 - 0.6, 0, 1)
+        fluid = filling.at(plane)
         if fluid.sum() < MIN_TAIL_AREA_MM2:
             break
         move = np.array([fluid @ left, fluid @ dorsal]) / fluid.sum()
