@@ -300,17 +300,11 @@ class LocalizationSettings(_Section):
     probable_confidence: float = Field(0.5, ge=0.0, le=1.0)
     """Collections from this confidence on are graded probable, below it possible."""
     small_volume_ml: float = Field(0.3, ge=0.0, le=5.0)
-    """Below this volume confidence falls: a root sleeve holds as much."""
-    small_factor: float = Field(0.7, ge=0.0, le=1.0)
-    """Confidence of a collection of no volume, relative to one above `small_volume_ml`."""
+    """Below this volume the basis says that a root sleeve holds as much."""
     thin_voxels: float = Field(1.5, ge=0.0, le=5.0)
-    """Below this thickness, in voxels of the mean size, confidence falls."""
-    thin_factor: float = Field(0.8, ge=0.0, le=1.0)
-    """Confidence of a collection of no thickness, relative to a thick one."""
+    """Below this thickness, in voxels of the mean size, the basis calls a collection thin."""
     low_snr: float = Field(10.0, ge=1.0, le=100.0)
-    """Below this ratio of CSF signal to noise confidence falls."""
-    low_snr_factor: float = Field(0.75, ge=0.0, le=1.0)
-    """Confidence at no signal, relative to that at `low_snr`."""
+    """Below this ratio of CSF signal to noise the basis calls the image noisy."""
     fat_factor: float = Field(0.6, ge=0.0, le=1.0)
     """Confidence where fat is bright and the collection may be fat."""
 

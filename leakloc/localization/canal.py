@@ -71,6 +71,19 @@ class CanalVoxels:
             self.voxel_mm3,
         )
 
+    def joined(self, other: CanalVoxels) -> CanalVoxels:
+        """These voxels and others of the same grid."""
+        return CanalVoxels(
+            np.concatenate([self.index, other.index]),
+            np.concatenate([self.points_lps, other.points_lps]),
+            np.concatenate([self.arc_mm, other.arc_mm]),
+            np.concatenate([self.left_mm, other.left_mm]),
+            np.concatenate([self.dorsal_mm, other.dorsal_mm]),
+            np.concatenate([self.fluid, other.fluid]),
+            np.concatenate([self.section_mm3, other.section_mm3]),
+            self.voxel_mm3,
+        )
+
 
 def canal_voxels(
     index: IntArray,

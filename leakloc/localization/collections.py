@@ -72,6 +72,7 @@ class _Measures:
 def locate_collection(
     candidate: Candidate,
     voxels: CanalVoxels,
+    rim: CanalVoxels,
     sac: SacProfile,
     contact: npt.NDArray[np.bool_],
     segmentation: Segmentation,
@@ -89,6 +90,8 @@ def locate_collection(
         An accepted one.
     voxels : CanalVoxels
         Its voxels, at least one.
+    rim : CanalVoxels
+        Voxels next to them that it fills in part.
     sac : SacProfile
     contact : ndarray of bool, shape (n,)
         Which of the voxels touch the sac.
@@ -97,7 +100,7 @@ def locate_collection(
     blind : bool
         Whether the input cannot tell fluid from something else.
     """
-    measures = _measure(candidate, voxels, sac, segmentation, settings)
+    measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
     shares = segment_shares(
         voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate
@@ -160,8 +163,8 @@ def locate_collection(
 
 
 def _measure(
-    candidate: Candidate,
     voxels: CanalVoxels,
+    rim: CanalVoxels,
     sac: SacProfile,
     segmentation: Segmentation,
     settings: LocalizationSettings,
@@ -170,21 +173,22 @@ def _measure(
     geometry = segmentation.collections.geometry
     line = segmentation.centerline
     sigma_mm = section_sigma_mm(geometry, line, settings.section_smoothing_mm)
-    # The mask drops voxels less than half full; the candidate's volume counts them.
-    scale = candidate.volume_ml / max(voxels.fluid_ml, 1e-6)
-    share = voxels.fluid * float(np.clip(scale, 0.5, 2.0))
-    area = area_profile(grid, voxels, share, sigma_mm)
+    whole = voxels.joined(rim)
+    area = area_profile(grid, whole, whole.fluid, sigma_mm)
     sharp_mm = section_sigma_mm(geometry, line, 0.0)
-    sharp = area_profile(grid, voxels, share, sharp_mm)
+    sharp = area_profile(grid, whole, whole.fluid, sharp_mm)
     start_mm, stop_mm = profile_ends(sharp, grid, settings.end_area_mm2, sharp_mm)
-    wide = area_profile(grid, voxels, share, max(sigma_mm, settings.level_smoothing_mm))
+    wide = area_profile(grid, whole, whole.fluid, max(sigma_mm, settings.level_smoothing_mm))
+    bins = grid.bin_of(whole.arc_mm)
+    left = whole.left_mm - sac.left_mm[bins]
+    dorsal = whole.dorsal_mm - sac.dorsal_mm[bins]
+    layer_mm = _layer_thickness_mm(whole, left, dorsal, grid)
     index, diameter = ball_diameters_mm(voxels.index, segmentation.fluid_fraction.array, geometry)
     thickness = np.zeros(grid.count)
     places = np.searchsorted(voxels.index, index)
     np.maximum.at(thickness, grid.bin_of(voxels.arc_mm[places]), diameter)
-    bins = grid.bin_of(voxels.arc_mm)
-    left = voxels.left_mm - sac.left_mm[bins]
-    dorsal = voxels.dorsal_mm - sac.dorsal_mm[bins]
+    if not len(index):  # no voxel is full: thinner than a voxel
+        thickness = layer_mm.max(axis=1)
     from_canal = np.hypot(voxels.left_mm, voxels.dorsal_mm)
     outside = np.where(from_canal > settings.canal_radius_mm, from_canal, 0.0)
     return _Measures(
@@ -193,8 +197,8 @@ def _measure(
         peak_mm=_peak(wide, grid, settings.plateau_share),
         start_mm=start_mm,
         stop_mm=stop_mm,
-        fractions=_fractions(left, dorsal, voxels.fluid),
-        surrounds=_surrounds(voxels, left, dorsal, grid, stop_mm - start_mm, settings),
+        fractions=_fractions(left, dorsal, whole.fluid),
+        surrounds=_surrounds(layer_mm, grid, stop_mm - start_mm, settings),
         outside=outside,
         behind=(outside > 0) & (voxels.dorsal_mm > np.abs(voxels.left_mm)),
     )
@@ -229,15 +233,10 @@ def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dic
     return {name: float(weights[where].sum()) / total for name, where in shares.items()}
 
 
-def _surrounds(
-    voxels: CanalVoxels,
-    left: FloatArray,
-    dorsal: FloatArray,
-    grid: ArcGrid,
-    length_mm: float,
-    settings: LocalizationSettings,
-) -> bool:
-    """Whether fluid lies on most sides of the sac over a good part of its length."""
+def _layer_thickness_mm(
+    voxels: CanalVoxels, left: FloatArray, dorsal: FloatArray, grid: ArcGrid
+) -> FloatArray:
+    """Fluid along the ray in each direction around the sac, shape (bins, directions)."""
     from scipy.ndimage import gaussian_filter1d
 
     radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
@@ -251,10 +250,15 @@ def _surrounds(
     rows = grid.bin_of(voxels.arc_mm) * _DIRECTIONS
     for column, share in ((low, 1.0 - upper_share), (low + 1, upper_share)):
         cells += np.bincount(rows + column % _DIRECTIONS, weights * share, minlength=len(cells))
-    thickness = cells.reshape(grid.count, _DIRECTIONS)
-    thickness = grid.smooth(thickness, 1.5)
-    thickness = gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap")
-    occupied_deg = 360.0 * (thickness >= settings.occupied_thickness_mm).mean(axis=1)
+    thickness = grid.smooth(cells.reshape(grid.count, _DIRECTIONS), 1.5)
+    return np.asarray(gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap"))
+
+
+def _surrounds(
+    layer_mm: FloatArray, grid: ArcGrid, length_mm: float, settings: LocalizationSettings
+) -> bool:
+    """Whether fluid lies on most sides of the sac over a good part of its length."""
+    occupied_deg = 360.0 * (layer_mm >= settings.occupied_thickness_mm).mean(axis=1)
     surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
     needed_mm = max(settings.circumferential_length_mm, settings.circumferential_share * length_mm)
     return surrounded_mm >= needed_mm

@@ -47,28 +47,16 @@ class Evidence:
 
 
 def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
-    """The segmenter's probability, lowered where size or signal leave doubt, 0..1.
+    """The segmenter's probability, lowered where the input cannot tell fluid from fat, 0..1.
 
     How the levels were numbered plays no part: that doubt is kept with the levels.
     """
     confidence = evidence.candidate.probability
-    confidence *= _ramp(evidence.volume_ml, settings.small_volume_ml, settings.small_factor)
-    thick_mm = settings.thin_voxels * evidence.voxel_mm
-    confidence *= _ramp(evidence.thickness_mm, thick_mm, settings.thin_factor)
-    if evidence.snr is not None:
-        confidence *= _ramp(evidence.snr, settings.low_snr, settings.low_snr_factor)
     if evidence.maybe_fat:
         confidence *= settings.fat_factor
     if evidence.blind:
         confidence = min(confidence, settings.blind_most)
     return float(min(max(confidence, 0.0), 1.0))
-
-
-def _ramp(value: float, enough: float, least: float) -> float:
-    """`least` at zero, rising to 1 at `enough`."""
-    if value >= enough:
-        return 1.0
-    return least + (1.0 - least) * max(value, 0.0) / enough
 
 
 def grade_of(confidence: float, settings: LocalizationSettings) -> Grade:

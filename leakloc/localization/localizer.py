@@ -25,6 +25,7 @@ from leakloc.localization.sac import (
 )
 from leakloc.localization.surroundings import Surroundings, near_the_way
 from leakloc.notes import Note
+from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
 from leakloc.volume import Geometry, Volume
@@ -74,7 +75,8 @@ def localize(
     traced_mm = segmentation.centerline.length_mm
     segmentation = replace(segmentation, centerline=_whole_canal(segmentation, sacral, settings))
     sac_voxels, pieces = _gather(segmentation)
-    grid = _common_grid(segmentation, [sac_voxels, *pieces.values()], settings)
+    rims = {n: _rim(piece, segmentation) for n, piece in pieces.items()}
+    grid = _common_grid(segmentation, [sac_voxels, *pieces.values(), *rims.values()], settings)
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
     blind = any(note.code in settings.blind_codes for note in input_notes)
@@ -83,6 +85,7 @@ def localize(
         locate_collection(
             candidate,
             pieces[candidate.id],
+            rims[candidate.id],
             sac,
             _touches(pieces[candidate.id].index, segmentation),
             segmentation,
@@ -171,6 +174,17 @@ def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVox
     everything = canal_voxels(index, geometry, fraction, line)
     ids = segmentation.collections.array.ravel()[index]
     return sac, {int(n): everything.where(ids == n) for n in np.unique(ids)}
+
+
+def _rim(piece: CanalVoxels, segmentation: Segmentation) -> CanalVoxels:
+    """Voxels about a collection that it fills in part."""
+    fraction = segmentation.fluid_fraction
+    free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
+    voxels = np.unravel_index(piece.index, fraction.geometry.shape)
+    rim, filled = rim_of(voxels, fraction, free)
+    index = np.ravel_multi_index(rim, fraction.geometry.shape)
+    placed = canal_voxels(index, fraction.geometry, fraction.array, segmentation.centerline)
+    return replace(placed, fluid=filled)
 
 
 def _common_grid(

@@ -260,42 +260,54 @@ def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
         "roundness": float(np.clip(0.5 * thickness / radius, 0, 1)),
         "elongation": float(np.sqrt(spread[2] / max(spread[1], 1e-6))),
         "brightness": float(np.percentile(scene.signal.array[voxels], 75)),
-        "network": _mean_reached(voxels, scene),
+        "network": _peak_reached(voxels, scene),
         "below_tip_mm": float(weight @ arc - tip) if tip is not None else float("-inf"),
     }
 
 
-def rim_ml(
-    voxels: tuple[npt.NDArray[np.intp], ...], fraction: Volume, outside: npt.NDArray[np.bool_]
-) -> float:
-    """Fluid in the voxels next to a piece that it fills by less than half.
+def rim_of(
+    voxels: Voxels, fraction: Volume, outside: Mask
+) -> tuple[Voxels, npt.NDArray[np.float64]]:
+    """Voxels next to a piece that it fills by less than half, and by how much.
 
-    Their signal above that of the shell around them: next to fat or muscle, which are not
-    black, the rest of the signal is theirs.
+    What counts is the signal above that of the shell around them: next to fat or muscle, which
+    are not black, the rest of the signal is theirs.
 
     Parameters
     ----------
     voxels : tuple of ndarray
         Indices (k, j, i) of the piece.
     fraction : Volume
-        Share of fluid, 0..1.
+        Fraction of fluid, 0..1.
     outside : ndarray of bool
         Outside the sac, on the grid of `fraction`.
+
+    Returns
+    -------
+    rim : tuple of ndarray
+        Indices (k, j, i).
+    filled : ndarray, shape (n,)
+        Fraction of each that fluid fills.
     """
     from scipy import ndimage
 
     low = [max(int(axis.min()) - 2, 0) for axis in voxels]
     high = [int(axis.max()) + 3 for axis in voxels]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    share = fraction.array[box]
-    piece = np.zeros(share.shape, bool)
+    near = fraction.array[box]
+    piece = np.zeros(near.shape, bool)
     piece[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
-    free = outside[box] & ~piece & (share < HALF)
+    free = outside[box] & ~piece & (near < HALF)
     rim = ndimage.binary_dilation(piece) & free
     shell = ndimage.binary_dilation(piece, iterations=2) & free & ~rim
-    around = float(np.median(share[shell])) if shell.any() else 0.0
-    filled = np.clip((share[rim] - around) / (1 - around), 0.0, 1.0)
-    return float(filled.sum()) * fraction.geometry.voxel_volume_ml
+    around = float(np.median(near[shell])) if shell.any() else 0.0
+    filled = np.clip((near[rim].astype(np.float64) - around) / (1 - around), 0.0, 1.0)
+    return tuple(axis + start for axis, start in zip(np.nonzero(rim), low, strict=True)), filled
+
+
+def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
+    """Fluid in the rim of a piece (see `rim_of`)."""
+    return float(rim_of(voxels, fraction, outside)[1].sum()) * fraction.geometry.voxel_volume_ml
 
 
 def _thickness_mm(
@@ -319,10 +331,11 @@ def _thickness_mm(
     return float(2 * distance.max() + min(spacing_ijk_mm))
 
 
-def _mean_reached(voxels: Voxels, scene: Scene) -> float:
-    """Mean fraction of fluid by the network over the part of a piece within its reach."""
+def _peak_reached(voxels: Voxels, scene: Scene) -> float:
+    """Fraction of fluid by the network in the surest tenth of a piece within its reach."""
     within = scene.reached[voxels]
-    return float(scene.fraction.array[voxels][within].mean()) if within.any() else 0.0
+    values = scene.fraction.array[voxels][within]
+    return float(np.percentile(values, 90)) if values.size else 0.0
 
 
 @dataclass(frozen=True)

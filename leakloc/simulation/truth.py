@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from leakloc.phantom.truth import TOUCHED_ML
-from leakloc.vocabulary import with_neighbors
+from leakloc.vocabulary import Position, with_neighbors
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ SMOOTHING_STEPS: Final = 5
 
 SAMPLE_MM: Final = 0.5
 """Voxels are split along the canal into parts of at most this length."""
+
+CIRCUMFERENTIAL_DEG: Final = 270.0
+"""A collection surrounds the sac where it takes up this angle,"""
+
+CIRCUMFERENTIAL_MM: Final = 20.0
+"""... over this length, and over a third of its own."""
+
+OCCUPIED_MM: Final = 0.4
+"""Radial thickness from which on a direction is taken up."""
 
 END_AREA_MM2: Final = 2.0
 """A collection ends where its cross-section falls to this area."""
@@ -114,7 +123,7 @@ def _collection(
     study: SimulatedStudy, number: int, fraction: Volume, axis: SegmentAxis
 ) -> dict[str, Any]:
     points, weights_mm3 = _samples(fraction, study.centerline.tangents_lps.mean(axis=0))
-    arcs = study.centerline.project(points)[0]
+    arcs, left, dorsal = study.centerline.project(points)
     first = float(np.floor(arcs.min()))
     step = ((arcs - first) / STEP_MM).astype(int)
     volumes = np.bincount(step, weights_mm3)
@@ -135,13 +144,37 @@ def _collection(
         "id": number,
         "level": axis.at(float(middles[peak])),
         "segments": [name for name, ml in segments.items() if ml >= TOUCHED_ML],
-        "position": study.positions[number],
+        "position": _position(study.positions[number], arcs, left, dorsal, weights_mm3),
         "volume_ml": round(float(weights_mm3.sum()) / 1000, 4),
         "cranial_lps": _rounded(cranial),
         "caudal_lps": _rounded(caudal),
         "epicenter_lps": _rounded(epicenter),
         "path_length_mm": None,
     }
+
+
+def _position(
+    painted: Position, arcs: FloatArray, left: FloatArray, dorsal: FloatArray, mm3: FloatArray
+) -> Position:
+    """Where the fluid lies: bone and discs may leave little of a layer painted all round."""
+    from scipy.ndimage import gaussian_filter1d
+
+    if painted != "circumferential":
+        return painted
+    directions = 24
+    row = (arcs - arcs.min()).astype(int)
+    turn = np.arctan2(dorsal, left) % (2 * np.pi) / (2 * np.pi)
+    column = (turn * directions).astype(int) % directions
+    area = np.maximum(np.hypot(left, dorsal), 2.0) * (2 * np.pi / directions)
+    cells = np.bincount(row * directions + column, mm3 / area, (row.max() + 1) * directions)
+    thickness = gaussian_filter1d(cells.reshape(-1, directions), 1.5, axis=0, mode="constant")
+    occupied_deg = 360.0 * (thickness >= OCCUPIED_MM).mean(axis=1)
+    surrounded_mm = int((occupied_deg >= CIRCUMFERENTIAL_DEG).sum())
+    if surrounded_mm >= max(CIRCUMFERENTIAL_MM, len(occupied_deg) / 3):
+        return "circumferential"
+    quadrants: tuple[Position, ...] = ("left", "dorsal", "right", "ventral")
+    quadrant = ((turn * 4 + 0.5).astype(int)) % 4
+    return quadrants[int(np.bincount(quadrant, mm3, 4).argmax())]
 
 
 def _samples(fraction: Volume, along_lps: FloatArray) -> tuple[FloatArray, FloatArray]:

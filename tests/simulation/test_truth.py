@@ -27,6 +27,24 @@ def test_collection_is_measured_whatever_the_voxels(made_simulation, spacing, sl
     assert collection["cranial_lps"][1] == pytest.approx(12, abs=1.5)
 
 
+@pytest.mark.parametrize(
+    ("taken", "position"), [(360, "circumferential"), (290, "circumferential"), (200, "dorsal")]
+)
+def test_layer_surrounds_the_sac_only_where_bone_leaves_room(made_simulation, taken, position):
+    study = made_simulation()
+    study.positions[1] = "circumferential"
+    grid = study.myelogram.geometry
+    points = grid.lps_from_kji(np.stack(np.indices(grid.shape), -1).reshape(-1, 3))
+    _, left, dorsal = study.centerline.project(points)
+    around, angle = np.hypot(left, dorsal), np.arctan2(left, dorsal)  # from the back
+    ring = (around > 8) & (around < 11) & (np.abs(angle) <= np.deg2rad(taken / 2))
+    ring &= (points[:, 2] > 20) & (points[:, 2] < 80)
+    for volume in (study.fluid, study.fluid_fraction):
+        volume.array[:] = ring.reshape(grid.shape)
+    [collection] = true_values(study)["collections"]
+    assert collection["position"] == position
+
+
 def test_level_is_that_of_the_largest_cross_section(made_simulation):
     study = made_simulation()
     z = study.myelogram.geometry.lps_from_kji([[k, 0, 0] for k in range(150)])[:, 2]
