@@ -132,9 +132,10 @@ class SegmentationSettings(_Section):
     tissue_conventional_above: float = Field(0.15, gt=0.0, lt=1.0)
     """Soft tissue brighter than this share of CSF gives a conventional T2 away, with its
     bright fat; on a heavy one muscle and marrow stay below 0.12."""
-    fluid_min_fraction: float = Field(0.5, gt=0.0, le=1.0)
-    """Fraction of a voxel that extradural fluid fills from which on it belongs to a collection.
-    What lies below counts for the volume only."""
+    fluid_min_fraction: float = Field(0.25, gt=0.0, le=1.0)
+    """Expected fraction of extradural fluid from which on voxels are joined into a piece. The mask
+    holds those of them that give it the greatest expected Dice coefficient; the rest counts for
+    the volume only."""
     search_radius_mm: float = Field(35.0, gt=0.0)
     """Distance from the canal's centre within which fluid is looked for: past the foramina."""
     corridor_half_width_mm: float = Field(40.0, gt=0.0)

@@ -31,11 +31,12 @@ TRUE_FRACTION = 0.1
 """Fraction of a piece that must be painted fluid for it to be a collection."""
 PRIOR_WEIGHT = 0.02
 """Ridge penalty: few false pieces are to be had."""
-ANY = SegmentationSettings(collection_min_probability=0.001)
+ANY = SegmentationSettings(collection_min_probability=0.001, fluid_min_fraction=0.15)
+"""Accepts everything, and a lower fraction than an analysis does: doubtful pieces are rare."""
 
 
 def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bool_]) -> list[Row]:
-    """Mean fraction by the network, volume in mL, and whether it is fluid, for every piece."""
+    """Peak fraction by the network, volume in mL, and whether it is fluid, for every piece."""
     suppressed = replace(myelogram.provenance, fat_suppressed=True)
     volume = Volume(myelogram.array, myelogram.geometry, suppressed)
     companions = {} if companion is None else {"sagittal_t2": companion}
@@ -78,7 +79,7 @@ def phantoms(seeds: list[int]) -> Iterator[Row]:
 
 
 def fit(rows: list[Row]) -> npt.NDArray[np.float64]:
-    """Intercept, weight of the mean fraction and of the logarithm of the volume."""
+    """Intercept, weight of the peak fraction and of the logarithm of the volume."""
     network, volume, true = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     design = np.stack([np.ones(len(rows)), network, np.log(volume)], axis=1)
 

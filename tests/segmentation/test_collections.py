@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leakloc.centerline import Centerline
-from leakloc.segmentation.collections import Scene, find_collections
+from leakloc.segmentation.collections import Scene, _of_greatest_overlap, find_collections
 from leakloc.segmentation.dura import Dura
 from leakloc.settings import SegmentationSettings
 from leakloc.volume import Geometry, Provenance, Volume
@@ -110,3 +110,15 @@ def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
     assert sure.accepted
     assert unsure.accepted
     assert unsure.probability == settings.bright_tissue_most < sure.probability
+
+
+@pytest.mark.parametrize(
+    ("fraction", "kept"),
+    [
+        ([1.0] * 10 + [0.3] * 4, 10),  # sure of every voxel: half
+        ([0.4] * 10, 10),  # fluid somewhere in a thin layer: all of it
+        ([0.6] * 5 + [0.4] * 10 + [0.05] * 10, 15),
+    ],
+)
+def test_mask_has_the_greatest_expected_overlap(fraction, kept):
+    assert _of_greatest_overlap(np.array(fraction, np.float32)).sum() == kept
