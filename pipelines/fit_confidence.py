@@ -4,12 +4,15 @@ Pieces that the dura network takes for fluid, in simulated studies of the develo
 in phantoms, against whether a tenth of them is painted fluid. Prints the coefficients for
 `leakloc.segmentation.collections.CONFIDENCE`.
 
-    python pipelines/fit_confidence.py SPIDER --seeds 11,12 --phantom-seeds 20,21
+    python pipelines/fit_confidence.py SPIDER --seeds 11 --rows simulated.json
+    python pipelines/fit_confidence.py SPIDER --seeds "" --phantom-seeds 20 --rows phantoms.json
+    python pipelines/fit_confidence.py --fit simulated.json phantoms.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +32,10 @@ from leakloc.volume import Volume
 Row = tuple[float, float, bool]
 TRUE_FRACTION = 0.1
 """Fraction of a piece that must be painted fluid for it to be a collection."""
-PRIOR_WEIGHT = 0.02
-"""Ridge penalty: few false pieces are to be had."""
+LIMIT = (0.25, 0.3)
+"""Peak fraction and volume in mL at which nothing is reported any more: even odds there."""
+LIMIT_COUNT = 1.0
+"""Pieces that the even odds at the limit count for, true and false each."""
 ANY = SegmentationSettings(collection_min_probability=0.001, fluid_min_fraction=0.15)
 """Accepts everything, and a lower fraction than an analysis does: doubtful pieces are rare."""
 
@@ -79,34 +84,50 @@ def phantoms(seeds: list[int]) -> Iterator[Row]:
 
 
 def fit(rows: list[Row]) -> npt.NDArray[np.float64]:
-    """Intercept, weight of the peak fraction and of the logarithm of the volume."""
-    network, volume, true = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    design = np.stack([np.ones(len(rows)), network, np.log(volume)], axis=1)
+    """Intercept, weight of the peak fraction and of the logarithm of the volume.
+
+    Hardly any piece is false. Both weights are therefore kept from being negative, and a pair of
+    pieces at the limit of what is reported, one true and one false, stands for what is not known.
+    """
+    pair = [(*LIMIT, True), (*LIMIT, False)]
+    network, volume, true = (np.array(c, dtype=float) for c in zip(*rows, *pair, strict=True))
+    design = np.stack([np.ones(len(network)), network, np.log(volume)], axis=1)
+    count = np.array([1.0] * len(rows) + [LIMIT_COUNT] * 2)
 
     def loss(weights: npt.NDArray[np.float64]) -> float:
         margin = design @ weights * np.where(true > 0, 1, -1)
-        return float(np.logaddexp(0, -margin).mean() + PRIOR_WEIGHT * (weights[1:] ** 2).mean())
+        return float((count * np.logaddexp(0, -margin)).sum())
 
-    return np.asarray(minimize(loss, [-3.0, 5.0, 0.5]).x)
+    bounds = [(None, None), (0.0, None), (0.0, None)]
+    return np.asarray(minimize(loss, [-3.0, 5.0, 0.5], method="L-BFGS-B", bounds=bounds).x)
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers parted by commas."""
+    return [int(n) for n in text.split(",") if n]
 
 
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("spider", type=Path)
-    parser.add_argument("--seeds", default="11")
-    parser.add_argument("--phantom-seeds", default="")
+    parser.add_argument("spider", type=Path, nargs="?")
+    parser.add_argument("--seeds", type=numbers, default=[11])
+    parser.add_argument("--phantom-seeds", type=numbers, default=[])
+    parser.add_argument("--rows", type=Path, help="write the pieces here")
+    parser.add_argument("--fit", type=Path, nargs="+", default=[], help="pieces written before")
     options = parser.parse_args()
-    rows = list(simulated(options.spider, [int(n) for n in options.seeds.split(",")]))
-    if options.phantom_seeds:
-        rows += list(phantoms([int(n) for n in options.phantom_seeds.split(",")]))
-    large = [row for row in rows if row[1] >= 0.3]
-    weights = fit(large)
+    rows: list[Row] = [tuple(row) for path in options.fit for row in json.loads(path.read_text())]
+    if options.spider is not None and options.seeds:
+        rows += list(simulated(options.spider, options.seeds))
+    rows += list(phantoms(options.phantom_seeds))
+    if options.rows is not None:
+        options.rows.write_text(json.dumps(rows))
+    large = [row for row in rows if row[1] >= LIMIT[1]]
     false = [row for row in large if not row[2]]
     print(f"{len(large)} pieces, {len(false)} of them false")
     for network, volume, _ in false:
         print(f"  false: network {network:.2f}, {volume:.2f} mL")
-    print("CONFIDENCE = (" + ", ".join(f"{w:.2f}" for w in weights) + ")")
+    print("CONFIDENCE = (" + ", ".join(f"{w:.2f}" for w in fit(large)) + ")")
 
 
 if __name__ == "__main__":
