@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -103,7 +104,7 @@ def detection_figure(cohort: Cohort) -> Figure | None:
     axes.set_xlim(-0.5, len(rows) - 0.3)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("true volume")
-    axes.set_ylabel("share found")
+    axes.set_ylabel("fraction found")
     return _finished(figure, axes, cohort.caveat)
 
 
@@ -124,7 +125,7 @@ def reliability_figure(cohort: Cohort) -> Figure | None:
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("stated confidence")
-    axes.set_ylabel("share that was right")
+    axes.set_ylabel("fraction that was right")
     axes.legend(loc="upper left", frameon=False, fontsize=8)
     return _finished(figure, axes, cohort.caveat)
 
@@ -201,7 +202,8 @@ def _figure(width_in: float, height_in: float) -> Figure:
 def _finished(figure: Figure, axes: Axes, caveat: str) -> Figure:
     _plain(axes)
     if caveat:
-        figure.supxlabel(caveat, fontsize=7, color=GREY, x=0.99, ha="right")
+        wrapped = textwrap.fill(caveat, int(16 * figure.get_figwidth()))  # 16 letters per inch
+        figure.supxlabel(wrapped, fontsize=7, color=GREY, x=0.99, ha="right")
     return figure
 
 
