@@ -191,9 +191,10 @@ def _needed(basis: Basis, settings: Settings) -> Basis:
 
     found, landmarks = basis.segmentation, basis.landmarks
     mask = (found.thecal_sac.array > 0) | (found.collections.array > 0)
-    box = _box(mask, margin=1)
+    box = _box(mask, margin=2)
     near = np.zeros(mask.shape, dtype=bool)
-    near[box] = binary_dilation(mask[box], np.ones((3, 3, 3)))  # as interpolation reads it
+    # Two voxels on, as interpolation and the rim of a collection read it.
+    near[box] = binary_dilation(mask[box], np.ones((3, 3, 3)), iterations=2)
     fluid = found.fluid_fraction
     anatomy = landmarks.anatomy
     if anatomy is not None:

@@ -13,6 +13,8 @@ from leakloc.settings import Settings
 
 PAIRS = tuple(Pair(f"p{n}", None, None) for n in range(10))
 
+START = Settings().changed(segmentation__fluid_min_fraction=0.5)
+
 
 def made_up(best_for):
     """A measurement whose Dice is 1 where fluid_min_fraction has the value that suits the study."""
@@ -27,8 +29,8 @@ def made_up(best_for):
 
 def test_search_finds_what_helps_everybody(monkeypatch):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
-    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], Settings())
-    tuning = tune(PAIRS, space, Settings(), trials=25)
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    tuning = tune(PAIRS, space, START, trials=25)
     assert tuning.changes["segmentation"]["fluid_min_fraction"] == pytest.approx(0.9, abs=0.03)
     gain, low, _ = tuning.held_gain
     assert gain == pytest.approx(0.2, abs=0.01)  # sac from 0.6 to 1, fluid 1 in both
@@ -43,8 +45,8 @@ def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
     monkeypatch.setattr(
         module, "_measured", made_up(lambda pair: 0.9 if pair.name in names else 0.55)
     )
-    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], Settings())
-    tuning = tune(PAIRS, space, Settings(), trials=15)
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    tuning = tune(PAIRS, space, START, trials=15)
     assert tuning.held_gain[0] < 0
     assert "no gain that is more than chance" in tuning.to_text()
     assert len(held) == 3
@@ -65,9 +67,7 @@ def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
 
 def test_start_stays_where_nothing_is_better(monkeypatch):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.5))
-    tuning = tune(
-        PAIRS, ranges(["segmentation.fluid_min_fraction"], Settings()), Settings(), trials=4
-    )
+    tuning = tune(PAIRS, ranges(["segmentation.fluid_min_fraction"], START), START, trials=4)
     assert tuning.changes == {}
     assert tuning.held_gain[0] == 0
     assert "nothing beat" in tuning.to_text()
@@ -87,7 +87,7 @@ def test_no_patient_is_on_both_sides(share):
 def test_ranges_stay_within_bounds():
     wanted = ("fluid_min_fraction", "dura_smoothness=0.1:3", "canal_grid_mm")
     seed, smooth, grid = ranges([f"segmentation.{name}" for name in wanted], Settings())
-    assert (seed.low, seed.high) == (0.25, 1.0)
+    assert (seed.low, seed.high) == (0.125, 0.5)
     assert (smooth.low, smooth.high) == (0.1, 3.0)
     assert (grid.low, grid.high) == (1.5, 5.0)
     assert ranges(["levels.size_steps"], Settings())[0].whole
