@@ -15,9 +15,18 @@ FORAMEN_MAGNUM_MM: Final = 32.0
 with the arch of C1 (about 22 mm). Fluid behind C1 and C2 lies below it."""
 
 
-def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation:
-    """Reject what is centred above the foramen magnum: CSF of the cisterns round the brainstem.
+AXIS_TOP_MM: Final = 10.0
+"""From the middle of the C2 body up to its top."""
 
+BEYOND_MM: Final = 5.0
+"""The spinal dura is attached to the rim of the foramen magnum: extradural fluid does not pass it.
+More than the rim's own thickness and the error of the limit."""
+
+
+def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation:
+    """Reject CSF of the cisterns around the brainstem.
+
+    That is what is centred above the foramen magnum, or above C2 and goes on through the foramen.
     Only where C2 was named; otherwise the field hardly reaches the skull and nothing changes.
 
     Parameters
@@ -40,12 +49,14 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
     candidates = []
     for candidate in sorted(segmentation.candidates, key=lambda c: (not c.accepted, c.id)):
         above_mm = float((axis - candidate.center_lps) @ tangent)
-        if candidate.accepted and above_mm > FORAMEN_MAGNUM_MM:
+        reach_mm = float(arc) - candidate.features.get("arc_start_mm", float("inf"))
+        through = above_mm > AXIS_TOP_MM and reach_mm > FORAMEN_MAGNUM_MM + BEYOND_MM
+        if candidate.accepted and (above_mm > FORAMEN_MAGNUM_MM or through):
             candidate = replace(
                 candidate,
                 id=0,
                 accepted=False,
-                reason="lies above the foramen magnum: CSF of the cisterns",
+                reason="lies above or goes through the foramen magnum: CSF of the cisterns",
                 mimics=(*candidate.mimics, "basal cistern"),
             )
         elif candidate.accepted:

@@ -55,5 +55,19 @@ def test_fluid_behind_c1_and_c2_stays(segmentation, levels):
     assert len(without_cisterns(near, levels).accepted) == 2
 
 
+@pytest.mark.parametrize(("reach_mm", "kept"), [(30.0, 2), (45.0, 1)])
+def test_what_goes_through_the_foramen_magnum_is_rejected(segmentation, levels, reach_mm, kept):
+    start = 118.0 - C2_HEIGHT_MM - reach_mm  # the centerline starts at 118 mm
+    near = replace(candidate(1, C2_HEIGHT_MM + 25), features={"arc_start_mm": start})
+    found = replace(segmentation, candidates=(near, candidate(2, 15.0)))
+    assert len(without_cisterns(found, levels).accepted) == kept
+
+
+def test_a_cervical_collection_that_reaches_c1_stays(segmentation, levels):
+    long = replace(candidate(1, C2_HEIGHT_MM - 20), features={"arc_start_mm": 5.0})
+    found = replace(segmentation, candidates=(long, candidate(2, 15.0)))
+    assert len(without_cisterns(found, levels).accepted) == 2
+
+
 def test_without_c2_nothing_changes(segmentation, levels):
     assert without_cisterns(segmentation, replace(levels, vertebrae=())) is segmentation
