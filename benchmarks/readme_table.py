@@ -88,11 +88,11 @@ def spider_rows(cases: list[dict[str, Any]]) -> list[tuple[str, str]]:
     ran = [case for case in cases if not case.get("error")]
     right, true = (sum(case[key] for case in ran) for key in ("discs_right", "discs_true"))
     dice = statistics.mean(case["canal_dice"] for case in ran)
-    invented = sum(case["accepted"] for case in ran)
+    false = sum(case["accepted"] for case in ran)
     return [
         ("discs named right", f"{right} of {true}"),
         ("canal, Dice", f"{dice:.2f}"),
-        ("collections invented", f"{invented} in {len(ran)} patients"),
+        ("false positives", f"{false} in {len(ran)} patients"),
     ]
 
 
@@ -151,7 +151,7 @@ def sweeps() -> str:
         for record in (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*-sweep-*")))
     }
     rows = [
-        "| Property | Value | Sac Dice | Fluid Dice (95 % interval) | Found | Invented |\n",
+        "| Property | Value | Sac Dice | Fluid Dice (95 % interval) | Found | False positives |\n",
         "|---|---|---|---|---|---|\n",
     ]
     for record in newest_of.values():

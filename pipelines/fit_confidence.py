@@ -32,7 +32,7 @@ from leakloc.volume import Volume
 Row = tuple[float, float, bool]
 TRUE_FRACTION = 0.1
 """Fraction of a piece that must be painted fluid for it to be a collection."""
-LIMIT = (0.25, 0.3)
+LIMIT = (SegmentationSettings().fluid_min_fraction, SegmentationSettings().collection_min_ml)
 """Peak fraction and volume in mL at which nothing is reported any more: even odds there."""
 LIMIT_COUNT = 1.0
 """Pieces that the even odds at the limit count for, true and false each."""

@@ -47,6 +47,8 @@ PHANTOMS = 0.35
 """Fraction of the pieces that come from phantoms."""
 RECENTERED = 0.75
 """Fraction of the pieces that are put about another centerline."""
+OTHER_BRIGHTNESS = 0.35
+"""Fraction of the pieces in which extradural fluid and sac differ in brightness."""
 WITH_CORD = 0.2
 """Fraction of the pieces that get a cord."""
 WET = 0.6
@@ -212,7 +214,9 @@ def _augmented(
     # Fluid brighter than the CSF among the roots may have set the scale.
     gain = np.exp(rng.uniform(-0.7, 0.25)) if rng.random() < 0.3 else rng.uniform(0.85, 1.15)
     signal = piece["signal"] * gain + rng.normal(0, 0.03)
-    if rng.random() < 0.35:  # a collection free of protein among crowded roots, or the reverse
+    if (
+        rng.random() < OTHER_BRIGHTNESS
+    ):  # a collection free of protein among crowded roots, or the reverse
         signal = signal * (1 + rng.uniform(-0.15, 0.4) * piece["fluid"])
         signal = signal * (1 - rng.uniform(0.0, 0.35) * piece["inside"] * (1 - piece["fluid"]))
     if rng.random() < 0.4:

@@ -75,7 +75,8 @@ def localize(
     traced_mm = segmentation.centerline.length_mm
     segmentation = replace(segmentation, centerline=_whole_canal(segmentation, sacral, settings))
     sac_voxels, pieces = _gather(segmentation)
-    rims = {n: _rim(piece, segmentation) for n, piece in pieces.items()}
+    free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
+    rims = {n: _rim(piece, segmentation, free) for n, piece in pieces.items()}
     grid = _common_grid(segmentation, [sac_voxels, *pieces.values(), *rims.values()], settings)
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
@@ -176,10 +177,11 @@ def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVox
     return sac, {int(n): everything.where(ids == n) for n in np.unique(ids)}
 
 
-def _rim(piece: CanalVoxels, segmentation: Segmentation) -> CanalVoxels:
-    """Voxels about a collection that it fills in part."""
+def _rim(
+    piece: CanalVoxels, segmentation: Segmentation, free: npt.NDArray[np.bool_]
+) -> CanalVoxels:
+    """Voxels next to a collection that it fills in part; `free` of sac and collections."""
     fraction = segmentation.fluid_fraction
-    free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
     voxels = np.unravel_index(piece.index, fraction.geometry.shape)
     rim, filled = rim_of(voxels, fraction, free)
     index = np.ravel_multi_index(rim, fraction.geometry.shape)
