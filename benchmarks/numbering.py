@@ -308,7 +308,7 @@ def leakloc_names(
     case: Case, anchor: str | None = None
 ) -> tuple[list[tuple[str, FloatArray]], bool]:
     """leakloc's vertebrae with the discs below them, and whether it is sure of them."""
-    levels = number(case.seen, case.line, LevelSettings(anchor=anchor))
+    levels = number(case.seen, LevelSettings(anchor=anchor))
     numbering = levels.numbering
     sure = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
     named = [(split_segment(d.name)[0], d.center_lps) for d in levels.discs]

@@ -420,7 +420,7 @@ def relabel_study(
             given = _given_levels(levels, level_scheme)
             return given.levels(found.collections.geometry, found.centerline)
         if seen is not None:
-            return number(seen, found.centerline, settings.levels)
+            return number(seen, settings.levels)
         if settings.levels != saved.settings.levels or before is None:
             raise SettingsError(
                 "the levels of this report were given, not counted, so that there is nothing to "

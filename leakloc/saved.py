@@ -28,6 +28,7 @@ from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.levels.labeling import Seen
 from leakloc.levels.numbering import Candidate as DiscCandidate
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
+from leakloc.levels.sacrum import SacralAxis
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.localizer import part_read
 from leakloc.notes import Note
@@ -69,6 +70,7 @@ _CLASSES: Final[dict[str, type]] = {
     "vertebra": Vertebra,
     "disc": Disc,
     "landmarks": Landmarks,
+    "sacral_axis": SacralAxis,
     "sacral_canal": SacralCanal,
     "basis": Basis,
 }

@@ -340,11 +340,12 @@ class LocalizationSettings(_Section):
 
     hiatus_min_confidence: float = Field(0.4, ge=0.0, le=1.0)
     """Below this confidence the sacral hiatus counts as not seen."""
+    hiatus_min_from_sac_mm: float = Field(20.0, ge=0.0, le=60.0)
+    """A hiatus nearer to the end of the thecal sac is not reported as detected (34.8 mm was
+    the least of 200 adults: Park et al., Korean J Phys Anthropol 2016;29:145)."""
     hiatus_from_levels: bool = True
-    """Whether a hiatus that was not seen, with S4 named and in the field, is put at S4, where it
-    lies in two of three people, with a warning and `hiatus_at_s4_confidence`; else no length."""
-    hiatus_at_s4_confidence: float = Field(0.3, ge=0.0, le=1.0)
-    """Confidence of that: at S4 in 65 %, and the level is itself estimated."""
+    """Whether distances are measured from S4 where the hiatus was not detected and S4 is in the
+    field, with a warning and a range; otherwise no distance is reported."""
     hiatus_beyond_trace_mm: float = Field(15.0, ge=0.0, le=60.0)
     """How far below the traced canal S4 may lie for that; one sacral segment."""
     hiatus_share: float = Field(0.83, ge=0.5, le=1.1)

@@ -49,7 +49,7 @@ def random_scenario(rng: Rng) -> SimulationScenario:
     patterns = ("dorsal", "ventral", "left", "right", "circumferential", "pseudomeningocele")
     count = 0 if u() < 0.4 else 1 + int(u() < 0.3)
     chosen = tuple(
-        patterns[n] for n in rng.choice(6, count, p=(0.15, 0.35, 0.13, 0.13, 0.16, 0.08))
+        patterns[n] for n in rng.choice(6, count, p=(0.14, 0.26, 0.17, 0.17, 0.18, 0.08))
     )
     acquisition = rng.choice(["3d", "2d_sagittal", "2d_axial"], p=(0.55, 0.32, 0.13))
     kinds = ["heavy", "moderate", "stir", "conventional"]

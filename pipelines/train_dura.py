@@ -49,6 +49,8 @@ RECENTERED = 0.75
 """Fraction of the pieces that are put about another centerline."""
 OTHER_BRIGHTNESS = 0.35
 """Fraction of the pieces in which extradural fluid and sac differ in brightness."""
+DEFORMED = 0.6
+"""Fraction of the pieces put about another centerline that also get another shape."""
 WITH_CORD = 0.2
 """Fraction of the pieces that get a cord."""
 WET = 0.6
@@ -167,8 +169,9 @@ def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, 
     shift = np.stack(toward, 1) * rng.uniform(0.0, 1.3) * (total > 60)[:, None]
     shift += (rng.normal(0.0, 0.9), rng.normal(-0.7, 1.3))  # to the left, to the back
     shift = gaussian_filter1d(np.clip(shift, -7.0, 7.0), rng.uniform(2.0, 8.0), axis=0)
-    left = shift[:, :1, None] + (np.cos(ANGLE)[:, None] * RADIUS_MM)
-    dorsal = shift[:, 1:, None] + (np.sin(ANGLE)[:, None] * RADIUS_MM)
+    radius_mm = RADIUS_MM * (_deformation(len(shift), rng) if rng.random() < DEFORMED else 1.0)
+    left = shift[:, :1, None] + np.cos(ANGLE)[:, None] * radius_mm
+    dorsal = shift[:, 1:, None] + np.sin(ANGLE)[:, None] * radius_mm
     column = (np.arctan2(dorsal, left) % (2 * np.pi)) / (2 * np.pi) * ANGLES
     step = np.maximum((np.hypot(left, dorsal) - RADIUS_START_MM) / RADIUS_STEP_MM, 0.0)
     low, near = np.floor(column).astype(int), np.minimum(np.floor(step).astype(int), RADII - 2)
@@ -184,6 +187,18 @@ def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, 
         result[name] = first * (1 - b) + second * b
     result["in_field"] = (result["in_field"] > 0.5) & (step <= RADII - 1)
     return result
+
+
+def _deformation(arcs: int, rng: np.random.Generator) -> Array:
+    """Smooth factor of the radius for each arc and angle: sacs of other sizes and shapes.
+
+    The pieces come from few patients; a network that knows their sacs only fits others less well.
+    """
+    sigma = (rng.uniform(4.0, 12.0), rng.uniform(2.5, 6.0))
+    field = gaussian_filter(rng.normal(size=(arcs, ANGLES)), sigma, mode=("reflect", "wrap"))
+    field *= rng.uniform(0.0, 0.12) / field.std()
+    factor: Array = np.exp(field + rng.normal(0.0, 0.08))[:, :, None]
+    return factor
 
 
 def _with_cord(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:

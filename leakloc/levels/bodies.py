@@ -15,10 +15,10 @@ from leakloc.levels.detection import Detections
 from leakloc.levels.reference import (
     ReferenceChain,
     body_width_mm,
-    canal_half_depth_mm,
     reference_chain,
 )
 from leakloc.levels.result import Disc, Vertebra
+from leakloc.levels.sacrum import SacralAxis, expected_axis, place_remnants
 from leakloc.vocabulary import LABEL_VALUES, SACRAL, split_segment
 from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
@@ -103,20 +103,21 @@ def sacral_bodies(
     junction: Disc,
     remnants: dict[str, Disc],
     scale: float,
-    centerline: Centerline,
+    axis: SacralAxis | None,
     fields: Sequence[Geometry],
 ) -> tuple[list[Body], list[Disc]]:
-    """S1 to S5 and the remnants between them, along the sacral canal.
+    """S1 to S5 and the remnants of discs between them, along the axis of the sacrum.
 
     Parameters
     ----------
     junction : Disc
         The lumbosacral disc.
     remnants : dict
-        Discs of the sacrum that were seen, by name.
+        Discs of the sacrum that were detected, by name.
     scale : float
-    centerline : Centerline
-        Down the sacral canal as far as it is known; beyond, straight on.
+        Body size relative to the mean adult.
+    axis : SacralAxis or None
+        As traced in the image; None where the image shows no sacrum.
     fields : sequence of Geometry
         A segment outside all of them is left out, and those below it.
 
@@ -127,33 +128,37 @@ def sacral_bodies(
     """
     chain = reference_chain(5)
     first = chain.vertebrae.index("S1")
-    upper = junction
-    arc = _crossing_arc(centerline, junction)
+    axis = axis or expected_axis(junction.center_lps, junction.normal_lps)
+    line = Centerline(axis.points_lps)
+    known = {name: disc.center_lps for name, disc in remnants.items()}
+    arcs, detected = place_remnants(axis, junction.center_lps, known, scale)
+    upper, start = junction, float(line.project(junction.center_lps)[0])
     bodies: list[Body] = []
     discs: list[Disc] = []
-    for n, name in enumerate(SACRAL):
-        pitch = float(scale * chain.pitch_mm[first + n])
-        depth = float(scale * chain.depth_mm[first + n])
-        lower_name = chain.discs[first + n] if first + n < len(chain.discs) else ""
-        confidence = upper.confidence * (1.0 if n == 0 else _FADING)
-        if lower_name in remnants:
-            lower = remnants[lower_name]
-            arc = _crossing_arc(centerline, lower)
-        else:
-            arc += pitch
-            lower = _expected_disc(
-                lower_name or "S5-end", upper, arc, pitch, depth, confidence, centerline, name
-            )
-        center = 0.5 * (upper.center_lps + lower.center_lps)
+    for n, (name, arc) in enumerate(zip(SACRAL, arcs, strict=True)):
+        depth = _bone_depth_mm(axis, line, start, arc) or scale * float(chain.depth_mm[first + n])
+        shown = chain.discs[first + n] if first + n < len(chain.discs) else ""
+        confidence = upper.confidence * (1.0 if n == 0 or detected[n - 1] else _FADING)
+        lower = remnants.get(shown) or Disc(
+            shown or "S5-end",
+            line.at(arc),
+            -line.frame_at(arc)[0],
+            confidence * (1.0 if detected[n] else _FADING),
+        )
+        center = line.at(0.5 * (start + arc))
         if not any(field.contains(center) for field in fields):
             break
         bodies.append(Body(name, center, confidence, upper, lower, depth))
-        if lower_name:
+        if shown:
             discs.append(lower)
-        upper = lower
-    if discs and len(bodies) < len(SACRAL):
-        discs = discs[: len(bodies)]
+        upper, start = lower, float(arc)
     return bodies, discs
+
+
+def _bone_depth_mm(axis: SacralAxis, line: Centerline, start_mm: float, end_mm: float) -> float:
+    """Median depth of the bone between two places along the axis; 0 where most is not shown."""
+    depth = axis.depth_mm[(line.arc_mm > start_mm) & (line.arc_mm < end_mm)]
+    return float(np.median(depth)) if len(depth) else 0.0
 
 
 def level_mask(
@@ -314,39 +319,6 @@ def _beyond(disc: Disc, distance_mm: float, place: str) -> Disc:
         name=f"{place} {disc.name}",
         center_lps=np.asarray(disc.center_lps + distance_mm * disc.normal_lps),
     )
-
-
-def _crossing_arc(centerline: Centerline, disc: Disc) -> float:
-    """Where the plane of a disc meets the canal."""
-    around, _, _ = centerline.project(disc.center_lps)
-    arcs = np.arange(float(around) - 40.0, float(around) + 40.0, 1.0)
-    height = (centerline.at(arcs) - disc.center_lps) @ disc.normal_lps
-    return float(arcs[int(np.abs(height).argmin())])
-
-
-def _expected_disc(
-    name: str,
-    upper: Disc,
-    arc_mm: float,
-    pitch_mm: float,
-    depth_mm: float,
-    confidence: float,
-    centerline: Centerline,
-    segment: str,
-) -> Disc:
-    """A sacral remnant nobody saw, at its usual place in front of the canal."""
-    tangent, _, dorsal = centerline.frame_at(arc_mm)
-    straight = upper.center_lps - pitch_mm * upper.normal_lps
-    if arc_mm > centerline.length_mm:
-        # Past the known canal only the direction of the last plane is left, and a usual bend.
-        turned = _unit(upper.normal_lps + 0.17 * np.array([0.0, -1.0, 0.0]))
-        return Disc(name, np.asarray(straight), turned, _FADING * confidence)
-    along_canal = centerline.at(arc_mm) - dorsal * (canal_half_depth_mm(segment) + 0.5 * depth_mm)
-    # The canal's curve tells the sacrum's; the step from above keeps the chain together.
-    step = _unit(0.5 * (along_canal + straight) - upper.center_lps)
-    center = upper.center_lps + pitch_mm * step
-    normal = _unit(-tangent - 0.5 * step)
-    return Disc(name, np.asarray(center), normal, _FADING * confidence)
 
 
 def _unit(vector: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy import ndimage
 
 from leakloc.volume import FloatArray
 
@@ -22,24 +23,30 @@ _STEP_MM: Final = 2.0
 """Distance of the planes across the canal."""
 _HALF_WIDTH_MM: Final = 14
 """Half size of a plane; a sac is 25 mm wide at most."""
-_BLUR_MM: Final = 2.0
-"""Blur across the canal: roots are thinner than this (1.2 mm), the cord is thicker (8 mm)."""
+_BLUR_MM: Final = (1.5, 0.8)
+"""Blur along and across the canal, against noise."""
 _RIM_MM: Final = 2
 """The sac's rim, where wall and fat mix in, is left out."""
-_CORD: Final = 0.6
-"""Least share of solid tissue, blurred, in the middle of a cord; roots alone stay below 0.35 on
-heavy T2, but crowd to 0.75 on conventional T2."""
-_MOST_SOLID: Final = 0.85
-"""The cord is the most solid part of the sac: within this share of the maximum."""
-_STEP_DOWN: Final = 0.12
-"""Least fall of solidity from cord to roots; crowded roots fall by less from level to level."""
-_ABOVE_MM: Final = (24.0, 8.0)
-_BELOW_MM: Final = (8.0, 40.0)
-"""Stretches above and below a place over which solidity is compared; the cord tapers over 15 mm."""
-_BROKEN: Final = 0.2
-"""A cord with more of its length less solid than that is something else, such as a lost sac."""
-_TIP: Final = 0.2
-"""At the tip solidity has fallen to this share of the way from cord to roots."""
+_CORE_MM: Final = 4
+"""Width of the window that a cord fills (8 mm); between crowded roots there is always CSF."""
+_CORE_PERCENTILE: Final = 15.0
+"""Percentile of tissue within that window: of a cord all of it is solid."""
+_CORD: Final = 0.75
+"""Least such solidity of a cord; single roots reach 0.5, crowded ones 0.85 on conventional T2."""
+_CORD_MM: Final = 20.0
+"""The cord is what is most solid on the mean over this length."""
+_FALL: Final = 0.1
+"""The cord ends where solidity has fallen by this fraction ..."""
+_ROOTS_MM: Final = 16.0
+"""... and stays below over this length."""
+_ABOVE_MM: Final = 24.0
+_BELOW_MM: Final = 40.0
+"""Length of the sac that the field must show above and below the end."""
+_FRACTION: Final = (0.2, 0.65)
+"""Where roots leave CSF between them the tapering conus can be followed down to the lower fraction
+of the fall from cord to roots; where they crowd it is lost in them at the higher one."""
+_TAPER_MM: Final = 4.0
+"""The conus is thinner than the window over its last millimetres."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,13 @@ class Conus:
         Index of the nearest disc candidate.
     below_mm : float
         How far below that disc the tip lies along the canal; negative above.
+    point_lps : ndarray, shape (3,)
+        The tip, on the centerline of the canal.
     """
 
     candidate: int
     below_mm: float
+    point_lps: FloatArray
 
 
 def conus_arc_mm(segmentation: Segmentation) -> float | None:
@@ -72,32 +82,27 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
         None where no cord, or no end of it, lies in the field.
     """
     arcs, solid = _solidity(segmentation)
-    far, near = (round(mm / _STEP_MM) for mm in _ABOVE_MM)
-    after, until = (round(mm / _STEP_MM) for mm in _BELOW_MM)
-    if len(arcs) <= far + until:
+    above, below, roots = (round(mm / _STEP_MM) for mm in (_ABOVE_MM, _BELOW_MM, _ROOTS_MM))
+    if len(arcs) <= above + below:
         return None
-    cord_from = max(_CORD, _MOST_SOLID * float(solid.max()))
-    places = np.arange(far, len(arcs) - until)
-    cord = np.array([solid[n - far : n - near].mean() for n in places])
-    roots = np.array([solid[n + after : n + until].mean() for n in places])
-    fall = np.where(cord >= cord_from, cord - roots, 0.0)
-    steps = np.flatnonzero(fall >= _STEP_DOWN)
-    if len(steps) == 0:
+    mean = ndimage.uniform_filter1d(solid, round(_CORD_MM / _STEP_MM), mode="nearest")
+    cord = int(mean[:-below].argmax())
+    plateau = float(np.median(solid[max(cord - 6, 0) : cord + 7]))
+    if plateau < _CORD:
         return None
-    first = int(steps[0])  # further down roots may be crowded in a narrow sac and fall apart again
-    top = first + int(fall[first : first + until].argmax())
-    start = int(places[top]) - near
-    if (solid[:start] < cord_from).mean() > _BROKEN:
-        return None
-    end = int(places[top]) + until
-    fallen = np.flatnonzero(solid[start:end] < roots[top] + _TIP * fall[top])
-    return float(arcs[start + fallen[0]]) if len(fallen) else None
+    fallen = solid < plateau * (1 - _FALL)
+    for n in range(max(cord, above), len(arcs) - below):
+        if fallen[n] and fallen[n : n + roots].mean() > 0.85:
+            low = float(solid[n + 4 : n + below].mean())
+            limit = low + float(np.clip(low, *_FRACTION)) * (plateau - low)
+            end = n + int(np.argmax(solid[n : n + below] < limit))
+            step = (solid[end - 1] - limit) / max(solid[end - 1] - solid[end], 1e-3)
+            return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0) + _TAPER_MM)
+    return None
 
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     """Places along the canal inside the sac, and the most solid spot across it there."""
-    from scipy import ndimage
-
     line = segmentation.centerline
     arcs = np.arange(0.0, line.length_mm, _STEP_MM)
     across = np.arange(-_HALF_WIDTH_MM, _HALF_WIDTH_MM + 1.0)
@@ -111,9 +116,14 @@ def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     sac = segmentation.thecal_sac.sample(points, order=0) > 0
     fluid = np.clip(segmentation.fluid_fraction.sample(points), 0.0, 1.0)
     inner = ndimage.binary_erosion(sac, np.ones((1, 2 * _RIM_MM + 1, 2 * _RIM_MM + 1)))
+    along, wide = _BLUR_MM
     tissue = ndimage.gaussian_filter(
-        np.where(sac, 1.0 - fluid, 0.0), (_BLUR_MM / _STEP_MM, _BLUR_MM, _BLUR_MM)
+        np.where(sac, 1.0 - fluid, 0.0), (along / _STEP_MM, wide, wide)
+    )
+    window = np.hypot(*np.meshgrid(*2 * [np.arange(-(_CORE_MM // 2), _CORE_MM // 2 + 1)]))
+    core = ndimage.percentile_filter(
+        tissue, _CORE_PERCENTILE, footprint=window[None] <= _CORE_MM / 2
     )
     there = inner.any(axis=(1, 2))
-    solid = np.where(inner, tissue, 0.0).max(axis=(1, 2))
+    solid = np.where(inner, core, 0.0).max(axis=(1, 2))
     return arcs[there], np.asarray(solid[there])

@@ -27,6 +27,7 @@ from leakloc.levels.numbering import (
 )
 from leakloc.levels.reference import reference_chain
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
+from leakloc.levels.sacrum import SacralAxis, trace_sacrum
 from leakloc.levels.transition import sacral_share, transitional_signs
 from leakloc.notes import Note
 from leakloc.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
@@ -99,6 +100,8 @@ class Seen:
         The cord's end; None where it was not seen.
     localizer : Geometry or None
         Grid of the coarse series that discs above all other fields were seen on.
+    sacrum : SacralAxis or None
+        The sacrum, traced in the volume that discs were detected in.
     """
 
     detections: tuple[Detections, ...]
@@ -107,6 +110,7 @@ class Seen:
     notes: tuple[Note, ...]
     conus: Conus | None = None
     localizer: Geometry | None = None
+    sacrum: SacralAxis | None = None
 
 
 def label(
@@ -143,7 +147,7 @@ def label(
         If a user's anchor is malformed or fits no disc.
     """
     seen = look(myelogram, companions, segmentation, settings, detector)
-    return number(seen, segmentation.centerline, settings)
+    return number(seen, settings)
 
 
 def look(
@@ -178,15 +182,13 @@ def look(
     return replace(seen, notes=(*notes, *seen.notes), conus=conus)
 
 
-def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Levels:
+def number(seen: Seen, settings: LevelSettings) -> Levels:
     """Name what was seen: the half of `label` that is quick, and where the user's word counts.
 
     Parameters
     ----------
     seen : Seen
         From `look`.
-    centerline : Centerline
-        Of the canal, the same one.
     settings : LevelSettings
 
     Returns
@@ -216,7 +218,7 @@ def number(seen: Seen, centerline: Centerline, settings: LevelSettings) -> Level
         remnants = {d.name: d for d in discs if is_sacral(d.name)}
         bodies = [body for body in bodies if not body.name.startswith("S")]
         sacral, below = sacral_bodies(
-            presacral[-1], remnants, assignment.scale, centerline, seen.fields
+            presacral[-1], remnants, assignment.scale, seen.sacrum, seen.fields
         )
         bodies, discs = [*bodies, *sacral], [*presacral, *below]
     names = {body.name for body in bodies}
@@ -348,11 +350,13 @@ def _search(
         return Seen((), (), (myelogram.geometry,), tuple(notes))
     found, discs, volume, line = max(tried, key=lambda t: len(t[1]))
     detections = [found]
+    searched = [(volume, found)]
     owners = [found] * len(discs)
     more = _more_field_mm(volume, myelogram, centerline)
     if volume is not myelogram and more > _EXTRA_FIELD_MM:
         extra = detector(myelogram, centerline, settings)
         detections.append(extra)
+        searched.append((myelogram, extra))
         for disc in _plausible(extra.discs, centerline):
             if _nearest_mm(disc, discs) > _SAME_DISC_MM:
                 discs.append(disc)
@@ -375,7 +379,15 @@ def _search(
             fields = (volume.geometry, coarse, myelogram.geometry)
     arcs = [float(line.project(d.center_lps)[0]) for d in discs]
     candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
-    return Seen(tuple(detections), candidates, fields, tuple(notes), localizer=coarse)
+    axes = (_sacral_axis(image, detected, candidates) for image, detected in searched)
+    axis = next((axis for axis in axes if axis is not None), None)
+    return Seen(tuple(detections), candidates, fields, tuple(notes), localizer=coarse, sacrum=axis)
+
+
+def _sacral_axis(
+    image: Volume, found: Detections, candidates: Sequence[Candidate]
+) -> SacralAxis | None:
+    return None if found.sacrum is None else trace_sacrum(image, found.sacrum, candidates)
 
 
 def _beyond(
@@ -496,7 +508,7 @@ def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus
     line = segmentation.centerline
     below = [arc - float(line.project(c.center_lps)[0]) for c in candidates]
     nearest = int(np.abs(below).argmin())
-    return Conus(nearest, below[nearest])
+    return Conus(nearest, below[nearest], line.at(arc))
 
 
 def _choose(
@@ -650,7 +662,7 @@ def _numbering(
         AlternativeNumbering(
             s,
             (1.0 - confidence) * 0.9 * weights[s] / total,
-            _reason(s, counted) + _hint(s, offset),
+            _reason(s, counted, assignment.junction_seen) + _hint(s, offset),
         )
         for s in (-1, 1)
     )
@@ -747,7 +759,9 @@ def _below_junction_mm(candidates: Sequence[Candidate], assignment: Assignment) 
     return candidates[assignment.candidates[place]].reach_below_mm
 
 
-def _reason(shift: int, counted: bool) -> str:
+def _reason(shift: int, counted: bool, junction_detected: bool) -> str:
+    if not counted and not junction_detected:
+        return "the sacrum is not in the field: levels were named by the size of the vertebrae"
     if counted:
         return "a disc counted twice" if shift < 0 else "a disc missed in the count from C2"
     if shift > 0:

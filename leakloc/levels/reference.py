@@ -22,7 +22,7 @@ _PITCH_MM: Final = {
     "T1": 21.5, "T2": 23.0, "T3": 23.0, "T4": 24.5, "T5": 25.5, "T6": 25.5,
     "T7": 26.5, "T8": 27.0, "T9": 26.5, "T10": 29.0, "T11": 31.5, "T12": 31.5,
     "L1": 33.5, "L2": 35.5, "L3": 36.0, "L4": 35.5, "L5": 32.5,
-    "S1": 30.0, "S2": 25.0, "S3": 20.0, "S4": 17.0, "S5": 15.0,
+    "S1": 37.0, "S2": 31.5, "S3": 25.5, "S4": 20.5, "S5": 17.0,
 }  # fmt: skip
 """From the disc above a vertebra to the disc below it."""
 
@@ -34,9 +34,6 @@ _DEPTH_MM: Final = {
     "S1": 28.0, "S2": 20.0, "S3": 14.0, "S4": 10.0, "S5": 8.0,
 }  # fmt: skip
 """Front to back of a vertebral body."""
-
-_CANAL_HALF_DEPTH_MM: Final = {"S1": 7.0, "S2": 5.5, "S3": 4.0, "S4": 3.0, "S5": 2.7}
-"""Half of the sacral canal's depth; higher up the body is found in the image."""
 
 _TILT_DEG: Final = {
     "T12-L1": -4.0, "L1-L2": -2.0, "L2-L3": 1.0, "L3-L4": 7.0, "L4-L5": 17.0, "L5-S1": 33.0,
@@ -113,11 +110,6 @@ def reference_chain(lumbar_count: int = 5) -> ReferenceChain:
     tilt = np.full(len(discs), _UPPER_TILT_DEG)
     tilt[-len(_TILT_DEG) :] = list(_TILT_DEG.values())  # by distance from the sacrum, not by name
     return ReferenceChain(names, discs, pitch, depth, tilt, junction)
-
-
-def canal_half_depth_mm(sacral_segment: str) -> float:
-    """Half of the canal's depth at a sacral segment, millimetres."""
-    return _CANAL_HALF_DEPTH_MM[sacral_segment]
 
 
 def body_width_mm(depth_mm: float) -> float:

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.centerline import Centerline
+from leakloc.levels.result import Levels
 from leakloc.settings import LocalizationSettings
+from leakloc.vocabulary import SACRAL
 from leakloc.volume import FloatArray, Volume
 
 STEP_MM: Final = 0.5
@@ -123,6 +125,43 @@ def find_sacral_canal(
         if found is not None and (best is None or found.confidence > best.confidence):
             best = found
     return best
+
+
+def plausible_canal(
+    canal: SacralCanal | None,
+    levels: Levels,
+    sac_tip_lps: FloatArray | None,
+    settings: LocalizationSettings,
+) -> SacralCanal | None:
+    """The sacral canal if its opening lies where an apex can lie; None otherwise.
+
+    Parameters
+    ----------
+    canal : SacralCanal or None
+    levels : Levels
+        The apex lies between the upper third of S3 and the end of S5; not checked where no
+        sacral vertebra is named.
+    sac_tip_lps : ndarray or None
+        Lowest point of the thecal sac; the hiatus lies at least
+        `settings.hiatus_min_from_sac_mm` away.
+    settings : LocalizationSettings
+    """
+    if canal is None or canal.confidence < settings.hiatus_min_confidence:
+        return None
+    if sac_tip_lps is not None:
+        away_mm = float(np.linalg.norm(canal.apex_lps - sac_tip_lps))
+        if away_mm < settings.hiatus_min_from_sac_mm:
+            return None
+    sacral = {v.name: v.center_lps for v in levels.vertebrae if v.name in SACRAL}
+    if not sacral:
+        return canal
+    lower = [sacral[name] for name in SACRAL[2:] if name in sacral]
+    if len(lower) < 2:  # the field ends above S4
+        return None
+    line = Centerline(np.array(lower))
+    arc_mm = float(line.project(canal.apex_lps)[0])
+    margin_mm = 0.5 * float(np.linalg.norm(lower[-1] - lower[-2]))
+    return canal if -0.5 * margin_mm <= arc_mm <= line.length_mm + margin_mm else None
 
 
 def sacral_back(image: Volume) -> Centerline | None:

@@ -13,9 +13,9 @@ from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_vox
 from leakloc.localization.collections import Placed, locate_collection
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
-from leakloc.localization.hiatus import SacralCanal
+from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Localization, LocatedSac, Quality
+from leakloc.localization.result import Localization, LocatedConus, LocatedSac, Quality
 from leakloc.localization.sac import (
     bulges,
     caudal_end_mm,
@@ -28,7 +28,7 @@ from leakloc.notes import Note
 from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
 from leakloc.settings import LocalizationSettings
-from leakloc.volume import Geometry, Volume
+from leakloc.volume import FloatArray, Geometry, Volume
 
 _GRID_MARGIN_MM = 10.0
 """Bins beyond the outermost voxels, so that smoothing finds nothing there."""
@@ -73,6 +73,7 @@ def localize(
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
+    sacral = plausible_canal(sacral, levels, _sac_tip(segmentation), settings)
     segmentation = replace(segmentation, centerline=_whole_canal(segmentation, sacral, settings))
     sac_voxels, pieces = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
@@ -119,6 +120,7 @@ def localize(
         finding=find(collections, segmentation, levels, coverage, settings, blind=blind),
         planning=planning,
         quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
+        conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
             *notes,
             *_bulge_notes(located_sac, settings),
@@ -147,22 +149,37 @@ def part_read(
 def _whole_canal(
     segmentation: Segmentation, sacral: SacralCanal | None, settings: LocalizationSettings
 ) -> Centerline:
-    """The traced canal, gone on below the sac through the sacral canal where that was seen."""
+    """The traced canal, continued below the sac through the sacral canal where it was detected."""
     line = segmentation.centerline
-    if sacral is None or sacral.confidence < settings.hiatus_min_confidence:
+    tip = _sac_tip(segmentation)
+    if sacral is None or sacral.confidence < settings.hiatus_min_confidence or tip is None:
         return line
-    kji = np.argwhere(segmentation.thecal_sac.array)
-    if not len(kji):
-        return line
-    points = segmentation.thecal_sac.geometry.lps_from_kji(kji)
-    arcs = line.project(points[points[:, 2] < points[:, 2].min() + _TIP_MM])[0]
-    tip = line.at(float(np.quantile(arcs, 0.99)))
     nearest = int(np.linalg.norm(sacral.middle_lps - tip, axis=1).argmin())
     below = sacral.middle_lps[nearest:]
     kept = line.points_lps[line.arc_mm < float(line.project(below[0])[0]) - _JOIN_MM]
     if len(kept) < 2 or len(below) < 2:
         return line
     return Centerline.smoothed(np.concatenate([kept, below]), smoothing_mm=_JOIN_MM / 2)
+
+
+def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
+    """Lowest point of the sac on the centerline; None without a sac."""
+    kji = np.argwhere(segmentation.thecal_sac.array)
+    if not len(kji):
+        return None
+    line = segmentation.centerline
+    points = segmentation.thecal_sac.geometry.lps_from_kji(kji)
+    arcs = line.project(points[points[:, 2] < points[:, 2].min() + _TIP_MM])[0]
+    return line.at(float(np.quantile(arcs, 0.99)))
+
+
+def _conus(
+    levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
+) -> LocatedConus | None:
+    if levels.seen is None or levels.seen.conus is None:
+        return None
+    point = levels.seen.conus.point_lps
+    return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:

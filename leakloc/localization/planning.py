@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from leakloc.centerline import Centerline
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.result import (
+    ExpectedHiatus,
     InterlaminarWindow,
     LevelCrossing,
     LocatedCollection,
@@ -89,10 +89,16 @@ def plan(
     notes : tuple of Note
         ``hiatus_not_visible``, ``hiatus_from_levels``, ``path_implausible``, ``cyst_on_path``.
     """
-    hiatus_mm, hiatus = _hiatus(sacral, sac.centerline, settings)
-    seen = hiatus_mm is not None
-    if not seen and settings.hiatus_from_levels:
-        hiatus_mm, hiatus = _hiatus_at_s4(coordinate, sac.centerline, traced_mm, hiatus, settings)
+    hiatus = SacralHiatus(False, None, 0.0)
+    hiatus_mm = range_mm = None
+    seen = sacral is not None
+    if sacral is not None:
+        hiatus = SacralHiatus(True, sacral.apex_lps, sacral.confidence)
+        hiatus_mm = float(sac.centerline.project(sacral.apex_lps)[0])
+    elif settings.hiatus_from_levels and (found := _expected_arcs(coordinate, traced_mm, settings)):
+        hiatus_mm, *range_mm = found
+        at = [np.asarray(sac.centerline.at(arc_mm)) for arc_mm in found]
+        hiatus = replace(hiatus, expected=ExpectedHiatus("S4", *at))
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
     back = None
     if seen and sacral is not None:
@@ -103,16 +109,17 @@ def plan(
         notes.append(
             Note(
                 "hiatus_from_levels",
-                "The end of the sacral canal's roof was not recognised; the hiatus was put at S4, "
-                "where it lies in two of three people: lengths from it may be off by 20 mm.",
+                "The sacral hiatus was not detected. Distances are measured from S4, where it lies "
+                "in two of three people; their range is that from the middle of S3 to the end of "
+                "S5.",
             )
         )
     if hiatus_mm is None:
         notes.append(
             Note(
                 "hiatus_not_visible",
-                "The sacral hiatus lies outside the field of view or was not seen; "
-                "lengths from it are not given.",
+                "The sacral hiatus was not detected or lies outside the field of view; distances "
+                "from it are not reported.",
             )
         )
     targets = []
@@ -120,8 +127,8 @@ def plan(
         arcs_mm = target_arcs_mm[collection.id]
         targets.append(
             _target(
-                collection, arcs_mm, lowest_mm, hiatus_mm, back, sac, coordinate, surroundings,
-                settings,
+                collection, arcs_mm, lowest_mm, hiatus_mm, range_mm, back, sac, coordinate,
+                surroundings, settings,
             )
         )  # fmt: skip
     if hiatus_mm is not None and coordinate.labelled:
@@ -141,31 +148,32 @@ def plan(
     return Planning(hiatus, tuple(targets), tip_mm), tuple(notes)
 
 
-def _hiatus(
-    sacral: SacralCanal | None, centerline: Centerline, settings: LocalizationSettings
-) -> tuple[float | None, SacralHiatus]:
-    """Where the sacral canal opens along the centreline; None where that was not seen."""
-    if sacral is None:
-        return None, SacralHiatus(False, None, 0.0)
-    if sacral.confidence < settings.hiatus_min_confidence:
-        return None, SacralHiatus(False, None, sacral.confidence)
-    arc_mm = float(centerline.project(sacral.apex_lps)[0])
-    return arc_mm, SacralHiatus(True, sacral.apex_lps, sacral.confidence)
+def _expected_arcs(
+    coordinate: LevelCoordinate, traced_mm: float, settings: LocalizationSettings
+) -> tuple[float, float, float] | None:
+    """Arcs of S4, the middle of S3 and the end of S5, if S4 is in the field."""
+    if not coordinate.labelled or "S3" not in coordinate.chain:
+        return None
+    s3 = coordinate.chain.index("S3")
+    s4_mm, cranial_mm = (float(a) for a in coordinate.arc_at([s3 + 1.0, float(s3)]))
+    if not s4_mm <= traced_mm + settings.hiatus_beyond_trace_mm:
+        return None
+    return s4_mm, cranial_mm, s4_mm + 1.5 * (s4_mm - cranial_mm)
 
 
-def _hiatus_at_s4(
-    coordinate: LevelCoordinate,
-    centerline: Centerline,
-    traced_mm: float,
-    unseen: SacralHiatus,
+def _lengths_from(
+    range_mm: list[float],
+    target_mm: float,
+    back: FloatArray | None,
+    sac: SacProfile,
     settings: LocalizationSettings,
-) -> tuple[float | None, SacralHiatus]:
-    """The hiatus where most people have it, if that is in the field."""
-    arc_mm = coordinate.body_arc("S4")
-    if arc_mm is None or arc_mm > traced_mm + settings.hiatus_beyond_trace_mm:
-        return None, unseen
-    point = np.asarray(centerline.at(arc_mm))
-    return arc_mm, SacralHiatus(True, point, settings.hiatus_at_s4_confidence)
+) -> tuple[float, float]:
+    """Lengths of the path to a level from the cranial and the caudal end of a range."""
+    cranial, caudal = (
+        posterior_path(target_mm, start_mm, back, sac, settings).length_at(target_mm)
+        for start_mm in range_mm
+    )
+    return cranial, caudal
 
 
 def posterior_path(
@@ -234,6 +242,7 @@ def _target(
     arcs_mm: tuple[float, float, float],
     lowest_mm: float,
     hiatus_mm: float | None,
+    range_mm: list[float] | None,
     back: FloatArray | None,
     sac: SacProfile,
     coordinate: LevelCoordinate,
@@ -267,6 +276,9 @@ def _target(
             target_mm, settings.interlaminar_below_disc_mm
         ),
         crossings=tuple(crossings),
+        canal_distance_range_mm=None
+        if range_mm is None
+        else _lengths_from(range_mm, target_mm, back, sac, settings),
         interlaminar=_windows(target_mm, sac, coordinate, surroundings, settings),
         narrowest_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
         cysts=surroundings.cysts_between(target_mm, lowest_mm),

@@ -116,12 +116,28 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ExpectedHiatus:
+    """Where the apex of a hiatus that was not detected lies in most people.
+
+    At S4 in two of three people, at S3 to S5 in 19 of 20 (155 sacra: Nastoulis et al., Folia
+    Morphol 2023;82:603).
+    """
+
+    level: str
+    point_lps: FloatArray
+    cranial_lps: FloatArray
+    caudal_lps: FloatArray
+
+
+@dataclass(frozen=True)
 class SacralHiatus:
     """Lower opening of the sacral canal."""
 
     visible: bool
     point_lps: FloatArray | None
     confidence: float
+    expected: ExpectedHiatus | None = None
+    """Only where it was not detected."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,8 @@ class PlanningTarget:
     """Shape (n, 3), from the hiatus (or the lowest point in the field) up to the level."""
     nearest_interlaminar: str | None
     crossings: tuple[LevelCrossing, ...]
+    canal_distance_range_mm: tuple[float, float] | None = None
+    """Shortest and longest, from the ends of the expected range of a hiatus not detected."""
     interlaminar: tuple[InterlaminarWindow, ...] = ()
     """Nearest first."""
     narrowest_depth: NarrowestDepth | None = None
@@ -200,6 +218,15 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class LocatedConus:
+    """The end of the spinal cord."""
+
+    point_lps: FloatArray
+    level: str | None
+    """Third of a vertebral level, such as ``"lower L1"``; None where no level is named."""
+
+
+@dataclass(frozen=True)
 class Localization:
     """Everything said about one study, in the patient's own frame."""
 
@@ -208,4 +235,6 @@ class Localization:
     finding: Finding
     planning: Planning
     quality: Quality
+    conus: LocatedConus | None = None
+    """None where the end of the cord was not detected."""
     notes: tuple[Note, ...] = ()

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from leakloc.levels.result import Levels
     from leakloc.loaders.study import SkippedFile, Study, StudyInfo, Triage, TriagedStack
     from leakloc.localization.result import (
+        ExpectedHiatus,
         ExtentEnd,
         LocatedCollection,
+        LocatedConus,
         LocatedSac,
         Planning,
         Profile,
@@ -127,7 +129,11 @@ def build_report(
         ),
         study=source.study,
         series=source.series,
-        levels=_levels(analysis.levels, level_scheme(analysis.settings.report.level_scheme)),
+        levels=_levels(
+            analysis.levels,
+            analysis.localization.conus,
+            level_scheme(analysis.settings.report.level_scheme),
+        ),
         thecal_sac=_sac(found.sac),
         collections=tuple(_collection(c) for c in found.collections),
         finding=model.Finding(
@@ -233,7 +239,7 @@ def _one_series(triaged: TriagedStack) -> model.Series:
     )
 
 
-def _levels(levels: Levels, scheme: LevelScheme) -> model.Levels:
+def _levels(levels: Levels, conus: LocatedConus | None, scheme: LevelScheme) -> model.Levels:
     numbering = levels.numbering
     return model.Levels(
         status=levels.status,
@@ -270,6 +276,9 @@ def _levels(levels: Levels, scheme: LevelScheme) -> model.Levels:
         label_values={
             v.name: scheme.values[v.name] for v in levels.vertebrae if v.name in scheme.values
         },
+        conus=None
+        if conus is None
+        else model.Conus(lps_mm=_sure_point(conus.point_lps), level=conus.level),
     )
 
 
@@ -342,12 +351,30 @@ def _profile(profile: Profile) -> model.Profile:
     )
 
 
+def _expected_hiatus(expected: ExpectedHiatus | None) -> model.ExpectedHiatus | None:
+    if expected is None:
+        return None
+    return model.ExpectedHiatus(
+        level=expected.level,
+        lps_mm=_sure_point(expected.point_lps),
+        cranial_lps_mm=_sure_point(expected.cranial_lps),
+        caudal_lps_mm=_sure_point(expected.caudal_lps),
+    )
+
+
+def _range(range_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    if range_mm is None:
+        return None
+    return round(float(range_mm[0]), _MM_DIGITS), round(float(range_mm[1]), _MM_DIGITS)
+
+
 def _planning(planning: Planning) -> model.Planning:
     return model.Planning(
         sacral_hiatus=model.SacralHiatus(
             visible=bool(planning.hiatus.visible),
             lps_mm=_point(planning.hiatus.point_lps),
             confidence=_share(planning.hiatus.confidence),
+            expected=_expected_hiatus(planning.hiatus.expected),
         ),
         targets=tuple(
             model.Target(
@@ -356,6 +383,7 @@ def _planning(planning: Planning) -> model.Planning:
                 canal_distance_from_hiatus_mm=_amount(t.canal_distance_from_hiatus_mm),
                 path_lps_mm=tuple(_sure_point(p) for p in t.path_lps),
                 nearest_interlaminar=t.nearest_interlaminar,
+                canal_distance_range_mm=_range(t.canal_distance_range_mm),
                 distance_to_caudal_end_mm=_known(t.distance_to_caudal_end_mm, _MM_DIGITS),
                 distance_to_cranial_end_mm=_known(t.distance_to_cranial_end_mm, _MM_DIGITS),
                 crossings=tuple(

@@ -245,6 +245,9 @@ def _collection(c: Collection, figures: str) -> str:
 def _levels(report: Report, *, linked: bool) -> str:
     levels = report.levels
     parts = [f"<p>{escape(_numbering(report))}. Status: {levels.status}.</p>"]
+    if levels.conus is not None:
+        place = levels.conus.level or "a place without a name"
+        parts.append(f"<p>The spinal cord ends at {escape(place)}.</p>")
     if levels.numbering.alternatives:
         others = [
             (
@@ -296,14 +299,22 @@ def _sac(report: Report) -> str:
     return _section("sac", f"{_facts(facts)}{table}")
 
 
+def _range(range_mm: tuple[float, float] | None) -> str:
+    return "" if range_mm is None else f" ({range_mm[0]:.0f} to {range_mm[1]:.0f})"
+
+
 def _planning(report: Report) -> str:
     planning = report.planning
     hiatus = planning.sacral_hiatus
-    where = (
-        f"visible at {_point(hiatus.lps_mm)} (confidence {hiatus.confidence:.2f})"
-        if hiatus.visible
-        else "not in the field or not found: distances from it are unknown"
-    )
+    if hiatus.visible:
+        where = f"detected at {_point(hiatus.lps_mm)} (confidence {hiatus.confidence:.2f})"
+    elif hiatus.expected is not None:
+        where = (
+            f"not detected; distances are measured from {hiatus.expected.level}, where it lies in "
+            "two of three people, with their range from S3 to S5"
+        )
+    else:
+        where = "not detected, or outside the field: no distances from it"
     facts = [("Sacral hiatus", where)]
     if planning.sac_tip_to_hiatus_mm is not None:
         facts.append(("Sac tip to hiatus", f"{planning.sac_tip_to_hiatus_mm:.0f} mm"))
@@ -311,7 +322,7 @@ def _planning(report: Report) -> str:
         (
             str(t.collection),
             t.level or "not named",
-            _number(t.canal_distance_from_hiatus_mm, 0),
+            _number(t.canal_distance_from_hiatus_mm, 0) + _range(t.canal_distance_range_mm),
             _number(t.distance_to_caudal_end_mm, 0),
             _number(t.distance_to_cranial_end_mm, 0),
             t.nearest_interlaminar or "unknown",

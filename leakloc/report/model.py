@@ -174,8 +174,7 @@ class Levels(_Part):
     """Vertebrae and discs, from the head down."""
 
     status: LevelStatus
-    """``partial``: names rest on the size of the vertebrae alone; ``unlabelled``: none are given.
-    ``partial``: names rest on the size of the vertebrae alone; ``unlabelled``: none are given."""
+    """``partial``: names rest on vertebral sizes alone; ``unlabelled``: no level is named."""
     numbering: Numbering
     """How names were given."""
     vertebrae: tuple[Vertebra, ...]
@@ -184,6 +183,17 @@ class Levels(_Part):
     """Discs, from the head down."""
     label_values: dict[str, int]
     """Voxel value of each vertebra in ``masks/levels.nii.gz``."""
+    conus: Conus | None = None
+    """End of the spinal cord; null where it was not detected."""
+
+
+class Conus(_Part):
+    """The end of the spinal cord."""
+
+    lps_mm: Point
+    """On the centerline of the canal."""
+    level: str | None
+    """Third of a vertebral level, such as ``lower L1``; null where levels are unlabelled."""
 
 
 class CaudalEnd(_Part):
@@ -356,15 +366,30 @@ class Finding(_Part):
     """One sentence a radiologist would write."""
 
 
+class ExpectedHiatus(_Part):
+    """Where the apex of a hiatus that was not detected lies in 19 of 20 people."""
+
+    level: str
+    """Sacral vertebra of the most frequent place."""
+    lps_mm: Point
+    """The most frequent place: the middle of that vertebra, in the canal."""
+    cranial_lps_mm: Point
+    """Upper end of the range: the middle of S3."""
+    caudal_lps_mm: Point
+    """Lower end of the range: the end of S5."""
+
+
 class SacralHiatus(_Part):
     """Lower opening of the sacral canal."""
 
     visible: bool
-    """Whether it lies in the field; where it does not, lengths from it are null."""
+    """Whether it was detected."""
     lps_mm: Point | None
-    """Its apex, in the midline; null where it does not lie in the field."""
+    """Its apex, in the midline; null where it was not detected."""
     confidence: Share
-    """In the place; low where it was put by the levels alone."""
+    """In the place; 0 where it was not detected."""
+    expected: ExpectedHiatus | None = None
+    """Where it lies in most people; null where it was detected or S4 is not in the field."""
 
 
 class Crossing(_Part):
@@ -415,7 +440,8 @@ class Target(_Part):
     level: str | None
     """Motion segment of the collection; null where levels are unlabelled."""
     canal_distance_from_hiatus_mm: Amount | None
-    """Along the path to the level; null where the hiatus is not known."""
+    """Along the path to the level, from the hiatus or, where it was not detected, from its expected
+    place; null where neither is in the field."""
     path_lps_mm: tuple[Point, ...]
     """From the hiatus, or the lowest point in the field, upwards."""
     nearest_interlaminar: str | None
@@ -424,6 +450,8 @@ class Target(_Part):
     """Along the path to the collection's lower end; null where the hiatus is not known."""
     distance_to_cranial_end_mm: float | None = None
     """Along the path to the collection's upper end; null where the hiatus is not known."""
+    canal_distance_range_mm: tuple[Amount, Amount] | None = None
+    """From both ends of the expected range; null where the hiatus was detected."""
     crossings: tuple[Crossing, ...] = ()
     """Discs passed, from the hiatus up."""
     interlaminar: tuple[InterlaminarWindow, ...] = ()

@@ -71,14 +71,15 @@ class MadeSpine:
 
     @property
     def segmentation(self) -> SimpleNamespace:
-        """A sac of 20 mm along the centreline, with a cord of 10 mm in it."""
+        """A sac of 20 mm along the centreline, with a cord of 10 mm that tapers over 15 mm."""
         if self.cord_ends_at is None:
             return blind_segmentation(self.volume, self.centerline)
         disc, below_mm = self.cord_ends_at
         k, j, i = np.indices(self.geometry.shape)
         x, y, z = np.moveaxis(self.geometry.lps_from_ijk(np.stack([i, j, k], axis=-1)), -1, 0)
         sac = np.hypot(x, y) < 10
-        cord = (np.hypot(x, y) < 5) & (z > self.centers[disc][2] - below_mm)
+        above_tip_mm = z - self.centers[disc][2] + below_mm
+        cord = np.hypot(x, y) < 5 * np.sqrt(np.clip(above_tip_mm / 15.0, 0, 1))
         return SimpleNamespace(
             centerline=self.centerline,
             thecal_sac=Volume(sac.astype(np.uint8), self.geometry),

@@ -16,7 +16,7 @@ TOP_MM = 200.0
 
 
 def canal(cord_mm, *, roots=0.2, cord=0.9, length=200.0):
-    """A straight sac with a cord from the top down to `cord_mm`."""
+    """A straight sac with a cord from the top that tapers over 15 mm and ends at `cord_mm`."""
     geometry = Geometry.from_axes(
         (int(length / 2), 18, 18), origin_lps=(-17, -17, TOP_MM - length), spacing_ijk_mm=(2, 2, 2)
     )
@@ -24,7 +24,8 @@ def canal(cord_mm, *, roots=0.2, cord=0.9, length=200.0):
     x, y, z = np.moveaxis(geometry.lps_from_ijk(np.stack([i, j, k], axis=-1)), -1, 0)
     sac = np.hypot(x, y) < 11
     solid = np.where(sac, roots, 0.0)
-    solid[(np.hypot(x, y) < 5.5) & (z > TOP_MM - cord_mm)] = cord
+    radius = 5.5 * np.sqrt(np.clip((cord_mm - (TOP_MM - z)) / 15.0, 0.0, 1.0))
+    solid[np.hypot(x, y) < radius] = cord
     heights = np.arange(TOP_MM, TOP_MM - length, -1.0)
     return SimpleNamespace(
         centerline=Centerline(np.stack([0 * heights, 0 * heights, heights], axis=-1)),
@@ -63,7 +64,7 @@ def test_roots_that_fall_apart_below_a_stenosis_are_not_the_end():
 @given(below_mm=st.floats(-30, 30), count=st.sampled_from([4, 5, 6]))
 def test_offset_grows_by_one_level_from_disc_to_disc(below_mm, count):
     chain = reference_chain(count)
-    offset = conus_offset(Conus(0, below_mm), chain, 1.0, LevelSettings())
+    offset = conus_offset(Conus(0, below_mm, np.zeros(3)), chain, 1.0, LevelSettings())
     levels = offset * LevelSettings().conus_sd_levels
     assert (np.diff(levels) > 0.5).all() and (np.diff(levels) < 1.6).all()
     assert abs(levels[chain.discs.index("T12-L1")]) < 2.0

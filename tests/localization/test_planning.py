@@ -88,21 +88,40 @@ def test_a_doubtful_hiatus_gives_no_length(spine, crescent):
     result = planned(model, confidence=0.29)
     (target,) = result.planning.targets
     assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
-    assert result.planning.hiatus.confidence == 0.29
     assert target.canal_distance_from_hiatus_mm is None
     assert "hiatus_not_visible" in codes(result)
 
 
-def test_an_unseen_hiatus_is_put_at_s4_and_says_so(spine, crescent):
+def test_without_a_hiatus_distances_from_s4_have_a_range(spine, crescent):
     model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
     result = planned(model, confidence=0.29)
     hiatus = result.planning.hiatus
-    assert hiatus.confidence == model.settings.hiatus_at_s4_confidence < 0.4
-    assert model.canal(hiatus.point_lps)[0] == pytest.approx(model.body_mm("S4"), abs=1)
+    assert not hiatus.visible and hiatus.point_lps is None
+    assert model.canal(hiatus.expected.point_lps)[0] == pytest.approx(model.body_mm("S4"), abs=1)
+    assert model.canal(hiatus.expected.cranial_lps)[0] == pytest.approx(model.body_mm("S3"), abs=1)
     assert "hiatus_from_levels" in codes(result)
-    seen = planned(model).planning.targets[0].canal_distance_from_hiatus_mm
-    estimate = result.planning.targets[0].canal_distance_from_hiatus_mm
-    assert estimate == pytest.approx(seen, abs=4)
+    seen = planned(model).planning.targets[0]
+    (target,) = result.planning.targets
+    assert seen.canal_distance_range_mm is None
+    shortest, longest = target.canal_distance_range_mm
+    assert shortest + 10 < target.canal_distance_from_hiatus_mm < longest - 10
+    assert target.canal_distance_from_hiatus_mm == pytest.approx(
+        seen.canal_distance_from_hiatus_mm, abs=4
+    )
+
+
+@pytest.mark.parametrize("apex", ["S1", "S2"])
+def test_an_opening_above_the_anatomical_range_is_not_reported(spine, apex):
+    model = spine(radius_mm=-150.0, half_width_mm=15.0)
+    result = planned(model, apex=apex)
+    assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
+
+
+def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine):
+    model = spine(radius_mm=-150.0, half_width_mm=15.0)
+    strict = model.settings.model_copy(update={"hiatus_min_from_sac_mm": 60.0})
+    assert planned(model, apex="S3").planning.hiatus.visible
+    assert not planned(replace(model, settings=strict), apex="S3").planning.hiatus.visible
 
 
 def test_hiatus_outside_the_field_is_unknown(spine, crescent):

@@ -1,0 +1,272 @@
+"""The sacrum: a curve through the middle of its bodies, and the discs left between them.
+
+The anatomy network finds the sacral bodies as one piece of bone. A curve is traced through their
+middle, from the lumbosacral disc to the lower end of the field. Where the remnant of a disc lies,
+the marrow is crossed by a dark line on every contrast; heights of the segments tell which line is
+which, and where a remnant lies that the image does not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.centerline import Centerline
+from leakloc.levels.numbering import Candidate
+from leakloc.levels.reference import reference_chain
+from leakloc.volume import FloatArray, Volume
+
+_STEP_MM: Final = 1.0
+_HALF_MM: Final = (12.0, 24.0)
+"""Half of the plane in which bone is sought: to the sides, to the front and back."""
+_MIN_DEPTH_MM: Final = 3.0
+"""Bone that is thinner from front to back is the end of the sacrum."""
+_MAX_LENGTH_MM: Final = 190.0
+"""Longer than any sacrum along its curve (S1 to S5: 130 mm on the mean)."""
+_ABOVE_BONE_MM: Final = 15.0
+"""The first bone lies no farther below the middle of the lumbosacral disc."""
+_TURN_DEG_PER_MM: Final = 0.4
+"""Past the last bone the curve turns to the front as it does from S2 to S4 on the mean of four
+development patients of SPIDER (CC BY 4.0)."""
+_STRAIGHT_MM: Final = 60.0
+"""S1 and S2 lie on a straight line."""
+_EXPECTED_TILT_DEG: Final = 20.0
+"""That line is turned to the back by this much from the normal of the lumbosacral disc."""
+_SIGNAL_HALF_MM: Final = 6.0
+"""The signal is a mean over this much to both sides of the midline,"""
+_SIGNAL_DEPTH: Final = 0.3
+"""... and over this fraction of the depth of the bone to the front and back."""
+_MARROW_MM: Final = 25.0
+"""The signal of marrow is the 65th percentile over this length: most of a segment."""
+_DARK: Final = 0.5
+"""A line darker than marrow by this fraction is a remnant beyond doubt."""
+_EVIDENCE: Final = 5.0
+"""Weight of such a line, in units of the logarithm of the prior: three standard deviations."""
+_HEIGHT_SD: Final = 0.07
+_SIZE_SD: Final = 0.08
+"""Standard deviations of the height of a segment in a sacrum of known size, and of the size of the
+sacrum in a body of known size; together 6 to 11 % in twelve development patients of SPIDER."""
+_SIZES: Final = tuple(np.linspace(0.7, 1.3, 13))
+_IMPOSSIBLE: Final = -1e6
+"""Logarithm of what cannot be."""
+_MIN_SHOWN: Final = 0.3
+"""Darkness from which a remnant counts as detected."""
+
+
+@dataclass(frozen=True, eq=False)
+class SacralAxis:
+    """The curve through the middle of the sacral bodies.
+
+    Parameters
+    ----------
+    points_lps : ndarray, shape (n, 3)
+        1 mm apart; from the middle of the lumbosacral disc down to the end of the field.
+    depth_mm : ndarray, shape (n,)
+        Depth of the bone from front to back; 0 past its end.
+    darkness : ndarray, shape (n,)
+        How much darker than marrow the bone is, as a fraction; 0 where nothing is known.
+    """
+
+    points_lps: FloatArray
+    depth_mm: FloatArray
+    darkness: FloatArray
+
+
+def trace_sacrum(
+    image: Volume, sacrum: Volume, candidates: Sequence[Candidate]
+) -> SacralAxis | None:
+    """Trace the sacral bodies from the first disc that has sacral bone below it.
+
+    Parameters
+    ----------
+    image : Volume
+        The volume in which discs were detected.
+    sacrum : Volume
+        Probability of sacral bone.
+    candidates : sequence of Candidate
+
+    Returns
+    -------
+    SacralAxis or None
+        None where no disc has sacral bone below it.
+    """
+    first = next((c for c in candidates if c.sacrum_below > 0.5), None)
+    if first is None:
+        return None
+    traced = _trace(sacrum, first.center_lps, -first.normal_lps, image)
+    if traced is None:
+        return None
+    line, depth_mm = traced
+    return SacralAxis(line.points_lps, depth_mm, _darkness(image, line, depth_mm))
+
+
+def expected_axis(junction_lps: FloatArray, normal_lps: FloatArray) -> SacralAxis:
+    """The axis of a sacrum that no image shows, below the lumbosacral disc.
+
+    Parameters
+    ----------
+    junction_lps, normal_lps : ndarray, shape (3,)
+        Middle of the lumbosacral disc, and its normal toward the head.
+    """
+    points, direction = [np.asarray(junction_lps, np.float64)], -np.asarray(normal_lps, np.float64)
+    _, back = _across(direction)
+    angle = np.radians(_EXPECTED_TILT_DEG)
+    direction = np.cos(angle) * direction + np.sin(angle) * back
+    while len(points) < _MAX_LENGTH_MM / _STEP_MM:
+        if len(points) * _STEP_MM > _STRAIGHT_MM:
+            direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * _across(direction)[1]
+            direction = direction / np.linalg.norm(direction)
+        points.append(points[-1] + _STEP_MM * direction)
+    nothing = np.zeros(len(points))
+    return SacralAxis(np.array(points), nothing, nothing)
+
+
+def place_remnants(
+    axis: SacralAxis,
+    junction_lps: FloatArray,
+    known_lps: dict[str, FloatArray],
+    scale: float,
+) -> tuple[FloatArray, list[bool]]:
+    """Place the four discs of the sacrum and its lower end along its axis.
+
+    Parameters
+    ----------
+    axis : SacralAxis
+    junction_lps : ndarray, shape (3,)
+        Middle of the lumbosacral disc.
+    known_lps : dict
+        Middle of sacral discs that have been detected, by name.
+    scale : float
+        Body size relative to the mean adult.
+
+    Returns
+    -------
+    arc_mm : ndarray, shape (5,)
+        Distances along the axis of S1-S2 to S4-S5 and of the end of S5.
+    detected : list of bool
+        Whether the image shows them.
+    """
+    line = Centerline(axis.points_lps)
+    chain = reference_chain(5)
+    first = chain.vertebrae.index("S1")
+    heights = scale * chain.pitch_mm[first:]
+    names = chain.discs[first:]
+    start = float(line.project(junction_lps)[0])
+    arcs = np.arange(0.0, start + heights.sum() * max(_SIZES), _STEP_MM)
+    gain = _EVIDENCE * np.interp(arcs, line.arc_mm, axis.darkness, right=0.0) / _DARK
+    gains = [gain] * len(names)
+    for n, name in enumerate(names):
+        if name in known_lps:
+            near = np.abs(arcs - float(line.project(known_lps[name])[0])) <= 2 * _STEP_MM
+            gains[n] = np.where(near, gain, _IMPOSSIBLE)
+    found = (_fitted(arcs, start, size * heights, gains, size) for size in _SIZES)
+    _, chosen = max(found, key=lambda fit: fit[0])
+    shown = gain[chosen] >= _EVIDENCE * _MIN_SHOWN / _DARK
+    detected = [bool(s) or n in known_lps for s, n in zip(shown, (*names, ""), strict=True)]
+    return arcs[chosen], detected
+
+
+def _fitted(
+    arcs: FloatArray, start_mm: float, heights: FloatArray, gains: Sequence[FloatArray], size: float
+) -> tuple[float, npt.NDArray[np.intp]]:
+    """Best places of the lower ends of the segments for a size of the sacrum, and their score."""
+    best = np.where(np.abs(arcs - start_mm) <= 0.5 * _STEP_MM, 0.0, _IMPOSSIBLE)
+    came = []
+    for n, height in enumerate(heights):
+        off = (arcs[:, None] - arcs[None, :] - height) / (_HEIGHT_SD * height)
+        total = best[None, :] - 0.5 * off**2
+        came.append(total.argmax(axis=1))
+        best = total.max(axis=1) + (gains[n] if n < len(gains) else 0.0)
+    places = [int(best.argmax())]
+    for back in reversed(came[1:]):
+        places.append(int(back[places[-1]]))
+    score = float(best.max()) - 0.5 * ((size - 1.0) / _SIZE_SD) ** 2
+    return score, np.array(places[::-1])
+
+
+def _trace(
+    sacrum: Volume, start_lps: FloatArray, direction: FloatArray, image: Volume
+) -> tuple[Centerline, FloatArray] | None:
+    """Step down the bone, moving to its middle; past its end on to the end of the field."""
+    aside, behind = np.meshgrid(
+        np.arange(-_HALF_MM[0], _HALF_MM[0] + 0.1, 3.0),
+        np.arange(-_HALF_MM[1], _HALF_MM[1] + 0.1, 1.0),
+        indexing="ij",
+    )
+    at, half = np.asarray(start_lps, np.float64), 12.0
+    points, depths, below, found = [at], [0.0], 0, False
+    while len(points) < _MAX_LENGTH_MM / _STEP_MM:
+        left, back = _across(direction)
+        ahead = at + _STEP_MM * direction
+        plane = ahead + aside[..., None] * left + behind[..., None] * back
+        bone = np.where(np.abs(behind) < half + 6.0, sacrum.sample(plane), 0.0)
+        bone = np.where(bone > 0.35, bone, 0.0)
+        depth = float((bone > 0.5).sum(axis=1).max())
+        if depth >= _MIN_DEPTH_MM and not below:
+            found = True
+            middle = np.array([(bone * aside).sum(), (bone * behind).sum()]) / bone.sum()
+            move = np.clip(middle, -2.0, 2.0) * (0.15, 0.35)
+            ahead = ahead + move[0] * left + move[1] * back
+            half = 0.8 * half + 0.2 * max(depth / 2, 5.0)
+            toward = (ahead - at) / np.linalg.norm(ahead - at)
+            direction = 0.88 * direction + 0.12 * toward
+        elif found:
+            below, depth = below + 1, 0.0
+            direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * back
+        elif len(points) * _STEP_MM > _ABOVE_BONE_MM:
+            return None
+        direction = direction / np.linalg.norm(direction)
+        at = ahead
+        if not image.geometry.contains(image.geometry.held_sideways(at)):
+            break
+        points.append(at)
+        depths.append(depth)
+    if not found:
+        return None
+    line = Centerline.smoothed(np.array(points), step_mm=_STEP_MM, smoothing_mm=4.0)
+    arc_mm = np.linspace(0.0, line.length_mm, len(depths))
+    return line, np.interp(line.arc_mm, arc_mm, depths)
+
+
+def _across(direction: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unit vectors to the patient's left and back, perpendicular to a direction down the spine."""
+    left = np.array([1.0, 0.0, 0.0]) - direction[0] * direction
+    left = left / np.linalg.norm(left)
+    return left, np.cross(left, direction)
+
+
+def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArray:
+    """How much darker than the marrow around it the bone is along the axis, beyond noise."""
+    from scipy.ndimage import gaussian_filter1d, percentile_filter
+
+    _, left, dorsal = line.frame_at(line.arc_mm)
+    aside = np.arange(-_SIGNAL_HALF_MM, _SIGNAL_HALF_MM + 0.1, 3.0)
+    behind = _SIGNAL_DEPTH * gaussian_filter1d(np.clip(depth_mm, 8.0, 35.0), 4.0)
+    points = (
+        line.points_lps[:, None, None]
+        + aside[None, :, None, None] * left[:, None, None]
+        + (behind[:, None] * np.linspace(-1, 1, 9))[:, None, :, None] * dorsal[:, None, None]
+    )
+    inside = image.geometry.contains(points)
+    total = (image.sample(points) * inside).sum(axis=(1, 2))
+    known = inside.mean(axis=(1, 2)) > 0.3
+    if known.sum() < _MARROW_MM:
+        return np.zeros(len(known))
+    signal = np.where(known, total / np.maximum(inside.sum(axis=(1, 2)), 1), np.nan)
+    signal = np.interp(line.arc_mm, line.arc_mm[known], signal[known])
+    signal = gaussian_filter1d(signal, 0.7)
+    half = round(0.5 * _MARROW_MM / _STEP_MM)
+    around = percentile_filter(signal, 65, size=2 * half + 1, mode="nearest")
+    beside = percentile_filter(signal, 65, size=half, mode="nearest")
+    place = np.arange(len(signal))
+    above, below = (beside[np.clip(place + d, 0, len(place) - 1)] for d in (-half, half))
+    # Past the bone that the network recognizes, a line has marrow on both sides.
+    marrow = np.where(depth_mm >= _MIN_DEPTH_MM, around, np.minimum(above, below))
+    dark = 1.0 - signal / np.maximum(marrow, 1e-6)
+    bone = known & (depth_mm >= _MIN_DEPTH_MM)
+    noise = 1.48 * float(np.median(np.abs(dark[bone] - np.median(dark[bone])))) if bone.any() else 0
+    return np.where(known, np.clip(dark - 1.5 * noise, 0.0, _DARK), 0.0)
