@@ -144,8 +144,9 @@ class SegmentationSettings(_Section):
     """Depth of that corridor: to the skin."""
     contact_gap_mm: float = Field(3.0, ge=0.0)
     """Largest gap between dura and a fluid that counts as connected with the canal."""
-    collection_min_ml: float = Field(0.3, gt=0.0)
-    """Smallest collection reported."""
+    collection_min_ml: float = Field(0.25, gt=0.0)
+    """Smallest collection reported: at 0.3 a layer of 0.7 mL was lost, at 0.2 a rim of CSF at
+    C1-C2 of a phantom was reported."""
     collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
     """Probability from which on a candidate counts as a collection."""
     bright_tissue_most: float = Field(0.75, gt=0.0, le=1.0)
@@ -313,9 +314,10 @@ class LocalizationSettings(_Section):
     """Other segments named at most."""
     alternative_min_score: float = Field(0.05, ge=0.0, le=1.0)
     """Segments below this score are not worth naming."""
-    nearly_as_large: float = Field(0.95, ge=0.0, le=1.0)
-    """Share of the largest cross-section from which another segment is named beside the level:
-    noise and voxels change areas by 5 per cent."""
+    nearly_as_large: float = Field(0.9, ge=0.0, le=1.0)
+    """Fraction of the largest cross-section from which another segment is named beside the level.
+    The set then holds the true one in 96 % of 71 simulated collections of the development patients
+    (which trained the network), with 1.6 segments on the mean; at 0.95 in 90 %, with 1.3."""
     section_weight: float = Field(0.5, ge=0.0, le=1.0)
     """Weight of the largest cross-section in ranking segments."""
     contact_weight: float = Field(0.3, ge=0.0, le=1.0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,11 +24,14 @@ from leakloc.evaluation.sheet import Tile, make_tile
 from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Progress
+    from leakloc.pipeline import Analysis, Progress
     from leakloc.settings import Settings
 
 DISC_TOLERANCE_MM: Final = 10.0
 """A disc is right where its centre lies this near the true centre of the same name."""
+
+LANDMARKS: Final = Path(__file__).with_name("spider_landmarks.json")
+"""Discs of the sacrum and ends of the cord, read from pictures; its `source` says how."""
 
 CANAL_LABEL: Final = 3
 """Voxel value of the spinal canal in SPIDER's masks."""
@@ -50,6 +53,12 @@ class SpiderCase:
     accepted: int
     """Collections found; all of them invented."""
     runtime_s: float
+    sacral_error_mm: dict[str, float] = field(default_factory=dict)
+    """Distance of the discs of the sacrum from those read in the picture, in its plane, by name."""
+    cord_error_mm: float | None = None
+    """Detected end of the cord above the one read in the picture; None without either."""
+    cord_detected: bool = False
+    hiatus_detected: bool = False
 
 
 def evaluate_spider(
@@ -112,6 +121,19 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
         f"{sum(c.accepted for c in cases)} collections invented; "
         f"called present in {sum(c.leak_found == 'present' for c in cases)}."
     )
+    sacral = [mm for c in cases for mm in c.sacral_error_mm.values()]
+    cord = [abs(c.cord_error_mm) for c in cases if c.cord_error_mm is not None]
+    if sacral:
+        lines.append(
+            f"Discs of the sacrum ({len(sacral)}): {np.median(sacral):.1f} mm off on the median, "
+            f"95th percentile {np.percentile(sacral, 95):.1f} mm."
+        )
+    if cord:
+        lines.append(
+            f"End of the cord detected in {sum(c.cord_detected for c in cases)} of {len(cases)}, "
+            f"within 6 mm in {sum(mm <= 6 for mm in cord)} of {len(cord)}."
+        )
+    lines.append(f"Hiatus reported as detected in {sum(c.hiatus_detected for c in cases)}.")
     return "\n".join(lines)
 
 
@@ -156,7 +178,28 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
         leak_found=analysis.localization.finding.leak,
         accepted=len(analysis.localization.collections),
         runtime_s=runtime_s,
+        hiatus_detected=analysis.localization.planning.hiatus.visible,
+        **_landmark_errors(_patient(path), analysis),
     )
+
+
+def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
+    """Errors against the landmarks read in the picture of a patient."""
+    read = json.loads(LANDMARKS.read_text())["patients"].get(patient, {})
+    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    sacral = {
+        name: float(np.hypot(*(found[name][1:] - np.array(yz))))
+        for name, yz in read.get("sacral_discs_yz_mm", {}).items()
+        if name in found
+    }
+    conus = analysis.localization.conus
+    end_mm = read.get("cord_end_z_mm")
+    known = conus is not None and end_mm is not None
+    return {
+        "sacral_error_mm": sacral,
+        "cord_error_mm": float(conus.point_lps[2] - end_mm) if conus and known else None,
+        "cord_detected": conus is not None,
+    }
 
 
 def spider_json(cases: Iterable[SpiderCase]) -> str:

@@ -33,19 +33,17 @@ _CORE_PERCENTILE: Final = 15.0
 """Percentile of tissue within that window: of a cord all of it is solid."""
 _CORD: Final = 0.75
 """Least such solidity of a cord; single roots reach 0.5, crowded ones 0.85 on conventional T2."""
-_CORD_MM: Final = 20.0
-"""The cord is what is most solid on the mean over this length."""
-_FALL: Final = 0.1
-"""The cord ends where solidity has fallen by this fraction ..."""
-_ROOTS_MM: Final = 16.0
-"""... and stays below over this length."""
-_ABOVE_MM: Final = 24.0
-_BELOW_MM: Final = 40.0
-"""Length of the sac that the field must show above and below the end."""
+_MOST_SOLID: Final = 0.9
+"""The cord is the most solid part of the sac: within this fraction of the maximum."""
+_FALL: Final = 0.08
+"""Least fall of solidity from cord to roots; crowded roots fall by less from level to level."""
+_ABOVE_MM: Final = (24.0, 8.0)
+_BELOW_MM: Final = (8.0, 40.0)
+"""Stretches above and below a place over which solidity is compared; the cord tapers between."""
 _FRACTION: Final = (0.2, 0.65)
 """Where roots leave CSF between them the tapering conus can be followed down to the lower fraction
 of the fall from cord to roots; where they crowd it is lost in them at the higher one."""
-_TAPER_MM: Final = 4.0
+_TAPER_MM: Final = 3.0
 """The conus is thinner than the window over its last millimetres."""
 
 
@@ -82,23 +80,29 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
         None where no cord, or no end of it, lies in the field.
     """
     arcs, solid = _solidity(segmentation)
-    above, below, roots = (round(mm / _STEP_MM) for mm in (_ABOVE_MM, _BELOW_MM, _ROOTS_MM))
-    if len(arcs) <= above + below:
+    far, near = (round(mm / _STEP_MM) for mm in _ABOVE_MM)
+    after, until = (round(mm / _STEP_MM) for mm in _BELOW_MM)
+    places = np.arange(far, len(arcs) - until)
+    if not len(places):
         return None
-    mean = ndimage.uniform_filter1d(solid, round(_CORD_MM / _STEP_MM), mode="nearest")
-    cord = int(mean[:-below].argmax())
-    plateau = float(np.median(solid[max(cord - 6, 0) : cord + 7]))
-    if plateau < _CORD:
+    cord = np.array([solid[n - far : n - near].mean() for n in places])
+    roots = np.array([solid[n + after : n + until].mean() for n in places])
+    is_cord = (cord >= _CORD) & (cord >= _MOST_SOLID * cord.max())
+    fall = np.where(is_cord, cord - roots, 0.0)
+    steps = np.flatnonzero(fall >= _FALL)
+    if not len(steps):
         return None
-    fallen = solid < plateau * (1 - _FALL)
-    for n in range(max(cord, above), len(arcs) - below):
-        if fallen[n] and fallen[n : n + roots].mean() > 0.85:
-            low = float(solid[n + 4 : n + below].mean())
-            limit = low + float(np.clip(low, *_FRACTION)) * (plateau - low)
-            end = n + int(np.argmax(solid[n : n + below] < limit))
-            step = (solid[end - 1] - limit) / max(solid[end - 1] - solid[end], 1e-3)
-            return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0) + _TAPER_MM)
-    return None
+    first = int(steps[0])  # farther down, crowded roots fall apart again
+    top = first + int(fall[first : first + until - after].argmax())
+    low = float(roots[top])
+    limit = low + float(np.clip(low, *_FRACTION)) * fall[top]
+    start = int(places[top]) - near
+    fallen = np.flatnonzero(solid[start : int(places[top]) + until] < limit)
+    if not len(fallen) or fallen[0] == 0:
+        return None
+    end = start + int(fallen[0])
+    step = (solid[end - 1] - limit) / max(solid[end - 1] - solid[end], 1e-3)
+    return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0) + _TAPER_MM)
 
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:

@@ -23,6 +23,7 @@ from leakloc.levels.numbering import (
     belief_in_counts,
     best_of,
     conus_offset,
+    disc_at_cord_end,
     solve,
 )
 from leakloc.levels.reference import reference_chain
@@ -536,6 +537,14 @@ def _choose(
     usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings, conus)
     if usual is None:
         return None
+    if conus is not None and not usual.junction_seen and not usual.top_seen:
+        alike = [s for s in solutions if s.chain.lumbar_count == wanted]
+        name = disc_at_cord_end(alike, settings, conus)
+        if name is not None:
+            at_cord = solve(
+                candidates, settings, lumbar_counts=(wanted,), pinned=(conus.candidate, name)
+            )
+            usual = best_of(at_cord, settings, conus) or usual
     return usual, "sacrum_up" if settings.lumbar_count is None else "user", counts
 
 
@@ -801,6 +810,8 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
         if assignment.junction_seen
         else "sacrum not recognised, placed by size of the vertebrae"
     )
+    if conus_levels is not None and not assignment.junction_seen:
+        place += " and the end of the cord"
     return f"five lumbar vertebrae, {place}; {cue}"
 
 

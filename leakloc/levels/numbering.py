@@ -153,6 +153,24 @@ def best_of(
     )
 
 
+def disc_at_cord_end(
+    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus
+) -> str | None:
+    """Name of the disc nearest to the cord's end that fits sizes and the cord's usual end best.
+
+    For fields that show neither C2 nor the sacrum, where nothing else tells which disc it is.
+    """
+    best: tuple[float, str] | None = None
+    for solution in solutions:
+        sizes = solution.through[conus.candidate] / settings.temperature
+        offset = np.abs(conus_offset(conus, solution.chain, solution.scale, settings))
+        score = sizes - 0.5 * np.minimum(offset, _CONUS_WORST) ** 2
+        n = int(score.argmax())
+        if best is None or score[n] > best[0]:
+            best = float(score[n]), solution.chain.discs[n]
+    return None if best is None else best[1]
+
+
 def belief_in_counts(
     solutions: Sequence[Solution],
     settings: LevelSettings,

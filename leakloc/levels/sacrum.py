@@ -27,8 +27,12 @@ _MIN_DEPTH_MM: Final = 3.0
 """Bone that is thinner from front to back is the end of the sacrum."""
 _MAX_LENGTH_MM: Final = 190.0
 """Longer than any sacrum along its curve (S1 to S5: 130 mm on the mean)."""
+_MAX_LATERAL: Final = 0.2
+"""Largest component of the direction to a side: 12 degrees."""
 _ABOVE_BONE_MM: Final = 15.0
 """The first bone lies no farther below the middle of the lumbosacral disc."""
+_GAP_MM: Final = 5.0
+"""Bone may be missed over this length."""
 _TURN_DEG_PER_MM: Final = 0.4
 """Past the last bone the curve turns to the front as it does from S2 to S4 on the mean of four
 development patients of SPIDER (CC BY 4.0)."""
@@ -79,7 +83,7 @@ class SacralAxis:
 def trace_sacrum(
     image: Volume, sacrum: Volume, candidates: Sequence[Candidate]
 ) -> SacralAxis | None:
-    """Trace the sacral bodies from the first disc that has sacral bone below it.
+    """Trace the sacral bodies from the disc that has sacral bone below it and least above.
 
     Parameters
     ----------
@@ -94,10 +98,13 @@ def trace_sacrum(
     SacralAxis or None
         None where no disc has sacral bone below it.
     """
-    first = next((c for c in candidates if c.sacrum_below > 0.5), None)
-    if first is None:
+    sacral = [c for c in candidates if c.sacrum_below > 0.5]
+    if not sacral:
         return None
-    traced = _trace(sacrum, first.center_lps, -first.normal_lps, image)
+    top = max(
+        sacral, key=lambda c: c.score * (c.sacrum_below - 0.5 * np.nan_to_num(c.sacrum_above))
+    )
+    traced = _trace(sacrum, top.center_lps, -top.normal_lps, image)
     if traced is None:
         return None
     line, depth_mm = traced
@@ -156,8 +163,8 @@ def place_remnants(
     heights = scale * chain.pitch_mm[first:]
     names = chain.discs[first:]
     start = float(line.project(junction_lps)[0])
-    arcs = np.arange(0.0, start + heights.sum() * max(_SIZES), _STEP_MM)
-    gain = _EVIDENCE * np.interp(arcs, line.arc_mm, axis.darkness, right=0.0) / _DARK
+    arcs = np.arange(min(start, 0.0), start + heights.sum() * max(_SIZES), _STEP_MM)
+    gain = _EVIDENCE * np.interp(arcs, line.arc_mm, axis.darkness, 0.0, 0.0) / _DARK
     gains = [gain] * len(names)
     for n, name in enumerate(names):
         if name in known_lps:
@@ -198,7 +205,7 @@ def _trace(
         indexing="ij",
     )
     at, half = np.asarray(start_lps, np.float64), 12.0
-    points, depths, below, found = [at], [0.0], 0, False
+    points, depths, below_mm, found = [at], [0.0], 0.0, False
     while len(points) < _MAX_LENGTH_MM / _STEP_MM:
         left, back = _across(direction)
         ahead = at + _STEP_MM * direction
@@ -206,8 +213,8 @@ def _trace(
         bone = np.where(np.abs(behind) < half + 6.0, sacrum.sample(plane), 0.0)
         bone = np.where(bone > 0.35, bone, 0.0)
         depth = float((bone > 0.5).sum(axis=1).max())
-        if depth >= _MIN_DEPTH_MM and not below:
-            found = True
+        if depth >= _MIN_DEPTH_MM:
+            found, below_mm = True, 0.0
             middle = np.array([(bone * aside).sum(), (bone * behind).sum()]) / bone.sum()
             move = np.clip(middle, -2.0, 2.0) * (0.15, 0.35)
             ahead = ahead + move[0] * left + move[1] * back
@@ -215,11 +222,15 @@ def _trace(
             toward = (ahead - at) / np.linalg.norm(ahead - at)
             direction = 0.88 * direction + 0.12 * toward
         elif found:
-            below, depth = below + 1, 0.0
-            direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * back
+            below_mm, depth = below_mm + _STEP_MM, 0.0
+            if below_mm > _GAP_MM:
+                direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * back
         elif len(points) * _STEP_MM > _ABOVE_BONE_MM:
             return None
+        direction[0] = np.clip(direction[0], -_MAX_LATERAL, _MAX_LATERAL)
         direction = direction / np.linalg.norm(direction)
+        if direction[2] > 0.0:  # no sacrum leads back up
+            break
         at = ahead
         if not image.geometry.contains(image.geometry.held_sideways(at)):
             break

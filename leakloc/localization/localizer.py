@@ -176,7 +176,7 @@ def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
 def _conus(
     levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
 ) -> LocatedConus | None:
-    if levels.seen is None or levels.seen.conus is None:
+    if levels.status == "unlabelled" or levels.seen is None or levels.seen.conus is None:
         return None
     point = levels.seen.conus.point_lps
     return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))

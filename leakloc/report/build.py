@@ -304,6 +304,7 @@ def _collection(c: LocatedCollection) -> model.Collection:
     return model.Collection(
         id=c.id,
         level=c.level,
+        level_set=() if c.level is None else (c.level, *c.nearly_as_large),
         alternatives=tuple(
             model.LevelAlternative(level=a.level, score=_share(a.score), basis=a.basis)
             for a in c.alternatives
@@ -363,7 +364,7 @@ def _expected_hiatus(expected: ExpectedHiatus | None) -> model.ExpectedHiatus | 
 
 
 def _range(range_mm: tuple[float, float] | None) -> tuple[float, float] | None:
-    if range_mm is None:
+    if range_mm is None or not all(map(math.isfinite, range_mm)):
         return None
     return round(float(range_mm[0]), _MM_DIGITS), round(float(range_mm[1]), _MM_DIGITS)
 

@@ -170,6 +170,15 @@ class Disc(_Part):
     """That this place is the disc of this name; low where it was filled in."""
 
 
+class Conus(_Part):
+    """The end of the spinal cord."""
+
+    lps_mm: Point
+    """On the centerline of the canal."""
+    level: str | None
+    """Third of a vertebral level, such as ``lower L1``; null where levels are unlabelled."""
+
+
 class Levels(_Part):
     """Vertebrae and discs, from the head down."""
 
@@ -185,15 +194,6 @@ class Levels(_Part):
     """Voxel value of each vertebra in ``masks/levels.nii.gz``."""
     conus: Conus | None = None
     """End of the spinal cord; null where it was not detected."""
-
-
-class Conus(_Part):
-    """The end of the spinal cord."""
-
-    lps_mm: Point
-    """On the centerline of the canal."""
-    level: str | None
-    """Third of a vertebral level, such as ``lower L1``; null where levels are unlabelled."""
 
 
 class CaudalEnd(_Part):
@@ -298,6 +298,8 @@ class Collection(_Part):
     """Voxel value in ``masks/epidural_fluid.nii.gz``."""
     level: str | None
     """Motion segment of the largest cross-section."""
+    level_set: tuple[str, ...] = ()
+    """`level` and the segments whose cross-sections are nearly as large."""
     alternatives: tuple[LevelAlternative, ...]
     """Other segments it could belong to, best first."""
     segments: tuple[str, ...]

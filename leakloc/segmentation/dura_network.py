@@ -36,6 +36,10 @@ NO_PRIOR: Final = 0.5
 """Value of the prior where there is none."""
 _STRIDE: Final = 16
 """The network halves the arc four times."""
+INSIDE_ODDS: Final = 1.3
+"""Factor on the odds of lying inside the dura: the sac of the greatest expected Dice is larger than
+that of the places more probably inside than not (68 studies of the 17 development patients, which
+trained the network: Dice 0.9498 without the factor, 0.9507 with it)."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "dura.onnx"
 """The weights that come with the package."""
 
@@ -106,7 +110,8 @@ def boundary_cost(inside: Array) -> Array:
     ----------
     inside : ndarray, shape (arc, angle, radius)
     """
-    likely = np.clip(inside, 0.02, 0.98)
+    odds = INSIDE_ODDS * inside / np.maximum(1.0 - inside, 1e-6)
+    likely = np.clip(odds / (1.0 + odds), 0.02, 0.98)
     within, beyond = -np.log(likely), -np.log(1.0 - likely)
     nearer = np.cumsum(within, axis=2) - 0.5 * within
     farther = np.cumsum(beyond[:, :, ::-1], axis=2)[:, :, ::-1] - 0.5 * beyond

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,20 +81,27 @@ def canal_and_fluid(
 ) -> Segmentation:
     """The canal and the fluid fraction alone: an empty sac, no collection.
 
-    For masks made elsewhere, which need neither the dura nor the search for collections.
-    Parameters and errors are those of `segment`.
+    For masks made elsewhere. The fraction is the one that `segment` measures volumes with, or that
+    of the signal alone where no sac is detected. Parameters and errors are those of `segment`.
     """
     _check(myelogram)
     volume = myelogram.oriented("LPS")
     prior = canal_prior(volume, companions, settings)
     canal = find_canal(volume, settings, prior)
     fluid = map_fluid(volume, canal.centerline, settings)
+    fraction, centerline = fluid.fraction, canal.centerline
+    with suppress(AnalysisError):
+        dura = find_dura(fluid.signal, centerline, settings, prior=prior)
+        box = neighbourhood(volume, dura.centerline, settings)
+        scene = Scene.of(fraction.crop(box), dura, fat_like_fluid=False)
+        fraction.array[box] = scene.fraction.array
+        centerline = dura.centerline
     empty = Volume(
         np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, myelogram.provenance
     )
     return Segmentation(
-        fluid_fraction=on_grid(fluid.fraction, myelogram),
-        centerline=canal.centerline,
+        fluid_fraction=on_grid(fraction, myelogram),
+        centerline=centerline,
         thecal_sac=empty,
         collections=empty,
         candidates=(),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from leakloc.centerline import Centerline
+from leakloc.evaluation.spider import LANDMARKS
 from leakloc.levels import label
 from leakloc.levels.reference import reference_chain
 from leakloc.segmentation import segment
@@ -102,3 +103,42 @@ def test_a_chest_without_neck_and_sacrum_is_named_in_doubt():
     levels = label(chest, {}, segmentation, LevelSettings())
     assert levels.status == "partial" and levels.numbering.confidence < 0.3
     assert "no_anchor" in {note.code for note in levels.notes}
+
+
+@pytest.mark.data
+def test_field_without_sacrum_is_named_by_the_end_of_the_cord():
+    """The tutorial of the Spinal Cord Toolbox (MIT) gives voxels, discs at their posterior edge."""
+    import nibabel as nib
+
+    path = DATA / "sct-tutorial" / "t2_lumbar.nii.gz"
+    if not path.is_file():
+        pytest.skip("the public volumes are not here; set LEAKLOC_DATA")
+    image = nib.load(path)
+    disc, cord_end = (
+        (image.affine @ (*voxel, 1.0))[:3] * (-1, -1, 1) for voxel in ((27, 76, 187), (27, 79, 80))
+    )
+    volume = Volume.from_nibabel(image)
+    found = segment(volume, {}, SegmentationSettings())
+    levels = label(volume, {}, found, LevelSettings())
+    named = {d.name: d.center_lps for d in levels.discs}
+    assert abs(named["T9-T10"][2] - disc[2]) < 4.0
+    assert abs(levels.seen.conus.point_lps[2] - cord_end[2]) <= 6.0
+    assert levels.status == "partial" and levels.numbering.confidence < 0.5
+    assert "L5-S1" not in " ".join(a.reason for a in levels.numbering.alternatives)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("patient", ["127", "220"])
+def test_sacral_discs_lie_where_they_were_read(patient):
+    import nibabel as nib
+
+    path = DATA / "spider" / f"spider-{patient}_T2SPACE.nii.gz"
+    if not path.is_file():
+        pytest.skip("the public volumes are not here; set LEAKLOC_DATA")
+    volume = Volume.from_nibabel(nib.load(path))
+    levels = label(volume, {}, segment(volume, {}, SegmentationSettings()), LevelSettings())
+    named = {d.name: d.center_lps for d in levels.discs}
+    for name, yz in json.loads(LANDMARKS.read_text())["patients"][patient][
+        "sacral_discs_yz_mm"
+    ].items():
+        assert np.hypot(*(named[name][1:] - np.array(yz))) < 8.0, name

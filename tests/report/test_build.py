@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from leakloc.loaders.study import SkippedFile
+from leakloc.localization.result import ExpectedHiatus, LocatedConus, SacralHiatus
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report
 
@@ -28,6 +29,32 @@ def test_numbers_arrive_unchanged(analysis: Analysis) -> None:
     )
     assert report.levels.label_values["L4"] == 23
     assert report.planning.targets[0].crossings[0].disc == "L5-S1"
+
+
+def test_level_set_end_of_cord_and_expected_hiatus(analysis: Analysis) -> None:
+    located = analysis.localization
+    first = replace(located.collections[0], nearly_as_large=("L3-L4",))
+    places = [np.array([0.0, 60.0, -height]) for height in (150.0, 130.0, 170.0)]
+    hiatus = SacralHiatus(False, None, 0.0, ExpectedHiatus("S4", *places))
+    target = replace(located.planning.targets[0], canal_distance_range_mm=(90.0, 150.0))
+    changed = replace(
+        located,
+        collections=(first, *located.collections[1:]),
+        conus=LocatedConus(np.array([1.0, 2.0, 3.0]), "lower L1"),
+        planning=replace(located.planning, hiatus=hiatus, targets=(target,)),
+    )
+    report = build_report(replace(analysis, localization=changed))
+    assert report.collections[0].level_set == ("L4-L5", "L3-L4")
+    assert report.collections[0].level == "L4-L5"
+    assert report.levels.conus is not None and report.levels.conus.level == "lower L1"
+    written = report.planning.sacral_hiatus
+    assert (written.visible, written.lps_mm) == (False, None)
+    assert written.expected is not None and written.expected.cranial_lps_mm[2] == -130.0
+    assert report.planning.targets[0].canal_distance_range_mm == (90.0, 150.0)
+    broken = replace(target, canal_distance_range_mm=(float("nan"), 150.0))
+    changed = replace(changed, planning=replace(changed.planning, targets=(broken,)))
+    report = build_report(replace(analysis, localization=changed))
+    assert report.planning.targets[0].canal_distance_range_mm is None
 
 
 def test_shape_and_spacing_have_the_same_order(analysis: Analysis) -> None:
