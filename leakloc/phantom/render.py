@@ -768,7 +768,9 @@ class Body:
             away2 = (left[part, None] - at[here, 0]) ** 2 + (y[part, None] - at[here, 1]) ** 2
             filled = np.clip(0.5 + (r * r - away2) / (2 * h * r), 0, 1)
             # The factor keeps the area of strands thinner than the voxel.
-            share[part] = filled @ np.where(r < h, 4 * r * h / (r + h) ** 2, 1).astype(np.float32)
+            area = np.where(r < h, 4 * r * h / (r + h) ** 2, 1).astype(np.float32)
+            with np.errstate(invalid="ignore"):  # raised at times by the product of finite numbers
+                share[part] = filled @ area
         return np.minimum(share, 1) * np.float32(self.anatomy.roots.settling.density)
 
 
