@@ -158,7 +158,11 @@ def _spider(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
         cases = evaluate_spider(
-            options.spider, settings_of(options), tiles=tiles, progress=progress
+            options.spider,
+            settings_of(options),
+            patients=_listed(options.patients) or None,
+            tiles=tiles,
+            progress=progress,
         )
     _write_sheet(options.sheet, tiles)
     print(spider_json(cases) if options.json else spider_text(cases))
