@@ -97,13 +97,13 @@ def test_whole_command_in_a_fresh_process(benchmark, study_folder, tmp_path):
         subprocess.run([*command, str(out), "--overwrite"], check=True, capture_output=True)
 
     benchmark.pedantic(run, rounds=2)
-    # A process started from here would count this one's memory as its own: one lies between.
+    # A child inherits the peak memory of this process; a small process in between does not.
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    between = [sys.executable, "-c", code, *command, str(tmp_path / "fresh"), "--overwrite"]
-    peak_kb = int(subprocess.run(between, check=True, capture_output=True).stdout)
+    small = [sys.executable, "-c", code, *command, str(tmp_path / "fresh"), "--overwrite"]
+    peak_kb = int(subprocess.run(small, check=True, capture_output=True).stdout)
     benchmark.extra_info["peak_memory_mb"] = round(peak_kb / 1024)
     print(f"\npeak memory of the command: {peak_kb / 1024:.0f} MB")
 

@@ -74,14 +74,12 @@ class Centerline:
     @cached_property
     def lefts_lps(self) -> FloatArray:
         """Unit vectors to the patient's left, perpendicular to the tangents, shape (n, 3)."""
-        left = np.array([1.0, 0.0, 0.0])
-        across = left - self.tangents_lps * (self.tangents_lps @ left)[:, None]
-        return np.asarray(across / np.linalg.norm(across, axis=1, keepdims=True))
+        return left_and_dorsal(self.tangents_lps)[0]
 
     @cached_property
     def dorsals_lps(self) -> FloatArray:
         """Unit vectors to the patient's back, perpendicular to tangent and left, shape (n, 3)."""
-        return np.asarray(np.cross(self.lefts_lps, self.tangents_lps))
+        return left_and_dorsal(self.tangents_lps)[1]
 
     def at(self, arc_mm: npt.ArrayLike) -> FloatArray:
         """LPS points at distances along the curve; straight on past the ends, shape (..., 3)."""
@@ -135,6 +133,23 @@ class Centerline:
         dorsal = np.einsum("nc,nc->n", offset, self.dorsals_lps[nearest])
         shape = points.shape[:-1]
         return arc.reshape(shape), left.reshape(shape), dorsal.reshape(shape)
+
+
+def left_and_dorsal(caudal_lps: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unit vectors to the patient's left and back, perpendicular to directions down the spine.
+
+    Parameters
+    ----------
+    caudal_lps : ndarray, shape (..., 3)
+        Unit vectors.
+
+    Returns
+    -------
+    left_lps, dorsal_lps : ndarray, each of shape (..., 3)
+    """
+    left = np.array([1.0, 0.0, 0.0]) - caudal_lps * caudal_lps[..., :1]
+    left = left / np.linalg.norm(left, axis=-1, keepdims=True)
+    return left, np.cross(left, caudal_lps)
 
 
 def _evenly_spaced(points: FloatArray, step_mm: float) -> FloatArray:

@@ -315,7 +315,7 @@ class LocalizationSettings(_Section):
     alternative_min_score: float = Field(0.05, ge=0.0, le=1.0)
     """Segments below this score are not worth naming."""
     nearly_as_large: float = Field(0.9, ge=0.0, le=1.0)
-    """Fraction of the largest cross-section from which another segment is named beside the level.
+    """Fraction of the largest cross-section from which another segment is named with the level.
     The set then holds the true one in 96 % of 71 simulated collections of the development patients
     (which trained the network), with 1.6 segments on the mean; at 0.95 in 90 %, with 1.3."""
     section_weight: float = Field(0.5, ge=0.0, le=1.0)

@@ -194,10 +194,11 @@ def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
     }
     conus = analysis.localization.conus
     end_mm = read.get("cord_end_z_mm")
-    known = conus is not None and end_mm is not None
     return {
         "sacral_error_mm": sacral,
-        "cord_error_mm": float(conus.point_lps[2] - end_mm) if conus and known else None,
+        "cord_error_mm": float(conus.point_lps[2] - end_mm)
+        if conus and end_mm is not None
+        else None,
         "cord_detected": conus is not None,
     }
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.centerline import Centerline, left_and_dorsal
 from leakloc.errors import GeometryError
 from leakloc.levels.detection import Detections
 from leakloc.levels.reference import (
@@ -137,10 +137,10 @@ def sacral_bodies(
     discs: list[Disc] = []
     for n, (name, arc) in enumerate(zip(SACRAL, arcs, strict=True)):
         depth = _bone_depth_mm(axis, line, start, arc) or scale * float(chain.depth_mm[first + n])
-        shown = chain.discs[first + n] if first + n < len(chain.discs) else ""
+        disc_name = chain.discs[first + n] if first + n < len(chain.discs) else ""
         confidence = upper.confidence * (1.0 if n == 0 or detected[n - 1] else _FADING)
-        lower = remnants.get(shown) or Disc(
-            shown or "S5-end",
+        lower = remnants.get(disc_name) or Disc(
+            disc_name or "S5-end",
             line.at(arc),
             -line.frame_at(arc)[0],
             confidence * (1.0 if detected[n] else _FADING),
@@ -149,14 +149,14 @@ def sacral_bodies(
         if not any(field.contains(center) for field in fields):
             break
         bodies.append(Body(name, center, confidence, upper, lower, depth))
-        if shown:
+        if disc_name:
             discs.append(lower)
         upper, start = lower, float(arc)
     return bodies, discs
 
 
 def _bone_depth_mm(axis: SacralAxis, line: Centerline, start_mm: float, end_mm: float) -> float:
-    """Median depth of the bone between two places along the axis; 0 where most is not shown."""
+    """Median depth of the bone between two places along the axis; 0 where most is not in view."""
     depth = axis.depth_mm[(line.arc_mm > start_mm) & (line.arc_mm < end_mm)]
     return float(np.median(depth)) if len(depth) else 0.0
 
@@ -291,8 +291,7 @@ def _centered(
     steps = np.arange(-24.0, 24.1, 3.0)
     left, back, up = np.meshgrid(steps, steps, np.arange(-15.0, 15.1, 3.0), indexing="ij")
     axis = _unit(upper.center_lps - lower.center_lps)
-    across = _unit(np.array([1.0, 0.0, 0.0]) - axis[0] * axis)
-    dorsal = np.cross(across, -axis)
+    across, dorsal = left_and_dorsal(-axis)
     points = (
         center + left[..., None] * across + back[..., None] * dorsal + up[..., None] * axis
     ).reshape(-1, 3)

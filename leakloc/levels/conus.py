@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import ndimage
 
 from leakloc.volume import FloatArray
 
@@ -107,6 +106,8 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     """Places along the canal inside the sac, and the most solid spot across it there."""
+    from scipy import ndimage
+
     line = segmentation.centerline
     arcs = np.arange(0.0, line.length_mm, _STEP_MM)
     across = np.arange(-_HALF_WIDTH_MM, _HALF_WIDTH_MM + 1.0)
@@ -124,10 +125,9 @@ def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     tissue = ndimage.gaussian_filter(
         np.where(sac, 1.0 - fluid, 0.0), (along / _STEP_MM, wide, wide)
     )
-    window = np.hypot(*np.meshgrid(*2 * [np.arange(-(_CORE_MM // 2), _CORE_MM // 2 + 1)]))
-    core = ndimage.percentile_filter(
-        tissue, _CORE_PERCENTILE, footprint=window[None] <= _CORE_MM / 2
-    )
+    offset = np.arange(-(_CORE_MM // 2), _CORE_MM // 2 + 1)
+    window = np.hypot(offset, offset[:, None]) <= _CORE_MM / 2
+    core = ndimage.percentile_filter(tissue, _CORE_PERCENTILE, footprint=window[None])
     there = inner.any(axis=(1, 2))
     solid = np.where(inner, core, 0.0).max(axis=(1, 2))
     return arcs[there], np.asarray(solid[there])

@@ -266,7 +266,9 @@ def number(seen: Seen, settings: LevelSettings) -> Levels:
         notes = (*notes, _variant_note(numbering, signs))
     mask = level_mask(bodies, seen.detections, geometry)
     vertebrae = tuple(body.vertebra for body in bodies)
-    return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen)
+    credible = _conus_levels(assignment, conus, settings) is not None
+    cord_end = conus.point_lps if conus is not None and credible else None
+    return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen, cord_end)
 
 
 def find_candidates(
@@ -534,17 +536,14 @@ def _choose(
     if settings.lumbar_count is None and free.top_seen:
         return free, "c2_count", belief_in_counts(solutions, settings, conus, counted=True)
     wanted = settings.lumbar_count or 5
-    usual = best_of([s for s in solutions if s.chain.lumbar_count == wanted], settings, conus)
+    of_count = [s for s in solutions if s.chain.lumbar_count == wanted]
+    usual = best_of(of_count, settings, conus)
     if usual is None:
         return None
     if conus is not None and not usual.junction_seen and not usual.top_seen:
-        alike = [s for s in solutions if s.chain.lumbar_count == wanted]
-        name = disc_at_cord_end(alike, settings, conus)
-        if name is not None:
-            at_cord = solve(
-                candidates, settings, lumbar_counts=(wanted,), pinned=(conus.candidate, name)
-            )
-            usual = best_of(at_cord, settings, conus) or usual
+        pin = conus.candidate, disc_at_cord_end(of_count, settings, conus)
+        at_cord = solve(candidates, settings, lumbar_counts=(wanted,), pinned=pin)
+        usual = best_of(at_cord, settings, conus) or usual
     return usual, "sacrum_up" if settings.lumbar_count is None else "user", counts
 
 

@@ -153,22 +153,18 @@ def best_of(
     )
 
 
-def disc_at_cord_end(
-    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus
-) -> str | None:
-    """Name of the disc nearest to the cord's end that fits sizes and the cord's usual end best.
+def disc_at_cord_end(solutions: Sequence[Solution], settings: LevelSettings, conus: Conus) -> str:
+    """Name for the disc nearest to the cord's end that fits sizes and the cord's usual end best.
 
-    For fields that show neither C2 nor the sacrum, where nothing else tells which disc it is.
+    For fields that show neither C2 nor the sacrum. At least one solution.
     """
-    best: tuple[float, str] | None = None
+    scored = []
     for solution in solutions:
-        sizes = solution.through[conus.candidate] / settings.temperature
-        offset = np.abs(conus_offset(conus, solution.chain, solution.scale, settings))
-        score = sizes - 0.5 * np.minimum(offset, _CONUS_WORST) ** 2
+        offset = conus_offset(conus, solution.chain, solution.scale, settings)
+        score = solution.through[conus.candidate] / settings.temperature + _cord_evidence(offset)
         n = int(score.argmax())
-        if best is None or score[n] > best[0]:
-            best = float(score[n]), solution.chain.discs[n]
-    return None if best is None else best[1]
+        scored.append((float(score[n]), solution.chain.discs[n]))
+    return max(scored)[1]
 
 
 def belief_in_counts(
@@ -372,9 +368,14 @@ def _conus_evidence(
     disc = solution.discs[solution.candidates.index(conus.candidate)] + shift
     if not 0 <= disc < len(solution.chain.discs):
         return 0.0
-    strange = float(conus_offset(conus, solution.chain, solution.scale, settings)[disc])
+    offset = conus_offset(conus, solution.chain, solution.scale, settings)
     # It stands alone: the temperature that goes for neighbouring discs must not weaken it.
-    return -settings.temperature * 0.5 * min(abs(strange), _CONUS_WORST) ** 2
+    return settings.temperature * float(_cord_evidence(offset)[disc])
+
+
+def _cord_evidence(offset: FloatArray) -> FloatArray:
+    """Log evidence of the cord's end by its offset from the usual place, standard deviations."""
+    return -0.5 * np.minimum(np.abs(offset), _CONUS_WORST) ** 2
 
 
 def _shifts(

@@ -79,6 +79,9 @@ class Levels:
     seen : Seen or None
         What the names were given to, so that `leakloc.levels.number` can name it again; None
         where the labeler only took names over.
+    cord_end_lps : ndarray or None
+        End of the spinal cord; None where it was not detected, or lies farther from its usual
+        level than in anybody.
     """
 
     status: LevelStatus
@@ -88,6 +91,7 @@ class Levels:
     mask: Volume
     notes: tuple[Note, ...] = ()
     seen: Seen | None = None
+    cord_end_lps: FloatArray | None = None
 
 
 Labeler = Callable[[Volume, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]

@@ -15,18 +15,26 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.centerline import Centerline, left_and_dorsal
 from leakloc.levels.numbering import Candidate
 from leakloc.levels.reference import reference_chain
 from leakloc.volume import FloatArray, Volume
 
 _STEP_MM: Final = 1.0
+"""Step along the curve."""
 _HALF_MM: Final = (12.0, 24.0)
 """Half of the plane in which bone is sought: to the sides, to the front and back."""
 _MIN_DEPTH_MM: Final = 3.0
 """Bone that is thinner from front to back is the end of the sacrum."""
 _MAX_LENGTH_MM: Final = 190.0
 """Longer than any sacrum along its curve (S1 to S5: 130 mm on the mean)."""
+_BONE: Final = (0.35, 0.5)
+"""Probability from which a voxel takes part in centering, and from which it is bone."""
+_CENTERING: Final = (0.15, 0.35)
+"""Fraction of the way to the center of the bone at each step, to the side and to the back: slabs
+often show less than the width of the sacrum."""
+_TURN: Final = 0.12
+"""Weight of the last step in the direction of the next."""
 _MAX_LATERAL: Final = 0.2
 """Largest component of the direction to a side: 12 degrees."""
 _ABOVE_BONE_MM: Final = 15.0
@@ -47,7 +55,7 @@ _SIGNAL_DEPTH: Final = 0.3
 _MARROW_MM: Final = 25.0
 """The signal of marrow is the 65th percentile over this length: most of a segment."""
 _DARK: Final = 0.5
-"""A line darker than marrow by this fraction is a remnant beyond doubt."""
+"""A line darker than marrow by this fraction is a definite remnant."""
 _EVIDENCE: Final = 5.0
 """Weight of such a line, in units of the logarithm of the prior: three standard deviations."""
 _HEIGHT_SD: Final = 0.07
@@ -55,8 +63,9 @@ _SIZE_SD: Final = 0.08
 """Standard deviations of the height of a segment in a sacrum of known size, and of the size of the
 sacrum in a body of known size; together 6 to 11 % in twelve development patients of SPIDER."""
 _SIZES: Final = tuple(np.linspace(0.7, 1.3, 13))
-_IMPOSSIBLE: Final = -1e6
-"""Logarithm of what cannot be."""
+"""Sizes of the sacrum that are compared, relative to the body."""
+_EXCLUDED: Final = -1e6
+"""Score of a place that is excluded."""
 _MIN_SHOWN: Final = 0.3
 """Darkness from which a remnant counts as detected."""
 
@@ -120,12 +129,13 @@ def expected_axis(junction_lps: FloatArray, normal_lps: FloatArray) -> SacralAxi
         Middle of the lumbosacral disc, and its normal toward the head.
     """
     points, direction = [np.asarray(junction_lps, np.float64)], -np.asarray(normal_lps, np.float64)
-    _, back = _across(direction)
+    _, back = left_and_dorsal(direction)
     angle = np.radians(_EXPECTED_TILT_DEG)
     direction = np.cos(angle) * direction + np.sin(angle) * back
     while len(points) < _MAX_LENGTH_MM / _STEP_MM:
         if len(points) * _STEP_MM > _STRAIGHT_MM:
-            direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * _across(direction)[1]
+            _, back = left_and_dorsal(direction)
+            direction = direction - np.radians(_TURN_DEG_PER_MM) * _STEP_MM * back
             direction = direction / np.linalg.norm(direction)
         points.append(points[-1] + _STEP_MM * direction)
     nothing = np.zeros(len(points))
@@ -164,16 +174,17 @@ def place_remnants(
     names = chain.discs[first:]
     start = float(line.project(junction_lps)[0])
     arcs = np.arange(min(start, 0.0), start + heights.sum() * max(_SIZES), _STEP_MM)
-    gain = _EVIDENCE * np.interp(arcs, line.arc_mm, axis.darkness, 0.0, 0.0) / _DARK
+    darkness = np.interp(arcs, line.arc_mm, axis.darkness, 0.0, 0.0)
+    gain = _EVIDENCE / _DARK * darkness
     gains = [gain] * len(names)
     for n, name in enumerate(names):
         if name in known_lps:
             near = np.abs(arcs - float(line.project(known_lps[name])[0])) <= 2 * _STEP_MM
-            gains[n] = np.where(near, gain, _IMPOSSIBLE)
+            gains[n] = np.where(near, gain, _EXCLUDED)
     found = (_fitted(arcs, start, size * heights, gains, size) for size in _SIZES)
     _, chosen = max(found, key=lambda fit: fit[0])
-    shown = gain[chosen] >= _EVIDENCE * _MIN_SHOWN / _DARK
-    detected = [bool(s) or n in known_lps for s, n in zip(shown, (*names, ""), strict=True)]
+    dark = darkness[chosen] >= _MIN_SHOWN
+    detected = [bool(d) or n in known_lps for d, n in zip(dark, (*names, ""), strict=True)]
     return arcs[chosen], detected
 
 
@@ -181,7 +192,7 @@ def _fitted(
     arcs: FloatArray, start_mm: float, heights: FloatArray, gains: Sequence[FloatArray], size: float
 ) -> tuple[float, npt.NDArray[np.intp]]:
     """Best places of the lower ends of the segments for a size of the sacrum, and their score."""
-    best = np.where(np.abs(arcs - start_mm) <= 0.5 * _STEP_MM, 0.0, _IMPOSSIBLE)
+    best = np.where(np.abs(arcs - start_mm) <= 0.5 * _STEP_MM, 0.0, _EXCLUDED)
     came = []
     for n, height in enumerate(heights):
         off = (arcs[:, None] - arcs[None, :] - height) / (_HEIGHT_SD * height)
@@ -207,20 +218,20 @@ def _trace(
     at, half = np.asarray(start_lps, np.float64), 12.0
     points, depths, below_mm, found = [at], [0.0], 0.0, False
     while len(points) < _MAX_LENGTH_MM / _STEP_MM:
-        left, back = _across(direction)
+        left, back = left_and_dorsal(direction)
         ahead = at + _STEP_MM * direction
         plane = ahead + aside[..., None] * left + behind[..., None] * back
         bone = np.where(np.abs(behind) < half + 6.0, sacrum.sample(plane), 0.0)
-        bone = np.where(bone > 0.35, bone, 0.0)
-        depth = float((bone > 0.5).sum(axis=1).max())
+        bone = np.where(bone > _BONE[0], bone, 0.0)
+        depth = float((bone > _BONE[1]).sum(axis=1).max())
         if depth >= _MIN_DEPTH_MM:
             found, below_mm = True, 0.0
             middle = np.array([(bone * aside).sum(), (bone * behind).sum()]) / bone.sum()
-            move = np.clip(middle, -2.0, 2.0) * (0.15, 0.35)
+            move = np.clip(middle, -2.0, 2.0) * _CENTERING
             ahead = ahead + move[0] * left + move[1] * back
             half = 0.8 * half + 0.2 * max(depth / 2, 5.0)
             toward = (ahead - at) / np.linalg.norm(ahead - at)
-            direction = 0.88 * direction + 0.12 * toward
+            direction = (1 - _TURN) * direction + _TURN * toward
         elif found:
             below_mm, depth = below_mm + _STEP_MM, 0.0
             if below_mm > _GAP_MM:
@@ -229,25 +240,18 @@ def _trace(
             return None
         direction[0] = np.clip(direction[0], -_MAX_LATERAL, _MAX_LATERAL)
         direction = direction / np.linalg.norm(direction)
-        if direction[2] > 0.0:  # no sacrum leads back up
+        if direction[2] > 0.0:  # cranial: the curve has left the sacrum
             break
         at = ahead
         if not image.geometry.contains(image.geometry.held_sideways(at)):
             break
         points.append(at)
         depths.append(depth)
-    if not found:
+    if not found or len(points) < 2:
         return None
     line = Centerline.smoothed(np.array(points), step_mm=_STEP_MM, smoothing_mm=4.0)
     arc_mm = np.linspace(0.0, line.length_mm, len(depths))
     return line, np.interp(line.arc_mm, arc_mm, depths)
-
-
-def _across(direction: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors to the patient's left and back, perpendicular to a direction down the spine."""
-    left = np.array([1.0, 0.0, 0.0]) - direction[0] * direction
-    left = left / np.linalg.norm(left)
-    return left, np.cross(left, direction)
 
 
 def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArray:
@@ -272,11 +276,11 @@ def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArr
     signal = gaussian_filter1d(signal, 0.7)
     half = round(0.5 * _MARROW_MM / _STEP_MM)
     around = percentile_filter(signal, 65, size=2 * half + 1, mode="nearest")
-    beside = percentile_filter(signal, 65, size=half, mode="nearest")
+    near = percentile_filter(signal, 65, size=half, mode="nearest")
     place = np.arange(len(signal))
-    above, below = (beside[np.clip(place + d, 0, len(place) - 1)] for d in (-half, half))
+    cranial, caudal = (near[np.clip(place + d, 0, len(place) - 1)] for d in (-half, half))
     # Past the bone that the network recognizes, a line has marrow on both sides.
-    marrow = np.where(depth_mm >= _MIN_DEPTH_MM, around, np.minimum(above, below))
+    marrow = np.where(depth_mm >= _MIN_DEPTH_MM, around, np.minimum(cranial, caudal))
     dark = 1.0 - signal / np.maximum(marrow, 1e-6)
     bone = known & (depth_mm >= _MIN_DEPTH_MM)
     noise = 1.48 * float(np.median(np.abs(dark[bone] - np.median(dark[bone])))) if bone.any() else 0

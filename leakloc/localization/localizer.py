@@ -73,8 +73,11 @@ def localize(
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
-    sacral = plausible_canal(sacral, levels, _sac_tip(segmentation), settings)
-    segmentation = replace(segmentation, centerline=_whole_canal(segmentation, sacral, settings))
+    tip = _sac_tip(segmentation)
+    sacral = plausible_canal(sacral, levels, tip, settings)
+    segmentation = replace(
+        segmentation, centerline=_whole_canal(segmentation.centerline, tip, sacral)
+    )
     sac_voxels, pieces = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
     rims = {n: _rim(piece, segmentation, free) for n, piece in pieces.items()}
@@ -143,16 +146,18 @@ def part_read(
     anatomy, segmentation, sacral, settings
         As for `localize`.
     """
-    return near_the_way(anatomy, _whole_canal(segmentation, sacral, settings))
+    line = segmentation.centerline
+    lines = [line]  # names decide whether the sacral canal is plausible
+    if sacral is not None and sacral.confidence >= settings.hiatus_min_confidence:
+        lines.append(_whole_canal(line, _sac_tip(segmentation), sacral))
+    return near_the_way(anatomy, lines)
 
 
 def _whole_canal(
-    segmentation: Segmentation, sacral: SacralCanal | None, settings: LocalizationSettings
+    line: Centerline, tip: FloatArray | None, sacral: SacralCanal | None
 ) -> Centerline:
-    """The traced canal, continued below the sac through the sacral canal where it was detected."""
-    line = segmentation.centerline
-    tip = _sac_tip(segmentation)
-    if sacral is None or sacral.confidence < settings.hiatus_min_confidence or tip is None:
+    """The traced canal, continued below the sac's tip through the sacral canal where detected."""
+    if sacral is None or tip is None:
         return line
     nearest = int(np.linalg.norm(sacral.middle_lps - tip, axis=1).argmin())
     below = sacral.middle_lps[nearest:]
@@ -176,9 +181,9 @@ def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
 def _conus(
     levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
 ) -> LocatedConus | None:
-    if levels.status == "unlabelled" or levels.seen is None or levels.seen.conus is None:
+    point = levels.cord_end_lps
+    if point is None:
         return None
-    point = levels.seen.conus.point_lps
     return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))
 
 

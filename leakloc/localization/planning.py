@@ -90,22 +90,19 @@ def plan(
         ``hiatus_not_visible``, ``hiatus_from_levels``, ``path_implausible``, ``cyst_on_path``.
     """
     hiatus = SacralHiatus(False, None, 0.0)
-    hiatus_mm = range_mm = None
-    seen = sacral is not None
+    hiatus_mm = range_mm = back = None
     if sacral is not None:
         hiatus = SacralHiatus(True, sacral.apex_lps, sacral.confidence)
         hiatus_mm = float(sac.centerline.project(sacral.apex_lps)[0])
+        at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
+        back = np.stack([at_mm, dorsal_mm])
     elif settings.hiatus_from_levels and (found := _expected_arcs(coordinate, traced_mm, settings)):
         hiatus_mm, *range_mm = found
         at = [np.asarray(sac.centerline.at(arc_mm)) for arc_mm in found]
         hiatus = replace(hiatus, expected=ExpectedHiatus("S4", *at))
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
-    back = None
-    if seen and sacral is not None:
-        at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
-        back = np.stack([at_mm, dorsal_mm])
     notes = []
-    if hiatus_mm is not None and not seen:
+    if hiatus.expected is not None:
         notes.append(
             Note(
                 "hiatus_from_levels",
@@ -162,15 +159,11 @@ def _expected_arcs(
 
 
 def _lengths_from(
-    range_mm: list[float],
-    target_mm: float,
-    back: FloatArray | None,
-    sac: SacProfile,
-    settings: LocalizationSettings,
+    range_mm: list[float], target_mm: float, sac: SacProfile, settings: LocalizationSettings
 ) -> tuple[float, float]:
     """Lengths of the path to a level from the cranial and the caudal end of a range."""
     cranial, caudal = (
-        posterior_path(target_mm, start_mm, back, sac, settings).length_at(target_mm)
+        posterior_path(target_mm, start_mm, None, sac, settings).length_at(target_mm)
         for start_mm in range_mm
     )
     return cranial, caudal
@@ -278,7 +271,7 @@ def _target(
         crossings=tuple(crossings),
         canal_distance_range_mm=None
         if range_mm is None
-        else _lengths_from(range_mm, target_mm, back, sac, settings),
+        else _lengths_from(range_mm, target_mm, sac, settings),
         interlaminar=_windows(target_mm, sac, coordinate, surroundings, settings),
         narrowest_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
         cysts=surroundings.cysts_between(target_mm, lowest_mm),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -111,22 +113,23 @@ class Surroundings:
         return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
 
 
-def near_the_way(anatomy: Volume, line: Centerline) -> Volume:
+def near_the_way(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
     """The image with zeros wherever `Surroundings` never looks, whatever the levels are named.
 
     Parameters
     ----------
     anatomy : Volume
-    line : Centerline
-        Down the whole canal.
+    lines : sequence of Centerline
+        Each down the whole canal.
     """
     from scipy.ndimage import maximum_filter
 
-    arcs = np.arange(-_PAST_MM, line.length_mm + _PAST_MM, 1.0)
-    _, _, dorsal = line.frame_at(arcs)
     geometry = anatomy.geometry
     read = np.zeros(geometry.shape, dtype=bool)
-    for depth_mm, aside_mm in ((_START_MM + _SKIN_MM, _ASIDE_MM), (2 * _START_MM, _SAC_ASIDE_MM)):
+    reaches = ((_START_MM + _SKIN_MM, _ASIDE_MM), (2 * _START_MM, _SAC_ASIDE_MM))
+    for line, (depth_mm, aside_mm) in product(lines, reaches):
+        arcs = np.arange(-_PAST_MM, line.length_mm + _PAST_MM, 1.0)
+        _, _, dorsal = line.frame_at(arcs)
         back = np.arange(-_ASIDE_MM, depth_mm, 1.0)
         points = line.at(arcs)[:, None] + back[:, None] * dorsal[:, None]
         kji = np.round(geometry.kji_from_lps(points.reshape(-1, 3))).astype(np.intp)

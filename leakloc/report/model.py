@@ -449,9 +449,9 @@ class Target(_Part):
     nearest_interlaminar: str | None
     """Motion segment of the nearest window; null without levels."""
     distance_to_caudal_end_mm: float | None = None
-    """Along the path to the collection's lower end; null where the hiatus is not known."""
+    """The same to the collection's lower end."""
     distance_to_cranial_end_mm: float | None = None
-    """Along the path to the collection's upper end; null where the hiatus is not known."""
+    """The same to the collection's upper end."""
     canal_distance_range_mm: tuple[Amount, Amount] | None = None
     """From both ends of the expected range; null where the hiatus was detected."""
     crossings: tuple[Crossing, ...] = ()
@@ -472,7 +472,8 @@ class Planning(_Part):
     targets: tuple[Target, ...]
     """One for each collection."""
     sac_tip_to_hiatus_mm: float | None = None
-    """From the tip of the sac down to the hiatus along the canal; null where either is unknown."""
+    """From the tip of the sac down to the hiatus or its expected place, along the canal; null where
+    either is unknown."""
 
 
 class Coverage(_Part):

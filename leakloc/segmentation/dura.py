@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.centerline import Centerline, left_and_dorsal
 from leakloc.errors import AnalysisError
 from leakloc.segmentation.dura_network import boundary_cost, dura_probabilities
 from leakloc.volume import FloatArray, Volume
@@ -266,9 +266,7 @@ def _followed_tail(filling: _Filling, line: Centerline, last: int) -> Centerline
     left, dorsal = left[near], dorsal[near]
     for _ in range(round(MAX_TAIL_MM / step)):
         ahead = at + step * direction
-        across = np.array([1.0, 0, 0]) - direction * direction[0]
-        across /= np.linalg.norm(across)
-        back = np.cross(across, direction)
+        across, back = left_and_dorsal(direction)
         plane = ahead + left[:, None] * across + dorsal[:, None] * back
         fluid = filling.at(plane)
         if fluid.sum() < MIN_TAIL_AREA_MM2:

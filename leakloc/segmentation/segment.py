@@ -50,18 +50,13 @@ def segment(
     AnalysisError
         If the volume is empty or not finite, or shows no spinal canal.
     """
-    _check(myelogram)
-    volume = myelogram.oriented("LPS")
-    prior = canal_prior(volume, companions, settings)
-    canal = find_canal(volume, settings, prior)
-    fluid = map_fluid(volume, canal.centerline, settings)
+    volume, prior, line, fluid = _mapped(myelogram, companions, settings)
     confusing = _fat_like_fluid(volume, fluid, settings)
     grey = not confusing and _tissue_bright(fluid, settings)
-    dura = find_dura(fluid.signal, canal.centerline, settings, prior=prior)
-    fraction = fluid.fraction
-    box = neighbourhood(volume, dura.centerline, settings)
-    scene = Scene.of(fraction.crop(box), dura, confusing, grey)
+    dura = find_dura(fluid.signal, line, settings, prior=prior)
+    scene, box = _scene(fluid, dura, settings, confusing, grey)
     labels, candidates = find_collections(scene, settings)
+    fraction = fluid.fraction
     fraction.array[box] = scene.fraction.array
     return Segmentation(
         fluid_fraction=on_grid(fraction, myelogram),
@@ -84,24 +79,19 @@ def canal_and_fluid(
     For masks made elsewhere. The fraction is the one that `segment` measures volumes with, or that
     of the signal alone where no sac is detected. Parameters and errors are those of `segment`.
     """
-    _check(myelogram)
-    volume = myelogram.oriented("LPS")
-    prior = canal_prior(volume, companions, settings)
-    canal = find_canal(volume, settings, prior)
-    fluid = map_fluid(volume, canal.centerline, settings)
-    fraction, centerline = fluid.fraction, canal.centerline
+    _, prior, line, fluid = _mapped(myelogram, companions, settings)
+    fraction = fluid.fraction
     with suppress(AnalysisError):
-        dura = find_dura(fluid.signal, centerline, settings, prior=prior)
-        box = neighbourhood(volume, dura.centerline, settings)
-        scene = Scene.of(fraction.crop(box), dura, fat_like_fluid=False)
+        dura = find_dura(fluid.signal, line, settings, prior=prior)
+        scene, box = _scene(fluid, dura, settings)
         fraction.array[box] = scene.fraction.array
-        centerline = dura.centerline
+        line = dura.centerline
     empty = Volume(
         np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, myelogram.provenance
     )
     return Segmentation(
         fluid_fraction=on_grid(fraction, myelogram),
-        centerline=centerline,
+        centerline=line,
         thecal_sac=empty,
         collections=empty,
         candidates=(),
@@ -109,6 +99,29 @@ def canal_and_fluid(
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
     )
+
+
+def _mapped(
+    myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
+) -> tuple[Volume, Volume | None, Centerline, FluidMap]:
+    """The volume in LPS order, probability and centerline of its canal, and its fluid."""
+    _check(myelogram)
+    volume = myelogram.oriented("LPS")
+    prior = canal_prior(volume, companions, settings)
+    line = find_canal(volume, settings, prior).centerline
+    return volume, prior, line, map_fluid(volume, line, settings)
+
+
+def _scene(
+    fluid: FluidMap,
+    dura: Dura,
+    settings: SegmentationSettings,
+    confusing: bool = False,
+    grey: bool = False,
+) -> tuple[Scene, tuple[slice, slice, slice]]:
+    """The surroundings of the canal as collections are sought in, and their place in the grid."""
+    box = neighbourhood(fluid.fraction, dura.centerline, settings)
+    return Scene.of(fluid.fraction.crop(box), dura, confusing, grey), box
 
 
 def canal_prior(

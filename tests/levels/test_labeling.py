@@ -108,6 +108,13 @@ def test_cord_that_ends_as_usual_supports_five_lumbar_vertebrae():
     assert not usual.transitional_suspected
 
 
+@pytest.mark.parametrize(("disc", "reported"), [("T12-L1", True), ("L4-L5", False)])
+def test_cord_that_ends_where_none_does_is_not_reported(disc, reported):
+    levels = labelled(MadeSpine(cord_ends_at=(disc, 8.0)))
+    assert levels.seen.conus is not None
+    assert (levels.cord_end_lps is not None) == reported
+
+
 @pytest.mark.parametrize(
     ("disc", "shift", "word"), [("T11-T12", 1, "higher"), ("L2-L3", -1, "lower")]
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.localization import LevelCoordinate, SacralCanal, localize
+from leakloc.localization import LevelCoordinate, SacralCanal, localize, part_read
 from leakloc.volume import Volume
 
 
@@ -122,6 +122,19 @@ def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine):
     strict = model.settings.model_copy(update={"hiatus_min_from_sac_mm": 60.0})
     assert planned(model, apex="S3").planning.hiatus.visible
     assert not planned(replace(model, settings=strict), apex="S3").planning.hiatus.visible
+
+
+def test_the_image_is_kept_for_names_that_make_the_hiatus_implausible(spine):
+    """The canal ends elsewhere without the sacral canal; what is read then is kept, too."""
+    model = spine(radius_mm=-150.0, half_width_mm=15.0)
+    segmentation = model.segmentation()
+    geometry = segmentation.collections.geometry
+    anatomy = Volume(np.ones(geometry.shape, np.float32), geometry)
+    found = sacral(model, apex="S3")
+    kept, without = (
+        part_read(anatomy, segmentation, canal, model.settings).array > 0 for canal in (found, None)
+    )
+    assert not (without & ~kept).any()
 
 
 def test_hiatus_outside_the_field_is_unknown(spine, crescent):
