@@ -93,7 +93,8 @@ def evaluate_spider(
         if wanted is None or _patient(path) in wanted
     ]
     if not images:
-        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz")
+        of = f" of patient {', '.join(sorted(wanted))}" if wanted else ""
+        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz{of}")
     cases = []
     for n, path in enumerate(images):
         cases.append(_case(path, settings, tiles))
