@@ -71,6 +71,8 @@ def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
         "level of a found collection exact / within one": figure(
             summary, ".0%", "level_exact", "level_within_one"
         ),
+        "set of levels holds the true one": figure(summary, ".0%", "level_set_right"),
+        "segments in the set, mean": figure(summary, ".1f", "level_set_size"),
         "vertebrae named right": figure(summary, ".0%", "vertebrae_right"),
         "length from the hiatus, mean error, mm": figure(summary, ".0f", "path_error_mm"),
         "sensitivity by study": figure(summary, "", "sensitivity"),

@@ -5,7 +5,7 @@ in phantoms, against whether a tenth of them is painted fluid. Prints the coeffi
 `leakloc.segmentation.collections.CONFIDENCE`.
 
     python pipelines/fit_confidence.py SPIDER --seeds 11 --rows simulated.json
-    python pipelines/fit_confidence.py SPIDER --seeds "" --phantom-seeds 20 --rows phantoms.json
+    python pipelines/fit_confidence.py --phantom-seeds 30,31,32,33 --rows phantoms.json
     python pipelines/fit_confidence.py --fit simulated.json phantoms.json
 """
 
@@ -25,23 +25,23 @@ from leakloc.errors import LeaklocError
 from leakloc.phantom import SCENARIOS as PHANTOMS
 from leakloc.phantom import make_phantom
 from leakloc.segmentation import segment
+from leakloc.segmentation.collections import confidence_evidence
 from leakloc.settings import SegmentationSettings
 from leakloc.simulation import DEVELOPMENT_PATIENTS, SCENARIOS, read_patient, simulate
 from leakloc.volume import Volume
 
-Row = tuple[float, float, bool]
+Row = tuple[float, float, float, bool]
+"""Peak fraction by the network, contact with the sac, volume in mL, and whether it is fluid."""
 TRUE_FRACTION = 0.1
 """Fraction of a piece that must be painted fluid for it to be a collection."""
-LIMIT = (SegmentationSettings().fluid_min_fraction, SegmentationSettings().collection_min_ml)
-"""Peak fraction and volume in mL at which nothing is reported any more: even odds there."""
-LIMIT_COUNT = 1.0
-"""Pieces that the even odds at the limit count for, true and false each."""
-ANY = SegmentationSettings(collection_min_probability=0.001, fluid_min_fraction=0.15)
-"""Accepts everything, and a lower fraction than an analysis does: doubtful pieces are rare."""
+ANY = SegmentationSettings(collection_min_probability=0.001)
+"""Accepts everything that the network takes for fluid."""
+RIDGE = 0.05
+"""Penalty on squared weights: hardly any piece is false."""
 
 
 def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bool_]) -> list[Row]:
-    """Peak fraction by the network, volume in mL, and whether it is fluid, for every piece."""
+    """Features of every piece, and whether it is fluid."""
     suppressed = replace(myelogram.provenance, fat_suppressed=True)
     volume = Volume(myelogram.array, myelogram.geometry, suppressed)
     companions = {} if companion is None else {"sagittal_t2": companion}
@@ -53,6 +53,7 @@ def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bo
     return [
         (
             c.features["network"],
+            c.features["contact_share"],
             c.features["volume_ml"],
             bool(fluid[labels == c.id].mean() >= TRUE_FRACTION),
         )
@@ -84,22 +85,17 @@ def phantoms(seeds: list[int]) -> Iterator[Row]:
 
 
 def fit(rows: list[Row]) -> npt.NDArray[np.float64]:
-    """Intercept, weight of the peak fraction and of the logarithm of the volume.
-
-    Hardly any piece is false. Both weights are therefore kept from being negative, and a pair of
-    pieces at the limit of what is reported, one true and one false, stands for what is not known.
-    """
-    pair = [(*LIMIT, True), (*LIMIT, False)]
-    network, volume, true = (np.array(c, dtype=float) for c in zip(*rows, *pair, strict=True))
-    design = np.stack([np.ones(len(network)), network, np.log(volume)], axis=1)
-    count = np.array([1.0] * len(rows) + [LIMIT_COUNT] * 2)
+    """Intercept, weight of the log odds of the peak fraction and of the contact with the sac."""
+    network, contact, _, true = (np.array(c, dtype=float) for c in zip(*rows, strict=True))
+    evidence = confidence_evidence(network, contact)
+    sign = np.where(true > 0, 1, -1)
 
     def loss(weights: npt.NDArray[np.float64]) -> float:
-        margin = design @ weights * np.where(true > 0, 1, -1)
-        return float((count * np.logaddexp(0, -margin)).sum())
+        misfit = np.logaddexp(0, -(evidence @ weights) * sign).sum()
+        return float(misfit + RIDGE * (weights[1:] ** 2).sum())
 
     bounds = [(None, None), (0.0, None), (0.0, None)]
-    return np.asarray(minimize(loss, [-3.0, 5.0, 0.5], method="L-BFGS-B", bounds=bounds).x)
+    return np.asarray(minimize(loss, [0.0, 1.0, 1.0], method="L-BFGS-B", bounds=bounds).x)
 
 
 def numbers(text: str) -> list[int]:
@@ -122,11 +118,11 @@ def main() -> None:
     rows += list(phantoms(options.phantom_seeds))
     if options.rows is not None:
         options.rows.write_text(json.dumps(rows))
-    large = [row for row in rows if row[1] >= LIMIT[1]]
-    false = [row for row in large if not row[2]]
+    large = [row for row in rows if row[2] >= ANY.collection_min_ml]
+    false = [row for row in large if not row[3]]
     print(f"{len(large)} pieces, {len(false)} of them false")
-    for network, volume, _ in false:
-        print(f"  false: network {network:.2f}, {volume:.2f} mL")
+    for network, contact, volume, _ in false:
+        print(f"  false: network {network:.2f}, contact {contact:.2f}, {volume:.2f} mL")
     print("CONFIDENCE = (" + ", ".join(f"{w:.2f}" for w in fit(large)) + ")")
 
 

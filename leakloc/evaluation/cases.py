@@ -77,6 +77,9 @@ class Case:
     levels_exact: int = 0
     """Matched collections whose segment is the true one."""
     levels_within_one: int = 0
+    level_sets_right: int = 0
+    """Matched collections whose stated set of segments holds the true one."""
+    level_set_sizes: tuple[int, ...] = ()
     level_pairs: tuple[tuple[int, int], ...] = ()
     """Found and true segment of each, as numbers in the true chain."""
     segments_true: tuple[str, ...] = ()
@@ -315,6 +318,8 @@ def _levels(found: Reading, truth: Reading, pairs: dict[int, int]) -> dict[str, 
             "levels_compared": len(named),
             "levels_exact": sum(step == 0 for step in steps),
             "levels_within_one": sum(step is not None and abs(step) <= 1 for step in steps),
+            "level_sets_right": sum(t.level in f.level_set for f, t in named),
+            "level_set_sizes": tuple(len(f.level_set) for f, _ in named if f.level_set),
             "level_pairs": tuple(
                 (chain.index(f.level), chain.index(t.level))
                 for f, t in named

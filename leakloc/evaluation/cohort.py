@@ -120,6 +120,7 @@ class Cohort:
         vertebrae = sum(c.vertebrae_true for c in ran)
         volumes, sure = self.volume_agreement, self.reliability
         pairs = [pair for c in ran for pair in c.level_pairs]
+        sets = [size for c in ran for size in c.level_set_sizes]
         votes = [
             (name in c.segments_found, name in c.segments_true)
             for c in ran
@@ -176,6 +177,8 @@ class Cohort:
             "specificity_95_interval": wilson_interval(cleared, len(free)),
             "level_exact": _ratio(sum(c.levels_exact for c in ran), compared),
             "level_within_one": _ratio(sum(c.levels_within_one for c in ran), compared),
+            "level_set_right": _ratio(sum(c.level_sets_right for c in ran), len(sets)),
+            "level_set_size": _mean(sets),
             "level_weighted_kappa": _known(
                 weighted_kappa([f for f, _ in pairs], [t for _, t in pairs])
             ),
@@ -281,7 +284,9 @@ class Cohort:
             lines.append(
                 f"levels: weighted kappa {shown(s['level_weighted_kappa'], '.2f')}, segment by "
                 f"segment {shown(s['segment_by_segment_kappa'], '.2f')}; extent error "
-                f"{shown(s['extent_error_mm'], '.1f')} mm"
+                f"{shown(s['extent_error_mm'], '.1f')} mm; set of levels holds the true one in "
+                f"{shown(s['level_set_right'], '.0%')}, {shown(s['level_set_size'], '.2f')} "
+                "segments on average"
             )
         if s["confidence_brier"] is not None:
             lines.append(

@@ -39,6 +39,7 @@ class ReadCollection:
     id: int
     volume_ml: float
     level: str | None = None
+    level_set: tuple[str, ...] = ()
     segments: tuple[str, ...] | None = None
     cranial_lps: FloatArray | None = None
     caudal_lps: FloatArray | None = None
@@ -173,6 +174,7 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
                 id=c.id,
                 volume_ml=c.volume_ml,
                 level=c.level,
+                level_set=c.level_set,
                 segments=c.segments,
                 cranial_lps=c.cranial.point_lps,
                 caudal_lps=c.caudal.point_lps,
@@ -291,6 +293,7 @@ def _report_reading(folder: Path) -> Reading:
             id=c.id,
             volume_ml=c.volume_ml or 0.0,
             level=c.level,
+            level_set=c.level_set,
             segments=c.segments,
             cranial_lps=_point(c.extent.cranial.lps_mm),
             caudal_lps=_point(c.extent.caudal.lps_mm),

@@ -57,6 +57,10 @@ _EXTRA_FIELD_MM: Final = 25.0
 """The myelogram is searched too where it shows this much more of the spine: a level."""
 _BESIDE_MM: Final = (9.0, 12.0, 15.0)
 """Distances from a disc's centre along its normal where its surroundings are read."""
+_ALONG: Final = 0.8
+"""The way from a disc to the next is within 37 degrees of its normal."""
+_BONE: Final = 0.5
+"""Probability from which a point counts as bone."""
 _MARCH_MM: Final = 3.0
 _LONGEST_MM: Final = 900.0
 """How far and in what steps the field is followed along the spine."""
@@ -346,7 +350,7 @@ def _search(
             detector = profile.detect
             found = detector(volume, centerline, settings)
         line = carried_on(centerline, found.canal)
-        tried.append((found, _plausible(found.discs, line), volume, line))
+        tried.append((found, _plausible(found, line), volume, line))
         if len(tried[-1][1]) > _MIN_CHAIN:
             break
     if not tried:
@@ -360,7 +364,7 @@ def _search(
         extra = detector(myelogram, centerline, settings)
         detections.append(extra)
         searched.append((myelogram, extra))
-        for disc in _plausible(extra.discs, centerline):
+        for disc in _plausible(extra, centerline):
             if _nearest_mm(disc, discs) > _SAME_DISC_MM:
                 discs.append(disc)
                 owners.append(extra)
@@ -372,7 +376,7 @@ def _search(
         far = None
     if localizer is not None and far is not None:
         line = carried_on(line, far.canal)
-        above = [d for d in _plausible(far.discs, line) if _beyond(d, fields, discs, settings)]
+        above = [d for d in _plausible(far, line) if _beyond(d, fields, discs, settings)]
         if above:
             far = _upper_part(far, min(float(d.center_lps[2]) for d in above))
             detections.append(far)
@@ -431,20 +435,51 @@ def _upper_part(found: Detections, lowest_mm: float) -> Detections:
     return replace(found, bodies=cut(found.bodies), sacrum=cut(found.sacrum), canal=None)
 
 
-def _plausible(discs: Sequence[DetectedDisc], centerline: Centerline) -> list[DetectedDisc]:
-    """Discs where a disc can be: in front of the canal, near its plane; one of each."""
+def _plausible(found: Detections, centerline: Centerline) -> list[DetectedDisc]:
+    """Discs where the canal allows one, and discs between bones next to them; one of each."""
     kept: list[DetectedDisc] = []
-    for disc in sorted(discs, key=lambda d: -d.score):
-        arc, left, dorsal = (float(x) for x in centerline.project(disc.center_lps))
-        beyond = max(-arc, arc - centerline.length_mm, 0.0)
-        # Past the known canal its course is a guess, the more so the further.
-        if abs(left) > _ASIDE_MM + 0.5 * beyond or dorsal > _BEHIND_MM + 0.7 * beyond:
-            continue
-        if dorsal < -_AHEAD_MM - 0.7 * beyond:
-            continue
+    ranked = sorted(found.discs, key=lambda d: -d.score)
+    at_canal = [disc for disc in ranked if _is_ahead_of_canal(disc, centerline)]
+    # A canal that is narrowed or ends early does not hide a disc of the same column.
+    in_column = [
+        disc
+        for disc in ranked
+        if _is_between_bones(disc, found) and any(_follows(disc, other) for other in at_canal)
+    ]
+    for disc in (*at_canal, *in_column):
         if _nearest_mm(disc, kept) > _SAME_DISC_MM:
             kept.append(disc)
     return kept
+
+
+def _is_between_bones(disc: DetectedDisc, found: Detections) -> bool:
+    return all(
+        any(_probability(bone, points) > _BONE for bone in (found.bodies, found.sacrum))
+        for points in _points_beside(disc)
+    )
+
+
+def _follows(disc: DetectedDisc, other: DetectedDisc) -> bool:
+    """Whether a disc is within a level of another one, along its normal."""
+    offset = disc.center_lps - other.center_lps
+    gap_mm = float(np.linalg.norm(offset))
+    return 0 < gap_mm < _LEVEL_MM and abs(float(offset @ other.normal_lps)) > _ALONG * gap_mm
+
+
+def _is_ahead_of_canal(disc: DetectedDisc, centerline: Centerline) -> bool:
+    """Whether a disc lies in front of the canal and near its plane."""
+    arc, left, dorsal = (float(x) for x in centerline.project(disc.center_lps))
+    beyond = max(-arc, arc - centerline.length_mm, 0.0)
+    # Past the known canal its course is a guess, the more so the further.
+    if abs(left) > _ASIDE_MM + 0.5 * beyond or dorsal > _BEHIND_MM + 0.7 * beyond:
+        return False
+    return dorsal >= -_AHEAD_MM - 0.7 * beyond
+
+
+def _points_beside(disc: DetectedDisc) -> tuple[FloatArray, FloatArray]:
+    """Points above and below a disc, in the bones beside it."""
+    offsets = np.array(_BESIDE_MM)[:, None] * disc.normal_lps
+    return disc.center_lps + offsets, disc.center_lps - offsets
 
 
 def _more_field_mm(volume: Volume, myelogram: Volume, centerline: Centerline) -> float:
@@ -458,8 +493,7 @@ def _more_field_mm(volume: Volume, myelogram: Volume, centerline: Centerline) ->
 def _candidate(
     disc: DetectedDisc, found: Detections, centerline: Centerline, fields: Sequence[Geometry]
 ) -> Candidate:
-    beside = np.array(_BESIDE_MM)[:, None] * disc.normal_lps
-    above, below = disc.center_lps + beside, disc.center_lps - beside
+    above, below = _points_beside(disc)
     return Candidate(
         center_lps=disc.center_lps,
         normal_lps=disc.normal_lps,

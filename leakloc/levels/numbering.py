@@ -298,9 +298,11 @@ def _local_evidence(
     """Log evidence of each candidate being each disc against being none, shape (m, n)."""
     n = np.arange(len(chain.discs))
     kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
-    most = settings.kind_most
-    looks = np.clip(kind_scores(candidates), -most, most)[:, kind]
-    return settings.presence + settings.kind_weight * looks
+    scores, most = kind_scores(candidates), settings.kind_most
+    best = scores.max(axis=1, keepdims=True)
+    # Cut as a whole: that it is a disc at all must not hide which of two kinds it is.
+    looks = np.clip(scores + np.minimum(most - best, 0.0), -most, most)
+    return np.asarray(settings.presence + settings.kind_weight * looks[:, kind])
 
 
 def _link_evidence(

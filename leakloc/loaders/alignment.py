@@ -117,9 +117,7 @@ class Aligner:
         if line is None:
             return companion, []
         oriented = companion.oriented("LPS")
-        # Below a voxel, noise moves the best fit as well.
-        voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, oriented)]
-        limit = max(self._settings.companion_moved_mm, *voxels_mm)
+        limit = self._limit_mm(oriented)
         if _largest_shift(self._myelogram, line, oriented) <= limit:
             return companion, []
         found = align(self._myelogram, line, oriented, self._settings)
@@ -132,11 +130,18 @@ class Aligner:
         return None, [_elsewhere_note(name, found)]
 
     def registered(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
-        """A companion of another frame of reference, registered; None where that is uncertain."""
+        """A companion of another frame of reference, registered; None where that is uncertain.
+
+        De-identification often gives every series a frame of its own. Where the images agree at
+        the places that the headers state, the companion stays there.
+        """
         line = self._line
         if line is None:
             return None, [_other_frame_note(name, None)]
         oriented = companion.oriented("LPS")
+        if _largest_shift(self._myelogram, line, oriented) <= self._limit_mm(oriented):
+            frame = self._myelogram.geometry.frame_of_reference_uid
+            return moved(companion, np.eye(4), frame), [_same_place_note(name)]
         other_line = _canal_by_network(oriented)
         if other_line is None:
             return None, [_other_frame_note(name, None)]
@@ -144,6 +149,11 @@ class Aligner:
         if found is None or not found.is_certain(self._settings):
             return None, [_other_frame_note(name, found)]
         return self._moved(companion, found), [_registered_note(name, found)]
+
+    def _limit_mm(self, companion: Volume) -> float:
+        """Shift up to which nobody moved: below a voxel, noise moves the best fit as well."""
+        voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, companion)]
+        return max(self._settings.companion_moved_mm, *voxels_mm)
 
     def _moved(self, companion: Volume, found: Alignment) -> Volume:
         frame = self._myelogram.geometry.frame_of_reference_uid
@@ -155,6 +165,14 @@ def _moved_note(name: str, found: Alignment) -> Note:
         "companion_moved",
         f"the patient moved by up to {found.moved_mm:.1f} mm between the {name} and the myelogram; "
         f"it was registered rigidly (parts of the canal agree within {found.residual_mm:.1f} mm)",
+    )
+
+
+def _same_place_note(name: str) -> Note:
+    return Note(
+        "companion_frame_confirmed",
+        f"the {name} states another frame of reference than the myelogram, but both images agree "
+        "at the places that the headers state; it was used there",
     )
 
 

@@ -17,7 +17,7 @@ from leakloc.localization.canal import (
 )
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.grading import Evidence, basis, confidence_of, grade_of
-from leakloc.localization.ranking import rank_levels, segment_shares
+from leakloc.localization.ranking import probable_segments, rank_levels, segment_shares
 from leakloc.localization.result import ExtentEnd, LocatedCollection, Profile
 from leakloc.localization.sac import SacProfile, compression
 from leakloc.localization.thickness import ball_diameters_mm
@@ -58,7 +58,6 @@ class _Measures:
 
     area_mm2: FloatArray
     thickness_mm: FloatArray
-    peak_mm: float
     start_mm: float
     stop_mm: float
     fractions: dict[str, float]
@@ -103,9 +102,11 @@ def locate_collection(
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
     shares = segment_shares(
-        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate
+        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate, settings
     )
-    level = coordinate.segment_at(measures.peak_mm)
+    level_set = probable_segments(shares, settings)
+    level = level_set[0] if level_set else None
+    peak_mm = _peak_mm(measures.area_mm2, grid, coordinate, level)
     segments = _segments_touched(measures, voxels, coordinate, level, settings)
     thickness = float(measures.thickness_mm.max())
     evidence = Evidence(
@@ -126,11 +127,7 @@ def locate_collection(
         id=candidate.id,
         level=level,
         alternatives=rank_levels(shares, level, coordinate, shifts, settings),
-        nearly_as_large=tuple(
-            share.segment
-            for share in shares
-            if share.segment != level and share.section >= settings.nearly_as_large
-        ),
+        level_set=level_set,
         segments=segments,
         cranial=_end(voxels, measures.start_mm, 1, segments[:1], coordinate, sac),
         caudal=_end(voxels, measures.stop_mm, -1, segments[-1:], coordinate, sac),
@@ -144,13 +141,13 @@ def locate_collection(
         max_area_mm2=max_area,
         sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate, settings),
         centroid_lps=np.average(voxels.points_lps, axis=0, weights=weights),
-        epicenter_lps=_section_center(voxels, measures.peak_mm, grid),
+        epicenter_lps=_section_center(voxels, peak_mm, grid),
         confidence=confidence,
         grade=grade_of(confidence, settings),
         basis=basis(
             evidence,
             max_area_mm2=max_area,
-            place=coordinate.describe(measures.peak_mm),
+            place=coordinate.describe(peak_mm),
             contact_share=float(contact.mean()),
             settings=settings,
         ),
@@ -159,7 +156,7 @@ def locate_collection(
             grid.centers_mm[along], measures.thickness_mm[along], measures.area_mm2[along]
         ),
     )
-    return Placed(collection, measures.peak_mm, measures.start_mm, measures.stop_mm)
+    return Placed(collection, peak_mm, measures.start_mm, measures.stop_mm)
 
 
 def _measure(
@@ -178,7 +175,6 @@ def _measure(
     sharp_mm = section_sigma_mm(geometry, line, 0.0)
     sharp = area_profile(grid, whole, whole.fluid, sharp_mm)
     start_mm, stop_mm = profile_ends(sharp, grid, settings.end_area_mm2, sharp_mm)
-    wide = area_profile(grid, whole, whole.fluid, max(sigma_mm, settings.level_smoothing_mm))
     bins = grid.bin_of(whole.arc_mm)
     left = whole.left_mm - sac.left_mm[bins]
     dorsal = whole.dorsal_mm - sac.dorsal_mm[bins]
@@ -194,7 +190,6 @@ def _measure(
     return _Measures(
         area_mm2=area,
         thickness_mm=thickness,
-        peak_mm=_peak(wide, grid, settings.plateau_share),
         start_mm=start_mm,
         stop_mm=stop_mm,
         fractions=_fractions(left, dorsal, whole.fluid),
@@ -204,20 +199,15 @@ def _measure(
     )
 
 
-def _peak(area: FloatArray, grid: ArcGrid, plateau_share: float) -> float:
-    """Middle of the stretch about the maximum in which sections are about as large."""
-    top = int(area.argmax())
-    excess = area - plateau_share * area[top]
-    low = top
-    while low > 0 and excess[low - 1] > 0:
-        low -= 1
-    high = top
-    while high < grid.count - 1 and excess[high + 1] > 0:
-        high += 1
-    near = slice(low, high + 1)
-    if high == low:
-        return float(grid.centers_mm[top])
-    return float(np.average(grid.centers_mm[near], weights=np.maximum(excess[near], 1e-9)))
+def _peak_mm(
+    area_mm2: FloatArray, grid: ArcGrid, coordinate: LevelCoordinate, level: str | None
+) -> float:
+    """Place of the largest cross-section within a segment, or of all where none is named."""
+    for name, start, stop in coordinate.segments():
+        if name == level:
+            inside = (grid.centers_mm >= start) & (grid.centers_mm < stop)
+            area_mm2 = np.where(inside, area_mm2, -1.0)
+    return float(grid.centers_mm[int(area_mm2.argmax())])
 
 
 def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dict[str, float]:

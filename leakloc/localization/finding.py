@@ -100,8 +100,8 @@ def _positive(
         text += f" at {main.segments[0]}"
     else:
         text += f" from {main.segments[0]} to {main.segments[-1]}, largest at {main.level}"
-        if main.nearly_as_large:
-            text += f" and nearly as large at {' and '.join(main.nearly_as_large)}"
+        if len(main.level_set) > 1:
+            text += f" or {' or '.join(main.level_set[1:])}"
     beyond = [c for c in ("paraspinal", "subcutaneous") if c in main.compartments]
     if beyond:
         text += f", reaching the {beyond[-1]} tissue"

@@ -79,8 +79,8 @@ class LocatedCollection:
     basis: tuple[str, ...]
     mimics_considered: tuple[str, ...]
     profile: Profile
-    nearly_as_large: tuple[str, ...] = ()
-    """Other segments whose cross-section comes near the largest, from the head down."""
+    level_set: tuple[str, ...] = ()
+    """`level` and the segments that may hold the largest cross-section instead, by probability."""
 
 
 @dataclass(frozen=True)

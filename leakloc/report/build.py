@@ -304,7 +304,7 @@ def _collection(c: LocatedCollection) -> model.Collection:
     return model.Collection(
         id=c.id,
         level=c.level,
-        level_set=() if c.level is None else (c.level, *c.nearly_as_large),
+        level_set=c.level_set,
         alternatives=tuple(
             model.LevelAlternative(level=a.level, score=_share(a.score), basis=a.basis)
             for a in c.alternatives

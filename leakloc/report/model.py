@@ -299,7 +299,8 @@ class Collection(_Part):
     level: str | None
     """Motion segment of the largest cross-section."""
     level_set: tuple[str, ...] = ()
-    """`level` and the segments whose cross-sections are nearly as large."""
+    """`level` and the segments that may hold the largest cross-section instead, by probability:
+    the smallest set that holds it with the probability that the settings state."""
     alternatives: tuple[LevelAlternative, ...]
     """Other segments it could belong to, best first."""
     segments: tuple[str, ...]

@@ -46,6 +46,15 @@ MIN_TAIL_AREA_MM2: Final = 4.0
 SACRAL_TAIL_MM: Final = 40.0
 """How far the line goes on below the tip, into the sacral canal."""
 
+_HEAD_AREA: Final = 2.0
+"""Sections from this multiple of the median section on may be those of the cisterns."""
+_CANAL_AREA: Final = 1.3
+"""Below them, the canal begins where the section falls to this multiple of the median."""
+_HEAD_RIM: Final = 0.22
+"""In the cisterns fluid reaches the widest radii in at least this fraction of directions,"""
+_MIN_HEAD_MM: Final = 15.0
+"""... over at least this length."""
+
 CENTERING_SMOOTHING_MM: Final = 6.0
 """Gaussian along the centreline when it is moved to the middle of the sac."""
 
@@ -176,16 +185,24 @@ def find_dura(
 
 
 def _head_end(frame: _Frame, first: int) -> float:
-    """Arc below which the canal is a canal: no fluid all round at the widest radii above it.
+    """Arc below which the canal is a canal: above it, the fluid widens into the cisterns.
 
-    Only at the upper end of the fluid (position `first`) can that be the head.
+    The head is a stretch at the upper end of the fluid (position `first`) with large sections, in
+    which fluid reaches the widest radii; it ends where the section is that of a canal again.
     """
-    rim = frame.values[:, :, -6:].mean(axis=2) > 0.5
+    area = np.clip(frame.values, 0.0, 1.0) @ np.asarray(frame.radius_mm, np.float32)
+    area = area.mean(axis=1)
+    usual = float(np.median(area[first:]))
     near = first + 20.0 / ARC_STEP_MM
-    wide = [run for run in _runs(rim.mean(axis=1) > 0.22) if run[0] <= near]
-    if not wide or (wide[0][1] - wide[0][0]) * ARC_STEP_MM < 15.0:
+    large = [run for run in _runs(area > _HEAD_AREA * usual) if run[0] <= near]
+    if not large:
         return 0.0
-    return float(frame.arc_mm[wide[0][1] - 1]) + 12.0
+    start, stop = large[0]
+    rim = (frame.values[start:stop, :, -6:].mean(axis=2) > 0.5).mean(axis=1) > _HEAD_RIM
+    if float(rim.sum()) * ARC_STEP_MM < _MIN_HEAD_MM:
+        return 0.0
+    canal = np.flatnonzero(area[stop:] <= _CANAL_AREA * usual)
+    return float(frame.arc_mm[stop + int(canal[0]) if len(canal) else stop - 1])
 
 
 def follow_canal(signal: Volume, centerline: Centerline, prior: Volume | None) -> Centerline:

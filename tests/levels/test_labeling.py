@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.centerline import Centerline
 from leakloc.errors import AnalysisError, SettingsError
 from leakloc.levels.detection import Detections
 from leakloc.levels.labeling import label, parse_anchor
 from leakloc.settings import LevelSettings
 from leakloc.vocabulary import LABEL_VALUES, split_segment
 from leakloc.volume import Geometry, Volume
-from tests.levels.spines import MadeSpine, blind_segmentation
+from tests.levels.spines import AHEAD_MM, MadeSpine, blind_segmentation
 
 SETTINGS = LevelSettings()
 
@@ -37,6 +38,23 @@ def test_names_bodies_and_discs_of_a_lumbar_spine():
     centers = {v.name: v.center_lps for v in levels.vertebrae}
     middle = 0.5 * (spine.centers["L2-L3"] + spine.centers["L3-L4"])
     assert np.linalg.norm(centers["L3"] - middle) < 3.0
+
+
+def test_a_disc_between_bones_is_found_behind_a_canal_that_is_traced_wrongly():
+    class Misled(MadeSpine):
+        """The trace of the canal leaves it below L4-L5 and runs in front of the discs."""
+
+        @property
+        def centerline(self) -> Centerline:
+            points = super().centerline.points_lps.copy()
+            below = points[:, 2] < self.centers["L4-L5"][2] - 10.0
+            points[below, 1] -= AHEAD_MM + 25.0
+            return Centerline(points)
+
+    spine = Misled()
+    found = {d.name: d.center_lps for d in labelled(spine).discs}
+    assert np.linalg.norm(found["L5-S1"] - spine.centers["L5-S1"]) < 1.0
+    assert np.linalg.norm(found["L4-L5"] - spine.centers["L4-L5"]) < 1.0
 
 
 def test_chain_is_gap_free_and_runs_down():

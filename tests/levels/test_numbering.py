@@ -41,6 +41,18 @@ def test_lumbar_chain_is_named_despite_missed_and_false_discs(scale, missed, fal
     assert {got for got, _ in pairs} >= set(presacral)
 
 
+def test_a_sure_disc_still_tells_its_kind(monkeypatch):
+    """Cutting what looks count must keep the difference between two kinds of a sure disc."""
+    candidates = candidates_of(MadeSpine())
+    scores = np.tile([15.0, 12.0, -20.0, -20.0], (len(candidates), 1))
+    monkeypatch.setattr(numbering, "kind_scores", lambda _: scores)
+    chain = numbering.solve(candidates, SETTINGS, lumbar_counts=(5,))[0].chain
+    evidence = numbering._local_evidence(candidates, chain, SETTINGS)
+    presacral, lumbosacral = evidence[0, 0], evidence[0, chain.junction]
+    assert presacral - lumbosacral == pytest.approx(SETTINGS.kind_weight * 3.0)
+    assert presacral == pytest.approx(SETTINGS.presence + SETTINGS.kind_weight * SETTINGS.kind_most)
+
+
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
     spine = MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0)

@@ -95,6 +95,15 @@ def test_a_patient_who_moved_between_series_is_moved_back(still, study, number, 
     assert "agree within" in result.notes[-1].message
 
 
+def test_a_companion_stays_where_images_and_headers_of_two_frames_agree(still, study, number):
+    original = still.companions["sagittal_t2"]
+    result = triage(with_moved_companion(study, number, np.eye(4), "9.9"), SETTINGS)
+    assert codes(result) == ["companion_frame_confirmed"]
+    assert error_mm(result, original) == 0.0
+    frame = result.myelogram.geometry.frame_of_reference_uid
+    assert result.companions["sagittal_t2"].geometry.frame_of_reference_uid == frame
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shift_mm", [(0.5, 0.5, -0.5), (160, -90, 420)])
 def test_another_frame_of_reference_is_registered(still, study, number, shift_mm):

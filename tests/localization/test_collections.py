@@ -167,7 +167,7 @@ def test_alternatives_rank_by_evidence_and_numbering(spine, crescent):
     from leakloc.levels.result import AlternativeNumbering
 
     model = spine()
-    low = model.body_mm("L4") + 4.0
+    low = model.body_mm("L4") + 2.0
     fluid = crescent(low - 30, low + 34, 5.0, peak_mm=low)
     other = (AlternativeNumbering(1, 0.3, "the last mobile segment may be L6"),)
     found = only(

@@ -216,12 +216,12 @@ def test_every_summary_is_one_sentence(results):
         assert not re.search(r"[.!?]\s", summary), summary
 
 
-def test_a_tie_of_two_segments_is_told(spine, crescent):
+def test_summary_names_each_segment_of_the_level_set(spine, crescent):
     even = spine(crescents=(crescent(70.0, 150.0, 4.0),), **SMALL).localized()
     (collection,) = even.collections
-    assert collection.nearly_as_large
-    assert collection.level not in collection.nearly_as_large
-    assert set(collection.nearly_as_large) <= set(collection.segments)
-    assert f"nearly as large at {collection.nearly_as_large[0]}" in even.finding.summary
+    assert collection.level_set[0] == collection.level
+    assert len(collection.level_set) > 1
+    assert set(collection.level_set) <= set(collection.segments)
+    assert f"largest at {' or '.join(collection.level_set)}" in even.finding.summary
     focal = spine(crescents=(crescent(100.0, 108.0, 4.0),), **SMALL).localized()
-    assert "nearly as large" not in focal.finding.summary
+    assert focal.collections[0].level_set == (focal.collections[0].level,)

@@ -33,7 +33,7 @@ def test_numbers_arrive_unchanged(analysis: Analysis) -> None:
 
 def test_level_set_end_of_cord_and_expected_hiatus(analysis: Analysis) -> None:
     located = analysis.localization
-    first = replace(located.collections[0], nearly_as_large=("L3-L4",))
+    first = replace(located.collections[0], level_set=("L4-L5", "L3-L4"))
     places = [np.array([0.0, 60.0, -height]) for height in (150.0, 130.0, 170.0)]
     hiatus = SacralHiatus(False, None, 0.0, ExpectedHiatus("S4", *places))
     target = replace(located.planning.targets[0], canal_distance_range_mm=(90.0, 150.0))

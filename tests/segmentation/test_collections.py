@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from leakloc.centerline import Centerline
-from leakloc.segmentation.collections import Scene, _of_greatest_overlap, find_collections
+from leakloc.segmentation.collections import (
+    Scene,
+    _of_greatest_overlap,
+    find_collections,
+    probability_of,
+)
 from leakloc.segmentation.dura import Dura
 from leakloc.settings import SegmentationSettings
 from leakloc.volume import Geometry, Provenance, Volume
@@ -33,12 +38,19 @@ RADIUS_MM = 0.8 + 0.5 * np.arange(48)
 
 
 def scene_with(
-    *, pool: float = 0.0, fat_like: bool = False, tissue_bright: bool = False, seroma: bool = False
+    *,
+    layer: float = 1.0,
+    pool: float = 0.0,
+    fat_like: bool = False,
+    tissue_bright: bool = False,
+    seroma: bool = False,
 ) -> Scene:
     """A sac, 6 mm of fluid behind it, 4 mm of fat that touches the fluid, and signal beyond.
 
     Parameters
     ----------
+    layer
+        Signal of the fluid behind the sac.
     pool
         Signal from the layer of fluid backwards to beyond the reach of the network.
     seroma
@@ -51,7 +63,7 @@ def scene_with(
     radius = np.hypot(i - 20.0, j - 20.0)
     behind = (j > 20) & (np.abs(i - 20) < 8) & (k > 15) & (k < 45)
     signal = np.where(radius < 6.0, 1.0, 0.05)
-    signal[behind & (radius > 6.0) & (radius <= 12.0)] = 1.0
+    signal[behind & (radius > 6.0) & (radius <= 12.0)] = layer
     signal[behind & (radius > 12.0) & (radius <= 16.0)] = 0.75
     if pool:
         signal[behind & (radius > 12.0) & (j < 55)] = pool
@@ -99,6 +111,22 @@ def test_nothing_is_accepted_where_fat_is_like_fluid_but_it_is_listed() -> None:
     assert not labels.any()
     assert max(c.probability for c in candidates) == pytest.approx(0.3)
     assert candidates[0].center_lps[1] > 5  # behind the sac
+
+
+@pytest.mark.parametrize(("layer", "accepted"), [(0.44, False), (0.6, True)])
+def test_a_layer_with_less_than_half_of_the_signal_of_csf_is_not_fluid(layer, accepted) -> None:
+    _, candidates = find_collections(scene_with(layer=layer), SegmentationSettings())
+    assert candidates[0].accepted == accepted
+    assert accepted or candidates[0].mimics[0] == "epidural fat"
+
+
+def test_confidence_rises_with_certainty_and_contact() -> None:
+    def probability(network: float, contact: float) -> float:
+        return probability_of({"network": network, "contact_share": contact})
+
+    assert probability(0.7, 0.5) < probability(0.8, 0.5)
+    assert probability(0.8, 0.0) < probability(0.8, 0.1) < probability(0.8, 0.2)
+    assert probability(0.8, 0.2) == probability(0.8, 0.9)
 
 
 def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:

@@ -1,0 +1,33 @@
+"""Tests of `leakloc.segmentation.dura`."""
+
+import numpy as np
+import pytest
+
+from leakloc.segmentation.dura import ANGLES, ARC_STEP_MM, _Frame, _head_end
+
+ARC_MM = np.arange(0.0, 240.0, ARC_STEP_MM)
+RADIUS_MM = np.arange(0.8, 24.4, 0.5)
+
+
+def frame_with(filled_mm: np.ndarray) -> _Frame:
+    """Fluid out to a radius at each position along the canal."""
+    angle = np.arange(ANGLES) * 2 * np.pi / ANGLES
+    values = (RADIUS_MM <= filled_mm[:, None]).astype(np.float32)
+    values = np.repeat(values[:, None], ANGLES, axis=1)
+    return _Frame(ARC_MM, angle, RADIUS_MM, values, np.ones(values.shape, bool))
+
+
+def test_the_head_ends_where_the_cisterns_have_tapered_to_the_canal() -> None:
+    wide, canal = 30.0, 7.0
+    filled = np.interp(ARC_MM, [50.0, 80.0], [wide, canal])
+    assert _head_end(frame_with(filled), 0) == pytest.approx(79.0, abs=2.0)
+    interrupted = filled.copy()
+    interrupted[10:12] = 20.0  # a vessel: the widest radii are not reached everywhere
+    assert _head_end(frame_with(interrupted), 0) == pytest.approx(79.0, abs=2.0)
+
+
+def test_a_canal_alone_and_a_pool_farther_down_are_no_head() -> None:
+    canal = np.full(len(ARC_MM), 7.0)
+    assert _head_end(frame_with(canal), 0) == 0.0
+    pool = np.where((ARC_MM > 120) & (ARC_MM < 150), 30.0, canal)
+    assert _head_end(frame_with(pool), 0) == 0.0
