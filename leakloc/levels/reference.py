@@ -20,13 +20,14 @@ from leakloc.volume import FloatArray
 _PITCH_MM: Final = {
     "C2": 21.0, "C3": 18.5, "C4": 18.5, "C5": 16.5, "C6": 15.5, "C7": 17.0,
     "T1": 21.5, "T2": 23.0, "T3": 23.0, "T4": 24.5, "T5": 25.5, "T6": 25.5,
-    "T7": 26.5, "T8": 27.0, "T9": 26.5, "T10": 29.0, "T11": 31.5, "T12": 31.5,
-    "L1": 33.5, "L2": 35.5, "L3": 36.0, "L4": 35.5, "L5": 32.5,
+    "T7": 26.5, "T8": 27.0, "T9": 26.5, "T10": 28.5, "T11": 28.5, "T12": 31.3,
+    "L1": 32.8, "L2": 35.1, "L3": 35.6, "L4": 34.4, "L5": 32.0,
     "S1": 37.0, "S2": 31.5, "S3": 25.5, "S4": 20.5, "S5": 17.0,
 }  # fmt: skip
-"""From the disc above a vertebra to the disc below it. S1 to S3: distances of disc centers in
-twelve development patients of SPIDER (CC BY 4.0), by landmarks read in pictures; S4 and S5 follow
-in the same proportion."""
+"""From the disc above a vertebra to the disc below it. T11 to S3 are measured on the development
+patients of SPIDER (CC BY 4.0): distances of disc centers in 6 (T11) and 17 patients, of S1 to S3 in
+12 by landmarks read in pictures, less what `CENTER_AHEAD_MM` adds; S4 and S5 follow in the same
+proportion. Phantoms have other heights, from the literature; C2 to T9 are the same in both."""
 
 _DEPTH_MM: Final = {
     "C2": 15.0, "C3": 15.5, "C4": 15.5, "C5": 16.0, "C6": 17.0, "C7": 18.0,

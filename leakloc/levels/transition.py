@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from leakloc.levels.numbering import Assignment, Candidate
     from leakloc.settings import LevelSettings
 
-_ALONG_MM: Final = (5.0, 28.0)
-"""Stretch beyond a disc's centre in which bone is looked at: a lumbar vertebra without the end
-plates; S1 is 30 mm high."""
-_ACROSS_MM: Final = (16.0, 12.0)
+_ALONG_MM: Final = (8.0, 18.0)
+"""Stretch beyond a disc's centre in which bone is considered: the middle of a vertebra. Nearer to
+the end plates and farther out, the neighboring bone of a steep sacrum is included."""
+_ACROSS_MM: Final = (10.0, 8.0)
 """The same to the front and back, and to each side of the disc's centre: inside the body."""
 _STEPS_MM: Final = (2.0, 4.0)
 """Steps along and front to back, and from side to side, where planes are 3 mm apart."""

@@ -134,10 +134,11 @@ def test_cord_that_ends_where_none_does_is_not_reported(disc, reported):
 
 
 @pytest.mark.parametrize(
-    ("disc", "shift", "word"), [("T11-T12", 1, "higher"), ("L2-L3", -1, "lower")]
+    ("disc", "below_mm", "shift", "word"),
+    [("T11-T12", 8.0, 1, "higher"), ("L2-L3", 0.0, -1, "lower")],
 )
-def test_cord_that_ends_elsewhere_raises_doubt(disc, shift, word):
-    levels = labelled(MadeSpine(cord_ends_at=(disc, 8.0)))
+def test_cord_that_ends_elsewhere_raises_doubt(disc, below_mm, shift, word):
+    levels = labelled(MadeSpine(cord_ends_at=(disc, below_mm)))
     numbering = levels.numbering
     assert numbering.transitional_suspected
     assert "transitional_suspected" in {n.code for n in levels.notes}

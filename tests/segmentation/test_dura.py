@@ -12,7 +12,7 @@ RADIUS_MM = np.arange(0.8, 24.4, 0.5)
 def frame_with(filled_mm: np.ndarray) -> _Frame:
     """Fluid out to a radius at each position along the canal."""
     angle = np.arange(ANGLES) * 2 * np.pi / ANGLES
-    values = (RADIUS_MM <= filled_mm[:, None]).astype(np.float32)
+    values = (filled_mm[:, None] >= RADIUS_MM).astype(np.float32)
     values = np.repeat(values[:, None], ANGLES, axis=1)
     return _Frame(ARC_MM, angle, RADIUS_MM, values, np.ones(values.shape, bool))
 
