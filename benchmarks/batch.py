@@ -103,10 +103,10 @@ def throughput(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
 def machinery(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
     """What the batch itself adds, on a machine too busy to time analyses: they wait, so that
     time passes at the same rate for one and for two workers."""
-    from leakloc.batch import run
-    from leakloc.batch.batch import Batch
-    from leakloc.batch.engine import WorkOptions
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
+    from leakloc.services.batch import run
+    from leakloc.services.batch.batch import Batch
+    from leakloc.services.batch.engine import WorkOptions
 
     run.PRELOAD[:] = ["leakloc.report.model"]
     for number in range(options.studies):
@@ -140,7 +140,7 @@ def spent(output: Path) -> float:
 
 
 def worked(output: Path) -> list:
-    from leakloc.batch.ledger import Ledger
+    from leakloc.services.batch.ledger import Ledger
 
     return Ledger(output).entries()
 
@@ -160,8 +160,9 @@ def many(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
         fakes.make_study(scratch / "in" / str(number), number, way)
     code = (
         "import sys; sys.path.insert(0, sys.argv[3])\n"
-        "from pathlib import Path; from leakloc.batch.batch import Batch\n"
-        "from leakloc.batch.engine import WorkOptions; from leakloc.settings import Settings\n"
+        "from pathlib import Path; from leakloc.services.batch.batch import Batch\n"
+        "from leakloc.services.batch.engine import WorkOptions\n"
+        "from leakloc.core.settings import Settings\n"
         "if __name__ == '__main__':\n"
         "    work = WorkOptions(workers=2, analyze='batch_fakes:behave', timeout_s=3,\n"
         "                       memory_mib=600, retries=0)\n"
@@ -239,9 +240,9 @@ def kill(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def find(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
-    from leakloc.batch.finder import ScanCache, find_studies
-    from leakloc.batch.ledger import Ledger
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
+    from leakloc.services.batch.finder import ScanCache, find_studies
+    from leakloc.services.batch.ledger import Ledger
 
     for number in range(options.studies):
         folder = scratch / "in" / f"{number % 100:02d}" / str(number)

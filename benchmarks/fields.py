@@ -22,12 +22,12 @@ from typing import Final
 import nibabel as nib
 import numpy as np
 
-from leakloc.errors import LeaklocError
-from leakloc.evaluation.spider import DISC_TOLERANCE_MM, true_discs
+from leakloc.core.errors import LeaklocError
+from leakloc.core.settings import Settings
 from leakloc.levels.bodies import is_sacral
 from leakloc.loaders import load_study
 from leakloc.pipeline import analyze_study
-from leakloc.settings import Settings
+from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM, true_discs
 
 SMALLEST: Final = 0.25
 """Least share of a volume in each direction: two or three levels."""

@@ -38,16 +38,16 @@ from typing import Any
 import numpy as np
 from conftest import RECORDS, machine, versions
 
-from leakloc.anatomy_network import AnatomyProbabilities, anatomy_probabilities
-from leakloc.centerline import Centerline
-from leakloc.errors import LeaklocError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import AnatomyProbabilities, anatomy_probabilities
+from leakloc.anatomy.vocabulary import LABEL_VALUES, SACRAL, split_segment
+from leakloc.core.errors import LeaklocError
+from leakloc.core.settings import LevelSettings
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.detection import Detections
 from leakloc.levels.kinds import KINDS, kind_scores
 from leakloc.levels.labeling import Seen, look, number
 from leakloc.levels.network import detections_from
-from leakloc.settings import LevelSettings
-from leakloc.vocabulary import LABEL_VALUES, SACRAL, split_segment
-from leakloc.volume import FloatArray, Geometry, Volume
 
 TOLERANCE_MM = 10.0
 """A vertebra is named right where the disc below it lies this near the true one of its name."""
@@ -414,9 +414,9 @@ def _lumbar_words(count: int) -> str:
 
 def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
     """Rendered phantoms with the masks found on their sagittal T2, or on the myelogram."""
+    from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
     from leakloc.loaders.triage import triage
-    from leakloc.settings import LoaderSettings
 
     for folder in folders:
         truth = json.loads((folder / "truth" / "truth.json").read_text())
@@ -429,7 +429,7 @@ def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
 
 def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
     """Phantoms' own masks with four, five and six lumbar vertebrae, lumbar and whole spine."""
-    from leakloc.phantom import SCENARIOS, make_phantom
+    from leakloc.validation.phantom import SCENARIOS, make_phantom
 
     for count in (4, 5, 6):
         scenario = replace(SCENARIOS["transitional"], lumbar_counts=(count,))

@@ -85,8 +85,8 @@ def make_series(folder: Path, count: int, syntax: str) -> np.ndarray:
 
 def leakloc(folder: Path) -> np.ndarray:
     """Scan and load with leakloc."""
+    from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
-    from leakloc.settings import LoaderSettings
 
     [stack] = load_study(folder, LoaderSettings()).stacks
     return stack.load().array
@@ -94,16 +94,16 @@ def leakloc(folder: Path) -> np.ndarray:
 
 def leakloc_scan(folder: Path) -> None:
     """Headers, sorting and geometry checks only."""
+    from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
-    from leakloc.settings import LoaderSettings
 
     load_study(folder, LoaderSettings())
 
 
 def leakloc_load(folder: Path) -> Reader:
     """Pixels of the chosen series, after its headers were scanned."""
+    from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
-    from leakloc.settings import LoaderSettings
 
     [stack] = load_study(folder, LoaderSettings()).stacks
     return lambda _: stack.load().array

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from leakloc.core.settings import Settings
 from leakloc.levels import label
 from leakloc.loaders import load_study, triage
 from leakloc.localization import localize
-from leakloc.phantom import SCENARIOS, make_phantom, write_study
 from leakloc.pipeline import analyze
 from leakloc.segmentation import segment
-from leakloc.settings import Settings
+from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 
 SETTINGS = Settings()
 BENCHMARK_SEED = 0

@@ -29,7 +29,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def settings() -> str:
     """Every setting by section: name, default, bounds, meaning."""
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
 
     parts = []
     for section, field in Settings.model_fields.items():
@@ -107,7 +107,7 @@ def warnings() -> str:
 
 def errors() -> str:
     """The classes of errors, with what they mean."""
-    from leakloc import errors as module
+    from leakloc.core import errors as module
 
     rows = [
         f"| `{name}` | `{kind.__bases__[0].__name__}` | {_cell(kind.__doc__)} |\n"

@@ -18,27 +18,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from leakloc import evaluation, levels, loaders, localization, phantom, segmentation
+    from leakloc import levels, loaders, localization, segmentation
     from leakloc.api import analyze, load
+    from leakloc.core.settings import Settings
+    from leakloc.core.volume import Geometry, Volume
     from leakloc.loaders import Study, read_mask
     from leakloc.pipeline import Analysis
     from leakloc.report import Report
-    from leakloc.settings import Settings
-    from leakloc.volume import Geometry, Volume
+    from leakloc.validation import evaluation, phantom
 
 _PUBLIC = {
     "Analysis": "leakloc.pipeline",
-    "Geometry": "leakloc.volume",
+    "Geometry": "leakloc.core.volume",
     "Report": "leakloc.report",
-    "Settings": "leakloc.settings",
+    "Settings": "leakloc.core.settings",
     "Study": "leakloc.loaders",
-    "Volume": "leakloc.volume",
+    "Volume": "leakloc.core.volume",
     "analyze": "leakloc.api",
     "load": "leakloc.api",
     "read_mask": "leakloc.loaders",
 }
 
-_PACKAGES = ("evaluation", "levels", "loaders", "localization", "phantom", "segmentation")
+_PACKAGES = {
+    "evaluation": "leakloc.validation.evaluation",
+    "levels": "leakloc.levels",
+    "loaders": "leakloc.loaders",
+    "localization": "leakloc.localization",
+    "phantom": "leakloc.validation.phantom",
+    "segmentation": "leakloc.segmentation",
+}
 """Subpackages that `leakloc.name` reaches without a further import."""
 
 __all__ = [
@@ -66,7 +74,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     if name in _PACKAGES:
-        return import_module(f"leakloc.{name}")
+        return import_module(_PACKAGES[name])
     raise AttributeError(f"module 'leakloc' has no attribute {name!r}")
 
 

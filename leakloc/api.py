@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leakloc.errors import SettingsError
+from leakloc.core.errors import SettingsError
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Volume
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
-from leakloc.settings import Settings
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis, Progress

@@ -19,24 +19,24 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from leakloc.errors import InputError, SettingsError
-from leakloc.settings import Settings
-from leakloc.volume import Volume
+from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leakloc.anatomy.vocabulary import Role
+    from leakloc.core.notes import Note
     from leakloc.levels.given import GivenLevels, GivenMap
     from leakloc.levels.result import Labeler, Levels
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
-    from leakloc.notes import Note
     from leakloc.report.build import Source
     from leakloc.report.model import Report
     from leakloc.saved import Saved
     from leakloc.segmentation.result import Segmentation, Segmenter
-    from leakloc.vocabulary import Role
 
 Progress = Callable[[str, float], None]
 """Told the stage that starts and the share of the work done before it, 0..1."""
@@ -181,13 +181,13 @@ class Analysis:
         return write_outputs(self, Path(folder), overwrite=overwrite)
 
     def table(self) -> pd.DataFrame:
-        """The collections, one a row; `leakloc.tables` has more."""
-        from leakloc.tables import collections_table
+        """The collections, one a row; `leakloc.notebook` has more."""
+        from leakloc.notebook import collections_table
 
         return collections_table(self.report)
 
     def _repr_html_(self) -> str:
-        from leakloc.display import analysis_html
+        from leakloc.notebook import analysis_html
 
         return analysis_html(self)
 

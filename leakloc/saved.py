@@ -20,8 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc import __version__
-from leakloc.centerline import Centerline
-from leakloc.errors import InputError, LeaklocError, OutputError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import InputError, LeaklocError, OutputError
+from leakloc.core.notes import Note
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.levels.bodies import bone_seen
 from leakloc.levels.conus import Conus
 from leakloc.levels.detection import DetectedDisc, Detections
@@ -31,13 +34,10 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.localizer import part_read
-from leakloc.notes import Note
 from leakloc.pipeline import Basis, Landmarks
 from leakloc.report import model
 from leakloc.report.build import Source
 from leakloc.segmentation.result import Candidate, Segmentation
-from leakloc.settings import Settings
-from leakloc.volume import Geometry, Provenance, Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis

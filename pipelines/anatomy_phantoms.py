@@ -17,9 +17,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from train_anatomy import BODY, CANAL, DISC, EPIDURAL, SACRUM
 
-from leakloc.phantom import SCENARIOS, Masks, Phantom, make_phantom
-from leakloc.vocabulary import LABEL_VALUES
-from leakloc.volume import Geometry
+from leakloc.anatomy.vocabulary import LABEL_VALUES
+from leakloc.core.volume import Geometry
+from leakloc.validation.phantom import SCENARIOS, Masks, Phantom, make_phantom
 
 PLANE_STEP_MM = 3.0
 HEIGHT_MM = 300

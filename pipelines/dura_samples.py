@@ -1,8 +1,9 @@
 """Samples for training the dura network: canals in polar coordinates about a centerline.
 
-Two sources: simulated contrast on the development patients of SPIDER (`leakloc.simulation`),
-and phantoms. A sample is one study, sampled about several displaced centerlines; the trainer cuts
-pieces out of it. Samples are written to a folder one by one, so that a run may stop and go on.
+Two sources: simulated contrast on the development patients of SPIDER
+(`leakloc.validation.simulation`), and phantoms. A sample is one study, sampled about several
+displaced centerlines; the trainer cuts pieces out of it. Samples are written to a folder one by
+one, so that a run may stop and go on.
 
     python pipelines/dura_samples.py real SPIDER POOL --count 1000
     python pipelines/dura_samples.py phantoms POOL --seeds 0,2,3
@@ -20,18 +21,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-from leakloc.anatomy_network import anatomy_probabilities
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
-from leakloc.phantom import SCENARIOS, make_phantom
-from leakloc.segmentation.canal import find_canal
+from leakloc.anatomy.canal import find_canal
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import anatomy_probabilities
+from leakloc.core.errors import AnalysisError
+from leakloc.core.settings import SegmentationSettings
+from leakloc.core.volume import Volume
 from leakloc.segmentation.dura import find_dura, follow_canal, polar_signal
 from leakloc.segmentation.dura_network import NO_PRIOR
 from leakloc.segmentation.fluid import map_fluid
-from leakloc.settings import SegmentationSettings
-from leakloc.simulation import DEVELOPMENT_PATIENTS, Patient, read_patient, simulate
-from leakloc.simulation.study import ALL_MIMICS, SimulatedStudy, SimulationScenario
-from leakloc.volume import Volume
+from leakloc.validation.phantom import SCENARIOS, make_phantom
+from leakloc.validation.simulation import DEVELOPMENT_PATIENTS, Patient, read_patient, simulate
+from leakloc.validation.simulation.study import ALL_MIMICS, SimulatedStudy, SimulationScenario
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator

@@ -26,17 +26,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from leakloc.anatomy_network import MODEL_PATH
-from leakloc.centerline import Centerline
-from leakloc.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import MODEL_PATH
+from leakloc.anatomy.vocabulary import Role, split_segment
+from leakloc.core.settings import Settings
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.kinds import KINDS, kind_features
 from leakloc.levels.labeling import find_candidates
 from leakloc.levels.network import detect
 from leakloc.levels.numbering import Candidate
-from leakloc.phantom import SCENARIOS, Truth, make_phantom
-from leakloc.settings import Settings
-from leakloc.vocabulary import Role, split_segment
-from leakloc.volume import FloatArray, Volume
+from leakloc.validation.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
+from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
 
 PATIENTS: Final = ("005", "007", "022", "034", "057", "098", "110", "141", "166", "209", "241")
 """SPIDER patients to fit to; the others judge the numbering."""

@@ -17,9 +17,9 @@ from pathlib import Path
 import dask_jobqueue
 from dask_jobqueue.local import LocalCluster
 
-from leakloc.batch.batch import Batch
-from leakloc.batch.engine import WorkOptions
-from leakloc.settings import Settings
+from leakloc.core.settings import Settings
+from leakloc.services.batch.batch import Batch
+from leakloc.services.batch.engine import WorkOptions
 
 QUEUES = {
     "slurm": dask_jobqueue.SLURMCluster,

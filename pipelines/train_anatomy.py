@@ -27,8 +27,8 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from leakloc.anatomy_network import CLASSES, network_input
-from leakloc.volume import Volume
+from leakloc.anatomy.network import CLASSES, network_input
+from leakloc.core.volume import Volume
 
 HELD_OUT = ("005", "045", "069", "098", "127", "162", "220")
 """SPIDER patients that no training run may see."""

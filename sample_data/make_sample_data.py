@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from leakloc.phantom import SCENARIOS, compact, make_phantom, write_study
+from leakloc.validation.phantom import SCENARIOS, compact, make_phantom, write_study
 
 FOLDER = Path(__file__).parent / "postoperative"
 SEED = 7

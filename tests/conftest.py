@@ -24,9 +24,9 @@ def made_simulation():
     """A simulated study without a real patient: a straight sac, fluid behind it at L3-L4."""
     from types import SimpleNamespace
 
-    from leakloc.centerline import Centerline
-    from leakloc.simulation import SCENARIOS
-    from leakloc.volume import Geometry, Volume
+    from leakloc.anatomy.centerline import Centerline
+    from leakloc.core.volume import Geometry, Volume
+    from leakloc.validation.simulation import SCENARIOS
 
     def make(scenario="dorsal", patient="107", seed=100, spacing_mm=1.0, slice_mm=1.0):
         """Discs every 30 mm from 0 (L5-S1) up to 120 (L1-L2); fluid 8 mm thick, 50 to 74 mm."""

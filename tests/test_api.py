@@ -12,9 +12,9 @@ import pytest
 import SimpleITK as sitk
 
 import leakloc as ll
-from leakloc import tables
-from leakloc.errors import GeometryError, OutputError, SettingsError
-from leakloc.extras import need
+from leakloc import notebook
+from leakloc.core.errors import GeometryError, OutputError, SettingsError
+from leakloc.core.extras import need
 
 SAMPLE = Path(__file__).parents[1] / "sample_data/postoperative"
 
@@ -70,10 +70,10 @@ def test_result_shows_and_converts_itself(result):
     collections = result.table()
     assert list(collections.id) == [c.id for c in result.report.collections]
     assert collections.volume_ml[0] == result.report.collections[0].volume_ml
-    levels = tables.levels_table(result.report)
+    levels = notebook.levels_table(result.report)
     assert levels.center_z_lps_mm.is_monotonic_decreasing
     assert {"L4", "L4-L5"} <= set(levels.name)
-    assert {"segment", "volume_ml"} <= set(tables.sac_table(result.report).columns)
+    assert {"segment", "volume_ml"} <= set(notebook.sac_table(result.report).columns)
 
 
 def test_result_remembers_its_settings(result):
@@ -119,7 +119,7 @@ def test_volume_shows_itself(kind):
 
 
 def test_volume_picture_has_head_up_and_right_on_the_left():
-    from leakloc.display import volume_picture
+    from leakloc.notebook import volume_picture
 
     array = np.zeros((40, 40, 40), np.float32)
     array[30:, :, :] = 1.0  # towards the head

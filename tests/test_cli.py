@@ -10,14 +10,14 @@ import pytest
 
 from leakloc import __version__
 from leakloc.cli import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code, main
-from leakloc.errors import (
+from leakloc.core.errors import (
     AnalysisError,
     GeometryError,
     InputError,
     OutputError,
     SettingsError,
 )
-from leakloc.settings import Settings
+from leakloc.core.settings import Settings
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import leakloc
+from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.cli import DONE, main
-from leakloc.errors import SettingsError
-from leakloc.evaluation.metrics import dice
+from leakloc.core.errors import SettingsError
+from leakloc.core.volume import Volume
 from leakloc.pipeline import analyze, analyze_study, stage
 from leakloc.report import report_schema
-from leakloc.vocabulary import NOTICE
-from leakloc.volume import Volume
+from leakloc.validation.evaluation.metrics import dice
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative"
 

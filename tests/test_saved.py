@@ -18,11 +18,11 @@ from hypothesis.extra import numpy as npst
 import leakloc
 from leakloc import saved
 from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
-from leakloc.errors import InputError, OutputError, SettingsError
+from leakloc.core.errors import InputError, OutputError, SettingsError
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis, analyze_study, relabel, relabel_study
 from leakloc.report import Report
-from leakloc.settings import Settings
-from leakloc.volume import Geometry, Volume
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative" / "dicom"
 PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])

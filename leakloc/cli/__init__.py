@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from leakloc import __version__
 from leakloc.cli import about, analyze, batch, diff, evaluate, node, phantom, relabel, series, tune
 from leakloc.cli.shared import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE
-from leakloc.errors import InputError, LeaklocError, OutputError, SettingsError
+from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
 
 COMMANDS = (analyze, relabel, batch, node, diff, series, phantom, evaluate, tune, about)
 

@@ -20,10 +20,10 @@ from leakloc.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from leakloc.batch.batch import Tally
-    from leakloc.batch.ledger import Entry, State
-    from leakloc.batch.run import Outcome
     from leakloc.cli.shared import Commands
+    from leakloc.services.batch.batch import Tally
+    from leakloc.services.batch.ledger import Entry, State
+    from leakloc.services.batch.run import Outcome
 
 SOME_FAILED: Final = 5
 """Exit code of a batch in which some studies succeeded and some failed."""
@@ -93,9 +93,9 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.status:
         return _status(options)
-    from leakloc.batch.batch import Batch
-    from leakloc.batch.engine import WorkOptions
-    from leakloc.errors import SettingsError
+    from leakloc.core.errors import SettingsError
+    from leakloc.services.batch.batch import Batch
+    from leakloc.services.batch.engine import WorkOptions
 
     if not options.roots and not options.watch:
         raise SettingsError("name at least one ROOT, or --watch DIR")
@@ -156,8 +156,8 @@ def _say(tally: Tally, output: Path) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from leakloc.batch.ledger import LEDGER_NAME, Ledger
-    from leakloc.errors import InputError
+    from leakloc.core.errors import InputError
+    from leakloc.services.batch.ledger import LEDGER_NAME, Ledger
 
     if not (options.output / LEDGER_NAME).exists():
         raise InputError(f"{options.output} holds no ledger of a batch")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
-from leakloc.errors import OutputError, SettingsError
+from leakloc.core.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
-    from leakloc.evaluation.phantoms import Method
-    from leakloc.evaluation.sheet import Tile
-    from leakloc.phantom import Scenario
+    from leakloc.validation.evaluation.phantoms import Method
+    from leakloc.validation.evaluation.sheet import Tile
+    from leakloc.validation.phantom import Scenario
 
 
 def add(commands: Commands) -> None:
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _folders(options: argparse.Namespace) -> int:
-    from leakloc.evaluation import evaluate_folders
+    from leakloc.validation.evaluation import evaluate_folders
 
     if options.truth is None:
         raise SettingsError("PRED is compared with TRUTH: name both")
@@ -103,7 +103,7 @@ def _folders(options: argparse.Namespace) -> int:
 
 
 def _phantoms(options: argparse.Namespace) -> int:
-    from leakloc.evaluation import evaluate_phantoms
+    from leakloc.validation.evaluation import evaluate_phantoms
 
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
@@ -122,8 +122,8 @@ def _phantoms(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from leakloc.evaluation.figures import png, sweep_figure
-    from leakloc.evaluation.sweep import parameter_named, sweep_phantoms
+    from leakloc.validation.evaluation.figures import png, sweep_figure
+    from leakloc.validation.evaluation.sweep import parameter_named, sweep_phantoms
 
     swept = parameter_named(options.sweep)
     texts = options.values.split(",") if options.values else ()
@@ -153,7 +153,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _spider(options: argparse.Namespace) -> int:
-    from leakloc.evaluation import evaluate_spider, spider_json, spider_text
+    from leakloc.validation.evaluation import evaluate_spider, spider_json, spider_text
 
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
@@ -170,8 +170,8 @@ def _spider(options: argparse.Namespace) -> int:
 
 
 def _simulated(options: argparse.Namespace) -> int:
-    from leakloc.evaluation.simulated import PATIENTS_OF, evaluate_simulated
-    from leakloc.simulation import CAVEAT
+    from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
+    from leakloc.validation.simulation import CAVEAT
 
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
@@ -196,8 +196,8 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _method(options: argparse.Namespace) -> Method:
-    from leakloc.evaluation.baseline import textbook_method
-    from leakloc.evaluation.phantoms import leakloc_method
+    from leakloc.validation.evaluation.baseline import textbook_method
+    from leakloc.validation.evaluation.phantoms import leakloc_method
 
     return textbook_method if options.baseline else leakloc_method
 
@@ -213,8 +213,8 @@ def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
     """The scenarios asked for; None for the default ones."""
     if not options.compact:
         return options.phantom or None
-    from leakloc.evaluation.sweep import DEFAULT_SCENARIOS
-    from leakloc.phantom import SCENARIOS, compact
+    from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS
+    from leakloc.validation.phantom import SCENARIOS, compact
 
     names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
     unknown = [name for name in names if name not in SCENARIOS]
@@ -236,7 +236,7 @@ def _seeds(text: str) -> range:
 def _write_sheet(path: Path | None, tiles: list[Tile] | None, caveat: str = "") -> None:
     if path is None or tiles is None:
         return
-    from leakloc.evaluation import contact_sheet
+    from leakloc.validation.evaluation import contact_sheet
 
     _write(path, contact_sheet(tiles, caveat))
 

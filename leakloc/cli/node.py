@@ -20,8 +20,8 @@ from leakloc.cli.shared import (
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
-    from leakloc.node.receiver import Listen
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
+    from leakloc.services.node.receiver import Listen
 
 
 def add(commands: Commands) -> None:
@@ -67,7 +67,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.errors import SettingsError
+    from leakloc.core.errors import SettingsError
 
     settings = settings_of(options)
     if options.check:
@@ -76,9 +76,9 @@ def _run(options: argparse.Namespace) -> int:
         raise SettingsError("name the output folder: -o OUT")
     if options.workers is not None and options.workers < 1:
         raise SettingsError("--workers takes a number from 1")
-    from leakloc.batch.engine import WorkOptions
-    from leakloc.node.node import Node
-    from leakloc.node.sender import Peer
+    from leakloc.services.batch.engine import WorkOptions
+    from leakloc.services.node.node import Node
+    from leakloc.services.node.sender import Peer
 
     listen = listen_of(options)
     node = Node(
@@ -107,13 +107,13 @@ def listen_of(options: argparse.Namespace) -> Listen:
     SettingsError
         If the options do not go together.
     """
-    from leakloc.node.receiver import Listen, titles
+    from leakloc.services.node.receiver import Listen, titles
 
     return Listen(options.aet, options.port, options.bind, titles(options.allow))
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:
-    from leakloc.node.sender import Peer, echo
+    from leakloc.services.node.sender import Peer, echo
 
     peer = Peer.parse(options.check)
     answers = echo(peer, options.aet, settings.node)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakloc.cli.shared import DONE, ProgressLine, common_options
-from leakloc.errors import OutputError, SettingsError
+from leakloc.core.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.phantom import SCENARIOS, make_phantom, write_study
+    from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 
     if options.list:
         if options.json:

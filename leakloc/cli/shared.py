@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from leakloc.errors import SettingsError
+from leakloc.core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
     from leakloc.pipeline import Progress
     from leakloc.report.model import Report
-    from leakloc.settings import Settings
 
 DONE: Final = 0
 BAD_USAGE: Final = 2
@@ -127,7 +127,7 @@ def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Settings that the options name: the recipe, then each `--set`, then `--write`."""
-    from leakloc.settings import Settings, find_recipe
+    from leakloc.core.settings import Settings, find_recipe
 
     settings = Settings.load(find_recipe(options.pipeline)) if options.pipeline else Settings()
     changes: dict[str, object] = {}

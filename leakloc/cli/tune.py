@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
-from leakloc.errors import OutputError
+from leakloc.core.errors import OutputError
 
 if TYPE_CHECKING:
     from leakloc.cli.shared import Commands
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.evaluation.tune import pairs_in, ranges, tune
+    from leakloc.validation.evaluation.tune import pairs_in, ranges, tune
 
     settings = settings_of(options)
     space = ranges(options.search, settings)

@@ -9,18 +9,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline, left_and_dorsal
-from leakloc.errors import GeometryError
-from leakloc.levels.detection import Detections
-from leakloc.levels.reference import (
+from leakloc.anatomy.centerline import Centerline, left_and_dorsal
+from leakloc.anatomy.reference import (
     ReferenceChain,
     body_width_mm,
     reference_chain,
 )
+from leakloc.anatomy.vocabulary import LABEL_VALUES, SACRAL, split_segment
+from leakloc.core.errors import GeometryError
+from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
+from leakloc.levels.detection import Detections
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.sacrum import SacralAxis, expected_axis, place_remnants
-from leakloc.vocabulary import LABEL_VALUES, SACRAL, split_segment
-from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 _BONE: Final = 0.5
 """Probability from which a voxel is bone."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from leakloc.volume import FloatArray
+from leakloc.core.volume import FloatArray
 
 if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation

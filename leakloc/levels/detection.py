@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakloc.centerline import Centerline
-from leakloc.volume import FloatArray, Volume
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LevelSettings
+    from leakloc.core.settings import LevelSettings
 
 
 @dataclass(frozen=True)

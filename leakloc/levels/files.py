@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from leakloc.errors import InputError, SettingsError
+from leakloc.anatomy.vocabulary import split_segment
+from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.volume import FloatArray
 from leakloc.levels.given import GIVEN_CONFIDENCE, GivenLevels, GivenMap
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
-from leakloc.vocabulary import split_segment
-from leakloc.volume import FloatArray
 
 
 def read_levels(path: str | Path) -> GivenLevels:

@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.errors import InputError
-from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
-from leakloc.levels.schemes import LevelScheme
-from leakloc.notes import Note
-from leakloc.vocabulary import (
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NumberingMethod,
     Role,
@@ -27,11 +23,15 @@ from leakloc.vocabulary import (
     split_segment,
     vertebra_chain,
 )
-from leakloc.volume import FloatArray, Geometry, Provenance, Volume
+from leakloc.core.errors import InputError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
+from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
+from leakloc.levels.schemes import LevelScheme
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import LevelSettings
     from leakloc.segmentation.result import Segmentation
-    from leakloc.settings import LevelSettings
 
 GIVEN_CONFIDENCE: Final = 0.95
 """Confidence of levels that a person or another program names: not ours to doubt much."""

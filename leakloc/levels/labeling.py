@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError, LeaklocError, SettingsError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.course import carried_on
+from leakloc.anatomy.reference import reference_chain
+from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
+from leakloc.core.errors import AnalysisError, LeaklocError, SettingsError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels import profile
 from leakloc.levels.bodies import bodies_between, is_sacral, level_mask, sacral_bodies
 from leakloc.levels.conus import Conus, conus_arc_mm
-from leakloc.levels.course import carried_on
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
 from leakloc.levels.numbering import (
     Assignment,
@@ -26,17 +30,13 @@ from leakloc.levels.numbering import (
     disc_at_cord_end,
     solve,
 )
-from leakloc.levels.reference import reference_chain
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
 from leakloc.levels.sacrum import SacralAxis, trace_sacrum
 from leakloc.levels.transition import sacral_share, transitional_signs
-from leakloc.notes import Note
-from leakloc.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
-from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import LevelSettings
     from leakloc.segmentation.result import Segmentation
-    from leakloc.settings import LevelSettings
 
 _PREFERENCE: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
 """Companions by how well discs stand out from bodies."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
-from leakloc.volume import FloatArray, Volume
+from leakloc.levels.disc_pieces import discs_from
 
 if TYPE_CHECKING:
-    from leakloc.anatomy_network import AnatomyProbabilities
-    from leakloc.settings import LevelSettings
+    from leakloc.anatomy.network import AnatomyProbabilities
+    from leakloc.core.settings import LevelSettings
 
 _REACH_MM: Final = (12.0, 30.0, 30.0)
 """Half size of the box about a disc's centre in which it is measured: up, back, left."""
@@ -44,7 +45,7 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     LeaklocError
         If the network's weights are not installed.
     """
-    from leakloc.anatomy_network import anatomy_probabilities
+    from leakloc.anatomy.network import anatomy_probabilities
 
     # As the segmentation asked: remembered.
     return detections_from(anatomy_probabilities(image), centerline)
@@ -59,8 +60,6 @@ def detections_from(found: AnatomyProbabilities, centerline: Centerline | None) 
     centerline : Centerline or None
         Of the canal, where known.
     """
-    from leakloc.anatomy_network import discs_from
-
     seen = discs_from(found)
     upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
     sized = tuple(_sized(disc, found.disc) for disc in upright)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.anatomy.reference import ReferenceChain, reference_chain
+from leakloc.core.volume import FloatArray
 from leakloc.levels.conus import Conus
 from leakloc.levels.kinds import kind_scores
-from leakloc.levels.reference import ReferenceChain, reference_chain
-from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
-    from leakloc.settings import LevelSettings
+    from leakloc.core.settings import LevelSettings
 
 _LOG_FLOOR: Final = -1e9
 """Stands for an impossible assignment; finite, so that differences stay defined."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
-from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LevelSettings
+    from leakloc.core.settings import LevelSettings
 
 _STEP_MM: Final = 1.0
 _ASIDE_MM: Final = (-8.0, -4.0, 0.0, 4.0, 8.0)

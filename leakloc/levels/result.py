@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakloc.notes import Note
-from leakloc.vocabulary import LevelStatus, NumberingMethod, Role
-from leakloc.volume import FloatArray, Volume
+from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Role
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import LevelSettings
     from leakloc.levels.labeling import Seen
     from leakloc.segmentation.result import Segmentation
-    from leakloc.settings import LevelSettings
 
 
 @dataclass(frozen=True)

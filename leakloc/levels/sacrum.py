@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline, left_and_dorsal
+from leakloc.anatomy.centerline import Centerline, left_and_dorsal
+from leakloc.anatomy.reference import reference_chain
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.numbering import Candidate
-from leakloc.levels.reference import reference_chain
-from leakloc.volume import FloatArray, Volume
 
 _STEP_MM: Final = 1.0
 """Step along the curve."""

@@ -31,9 +31,9 @@ from typing import Final
 
 import numpy as np
 
-from leakloc.errors import SettingsError
-from leakloc.vocabulary import LABEL_VALUES, segment_name, split_segment, vertebra_chain
-from leakloc.volume import Volume
+from leakloc.anatomy.vocabulary import LABEL_VALUES, segment_name, split_segment, vertebra_chain
+from leakloc.core.errors import SettingsError
+from leakloc.core.volume import Volume
 
 _CHAIN: Final = vertebra_chain()
 _ABOVE_SACRUM: Final = _CHAIN[: _CHAIN.index("S1")]

@@ -16,8 +16,8 @@ import numpy as np
 from leakloc.levels.detection import DetectedDisc, Detections
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import LevelSettings
     from leakloc.levels.numbering import Assignment, Candidate
-    from leakloc.settings import LevelSettings
 
 _ALONG_MM: Final = (8.0, 18.0)
 """Stretch beyond a disc's centre in which bone is considered: the middle of a vertebra. Nearer to

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
-from leakloc.notes import Note
-from leakloc.volume import FloatArray, Volume
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 _CANAL_GRID_MM: Final = 2.0
 """Voxel size at which the canal is followed: a tenth of its width."""
@@ -219,8 +219,8 @@ def _other_frame_note(name: str, found: Alignment | None) -> Note:
 
 def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
     """The way of the canal through a volume, None where there is none."""
-    from leakloc.segmentation.canal import find_canal
-    from leakloc.settings import SegmentationSettings
+    from leakloc.anatomy.canal import find_canal
+    from leakloc.core.settings import SegmentationSettings
 
     spacing = [max(_CANAL_GRID_MM, mm) for mm in oriented.geometry.spacing_ijk_mm]
     coarse = oriented.resample(oriented.geometry.with_spacing(spacing))
@@ -232,7 +232,7 @@ def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
 
 def _canal_by_network(oriented: Volume) -> Centerline | None:
     """The same on a conventional contrast, on which the brightest tube is often fat."""
-    from leakloc.anatomy_network import anatomy_probabilities
+    from leakloc.anatomy.network import anatomy_probabilities
 
     try:
         return _canal(oriented, anatomy_probabilities(oriented).canal)

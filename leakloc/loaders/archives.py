@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 _GIB: Final = 1024**3
 _CHUNK: Final = 1024**2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 
 _INDEX_CLASS: Final = b"1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""

@@ -7,9 +7,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from leakloc.core.volume import FloatArray
 from leakloc.loaders import names
 from leakloc.loaders.study import SeriesStack
-from leakloc.volume import FloatArray
 
 Plane = Literal["sagittal", "coronal", "axial"]
 Contrast = Literal[

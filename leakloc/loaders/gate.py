@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from leakloc.errors import AnalysisError
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Volume
+from leakloc.core.errors import AnalysisError
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Volume
 
 Weighting = Literal["heavy", "moderate", "conventional"]
 
@@ -83,7 +83,7 @@ def fluid_over_bone(volume: Volume) -> float | None:
     volumes) and darker on T1 (0.4 to 0.5). None where the network sees too little of a spine,
     or discs that are brighter than any contrast makes them.
     """
-    from leakloc.anatomy_network import anatomy_probabilities
+    from leakloc.anatomy.network import anatomy_probabilities
 
     try:
         seen = anatomy_probabilities(volume)

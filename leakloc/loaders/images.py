@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leakloc.errors import GeometryError, InputError
+from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
 from leakloc.loaders.study import SeriesStack
-from leakloc.volume import Geometry, Provenance, Volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

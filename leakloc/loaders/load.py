@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.notes import Note
+from leakloc.core.volume import Volume
 from leakloc.loaders.archives import is_archive, unpack
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
 from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
@@ -19,11 +21,9 @@ from leakloc.loaders.images import Kind, read_image_header, sniff_image
 from leakloc.loaders.pixels import read_stack, same_pixels
 from leakloc.loaders.stacks import build_stacks
 from leakloc.loaders.study import SeriesStack, SkippedFile, Study, StudyInfo
-from leakloc.notes import Note
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 LoadProgress = Callable[[str, float], None]
 

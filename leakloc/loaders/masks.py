@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.errors import GeometryError, InputError
+from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
-from leakloc.notes import Note
-from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 MAX_LABEL: Final = 65_535
 """Largest label kept; published schemes of labels stay below 1,000."""

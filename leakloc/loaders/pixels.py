@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.volume import Provenance, Volume
 from leakloc.loaders.headers import Frame, Stored
 from leakloc.loaders.stacks import Layout, scale_varies
-from leakloc.volume import Provenance, Volume
 
 Picture = npt.NDArray[Any]
 Result = TypeVar("Result")

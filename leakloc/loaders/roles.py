@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from leakloc.errors import InputError
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.errors import InputError
+from leakloc.core.volume import Volume
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
 from leakloc.loaders.gate import Gate, fluid_over_bone, looks_like_labels, weigh
 from leakloc.loaders.study import SeriesStack, Study, TriagedStack
-from leakloc.vocabulary import Role
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 _PHASE_OR_FAT: Final = {
     **dict.fromkeys(("P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"), "a phase image"),

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from leakloc.errors import GeometryError
+from leakloc.core.errors import GeometryError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.headers import Frame
 from leakloc.loaders.study import SeriesStack
-from leakloc.notes import Note
-from leakloc.volume import FloatArray, Geometry, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 _COMPONENTS: Final = frozenset(
     {

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.study import SeriesStack
-from leakloc.volume import FloatArray, Geometry, Volume
 
 Signal = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leakloc.notes import Note
-from leakloc.vocabulary import Role
-from leakloc.volume import Geometry, Volume
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.notes import Note
+from leakloc.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Study:
         SettingsError
             If pandas is not installed.
         """
-        from leakloc.tables import study_table
+        from leakloc.notebook import study_table
 
         return study_table(self, settings)
 
     def _repr_html_(self) -> str:
-        from leakloc.display import study_html
+        from leakloc.notebook import study_html
 
         return study_html(self)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.loaders.roles import roles
 from leakloc.loaders.study import Study, TriagedStack
 from leakloc.loaders.triage import triage
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 
 def series_table(

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from leakloc.errors import InputError
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.errors import InputError
+from leakloc.core.notes import Note
+from leakloc.core.volume import Volume
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
 from leakloc.loaders.roles import Judged, Pixels, finished, judge_all
@@ -24,12 +27,9 @@ from leakloc.loaders.stations import (
     stitch,
 )
 from leakloc.loaders.study import SeriesStack, Study, Triage
-from leakloc.notes import Note
-from leakloc.vocabulary import Role
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings
 
 _SHARED_FIELD: Final = 0.5
 """Share of the smaller field from which two files without headers may show one place."""

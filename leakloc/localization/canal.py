@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.volume import FloatArray, Geometry
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.volume import FloatArray, Geometry
 
 IntArray = npt.NDArray[np.intp]
 

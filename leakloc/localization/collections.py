@@ -8,6 +8,9 @@ from typing import cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.anatomy.vocabulary import Compartment, Pattern, Position
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray
 from leakloc.localization.canal import (
     ArcGrid,
     CanalVoxels,
@@ -22,9 +25,6 @@ from leakloc.localization.result import ExtentEnd, LocatedCollection, Profile
 from leakloc.localization.sac import SacProfile, compression
 from leakloc.localization.thickness import ball_diameters_mm
 from leakloc.segmentation.result import Candidate, Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import Compartment, Pattern, Position
-from leakloc.volume import FloatArray
 
 _DIRECTIONS = 36
 """Directions around the sac for which fluid is looked for: 10 degrees each."""

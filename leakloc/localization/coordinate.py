@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import SACRAL, segment_name, split_segment, vertebra_chain
+from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Levels
-from leakloc.vocabulary import SACRAL, segment_name, split_segment, vertebra_chain
-from leakloc.volume import FloatArray
 
 NOT_NAMED = "outside the named levels"
 """What is said of a place to which no level name reaches."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from leakloc.anatomy.vocabulary import LeakStatus, Position
+from leakloc.core.settings import LocalizationSettings
 from leakloc.levels.result import Levels
 from leakloc.localization.result import Finding, LocatedCollection
 from leakloc.segmentation.result import Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import LeakStatus, Position
 
 _GRADES = ("definite", "probable", "possible")
 

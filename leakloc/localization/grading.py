@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from leakloc.anatomy.vocabulary import Grade
+from leakloc.core.settings import LocalizationSettings
 from leakloc.localization.coordinate import NOT_NAMED
 from leakloc.segmentation.result import Candidate
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import Grade
 
 
 @dataclass(frozen=True)

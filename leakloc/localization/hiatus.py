@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import SACRAL
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.result import Levels
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import SACRAL
-from leakloc.volume import FloatArray, Volume
 
 STEP_MM: Final = 0.5
 """Grid of the straightened picture, half of a fine voxel."""
@@ -181,8 +181,8 @@ def sacral_back(image: Volume) -> Centerline | None:
     """Back of the sacral bodies in the midline, head down; None where they are not seen."""
     from scipy import ndimage
 
-    from leakloc.anatomy_network import anatomy_probabilities
-    from leakloc.errors import AnalysisError
+    from leakloc.anatomy.network import anatomy_probabilities
+    from leakloc.core.errors import AnalysisError
 
     try:
         found = anatomy_probabilities(image)

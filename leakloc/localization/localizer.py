@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.notes import Note
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.result import Levels
 from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_voxels
 from leakloc.localization.collections import Placed, locate_collection
@@ -24,11 +27,8 @@ from leakloc.localization.sac import (
     sac_profile,
 )
 from leakloc.localization.surroundings import Surroundings, near_the_way
-from leakloc.notes import Note
 from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.volume import FloatArray, Geometry, Volume
 
 _GRID_MARGIN_MM = 10.0
 """Bins beyond the outermost voxels, so that smoothing finds nothing there."""

@@ -7,6 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from leakloc.anatomy.vocabulary import SACRAL, segment_name
+from leakloc.core.notes import Note
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.result import (
@@ -20,10 +24,6 @@ from leakloc.localization.result import (
 )
 from leakloc.localization.sac import SacProfile
 from leakloc.localization.surroundings import Surroundings
-from leakloc.notes import Note
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import SACRAL, segment_name
-from leakloc.volume import FloatArray
 
 _MEAN_PATH_MM = (
     82.0, 115.0, 150.0, 186.0, 221.0, 254.0, 285.5, 317.0, 346.0, 372.5, 399.5, 426.0, 451.5, 477.0,

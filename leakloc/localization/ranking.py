@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray
 from leakloc.localization.canal import ArcGrid, CanalVoxels
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import AlternativeLevel
-from leakloc.settings import LocalizationSettings
-from leakloc.volume import FloatArray
 
 _DRAWS: Final = 500
 """Standard error of a probability of 0.85: 0.016."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakloc.notes import Note
-from leakloc.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position
-from leakloc.volume import FloatArray
+from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray
 
 
 @dataclass(frozen=True)

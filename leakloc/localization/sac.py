@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import split_segment
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import (
     ArcGrid,
     CanalVoxels,
@@ -18,9 +21,6 @@ from leakloc.localization.canal import (
 )
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import LocatedSac, SacSegment
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import split_segment
-from leakloc.volume import FloatArray, Geometry
 
 _PROBE_MM = 8.0
 """Half depth of a canal: sections are whole where this far in front and behind is in the field."""

@@ -8,13 +8,13 @@ from itertools import product
 
 import numpy as np
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import CystOnPath, NarrowestDepth
 from leakloc.localization.sac import SacProfile
 from leakloc.segmentation.result import Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.volume import FloatArray, Volume
 
 _STEP_MM = 0.5
 _FILL_MM = 2.0

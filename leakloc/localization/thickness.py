@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import IntArray
-from leakloc.volume import FloatArray, Geometry
 
 _MAX_QUERIES = 40_000
 """Balls tried at most; a large piece holds many more voxels than its thickness needs."""

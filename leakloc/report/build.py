@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 import numpy.typing as npt
 
 from leakloc import __version__
+from leakloc.anatomy.vocabulary import NOTICE, Position
+from leakloc.core.notes import Note
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.localization.coordinate import LevelCoordinate
-from leakloc.notes import Note
 from leakloc.report import model
-from leakloc.vocabulary import NOTICE, Position
 
 if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
     from leakloc.levels.result import Levels
     from leakloc.loaders.study import SkippedFile, Study, StudyInfo, Triage, TriagedStack
     from leakloc.localization.result import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     )
     from leakloc.pipeline import Results
     from leakloc.segmentation.result import Candidate
-    from leakloc.settings import Settings
 
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
 """Environment variable with the secret of pseudonyms: settings are written into reports."""

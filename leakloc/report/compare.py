@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from leakloc.anatomy.vocabulary import Position
 from leakloc.report.model import Collection, Report
-from leakloc.vocabulary import Position
 
 Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.report.canvas import INK, Column, Label, Panel, Place, Sheet, Stroke
 from leakloc.report.marks import footer, numbering_line
 from leakloc.report.scene import Scene
-from leakloc.vocabulary import Role
-from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis

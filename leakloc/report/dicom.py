@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc import __version__
-from leakloc.errors import OutputError
-from leakloc.report.canvas import BLUE, ORANGE, Colour
-from leakloc.vocabulary import (
+from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NOTICE,
     SHORT_NOTICE,
@@ -26,6 +24,8 @@ from leakloc.vocabulary import (
     private_term,
     vertebra_code,
 )
+from leakloc.core.errors import OutputError
+from leakloc.report.canvas import BLUE, ORANGE, Colour
 
 if TYPE_CHECKING:
     from pathlib import Path

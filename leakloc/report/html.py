@@ -14,8 +14,8 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from leakloc.anatomy.vocabulary import split_segment, vertebra_chain
 from leakloc.report import viewer as viewing
-from leakloc.vocabulary import split_segment, vertebra_chain
 
 if TYPE_CHECKING:
     from leakloc.report.model import Collection, Report, Target

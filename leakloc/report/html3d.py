@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from leakloc.core.volume import Volume
 from leakloc.report.canvas import BLUE, ORANGE
 from leakloc.report.scene import Plane, Scene
 from leakloc.report.viewer import SAC, WHITE, Block, neighbourhood
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakloc import __version__
+from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.report.canvas import BLUE, ORANGE, Colour, Label
 from leakloc.report.scene import Plane, Scene
-from leakloc.vocabulary import SHORT_NOTICE
 
 if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection

@@ -17,8 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from leakloc.errors import InputError
-from leakloc.vocabulary import (
+from leakloc.anatomy.vocabulary import (
     Compartment,
     Grade,
     LeakStatus,
@@ -28,6 +27,7 @@ from leakloc.vocabulary import (
     Position,
     Role,
 )
+from leakloc.core.errors import InputError
 
 SCHEMA_NAME: Final = "leakloc.report/1"
 """Value of the key ``schema``; a new number for every change that breaks a reader."""

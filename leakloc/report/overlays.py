@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.errors import InputError
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.errors import InputError
+from leakloc.core.volume import FloatArray
 from leakloc.report.canvas import (
     BLUE,
     INK,
@@ -38,8 +40,6 @@ from leakloc.report.counted import counted_on, counted_sheet
 from leakloc.report.marks import collection_tags, footer, key, numbering_line, position
 from leakloc.report.scene import Plane, Scene
 from leakloc.report.straightened import arcs_across, reach_of, section, straightened_sheet
-from leakloc.vocabulary import Role
-from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.volume import FloatArray, Geometry
+from leakloc.core.volume import FloatArray, Geometry
 
 if TYPE_CHECKING:
     from leakloc.localization.coordinate import LevelCoordinate

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.core.volume import FloatArray
 from leakloc.report.canvas import (
     BLUE,
     INK,
@@ -22,7 +23,6 @@ from leakloc.report.canvas import (
 )
 from leakloc.report.marks import collection_tags, footer, key, millimetres, numbering_line
 from leakloc.report.scene import BACK_MM, FRONT_MM, ROOM_MM, Scene, direction_letters
-from leakloc.volume import FloatArray
 
 if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.core.volume import Geometry
 from leakloc.report.scene import GAMMA, Plane, Scene, edge_letters
-from leakloc.volume import Geometry
 
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis

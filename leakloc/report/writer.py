@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from leakloc.errors import InputError, LeaklocError, OutputError
+from leakloc.core.errors import InputError, LeaklocError, OutputError
+from leakloc.core.notes import Note
 from leakloc.levels.schemes import level_scheme
-from leakloc.notes import Note
 from leakloc.report import dicom
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 
 if TYPE_CHECKING:
+    from leakloc.core.volume import Geometry, Volume
     from leakloc.loaders.study import SeriesStack
     from leakloc.pipeline import Analysis, Results
     from leakloc.report.overlays import Picture
     from leakloc.report.viewer import Viewer
-    from leakloc.volume import Geometry, Volume
 
 PARTS: Final = frozenset(
     {

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.segmentation.coordinates import CanalCoordinates
+from leakloc.anatomy.canal_coordinates import CanalCoordinates
+from leakloc.anatomy.vocabulary import Compartment
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.dura import RADIUS_RANGE_MM, Dura
 from leakloc.segmentation.result import Candidate
-from leakloc.vocabulary import Compartment
-from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float32]
@@ -412,27 +412,31 @@ def probability_of(features: dict[str, float]) -> float:
 
     Logistic function of `confidence_evidence`, fitted by `pipelines/fit_confidence.py`.
     """
-    evidence = confidence_evidence(features["network"], features["contact_share"])
+    evidence = confidence_evidence(
+        features["network"], features["contact_share"], features["volume_ml"]
+    )
     logit = float(evidence @ np.array(CONFIDENCE))
     return float(np.clip(1 / (1 + np.exp(-logit)), 0.02, 0.98))
 
 
 def confidence_evidence(
-    network: npt.ArrayLike, contact_share: npt.ArrayLike
+    network: npt.ArrayLike, contact_share: npt.ArrayLike, volume_ml: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Columns that `CONFIDENCE` weights, shape (..., 3).
+    """Columns that `CONFIDENCE` weights, shape (..., 4).
 
-    One, the log odds of the peak fraction by the network, and the contact with the sac from 0 to
-    1, where a fifth of a piece is full contact (pseudomeningoceles have a neck).
+    One, the log odds of the peak fraction by the network, the contact with the sac from 0 to 1,
+    where a fifth of a piece is full contact (pseudomeningoceles have a neck), and the logarithm
+    of the volume in mL: small pieces apart from the sac are often cysts.
     """
     odds = np.clip(np.asarray(network, float), 0.02, 0.98)
     contact = np.clip(np.asarray(contact_share, float) / 0.2, 0.0, 1.0)
-    return np.stack([np.ones_like(odds), np.log(odds / (1 - odds)), contact], axis=-1)
+    columns = (np.ones_like(odds), np.log(odds / (1 - odds)), contact, np.log(volume_ml))
+    return np.stack(columns, axis=-1)
 
 
-CONFIDENCE: Final = (-6.08, 3.80, 3.61)
-"""Weights of `confidence_evidence`: 136 pieces, four of them false, of development patients (seed
-11, the network was trained on these patients) and of phantoms (seeds 30 to 33)."""
+CONFIDENCE: Final = (-2.88, 2.31, 3.53, 0.72)
+"""Weights of `confidence_evidence`: 213 pieces, four of them false, of development patients (seeds
+0 to 6 and 11; the network was trained on these patients) and of phantoms (seeds 30 to 33)."""
 
 
 def _name(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Verdict:

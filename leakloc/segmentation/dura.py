@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline, left_and_dorsal
-from leakloc.errors import AnalysisError
+from leakloc.anatomy.centerline import Centerline, left_and_dorsal
+from leakloc.core.errors import AnalysisError
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.dura_network import boundary_cost, dura_probabilities
-from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 Array = npt.NDArray[np.float32]
 

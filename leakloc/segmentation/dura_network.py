@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.networks import network_session
+from leakloc.core.networks import network_session
 
 Array = npt.NDArray[np.float32]
 

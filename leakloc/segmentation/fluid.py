@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
-from leakloc.volume import FloatArray, Volume
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError
+from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 ARC_STEP_MM: Final = 2.0
 """Step of the reference profiles; the bias field varies over > 30 mm."""

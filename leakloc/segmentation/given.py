@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError, InputError
-from leakloc.notes import Note
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import Compartment, Role
+from leakloc.core.errors import AnalysisError, InputError
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.collections import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import canal_and_fluid, segment
-from leakloc.vocabulary import Compartment, Role
-from leakloc.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

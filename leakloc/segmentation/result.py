@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakloc.centerline import Centerline
-from leakloc.notes import Note
-from leakloc.vocabulary import Compartment, Role
-from leakloc.volume import FloatArray, Volume
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import Compartment, Role
+from leakloc.core.notes import Note
+from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
-from leakloc.notes import Note
-from leakloc.segmentation.canal import find_canal
+from leakloc.anatomy.canal import find_canal
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.errors import AnalysisError
+from leakloc.core.notes import Note
+from leakloc.core.volume import Volume
 from leakloc.segmentation.collections import Scene, find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import FluidMap, map_fluid
 from leakloc.segmentation.result import Segmentation
-from leakloc.vocabulary import Role
-from leakloc.volume import Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 _RAYLEIGH_MEAN = 1.91
 """Mean over standard deviation of magnitude noise where there is no signal (Gudbjartsson and
@@ -128,7 +128,7 @@ def canal_prior(
     volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Volume | None:
     """Where the network sees the canal: on a sagittal companion, else on the volume itself."""
-    from leakloc.anatomy_network import anatomy_probabilities
+    from leakloc.anatomy.network import anatomy_probabilities
 
     if settings.canal_prior_weight == 0:
         return None

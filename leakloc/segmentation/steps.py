@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakloc.centerline import Centerline
-from leakloc.segmentation.canal import find_canal
+from leakloc.anatomy.canal import find_canal
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.collections import Scene, find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.result import Candidate
 from leakloc.segmentation.segment import canal_prior, neighbourhood, on_grid, placed
-from leakloc.vocabulary import Role
-from leakloc.volume import Geometry, Volume
 
 if TYPE_CHECKING:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
 
 def canal_centerline(
@@ -155,6 +155,6 @@ def fluid_outside(
 
 
 def _default() -> SegmentationSettings:
-    from leakloc.settings import SegmentationSettings
+    from leakloc.core.settings import SegmentationSettings
 
     return SegmentationSettings()

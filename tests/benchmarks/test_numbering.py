@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from leakloc.volume import Geometry, Volume
+from leakloc.core.volume import Geometry, Volume
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

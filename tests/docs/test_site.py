@@ -45,7 +45,7 @@ def test_no_mark_is_left_unfilled(site):
 
 
 def test_every_setting_is_listed(site):
-    from leakloc.settings import Settings
+    from leakloc.core.settings import Settings
 
     text = (site / "settings.html").read_text()
     for section, values in Settings().model_dump().items():

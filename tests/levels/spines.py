@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.reference import reference_chain
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
-from leakloc.levels.reference import reference_chain
-from leakloc.volume import Geometry, Volume
 
 AHEAD_MM = 25.0
 

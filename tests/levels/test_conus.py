@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.reference import reference_chain
+from leakloc.core.settings import LevelSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.conus import Conus, conus_arc_mm
 from leakloc.levels.numbering import conus_offset
-from leakloc.levels.reference import reference_chain
-from leakloc.settings import LevelSettings
-from leakloc.volume import Geometry, Volume
 
 TOP_MM = 200.0
 

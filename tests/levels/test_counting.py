@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leakloc.core.settings import LoaderSettings
 from leakloc.loaders import load_study
-from leakloc.phantom import SCENARIOS, compact, make_phantom
-from leakloc.phantom.dicom import series_datasets
-from leakloc.phantom.phantom import Phantom
-from leakloc.phantom.series import PhantomSeries, centered, plane_axes
 from leakloc.pipeline import analyze_study
-from leakloc.settings import LoaderSettings
+from leakloc.validation.phantom import SCENARIOS, compact, make_phantom
+from leakloc.validation.phantom.dicom import series_datasets
+from leakloc.validation.phantom.phantom import Phantom
+from leakloc.validation.phantom.series import PhantomSeries, centered, plane_axes
 
 FIELD_MM = 340.0
 OVERLAP_MM = 45.0

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.errors import GeometryError, InputError, SettingsError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import LABEL_VALUES
+from leakloc.core.errors import GeometryError, InputError, SettingsError
+from leakloc.core.settings import LevelSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels import GivenMap, read_level_map, read_levels
 from leakloc.levels.schemes import SCHEMES, LevelScheme, level_scheme
-from leakloc.settings import LevelSettings
-from leakloc.vocabulary import LABEL_VALUES
-from leakloc.volume import Geometry, Volume
 
 SETTINGS = LevelSettings()
 NAMES = ("T12", "L1", "L2", "L3", "L4", "L5")

@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError, SettingsError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
+from leakloc.core.errors import AnalysisError, SettingsError
+from leakloc.core.settings import LevelSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.detection import Detections
 from leakloc.levels.labeling import label, parse_anchor
-from leakloc.settings import LevelSettings
-from leakloc.vocabulary import LABEL_VALUES, split_segment
-from leakloc.volume import Geometry, Volume
 from tests.levels.spines import AHEAD_MM, MadeSpine, blind_segmentation
 
 SETTINGS = LevelSettings()

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leakloc.core.settings import LevelSettings
 from leakloc.levels import labeling, numbering
-from leakloc.settings import LevelSettings
 from tests.levels.spines import MadeSpine
 
 SETTINGS = LevelSettings()

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError, LeaklocError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError, LeaklocError
+from leakloc.core.settings import LevelSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels import labeling, network
 from leakloc.levels.profile import detect
-from leakloc.settings import LevelSettings
-from leakloc.volume import Geometry, Volume
 from tests.levels.spines import MadeSpine
 
 SETTINGS = LevelSettings()

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.evaluation.spider import LANDMARKS
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.reference import reference_chain
+from leakloc.core.settings import LevelSettings, SegmentationSettings
+from leakloc.core.volume import Volume
 from leakloc.levels import label
-from leakloc.levels.reference import reference_chain
 from leakloc.segmentation import segment
-from leakloc.settings import LevelSettings, SegmentationSettings
-from leakloc.volume import Volume
+from leakloc.validation.evaluation.spider import LANDMARKS
 from tests.levels.spines import blind_segmentation
 
 DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.reference import reference_chain
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.numbering import Candidate
-from leakloc.levels.reference import reference_chain
 from leakloc.levels.sacrum import expected_axis, place_remnants, trace_sacrum
-from leakloc.volume import Geometry, Volume
 
 CHAIN = reference_chain(5)
 HEIGHTS_MM = CHAIN.pitch_mm[CHAIN.vertebrae.index("S1") :]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from leakloc.core.settings import LevelSettings
 from leakloc.levels.detection import DetectedDisc
 from leakloc.levels.labeling import label
 from leakloc.levels.transition import sacral_share
-from leakloc.settings import LevelSettings
 from tests.levels.spines import MadeSpine
 
 SETTINGS = LevelSettings()

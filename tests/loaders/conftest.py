@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leakloc.settings import LoaderSettings
+from leakloc.core.settings import LoaderSettings
 
 
 @pytest.fixture

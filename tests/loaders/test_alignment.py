@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Volume
 from leakloc.loaders import load_study, triage
 from leakloc.loaders.study import SeriesStack, Study
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Volume
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
 SETTINGS = LoaderSettings()

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from leakloc.errors import LeaklocError
+from leakloc.core.errors import LeaklocError
 from leakloc.loaders import load_study, series_table
 
 

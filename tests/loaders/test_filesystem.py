@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.loaders import load_study, series_table
 
 

@@ -17,9 +17,9 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from leakloc.errors import LeaklocError
+from leakloc.core.errors import LeaklocError
+from leakloc.core.settings import LoaderSettings
 from leakloc.loaders import load_study, series_table
-from leakloc.settings import LoaderSettings
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LEAKLOC_DATA", ROOT.parent / "shared" / "data"))

@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Volume
 from leakloc.loaders import load_study, triage
 from leakloc.loaders.gate import fluid_over_bone
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Volume
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
 SETTINGS = LoaderSettings()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from leakloc.errors import GeometryError, InputError
+from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import load_study
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Geometry, Volume
 
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 CORONAL = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))

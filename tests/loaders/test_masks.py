@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakloc.errors import GeometryError, InputError
+from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders import put_on_grid, read_mask
-from leakloc.volume import Geometry, Provenance, Volume
 
 DIRECTIONS = np.array([[0.0, 0.1, 0.995], [1.0, 0.0, 0.0], [0.0, 0.995, -0.1]])
 DIRECTIONS[:, 1:] /= np.linalg.norm(DIRECTIONS[:, 1:], axis=0)

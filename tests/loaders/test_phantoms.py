@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import generate_uid
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.loaders import load_study, triage
-from leakloc.phantom import SCENARIOS, make_phantom, write_study
+from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 
 VENDORS = ["siemens", "ge", "philips", "canon", "uih"]
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.settings import LoaderSettings
 from leakloc.loaders import load_study
 from leakloc.loaders.headers import HeaderReader
 from leakloc.loaders.pixels import read_stack
 from leakloc.loaders.stacks import lay_out
-from leakloc.settings import LoaderSettings
 
 JPEG_LS, JPEG_2000, RLE = (
     "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Volume
 from leakloc.loaders import load_study, triage
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Volume
 
 DATA = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 pytestmark = [

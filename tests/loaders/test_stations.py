@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import triage
 from leakloc.loaders.stations import adjoin, find_stations, neighbours, stitch
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Geometry, Volume
 
 WHOLE = Geometry.from_axes(
     (24, 200, 40),

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
+from leakloc.core.notes import Note
+from leakloc.core.settings import LoaderSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import series_table, triage
 from leakloc.loaders.facts import gather
 from leakloc.loaders.roles import roles
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
-from leakloc.notes import Note
-from leakloc.settings import LoaderSettings
-from leakloc.volume import Geometry, Volume
 
 SETTINGS = LoaderSettings()
 DIRECTIONS = {

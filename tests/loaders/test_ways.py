@@ -18,7 +18,7 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.uid import generate_uid
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.loaders import load_study, series_table
 
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))

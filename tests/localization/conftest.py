@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import segment_name
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.segmentation.result import Candidate, Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import segment_name
-from leakloc.volume import Geometry, Volume
 
 NAMES = ("T12", "L1", "L2", "L3", "L4", "L5", "S1", "S2", "S3", "S4", "S5")
 PITCHES_MM = (31.5, 33.5, 35.5, 36.0, 35.5, 32.5, 30.0, 25.0, 20.0, 17.0, 15.0)

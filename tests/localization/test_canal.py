@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from leakloc.core.volume import Geometry
 from leakloc.localization.canal import ArcGrid, area_profile, canal_voxels, profile_ends
 from leakloc.localization.thickness import ball_diameters_mm
-from leakloc.volume import Geometry
 
 
 def sac_areas(model, sigma_mm=1.5):
@@ -62,7 +62,7 @@ def test_fluid_beside_a_bend_is_not_stretched(spine, crescent):
 
 
 def test_slices_that_beat_against_the_bins_leave_no_ripple():
-    from leakloc.centerline import Centerline
+    from leakloc.anatomy.centerline import Centerline
 
     geometry = Geometry.from_axes((60, 8, 8), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1.3))
     line = Centerline(np.array([[3.5, 3.5, 80.0 - z] for z in range(90)]))

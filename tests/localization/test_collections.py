@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.settings import LocalizationSettings
+from leakloc.core.settings import LocalizationSettings
 
 GRIDS = [
     {"radius_mm": np.inf, "tilt_deg": (0.0, 0.0), "spacing_ijk_mm": (1.0, 1.0, 1.0)},

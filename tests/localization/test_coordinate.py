@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leakloc.anatomy.vocabulary import segment_name, vertebra_chain
 from leakloc.localization import LevelCoordinate
 from leakloc.localization.coordinate import NOT_NAMED
-from leakloc.vocabulary import segment_name, vertebra_chain
 
 CHAIN = vertebra_chain()
 
@@ -146,9 +146,9 @@ def test_interlaminar_windows_end_at_the_sacrum(spine):
     ],
 )
 def test_other_numberings_shift_names(names, segment, shift, expected):
-    from leakloc.centerline import Centerline
+    from leakloc.anatomy.centerline import Centerline
+    from leakloc.core.volume import Geometry, Volume
     from leakloc.levels.result import Levels, Numbering, Vertebra
-    from leakloc.volume import Geometry, Volume
 
     geometry = Geometry.from_axes((2, 2, 2), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
     bodies = tuple(

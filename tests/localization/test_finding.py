@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.core.notes import Note
 from leakloc.levels.result import AlternativeNumbering
 from leakloc.localization import localize
-from leakloc.notes import Note
 from leakloc.segmentation.result import Candidate
 
 SMALL = {"half_width_mm": 15.0, "field_mm": (60.0, 160.0), "length_mm": 300.0}

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.localization.hiatus import canal_behind, find_sacral_canal
-from leakloc.settings import LocalizationSettings
-from leakloc.volume import Geometry, Volume
 
 LENGTH_MM = 100.0
 SETTINGS = LocalizationSettings()

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.result import Levels, Numbering, Vertebra
 from leakloc.localization import without_cisterns
 from leakloc.segmentation.result import Candidate, Segmentation
-from leakloc.volume import Geometry, Volume
 
 GRID = Geometry.from_axes((60, 20, 20), origin_lps=(-20, -20, 0), spacing_ijk_mm=(2, 2, 2))
 C2_HEIGHT_MM = 60.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.settings import LocalizationSettings
+from leakloc.core.volume import Geometry
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
 from leakloc.localization import SacralCanal, localize
-from leakloc.phantom import SCENARIOS, make_phantom
 from leakloc.segmentation.result import Candidate, Segmentation
-from leakloc.settings import LocalizationSettings
-from leakloc.volume import Geometry
+from leakloc.validation.phantom import SCENARIOS, make_phantom
 
 WITH_FLUID = tuple(name for name, scenario in SCENARIOS.items() if scenario.collections)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.core.volume import Volume
 from leakloc.localization import LevelCoordinate, SacralCanal, localize, part_read
-from leakloc.volume import Volume
 
 
 def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):

@@ -13,7 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.vocabulary import LABEL_VALUES
+from leakloc.core.notes import Note
+from leakloc.core.settings import Settings
+from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
 from leakloc.localization.result import (
@@ -31,12 +35,8 @@ from leakloc.localization.result import (
     SacralHiatus,
     SacSegment,
 )
-from leakloc.notes import Note
 from leakloc.pipeline import Analysis
 from leakloc.segmentation.result import Segmentation
-from leakloc.settings import Settings
-from leakloc.vocabulary import LABEL_VALUES
-from leakloc.volume import FloatArray, Geometry, Provenance, Volume
 
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 SERIES_UID = "1.2.826.0.1.3680043.8.498.2"

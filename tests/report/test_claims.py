@@ -16,11 +16,11 @@ import pydicom
 import pytest
 
 import leakloc
+from leakloc.anatomy.vocabulary import NOTICE, Grade, Position
+from leakloc.core.settings import LocalizationSettings
 from leakloc.localization import finding as finding_module
 from leakloc.pipeline import Analysis
 from leakloc.report import write_outputs
-from leakloc.settings import LocalizationSettings
-from leakloc.vocabulary import NOTICE, Grade, Position
 
 Make = Callable[..., Analysis]
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.anatomy.vocabulary import Role
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.labeling import Seen
 from leakloc.pipeline import Analysis
 from leakloc.report import overlays
 from leakloc.report.counted import counted_on, counted_sheet
 from leakloc.report.scene import Scene
-from leakloc.vocabulary import Role
-from leakloc.volume import FloatArray, Geometry, Volume
 
 
 def marked(points_lps: FloatArray, frame: str, more_mm: float) -> Volume:

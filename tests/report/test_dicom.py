@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from leakloc.anatomy.vocabulary import LABEL_VALUES, level_code, vertebra_code
+from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, dicom, write_outputs
-from leakloc.vocabulary import LABEL_VALUES, level_code, vertebra_code
-from leakloc.volume import Geometry, Volume
 
 Make = Callable[..., Analysis]
 STORED = ["LPS", "PSL", "RAI", "SLA", "LSA", "PIR"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.pipeline import Analysis
 from leakloc.report import Report, build_report, report_schema
 from leakloc.report import model as report_model

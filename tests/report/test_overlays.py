@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from leakloc.anatomy.vocabulary import SHORT_NOTICE
+from leakloc.core.volume import Volume
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas, overlays
 from leakloc.report.scene import Scene
-from leakloc.vocabulary import SHORT_NOTICE
-from leakloc.volume import Volume
 
 Make = Callable[..., Analysis]
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas
 from leakloc.report.scene import Scene

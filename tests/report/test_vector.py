@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leakloc.errors import InputError
+from leakloc.core.errors import InputError
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas, figure, overlays, picture
 from leakloc.report.vector import write_pdf

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis
 from leakloc.report import viewer
 from leakloc.report.scene import edge_letters
-from leakloc.volume import Geometry, Volume
 
 ROOM = 1_500_000
 

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leakloc.errors import OutputError
+from leakloc.core.errors import OutputError
+from leakloc.core.volume import Volume
 from leakloc.pipeline import Analysis
 from leakloc.report import Report, check_output, report_schema, write_outputs, writer
-from leakloc.volume import Volume
 
 Change = Callable[..., Analysis]
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.settings import SegmentationSettings
+from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.segmentation.collections import (
     Scene,
     _of_greatest_overlap,
@@ -11,8 +13,6 @@ from leakloc.segmentation.collections import (
     probability_of,
 )
 from leakloc.segmentation.dura import Dura
-from leakloc.settings import SegmentationSettings
-from leakloc.volume import Geometry, Provenance, Volume
 
 GEOMETRY = Geometry.from_axes((61, 40, 40), origin_lps=(-20, -20, -30), spacing_ijk_mm=(1, 1, 1))
 HEAD_LPS = GEOMETRY.lps_from_kji([60, 20, 20])
@@ -120,11 +120,13 @@ def test_a_layer_with_less_than_half_of_the_signal_of_csf_is_not_fluid(layer, ac
     assert accepted or candidates[0].mimics[0] == "epidural fat"
 
 
-def test_confidence_rises_with_certainty_and_contact() -> None:
-    def probability(network: float, contact: float) -> float:
-        return probability_of({"network": network, "contact_share": contact})
+def test_confidence_rises_with_certainty_contact_and_volume() -> None:
+    def probability(network: float, contact: float, volume_ml: float = 1.0) -> float:
+        features = {"network": network, "contact_share": contact, "volume_ml": volume_ml}
+        return probability_of(features)
 
     assert probability(0.7, 0.5) < probability(0.8, 0.5)
+    assert probability(0.7, 0.0, 0.5) < probability(0.7, 0.0, 5.0)
     assert probability(0.8, 0.0) < probability(0.8, 0.1) < probability(0.8, 0.2)
     assert probability(0.8, 0.2) == probability(0.8, 0.9)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.errors import LeaklocError
+from leakloc.core.errors import LeaklocError
 from leakloc.segmentation import dura_network
 from leakloc.segmentation.dura_network import (
     ANGLES,

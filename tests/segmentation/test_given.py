@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError, InputError
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError, InputError
+from leakloc.core.settings import SegmentationSettings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation import Candidate, GivenMasks, Segmentation
-from leakloc.settings import SegmentationSettings
-from leakloc.volume import Geometry, Volume
 
 SETTINGS = SegmentationSettings()
 GRID = Geometry.from_axes((100, 60, 60), origin_lps=(-30, -30, -50), spacing_ijk_mm=(1, 1, 1))

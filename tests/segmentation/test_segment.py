@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from leakloc.centerline import Centerline
-from leakloc.errors import AnalysisError
-from leakloc.evaluation.metrics import dice, hd95_mm, match_collections
+from leakloc.anatomy.canal import find_canal
+from leakloc.anatomy.canal_coordinates import CanalCoordinates
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation import segment
-from leakloc.segmentation.canal import find_canal
 from leakloc.segmentation.collections import Scene, find_collections
-from leakloc.segmentation.coordinates import CanalCoordinates
 from leakloc.segmentation.dura import find_dura
 from leakloc.segmentation.fluid import FluidMap, map_fluid
 from leakloc.segmentation.segment import _fat_like_fluid
-from leakloc.settings import Settings
-from leakloc.volume import Geometry, Volume
+from leakloc.validation.evaluation.metrics import dice, hd95_mm, match_collections
 
 SETTINGS = Settings().segmentation
 

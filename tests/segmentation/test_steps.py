@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from leakloc import segmentation
-from leakloc.evaluation.metrics import dice
+from leakloc.validation.evaluation.metrics import dice
 from tests.segmentation.test_segment import SETTINGS, mini
 
 

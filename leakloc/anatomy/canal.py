@@ -1,0 +1,251 @@
+"""The way of the spinal canal through the volume, found on a coarse grid.
+
+The canal is a tube: brighter inside than around it, from the top of the field down to the
+tip of the thecal sac. A minimal-cost path over axial planes (dynamic programming, Viterbi)
+follows it, so that single bright organs, cysts or levels without signal cannot catch it.
+
+Where fat is as bright as CSF, tubes of fat compete. A prior, the probability of canal that a
+network gives on any contrast, then decides; where the network is blind, brightness does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import AnalysisError
+from leakloc.core.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import SegmentationSettings
+
+Array = npt.NDArray[np.float32]
+
+RING_MM: Final = (9.5, 14.0)
+"""Radii of the surroundings a canal is compared with: outside an adult sac (7-9 mm), inside
+the distance to the next bright thing that is regularly there (dorsal subcutaneous fat)."""
+
+DEEPER_THAN_SKIN_MM: Final = 20.0
+"""The canal lies at least this far in front of the fat under the skin."""
+
+OUTERMOST_WEIGHT: Final = 0.3
+"""Weight of a tube with nothing bright behind it and another one in front: in a thin slab
+without fat suppression the fat under the skin looks like a tube."""
+
+PATH_SMOOTHING_MM: Final = 7.0
+"""Gaussian along the path: the coarse grid steps by 2-3 mm, the canal bends over > 50 mm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Canal:
+    """The canal as first found.
+
+    Parameters
+    ----------
+    centerline : Centerline
+        From the top of the field down, about 1 mm steps.
+    contrast : ndarray, shape (n,)
+        Brightness inside against around, -1..1, at each point of the centreline.
+    """
+
+    centerline: Centerline
+    contrast: FloatArray
+
+
+def find_canal(
+    volume: Volume, settings: SegmentationSettings, prior: Volume | None = None
+) -> Canal:
+    """Follow the canal from the top to the bottom of the field.
+
+    Below the thecal sac the path is a guess; `leakloc.segmentation.dura` cuts it there.
+
+    Parameters
+    ----------
+    volume : Volume
+        Myelogram, any orientation of the grid, any unit of signal.
+    settings : SegmentationSettings
+    prior : Volume, optional
+        Probability of canal, 0..1, on any grid in the same patient space.
+
+    Raises
+    ------
+    AnalysisError
+        If nothing in the volume looks like a spinal canal.
+    """
+    coarse = shrink(volume.oriented("LPS"), settings.canal_grid_mm)
+    response = tube_contrast(coarse, settings.canal_core_mm)
+    gain = _path_gain(response, coarse)
+    if prior is not None:
+        likely = prior.resample(coarse.geometry).array
+        gain = gain + np.float32(settings.canal_prior_weight) * likely.astype(np.float32)
+        response = np.maximum(response, likely).astype(np.float32)
+    path = _best_path(gain, coarse.geometry.spacing_kji_mm, settings)
+    values = response[path[:, 0], path[:, 1], path[:, 2]]
+    points = coarse.geometry.lps_from_kji(path)
+    step_mm = float(np.linalg.norm(np.diff(points, axis=0), axis=1).mean())
+    longest_mm = _longest_run(_smooth(values, 10.0 / step_mm) > settings.canal_contrast) * step_mm
+    if longest_mm < settings.canal_min_length_mm:
+        raise AnalysisError(
+            f"no spinal canal found in {volume.provenance.source or 'the myelogram'}: the longest "
+            f"bright tube measures {longest_mm:.0f} mm, a canal at least "
+            f"{settings.canal_min_length_mm:.0f} mm; check that the series shows the spine and "
+            "that its orientation is right"
+        )
+    centerline = Centerline.smoothed(points, step_mm=1.0, smoothing_mm=PATH_SMOOTHING_MM)
+    along = np.linspace(0.0, 1.0, len(values))
+    contrast = np.interp(np.linspace(0.0, 1.0, len(centerline.points_lps)), along, values)
+    return Canal(centerline, np.asarray(contrast))
+
+
+def shrink(volume: Volume, target_mm: float) -> Volume:
+    """Average blocks of voxels so that no axis is finer than about `target_mm`."""
+    import SimpleITK as sitk
+
+    factors = [max(round(target_mm / mm), 1) for mm in volume.geometry.spacing_ijk_mm]
+    factors = [min(f, n) for f, n in zip(factors, volume.geometry.shape[::-1], strict=True)]
+    array = volume.array
+    if array.dtype not in (np.int16, np.uint16, np.uint8, np.float32):
+        array = array.astype(np.float32)
+    image = Volume(array, volume.geometry).to_sitk()
+    small = sitk.Cast(sitk.BinShrink(image, factors), sitk.sitkFloat32)
+    return Volume.from_sitk(small, volume.provenance.then("shrunk"))
+
+
+def tube_contrast(coarse: Volume, core_mm: float) -> Array:
+    """How much brighter a disc is than its surroundings in the axial plane, -1..1.
+
+    The surroundings are four sectors (front, back, left, right). Of opposite ones the darker
+    counts more: a collection lies on one side of the sac, but a layer of fat lies on both.
+    Sectors outside the field are left out, so that thin sagittal slabs work too.
+
+    Parameters
+    ----------
+    coarse : Volume
+        Oriented LPS, voxels of 2-3 mm.
+    core_mm : float
+        Radius of the disc.
+    """
+    _, dj, di = coarse.geometry.spacing_kji_mm
+    reach_j, reach_i = int(RING_MM[1] / dj) + 1, int(RING_MM[1] / di) + 1
+    y, x = np.meshgrid(
+        np.arange(-reach_j, reach_j + 1) * dj, np.arange(-reach_i, reach_i + 1) * di, indexing="ij"
+    )
+    radius = np.hypot(x, y)
+    ring = (radius >= RING_MM[0]) & (radius <= RING_MM[1])
+    core = np.clip((core_mm - radius) / dj + 0.5, 0, 1)
+    upright = np.abs(y) >= np.abs(x)
+    kernels = [core, ring & upright & (y < 0), ring & upright & (y > 0)]
+    kernels += [ring & ~upright & (x < 0), ring & ~upright & (x > 0)]
+    image = np.asarray(coarse.array, dtype=np.float32)
+    inner, front, back, left, right = _means_under(image, kernels)
+    upright_pair, level_pair = _darker_first(front, back), _darker_first(left, right)
+    around = np.where(np.isnan(upright_pair), level_pair, upright_pair)
+    around = 0.5 * (around + np.where(np.isnan(level_pair), around, level_pair))
+    inner = np.nan_to_num(inner, nan=0.0)
+    around = np.where(np.isnan(around), inner, around)
+    floor = 0.1 * float(np.percentile(image, 99.5)) + 1e-6  # noise in air is no contrast
+    contrast = (inner - around) / (inner + around + floor)
+    return np.asarray(contrast, dtype=np.float32)
+
+
+def _path_gain(contrast: Array, coarse: Volume) -> Array:
+    """Contrast, less for what may be the fat under the skin and for what lies far aside."""
+    _, dj, di = coarse.geometry.spacing_kji_mm
+    steps = max(round(DEEPER_THAN_SKIN_MM / dj), 1)
+    height, width = contrast.shape[1:]
+    image = np.asarray(coarse.array, dtype=np.float32)
+    behind = np.maximum.accumulate(image[:, ::-1], axis=1)[:, ::-1]
+    behind = np.pad(behind, ((0, 0), (0, steps), (0, 0)))[:, steps:]
+    ahead = np.maximum.accumulate(contrast, axis=1).max(axis=2, keepdims=True)
+    ahead = np.pad(ahead, ((0, 0), (steps, 0), (0, 0)), constant_values=-1)[:, :height]
+    skin = (behind < 0.35 * image) & (ahead > 0.4 * contrast) & (contrast > 0)
+    aside = np.abs(np.arange(width) - (width - 1) / 2) * di
+    # Patients lie near the middle; a weak pull only, for scoliosis and off-centre fields.
+    pull = 0.1 * (np.maximum(aside - 30.0, 0) / 30.0)[None, None, :] ** 2
+    gain = np.where(skin, OUTERMOST_WEIGHT * contrast, contrast) - pull
+    return np.asarray(gain, dtype=np.float32)
+
+
+def _means_under(image: Array, kernels: Sequence[npt.NDArray[np.generic]]) -> Iterator[Array]:
+    """Mean of each axial plane under kernels; NaN where under a third of one is in the field.
+
+    Products of spectra: `scipy.signal`, which has the same, takes half a second to import.
+    """
+    from scipy.fft import irfftn, next_fast_len, rfftn
+
+    plane, reach = image.shape[1:], np.shape(kernels[0])
+    whole = [n + m - 1 for n, m in zip(plane, reach, strict=True)]
+    padded = [next_fast_len(n, real=True) for n in whole]
+    first = [(m - 1) // 2 for m in reach]
+    middle = tuple(slice(a, a + n) for a, n in zip(first, plane, strict=True))
+    spectrum = rfftn(image, padded, axes=(1, 2))
+    field = rfftn(np.ones(plane, np.float32), padded)
+    for kernel in kernels:
+        weights = np.asarray(kernel, dtype=np.float32)[::-1, ::-1]
+        turned = rfftn(weights, padded)
+        total = irfftn(spectrum * turned, padded, axes=(1, 2))[:, *middle]
+        inside = irfftn(field * turned, padded)[middle]
+        share = inside / max(float(weights.sum()), 1e-6)
+        mean = np.maximum(total, 0) / np.maximum(inside, 1e-3)[None]
+        yield np.asarray(np.where((share > 1 / 3)[None], mean, np.nan), dtype=np.float32)
+
+
+def _darker_first(a: Array, b: Array) -> Array:
+    darker = np.fmin(a, b)
+    return np.asarray(0.7 * darker + 0.3 * np.fmax(a, b), dtype=np.float32)
+
+
+def _best_path(
+    gain: Array, spacing_kji_mm: tuple[float, float, float], settings: SegmentationSettings
+) -> npt.NDArray[np.intp]:
+    """Voxel ``(k, j, i)`` in every plane from the top down, shape (n, 3)."""
+    dk, dj, di = spacing_kji_mm
+    n, height, width = gain.shape
+    steps_j = range(-int(np.ceil(2.0 * dk / dj)), int(np.ceil(2.0 * dk / dj)) + 1)
+    steps_i = range(-int(np.ceil(1.0 * dk / di)), int(np.ceil(1.0 * dk / di)) + 1)
+    moves = []
+    for sj in steps_j:
+        for si in steps_i:
+            bend = settings.canal_slope_cost * ((sj * dj / dk) ** 2 + 2 * (si * di / dk) ** 2)
+            moves.append((sj, si, float(bend)))
+    best = gain[n - 1].astype(np.float32)
+    choice = np.zeros((n, height, width), np.int16)
+    for row in range(n - 2, -1, -1):
+        arrived = np.full((height, width), -np.inf, np.float32)
+        for number, (sj, si, cost) in enumerate(moves):
+            to_j, from_j = _overlap(height, sj)
+            to_i, from_i = _overlap(width, si)
+            offered = best[from_j, from_i] - cost
+            target = arrived[to_j, to_i]
+            better = offered > target
+            target[better] = offered[better]
+            choice[row][to_j, to_i][better] = number
+        best = arrived + gain[row]
+    j, i = np.unravel_index(int(best.argmax()), best.shape)
+    path = [(0, int(j), int(i))]
+    for row in range(n - 1):  # `moves` name where the path came from, one plane nearer the head
+        sj, si, _ = moves[choice[row][path[-1][1], path[-1][2]]]
+        path.append((row + 1, path[-1][1] + sj, path[-1][2] + si))
+    return np.asarray(path[::-1])
+
+
+def _overlap(length: int, step: int) -> tuple[slice, slice]:
+    """Slices such that ``a[first]`` and ``b[second]`` pair each index n with n + step."""
+    return slice(max(-step, 0), length - max(step, 0)), slice(max(step, 0), length - max(-step, 0))
+
+
+def _smooth(values: npt.NDArray[np.floating], sigma: float) -> FloatArray:
+    from scipy.ndimage import gaussian_filter1d
+
+    return np.asarray(gaussian_filter1d(np.asarray(values, float), sigma, mode="nearest"))
+
+
+def _longest_run(mask: npt.NDArray[np.bool_]) -> int:
+    padded = np.concatenate([[False], mask, [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(padded))
+    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0

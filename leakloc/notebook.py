@@ -1,0 +1,271 @@
+"""Studies, volumes and results in a notebook: HTML views, outlined planes and pandas tables."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.anatomy.vocabulary import SHORT_NOTICE
+from leakloc.core.extras import need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leakloc.core.settings import Settings
+    from leakloc.core.volume import Volume
+    from leakloc.loaders.study import Study
+    from leakloc.pipeline import Analysis
+    from leakloc.report.model import Report
+
+PLANE_PX: Final = 280
+"""Height of each of the three planes of a volume: together as wide as a notebook's cell."""
+
+WINDOW_PERCENT: Final = (1.0, 99.7)
+"""Percentiles of the signal shown as black and white; single bright voxels do not count."""
+
+OUTLINED_PX: Final = 420
+"""Height of a sagittal plane with outlines: about one pixel a voxel."""
+
+OUTLINED_AXIAL_MM: Final = 80.0
+"""Edge of the axial plane beside it: canal, laminae and the surgical bed."""
+
+OUTLINED_DEPTH_MM: Final = (70.0, 80.0)
+"""Room in front of and behind the canal in the sagittal plane."""
+
+OUTLINE_COLOURS: Final = ((86, 180, 233), (255, 60, 180), (0, 200, 120), (230, 159, 0))
+"""Told apart by the colour-blind, and from grey."""
+
+_PLANES: Final = (("sagittal", 2), ("coronal", 1), ("axial", 0))
+"""The planes of an LPS volume and the array axis each is across."""
+
+Plane = npt.NDArray[Any]
+Colour = tuple[int, int, int]
+
+
+def study_html(study: Study) -> str:
+    """The series of a study as a table."""
+    rows = []
+    for stack in study.stacks:
+        geometry = stack.geometry
+        size = " × ".join(str(n) for n in geometry.shape) if geometry is not None else "no volume"
+        spacing = (
+            " × ".join(f"{mm:.3g}" for mm in geometry.spacing_ijk_mm)
+            if geometry is not None
+            else ""
+        )
+        notes = "; ".join(note.message for note in stack.notes)
+        rows.append((stack.series_number, stack.description, size, spacing, notes))
+    head = ("series", "description", "voxels (k, j, i)", "mm (i, j, k)", "notes")
+    left_out = f"<p>{len(study.skipped)} files left out.</p>" if study.skipped else ""
+    title = f"<p><strong>Study of {len(rows)} series</strong></p>"
+    return f"<div>{title}{_table(head, rows)}{left_out}</div>"
+
+
+def volume_html(volume: Volume) -> str:
+    """Three planes through the middle of a volume (of its labels, where it is a mask)."""
+    picture = png_tag(volume_picture(volume), "sagittal, coronal and axial plane")
+    return f"<div><p><code>{escape(repr(volume))}</code></p>{picture}</div>"
+
+
+def analysis_html(analysis: Analysis) -> str:
+    """The finding, its collections and the overview picture."""
+    from leakloc.report import picture
+
+    shown = picture(analysis, "overview")
+    return f"<div>{analysis.report._repr_html_()}{png_tag(shown.rgb, shown.alt)}</div>"
+
+
+def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
+    """Sagittal, coronal and axial plane side by side, shape (rows, columns, 3).
+
+    Through the middle of the labels where the volume is a mask, else of the field; head and
+    front up, the patient's right on the left.
+    """
+    from PIL import Image
+
+    turned = volume.oriented("LPS")
+    array = turned.array
+    center = _center(array)
+    low, high = _window(array)
+    spacing = turned.geometry.spacing_kji_mm
+    planes = []
+    for name, axis in _PLANES:
+        plane = np.take(array, center[axis], axis=axis)
+        across = [mm for n, mm in enumerate(spacing) if n != axis]
+        grey = np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1)
+        if name != "axial":
+            grey = grey[::-1]  # head up
+        width = max(round(PLANE_PX * grey.shape[1] * across[1] / (grey.shape[0] * across[0])), 1)
+        image = Image.fromarray((grey * 255).astype(np.uint8))
+        planes.append(np.asarray(image.resize((width, PLANE_PX), Image.Resampling.BILINEAR)))
+    gap = np.full((PLANE_PX, 4), 255, np.uint8)
+    row = np.concatenate([planes[0], gap, planes[1], gap, planes[2]], axis=1)
+    return np.repeat(row[:, :, None], 3, axis=2)
+
+
+def outlined(
+    image: Volume,
+    masks: Mapping[str, Volume],
+    *,
+    colours: Mapping[str, Colour] | None = None,
+    point_lps: npt.ArrayLike | None = None,
+) -> npt.NDArray[np.uint8]:
+    """A sagittal and an axial plane with the outlines of masks.
+
+    Parameters
+    ----------
+    image : Volume
+    masks : mapping
+        By name; one on another grid is shown by its nearest labels.
+    colours : mapping, optional
+        By the same names; distinct ones are chosen where None.
+    point_lps : array_like, optional
+        Where the planes cross; the largest axial section of the first mask that holds anything
+        where None.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns, 3)
+        Head and front up, the patient's right on the left; ``PIL.Image.fromarray`` shows it.
+    """
+    turned = image.oriented("LPS")
+    planes = {name: _turned(mask, turned) for name, mask in masks.items()}
+    colours = colours or dict(zip(planes, itertools.cycle(OUTLINE_COLOURS)))
+    if point_lps is None:
+        k, j, i = _largest_section(planes.values(), turned)
+    else:
+        at = turned.geometry.kji_from_lps(point_lps).round().astype(int)
+        k, j, i = (int(n) for n in at.clip(0, np.array(turned.array.shape) - 1))
+    low, high = _window(turned.array)
+    dk, dj, di = turned.geometry.spacing_kji_mm
+
+    def panel(cut: tuple[Any, ...], across_mm: tuple[float, float], height_px: int) -> Plane:
+        grey = np.clip((turned.array[cut].astype(np.float32) - low) / (high - low), 0, 1)
+        lines = [(mask[cut], colours[name]) for name, mask in planes.items()]
+        return _drawn(grey, lines, across_mm, height_px)
+
+    front, back = (round(mm / dj) for mm in OUTLINED_DEPTH_MM)
+    sagittal = panel(
+        (slice(None, None, -1), slice(max(j - front, 0), j + back), i), (dk, dj), OUTLINED_PX
+    )
+    half_j, half_i = round(OUTLINED_AXIAL_MM / 2 / dj), round(OUTLINED_AXIAL_MM / 2 / di)
+    box = (k, slice(max(j - half_j, 0), j + half_j), slice(max(i - half_i, 0), i + half_i))
+    axial = panel(box, (dj, di), OUTLINED_PX // 2)
+    filler = np.zeros((OUTLINED_PX - axial.shape[0], axial.shape[1], 3), np.uint8)
+    return np.hstack([sagittal, np.vstack([axial, filler])])
+
+
+def png_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
+    """A picture as an ``<img>`` that needs no file."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(rgb).save(stream, "PNG")
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return (
+        f'<img style="max-width:100%" alt="{escape(alt, quote=True)}" '
+        f'src="data:image/png;base64,{data}"><p><small>{SHORT_NOTICE}</small></p>'
+    )
+
+
+def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
+    """Series of a study: geometry, role, and the rule that gave the role."""
+    from leakloc.core.settings import Settings as Defaults
+    from leakloc.loaders import series_table
+
+    rows, _ = series_table(study, (settings or Defaults()).loaders)
+    return _frame(rows)
+
+
+def collections_table(report: Report) -> pd.DataFrame:
+    """Collections of a report: level, side, size, certainty, the way from the sacral hiatus."""
+    from leakloc.report.rows import collection_rows
+
+    return _frame(collection_rows(report))
+
+
+def levels_table(report: Report) -> pd.DataFrame:
+    """Vertebrae and discs of a report, head down, with their centres and the sac beside them."""
+    from leakloc.report.rows import level_rows
+
+    return _frame(level_rows(report))
+
+
+def sac_table(report: Report) -> pd.DataFrame:
+    """The thecal sac by motion segment: volume and areas."""
+    return _frame([segment.model_dump() for segment in report.thecal_sac.by_segment])
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame: pd.DataFrame = need("pandas", "research").DataFrame(rows)
+    return frame
+
+
+def _center(array: npt.NDArray[Any]) -> tuple[int, ...]:
+    labels = array.dtype in (np.bool_, np.uint8)
+    if labels and array.any() and (array > 0).mean() < 0.5:
+        return tuple(round(n) for n in np.argwhere(array).mean(axis=0))
+    return tuple(n // 2 for n in array.shape)
+
+
+def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
+    values = array[::2, ::2, ::2]
+    values = values[np.isfinite(values)].astype(np.float32)
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, WINDOW_PERCENT))
+    if high <= low:  # a mask: most of it is background
+        low, high = float(values.min()), float(values.max())
+    return low, max(high, low + 1e-6)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    def line(cells: Iterable[object], tag: str) -> str:
+        texts = ("" if cell is None else escape(str(cell)) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+
+    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _turned(mask: Volume, image: Volume) -> Plane:
+    on_image = mask.oriented("LPS")
+    if not on_image.geometry.matches(image.geometry):
+        on_image = mask.resample(image.geometry, order=0)
+    return np.asarray(on_image.array > 0)
+
+
+def _largest_section(masks: Iterable[Plane], image: Volume) -> tuple[int, int, int]:
+    for mask in masks:
+        if mask.any():
+            k = int(mask.sum(axis=(1, 2)).argmax())
+            j, i = np.argwhere(mask[k]).mean(axis=0)
+            return k, round(float(j)), round(float(i))
+    k, j, i = (n // 2 for n in image.array.shape)
+    return k, j, i
+
+
+def _drawn(
+    grey: Plane,
+    outlines: Iterable[tuple[Plane, Colour]],
+    across_mm: tuple[float, float],
+    height_px: int,
+) -> Plane:
+    from PIL import Image
+    from scipy.ndimage import binary_erosion
+
+    rows_mm, columns_mm = grey.shape[0] * across_mm[0], grey.shape[1] * across_mm[1]
+    size = (max(round(height_px * columns_mm / rows_mm), 1), height_px)
+    picture = Image.fromarray((grey * 255).astype(np.uint8))
+    rgb = np.asarray(picture.resize(size, Image.Resampling.BICUBIC).convert("RGB")).copy()
+    for mask, colour in outlines:
+        filled = Image.fromarray(mask.astype(np.uint8) * 255)
+        inside = np.asarray(filled.resize(size, Image.Resampling.BILINEAR)) > 127
+        rgb[inside & ~binary_erosion(inside)] = colour
+    return rgb

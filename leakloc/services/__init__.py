@@ -1,0 +1,1 @@
+"""Studies in batches and from a PACS."""

@@ -1,0 +1,556 @@
+"""Finding studies in whatever people point a batch at; headers only.
+
+A study is its Study Instance UID, wherever its files lie: series in folders of their own,
+several studies in one folder, copies in archives. Volumes without headers (NIfTI, NRRD,
+MetaImage) count where there is no DICOM beside them. What is left out is counted, with the
+reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from leakloc.core.errors import InputError
+from leakloc.services.batch.headers import HEAD_BYTES, Belongs, belongs, is_dicom
+from leakloc.services.batch.ledger import LEDGER_NAME
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import LoaderSettings
+    from leakloc.services.batch.ledger import Ledger
+
+Kind = Literal["dicom", "volume", "archive", "other"]
+FindProgress = Callable[[int], None]
+"""Told the number of files looked at so far."""
+
+_MR: Final = "MR"
+_PICKED: Final = "picked files"  # place of files that a list names one by one
+
+
+@dataclass(frozen=True)
+class Found:
+    """A study that was found.
+
+    Parameters
+    ----------
+    name : str
+        Folder for its report: the Study Instance UID, or a digest; no patient data.
+    source : tuple of str
+        A folder, archive or file; or the folders (without what lies deeper) and files over
+        which the study is spread.
+    study_uid : str or None
+        None where its files state none.
+    fingerprint : str
+        Digest of the names, sizes and times of its files.
+    n_files : int
+    """
+
+    name: str
+    source: tuple[str, ...]
+    study_uid: str | None
+    fingerprint: str
+    n_files: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """Result of a search.
+
+    Parameters
+    ----------
+    studies : tuple of Found
+        By source.
+    left_out : dict
+        Number of studies or files by the reason why they are not among them.
+    n_files : int
+        Files looked at.
+    """
+
+    studies: tuple[Found, ...]
+    left_out: dict[str, int]
+    n_files: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Files of one study in one folder or archive, or volumes, or archives.
+
+    `names` is None where they are all that counts in the folder.
+    """
+
+    kind: Kind
+    who: Belongs
+    names: tuple[str, ...] | None
+    digest: str
+    count: int
+
+
+@dataclass
+class _Finder:
+    skip: frozenset[str]
+    settings: LoaderSettings
+    cache: ScanCache | None
+    progress: FindProgress | None
+    folders: dict[str, tuple[_Group, ...]] = field(default_factory=dict)
+    roots: list[str] = field(default_factory=list)
+    listed: list[Found] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    n_files: int = 0
+
+    def add_root(self, path: Path, study_uid: str | None = None) -> None:
+        """Look through one thing that was named: a folder, archive, list or file."""
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        place = str(path.absolute())
+        if path.is_dir():
+            self.roots.append(place)
+            self._walk(place)
+        elif path.suffix.lower() == ".csv":
+            self._csv(path)
+        elif path.name.upper() == "DICOMDIR":
+            self._dicomdir(path)
+        else:
+            self._file(path)
+
+    def _walk(self, top: str) -> None:
+        pending, seen = [top], {os.path.realpath(top)}
+        while pending:
+            folder = pending.pop()
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError:
+                self.left_out["closed folders"] += 1
+                continue
+            names = {entry.name for entry in entries}
+            if LEDGER_NAME in names or {"report.json", "masks"} <= names:
+                self.left_out["folders with reports"] += 1
+                continue
+            files = []
+            for entry in entries:
+                try:
+                    if entry.is_dir():
+                        inside = os.path.realpath(entry.path)
+                        if inside not in seen and inside not in self.skip:
+                            seen.add(inside)
+                            # A link is followed here but not by the loader: name its end.
+                            pending.append(inside if entry.is_symlink() else entry.path)
+                    elif entry.is_file():
+                        status = entry.stat()
+                        files.append((entry.name, status.st_size, status.st_mtime_ns))
+                except OSError:
+                    self.left_out["files that cannot be opened"] += 1
+            if files:
+                self.folders[folder] = self._groups(folder, files)
+
+    def _groups(self, folder: str, files: list[tuple[str, int, int]]) -> tuple[_Group, ...]:
+        """The files of one folder by study; remembered while none of them changes."""
+        self.n_files += len(files)
+        if self.progress is not None:
+            self.progress(self.n_files)
+        signature = _digest(files)
+        known = self.cache.get(folder, signature) if self.cache is not None else None
+        if known is not None:
+            return known
+        by_who: dict[tuple[Kind, Belongs], list[tuple[str, int, int]]] = defaultdict(list)
+        for file in files:
+            by_who[_look(os.path.join(folder, file[0]))].append(file)  # noqa: PTH118 - a million times
+        alone = len({who for kind, who in by_who if kind == "dicom" and who.study_uid}) <= 1
+        groups = tuple(
+            _Group(
+                kind,
+                who,
+                None if alone and kind == "dicom" else tuple(file[0] for file in members),
+                _digest(members),
+                len(members),
+            )
+            for (kind, who), members in by_who.items()
+            if kind != "other"
+        )
+        if self.cache is not None:
+            self.cache.put(folder, signature, groups)
+        return groups
+
+    def _file(self, path: Path) -> None:
+        status = path.stat()
+        entry = (path.name, status.st_size, status.st_mtime_ns)
+        kind, who = _look(str(path))
+        if kind == "archive":
+            self.listed += self._archive(str(path.absolute()), entry)
+            return
+        self.listed.append(
+            Found(
+                who.study_uid or _name_of(str(path.absolute())),
+                (str(path.absolute()),),
+                who.study_uid or None,
+                _digest([entry]),
+                1,
+            )
+        )
+
+    def _archive(self, path: str, entry: tuple[str, int, int]) -> list[Found]:
+        """Studies in an archive; one that cannot be read is a study that will say so."""
+        signature = _digest([entry])
+        groups = self.cache.get(path, signature) if self.cache is not None else None
+        if groups is None:
+            groups = _in_archive(Path(path), self.settings)
+            if self.cache is not None:
+                self.cache.put(path, signature, groups)
+        uids = {group.who.study_uid for group in groups if group.who.modality in (_MR, "")}
+        if groups and not uids:
+            self.left_out["studies without MR images"] += 1
+            return []
+        named = sorted(uids - {""})
+        if not named:
+            return [Found(_name_of(path), (path,), None, signature, 1)]
+        return [Found(uid, (path,), uid, _digest([entry, (uid, 0, 0)]), 1) for uid in named]
+
+    def _csv(self, path: Path) -> None:
+        """A table with a column `path`, relative to it, and perhaps `study_uid`."""
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"cannot read the list {path.name}: {error}") from error
+        if not rows or "path" not in rows[0]:
+            raise InputError(f"the list {path.name} has no column `path`, or no rows")
+        for row in rows:
+            named = path.parent / (row["path"] or "").strip()
+            uid = (row.get("study_uid") or "").strip() or None
+            if not named.exists():
+                # Whoever listed it will look for it in the worklist.
+                place = str(named.absolute())
+                self.listed.append(Found(uid or _name_of(place), (place,), uid, "missing", 0))
+            elif uid is not None:
+                place = str(named.absolute())
+                self.listed.append(Found(uid, (place,), uid, _tree_digest(named), 0))
+            else:
+                inner = _Finder(self.skip, self.settings, self.cache, self.progress)
+                inner.add_root(named)
+                self.listed += inner.studies()
+                self.left_out += inner.left_out
+                self.n_files += inner.n_files
+
+    def _dicomdir(self, path: Path) -> None:
+        """The files that a DICOMDIR lists; their own headers say where they belong."""
+        files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+        from leakloc.loaders.dicomdir import listed_files
+
+        for file in listed_files(path):
+            try:
+                status = file.stat()
+            except OSError:
+                self.left_out["files that a DICOMDIR lists and that are missing"] += 1
+                continue
+            files[str(file.parent.absolute())].append(
+                (file.name, status.st_size, status.st_mtime_ns)
+            )
+        for folder, members in files.items():
+            groups = _Finder(self.skip, self.settings, None, self.progress)._groups(folder, members)
+            self.n_files += len(members)
+            present = sum(1 for entry in os.scandir(folder) if entry.is_file())
+            if present != len(members):  # others lie there too, so files are named one by one
+                names = tuple(member[0] for member in members)
+                groups = tuple(replace(group, names=group.names or names) for group in groups)
+            self.folders[folder] = groups
+        self.roots.append(str(path.parent.absolute()))
+
+    def studies(self) -> list[Found]:
+        """What was found so far, as studies."""
+        dicom: dict[tuple[str, str], list[tuple[str, _Group]]] = defaultdict(list)
+        nameless: list[tuple[str, _Group]] = []
+        for folder, groups in self.folders.items():
+            for group in groups:
+                if group.kind == "dicom":
+                    if group.who.study_uid:
+                        dicom[group.who.study_uid, group.who.patient].append((folder, group))
+                    else:
+                        nameless.append((folder, group))
+        _join_patientless(dicom)
+        below = _keys_below(dicom, self.roots)
+        found = []
+        for key, parts in dicom.items():
+            if all(group.who.modality not in (_MR, "") for _, group in parts):
+                self.left_out["studies without MR images"] += 1
+                continue
+            found.append(self._dicom_study(key, parts, below))
+        for folder, group in nameless:
+            if self._beside_study(folder, below):
+                self.left_out["files without a study beside a study"] += group.count
+            else:
+                found.append(Found(_name_of(folder), (folder,), None, group.digest, group.count))
+        found += self._volumes(below, {folder for folder, _ in nameless}) + self._archives(found)
+        return found + self.listed
+
+    def _dicom_study(
+        self,
+        key: tuple[str, str],
+        parts: list[tuple[str, _Group]],
+        below: dict[str, set[tuple[str, str]]],
+    ) -> Found:
+        folders = [folder for folder, _ in parts]
+        common = os.path.commonpath(folders)
+        if below.get(common) == {key} and all(group.names is None for _, group in parts):
+            source: tuple[str, ...] = (common,)
+        else:
+            source = tuple(
+                place
+                for folder, group in sorted(parts, key=lambda part: part[0])
+                for place in (
+                    [folder]
+                    if group.names is None
+                    else [f"{folder}{os.sep}{name}" for name in group.names]
+                )
+            )
+        digest = _digest([(group.digest, group.count, 0) for _, group in parts])
+        return Found(key[0], source, key[0], digest, sum(group.count for _, group in parts))
+
+    def _beside_study(self, folder: str, below: dict[str, set[tuple[str, str]]]) -> bool:
+        """Whether a study lies in a folder, below it, or in its sister folders alone."""
+        if folder in below:
+            return True
+        parent = str(Path(folder).parent)
+        return (
+            folder not in self.roots
+            and parent not in self.roots
+            and len(below.get(parent, ())) == 1
+        )
+
+    def _volumes(self, below: dict[str, set[tuple[str, str]]], nameless: set[str]) -> list[Found]:
+        """Volumes without headers: in a root each is a study, deeper those of a folder are one."""
+        found = []
+        for folder, groups in self.folders.items():
+            for group in groups:
+                if group.kind != "volume":
+                    continue
+                top = folder in self.roots
+                if folder in nameless or (not top and self._beside_study(folder, below)):
+                    self.left_out["volumes beside DICOM images"] += group.count
+                elif top:
+                    for name in group.names or ():
+                        file = Path(folder, name)
+                        status = file.stat()
+                        digest = _digest([(name, status.st_size, status.st_mtime_ns)])
+                        found.append(Found(_name_of(str(file)), (str(file),), None, digest, 1))
+                else:
+                    found.append(
+                        Found(_name_of(folder), (folder,), None, group.digest, group.count)
+                    )
+        return found
+
+    def _archives(self, known: list[Found]) -> list[Found]:
+        uids = {study.study_uid for study in known}
+        found = []
+        for folder, groups in list(self.folders.items()):
+            for group in groups:
+                for name in (group.names or ()) if group.kind == "archive" else ():
+                    file = Path(folder, name)
+                    status = file.stat()
+                    for study in self._archive(
+                        str(file), (name, status.st_size, status.st_mtime_ns)
+                    ):
+                        if study.study_uid is not None and study.study_uid in uids:
+                            self.left_out["archives of studies that lie there unpacked"] += 1
+                        else:
+                            found.append(study)
+        return found
+
+
+def find_studies(
+    roots: Iterable[Path],
+    settings: LoaderSettings,
+    *,
+    output: Path | None = None,
+    cache: ScanCache | None = None,
+    progress: FindProgress | None = None,
+) -> Search:
+    """Find the studies in folders, archives, files and lists.
+
+    Parameters
+    ----------
+    roots : iterable of Path
+        Folders of any depth, archives, images, tables (``.csv`` with a column ``path`` and
+        perhaps ``study_uid``), DICOMDIR files.
+    settings : LoaderSettings
+        Limits for archives.
+    output : Path, optional
+        Output folder, which is not looked into. Nor are those of other batches.
+    cache : ScanCache, optional
+        What an earlier search read; folders that did not change are not read again.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        If a root does not exist or a list cannot be read.
+    """
+    skip = frozenset({os.path.realpath(output)} if output is not None else ())
+    finder = _Finder(skip, settings, cache, progress)
+    for root in roots:
+        finder.add_root(Path(root))
+    studies = _with_different_names(finder.studies())
+    if cache is not None:
+        cache.save()
+    return Search(
+        tuple(sorted(studies, key=lambda study: study.source)),
+        dict(finder.left_out),
+        finder.n_files,
+    )
+
+
+class ScanCache:
+    """What headers said, by folder, kept in the ledger of a batch.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._new: dict[str, tuple[str, tuple[_Group, ...]]] = {}
+        with ledger.connection() as database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS scanned "
+                "(place TEXT PRIMARY KEY, signature TEXT NOT NULL, groups TEXT NOT NULL)"
+            )
+            rows = database.execute("SELECT place, signature, groups FROM scanned").fetchall()
+        self._known = {row["place"]: (row["signature"], row["groups"]) for row in rows}
+
+    def get(self, place: str, signature: str) -> tuple[_Group, ...] | None:
+        """Groups of a folder or archive, None where it changed or is not known."""
+        if place in self._new and self._new[place][0] == signature:
+            return self._new[place][1]
+        known, text = self._known.get(place, ("", ""))
+        if known != signature:
+            return None
+        return tuple(
+            _Group(kind, Belongs(*who), None if names is None else tuple(names), digest, count)
+            for kind, who, names, digest, count in json.loads(text)
+        )
+
+    def put(self, place: str, signature: str, groups: tuple[_Group, ...]) -> None:
+        """Remember groups; `save` writes them."""
+        self._new[place] = (signature, groups)
+
+    def save(self) -> None:
+        """Write what is new into the ledger."""
+        rows = [
+            (
+                place,
+                signature,
+                json.dumps([(g.kind, g.who, g.names, g.digest, g.count) for g in groups]),
+            )
+            for place, (signature, groups) in self._new.items()
+        ]
+        with self._ledger.connection() as database:
+            database.executemany("INSERT OR REPLACE INTO scanned VALUES (?, ?, ?)", rows)
+        self._known.update({place: (signature, text) for place, signature, text in rows})
+        self._new.clear()
+
+
+def _look(path: str) -> tuple[Kind, Belongs]:
+    """What a file is, by its first bytes."""
+    nobody = Belongs("", "", "")
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a million times
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return "other", nobody
+    if is_dicom(head):
+        if path.endswith("DICOMDIR") or path.endswith("dicomdir"):
+            return "other", nobody
+        return "dicom", belongs(head)
+    from leakloc.loaders.archives import is_archive
+    from leakloc.loaders.images import sniff_image
+
+    if sniff_image(Path(path), head) is not None:
+        return "volume", nobody
+    return ("archive" if is_archive(Path(path), head) else "other"), nobody
+
+
+def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
+    from leakloc.loaders.archives import BROKEN, members
+
+    counts: Counter[Belongs] = Counter()
+    with suppress(*BROKEN):  # the analysis will say what is wrong with it
+        for number, (_, file) in enumerate(members(path)):
+            if number >= settings.max_archive_files:
+                break
+            head = file.read(HEAD_BYTES)
+            if is_dicom(head):
+                counts[belongs(head)] += 1
+    return tuple(_Group("dicom", who, None, "", count) for who, count in counts.items())
+
+
+def _join_patientless(dicom: dict[tuple[str, str], list[tuple[str, _Group]]]) -> None:
+    """Give files without patient ID to the one patient of their study, where there is one."""
+    for uid, patient in [key for key in dicom if not key[1]]:
+        others = [key for key in dicom if key[0] == uid and key[1] != patient]
+        if len(others) == 1:
+            dicom[others[0]] += dicom.pop((uid, patient))
+
+
+def _keys_below(
+    dicom: dict[tuple[str, str], list[tuple[str, _Group]]], roots: Sequence[str]
+) -> dict[str, set[tuple[str, str]]]:
+    """Studies in each folder and all below it."""
+    below: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for key, parts in dicom.items():
+        for folder, _ in parts:
+            for place in _upwards(folder, roots):
+                below[place].add(key)
+    return dict(below)
+
+
+def _upwards(folder: str, roots: Sequence[str]) -> list[str]:
+    """The folder and those above it, up to the root it was found from."""
+    inside = [root for root in roots if folder == root or folder.startswith(root + os.sep)]
+    top = max(inside, key=len, default=folder)
+    places = [folder]
+    while places[-1] != top:
+        places.append(os.path.dirname(places[-1]))  # noqa: PTH120 - a million times
+    return places
+
+
+def _with_different_names(studies: list[Found]) -> list[Found]:
+    """Copies of one study in several places, and studies that share a UID, told apart."""
+    studies = list({(study.name, study.source): study for study in studies}.values())
+    counts = Counter(study.name for study in studies)
+    return [
+        study
+        if counts[study.name] == 1
+        else replace(study, name=f"{study.name}-{_short(''.join(study.source))[:8]}")
+        for study in studies
+    ]
+
+
+def _digest(entries: Iterable[tuple[str, int, int]]) -> str:
+    text = "\n".join(f"{name}\t{size}\t{time}" for name, size, time in sorted(entries))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _tree_digest(path: Path) -> str:
+    """Digest of everything below a place."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return _digest(
+        (file.name, status.st_size, status.st_mtime_ns)
+        for file in files
+        for status in [file.stat()]
+    )
+
+
+def _name_of(place: str) -> str:
+    """A name that tells a place from others and nobody's name."""
+    return f"volume-{_short(place)}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]

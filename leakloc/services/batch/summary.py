@@ -1,0 +1,107 @@
+"""Tables of an output folder: ``summary.csv`` and ``summary.parquet``, one row per study."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from leakloc.services.batch.cards import Card
+from leakloc.services.batch.ledger import Entry
+from leakloc.services.batch.worklist import urgency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CARD_COLUMNS: Final = (
+    "study_instance_uid",
+    "study_date",
+    "patient_id",
+    "leak",
+    "level",
+    "confidence",
+    "summary",
+    "collections",
+    "volume_ml",
+    "thickness_mm",
+    "position",
+    "grade",
+    "numbering",
+    "numbering_confidence",
+)
+_ENTRY_COLUMNS: Final = (
+    "error_class",
+    "error_message",
+    "attempts",
+    "interruptions",
+    "wall_s",
+    "cpu_s",
+    "peak_mib",
+    "worker",
+    "settings_sha256",
+    "fingerprint",
+)
+_WHOLE: Final = ("collections", "attempts", "interruptions")
+_NUMBERS: Final = (
+    "confidence",
+    "volume_ml",
+    "thickness_mm",
+    "numbering_confidence",
+    "wall_s",
+    "cpu_s",
+    "peak_mib",
+)
+COLUMNS: Final = ("study", "state", *_CARD_COLUMNS, "warnings", *_ENTRY_COLUMNS, "report")
+"""Names of the columns, in order; numbers are in the units that their names end in."""
+
+
+def summary_rows(entries: Sequence[Entry], cards: Mapping[str, Card]) -> list[dict[str, Any]]:
+    """One row per study, most urgent first; None where there is nothing to say.
+
+    ``warnings`` are codes joined by blanks, ``report`` a path from the output folder.
+    """
+    ordered = sorted(entries, key=lambda e: (*urgency(e, cards.get(e.name)), e.name))
+    return [_row(entry, cards.get(entry.name)) for entry in ordered]
+
+
+def _row(entry: Entry, card: Card | None) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row.update(study=entry.name, state=entry.state.value)
+    row.update({name: getattr(entry, name) for name in _ENTRY_COLUMNS})
+    if card is not None:
+        row.update({name: getattr(card, name) for name in _CARD_COLUMNS})
+        row["warnings"] = " ".join(code for code, _ in card.warnings)
+        row["report"] = f"{entry.name}/report.json"
+    return row
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV; unknown is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """A text that spreadsheets take for a formula gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+
+
+def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows as Parquet, with types that hold whatever the rows hold."""
+    frame = as_frame(rows)
+    packed = io.BytesIO()
+    frame.to_parquet(packed, index=False)
+    return packed.getvalue()
+
+
+def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows as a data frame."""
+    import pandas as pd
+
+    frame = pd.DataFrame.from_records([dict(row) for row in rows], columns=list(COLUMNS))
+    types = dict.fromkeys(_NUMBERS, "Float64") | dict.fromkeys(_WHOLE, "Int64")
+    return frame.astype({name: types.get(name, "string") for name in COLUMNS})

@@ -1,0 +1,384 @@
+"""Fetching studies from a DICOMweb server and storing results there (QIDO, WADO, STOW).
+
+Any server of the standard will do. What was fetched is remembered in the ledger by the MR
+series and the number of their images, so that our own results do not make a study look new.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from io import BytesIO
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from leakloc.core.errors import AnalysisError, InputError, LeaklocError, SettingsError
+from leakloc.core.extras import need
+from leakloc.services.node.sender import Answer, Parcel
+from leakloc.services.node.spool import is_uid
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import NodeSettings
+    from leakloc.services.batch.ledger import Ledger
+    from leakloc.services.node.arrivals import Arrivals
+    from leakloc.services.node.spool import Spool
+
+USER: Final = "LEAKLOC_DICOMWEB_USER"
+PASSWORD: Final = "LEAKLOC_DICOMWEB_PASSWORD"
+_LOG = logging.getLogger("leakloc.node")
+_PAGE: Final = 200  # studies per query: servers cap answers, some at 1000
+_MOST_PAGES: Final = 500  # 100,000 studies; a server that repeats itself must not hold us
+_AS_STORED: Final = (("application/dicom", "*"),)
+_STUDY_UID, _SERIES_UID, _SOP_UID = "0020000D", "0020000E", "00080018"
+_MODALITY, _INSTANCES = "00080060", "00201209"
+_TEXTS: Final = ("00081030", "0008103E", "00180015", "00181030")  # descriptions, part, protocol
+_BEGUN: Final = ""  # signature of a study that is being fetched
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS node_fetched "
+    "(server TEXT, study_uid TEXT, signature TEXT NOT NULL, PRIMARY KEY (server, study_uid))"
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A study on a server.
+
+    Parameters
+    ----------
+    study_uid : str
+    series : dict
+        Number of images by UID of each MR series.
+    texts : tuple of str
+        What its descriptions say; may name the patient, so it goes nowhere.
+    """
+
+    study_uid: str
+    series: dict[str, int]
+    texts: tuple[str, ...]
+
+    @property
+    def signature(self) -> str:
+        """Changes when an MR series or an image of one is added."""
+        return json.dumps(sorted(self.series.items()))
+
+
+class Server:
+    """A DICOMweb server.
+
+    User and password come from the environment (``LEAKLOC_DICOMWEB_USER``, ``..._PASSWORD``),
+    where neither lists of processes nor logs show them.
+
+    Parameters
+    ----------
+    url : str
+        Root of its services. Of an Orthanc the root of the server will do.
+    settings : NodeSettings
+
+    Raises
+    ------
+    SettingsError
+        If the URL is none, or dicomweb-client is not installed.
+    """
+
+    def __init__(self, url: str, settings: NodeSettings) -> None:
+        need("dicomweb_client", "node")
+        from requests import Session
+
+        self.url = web_root(url)
+        self._settings = settings
+        session = Session()
+        if os.environ.get(USER):
+            session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
+        self._session = session
+        for name in ("dicomweb_client", "urllib3"):  # they quote addresses and answers
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    @property
+    def name(self) -> str:
+        """The server, as the ledger knows it."""
+        return self.url
+
+    def client(self) -> Any:
+        """A client of dicomweb-client."""
+        from dicomweb_client.api import DICOMwebClient
+
+        client = DICOMwebClient(
+            self.url, session=self._session, timeout=self._settings.network_timeout_s
+        )
+        client.set_http_retry_params(retry=False)  # trying again later is ours to do
+        return client
+
+    def recent(self, today: date | None = None) -> list[Remote]:
+        """MR studies of the last days.
+
+        Raises
+        ------
+        AnalysisError
+            If the server does not answer as the standard says.
+        """
+        today = today or date.today()
+        first = today - timedelta(days=self._settings.look_back_days)
+        asked = {
+            "ModalitiesInStudy": "MR",
+            "StudyDate": f"{first:%Y%m%d}-{today + timedelta(days=1):%Y%m%d}",
+        }
+        client = self.client()
+        studies: dict[str, Any] = {}
+        with _told("listing studies"):
+            for page in range(_MOST_PAGES):
+                found = client.search_for_studies(
+                    search_filters=asked,
+                    fields=["StudyDescription"],
+                    limit=_PAGE,
+                    offset=page * _PAGE,
+                )
+                new = {_value(study, _STUDY_UID): study for study in found}
+                if not new.keys() - studies.keys():
+                    break
+                studies.update(new)
+                if len(found) < _PAGE:
+                    break
+            return [
+                self._study(client, uid, study) for uid, study in studies.items() if is_uid(uid)
+            ]
+
+    def _study(self, client: Any, study_uid: str, study: Any) -> Remote:
+        listed = client.search_for_series(
+            study_uid,
+            search_filters={"Modality": "MR"},
+            fields=["SeriesDescription", "BodyPartExamined", "ProtocolName"],
+        )
+        series = [one for one in listed if _value(one, _MODALITY) == "MR"]
+        texts = [_value(one, tag) for one in (study, *series) for tag in _TEXTS]
+        counts = {
+            uid: int(_value(one, _INSTANCES) or 0)
+            for one in series
+            if is_uid(uid := _value(one, _SERIES_UID))
+        }
+        return Remote(study_uid, counts, tuple(text for text in texts if text))
+
+    def images(self, study: Remote) -> Iterator[tuple[bytes, str]]:
+        """The MR objects of a study as files, each with its SOP Instance UID.
+
+        Raises
+        ------
+        AnalysisError
+            If the server does not answer as the standard says.
+        """
+        from pydicom import dcmwrite
+
+        client = self.client()
+        for series_uid in study.series:
+            with _told("fetching a series"):
+                for dataset in client.iter_series(study.study_uid, series_uid, _AS_STORED):
+                    file = BytesIO()
+                    dcmwrite(file, dataset, enforce_file_format=True)
+                    yield file.getvalue(), str(dataset.get("SOPInstanceUID") or "")
+
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
+        """Store objects; one that was tried before only if the server has it not."""
+        client = self.client()
+        for parcel in parcels:
+            try:
+                if not (parcel.tried and self._has(client, parcel)):
+                    self._store(client, parcel)
+            except LeaklocError as error:
+                yield parcel, str(error)
+            except Exception as error:  # the file may be gone
+                yield parcel, f"it could not be sent ({type(error).__name__})"
+            else:
+                yield parcel, None
+
+    def _has(self, client: Any, parcel: Parcel) -> bool:
+        with _told("asking for an object"):
+            found = client.search_for_instances(
+                parcel.study_uid, search_filters={"SOPInstanceUID": parcel.sop_uid}
+            )
+        return any(_value(one, _SOP_UID) == parcel.sop_uid for one in found)
+
+    def _store(self, client: Any, parcel: Parcel) -> None:
+        from pydicom import dcmread
+
+        dataset = dcmread(parcel.path)
+        with _told("storing an object"):
+            answer = client.store_instances([dataset], study_instance_uid=parcel.study_uid)
+        if answer.get("FailedSOPSequence"):
+            reason = answer.FailedSOPSequence[0].get("FailureReason") or 0
+            raise AnalysisError(f"the server refused it ({int(reason):04X})")
+
+
+class Poller:
+    """Asks a server for new studies and fetches them into the spool.
+
+    Parameters
+    ----------
+    server : Server
+    ledger : Ledger
+    spool : Spool
+    arrivals : Arrivals
+    settings : NodeSettings
+    clock : callable
+        Seconds from anywhere.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        ledger: Ledger,
+        spool: Spool,
+        arrivals: Arrivals,
+        settings: NodeSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._server, self._ledger, self._spool = server, ledger, spool
+        self._arrivals, self._settings, self._clock = arrivals, settings, clock
+        self._seen: dict[str, tuple[str, float]] = {}
+        with ledger.connection() as database:
+            database.execute(_SCHEMA)
+
+    def poll(self, stopping: Event) -> int:
+        """Ask once and fetch what has settled since.
+
+        Returns
+        -------
+        int
+            Studies fetched.
+
+        Raises
+        ------
+        LeaklocError
+            If the server does not answer, or there is no room.
+        """
+        fetched = 0
+        for study in self._server.recent():
+            if stopping.is_set():
+                break
+            if self._wanted(study):
+                self._fetch(study, stopping)
+                fetched += 1
+        return fetched
+
+    def _wanted(self, study: Remote) -> bool:
+        """Whether a study is new, of the spine, and did not change for the settling time."""
+        if not study.series or self._fetched(study.study_uid) == study.signature:
+            return False
+        if self._settings.select == "spine" and not may_be_spine(study.texts):
+            return False
+        signature, since = self._seen.get(study.study_uid, ("", 0.0))
+        if signature != study.signature:
+            since = self._clock()
+            self._seen[study.study_uid] = (study.signature, since)
+        return self._clock() - since >= self._settings.settle_s
+
+    def is_partial(self, study_uid: str) -> bool:
+        """Whether fetching a study was begun and cut off."""
+        return self._fetched(study_uid) == _BEGUN
+
+    def _remember(self, study_uid: str, signature: str) -> None:
+        with self._ledger.connection() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO node_fetched VALUES (?, ?, ?)",
+                (self._server.name, study_uid, signature),
+            )
+
+    def _fetched(self, study_uid: str) -> str | None:
+        with self._ledger.connection() as database:
+            row = database.execute(
+                "SELECT signature FROM node_fetched WHERE server = ? AND study_uid = ?",
+                (self._server.name, study_uid),
+            ).fetchone()
+        return None if row is None else str(row["signature"])
+
+    def _fetch(self, study: Remote, stopping: Event) -> None:
+        refused = kept = 0
+        holder = (self, study.study_uid)
+        self._remember(study.study_uid, _BEGUN)
+        for content, sop_uid in self._server.images(study):
+            if stopping.is_set():
+                return
+            try:
+                if len(content) > self._settings.max_instance_mib * 1024**2:
+                    raise InputError("it is larger than node.max_instance_mib")
+                if self._spool.store(content, sop_uid) != study.study_uid:
+                    raise InputError("it belongs to another study than the server said")
+                kept += 1
+            except InputError as error:
+                refused += 1
+                _LOG.warning("left out an object of study %s: %s", study.study_uid, error)
+            # Held until it is whole: nobody wants half a study analysed.
+            self._arrivals.arrived(study.study_uid, holder)
+        if kept + refused < sum(study.series.values()):
+            raise AnalysisError(
+                f"the server sent {kept + refused} of {sum(study.series.values())} images of "
+                f"study {study.study_uid}; they are fetched again"
+            )
+        self._remember(study.study_uid, study.signature)
+        self._arrivals.left(holder)
+        if kept:
+            self._arrivals.complete(study.study_uid)
+        _LOG.info("fetched study %s: %d images", study.study_uid, kept)
+
+
+def may_be_spine(texts: Sequence[str]) -> bool:
+    """Whether descriptions name the spine or myelography, or say nothing at all.
+
+    Examples
+    --------
+    >>> may_be_spine(["MRT LWS"]), may_be_spine([]), may_be_spine(["Knee left"])
+    (True, True, False)
+    """
+    from leakloc.loaders.names import MYELOGRAPHY, SPINE, normalized
+
+    said = [text for text in map(normalized, texts) if text]
+    return not said or any(SPINE.search(text) or MYELOGRAPHY.search(text) for text in said)
+
+
+def web_root(url: str) -> str:
+    """Root of the DICOMweb services of a server; of an Orthanc, ``/dicom-web`` is added.
+
+    Raises
+    ------
+    SettingsError
+        If it is no URL, or holds a password.
+
+    Examples
+    --------
+    >>> web_root("http://localhost:8042")
+    'http://localhost:8042/dicom-web'
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError("--orthanc takes a URL such as http://localhost:8042/dicom-web")
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(f"a URL with a password shows in logs: set {USER} and {PASSWORD}")
+    path = parts.path.rstrip("/") or "/dicom-web"
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+class _told:  # noqa: N801 - used like a function
+    """Turns whatever a server or the network raises into one error, without what it said."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None or not issubclass(kind, Exception) or issubclass(kind, LeaklocError):
+            return
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        answer = f"HTTP {status}" if status else kind.__name__
+        raise AnalysisError(f"{self._what} failed ({answer})") from None
+
+
+def _value(entry: Any, tag: str) -> str:
+    """First value of an attribute in DICOM JSON, empty where there is none."""
+    values = entry.get(tag, {}).get("Value") or [""]
+    first = values[0]
+    return str(first if first is not None else "").strip()

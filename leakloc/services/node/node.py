@@ -1,0 +1,217 @@
+"""The node, told once: objects come in, studies settle, are queued, analysed, and sent back.
+
+Three things run side by side and none can stop another: receiving (or polling), working
+through the ledger (each study in a process of its own), and sending.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
+
+from leakloc.core.errors import LeaklocError
+from leakloc.core.settings import Settings
+from leakloc.services.batch.batch import Pages
+from leakloc.services.batch.engine import Engine, WorkOptions, need_dask
+from leakloc.services.batch.finder import find_studies
+from leakloc.services.batch.ledger import Entry, Ledger, State
+from leakloc.services.batch.run import Outcome, clean_up
+from leakloc.services.node.arrivals import Arrivals
+from leakloc.services.node.dicomweb import Poller, Server
+from leakloc.services.node.outbox import Outbox
+from leakloc.services.node.receiver import Listen, Receiver
+from leakloc.services.node.sender import Peer, Sender, StoreSender
+from leakloc.services.node.spool import Spool
+
+_LOG = logging.getLogger("leakloc.node")
+_GLANCE_S: Final = 0.2
+_PAUSE_S: Final = 30.0  # the disk may have room by then
+
+
+@dataclass
+class Node:
+    """One DICOM node on an output folder.
+
+    Parameters
+    ----------
+    output : Path
+    settings : Settings
+        Of every study, and of the node itself (``settings.node``).
+    listen : Listen, optional
+        Where to take objects by C-STORE.
+    server : str, optional
+        URL of a DICOMweb server to poll, and to store results on.
+    return_to : Peer, optional
+        Where to send results by C-STORE.
+    options : WorkOptions
+        How studies are analysed.
+    ready : callable, optional
+        Told the port when the node listens.
+    """
+
+    output: Path
+    settings: Settings
+    listen: Listen | None = None
+    server: str | None = None
+    return_to: Peer | None = None
+    options: WorkOptions = field(default_factory=WorkOptions)
+    ready: Callable[[int], None] | None = None
+    _stopping: Event = field(default_factory=Event)
+    _engine: Engine | None = None
+
+    def run(self) -> None:
+        """Receive, analyse and send until `stop`, or an exception in this thread.
+
+        Raises
+        ------
+        SettingsError
+            If it cannot listen, or something it needs is not installed.
+        OutputError
+            If another process works on the output folder, or it cannot be written.
+        """
+        need_dask()
+        ledger = Ledger(self.output)
+        with ledger.hold("leakloc node"):
+            clean_up(ledger.output)
+            ledger.recover()
+            _Run(self, ledger).go()
+
+    def stop(self) -> None:
+        """End `run`; from any thread. What is analysed now waits again."""
+        self._stopping.set()
+        if self._engine is not None:
+            self._engine.stop()
+
+
+class _Run:
+    """The parts of a running node."""
+
+    def __init__(self, node: Node, ledger: Ledger) -> None:
+        self.node, self.ledger = node, ledger
+        settings = node.settings.node
+        self.spool = Spool(ledger.output, settings)
+        self.arrivals = Arrivals(settings.settle_s)
+        self.pages = Pages(ledger)
+        self._list_from = 0.0
+        self.receiver: Receiver | None = None
+        self.poller: Poller | None = None
+        self.outbox: Outbox | None = None
+        sender: Sender | None = None
+        if node.listen is not None:
+            self.receiver = Receiver(node.listen, self.spool, self.arrivals, settings)
+        title = node.listen.title if node.listen is not None else Listen().title
+        if node.server is not None:
+            sender = server = Server(node.server, settings)
+            self.poller = Poller(
+                server, ledger, self.spool, self.arrivals, settings, time.monotonic
+            )
+        if node.return_to is not None:
+            sender = StoreSender(node.return_to, title, settings)
+        if sender is not None:
+            self.outbox = Outbox(ledger, sender, settings, self._ours)
+
+    def go(self) -> None:
+        for study_uid in self.spool.recover():
+            if self.poller is None or not self.poller.is_partial(study_uid):
+                self.arrivals.arrived(study_uid)
+        threads = [Thread(target=self._settle, name="leakloc-settle", daemon=True)]
+        if self.poller is not None:
+            threads.append(Thread(target=self._poll, name="leakloc-poll", daemon=True))
+        try:
+            if self.receiver is not None:
+                self.receiver.start()
+                if self.node.ready is not None:
+                    self.node.ready(self.receiver.port)
+            for thread in threads:
+                thread.start()
+            if self.outbox is not None:
+                self.outbox.start()
+            while not self.node._stopping.is_set():
+                self._analyze()
+        finally:
+            self.node._stopping.set()
+            if self.receiver is not None:
+                self.receiver.stop()
+            if self.outbox is not None:
+                self.outbox.stop()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(self.node.settings.node.network_timeout_s)
+
+    def _analyze(self) -> None:
+        """Work through the ledger; where the disk is full, wait until it has room again."""
+        node = self.node
+        node._engine = Engine(self.ledger, node.options, self._ended, self._glance)
+        try:
+            node._engine.run(lambda: not node._stopping.is_set())
+        except Exception as error:  # receiving must go on; what was begun waits again
+            _LOG.error("analysing stopped for a while: %s", _told(error))
+            node._stopping.wait(_PAUSE_S)
+
+    def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
+        self._list(lambda: self.pages.add(entry, state))
+        why = f": {outcome.error_class}" if outcome.error_class else ""
+        _LOG.info("study %s %s after %.1f s%s", entry.name, state.value, outcome.wall_s, why)
+
+    def _glance(self) -> None:
+        if time.monotonic() >= self._list_from:
+            self._list(self.pages.write_now_and_then)
+
+    def _list(self, step: Callable[[], None]) -> None:
+        """Do something for the worklist, which is a convenience: nothing may stop for it."""
+        try:
+            step()
+        except Exception as error:
+            self._list_from = time.monotonic() + _PAUSE_S
+            _LOG.error("the worklist is not up to date: %s", _told(error))
+
+    def _settle(self) -> None:
+        """Queue studies as they settle."""
+        while not self.node._stopping.wait(_GLANCE_S):
+            for study_uid in self.arrivals.settled():
+                try:
+                    self._queue(study_uid)
+                except Exception as error:  # nothing received may be forgotten: try again
+                    self.arrivals.arrived(study_uid)
+                    _LOG.error("cannot queue study %s: %s", study_uid, _told(error))
+        self.ledger.close()
+
+    def _queue(self, study_uid: str) -> None:
+        node = self.node
+        found = find_studies([self.spool.study(study_uid)], node.settings.loaders)
+        for study in found.studies:
+            decision = self.ledger.queue(
+                study.name,
+                study.source,
+                study.study_uid,
+                study.fingerprint,
+                node.settings,
+                retries=node.options.retries,
+            )
+            _LOG.info("study %s has %d files: %s", study.name, study.n_files, decision.value)
+        if not found.studies:
+            _LOG.warning("study %s holds nothing to analyse", study_uid)
+
+    def _poll(self) -> None:
+        assert self.poller is not None
+        while not self.node._stopping.is_set():
+            try:
+                self.poller.poll(self.node._stopping)
+            except Exception as error:  # a server may answer anything
+                _LOG.error("polling failed, it is tried again: %s", _told(error))
+            self.node._stopping.wait(self.node.settings.node.poll_s)
+        self.ledger.close()
+
+    def _ours(self, source: tuple[str, ...]) -> bool:
+        """Whether a study of the ledger was received, not named by a batch."""
+        return any(Path(path).is_relative_to(self.spool.folder) for path in source)
+
+
+def _told(error: Exception) -> str:
+    """An error for the log: the words of others may quote headers."""
+    return str(error) if isinstance(error, LeaklocError) else f"unexpected {type(error).__name__}"

@@ -1,0 +1,200 @@
+"""What is to be sent back, kept in the ledger: sent once, and again only until it arrived.
+
+A row is noted as tried before it is sent and as sent after the peer acknowledged it. Killed in
+between, the object goes out once more under the same UID, which a DICOM archive takes for the
+same object; a DICOMweb server is asked first whether it has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Final
+
+from leakloc.core.errors import LeaklocError
+from leakloc.services.batch.ledger import State
+from leakloc.services.node.sender import Parcel, Sender
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import NodeSettings
+    from leakloc.services.batch.ledger import Ledger
+
+_LOG = logging.getLogger("leakloc.node")
+_LONGEST_S: Final = 3600.0
+_GLANCE_S: Final = 1.0
+_AT_A_TIME: Final = 500  # objects over one association
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS node_results (study TEXT PRIMARY KEY, stamp TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS node_sends (destination TEXT, sop_uid TEXT, study TEXT NOT NULL, "
+    "study_uid TEXT NOT NULL, path TEXT NOT NULL, "
+    "state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'failed', 'superseded')), "
+    "tries INTEGER NOT NULL DEFAULT 0, since REAL NOT NULL, next_try REAL NOT NULL, error TEXT, "
+    "PRIMARY KEY (destination, sop_uid))",
+)
+
+
+class Outbox:
+    """Results on their way to one peer.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Of the output folder, whose studies' ``dicom`` folders are sent.
+    sender : Sender
+    settings : NodeSettings
+    ours : callable
+        Whether a study of the ledger came through this node.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sender: Sender,
+        settings: NodeSettings,
+        ours: Callable[[tuple[str, ...]], bool],
+    ) -> None:
+        self._ledger, self._sender, self._settings, self._ours = ledger, sender, settings, ours
+        self._stopping = Event()
+        self._thread = Thread(target=self._work, name="leakloc-outbox", daemon=True)
+        with ledger.connection() as database:
+            for statement in _SCHEMA:
+                database.execute(statement)
+
+    def start(self) -> None:
+        """Begin to send, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more; what waits is sent by the next run."""
+        self._stopping.set()
+        self._thread.join(self._settings.network_timeout_s)
+
+    def enlist(self) -> int:
+        """Note the results of finished studies that are not yet noted.
+
+        Returns
+        -------
+        int
+            Number of objects.
+        """
+        with self._ledger.connection() as database:
+            rows = database.execute("SELECT study, stamp FROM node_results").fetchall()
+        known = {row["study"]: row["stamp"] for row in rows}
+        noted = 0
+        for entry in self._ledger.entries(State.FINISHED):
+            stamp = self._ledger.stamp(entry.name)
+            if stamp is not None and known.get(entry.name) != stamp and self._ours(entry.source):
+                noted += self._note(entry.name, stamp)
+        return noted
+
+    def _note(self, study: str, stamp: str) -> int:
+        now = time.time()
+        found = list(_objects(self._ledger.output / study / "dicom"))
+        with self._ledger.connection() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(
+                "UPDATE node_sends SET state = 'superseded' WHERE study = ? AND state = 'waiting'",
+                (study,),
+            )
+            for path, sop_uid, study_uid in found:
+                relative = path.relative_to(self._ledger.output).as_posix()
+                database.execute(
+                    "INSERT INTO node_sends VALUES (?, ?, ?, ?, ?, 'waiting', 0, ?, ?, NULL) "
+                    "ON CONFLICT DO UPDATE SET state = 'waiting' WHERE state = 'superseded'",
+                    (self._sender.name, sop_uid, study, study_uid, relative, now, now),
+                )
+            database.execute("INSERT OR REPLACE INTO node_results VALUES (?, ?)", (study, stamp))
+        return len(found)
+
+    def send_due(self) -> tuple[int, int]:
+        """Send what waits and is due.
+
+        Returns
+        -------
+        sent, failed : int
+            Objects the peer took, and those it did not this time.
+        """
+        now = time.time()
+        with self._ledger.connection() as database:
+            database.execute("BEGIN IMMEDIATE")
+            rows = database.execute(
+                "SELECT * FROM node_sends WHERE destination = ? AND state = 'waiting' "
+                "AND next_try <= ? ORDER BY since, path LIMIT ?",
+                (self._sender.name, now, _AT_A_TIME),
+            ).fetchall()
+            for row in rows:
+                wait = min(self._settings.resend_s * 2 ** min(row["tries"], 30), _LONGEST_S)
+                database.execute(
+                    "UPDATE node_sends SET tries = tries + 1, next_try = ? "
+                    "WHERE destination = ? AND sop_uid = ?",
+                    (now + wait, row["destination"], row["sop_uid"]),
+                )
+        parcels = [
+            Parcel(
+                self._ledger.output / row["path"],
+                row["sop_uid"],
+                row["study_uid"],
+                row["tries"] > 0,
+            )
+            for row in rows
+        ]
+        since = {row["sop_uid"]: row["since"] for row in rows}
+        sent = failed = 0
+        for parcel, problem in self._sender.send(parcels) if parcels else ():
+            self._record(parcel, problem, since[parcel.sop_uid])
+            sent, failed = sent + (problem is None), failed + (problem is not None)
+            if self._stopping.is_set():
+                break
+        return sent, failed
+
+    def _record(self, parcel: Parcel, problem: str | None, since: float) -> None:
+        given_up = time.time() - since > self._settings.resend_for_h * 3600
+        state = "sent" if problem is None else "failed" if given_up else "waiting"
+        with self._ledger.connection() as database:
+            # What was superseded meanwhile stays so, unless it did arrive.
+            database.execute(
+                "UPDATE node_sends SET state = CASE WHEN state = 'waiting' OR ?1 = 'sent' "
+                "THEN ?1 ELSE state END, error = ?2 WHERE destination = ?3 AND sop_uid = ?4",
+                (state, problem, self._sender.name, parcel.sop_uid),
+            )
+        if state == "failed":
+            _LOG.error("gave up sending %s to %s: %s", parcel.sop_uid, self._sender.name, problem)
+
+    def counts(self) -> dict[str, int]:
+        """Number of objects by state: waiting, sent, failed, superseded."""
+        with self._ledger.connection() as database:
+            rows = database.execute(
+                "SELECT state, count(*) FROM node_sends WHERE destination = ? GROUP BY state",
+                (self._sender.name,),
+            ).fetchall()
+        return {state: int(count) for state, count in rows}
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.enlist()
+                sent, failed = self.send_due()
+                if sent or failed:
+                    _LOG.info("sent %d objects to %s, %d not", sent, self._sender.name, failed)
+            except LeaklocError as error:  # the ledger's disk is full: it may have room later
+                _LOG.error("%s", error)
+            except Exception as error:  # sending must never end while the node runs
+                _LOG.error("sending failed unexpectedly (%s)", type(error).__name__)
+            self._stopping.wait(_GLANCE_S)
+        self._ledger.close()
+
+
+def _objects(folder: Path) -> list[tuple[Path, str, str]]:
+    """The DICOM files of a report: path, SOP Instance UID, Study Instance UID."""
+    from pydicom import dcmread
+
+    found = []
+    for path in sorted(folder.rglob("*.dcm")):
+        header = dcmread(
+            path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID"]
+        )
+        found.append((path, str(header.SOPInstanceUID), str(header.StudyInstanceUID)))
+    return found

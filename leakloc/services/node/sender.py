@@ -1,0 +1,219 @@
+"""Sending objects to a peer by C-STORE, and asking whether a peer is there by C-ECHO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from leakloc.core.errors import SettingsError
+from leakloc.core.extras import need
+from leakloc.services.node.receiver import check_title, client_tls, silence
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import NodeSettings
+
+_PEER: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[0-9a-fA-F:]+\]|[^:@\s]+):(?P<port>\d+)")
+_UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+_MOST_CONTEXTS: Final = 128  # of one association, DICOM PS3.8
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """An object to send.
+
+    Parameters
+    ----------
+    path : Path
+    sop_uid : str
+    study_uid : str
+    tried : bool
+        Whether it was tried before, so that the peer may have it.
+    """
+
+    path: Path
+    sop_uid: str
+    study_uid: str
+    tried: bool = False
+
+
+Answer = tuple[Parcel, str | None]
+"""An object, and why it was not taken; None where the peer has it."""
+
+
+class Sender(Protocol):
+    """A way to send objects to one peer."""
+
+    @property
+    def name(self) -> str:
+        """The peer, as the ledger knows it."""
+
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
+        """Send objects; each answer comes as soon as the peer gave it. Raises nothing."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM node.
+
+    Parameters
+    ----------
+    title : str
+    host : str
+    port : int
+
+    Examples
+    --------
+    >>> Peer.parse("ORTHANC@localhost:4242")
+    Peer(title='ORTHANC', host='localhost', port=4242)
+    """
+
+    title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        """Read ``AET@host:port``.
+
+        Raises
+        ------
+        SettingsError
+            If it is not of that form.
+        """
+        found = _PEER.fullmatch(text)
+        if found is None or not 0 < int(found["port"]) <= 65535:
+            raise SettingsError(f"{text!r} names no peer: write AET@host:port")
+        check_title(found["title"])
+        return cls(found["title"], found["host"].strip("[]"), int(found["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}:{self.port}"
+
+
+class StoreSender:
+    """Sends by C-STORE.
+
+    Parameters
+    ----------
+    peer : Peer
+    title : str
+        Own AE title.
+    settings : NodeSettings
+
+    Raises
+    ------
+    SettingsError
+        If pynetdicom is not installed or a certificate cannot be read.
+    """
+
+    def __init__(self, peer: Peer, title: str, settings: NodeSettings) -> None:
+        need("pynetdicom", "node")
+        silence()
+        self._peer, self._title, self._settings = peer, title, settings
+        self._tls = client_tls(settings)
+
+    @property
+    def name(self) -> str:
+        """The peer, as the ledger knows it."""
+        return str(self._peer)
+
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
+        """Send objects over one association; each answer comes as the peer gave it."""
+        from pydicom import dcmread
+
+        kinds: set[tuple[str, str]] = set()
+        for parcel in parcels:
+            try:
+                header = dcmread(parcel.path, specific_tags=[], stop_before_pixels=True)
+            except Exception:  # told below, when it is read to be sent
+                continue
+            meta = header.file_meta
+            kinds.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
+        association = self._associate(sorted(kinds))
+        if association is None:
+            yield from ((parcel, "the peer cannot be reached") for parcel in parcels)
+            return
+        if not association.is_established:
+            yield from ((parcel, "the peer refused the association") for parcel in parcels)
+            return
+        try:
+            for parcel in parcels:
+                yield parcel, self._send_one(association, parcel)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _associate(self, kinds: Sequence[tuple[str, str]]) -> Any:
+        entity = _entity(self._title, self._settings)
+        for sop_class, syntax in kinds[:_MOST_CONTEXTS]:
+            choice = _UNCOMPRESSED if syntax in _UNCOMPRESSED else (syntax,)
+            entity.add_requested_context(sop_class, list(choice))
+        return _associated(entity, self._peer, self._tls)
+
+    def _send_one(self, association: Any, parcel: Parcel) -> str | None:
+        from pydicom import dcmread
+
+        if not association.is_established:
+            return "the connection was lost"
+        try:
+            status = association.send_c_store(dcmread(parcel.path))
+        except ValueError:  # no accepted presentation context
+            return "the peer does not take this kind of object"
+        except Exception as error:  # the file, the network, or whatever the peer made it raise
+            return f"it could not be sent ({type(error).__name__})"
+        code = status.get("Status")
+        if code is None:
+            return "the peer did not answer"
+        # Warnings (Bxxx) mean that it was stored, with something coerced or left out.
+        return None if code == 0 or code >> 12 == 0xB else f"the peer refused it ({code:04X})"
+
+
+def echo(peer: Peer, title: str, settings: NodeSettings) -> bool:
+    """Whether a peer answers a C-ECHO.
+
+    Parameters
+    ----------
+    peer : Peer
+    title : str
+        AE title to call as.
+    settings : NodeSettings
+    """
+    need("pynetdicom", "node")
+    silence()
+    entity = _entity(title, settings)
+    entity.add_requested_context(_VERIFICATION)
+    association = _associated(entity, peer, client_tls(settings))
+    if association is None or not association.is_established:
+        return False
+    try:
+        return bool(association.send_c_echo().get("Status") == 0)
+    finally:
+        association.release()
+
+
+def _entity(title: str, settings: NodeSettings) -> Any:
+    from pynetdicom import AE
+
+    entity = AE(ae_title=title)
+    entity.connection_timeout = entity.acse_timeout = settings.network_timeout_s
+    entity.dimse_timeout = entity.network_timeout = settings.network_timeout_s
+    return entity
+
+
+def _associated(entity: Any, peer: Peer, tls: Any) -> Any:
+    """An association, established or not; None where the peer cannot be reached."""
+    import ssl
+
+    try:
+        return entity.associate(
+            peer.host,
+            peer.port,
+            ae_title=peer.title,
+            tls_args=(tls, peer.host) if tls is not None else None,
+        )
+    except (OSError, RuntimeError, ssl.SSLError):
+        return None

@@ -1,0 +1,1 @@
+"""Phantoms, simulated contrast on real anatomy, and measurement against known truth."""

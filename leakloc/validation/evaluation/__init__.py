@@ -1,0 +1,41 @@
+"""Measuring results against truth."""
+
+from leakloc.validation.evaluation.agreement import wilson_interval
+from leakloc.validation.evaluation.cases import Case, compare
+from leakloc.validation.evaluation.cohort import Cohort
+from leakloc.validation.evaluation.folders import evaluate_folders
+from leakloc.validation.evaluation.phantoms import evaluate_phantoms
+from leakloc.validation.evaluation.reading import (
+    Reading,
+    analysis_reading,
+    fluid_reading,
+    read_case,
+)
+from leakloc.validation.evaluation.sheet import contact_sheet
+from leakloc.validation.evaluation.simulated import SimulatedCohort, evaluate_simulated
+from leakloc.validation.evaluation.spider import (
+    SpiderCase,
+    evaluate_spider,
+    spider_json,
+    spider_text,
+)
+
+__all__ = [
+    "Case",
+    "Cohort",
+    "Reading",
+    "SimulatedCohort",
+    "SpiderCase",
+    "analysis_reading",
+    "compare",
+    "contact_sheet",
+    "evaluate_folders",
+    "evaluate_phantoms",
+    "evaluate_simulated",
+    "evaluate_spider",
+    "fluid_reading",
+    "read_case",
+    "spider_json",
+    "spider_text",
+    "wilson_interval",
+]

@@ -1,0 +1,178 @@
+"""Statistics of agreement over many cases: proportions, volumes, levels, confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.core.volume import FloatArray
+
+NORMAL_975: Final = 1.959963984540054
+"""97.5th percentile of the normal distribution: two-sided intervals of 95 %."""
+
+RELIABILITY_BINS: Final = 5
+"""Bins of stated confidence; cohorts here hold tens of findings, not thousands."""
+
+BOOTSTRAP_RESAMPLES: Final = 2000
+"""Draws of a bootstrap: the ends of an interval of Dice are steady to the third decimal."""
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion; (0, 1) without trials.
+
+    Wilson, J Am Stat Assoc 1927;22:209.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    z = NORMAL_975
+    p = successes / trials
+    center = p + z * z / (2 * trials)
+    half = z * float(np.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)))
+    scale = 1 + z * z / trials
+    return max((center - half) / scale, 0.0), min((center + half) / scale, 1.0)
+
+
+def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean, by percentiles; NaN below three finite values.
+
+    Efron, Ann Stat 1979;7:1. Cases are drawn with replacement, always in the same way.
+
+    Parameters
+    ----------
+    values : array_like
+        One figure a case, such as its Dice; NaN where it is undefined.
+    """
+    from scipy.stats import bootstrap
+
+    known = np.asarray(values, dtype=float).ravel()
+    known = known[np.isfinite(known)]
+    if len(known) < 3:
+        return float("nan"), float("nan")
+    found = bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=BOOTSTRAP_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class BlandAltman:
+    """Agreement of two measurements of the same things, in their unit.
+
+    Parameters
+    ----------
+    bias : float
+        Mean of found - true.
+    low, high : float
+        Limits of agreement: bias -+ 1.96 standard deviations of the differences.
+    n : int
+    """
+
+    bias: float
+    low: float
+    high: float
+    n: int
+
+
+def bland_altman(found: npt.ArrayLike, truth: npt.ArrayLike) -> BlandAltman:
+    """Bias and limits of agreement (Bland and Altman, Lancet 1986;1:307); NaN below two pairs."""
+    found, truth = _pairs(found, truth)
+    difference = found - truth
+    if len(difference) < 2:
+        nan = float("nan")
+        return BlandAltman(float(difference[0]) if len(difference) else nan, nan, nan, len(found))
+    bias, spread = float(difference.mean()), NORMAL_975 * float(difference.std(ddof=1))
+    return BlandAltman(bias, bias - spread, bias + spread, len(difference))
+
+
+def icc_2_1(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+    """Intraclass correlation ICC(2,1), absolute agreement of two raters; NaN below three pairs.
+
+    Shrout and Fleiss, Psychol Bull 1979;86:420.
+    """
+    found, truth = _pairs(found, truth)
+    n, raters = len(found), 2
+    if n < 3:
+        return float("nan")
+    ratings = np.stack([found, truth], axis=1)
+    mean = ratings.mean()
+    between = raters * ((ratings.mean(axis=1) - mean) ** 2).sum() / (n - 1)
+    judges = n * ((ratings.mean(axis=0) - mean) ** 2).sum() / (raters - 1)
+    residual = ratings - ratings.mean(axis=1, keepdims=True) - ratings.mean(axis=0) + mean
+    error = (residual**2).sum() / ((n - 1) * (raters - 1))
+    bottom = between + (raters - 1) * error + raters * (judges - error) / n
+    return float((between - error) / bottom) if bottom > 0 else float("nan")
+
+
+def weighted_kappa(found: Sequence[int], truth: Sequence[int]) -> float:
+    """Cohen's kappa with linear weights of ordered categories; NaN without disagreement to expect.
+
+    Cohen, Psychol Bull 1968;70:213. With two categories it is the unweighted kappa.
+
+    Parameters
+    ----------
+    found, truth : sequence of int
+        Category of each case by both raters, numbered in their order.
+    """
+    a, b = np.asarray(found, dtype=int), np.asarray(truth, dtype=int)
+    if a.size == 0:
+        return float("nan")
+    observed = float(np.abs(a - b).mean())
+    expected = float(np.abs(a[:, None] - b[None, :]).mean())
+    return 1.0 - observed / expected if expected > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Whether what was said with confidence p holds in a share p of cases.
+
+    Parameters
+    ----------
+    confidence, share_right : ndarray, shape (bins,)
+        Mean confidence and share that was right, of the bins that hold any.
+    counts : ndarray, shape (bins,)
+    brier : float
+        Mean squared difference of confidence and outcome: 0 is best, 0.25 a coin.
+    calibration_error : float
+        Mean distance of confidence and share right over the cases (expected calibration error).
+    """
+
+    confidence: FloatArray
+    share_right: FloatArray
+    counts: npt.NDArray[np.int64]
+    brier: float
+    calibration_error: float
+
+
+def reliability(confidence: npt.ArrayLike, right: npt.ArrayLike) -> Reliability:
+    """Reliability of stated confidence, 0..1, against what turned out right."""
+    p, y = _pairs(confidence, np.asarray(right, dtype=float))
+    if len(p) == 0:
+        nothing = np.empty(0)
+        return Reliability(nothing, nothing, np.empty(0, np.int64), float("nan"), float("nan"))
+    number = np.minimum((p * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    bins = [number == n for n in range(RELIABILITY_BINS) if (number == n).any()]
+    mean = np.array([p[b].mean() for b in bins])
+    share = np.array([y[b].mean() for b in bins])
+    counts = np.array([b.sum() for b in bins], dtype=np.int64)
+    return Reliability(
+        mean,
+        share,
+        counts,
+        float(((p - y) ** 2).mean()),
+        float((counts * np.abs(mean - share)).sum() / counts.sum()),
+    )
+
+
+def _pairs(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Both as floats, without the places where either is not finite."""
+    x, y = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
+    known = np.isfinite(x) & np.isfinite(y)
+    return x[known], y[known]

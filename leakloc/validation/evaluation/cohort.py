@@ -1,0 +1,373 @@
+"""Many cases: pooled figures with their uncertainty, as text, CSV, JSON and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from leakloc.core.errors import OutputError
+from leakloc.validation.evaluation.agreement import (
+    BlandAltman,
+    Reliability,
+    bland_altman,
+    icc_2_1,
+    mean_interval,
+    reliability,
+    weighted_kappa,
+    wilson_interval,
+)
+from leakloc.validation.evaluation.cases import Case
+
+VOLUME_STRATA_ML: Final = ((0.0, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, math.inf))
+"""Strata of true volume in which detection is reported."""
+
+PHANTOM_CAVEAT: Final = "Phantoms only; no clinical validation."
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All cases of an evaluation.
+
+    Parameters
+    ----------
+    cases : tuple of Case
+    caveat : str
+        What the figures do not show; printed with them.
+    """
+
+    cases: tuple[Case, ...]
+    caveat: str = ""
+
+    @property
+    def ran(self) -> tuple[Case, ...]:
+        """Cases with a result."""
+        return tuple(c for c in self.cases if not c.error)
+
+    @property
+    def judged(self) -> tuple[Case, ...]:
+        """Cases that ought to have a result: what failed counts as missed."""
+        return tuple(c for c in self.cases if not c.error or not c.refusal_right)
+
+    def groups(self) -> dict[str, Cohort]:
+        """Cases by group, in the order they came."""
+        names = dict.fromkeys(c.group for c in self.cases)
+        return {n: Cohort(tuple(c for c in self.cases if c.group == n)) for n in names}
+
+    @property
+    def volume_agreement(self) -> BlandAltman:
+        """Bland-Altman of fluid volume, mL, over studies with fluid on either side."""
+        found, true = self._volumes()
+        return bland_altman(found, true)
+
+    @property
+    def reliability(self) -> Reliability:
+        """Confidence of the collections found against whether they are any."""
+        return reliability(
+            [p for c in self.ran for p in c.confidences],
+            [y for c in self.ran for y in c.were_right],
+        )
+
+    @property
+    def numbering_reliability(self) -> Reliability:
+        """Confidence of the numbering against all vertebrae of the study being right."""
+        numbered = [c for c in self.ran if c.vertebrae_true]
+        return reliability(
+            [c.numbering_confidence for c in numbered],
+            [c.vertebrae_right == c.vertebrae_true for c in numbered],
+        )
+
+    def found_and_true(self) -> tuple[int, int]:
+        """Collections found, and truly there."""
+        judged = self.judged
+        return sum(c.found_collections for c in judged), sum(c.true_collections for c in judged)
+
+    def detection_by_volume(self) -> list[tuple[str, int, int]]:
+        """Stratum of true volume, collections found in it, collections truly there."""
+        sizes = [
+            (ml, hit)
+            for c in self.judged
+            for ml, hit in zip(c.true_volumes_ml, c.true_were_found, strict=True)
+        ]
+        rows = []
+        for low, high in VOLUME_STRATA_ML:
+            hits = [hit for ml, hit in sizes if low <= ml < high]
+            rows.append((_stratum(low, high), sum(hits), len(hits)))
+        return rows
+
+    def dice_by_volume(self) -> dict[str, float | None]:
+        """Mean fluid Dice of the studies by their true volume of fluid."""
+        return {
+            _stratum(low, high): _mean(
+                c.fluid_dice for c in self.ran if low <= c.fluid_true_ml < high
+            )
+            for low, high in VOLUME_STRATA_ML
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Pooled figures; None where nothing supports one."""
+        ran = self.ran
+        found, true = self.found_and_true()
+        free = [c for c in self.judged if c.leak_true == "absent"]
+        leaking = [c for c in self.judged if c.leak_true == "present"]
+        compared = sum(c.levels_compared for c in ran)
+        vertebrae = sum(c.vertebrae_true for c in ran)
+        volumes, sure = self.volume_agreement, self.reliability
+        pairs = [pair for c in ran for pair in c.level_pairs]
+        sets = [size for c in ran for size in c.level_set_sizes]
+        votes = [
+            (name in c.segments_found, name in c.segments_true)
+            for c in ran
+            for name in c.segments_in_field
+        ]
+        called = sum(c.leak_found == "present" for c in leaking)
+        cleared = sum(c.leak_found == "absent" for c in free)
+        definite = [right for c in ran for right in c.right_of_grade("definite")]
+        return {
+            "cases": len(self.cases),
+            "wrongly_refused_or_failed": sum(not c.refusal_right for c in self.cases),
+            "sac_dice": _mean(c.sac_dice for c in ran),
+            "sac_dice_95_interval": _interval(c.sac_dice for c in ran),
+            "sac_hd95_mm": _mean(c.sac_hd95_mm for c in ran),
+            "sac_assd_mm": _mean(c.sac_assd_mm for c in ran),
+            "sac_volume_error_abs": _mean(
+                abs(c.sac_found_ml / c.sac_true_ml - 1) for c in ran if c.sac_true_ml > 0
+            ),
+            "fluid_dice": _mean(c.fluid_dice for c in ran),
+            "fluid_dice_95_interval": _interval(c.fluid_dice for c in ran),
+            "fluid_dice_over_5_ml": _mean(c.fluid_dice for c in ran if c.fluid_true_ml > 5.0),
+            "fluid_dice_by_volume": self.dice_by_volume(),
+            "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in ran if c.fluid_distance_defined),
+            "fluid_assd_mm": _mean(c.fluid_assd_mm for c in ran),
+            "fluid_distance_undefined": sum(not c.fluid_distance_defined for c in ran),
+            "fluid_volume_error_abs": _mean(abs(c.fluid_volume_error) for c in ran),
+            "fluid_volume_bias_ml": _known(volumes.bias),
+            "fluid_volume_limits_ml": [_known(volumes.low), _known(volumes.high)],
+            "fluid_volume_icc": _known(icc_2_1(*self._volumes())),
+            "collections_found": f"{found}/{true}",
+            "collections_found_95_interval": wilson_interval(found, true),
+            "collections_found_by_volume": {
+                name: f"{hits}/{n}" for name, hits, n in self.detection_by_volume()
+            },
+            "invented_collections": sum(c.invented_collections for c in ran),
+            "invented_per_leak_free_study": _mean(
+                c.invented_collections for c in free if not c.error
+            ),
+            "definite_or_probable_false_positives": sum(c.firm_false_positives for c in ran),
+            "definite_or_probable_false_positives_per_leak_free_study": _mean(
+                c.firm_false_positives for c in free if not c.error
+            ),
+            "extradural_ml_per_leak_free_study": _mean(c.fluid_found_ml for c in free),
+            "definite_wrong": f"{definite.count(False)}/{len(definite)}",
+            "position_right": _ratio(
+                sum(c.positions_right for c in ran), sum(c.positions_compared for c in ran)
+            ),
+            "leak_status": dict(Counter(c.leak_found for c in self.cases if c.leak_found)),
+            "notes": dict(Counter(code for c in ran for code in sorted(set(c.notes)))),
+            "leak_right": _mean(c.leak_true == c.leak_found for c in self.judged if c.leak_true),
+            "sensitivity": f"{called}/{len(leaking)}",
+            "sensitivity_95_interval": wilson_interval(called, len(leaking)),
+            "specificity": f"{cleared}/{len(free)}",
+            "specificity_95_interval": wilson_interval(cleared, len(free)),
+            "level_exact": _ratio(sum(c.levels_exact for c in ran), compared),
+            "level_within_one": _ratio(sum(c.levels_within_one for c in ran), compared),
+            "level_set_right": _ratio(sum(c.level_sets_right for c in ran), len(sets)),
+            "level_set_size": _mean(sets),
+            "level_weighted_kappa": _known(
+                weighted_kappa([f for f, _ in pairs], [t for _, t in pairs])
+            ),
+            "segment_by_segment_kappa": _known(
+                weighted_kappa([int(f) for f, _ in votes], [int(t) for _, t in votes])
+            ),
+            "segment_sets_jaccard": _mean(_jaccard(c) for c in ran),
+            "extent_error_mm": _mean(c.extent_error_mm for c in ran),
+            "extent_error_levels": _mean(c.extent_error_levels for c in ran),
+            "vertebrae_right": _ratio(sum(c.vertebrae_right for c in ran), vertebrae),
+            "studies_numbered_right": _mean(
+                c.vertebrae_right == c.vertebrae_true for c in ran if c.vertebrae_true
+            ),
+            "path_error_mm": _mean(c.path_error_mm for c in ran),
+            "confidence_brier": _known(sure.brier),
+            "confidence_calibration_error": _known(sure.calibration_error),
+            "runtime_s": _mean(c.runtime_s for c in ran),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Cases and summary as plain values; NaN as None."""
+        return {
+            "caveat": self.caveat,
+            "cases": [c.row() for c in self.cases],
+            "summary": self.summary(),
+        }
+
+    def to_json(self) -> str:
+        """Cases and summary; NaN as null."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_csv(self) -> str:
+        """Cases, one a line; several values of one cell parted by semicolons."""
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, list(Case("").row()), lineterminator="\n")
+        writer.writeheader()
+        for case in self.cases:
+            writer.writerow({name: _cell(value) for name, value in case.row().items()})
+        return stream.getvalue()
+
+    def to_text(self) -> str:
+        """Means by group, the pooled row, and the figures that need words."""
+        named = [(name or "-", part) for name, part in self.groups().items()]
+        if len(named) == 1:
+            named = [(c.case, Cohort((c,))) for c in self.cases]
+        rows = [_HEADER, *(_row(name, part) for name, part in named), _row("all", self)]
+        problems = [
+            f"{c.case}: {c.error or 'analysed, but should have been refused'}"
+            for c in self.cases
+            if not c.refusal_right
+        ]
+        return "\n".join([*aligned(rows), *problems, *self._words()])
+
+    def save(self, folder: Path) -> tuple[Path, ...]:
+        """Write ``cases.csv``, ``evaluation.json``, ``evaluation.txt`` and the figures.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
+        """
+        from leakloc.validation.evaluation.figures import cohort_figures
+
+        files: dict[str, bytes] = {
+            "cases.csv": self.to_csv().encode(),
+            "evaluation.json": self.to_json().encode(),
+            "evaluation.txt": (self.to_text() + "\n").encode(),
+            **{f"{name}.png": png for name, png in cohort_figures(self).items()},
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        return tuple(folder / name for name in files)
+
+    def _volumes(self) -> tuple[list[float], list[float]]:
+        wet = [c for c in self.ran if c.fluid_true_ml > 0 or c.fluid_found_ml > 0]
+        return [c.fluid_found_ml for c in wet], [c.fluid_true_ml for c in wet]
+
+    def _words(self) -> list[str]:
+        s = self.summary()
+        lines = []
+        if s["collections_found"] != "0/0":
+            low, high = s["collections_found_95_interval"]
+            strata = ", ".join(f"{k} {v}" for k, v in s["collections_found_by_volume"].items())
+            lines.append(
+                f"collections found {s['collections_found']} (95 % interval {low:.0%}-{high:.0%}): "
+                f"{strata}; invented {s['invented_collections']}"
+            )
+        for name in ("sensitivity", "specificity"):
+            if not s[name].endswith("/0"):
+                low, high = s[f"{name}_95_interval"]
+                lines.append(f"{name} by study {s[name]} (95 % interval {low:.0%}-{high:.0%})")
+        if s["fluid_volume_bias_ml"] is not None and s["fluid_volume_limits_ml"][0] is not None:
+            low, high = s["fluid_volume_limits_ml"]
+            lines.append(
+                f"fluid volume: bias {s['fluid_volume_bias_ml']:+.2f} mL, limits of agreement "
+                f"{low:+.2f} to {high:+.2f} mL, ICC(2,1) {shown(s['fluid_volume_icc'], '.3f')}"
+            )
+        if s["level_exact"] is not None:
+            lines.append(
+                f"levels: weighted kappa {shown(s['level_weighted_kappa'], '.2f')}, segment by "
+                f"segment {shown(s['segment_by_segment_kappa'], '.2f')}; extent error "
+                f"{shown(s['extent_error_mm'], '.1f')} mm; set of levels holds the true one in "
+                f"{shown(s['level_set_right'], '.0%')}, {shown(s['level_set_size'], '.2f')} "
+                "segments on average"
+            )
+        if s["confidence_brier"] is not None:
+            lines.append(
+                f"confidence of collections: Brier {s['confidence_brier']:.3f}, calibration error "
+                f"{s['confidence_calibration_error']:.3f}"
+            )
+        return [*lines, self.caveat] if self.caveat else lines
+
+
+_HEADER: Final = (
+    "", "cases", "sac Dice", "HD95", "ASSD", "fluid Dice", "HD95", "volume", "found", "invented",
+    "leak right", "level", "within 1", "vertebrae", "path mm", "s",
+)  # fmt: skip
+
+
+def _row(name: str, part: Cohort) -> tuple[str, ...]:
+    s = part.summary()
+    return (
+        name,
+        str(s["cases"]),
+        shown(s["sac_dice"], ".3f"),
+        shown(s["sac_hd95_mm"], ".1f"),
+        shown(s["sac_assd_mm"], ".2f"),
+        shown(s["fluid_dice"], ".3f"),
+        shown(s["fluid_hd95_mm"], ".1f"),
+        shown(s["fluid_volume_error_abs"], ".0%"),
+        s["collections_found"],
+        str(s["invented_collections"]),
+        shown(s["leak_right"], ".0%"),
+        shown(s["level_exact"], ".0%"),
+        shown(s["level_within_one"], ".0%"),
+        shown(s["vertebrae_right"], ".1%"),
+        shown(s["path_error_mm"], ".1f"),
+        shown(s["runtime_s"], ".1f"),
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if n == 0 else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _stratum(low_ml: float, high_ml: float) -> str:
+    return f"> {low_ml:g} mL" if math.isinf(high_ml) else f"{low_ml:g}-{high_ml:g} mL"
+
+
+def _jaccard(case: Case) -> float:
+    true, found = set(case.segments_true), set(case.segments_found)
+    return len(true & found) / len(true | found) if true | found else math.nan
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return ";".join("/".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+    return value
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = [float(v) for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else None
+
+
+def _interval(values: Iterable[float]) -> list[float | None]:
+    return [_known(end) for end in mean_interval([float(v) for v in values])]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def shown(value: float | None, style: str) -> str:
+    """A figure in a format, or a dash where it is None."""
+    return "-" if value is None else format(value, style)

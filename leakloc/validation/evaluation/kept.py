@@ -1,0 +1,135 @@
+"""Made studies that are kept between runs: rendering is the slow part of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from leakloc.core.errors import OutputError
+from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom, write_study
+
+if TYPE_CHECKING:
+    from leakloc.validation.simulation import SimulationScenario
+
+Writer = Callable[[Path], None]
+"""Writes a study into a folder that exists."""
+
+STAMP: Final = "phantom.json"
+
+
+def kept_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
+    """Folder of a rendered phantom with its truth, made if it is not there yet.
+
+    What was made for other parameters, or by other code of the phantom, is made again.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    seed : int
+    folder : Path
+        Holds one folder a phantom.
+
+    Returns
+    -------
+    Path
+        Holds ``dicom/`` and ``truth/``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    stamp = {"scenario": repr(scenario), "seed": seed, "code": _code_digest()}
+    name = _name(scenario, seed, SCENARIOS)
+    return kept_study(
+        folder / name, stamp, lambda place: write_study(make_phantom(scenario, seed), place)
+    )
+
+
+def kept_simulation(
+    scenario: SimulationScenario, patient: str, seed: int, folder: Path, make: Writer
+) -> Path:
+    """Folder of a simulated study with its truth, made if it is not there yet.
+
+    Parameters
+    ----------
+    scenario : SimulationScenario
+    patient : str
+    seed : int
+    folder : Path
+        Holds one folder a study.
+    make : callable
+        Writes the study into a folder.
+
+    Returns
+    -------
+    Path
+        Holds ``dicom/`` and ``truth/``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    from leakloc.validation import simulation
+
+    code = _code_digest("phantom", "simulation")
+    stamp = {"scenario": repr(scenario), "patient": patient, "seed": seed, "code": code}
+    name = f"{patient}_{_name(scenario, seed, simulation.SCENARIOS)}"
+    return kept_study(folder / name, stamp, make)
+
+
+def kept_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
+    """A folder that `write` fills, unless one with the same stamp stands there.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    if _is_made(place, stamp):
+        return place
+    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        (aside / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        if place.exists():
+            shutil.rmtree(place)
+        aside.rename(place)
+    except OSError as error:
+        raise OutputError(f"cannot keep a study in {place.parent}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return place
+
+
+def _is_made(place: Path, stamp: dict[str, object]) -> bool:
+    try:
+        found = json.loads((place / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(found == stamp)
+
+
+def _name(scenario: Scenario | SimulationScenario, seed: int, shipped: Mapping[str, object]) -> str:
+    if shipped.get(scenario.name) == scenario:
+        return f"{scenario.name}_{seed}"
+    changes = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
+    return f"{scenario.name}_{seed}_{changes}"
+
+
+@cache
+def _code_digest(*packages: str) -> str:
+    """Of the source that makes the studies (the phantom's alone by default)."""
+    digest = hashlib.sha256()
+    for package in packages or ("phantom",):
+        for file in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""Agreement between a result and the truth.
+
+Definitions follow Maier-Hein et al., Metrics reloaded, Nat Methods 2024;21:195: Dice on
+voxels, HD95 on surfaces pooled over both directions, a collection found where its overlap
+with the truth is at least a tenth or the centres lie within 10 mm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.core.errors import GeometryError
+from leakloc.core.volume import FloatArray, Volume
+
+MATCH_IOU: Final = 0.1
+"""Least intersection over union for a collection to count as found."""
+
+MATCH_DISTANCE_MM: Final = 10.0
+"""Largest distance of centres, in mm, at which it counts as found without that overlap."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def dice(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+    """Dice coefficient of two masks of the same shape; NaN where both are empty."""
+    a, b = np.asarray(found, dtype=bool), np.asarray(truth, dtype=bool)
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / total if total else float("nan")
+
+
+def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
+    """Distances between the surfaces of two masks, both directions pooled, shape (n,).
+
+    Surface voxels are mask voxels with a face on the outside; distances are Euclidean, in
+    mm, exact (Maurer's transform). Empty where either mask is empty.
+
+    Raises
+    ------
+    GeometryError
+        If the masks do not share a grid.
+    """
+    _same_grid(found, truth)
+    a, b = found.array > 0, truth.array > 0
+    if not a.any() or not b.any():
+        return np.empty(0)
+    occupied = np.argwhere(a | b)
+    box = tuple(
+        slice(max(int(low) - 1, 0), int(high) + 2)
+        for low, high in zip(occupied.min(axis=0), occupied.max(axis=0), strict=True)
+    )
+    surface_a, surface_b = _surface(a[box]), _surface(b[box])
+    spacing = found.geometry.spacing_ijk_mm
+    return np.concatenate(
+        [
+            _distance_to(surface_b, spacing)[surface_a],
+            _distance_to(surface_a, spacing)[surface_b],
+        ]
+    )
+
+
+def hd95_mm(found: Volume, truth: Volume) -> float:
+    """95th percentile of `surface_distances_mm`; NaN where either mask is empty."""
+    distances = surface_distances_mm(found, truth)
+    return float(np.percentile(distances, 95)) if distances.size else float("nan")
+
+
+def assd_mm(found: Volume, truth: Volume) -> float:
+    """Average symmetric surface distance: mean of `surface_distances_mm`; NaN where empty."""
+    distances = surface_distances_mm(found, truth)
+    return float(distances.mean()) if distances.size else float("nan")
+
+
+def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], list[int], list[int]]:
+    """Pair found collections with true ones, best overlap first.
+
+    Parameters
+    ----------
+    found, truth : Volume
+        Label masks on one grid; 0 is background.
+
+    Returns
+    -------
+    pairs : dict
+        True id to found id.
+    missed : list of int
+        True ids without a partner.
+    invented : list of int
+        Found ids that neither are a partner nor touch a true collection at all. (A second
+        piece of one true collection is not an invention.)
+    """
+    _same_grid(found, truth)
+    true_ids = [int(n) for n in np.unique(truth.array) if n]
+    found_ids = [int(n) for n in np.unique(found.array) if n]
+    scores: list[tuple[float, int, int]] = []
+    for true_id in true_ids:
+        true_mask = truth.array == true_id
+        true_center = _center_lps(truth, true_mask)
+        for found_id in found_ids:
+            found_mask = found.array == found_id
+            overlap = int((true_mask & found_mask).sum())
+            union = int(true_mask.sum()) + int(found_mask.sum()) - overlap
+            gap = float(np.linalg.norm(true_center - _center_lps(found, found_mask)))
+            if overlap / union >= MATCH_IOU or gap <= MATCH_DISTANCE_MM:
+                scores.append((overlap / union - gap * 1e-6, true_id, found_id))
+    pairs: dict[int, int] = {}
+    for _, true_id, found_id in sorted(scores, reverse=True):
+        if true_id not in pairs and found_id not in pairs.values():
+            pairs[true_id] = found_id
+    touching = {int(n) for n in np.unique(found.array[truth.array > 0]) if n}
+    missed = [n for n in true_ids if n not in pairs]
+    invented = [n for n in found_ids if n not in pairs.values() and n not in touching]
+    return pairs, missed, invented
+
+
+def _same_grid(a: Volume, b: Volume) -> None:
+    if not a.geometry.matches(b.geometry):
+        raise GeometryError(
+            f"masks of {a.geometry.shape} and {b.geometry.shape} voxels do not share a grid; "
+            "resample one onto the other with Volume.resample(order=0)"
+        )
+
+
+def _surface(mask: Mask) -> Mask:
+    from scipy import ndimage
+
+    return np.asarray(mask & ~ndimage.binary_erosion(mask))
+
+
+def _distance_to(mask: Mask, spacing_ijk_mm: tuple[float, float, float]) -> npt.NDArray[Any]:
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing_ijk_mm)
+    distance = sitk.SignedMaurerDistanceMap(
+        image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
+    )
+    return np.asarray(np.maximum(sitk.GetArrayFromImage(distance), 0.0))
+
+
+def _center_lps(volume: Volume, mask: Mask) -> FloatArray:
+    return volume.geometry.lps_from_kji(np.argwhere(mask).mean(axis=0))

@@ -1,0 +1,201 @@
+"""The whole analysis measured on phantom studies.
+
+Each case goes the way a patient's study does: written as DICOM, read back, triaged,
+analysed. Figures from phantoms are upper bounds; they say nothing about patients.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from leakloc.core.errors import GeometryError, LeaklocError, SettingsError
+from leakloc.core.settings import Settings
+from leakloc.core.volume import Volume
+from leakloc.validation.evaluation.cases import Case, compare, failed
+from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
+from leakloc.validation.evaluation.reading import (
+    Reading,
+    analysis_reading,
+    phantom_reading,
+    read_case,
+    truth_without_masks,
+)
+from leakloc.validation.evaluation.sheet import Tile, make_tile
+
+if TYPE_CHECKING:
+    from leakloc.loaders.study import Study
+    from leakloc.pipeline import Progress
+    from leakloc.validation.phantom import Phantom, Scenario
+
+AnyTask = TypeVar("AnyTask")
+
+Method = Callable[["Study", Settings], tuple[Reading, Volume]]
+"""What is measured: from a study to what it says, and the volume it was found on."""
+
+
+def leakloc_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
+    """The whole analysis."""
+    from leakloc.pipeline import analyze_study
+
+    analysis = analyze_study(study, settings)
+    return analysis_reading(analysis), analysis.triage.myelogram
+
+
+@dataclass(frozen=True)
+class _Task:
+    scenario: Scenario
+    seed: int
+    settings: Settings
+    method: Method
+    keep: Path | None
+    with_tile: bool
+
+
+def evaluate_phantoms(
+    scenarios: Sequence[str | Scenario] | None,
+    seeds: Iterable[int],
+    settings: Settings,
+    *,
+    method: Method = leakloc_method,
+    workers: int = 1,
+    keep: Path | None = None,
+    tiles: list[Tile] | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Analyse phantom studies and compare with their truth.
+
+    Parameters
+    ----------
+    scenarios : sequence of str or Scenario, or None
+        Names from `leakloc.validation.phantom.SCENARIOS`, or own ones; all where None.
+    seeds : iterable of int
+        Each gives another anatomy.
+    settings : Settings
+    method : callable
+        What is measured; `leakloc.validation.evaluation.baseline.textbook_method` is another.
+    workers : int
+        Processes to run side by side.
+    keep : Path, optional
+        Folder in which rendered phantoms are kept for the next run.
+    tiles : list, optional
+        Gets a picture of every case, for `contact_sheet`.
+    progress : callable, optional
+
+    Raises
+    ------
+    SettingsError
+        If a scenario is unknown.
+    """
+    wanted = [_scenario(s) for s in scenarios] if scenarios else _all_scenarios()
+    tasks = [
+        _Task(scenario, seed, settings, method, keep, tiles is not None)
+        for scenario in wanted
+        for seed in seeds
+    ]
+    return Cohort(run_tasks(_case, tasks, workers, tiles, progress), PHANTOM_CAVEAT)
+
+
+def run_tasks(
+    measured: Callable[[AnyTask], tuple[Case, Tile | None]],
+    tasks: Sequence[AnyTask],
+    workers: int,
+    tiles: list[Tile] | None,
+    progress: Progress | None,
+) -> tuple[Case, ...]:
+    """Cases of tasks in their order, each measured in one of `workers` processes."""
+    cases: list[Case] = []
+    with ExitStack() as stack:
+        results: Iterable[tuple[Case, Tile | None]] = map(measured, tasks)
+        if workers > 1:
+            from concurrent.futures import ProcessPoolExecutor
+
+            results = stack.enter_context(ProcessPoolExecutor(workers)).map(measured, tasks)
+        for case, tile in results:
+            cases.append(case)
+            if tiles is not None and tile is not None:
+                tiles.append(tile)
+            if progress is not None:
+                progress(case.case, len(cases) / len(tasks))
+    return tuple(cases)
+
+
+def _scenario(wanted: str | Scenario) -> Scenario:
+    from leakloc.validation.phantom import SCENARIOS
+
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in SCENARIOS:
+        raise SettingsError(f"no scenario is named {wanted!r}; see `leakloc phantom OUT --list`")
+    return SCENARIOS[wanted]
+
+
+def _all_scenarios() -> list[Scenario]:
+    from leakloc.validation.phantom import SCENARIOS
+
+    return list(SCENARIOS.values())
+
+
+def _case(task: _Task) -> tuple[Case, Tile | None]:
+    from leakloc.validation.evaluation.kept import kept_phantom
+    from leakloc.validation.phantom import make_phantom, write_study
+
+    phantom = make_phantom(task.scenario, task.seed)
+    if task.keep is not None:
+        return measure(phantom, kept_phantom(task.scenario, task.seed, task.keep), task)
+    with tempfile.TemporaryDirectory() as folder:
+        write_study(phantom, Path(folder), truth=False)
+        return measure(phantom, Path(folder), task)
+
+
+def measure(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
+    """Analyse the study in ``folder/dicom`` and compare it with what is true of the phantom."""
+    from leakloc.loaders import load_study
+
+    scenario = phantom.scenario
+    name = f"{scenario.name}_{phantom.seed}"
+    has_depth = any(series in ("ht2w_3d", "ht2w_bssfp") for series in scenario.series)
+    start = time.perf_counter()
+    try:
+        study = load_study(folder / "dicom", task.settings.loaders)
+        found, image = task.method(study, task.settings)
+    except LeaklocError as error:
+        runtime_s = time.perf_counter() - start
+        truth = truth_without_masks(phantom.truth, name)
+        case = failed(
+            truth, name, str(error), right=not has_depth, group=scenario.name,
+            seed=phantom.seed, runtime_s=runtime_s,
+        )  # fmt: skip
+        return case, None
+    runtime_s = time.perf_counter() - start
+    case, truth = _compared(phantom, folder, found, has_depth, runtime_s)
+    tile = make_tile(name, image, found, truth, case) if task.with_tile else None
+    return case, tile
+
+
+def _compared(
+    phantom: Phantom, folder: Path, found: Reading, has_depth: bool, runtime_s: float
+) -> tuple[Case, Reading]:
+    def against(truth: Reading) -> Case:
+        return compare(
+            found,
+            truth,
+            group=phantom.scenario.name,
+            seed=phantom.seed,
+            refusal_right=has_depth,
+            runtime_s=runtime_s,
+        )
+
+    if (folder / "truth" / "truth.json").is_file():
+        truth = read_case(folder)
+        try:
+            return against(truth), truth
+        except GeometryError:
+            pass  # analysed on another grid, such as that of joined stations: truth made there
+    truth = phantom_reading(phantom, found.thecal_sac)
+    return against(truth), truth

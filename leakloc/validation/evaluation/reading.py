@@ -1,0 +1,381 @@
+"""What one side says of one study: a result, a truth, or another reader, in the same words.
+
+A reading is made from an analysis in memory, a report folder, a phantom's truth, or masks
+alone; whatever it does not hold is None and is not judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from leakloc.anatomy.vocabulary import Grade, LeakStatus, Position
+from leakloc.core.errors import InputError
+from leakloc.core.volume import FloatArray, Volume
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Analysis
+    from leakloc.validation.phantom import Phantom, Truth
+
+Kind = Literal["sac", "fluid"]
+
+MASK_SUFFIXES: Final = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+SAC_NAMES: Final = ("thecal_sac", "sac")
+FLUID_NAMES: Final = ("epidural_fluid", "fluid", "collections")
+
+SMALLEST_COLLECTION_ML: Final = 0.5
+"""Collections below this volume are neither missed nor invented: readers disagree on them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadCollection:
+    """One collection as one side describes it; None where it does not say."""
+
+    id: int
+    volume_ml: float
+    level: str | None = None
+    level_set: tuple[str, ...] = ()
+    segments: tuple[str, ...] | None = None
+    cranial_lps: FloatArray | None = None
+    caudal_lps: FloatArray | None = None
+    path_mm: float | None = None
+    """Way from the sacral hiatus to the level."""
+    confidence: float | None = None
+    grade: Grade | None = None
+    position: Position | None = None
+    """Where around the sac it lies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One study as one side describes it.
+
+    Parameters
+    ----------
+    case : str
+        Name of the study.
+    thecal_sac : Volume or None
+        Nonzero inside the sac.
+    fluid : Volume or None
+        Collection ids.
+    fluid_ml : float or None
+        Volume of all collections, partial volume as fractions where it is known.
+    discs : dict
+        Centres by name, LPS mm, head down; the axis of levels.
+    """
+
+    case: str
+    thecal_sac: Volume | None = None
+    fluid: Volume | None = None
+    fluid_ml: float | None = None
+    leak: LeakStatus | None = None
+    collections: tuple[ReadCollection, ...] = ()
+    vertebrae: dict[str, FloatArray] = field(default_factory=dict)
+    discs: dict[str, FloatArray] = field(default_factory=dict)
+    numbering_confidence: float | None = None
+    transitional: bool | None = None
+    notes: tuple[str, ...] = ()
+    """Codes of the warnings."""
+
+    @property
+    def counted(self) -> tuple[ReadCollection, ...]:
+        """The collections large enough to count."""
+        return tuple(c for c in self.collections if c.volume_ml >= SMALLEST_COLLECTION_ML)
+
+
+def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> Reading:
+    """A reading from whatever stands at `path`.
+
+    Parameters
+    ----------
+    path : Path
+        A report folder, a folder with a phantom's ``truth.json`` (or one above it), a folder of
+        masks named ``thecal_sac`` or ``epidural_fluid``, or one mask file.
+    label : int, optional
+        Of a mask file: the only value that counts.
+    kind : {"fluid", "sac"}
+        Of a mask file: what its labels are.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to read, or a mask that is none.
+    """
+    if path.is_file():
+        if path.name == "report.json":
+            return _report_reading(path.parent)
+        return _mask_reading(path, label, kind)
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist")
+    if (path / "report.json").is_file():
+        return _report_reading(path)
+    for folder in (path, path / "truth"):
+        if (folder / "truth.json").is_file():
+            return _truth_reading(folder, path.name)
+    sac, fluid = mask_in(path, SAC_NAMES), mask_in(path, FLUID_NAMES)
+    if sac is None and fluid is None:
+        raise InputError(
+            f"{path} holds no report.json, no truth.json and no mask named thecal_sac or "
+            "epidural_fluid (.nii.gz, .nrrd, .mha, .dcm)"
+        )
+    return _masks_reading(path.name, sac, fluid)
+
+
+def is_case(path: Path) -> bool:
+    """Whether `read_case` would find one study there."""
+    if path.is_file():
+        return path.name.lower().endswith(MASK_SUFFIXES)
+    known = ("report.json", "truth.json", "truth/truth.json")
+    return path.is_dir() and (
+        any((path / name).is_file() for name in known)
+        or mask_in(path, SAC_NAMES) is not None
+        or mask_in(path, FLUID_NAMES) is not None
+    )
+
+
+def case_name(path: Path) -> str:
+    """Name of a study: that of its folder, or of its file without suffix."""
+    name = path.name
+    if path.is_file():
+        for suffix in MASK_SUFFIXES:
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)]
+    return name
+
+
+def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
+    """The mask file of a folder (or its ``masks``) that bears one of the names."""
+    for place in (folder, folder / "masks"):
+        for name in names:
+            for suffix in MASK_SUFFIXES:
+                if (place / f"{name}{suffix}").is_file():
+                    return place / f"{name}{suffix}"
+    return None
+
+
+def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
+    """What an analysis in memory says."""
+    located, levels = analysis.localization, analysis.levels
+    targets = {t.collection: t for t in located.planning.targets}
+    notes = (*analysis.segmentation.notes, *levels.notes, *located.notes)
+    return Reading(
+        case=case,
+        thecal_sac=analysis.segmentation.thecal_sac,
+        fluid=analysis.segmentation.collections,
+        fluid_ml=sum(c.volume_ml for c in located.collections),
+        leak=located.finding.leak,
+        collections=tuple(
+            ReadCollection(
+                id=c.id,
+                volume_ml=c.volume_ml,
+                level=c.level,
+                level_set=c.level_set,
+                segments=c.segments,
+                cranial_lps=c.cranial.point_lps,
+                caudal_lps=c.caudal.point_lps,
+                path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
+                confidence=c.confidence,
+                grade=c.grade,
+                position=c.position,
+            )
+            for c in located.collections
+        ),
+        vertebrae={v.name: v.center_lps for v in levels.vertebrae},
+        discs={d.name: d.center_lps for d in levels.discs},
+        numbering_confidence=levels.numbering.confidence,
+        transitional=levels.numbering.transitional_suspected,
+        notes=tuple(note.code for note in notes),
+    )
+
+
+def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
+    """The truth of a phantom, on the grid of `like` or of its own myelogram."""
+    geometry = phantom.myelogram_geometry() if like is None else like.geometry
+    masks = phantom.masks(geometry)
+    return truth_reading(
+        phantom.truth.to_dict(),
+        f"{phantom.scenario.name}_{phantom.seed}",
+        sac=masks.thecal_sac.with_array((masks.thecal_sac.array >= 0.5).astype(np.uint8)),
+        fluid=masks.fluid,
+        fraction=masks.fluid_fraction,
+    )
+
+
+def truth_without_masks(truth: Truth, case: str) -> Reading:
+    """What is true of a phantom whose study has no grid, or was refused."""
+    return truth_reading(truth.to_dict(), case, None, None, None)
+
+
+def _truth_reading(folder: Path, case: str) -> Reading:
+    import nibabel as nib
+
+    def load(name: str) -> Volume | None:
+        file = folder / f"{name}.nii.gz"
+        return Volume.from_nibabel(nib.load(file)) if file.is_file() else None
+
+    try:
+        values = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        sac = load("thecal_sac")
+        if sac is not None:
+            sac = sac.with_array((sac.array >= 0.5).astype(np.uint8))
+        return truth_reading(values, case, sac, load("fluid"), load("fluid_fraction"))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the truth in {folder} cannot be read ({error}): make it again"
+        ) from error
+
+
+def truth_reading(
+    values: dict[str, Any],
+    case: str,
+    sac: Volume | None,
+    fluid: Volume | None,
+    fraction: Volume | None,
+) -> Reading:
+    """The reading of a truth.
+
+    Parameters
+    ----------
+    values : dict
+        As in ``truth.json``.
+    sac, fluid, fraction : Volume or None
+        Mask of the sac, collection ids, and fraction of fluid, on one grid.
+    """
+
+    def places(things: list[dict[str, Any]]) -> dict[str, FloatArray]:
+        return {thing["name"]: np.array(thing["center_lps"]) for thing in things}
+
+    ml = None
+    if fraction is not None:
+        ml = float(fraction.array.sum()) * fraction.geometry.voxel_volume_ml
+    return Reading(
+        case=case,
+        thecal_sac=sac,
+        fluid=fluid,
+        fluid_ml=ml,
+        leak=values["leak"],
+        collections=tuple(
+            ReadCollection(
+                id=c["id"],
+                volume_ml=c["volume_ml"],
+                level=c["level"],
+                segments=tuple(c["segments"]),
+                cranial_lps=np.array(c["cranial_lps"]),
+                caudal_lps=np.array(c["caudal_lps"]),
+                path_mm=c["path_length_mm"],
+                position=c.get("position"),
+            )
+            for c in values["collections"]
+        ),
+        vertebrae=places(values["vertebrae"]),
+        discs=places(values["discs"]),
+        transitional=values["lumbar_count"] != 5
+        or values.get("lumbosacral", "regular") != "regular",
+    )
+
+
+def _report_reading(folder: Path) -> Reading:
+    from leakloc.report import Report
+
+    report = Report.load(folder)
+    masks: dict[str, Volume] = {}
+    for name, file in report.outputs.masks.items():
+        if name in ("thecal_sac", "epidural_fluid"):
+            masks[name] = _mask(folder / file)
+    targets = {t.collection: t for t in report.planning.targets}
+    collections = tuple(
+        ReadCollection(
+            id=c.id,
+            volume_ml=c.volume_ml or 0.0,
+            level=c.level,
+            level_set=c.level_set,
+            segments=c.segments,
+            cranial_lps=_point(c.extent.cranial.lps_mm),
+            caudal_lps=_point(c.extent.caudal.lps_mm),
+            path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
+            confidence=c.confidence,
+            grade=c.grade,
+            position=c.position.label,
+        )
+        for c in report.collections
+    )
+    return Reading(
+        case=folder.name,
+        thecal_sac=masks.get("thecal_sac"),
+        fluid=masks.get("epidural_fluid"),
+        fluid_ml=sum(c.volume_ml for c in collections),
+        leak=report.finding.leak,
+        collections=collections,
+        vertebrae={v.name: np.array(v.center_lps_mm) for v in report.levels.vertebrae},
+        discs={d.name: np.array(d.center_lps_mm) for d in report.levels.discs},
+        numbering_confidence=report.levels.numbering.confidence,
+        transitional=report.levels.numbering.transitional_suspected,
+        notes=tuple(warning.code for warning in report.quality.warnings),
+    )
+
+
+def _mask(path: Path) -> Volume:
+    """A mask; one without labels says that there is no fluid."""
+    from leakloc.loaders import read_mask
+
+    return read_mask(path, may_be_empty=True)
+
+
+def _mask_reading(path: Path, label: int | None, kind: Kind) -> Reading:
+    mask = _mask(path)
+    if label is not None:
+        present = [int(n) for n in np.unique(mask.array) if n]
+        if label not in present and present:
+            listed = ", ".join(map(str, present[:12]))
+            raise InputError(
+                f"{path.name} holds no label {label}; its labels: {listed}. Name one with --label"
+            )
+        mask = mask.with_array((mask.array == label).astype(np.uint8))
+    if kind == "sac":
+        return Reading(case=case_name(path), thecal_sac=mask)
+    return fluid_reading(case_name(path), mask)
+
+
+def _masks_reading(case: str, sac: Path | None, fluid: Path | None) -> Reading:
+    thecal_sac = None if sac is None else _mask(sac)
+    if fluid is None:
+        return Reading(case=case, thecal_sac=thecal_sac)
+    made = fluid_reading(case, _mask(fluid))
+    return Reading(case, thecal_sac, made.fluid, made.fluid_ml, made.leak, made.collections)
+
+
+def fluid_reading(case: str, mask: Volume, sac: Volume | None = None) -> Reading:
+    """A reading of a mask of fluid alone.
+
+    Labels are collections; a mask of one label is split into its connected pieces.
+    """
+    ids = mask.array
+    if len(np.unique(ids[ids > 0])) == 1:
+        from scipy import ndimage
+
+        ids, count = ndimage.label(ids > 0, np.ones((3, 3, 3)))
+        ids = ids.astype(np.uint8 if count < 256 else np.uint16)
+    fluid = mask.with_array(ids)
+    counts = np.bincount(ids.ravel())
+    unit = mask.geometry.voxel_volume_ml
+    collections = tuple(
+        ReadCollection(n, float(count * unit)) for n, count in enumerate(counts) if n and count
+    )
+    found = any(c.volume_ml >= SMALLEST_COLLECTION_ML for c in collections)
+    return Reading(
+        case=case,
+        thecal_sac=sac,
+        fluid=fluid,
+        fluid_ml=sum(c.volume_ml for c in collections),
+        leak="present" if found else "absent",
+        collections=collections,
+    )
+
+
+def _point(point: Any) -> FloatArray | None:
+    return None if point is None else np.array(point, dtype=float)

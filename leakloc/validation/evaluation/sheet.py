@@ -1,0 +1,107 @@
+"""Contact sheets: every case at a glance, truth and result outlined on the image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.anatomy.vocabulary import SHORT_NOTICE
+from leakloc.core.volume import Volume
+from leakloc.notebook import OUTLINED_PX, outlined
+from leakloc.validation.evaluation.reading import Reading
+
+if TYPE_CHECKING:
+    from leakloc.validation.evaluation.cases import Case
+
+COLUMNS: Final = 6
+
+COLOURS: Final = {
+    "true sac": (86, 180, 233),
+    "found sac": (230, 159, 0),
+    "true fluid": (0, 200, 120),
+    "found fluid": (255, 60, 180),
+}
+"""Outlines: truth cool, result warm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One case: a sagittal plane and an axial one, with outlines.
+
+    Parameters
+    ----------
+    caption : tuple of str
+    rgb : ndarray, shape (rows, columns, 3), uint8
+    """
+
+    caption: tuple[str, ...]
+    rgb: npt.NDArray[np.uint8]
+
+
+def make_tile(
+    name: str, image: Volume, found: Reading, truth: Reading, case: Case | None = None
+) -> Tile:
+    """Draw one case at the largest cross-section of its fluid (true before found).
+
+    Parameters
+    ----------
+    image : Volume
+        What the masks lie on.
+    """
+    masks = {
+        "true fluid": truth.fluid,
+        "found fluid": found.fluid,
+        "true sac": truth.thecal_sac,
+        "found sac": found.thecal_sac,
+    }
+    present = {name: mask for name, mask in masks.items() if mask is not None}
+    return Tile(_caption(name, case), outlined(image, present, colours=COLOURS))
+
+
+def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
+    """All tiles on one picture, as a PNG file; `caveat` is printed with the notice."""
+    from PIL import Image, ImageDraw
+
+    from leakloc.report.canvas import font
+
+    face = font(13)
+    line = 17
+    words = max((len(tile.caption) for tile in tiles), default=1) * line + 6
+    width = max((tile.rgb.shape[1] for tile in tiles), default=200) + 8
+    columns = min(COLUMNS, max(len(tiles), 1))
+    rows = -(-len(tiles) // columns)
+    notice = f"{SHORT_NOTICE}. {caveat}" if caveat else SHORT_NOTICE
+    key_px = 12 + 110 * len(COLOURS) + int(face.getlength(notice))
+    size = max(columns * width, key_px), 40 + rows * (OUTLINED_PX + words)
+    sheet = Image.new("RGB", size, "black")
+    pen = ImageDraw.Draw(sheet)
+    x = 6
+    for name, colour in COLOURS.items():
+        pen.text((x, 10), name, fill=colour, font=face)
+        x += 110
+    pen.text((x, 10), notice, fill="white", font=face)
+    for number, tile in enumerate(tiles):
+        left, top = number % columns * width, 40 + number // columns * (OUTLINED_PX + words)
+        for row, text in enumerate(tile.caption):
+            pen.text((left + 2, top + row * line), text, fill="white", font=face)
+        sheet.paste(Image.fromarray(tile.rgb), (left, top + words))
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _caption(name: str, case: Case | None) -> tuple[str, ...]:
+    if case is None:
+        return (name,)
+    figures = [f"sac {case.sac_dice:.3f}" if case.sac_dice == case.sac_dice else ""]
+    if case.fluid_dice == case.fluid_dice:
+        figures.append(f"fluid {case.fluid_dice:.2f}")
+    figures.append(f"found {case.found_collections}/{case.true_collections}")
+    if case.invented_collections:
+        figures.append(f"invented {case.invented_collections}")
+    return name, "  ".join(f for f in figures if f)

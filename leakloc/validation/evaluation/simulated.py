@@ -1,0 +1,273 @@
+"""The whole analysis measured on simulated contrast on real anatomy.
+
+Each case goes the way a patient's study does: written as DICOM, read back, triaged, analysed.
+Anatomy is that of SPIDER's patients; contrast and extradural fluid are simulated. Figures are kept
+apart by patient: networks of leakloc are trained on the development patients, never on the test
+patients.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from leakloc.core.errors import InputError, LeaklocError
+from leakloc.core.settings import Settings
+from leakloc.validation.evaluation.cases import Case, compare, failed
+from leakloc.validation.evaluation.cohort import Cohort, aligned, shown
+from leakloc.validation.evaluation.kept import kept_simulation
+from leakloc.validation.evaluation.phantoms import Method, leakloc_method, run_tasks
+from leakloc.validation.evaluation.reading import read_case
+from leakloc.validation.evaluation.sheet import Tile, make_tile
+from leakloc.validation.simulation import (
+    CAVEAT,
+    DEVELOPMENT_PATIENTS,
+    SCENARIOS,
+    TEST_PATIENTS,
+    Patient,
+    SimulationScenario,
+    list_patients,
+    read_patient,
+    simulate,
+)
+from leakloc.validation.simulation.dicom import write_study
+from leakloc.validation.simulation.study import find_scenario
+
+if TYPE_CHECKING:
+    from leakloc.pipeline import Progress
+
+Split = Literal["development", "test"]
+
+SIMULATED_CAVEAT: Final = (
+    f"{CAVEAT} Extradural fluid is painted; no patient with a leak, no clinical validation."
+)
+
+PATIENTS_OF: Final[dict[Split, tuple[str, ...]]] = {
+    "development": DEVELOPMENT_PATIENTS,
+    "test": TEST_PATIENTS,
+}
+
+_TRAINING: Final = {
+    "development": "networks of leakloc are trained on them",
+    "test": "no network of leakloc is trained on them",
+    "other": "not in the split of this version",
+}
+
+
+class SimulatedCohort(Cohort):
+    """Cases of simulated contrast on real anatomy, apart by patient split."""
+
+    def splits(self) -> dict[str, SimulatedCohort]:
+        """Cases of the development patients, of the test patients, and of any others."""
+        names = {c.case: _split_of(c.patient) for c in self.cases}
+        return {
+            name: SimulatedCohort(tuple(c for c in self.cases if names[c.case] == name))
+            for name in _TRAINING
+            if name in names.values()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Pooled figures of all studies with stated fat suppression.
+
+        Without it a study is to be called indeterminate, so that it counts in its own row only.
+        """
+        fat = {name for name, scenario in SCENARIOS.items() if scenario.fat == "none"}
+        return Cohort(tuple(c for c in self.cases if c.group not in fat)).summary()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of any cohort, with the figures of each split and of its scenarios."""
+        splits = {
+            name: {
+                "patients": sorted({c.patient for c in part.cases}),
+                "training": _TRAINING[name],
+                "summary": part.summary(),
+                "scenarios": {group: of.summary() for group, of in part.groups().items()},
+            }
+            for name, part in self.splits().items()
+        }
+        return {**super().to_dict(), "splits": splits}
+
+    def to_text(self) -> str:
+        """One table and its pooled figures for each split."""
+        lines: list[str] = []
+        for name, part in self.splits().items():
+            count = len({c.patient for c in part.cases})
+            lines += [f"{name} patients ({count}; {_TRAINING[name]})"]
+            groups = [*part.groups().items(), ("all with fat suppression", part)]
+            lines += aligned([_HEADER, *(_row(group, of) for group, of in groups)])
+            lines += [f"{c.case}: {c.error}" for c in part.cases if c.error]
+            lines += [*part._words(), *_more_words(part.summary()), ""]
+        return "\n".join([*lines, self.caveat])
+
+
+@dataclass(frozen=True)
+class _Task:
+    folder: Path
+    patient: str
+    scenario: SimulationScenario
+    seed: int
+    settings: Settings
+    method: Method
+    keep: Path | None
+    with_tile: bool
+
+
+def evaluate_simulated(
+    folder: Path,
+    scenarios: Sequence[str | SimulationScenario] | None,
+    seeds: Iterable[int],
+    settings: Settings,
+    *,
+    patients: Iterable[str] | None = None,
+    method: Method = leakloc_method,
+    workers: int = 1,
+    keep: Path | None = None,
+    tiles: list[Tile] | None = None,
+    progress: Progress | None = None,
+) -> SimulatedCohort:
+    """Analyse simulated studies and compare with their truth.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds SPIDER's ``spider-NNN_T2SPACE.nii.gz``, ``_mask.nii.gz`` and ``_discs.json``.
+    scenarios : sequence of str or SimulationScenario, or None
+        Names from `leakloc.validation.simulation.SCENARIOS`, or own ones; all where None.
+    seeds : iterable of int
+        Each gives every patient other fluid and another contrast.
+    settings : Settings
+    patients : iterable of str, optional
+        Their numbers; where None, those of `leakloc.validation.simulation.TEST_PATIENTS` that the
+        folder holds.
+    method : callable
+        What is measured; `leakloc.validation.evaluation.baseline.textbook_method` is another.
+    workers : int
+        Processes to run side by side.
+    keep : Path, optional
+        Folder in which written studies are kept for the next run.
+    tiles : list, optional
+        Gets a picture of every case, for `contact_sheet`.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        If the folder lacks a patient.
+    SettingsError
+        If a scenario is unknown.
+    """
+    present = list_patients(folder)
+    wanted = list(patients) if patients is not None else [n for n in TEST_PATIENTS if n in present]
+    missing = [number for number in wanted if number not in present]
+    if missing or not wanted:
+        raise InputError(f"{folder} lacks patient {', '.join(missing or TEST_PATIENTS)} of SPIDER")
+    chosen = [find_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
+    numbers = list(seeds)
+    tasks = [
+        _Task(folder, patient, scenario, seed, settings, method, keep, tiles is not None)
+        for patient in wanted
+        for scenario in chosen
+        for seed in numbers
+    ]
+    return SimulatedCohort(run_tasks(_case, tasks, workers, tiles, progress), SIMULATED_CAVEAT)
+
+
+@lru_cache(maxsize=1)
+def _patient(folder: Path, number: str) -> Patient:
+    return read_patient(folder, number)
+
+
+def _case(task: _Task) -> tuple[Case, Tile | None]:
+    def make(place: Path) -> None:
+        patient = _patient(task.folder, task.patient)
+        write_study(simulate(patient, task.scenario, task.seed), place)
+
+    if task.keep is not None:
+        kept = kept_simulation(task.scenario, task.patient, task.seed, task.keep, make)
+        return _measure(task, kept)
+    with tempfile.TemporaryDirectory() as place:
+        make(Path(place))
+        return _measure(task, Path(place))
+
+
+def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
+    """Analyse the study in ``place/dicom`` and compare it with ``place/truth``."""
+    from dataclasses import replace
+
+    from leakloc.loaders import load_study
+
+    name = f"{task.scenario.name}_{task.patient}_{task.seed}"
+    truth = replace(read_case(place), case=name)
+    start = time.perf_counter()
+    try:
+        study = load_study(place / "dicom", task.settings.loaders)
+        found, image = task.method(study, task.settings)
+    except LeaklocError as error:
+        runtime_s = time.perf_counter() - start
+        case = failed(
+            truth, name, str(error), group=task.scenario.name, seed=task.seed,
+            patient=task.patient, runtime_s=runtime_s,
+        )  # fmt: skip
+        return case, None
+    runtime_s = time.perf_counter() - start
+    # Without a myelogram the companion may be analysed: its masks lie on another grid.
+    case = compare(
+        found, truth, resample=True, group=task.scenario.name, seed=task.seed,
+        patient=task.patient, runtime_s=runtime_s,
+    )  # fmt: skip
+    return case, make_tile(name, image, found, truth, case) if task.with_tile else None
+
+
+def _split_of(patient: str) -> str:
+    return next((name for name, numbers in PATIENTS_OF.items() if patient in numbers), "other")
+
+
+_HEADER: Final = (
+    "", "studies", "sac Dice", "HD95", "fluid Dice", "over 5 mL", "found", "false pos.", "firm",
+    "mL, no leak", "position", "segment", "within 1", "present/absent/indet.", "s",
+)  # fmt: skip
+
+
+def _row(name: str, part: Cohort) -> tuple[str, ...]:
+    s = part.summary()
+    status = s["leak_status"]
+    return (
+        name,
+        str(s["cases"]),
+        shown(s["sac_dice"], ".3f"),
+        shown(s["sac_hd95_mm"], ".1f"),
+        shown(s["fluid_dice"], ".3f"),
+        shown(s["fluid_dice_over_5_ml"], ".3f"),
+        s["collections_found"],
+        str(s["invented_collections"]),
+        str(s["definite_or_probable_false_positives"]),
+        shown(s["extradural_ml_per_leak_free_study"], ".1f"),
+        shown(s["position_right"], ".0%"),
+        shown(s["level_exact"], ".0%"),
+        shown(s["level_within_one"], ".0%"),
+        "/".join(str(status.get(k, 0)) for k in ("present", "absent", "indeterminate")),
+        shown(s["runtime_s"], ".1f"),
+    )
+
+
+def _more_words(s: dict[str, Any]) -> list[str]:
+    """Figures of a split that the words of any cohort leave out."""
+    lines = []
+    if s["invented_per_leak_free_study"] is not None:
+        lines.append(
+            f"per leak-free study: {s['invented_per_leak_free_study']:.2f} false positives, "
+            f"{s['definite_or_probable_false_positives_per_leak_free_study']:.2f} of them firm "
+            "(definite or probable); "
+            f"{shown(s['extradural_ml_per_leak_free_study'], '.2f')} mL called extradural"
+        )
+    if not s["definite_wrong"].endswith("/0"):
+        lines.append(f"collections graded definite that are false positives {s['definite_wrong']}")
+    if s["notes"]:
+        notes = sorted(s["notes"].items(), key=lambda item: -item[1])
+        lines.append("studies with a warning: " + ", ".join(f"{k} {n}" for k, n in notes))
+    return lines

@@ -1,0 +1,223 @@
+"""The analysis measured on the public lumbar volumes of SPIDER.
+
+SPIDER: van der Graaf et al., Sci Data 2024;11:264, doi 10.1038/s41597-024-03090-w, CC BY 4.0.
+The patients have no leak, the volumes no fat suppression: every collection found is
+invented, and epidural fat is the trap. Discs are numbered up from the lowest, as the data
+set does; the canal is as the data set drew it, within the slab that it covers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from leakloc.core.errors import InputError, LeaklocError
+from leakloc.core.volume import FloatArray, Volume
+from leakloc.validation.evaluation.metrics import dice
+from leakloc.validation.evaluation.reading import Reading, analysis_reading
+from leakloc.validation.evaluation.sheet import Tile, make_tile
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
+    from leakloc.pipeline import Analysis, Progress
+
+DISC_TOLERANCE_MM: Final = 10.0
+"""A disc is right where its centre lies this near the true centre of the same name."""
+
+LANDMARKS: Final = Path(__file__).with_name("spider_landmarks.json")
+"""Discs of the sacrum and ends of the cord, read from pictures; its `source` says how."""
+
+CANAL_LABEL: Final = 3
+"""Voxel value of the spinal canal in SPIDER's masks."""
+
+
+@dataclass(frozen=True)
+class SpiderCase:
+    """One analysed patient."""
+
+    patient: str
+    error: str
+    discs_true: int
+    discs_right: int
+    disc_error_mm: float | None
+    """Median distance of the right discs from the true centres."""
+    numbering_confidence: float | None
+    canal_dice: float | None
+    leak_found: str
+    accepted: int
+    """Collections found; all of them invented."""
+    runtime_s: float
+    sacral_error_mm: dict[str, float] = field(default_factory=dict)
+    """Distance of the discs of the sacrum from those read in the picture, in its plane, by name."""
+    cord_error_mm: float | None = None
+    """Detected end of the cord above the one read in the picture; None without either."""
+    cord_detected: bool = False
+    hiatus_detected: bool = False
+
+
+def evaluate_spider(
+    folder: Path,
+    settings: Settings,
+    *,
+    patients: Iterable[str] | None = None,
+    tiles: list[Tile] | None = None,
+    progress: Progress | None = None,
+) -> tuple[SpiderCase, ...]:
+    """Analyse every ``spider-NNN_T2SPACE.nii.gz`` of a folder and compare with its labels.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : Settings
+    patients : iterable of str, optional
+        Only these numbers.
+    tiles : list, optional
+        Gets a picture of every patient, for `contact_sheet`.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such volume.
+    """
+    wanted = set(patients) if patients is not None else None
+    images = [
+        path
+        for path in sorted(folder.glob("spider-*_T2SPACE.nii.gz"))
+        if wanted is None or _patient(path) in wanted
+    ]
+    if not images:
+        of = f" of patient {', '.join(sorted(wanted))}" if wanted else ""
+        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz{of}")
+    cases = []
+    for n, path in enumerate(images):
+        cases.append(_case(path, settings, tiles))
+        if progress is not None:
+            progress(f"patient {_patient(path)}", (n + 1) / len(images))
+    return tuple(cases)
+
+
+def spider_text(cases: Iterable[SpiderCase]) -> str:
+    """Cases and pooled figures as aligned text."""
+    cases = list(cases)
+    lines = ["patient  discs right  error mm  confidence  canal Dice  leak           found     s"]
+    for c in cases:
+        lines.append(
+            f"{c.patient:7}  {c.discs_right:5}/{c.discs_true:<5}  {_text(c.disc_error_mm, '8.1f')}"
+            f"  {_text(c.numbering_confidence, '10.2f')}  {_text(c.canal_dice, '10.3f')}"
+            f"  {c.leak_found:13}  {c.accepted:5}  {c.runtime_s:4.1f}  {c.error}"
+        )
+    total = sum(c.discs_true for c in cases)
+    whole = sum(c.discs_right == c.discs_true for c in cases)
+    canal = [c.canal_dice for c in cases if c.canal_dice is not None]
+    lines.append(
+        f"{sum(c.discs_right for c in cases)} of {total} discs right, all of them in {whole} of "
+        f"{len(cases)} patients; mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
+        f"{sum(c.accepted for c in cases)} collections invented; "
+        f"called present in {sum(c.leak_found == 'present' for c in cases)}."
+    )
+    sacral = [mm for c in cases for mm in c.sacral_error_mm.values()]
+    cord = [abs(c.cord_error_mm) for c in cases if c.cord_error_mm is not None]
+    if sacral:
+        lines.append(
+            f"Discs of the sacrum ({len(sacral)}): {np.median(sacral):.1f} mm off on the median, "
+            f"95th percentile {np.percentile(sacral, 95):.1f} mm."
+        )
+    if cord:
+        lines.append(
+            f"End of the cord detected in {sum(c.cord_detected for c in cases)} of {len(cases)}, "
+            f"within 6 mm in {sum(mm <= 6 for mm in cord)} of {len(cord)}."
+        )
+    lines.append(f"Hiatus reported as detected in {sum(c.hiatus_detected for c in cases)}.")
+    return "\n".join(lines)
+
+
+def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCase:
+    import nibabel as nib
+
+    from leakloc.loaders import load_study
+    from leakloc.pipeline import analyze_study
+
+    centers = true_discs(path)
+    start = time.perf_counter()
+    try:
+        analysis = analyze_study(load_study(path, settings.loaders), settings)
+    except LeaklocError as error:
+        return SpiderCase(
+            _patient(path), str(error), len(centers), 0, None, None, None, "refused", 0,
+            time.perf_counter() - start,
+        )  # fmt: skip
+    runtime_s = time.perf_counter() - start
+    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    errors = {
+        name: float(np.linalg.norm(found[name] - center))
+        for name, center in centers.items()
+        if name in found
+    }
+    right = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
+    mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
+    canal = Volume.from_nibabel(mask)
+    sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
+    if tiles is not None:
+        truth = Reading("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
+        found_all = analysis_reading(analysis)
+        tiles.append(make_tile(_patient(path), analysis.triage.myelogram, found_all, truth))
+    return SpiderCase(
+        patient=_patient(path),
+        error="",
+        discs_true=len(centers),
+        discs_right=len(right),
+        disc_error_mm=float(np.median(right)) if right else None,
+        numbering_confidence=analysis.levels.numbering.confidence,
+        canal_dice=dice(sac.array > 0, canal.array == CANAL_LABEL),
+        leak_found=analysis.localization.finding.leak,
+        accepted=len(analysis.localization.collections),
+        runtime_s=runtime_s,
+        hiatus_detected=analysis.localization.planning.hiatus.visible,
+        **_landmark_errors(_patient(path), analysis),
+    )
+
+
+def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
+    """Errors against the landmarks read in the picture of a patient."""
+    read = json.loads(LANDMARKS.read_text())["patients"].get(patient, {})
+    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    sacral = {
+        name: float(np.hypot(*(found[name][1:] - np.array(yz))))
+        for name, yz in read.get("sacral_discs_yz_mm", {}).items()
+        if name in found
+    }
+    conus = analysis.localization.conus
+    end_mm = read.get("cord_end_z_mm")
+    return {
+        "sacral_error_mm": sacral,
+        "cord_error_mm": float(conus.point_lps[2] - end_mm)
+        if conus and end_mm is not None
+        else None,
+        "cord_detected": conus is not None,
+    }
+
+
+def spider_json(cases: Iterable[SpiderCase]) -> str:
+    """Cases as a JSON list."""
+    return json.dumps([asdict(c) for c in cases], indent=2)
+
+
+def true_discs(path: Path) -> dict[str, FloatArray]:
+    """Centres (LPS mm) of the discs of a volume's patient, by name."""
+    labels = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
+    return {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
+
+
+def _patient(path: Path) -> str:
+    return path.name.removeprefix("spider-").removesuffix("_T2SPACE.nii.gz")
+
+
+def _text(value: float | None, style: str) -> str:
+    return format(value, style) if value is not None else "-".rjust(int(style.split(".")[0]))

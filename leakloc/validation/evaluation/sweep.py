@@ -1,0 +1,319 @@
+"""Sweeps: one property of phantoms made worse step by step, everything else the same.
+
+The anatomy of a seed does not change along a sweep, so that a curve shows the property alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from leakloc.core.errors import SettingsError
+from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
+from leakloc.validation.evaluation.phantoms import Method, evaluate_phantoms, leakloc_method
+from leakloc.validation.phantom import SCENARIOS, Scenario
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
+    from leakloc.pipeline import Progress
+    from leakloc.validation.evaluation.sheet import Tile
+
+DEFAULT_SCENARIOS: Final = ("postoperative_dorsal", "circumferential_thin", "normal")
+"""A thick collection, a thin one, and none."""
+
+_PLANES: Final[tuple[Literal["sagittal", "coronal", "axial"], ...]] = (
+    "sagittal",
+    "coronal",
+    "axial",
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A property of a phantom study that can be made worse.
+
+    Parameters
+    ----------
+    label : str
+        For axes, with its unit.
+    values : tuple of float
+        Steps of the sweep, mild first.
+    apply : callable
+        A scenario with the property set to a value.
+    names : tuple of str
+        Of the values 0, 1, ... where they are kinds and no amounts.
+    """
+
+    label: str
+    values: tuple[float, ...]
+    apply: Callable[[Scenario, float], Scenario]
+    names: tuple[str, ...] = ()
+
+    def value(self, text: str) -> float:
+        """A value from its name or number.
+
+        Raises
+        ------
+        SettingsError
+            If it is neither.
+        """
+        if text in self.names:
+            return float(self.names.index(text))
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not math.isfinite(value) or self.names:
+            kinds = f"one of {', '.join(self.names)}" if self.names else "a number"
+            raise SettingsError(f"{self.label}: {text!r} is not {kinds}")
+        return value
+
+    def named(self, value: float) -> str:
+        """A value as a person reads it."""
+        return self.names[int(value)] if self.names else f"{value:g}"
+
+
+def _voxel(scenario: Scenario, mm: float) -> Scenario:
+    """Isotropic voxels over the same field."""
+    rows, columns, slices = scenario.myelogram_shape
+    old = _in_plane_mm(scenario)
+    shape = (
+        round(rows * old / mm),
+        round(columns * old / mm),
+        round(slices * scenario.slice_mm / mm),
+    )
+    return replace(scenario, myelogram_shape=shape, voxel_mm=mm, slice_mm=mm)
+
+
+def _slice(scenario: Scenario, mm: float) -> Scenario:
+    """Thicker slices over the same field."""
+    rows, columns, slices = scenario.myelogram_shape
+    count = max(round(slices * scenario.slice_mm / mm), 3)
+    return replace(scenario, myelogram_shape=(rows, columns, count), slice_mm=mm)
+
+
+def _plane(scenario: Scenario, number: float) -> Scenario:
+    """The same voxels acquired in another plane."""
+    plane = _PLANES[int(number)]
+    if plane == "sagittal":
+        return scenario
+    rows, columns, slices = scenario.myelogram_shape
+    voxel = _in_plane_mm(scenario)
+    along, depth, across = rows * voxel, columns * voxel, slices * scenario.slice_mm
+    if plane == "coronal":
+        shape = (rows, round(across / voxel), round(depth / scenario.slice_mm))
+    else:
+        shape = (round(depth / voxel), round(across / voxel), round(along / scenario.slice_mm))
+    return replace(scenario, plane=plane, myelogram_shape=shape, voxel_mm=voxel)
+
+
+def _thickness(scenario: Scenario, mm: float) -> Scenario:
+    thick = tuple(replace(c, thickness_mm=(mm, mm)) for c in scenario.collections)
+    return replace(scenario, collections=thick)
+
+
+def _in_plane_mm(scenario: Scenario) -> float:
+    from leakloc.validation.phantom.series import field_mm
+
+    return scenario.voxel_mm or field_mm(scenario.field_of_view) / scenario.myelogram_shape[0]
+
+
+PARAMETERS: Final[dict[str, Parameter]] = {
+    "snr": Parameter(
+        "SNR of CSF", (60, 40, 25, 15, 10, 6), lambda s, v: replace(s, snr=v)
+    ),
+    "bias": Parameter(
+        "relative strength of the receive bias", (0.0, 0.2, 0.4, 0.6, 0.8),
+        lambda s, v: replace(s, bias=v),
+    ),
+    "obliquity": Parameter(
+        "tilt of the grid about each axis, degrees", (0, 4, 8, 12, 16, 20),
+        lambda s, v: replace(s, obliquity_deg=(v, v)),
+    ),
+    "scoliosis": Parameter(
+        "Cobb angle, degrees", (0, 10, 20, 30, 40), lambda s, v: replace(s, scoliosis_deg=(v, v))
+    ),
+    "voxel": Parameter("isotropic voxel, mm", (0.8, 1.0, 1.2, 1.5, 2.0), _voxel),
+    "slice": Parameter("slice thickness, mm", (0.8, 1.25, 2.0, 3.0, 4.0), _slice),
+    "plane": Parameter("acquired plane", (0, 1, 2), _plane, _PLANES),
+    "echo-time": Parameter(
+        "nominal echo time, ms", (700, 550, 400, 300, 200, 120),
+        lambda s, v: replace(s, echo_time_ms=v),
+    ),
+    "fat": Parameter(
+        "share of fat signal left by suppression", (0.0, 0.07, 0.15, 0.3, 0.5, 1.0),
+        lambda s, v: replace(s, fat_residual=v),
+    ),
+    "pulsation": Parameter(
+        "depth of flow voids", (0.0, 0.35, 0.6, 0.9), lambda s, v: replace(s, pulsation=v)
+    ),
+    "thickness": Parameter("thickness of the fluid, mm", (6, 4, 3, 2, 1.5, 1.0), _thickness),
+}  # fmt: skip
+"""What can be swept, by its name on the command line."""
+
+
+def parameter_named(name: str) -> Parameter:
+    """What can be swept, by its name.
+
+    Raises
+    ------
+    SettingsError
+        If nothing has that name.
+    """
+    if name not in PARAMETERS:
+        raise SettingsError(f"nothing to sweep is named {name!r}; one of: {', '.join(PARAMETERS)}")
+    return PARAMETERS[name]
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """All cases at one value of the property."""
+
+    value: float
+    cohort: Cohort
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A curve of figures against severity."""
+
+    parameter: str
+    label: str
+    scenarios: tuple[str, ...]
+    points: tuple[SweepPoint, ...]
+
+    def to_text(self) -> str:
+        """The curve as aligned text."""
+        head = f"{self.label}"
+        width = max(len(head), 12)
+        named = PARAMETERS[self.parameter].named
+        lines = [
+            f"{head:{width}}  {'sac Dice':19}  HD95  {'fluid Dice':19}  found  invented"
+            "  leak right  level  vertebrae  refused"
+        ]
+        for point in self.points:
+            s = point.cohort.summary()
+            refused = sum(bool(c.error) for c in point.cohort.cases)
+            lines.append(
+                f"{named(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
+                f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
+                f"  {s['collections_found']:>5}  {s['invented_collections']:>8}"
+                f"  {_text(s['leak_right'], 10, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
+                f"  {_text(s['vertebrae_right'], 9, '.0%')}  {refused:>7}"
+            )
+        cases = f"{', '.join(self.scenarios)}; Dice with the 95 % bootstrap interval of its mean"
+        return "\n".join([*lines, f"{cases}. {PHANTOM_CAVEAT}"])
+
+    def to_csv(self) -> str:
+        """Every case of every point, with the value before it."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        for n, point in enumerate(self.points):
+            head, *rows = csv.reader(io.StringIO(point.cohort.to_csv()))
+            if n == 0:
+                writer.writerow([self.parameter, *head])
+            value = PARAMETERS[self.parameter].named(point.value)
+            writer.writerows([value, *row] for row in rows)
+        return stream.getvalue()
+
+    def to_json(self) -> str:
+        """Summary at every value."""
+        named = PARAMETERS[self.parameter].named
+        points = [
+            {"value": p.value, "name": named(p.value), **p.cohort.summary()} for p in self.points
+        ]
+        return json.dumps(
+            {
+                "parameter": self.parameter,
+                "label": self.label,
+                "scenarios": self.scenarios,
+                "points": points,
+                "caveat": PHANTOM_CAVEAT,
+            },
+            indent=2,
+            allow_nan=False,
+        )
+
+
+def sweep_phantoms(
+    parameter: str,
+    scenarios: Sequence[str | Scenario] | None,
+    seeds: Iterable[int],
+    settings: Settings,
+    *,
+    values: Sequence[float] | None = None,
+    method: Method = leakloc_method,
+    workers: int = 1,
+    keep: Path | None = None,
+    tiles: list[Tile] | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Measure the analysis while one property of the phantoms gets worse.
+
+    Parameters
+    ----------
+    parameter : str
+        Name from `PARAMETERS`.
+    scenarios : sequence of str or Scenario, or None
+        Those of `DEFAULT_SCENARIOS` where None.
+    seeds : iterable of int
+    values : sequence of float, optional
+        Steps; those of the parameter where None.
+    method, workers, keep, tiles, progress
+        As for `evaluate_phantoms`.
+
+    Raises
+    ------
+    SettingsError
+        If the parameter or a scenario is unknown.
+    """
+    swept = parameter_named(parameter)
+    names: Sequence[str | Scenario] = scenarios or DEFAULT_SCENARIOS
+    unknown = [n for n in names if isinstance(n, str) and n not in SCENARIOS]
+    if unknown:
+        raise SettingsError(
+            f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
+        )
+    bases = [_lean(SCENARIOS[n] if isinstance(n, str) else n) for n in names]
+    steps, seeds = tuple(values or swept.values), tuple(seeds)
+    points: list[SweepPoint] = []
+    for n, value in enumerate(steps):
+
+        def at_value(what: str, share: float, n: int = n, value: float = value) -> None:
+            if progress is not None:
+                progress(f"{parameter} {swept.named(value)}: {what}", (n + share) / len(steps))
+
+        cohort = evaluate_phantoms(
+            [swept.apply(base, value) for base in bases],
+            seeds,
+            settings,
+            method=method,
+            workers=workers,
+            keep=keep,
+            tiles=tiles,
+            progress=at_value,
+        )
+        points.append(SweepPoint(float(value), cohort))
+    return Sweep(parameter, swept.label, tuple(base.name for base in bases), tuple(points))
+
+
+def _lean(scenario: Scenario) -> Scenario:
+    """Without the series that only cost rendering: they play no part in any figure."""
+    needed = tuple(s for s in scenario.series if s not in ("ht2w_mip", "ht2w_slab"))
+    return replace(scenario, series=needed or scenario.series, optional_series=())
+
+
+def _with_interval(summary: dict[str, Any], key: str) -> str:
+    low, high = summary[f"{key}_95_interval"]
+    interval = "" if low is None else f" ({low:.3f}-{high:.3f})"
+    return f"{_text(summary[key], 5, '.3f')}{interval}".ljust(19)
+
+
+def _text(value: float | None, width: int, style: str) -> str:
+    return ("-" if value is None else format(value, style)).rjust(width)

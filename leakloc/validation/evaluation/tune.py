@@ -1,0 +1,480 @@
+"""Searching settings over a cohort, with a part held back to show what was really gained.
+
+The search (Akiba et al., Optuna, KDD 2019) sees only the fitting part. What the best settings
+gain there is partly luck; what they gain on the held-back part is what to believe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from leakloc.core.errors import InputError, LeaklocError, SettingsError
+from leakloc.core.extras import need
+from leakloc.core.settings import Settings
+from leakloc.validation.evaluation.cases import Case, compare, failed
+from leakloc.validation.evaluation.cohort import Cohort
+from leakloc.validation.evaluation.reading import Reading, analysis_reading, is_case, read_case
+
+if TYPE_CHECKING:
+    from leakloc.loaders.study import Study, Triage
+    from leakloc.pipeline import Progress
+    from leakloc.segmentation.result import Segmentation
+
+SEARCHED_SECTIONS: Final = ("segmentation", "levels", "localization")
+
+CACHED_STUDIES: Final = 64
+"""Studies kept in memory by each process: 64 of 50 MB are 3 GB."""
+
+BOOTSTRAPS: Final = 2000
+"""Resamples for the interval of the gain; its ends move by less than 1 % of its width."""
+
+_VARIANT: Final = re.compile(r"_[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True)
+class Range:
+    """One setting and the values it may take.
+
+    Parameters
+    ----------
+    section, key : str
+    low, high : float
+    whole : bool
+        Whether only whole numbers are meant.
+    """
+
+    section: str
+    key: str
+    low: float
+    high: float
+    whole: bool
+
+    @property
+    def name(self) -> str:
+        """As `Settings.changed` takes it."""
+        return f"{self.section}__{self.key}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A study and where its truth stands."""
+
+    name: str
+    study: Path
+    truth: Path
+
+    @property
+    def patient(self) -> str:
+        """What must not be split: variants of one phantom share its anatomy."""
+        return _VARIANT.sub("", self.name)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a search found, and what it is worth.
+
+    Parameters
+    ----------
+    settings : Settings
+        The best of the fitting part.
+    changes : dict
+        Values that differ from the start, by section and key.
+    fit_before, fit_after, held_before, held_after : Cohort
+        Both parts with the settings at the start and the best ones.
+    trials : tuple of (dict, float)
+        Values tried and their score on the fitting part.
+    """
+
+    settings: Settings
+    changes: dict[str, dict[str, float]]
+    fit_before: Cohort
+    fit_after: Cohort
+    held_before: Cohort
+    held_after: Cohort
+    trials: tuple[tuple[dict[str, float], float], ...]
+
+    @property
+    def held_gain(self) -> tuple[float, float, float]:
+        """Mean gain of the score on the held-back part, and its 95 % bootstrap interval."""
+        before, after = (
+            np.array([score(c) for c in part.cases]) for part in (self.held_before, self.held_after)
+        )
+        gain = after - before
+        rng = np.random.default_rng(0)
+        means = gain[rng.integers(0, len(gain), (BOOTSTRAPS, len(gain)))].mean(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        return float(gain.mean()), float(low), float(high)
+
+    def to_text(self) -> str:
+        """Before and after on both parts, and the changes."""
+        lines = ["part       settings  cases  score  sac Dice  fluid Dice  found   invented"]
+        for part, name, cohort in (
+            ("fitting", "start", self.fit_before),
+            ("fitting", "tuned", self.fit_after),
+            ("held back", "start", self.held_before),
+            ("held back", "tuned", self.held_after),
+        ):
+            s = cohort.summary()
+            lines.append(
+                f"{part:9}  {name:8}  {s['cases']:5}  {mean_score(cohort.cases):.3f}"
+                f"  {_text(s['sac_dice']):>8}  {_text(s['fluid_dice']):>10}"
+                f"  {s['collections_found']:6}  {s['invented_collections']:8}"
+            )
+        gain, low, high = self.held_gain
+        verdict = "" if low > 0 else ": no gain that is more than chance"
+        lines.append(
+            f"gain on the held-back part {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+            f"{verdict}"
+        )
+        for section, values in self.changes.items():
+            lines += [f"{section}.{key} = {value:g}" for key, value in values.items()]
+        return "\n".join(lines if self.changes else [*lines, "nothing beat the settings at start"])
+
+    def to_toml(self) -> str:
+        """A recipe of all settings that differ from the defaults, with what was gained."""
+        import tomlkit
+
+        gain, low, high = self.held_gain
+        document = tomlkit.document()
+        recipe = tomlkit.table()
+        recipe.add("name", "tuned")
+        recipe.add(
+            "description",
+            f"Tuned on {len(self.fit_after.cases)} studies; gain of the score on "
+            f"{len(self.held_after.cases)} held-back studies {gain:+.4f} "
+            f"({low:+.4f} to {high:+.4f}).",
+        )
+        document.add("recipe", recipe)
+        for section, values in self.settings.differences().items():
+            table = tomlkit.table()
+            for key, value in values.items():
+                table.add(key, list(value) if isinstance(value, tuple) else value)
+            document.add(section, table)
+        return tomlkit.dumps(document)
+
+
+def score(case: Case) -> float:
+    """One number of a case, 0 (failed) to 1 (perfect).
+
+    Mean of sac Dice, of fluid (Dice where there is some, each divided by 1 + inventions), and,
+    where levels were named, of the share of right levels and vertebrae.
+    """
+    if case.error:
+        return 0.0
+    fluid = 1.0 if np.isnan(case.fluid_dice) else case.fluid_dice
+    parts = [case.sac_dice, fluid / (1 + case.invented_collections)]
+    if case.levels_compared:
+        parts.append(case.levels_exact / case.levels_compared)
+    if case.vertebrae_true:
+        parts.append(case.vertebrae_right / case.vertebrae_true)
+    return float(np.nanmean(parts))
+
+
+def mean_score(cases: Iterable[Case]) -> float:
+    """Mean of `score`."""
+    return float(np.mean([score(c) for c in cases]))
+
+
+def ranges(wanted: Sequence[str], settings: Settings) -> tuple[Range, ...]:
+    """Ranges of the settings to search.
+
+    Parameters
+    ----------
+    wanted : sequence of str
+        ``section.key`` (half to double its value, within its bounds) or
+        ``section.key=low:high``.
+    settings : Settings
+        Where the search starts.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is unknown, is no number, or has no range of its own.
+    """
+    return tuple(_range(text, settings) for text in wanted)
+
+
+def _range(text: str, settings: Settings) -> Range:
+    name, equals, limits = text.partition("=")
+    section, _, key = name.partition(".")
+    if section not in SEARCHED_SECTIONS:
+        raise SettingsError(
+            f"{name!r} cannot be tuned; write SECTION.KEY of {', '.join(SEARCHED_SECTIONS)}"
+        )
+    model = getattr(settings, section)
+    field = type(model).model_fields.get(key)
+    value = getattr(model, key, None)
+    if field is None:
+        raise SettingsError(f"no setting is named {name!r}; `leakloc config` prints them all")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(f"{name!r} is no number and cannot be tuned")
+    if equals:
+        try:
+            low, high = (float(limit) for limit in limits.split(":"))
+        except ValueError:
+            raise SettingsError(f"a range is written {name}=LOW:HIGH, not {text!r}") from None
+    else:
+        low, high = sorted((value / 2, value * 2))
+        for bound in field.metadata:
+            low = max(low, *(getattr(bound, n) for n in ("ge", "gt") if hasattr(bound, n)), low)
+            high = min(high, *(getattr(bound, n) for n in ("le", "lt") if hasattr(bound, n)), high)
+    if not low < high:
+        raise SettingsError(f"{name!r} has no range of its own: write {name}=LOW:HIGH")
+    for limit in (low, high):
+        settings.changed(**{f"{section}__{key}": _typed(limit, isinstance(value, int))})
+    return Range(section, key, low, high, isinstance(value, int))
+
+
+def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
+    """Studies with their truth.
+
+    Parameters
+    ----------
+    studies : Path
+        A folder of studies. Without `truth` each holds ``dicom/`` and ``truth/``, as kept
+        phantoms do.
+    truth : Path, optional
+        A folder that holds the truth of each study under the same name.
+
+    Raises
+    ------
+    InputError
+        If fewer than two studies have one.
+    """
+    if not studies.is_dir():
+        raise InputError(f"{studies} is no folder of studies")
+    found = []
+    for path in sorted(studies.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if truth is None:
+            if (path / "dicom").is_dir() and is_case(path):
+                found.append(Pair(path.name, path / "dicom", path))
+            continue
+        name = path.name.partition(".")[0] if path.is_file() else path.name
+        matches = [t for t in sorted(truth.glob(f"{name}*")) if is_case(t)]
+        exact = [t for t in matches if t.name.partition(".")[0] == name]
+        if exact:
+            found.append(Pair(name, path, exact[0]))
+    if len({pair.patient for pair in found}) < 2:
+        raise InputError(
+            f"{studies} holds {len(found)} studies with a truth; a search needs two patients at "
+            "least, one of them held back (`leakloc evaluate --phantom --keep DIR` makes some)"
+        )
+    return tuple(found)
+
+
+def split(
+    pairs: Sequence[Pair], held_back: float, seed: int
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Fitting and held-back part; no patient is in both.
+
+    Raises
+    ------
+    SettingsError
+        If the share is not between 0 and 1.
+    """
+    if not 0 < held_back < 1:
+        raise SettingsError(f"the held-back share lies between 0 and 1, not at {held_back:g}")
+    patients = sorted({pair.patient for pair in pairs})
+    np.random.default_rng(seed).shuffle(patients)
+    count = min(max(round(held_back * len(patients)), 1), len(patients) - 1)
+    held = set(patients[:count])
+    return (
+        tuple(pair for pair in pairs if pair.patient not in held),
+        tuple(pair for pair in pairs if pair.patient in held),
+    )
+
+
+def tune(
+    pairs: Sequence[Pair],
+    space: Sequence[Range],
+    settings: Settings,
+    *,
+    trials: int = 30,
+    held_back: float = 0.3,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Tuning:
+    """Search settings on one part of a cohort and judge them on the other.
+
+    Only the segmentation runs where nothing else is searched.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        See `pairs_in`.
+    space : sequence of Range
+        See `ranges`.
+    settings : Settings
+        The start, and the first trial.
+    trials : int
+    held_back : float
+        Share of the patients that the search does not see.
+    seed : int
+        Of the split and the search.
+    workers : int
+        Processes over the studies of a trial.
+    progress : callable, optional
+
+    Raises
+    ------
+    SettingsError
+        If optuna is not installed.
+    """
+    optuna = need("optuna", "research")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    fitting, held = split(pairs, held_back, seed)
+    whole = any(r.section != "segmentation" for r in space)
+    steps = trials + 1  # the last one is the held-back part
+
+    with _runner(workers) as run:
+
+        def measured(part: Sequence[Pair], wanted: Settings) -> Cohort:
+            return Cohort(tuple(run([(pair, wanted, whole) for pair in part])))
+
+        tried: list[tuple[dict[str, float], float]] = []
+        cohorts: list[Cohort] = []
+
+        def objective(trial: Any) -> float:
+            values = {r.name: _suggested(trial, r) for r in space}
+            cohorts.append(measured(fitting, settings.changed(**values)))
+            tried.append((values, mean_score(cohorts[-1].cases)))
+            if progress is not None:
+                progress(f"trial {len(tried)}: {tried[-1][1]:.4f}", len(tried) / steps)
+            return tried[-1][1]
+
+        search = optuna.create_study(
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
+        )
+        search.enqueue_trial({r.name: getattr(getattr(settings, r.section), r.key) for r in space})
+        search.optimize(objective, n_trials=trials)
+        best = int(np.argmax([value for _, value in tried]))
+        changes = {
+            name: value for name, value in tried[best][0].items() if value != tried[0][0][name]
+        }
+        after = settings.changed(**changes)
+        held_before = measured(held, settings)
+        held_after = measured(held, after) if changes else held_before
+    return Tuning(
+        after,
+        _by_section(changes),
+        cohorts[0],
+        cohorts[best],
+        held_before,
+        held_after,
+        tuple(tried),
+    )
+
+
+def _suggested(trial: Any, r: Range) -> float:
+    if r.whole:
+        return int(trial.suggest_int(r.name, int(r.low), int(r.high)))
+    return _short(float(trial.suggest_float(r.name, r.low, r.high)))
+
+
+def _by_section(changes: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    nested: dict[str, dict[str, float]] = {}
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        nested.setdefault(section, {})[key] = value
+    return nested
+
+
+def _short(value: float) -> float:
+    """Four digits say all that a search over tens of studies can know."""
+    return float(f"{value:.4g}")
+
+
+def _typed(value: float, whole: bool) -> float:
+    return round(value) if whole else value
+
+
+_Task = tuple[Pair, Settings, bool]
+
+
+@contextmanager
+def _runner(workers: int) -> Iterator[Callable[[list[_Task]], Iterable[Case]]]:
+    if workers == 1:
+        yield lambda tasks: map(_measured, tasks)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(workers) as pool:
+        yield lambda tasks: pool.map(_measured, tasks)
+
+
+def _measured(task: _Task) -> Case:
+    pair, settings, whole = task
+    truth = _truth(pair.truth)
+    try:
+        study, chosen = _study(pair.study, settings)
+        found = _whole(study, settings) if whole else _segmented(chosen, settings)
+        return compare(found, truth, resample=True)
+    except LeaklocError as error:
+        return failed(truth, pair.name, str(error))
+
+
+@lru_cache(maxsize=CACHED_STUDIES)
+def _truth(path: Path) -> Reading:
+    return read_case(path)
+
+
+def _study(path: Path, settings: Settings) -> tuple[Study, Triage]:
+    return _loaded(path, settings.loaders.model_dump_json())
+
+
+@lru_cache(maxsize=CACHED_STUDIES)
+def _loaded(path: Path, loaders: str) -> tuple[Study, Triage]:
+    from leakloc.core.settings import LoaderSettings
+    from leakloc.loaders import load_study, triage
+
+    wanted = LoaderSettings.model_validate_json(loaders)
+    study = load_study(path, wanted)
+    return study, triage(study, wanted)
+
+
+def _whole(study: Study, settings: Settings) -> Reading:
+    from leakloc.pipeline import analyze_study
+
+    return analysis_reading(analyze_study(study, settings))
+
+
+def _segmented(chosen: Triage, settings: Settings) -> Reading:
+    from leakloc.pipeline import stage
+
+    segmenter = stage("leakloc.segmenters", settings.stages.segmenter)
+    return segmentation_reading(
+        segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
+    )
+
+
+def segmentation_reading(segmentation: Segmentation) -> Reading:
+    """What a segmentation says before levels and grades."""
+    from leakloc.validation.evaluation.reading import ReadCollection
+
+    accepted = segmentation.accepted
+    return Reading(
+        case="",
+        thecal_sac=segmentation.thecal_sac,
+        fluid=segmentation.collections,
+        fluid_ml=sum(c.volume_ml for c in accepted),
+        leak="present" if accepted else "absent",
+        collections=tuple(
+            ReadCollection(id=c.id, volume_ml=c.volume_ml, confidence=c.probability)
+            for c in accepted
+        ),
+    )
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,35 @@
+"""A digital spine phantom with known truth.
+
+Anatomy, signal and faults are drawn from published distributions, so that seeds differ in
+the person and not only in the noise. Figures measured on phantoms are upper bounds.
+"""
+
+from leakloc.validation.phantom.dicom import series_datasets, write_study
+from leakloc.validation.phantom.phantom import Phantom, make_phantom
+from leakloc.validation.phantom.scenario import (
+    SCENARIOS,
+    CollectionSpec,
+    MimicSpec,
+    Scenario,
+    compact,
+)
+from leakloc.validation.phantom.series import PhantomSeries
+from leakloc.validation.phantom.truth import Masks, TrueCollection, TrueDisc, TrueVertebra, Truth
+
+__all__ = [
+    "SCENARIOS",
+    "CollectionSpec",
+    "Masks",
+    "MimicSpec",
+    "Phantom",
+    "PhantomSeries",
+    "Scenario",
+    "TrueCollection",
+    "TrueDisc",
+    "TrueVertebra",
+    "Truth",
+    "compact",
+    "make_phantom",
+    "series_datasets",
+    "write_study",
+]

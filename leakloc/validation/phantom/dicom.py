@@ -1,0 +1,391 @@
+"""Write a phantom study as DICOM, the way a scanner would, with its truth beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from leakloc.core.volume import Geometry, Volume
+from leakloc.validation.phantom.phantom import Phantom, project
+from leakloc.validation.phantom.scenario import Vendor
+from leakloc.validation.phantom.sequences import Sequence
+from leakloc.validation.phantom.series import PhantomSeries
+from leakloc.validation.phantom.shapes import Float
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share done, 0..1."""
+
+LARGEST_STORED: Final = 4095
+"""12 bits, as scanners store magnitude images."""
+
+_SCANNERS: Final[dict[Vendor, tuple[str, str, str]]] = {
+    "siemens": ("SIEMENS", "Phantom_fit", "syngo MR E11"),
+    "ge": ("GE MEDICAL SYSTEMS", "SIGNA Phantom", "DV26.0"),
+    "philips": ("Philips Medical Systems", "Phantom Ingenia", "5.7.1"),
+    "canon": ("CANON_MEC", "Vantage Phantom", "V6.0"),
+    "uih": ("UIH", "uMR Phantom", "V10"),
+}
+"""Manufacturer, model name, software version."""
+
+_SIEMENS_SEQUENCE: Final = {
+    "ht2w_3d": "*spcR3d1_{etl}",
+    "ht2w_bssfp": "*ci3d1",
+    "ht2w_slab": "*h2d1_{etl}",
+    "ht2w_mip": "*spcR3d1_{etl}",
+    "t2_sagittal": "*tseR2d1_{etl}",
+    "stir_sagittal": "*tir2d1_{etl}",
+    "t1_sagittal": "*tse2d1_{etl}",
+    "t2_axial": "*tseR2d1_{etl}",
+    "t1_axial_post": "*tse2d1_{etl}",
+    "localizer": "*fl2d1",
+}
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """What all images of one study state.
+
+    Parameters
+    ----------
+    key : tuple
+        What UIDs are made from; studies that differ in it share no UID.
+    vendor : str
+    patient_name, patient_id : str
+    description : str
+        Of the study.
+    software : str
+        Implementation version name, at most 16 characters.
+    comments : str
+        Of every image; left out where empty.
+    anonymised : bool
+        Whether names and descriptions are removed.
+    """
+
+    key: tuple[object, ...]
+    vendor: Vendor
+    patient_name: str
+    patient_id: str
+    description: str
+    software: str
+    comments: str = ""
+    anonymised: bool = False
+
+    def uid(self, *parts: object) -> str:
+        """UID that depends only on the study's key and what it names (2.25 root, from a hash)."""
+        text = "\n".join(map(str, (*self.key, *parts)))
+        digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
+        digest[6] = (digest[6] & 0x0F) | 0x50  # a valid name-based UUID
+        digest[8] = (digest[8] & 0x3F) | 0x80
+        return f"2.25.{int.from_bytes(bytes(digest), 'big')}"
+
+
+def write_study(
+    phantom: Phantom, folder: Path, *, truth: bool = True, progress: Progress | None = None
+) -> None:
+    """Write the phantom's study.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    folder : Path
+        Gets ``dicom/`` (all series in one flat folder) and, where asked for, ``truth/``:
+        ``truth.json`` and, on the myelogram's grid, ``thecal_sac.nii.gz`` (fraction),
+        ``fluid.nii.gz`` (collection ids), ``fluid_fraction.nii.gz`` and ``levels.nii.gz``.
+    truth : bool
+        Whether to write the truth.
+    progress : callable, optional
+        Called with a message and the share done.
+    """
+    folder = Path(folder)
+    dicom_folder = folder / "dicom"
+    dicom_folder.mkdir(parents=True, exist_ok=True)
+    planned = phantom.series()
+    steps = len(planned) + int(truth)
+    count = 0
+    myelogram: Volume | None = None
+    stations: list[Volume] = []
+    for done, series in enumerate(planned):
+        if progress is not None:
+            progress(f"series {series.number}", done / steps)
+        # What was rendered for one series is not rendered again for those made of it.
+        if series.derived and myelogram is not None:
+            volumes = project(myelogram, series.stacks)
+        elif series.composed and stations:
+            volumes = [phantom.compose(stations, series)]
+        else:
+            volumes = phantom.render(series)
+        if series.station is not None:
+            stations += volumes
+        elif series.sequence.name in ("ht2w_3d", "ht2w_bssfp"):
+            myelogram = volumes[0]
+        for dataset in series_datasets(phantom, series, volumes):
+            count += 1
+            name = _file_name(phantom.vendor, series, dataset, count)
+            dataset.save_as(dicom_folder / name, enforce_file_format=True)
+    if truth:
+        if progress is not None:
+            progress("truth", (steps - 1) / steps)
+        _write_truth(phantom, folder / "truth")
+    if progress is not None:
+        progress("done", 1.0)
+
+
+def series_datasets(
+    phantom: Phantom, series: PhantomSeries, volumes: list[Volume]
+) -> Iterator[Dataset]:
+    """Classic MR images of one rendered series of a phantom, in the order of acquisition.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    series : PhantomSeries
+    volumes : list of Volume
+        One for each stack of the series.
+    """
+    scenario = phantom.scenario
+    header = StudyHeader(
+        key=("leakloc phantom", repr(scenario), phantom.seed),
+        vendor=phantom.vendor,
+        patient_name="ANONYMOUS" if scenario.anonymised else "PHANTOM^LEAKLOC",
+        patient_id="ANON" if scenario.anonymised else f"PHANTOM-{phantom.seed}",
+        description="MR spine, phantom",
+        software="LEAKLOC_PHANTOM",
+        anonymised=scenario.anonymised,
+    )
+    return image_datasets(header, series, volumes)
+
+
+def image_datasets(
+    header: StudyHeader, series: PhantomSeries, volumes: list[Volume]
+) -> Iterator[Dataset]:
+    """Classic MR images of one series, in the order of acquisition.
+
+    Parameters
+    ----------
+    header : StudyHeader
+    series : PhantomSeries
+    volumes : list of Volume
+        One for each stack of the series, CSF at about 1000.
+    """
+    peak = max(float(np.percentile(volume.array, 99.99)) for volume in volumes)
+    # Scanners scale so that the brightest tissue uses much of the range, but not all of it.
+    scale = min(1.0, 0.9 * LARGEST_STORED / max(peak, 1e-6))
+    scaled = header.vendor == "philips"
+    slope = 1.0 / scale if scaled else 1.0
+    number = 0
+    for volume in volumes:
+        for k in range(volume.geometry.shape[0]):
+            number += 1
+            dataset = _common(header, series)
+            _place(dataset, header, series, volume.geometry, k, number)
+            _pixels(dataset, volume.array[k] * np.float32(scale))
+            if scaled:
+                dataset.RescaleIntercept = 0.0
+                dataset.RescaleSlope = round(slope, 6)
+                dataset.RescaleType = "normalized"
+            yield dataset
+
+
+def _common(header: StudyHeader, series: PhantomSeries) -> Dataset:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationVersionName = header.software
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.SOPClassUID = MRImageStorage
+    dataset.StudyInstanceUID = header.uid("study")
+    dataset.SeriesInstanceUID = header.uid("series", series.number)
+    dataset.FrameOfReferenceUID = header.uid("frame")
+    dataset.PositionReferenceIndicator = ""
+    dataset.StudyID = "1"
+    dataset.AccessionNumber = ""
+    dataset.ReferringPhysicianName = ""
+    dataset.Modality = "MR"
+    dataset.SeriesNumber = series.number
+    dataset.PatientName = header.patient_name
+    dataset.PatientID = header.patient_id
+    dataset.PatientBirthDate = ""
+    dataset.PatientSex = "O"
+    dataset.PatientPosition = "HFS"
+    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "20260101"
+    dataset.StudyTime = "080000"
+    dataset.SeriesTime = dataset.ContentTime = f"08{min(series.number * 4, 59):02d}00"
+    if header.comments:
+        dataset.ImageComments = header.comments
+    _scanner(dataset, header, series)
+    return dataset
+
+
+def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> None:
+    """Names and parameters as this vendor's scanner writes them."""
+    vendor, sequence = header.vendor, series.sequence
+    manufacturer, model, version = _SCANNERS[vendor]
+    anonymised = header.anonymised
+    dataset.Manufacturer = manufacturer
+    dataset.ManufacturerModelName = "" if anonymised else model
+    dataset.SoftwareVersions = "" if anonymised else version
+    dataset.MagneticFieldStrength = round(sequence.field_t, 1)
+    dataset.ImagingFrequency = round(42.577 * sequence.field_t, 3)
+    dataset.BodyPartExamined = "" if anonymised else "SPINE"
+    if not anonymised:
+        dataset.SeriesDescription = series.name
+        dataset.ProtocolName = ("WIP_" if vendor == "philips" else "") + series.name
+        dataset.StudyDescription = header.description
+    _timing(dataset, sequence)
+    scanning, variant, options = _codes(vendor, sequence)
+    dataset.ScanningSequence = scanning
+    dataset.SequenceVariant = variant
+    dataset.ScanOptions = options
+    if vendor == "siemens" and not anonymised:
+        pattern = _SIEMENS_SEQUENCE[sequence.name]
+        dataset.SequenceName = pattern.format(etl=sequence.echo_train)
+    dataset.ImageType = _image_type(vendor, series)
+    if sequence.contrast == "t1_post":
+        dataset.ContrastBolusAgent = "Gadolinium"
+
+
+def _timing(dataset: Dataset, sequence: Sequence) -> None:
+    flat = sequence.thickness_mm is not None or sequence.contrast == "gradient"
+    dataset.MRAcquisitionType = "2D" if flat else "3D"
+    dataset.RepetitionTime = round(sequence.tr_ms, 2)
+    dataset.EchoTime = round(sequence.te_ms, 2)
+    dataset.EchoTrainLength = sequence.echo_train
+    dataset.FlipAngle = round(sequence.flip_deg)
+    dataset.NumberOfAverages = 1
+    dataset.EchoNumbers = 1
+    dataset.ImagedNucleus = "1H"
+    dataset.PixelBandwidth = 300 if sequence.thickness_mm is None else 220
+    if sequence.contrast == "inversion":
+        dataset.InversionTime = round(sequence.ti_ms, 1)
+
+
+def _codes(vendor: Vendor, sequence: Sequence) -> tuple[Any, Any, Any]:
+    """Scanning sequence, sequence variant and scan options."""
+    if sequence.contrast in ("ssfp", "gradient"):
+        steady = "SS" if sequence.contrast == "ssfp" else "SP"
+        return "GR", ["SK", steady], "" if vendor != "siemens" else "PFP"
+    scanning: Any = ["SE", "IR"] if sequence.contrast == "inversion" else "SE"
+    variants: dict[Vendor, Any] = {
+        "siemens": ["SK", "SP", "OSP"],
+        "ge": ["SK", "OSP"],
+        "philips": "SK",
+        "canon": "SK",
+        "uih": ["SK", "OSP"],
+    }
+    options: list[str] = {
+        "siemens": ["PFP"],
+        "ge": ["FC_FREQ_AX_GEMS", "FC", "ACC_GEMS"],
+        "philips": ["PFP"],
+        "canon": [],
+        "uih": ["PFP"],
+    }[vendor]
+    if sequence.fat_suppressed:
+        options = [*options, "FS"]
+    return scanning, variants[vendor], options or ""
+
+
+def _image_type(vendor: Vendor, series: PhantomSeries) -> list[str]:
+    if series.derived:
+        return ["DERIVED", "SECONDARY", "PROJECTION IMAGE", "MAXIMUM"]
+    if series.composed:
+        return ["DERIVED", "SECONDARY", "M", "NORM", "DIS2D", "COMP_SP", "COMPOSED"]
+    if series.sequence.name == "localizer" and vendor != "siemens":
+        return ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    return {
+        "siemens": ["ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"],
+        "ge": ["ORIGINAL", "PRIMARY", "OTHER"],
+        "philips": ["ORIGINAL", "PRIMARY", "M_SE", "M", "SE"],
+        "canon": ["ORIGINAL", "PRIMARY", "OTHER"],
+        "uih": ["ORIGINAL", "PRIMARY", "M", "NORM"],
+    }[vendor]
+
+
+def _place(
+    dataset: Dataset, header: StudyHeader, series: PhantomSeries, geometry: Geometry, k: int,
+    number: int,
+) -> None:  # fmt: skip
+    """Where the slice lies, and its own identity."""
+    spacing_i, spacing_j, spacing_k = geometry.spacing_ijk_mm
+    axes = geometry.directions_lps
+    position = geometry.lps_from_kji([k, 0, 0])
+    dataset.SOPInstanceUID = header.uid("instance", series.number, number)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.InstanceNumber = number
+    dataset.AcquisitionNumber = 1
+    dataset.ImagePositionPatient = [round(float(x), 6) for x in position]
+    dataset.ImageOrientationPatient = [round(float(x), 9) for x in (*axes[:, 0], *axes[:, 1])]
+    dataset.PixelSpacing = [round(spacing_j, 6), round(spacing_i, 6)]
+    thickness = series.sequence.thickness_mm
+    if series.derived:
+        thickness = None
+    dataset.SliceThickness = round(thickness if thickness is not None else spacing_k, 6)
+    if geometry.shape[0] > 1:
+        dataset.SpacingBetweenSlices = round(spacing_k, 6)
+        normal = np.cross(axes[:, 0], axes[:, 1])
+        dataset.SliceLocation = round(float(position @ normal), 4)
+
+
+def _pixels(dataset: Dataset, array: Float) -> None:
+    stored = np.clip(np.rint(array), 0, LARGEST_STORED).astype(np.uint16)
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = 12
+    dataset.HighBit = 11
+    dataset.PixelRepresentation = 0
+    top = float(np.percentile(stored[::4, ::4], 99.5))
+    dataset.WindowCenter = round(top / 2, 1)
+    dataset.WindowWidth = max(round(top, 1), 1.0)
+    dataset.PixelData = stored.astype("<u2").tobytes()
+
+
+def _file_name(vendor: Vendor, series: PhantomSeries, dataset: Dataset, count: int) -> str:
+    """As the vendor's export names files."""
+    number = int(dataset.InstanceNumber)
+    if vendor == "siemens":
+        return f"PHANTOM.MR.SPINE.{series.number:04d}.{number:04d}.IMA"
+    if vendor == "ge":
+        return f"i{count:07d}.MRDC.{number}"
+    if vendor == "philips":
+        return f"IM_{count:04d}"
+    if vendor == "canon":
+        return f"MR{series.number * 1000:06d}{number:04d}.dcm"
+    return f"{series.number:08d}_{number:05d}.dcm"
+
+
+def _write_truth(phantom: Phantom, folder: Path) -> None:
+    masks: dict[str, Volume] = {}
+    try:
+        geometry = phantom.myelogram_geometry()
+    except LookupError:
+        pass  # thick slabs have no grid on which truth could lie
+    else:
+        made = phantom.masks(geometry)
+        names = ("thecal_sac", "fluid", "fluid_fraction", "levels")
+        masks = {name: getattr(made, name) for name in names}
+    write_truth(phantom.truth.to_dict(), masks, folder)
+
+
+def write_truth(values: dict[str, Any], masks: Mapping[str, Volume], folder: Path) -> None:
+    """Write ``truth.json`` and one NIfTI file for each mask, named after it."""
+    import nibabel as nib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=1, allow_nan=False)
+    (folder / "truth.json").write_text(text + "\n", encoding="utf-8")
+    for name, mask in masks.items():
+        nib.save(mask.to_nibabel(), folder / f"{name}.nii.gz")

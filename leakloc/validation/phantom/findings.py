@@ -1,0 +1,456 @@
+"""Fluid outside the dura, its mimics, and what surgery took away, in canal coordinates."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from leakloc.anatomy.vocabulary import split_segment
+from leakloc.core.volume import FloatArray
+from leakloc.validation.phantom.anatomy import TABLE_STEP_MM, Anatomy, FloatTable
+from leakloc.validation.phantom.scenario import CollectionSpec, MimicSpec, Scenario
+from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipsoid
+from leakloc.validation.phantom.tissues import TissueName
+
+ANGLES: Final = 72
+"""Columns of a sheet's thickness table: 5 degrees each."""
+
+LEFT_DEG: Final = {"dorsal": 0.0, "left": 90.0, "ventral": 180.0, "right": -90.0}
+"""Angle about the sac, from dorsal towards the patient's left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Fluid along the dura: its thickness over arc (step `TABLE_STEP_MM`) and angle."""
+
+    thickness_mm: FloatTable
+    islands: tuple[tuple[float, float, float], ...] = ()
+    """Fat lobules within: arc, angle in degrees, radius."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blob:
+    """An ellipsoid with an uneven surface, in (arc, left, dorsal)."""
+
+    center: FloatArray
+    radii: tuple[float, float, float]
+    noise: Noise3D
+    unevenness_mm: float = 0.8
+
+    def distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
+        """Signed distance in millimetres."""
+        c = self.center.astype(np.float32)
+        distance = ellipsoid(arc - c[0], left - c[1], dorsal - c[2], self.radii)
+        near = np.abs(distance) < 4 * self.unevenness_mm
+        distance[near] += self.unevenness_mm * self.noise(arc[near], left[near], dorsal[near])
+        return distance
+
+    @property
+    def reach_mm(self) -> tuple[float, float]:
+        """Arc range that holds it."""
+        half = self.radii[0] + 4 * self.unevenness_mm
+        return float(self.center[0] - half), float(self.center[0] + half)
+
+
+@dataclass(frozen=True, eq=False)
+class Tube:
+    """A bent tube with an uneven wall, in (arc, left, dorsal)."""
+
+    points: FloatArray
+    radii: FloatArray
+    noise: Noise3D
+    unevenness_mm: float = 0.4
+
+    def distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
+        """Signed distance in millimetres."""
+        distance = np.full(arc.shape, 1e3, np.float32)
+        for n in range(len(self.points) - 1):
+            radii = (float(self.radii[n]), float(self.radii[n + 1]))
+            part = capsule(arc, left, dorsal, self.points[n], self.points[n + 1], radii)
+            np.minimum(distance, part, out=distance)
+        near = np.abs(distance) < 4 * self.unevenness_mm + 1
+        distance[near] += self.unevenness_mm * self.noise(arc[near], left[near], dorsal[near])
+        return distance
+
+    @property
+    def reach_mm(self) -> tuple[float, float]:
+        """Arc range that holds it."""
+        margin = float(self.radii.max()) + 4 * self.unevenness_mm
+        return float(self.points[:, 0].min() - margin), float(self.points[:, 0].max() + margin)
+
+
+@dataclass(frozen=True, eq=False)
+class Fluid:
+    """One body of fluid: a sheet along the dura and free shapes, of one tissue."""
+
+    tissue: TissueName
+    sheet: Sheet | None = None
+    shapes: tuple[Blob | Tube, ...] = ()
+    spec: CollectionSpec | None = None
+    """Set for collections that are to be found; None for mimics."""
+    reach_mm: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Screw:
+    """A pedicle screw, in (arc, left, dorsal)."""
+
+    start: tuple[float, float, float]
+    stop: tuple[float, float, float]
+    radius_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that is not anatomy."""
+
+    collections: tuple[Fluid, ...] = ()
+    mimics: tuple[Fluid, ...] = ()
+    scar: tuple[Blob, ...] = ()
+    screws: tuple[Screw, ...] = ()
+    facet_fluid_mm: dict[str, float] = field(default_factory=dict)
+    """Width of the bright joint line by motion segment."""
+
+
+def draw_findings(
+    scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator
+) -> tuple[Anatomy, Findings]:
+    """Draw the findings, and the anatomy as they and surgery change it.
+
+    Fluid under pressure needs room: the sac gives way as far as the canal's own reserve
+    does not suffice.
+    """
+    tables = {name: table.copy() for name, table in anatomy.tables.items()}
+    anatomy = replace(anatomy, tables=tables)
+    tables["cut"] = np.zeros_like(tables["canal_a"])
+    choices = [spec.levels for spec in scenario.collections]
+    choices += [mimic.levels for mimic in scenario.mimics]
+    chosen = [str(rng.choice(levels)) for levels in choices]
+    scar: list[Blob] = []
+    operated = bool(chosen) and (
+        scenario.laminectomy or any(mimic.kind == "seroma" for mimic in scenario.mimics)
+    )
+    if operated and scenario.laminectomy:
+        _remove_lamina(anatomy, chosen[0], rng)
+    if operated:
+        scar.append(_scar(anatomy, chosen[0], rng))
+    if scenario.stenosis_area_mm2 is not None and chosen:
+        _narrow(anatomy, chosen[0], scenario.stenosis_area_mm2, rng)
+    collections, mimics = [], []
+    facet_fluid = _facet_fluid(anatomy, rng)
+    for spec, level in zip(scenario.collections, chosen, strict=False):
+        if spec.kind == "periradicular":
+            collections.append(_periradicular(spec, anatomy, level, rng))
+        else:
+            collections.append(_epidural(spec, anatomy, level, rng))
+    for mimic, level in zip(scenario.mimics, chosen[len(collections) :], strict=True):
+        if mimic.kind == "hematoma":
+            spec = CollectionSpec((level,), "dorsal", "epidural", mimic.radius_mm, (0.6, 1.4))
+            fluid = _epidural(spec, anatomy, level, rng)
+            mimics.append(replace(fluid, tissue="hematoma", spec=None))
+        else:
+            mimics.append(_mimic(mimic, anatomy, level, rng))
+        if mimic.kind == "facet_cyst":
+            facet_fluid[level] = float(rng.uniform(1.5, 3.0))
+    screws = _screws(anatomy, chosen[0], rng) if scenario.screws and chosen else ()
+    return anatomy, Findings(tuple(collections), tuple(mimics), tuple(scar), screws, facet_fluid)
+
+
+def _arcs(anatomy: Anatomy) -> FloatArray:
+    return np.arange(len(anatomy.tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
+
+
+def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> None:
+    tables, arc = anatomy.tables, _arcs(anatomy)
+    pitch = anatomy.site(split_segment(level)[0]).pitch_mm
+    half = pitch * float(rng.uniform(0.45, 0.75))
+    center = anatomy.disc_mm(level) - 0.05 * pitch
+    cut = np.clip((half - np.abs(arc - center)) / 3.0, 0, 1).astype(np.float32)
+    tables["cut"] = np.maximum(tables["cut"], cut)
+    widened = np.float32(rng.uniform(6.0, 9.0))
+    tables["recess"] = np.maximum(tables["recess"], widened * cut)
+
+
+def _narrow(anatomy: Anatomy, level: str, area_mm2: float, rng: np.random.Generator) -> None:
+    tables, arc = anatomy.tables, _arcs(anatomy)
+    at = anatomy.disc_mm(level)
+    now = np.pi * anatomy.value("sac_a", at) * anatomy.value("sac_b", at)
+    shrink = np.sqrt(min(area_mm2 * float(rng.uniform(0.85, 1.15)) / now, 1.0))
+    dip = np.exp(-0.5 * ((arc - at) / 5.5) ** 2)
+    scale = (1 - (1 - shrink) * dip).astype(np.float32)
+    old_b = tables["sac_b"].copy()
+    for name in ("sac_a", "sac_b", "canal_a"):
+        tables[name] *= scale
+    # Bulging disc in front, thick ligament behind: the canal narrows from both sides.
+    tables["canal_b"] -= (old_b - tables["sac_b"]) * np.float32(0.9)
+    tables["recess"] *= scale**2
+
+
+def _scar(anatomy: Anatomy, level: str, rng: np.random.Generator) -> Blob:
+    arc = anatomy.disc_mm(level)
+    depth = anatomy.value("canal_b", arc) + 18.0
+    center = np.array([arc + rng.normal(0, 3), rng.normal(0, 2), depth])
+    radii = (float(rng.uniform(22, 32)), float(rng.uniform(7, 12)), float(rng.uniform(18, 24)))
+    return Blob(center, radii, Noise3D(rng, 8.0), 1.5)
+
+
+def _facet_fluid(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]:
+    """A little joint fluid is common in lumbar facets."""
+    names = [site.name for site in anatomy.sites]
+    return {
+        f"{upper}-{lower}": float(rng.uniform(0.4, 1.3))
+        for upper, lower in itertools.pairwise(names)
+        if upper.startswith("L") and rng.random() < 0.35
+    }
+
+
+def _epidural(
+    spec: CollectionSpec, anatomy: Anatomy, level: str, rng: np.random.Generator
+) -> Fluid:
+    tables, arc = anatomy.tables, _arcs(anatomy)
+    pitch = anatomy.site(split_segment(level)[0]).pitch_mm
+    peak = anatomy.disc_mm(level) + float(rng.uniform(-0.12, 0.12)) * pitch
+    top = peak - float(rng.uniform(*spec.cranial_levels)) * pitch
+    bottom = peak + float(rng.uniform(*spec.caudal_levels)) * pitch
+    bottom = min(bottom, anatomy.hiatus_mm - 12.0)
+    greatest = float(rng.uniform(*spec.thickness_mm))
+    reach = np.where(arc < peak, peak - top, bottom - peak)
+    u = np.clip(np.abs(arc - peak) / reach, 0, 1)
+    if spec.position == "circumferential":
+        envelope = (1 - u**4) ** 0.8
+    elif max(spec.cranial_levels) > 2:
+        envelope = 0.35 * (1 - u**6) + 0.65 * (1 - u**2) ** 1.2
+    else:
+        envelope = (1 - u**2) ** float(rng.uniform(0.9, 1.6))
+    noise = _sheet_noise(len(arc), rng)
+    depth = 0.14 if spec.position == "circumferential" else 0.30
+    window = _angular_window(spec, rng)
+    thickness = greatest * envelope[:, None] * window[None, :] * np.exp(depth * noise)
+    thickness = np.minimum(thickness, 1.25 * greatest)
+    # Thinner than this, a film is no longer a collection.
+    thickness = np.where(thickness < 0.35, 0.0, thickness)
+    _make_room(tables, thickness, spec)
+    islands: list[tuple[float, float, float]] = []
+    if spec.position in ("dorsal", "circumferential") and greatest > 3:
+        for site in anatomy.sites:
+            if top < site.bottom_mm < bottom and rng.random() < 0.5:
+                size = float(rng.uniform(0.2, 0.42)) * greatest
+                islands.append(
+                    (site.bottom_mm + float(rng.normal(4, 3)), float(rng.normal(0, 12)), size)
+                )
+    shapes: list[Blob | Tube] = []
+    if spec.pseudomeningocele_mm[1] > 0:
+        shapes = _pool_and_tract(spec, anatomy, peak, greatest, rng)
+    low = min([top, *(shape.reach_mm[0] for shape in shapes)]) - 2
+    high = max([bottom, *(shape.reach_mm[1] for shape in shapes)]) + 2
+    sheet = Sheet(thickness.astype(np.float32), tuple(islands))
+    return Fluid(spec.tissue, sheet, tuple(shapes), spec, (low, high))
+
+
+def _sheet_noise(n: int, rng: np.random.Generator) -> FloatArray:
+    """Unit-variance smooth noise over arc (grain 10 mm) and angle (grain 45 degrees)."""
+    from scipy.ndimage import gaussian_filter, zoom
+
+    coarse = rng.normal(size=(max(n // 16, 4), ANGLES // 2))
+    smooth = gaussian_filter(coarse, (1.3, 2.2), mode=("reflect", "wrap"))
+    smooth /= smooth.std()
+    fine = zoom(smooth, (n / smooth.shape[0], ANGLES / smooth.shape[1]), order=1, mode="nearest")
+    return np.asarray(fine[:n, :ANGLES])
+
+
+def _angular_window(spec: CollectionSpec, rng: np.random.Generator) -> FloatArray:
+    angles = (np.arange(ANGLES) + 0.5) * 360 / ANGLES - 180
+    if spec.position == "circumferential":
+        return np.ones(ANGLES)
+    center = LEFT_DEG[spec.position] + float(rng.normal(0, 8))
+    away = np.abs((angles - center + 180) % 360 - 180)
+    flat, end = float(rng.uniform(35, 60)), float(rng.uniform(80, 105))
+    window = np.clip((end - away) / (end - flat), 0, 1)
+    window = window * window * (3 - 2 * window)
+    if spec.position == "ventral":  # the midline septum holds the dura to the vertebrae
+        window = window * (1 - 0.45 * np.exp(-0.5 * (away / 9) ** 2))
+    return np.asarray(window)
+
+
+def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: CollectionSpec) -> None:
+    """Let the sac give way where the fluid is thicker than the epidural space."""
+
+    def widest(angle_deg: float) -> FloatArray:
+        column = int((angle_deg + 180) / 360 * ANGLES) % ANGLES
+        around = [(column + step) % ANGLES for step in (-3, -2, -1, 0, 1, 2)]
+        return np.asarray(thickness[:, around].mean(axis=1))
+
+    from scipy.ndimage import gaussian_filter1d
+
+    a, b, c = (tables[name].astype(float) for name in ("sac_a", "sac_b", "sac_c"))
+    canal_a, canal_b = tables["canal_a"], tables["canal_b"]
+    dorsal = np.maximum(widest(0) - (canal_b + tables["recess"] - c - b) + 0.3, 0)
+    ventral = np.maximum(widest(180) - (c - b + canal_b) + 0.3, 0)
+    lateral = np.maximum(np.maximum(widest(90), widest(-90)) - (canal_a - a) + 0.3, 0)
+    x_dorsal, x_ventral, x_lateral = (
+        gaussian_filter1d(push / 2, 3 / TABLE_STEP_MM) for push in (dorsal, ventral, lateral)
+    )
+    limit = 0.38 * b
+    x_dorsal, x_ventral = np.minimum(x_dorsal, limit), np.minimum(x_ventral, limit)
+    new_b = np.maximum(b - x_dorsal - x_ventral, 0.45 * b)
+    new_a = np.maximum(a - x_lateral, 0.6 * a)
+    # Squeezed from front or back, the sac widens a little.
+    spare = np.maximum(canal_a - 0.8 - new_a, 0)
+    new_a = new_a + np.minimum(0.25 * (b - new_b), spare) * (spec.position != "circumferential")
+    tables["sac_a"] = new_a.astype(np.float32)
+    tables["sac_b"] = new_b.astype(np.float32)
+    tables["sac_c"] = (c - x_dorsal + x_ventral).astype(np.float32)
+    fit = np.minimum(1.0, (new_b - 0.8) / np.maximum(tables["cord_b"], 0.1))
+    tables["cord_b"] *= np.clip(fit, 0.5, 1).astype(np.float32)
+    tables["cord_c"] += (tables["sac_c"] - c).astype(np.float32)
+
+
+def _pool_and_tract(
+    spec: CollectionSpec, anatomy: Anatomy, peak: float, greatest: float, rng: np.random.Generator
+) -> list[Blob | Tube]:
+    radius = float(rng.uniform(*spec.pseudomeningocele_mm))
+    canal = anatomy.value("canal_b", peak)
+    roof = canal + anatomy.value("recess", peak)
+    skin = skin_depth_mm(anatomy, peak)
+    radii = (
+        radius * float(rng.uniform(1.1, 1.5)),
+        radius * float(rng.uniform(0.8, 1.1)),
+        radius * float(rng.uniform(0.6, 0.8)),
+    )
+    side = float(rng.normal(0, 3.5))
+    depth = min(roof + radii[2] + float(rng.uniform(3, 8)), skin - anatomy.fat_depth_mm)
+    center = np.array([peak + rng.normal(0, 3.0), side, depth])
+    pool = Blob(center, radii, Noise3D(rng, 7.0), 0.11 * radius)
+    below = np.array([peak, 0.3 * side, anatomy.value("sac_c", peak) + 0.9 * canal])
+    neck = Tube(
+        np.array([below, center]), np.array([0.55, 0.85]) * greatest, Noise3D(rng, 5.0), 0.4
+    )
+    shapes: list[Blob | Tube] = [neck, pool]
+    if spec.tract:
+        fascia = skin - anatomy.fat_depth_mm
+        out = np.array([center[0] + rng.normal(0, 6), side + rng.normal(0, 5), fascia])
+        bed = np.array(
+            [out[0] + rng.normal(0, 4), out[1] + rng.normal(0, 4),
+             fascia + 0.45 * anatomy.fat_depth_mm]
+        )  # fmt: skip
+        wide = float(rng.uniform(1.8, 3.2))
+        shapes.append(Tube(np.array([center, out, bed]), np.full(3, wide), Noise3D(rng, 5.0), 0.5))
+        flat = min(0.32 * anatomy.fat_depth_mm, 7.0)
+        size = float(rng.uniform(9, 17))
+        shapes.append(Blob(bed, (size * 1.3, size, flat), Noise3D(rng, 6.0), 0.12 * flat + 0.3))
+    return shapes
+
+
+def skin_depth_mm(anatomy: Anatomy, arc_mm: float) -> float:
+    """Dorsal offset of the skin in the midline."""
+    return (
+        anatomy.value("canal_b", arc_mm)
+        + 6.0
+        + anatomy.value("muscle", arc_mm)
+        + anatomy.fat_depth_mm
+    )
+
+
+def root_direction(
+    anatomy: Anatomy, site: str, side: float
+) -> tuple[FloatArray, FloatArray, float]:
+    """Where a root leaves the sac and its unit direction, in (arc, left, dorsal).
+
+    Parameters
+    ----------
+    site : str
+        Vertebra above the foramen it leaves through.
+    side : float
+        +1 for the patient's left, -1 for the right.
+
+    Returns
+    -------
+    start, direction : ndarray, shape (3,)
+    sleeve_mm : float
+        Visible length of the sleeve.
+    """
+    tables = anatomy.tables
+    number = [s.name for s in anatomy.sites].index(site)
+    rows = np.flatnonzero(tables["root"] == number)
+    at = int(rows[np.abs(tables["root_off"][rows]).argmin()])
+    sine, cosine = float(tables["root_sin"][at]), float(tables["root_cos"][at])
+    direction = np.array([cosine, side * sine, sine * float(tables["root_slope"][at])])
+    direction /= np.linalg.norm(direction)
+    start = np.array(
+        [at * TABLE_STEP_MM, side * 0.8 * float(tables["sac_a"][at]), float(tables["sac_c"][at])]
+    )
+    length = float(tables["sleeve_length_left" if side > 0 else "sleeve_length_right"][at])
+    return start, direction, length
+
+
+def _periradicular(
+    spec: CollectionSpec, anatomy: Anatomy, level: str, rng: np.random.Generator
+) -> Fluid:
+    side = 1.0 if spec.position == "left" else -1.0
+    start, direction, sleeve = root_direction(anatomy, split_segment(level)[0], side)
+    size = float(rng.uniform(*spec.thickness_mm)) / 2 + 1.2
+    begin = start + direction * 0.45 * sleeve
+    reach = float(rng.uniform(16, 30))
+    bends = rng.normal(0, 1.2, (4, 3))
+    points = np.array([begin + direction * reach * t for t in (0.0, 0.33, 0.66, 1.0)]) + bends
+    points[-1, 2] += float(rng.normal(0, 4))
+    radii = size * np.array([0.75, 1.15, 1.0, 0.55]) * rng.uniform(0.85, 1.15, 4)
+    shapes: list[Blob | Tube] = [Tube(points, radii, Noise3D(rng, 5.0), 0.7)]
+    for _ in range(int(rng.integers(1, 4))):
+        center = points[int(rng.integers(1, 4))] + rng.normal(0, 3.0, 3)
+        span = rng.uniform(0.6, 1.2, 3) * size
+        shapes.append(
+            Blob(center, (float(span[0] * 1.4), float(span[1]), float(span[2])), Noise3D(rng, 4.0))
+        )
+    low = min(shape.reach_mm[0] for shape in shapes)
+    high = max(shape.reach_mm[1] for shape in shapes)
+    return Fluid(spec.tissue, None, tuple(shapes), spec, (low, high))
+
+
+def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Generator) -> Fluid:
+    _upper, lower = split_segment(level)
+    side = float(rng.choice([-1.0, 1.0]))
+    size = float(rng.uniform(*mimic.radius_mm))
+    shape: Blob
+    tissue: TissueName
+    if mimic.kind == "perineural_cyst":
+        start, direction, _ = root_direction(anatomy, lower, side)
+        center = start + direction * float(rng.uniform(7, 12))
+        shape = Blob(center, (1.35 * size, size, 0.85 * size), Noise3D(rng, 8.0), 0.3)
+        tissue = "csf"
+    elif mimic.kind == "facet_cyst":
+        arc = anatomy.disc_mm(level) + 4.0
+        center = np.array(
+            [arc, side * (anatomy.value("canal_a", arc) + 0.55 * size + 1.0),
+             0.75 * anatomy.value("canal_b", arc) + 0.4 * size]
+        )  # fmt: skip
+        shape = Blob(center, (1.2 * size, size, size), Noise3D(rng, 5.0), 0.3)
+        tissue = "synovial"
+    else:
+        arc = anatomy.disc_mm(level)
+        skin = skin_depth_mm(anatomy, arc)
+        spinous = anatomy.value("canal_b", arc) + anatomy.value("spinous_len", arc)
+        depth = max(skin - anatomy.fat_depth_mm, spinous) + 0.25 * size
+        center = np.array([arc + rng.normal(0, 6), rng.normal(0, 6), depth])
+        shape = Blob(center, (1.7 * size, size, 0.55 * size), Noise3D(rng, 7.0), 0.08 * size)
+        tissue = "seroma"
+    return Fluid(tissue, None, (shape,), None, shape.reach_mm)
+
+
+def _screws(anatomy: Anatomy, level: str, rng: np.random.Generator) -> tuple[Screw, ...]:
+    names = [site.name for site in anatomy.sites]
+    first = max(names.index(split_segment(level)[0]) - int(rng.integers(0, 2)), 0)
+    screws = []
+    for name in names[first : first + 3]:
+        site = anatomy.site(name)
+        arc = site.at(0.35)
+        wide = anatomy.value("canal_a", arc) + 5.0
+        canal = anatomy.value("canal_b", arc)
+        for side in (-1.0, 1.0):
+            start = (arc, side * (wide + 7.0), canal + 14.0)
+            stop = (arc + float(rng.normal(0, 2)), side * (wide - 3.0), -canal - 26.0)
+            screws.append(Screw(start, stop, float(rng.uniform(2.8, 3.4))))
+    return tuple(screws)

@@ -1,0 +1,268 @@
+"""Cauda equina: the strands of the nerve roots, how they settle in the sac and where they leave.
+
+In a supine person the roots lie along the back of the sac, in contact with each other, and
+leave a crescent of CSF in front of them. Their number falls at every foramen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.core.volume import FloatArray
+from leakloc.validation.phantom.shapes import smooth_noise
+
+if TYPE_CHECKING:
+    from leakloc.validation.phantom.anatomy import LevelSite
+
+ROOT_ROWS: Final = 8
+"""Rows of the arc tables per point of a strand: a strand turns slowly, 2 mm are enough."""
+
+DIAMETER_MM: Final = (0.8, 1.6)
+"""Range of a strand's diameter on high-resolution T2-weighted images."""
+
+_STRANDS: Final = (2, 2, 3, 4, 4, 4, 3, 3)
+"""Strands per side that leave at the top of L1 ... S3: ventral and dorsal bundles, the large
+roots (L3 to S1) in more fascicles; the last entry stands for S3 to S5 together. About 40 of
+them lie in one axial plane at L2-L3; 30 to 40 dark dots were counted there on SPIDER volumes."""
+
+_SIZES: Final = (0.85, 0.9, 0.95, 1.0, 1.1, 1.15, 0.95, 0.8)
+"""Diameter of these strands over the person's mean: L5 and S1 are the largest roots."""
+
+_SCATTERED: Final = 0.15
+"""Fraction of people whose roots are spread through the sac: 1 of 6 SPIDER volumes inspected."""
+
+_TURNED: Final = 0.10
+"""Fraction of people who lie prone or on a side: an assumption, most are imaged supine."""
+
+_EXIT_DEG: Final = 97.0
+"""Where a root leaves the sac, degrees from dorsal: lateral, slightly ventral."""
+
+_CRESCENT_ANGLES: Final = np.deg2rad(np.linspace(0, 180, 91))
+"""Angles from the lowest wall at which lengths along it are tabulated, 2 degrees apart."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """How one person's cord and roots lie in the sac."""
+
+    settled: float
+    """0 for roots spread through the sac, 1 for all on its lowest wall."""
+    gravity_deg: float
+    """Direction of the lowest wall, degrees from dorsal to the left."""
+    crescent_deg: float
+    """Half the angle over which roots lie side by side before they form another layer."""
+    gap_mm: float
+    """Distance of the lowest layer from the dura."""
+    contact: float
+    """Distance of neighbours in a layer over their diameter."""
+    layer: float
+    """Distance of layers over the diameter: 0.87 if packed as densely as possible."""
+    spread: float
+    """The largest factor by which few roots draw apart."""
+    reach_mm: float
+    """Length over which a root passes from the cord to its place."""
+    waviness_mm: float
+    """Standard deviation of a root's slow course."""
+    redundancy_mm: float
+    """Standard deviation of its short loops."""
+    density: float
+    """Part of a strand's cross-section that is nerve; CSF lies between its fascicles."""
+    cord_hug: float
+    """Place of the conus between the middle of the sac (0) and its lowest wall (1)."""
+    cord_rim_mm: float
+    """Least CSF between cord and dura."""
+
+
+def draw_settling(rng: np.random.Generator) -> Settling:
+    """Draw how a person's roots lie."""
+    scattered = rng.random() < _SCATTERED
+    turned = rng.random() < _TURNED
+    return Settling(
+        settled=float(rng.uniform(0.0, 0.4) if scattered else rng.beta(5, 1) * 0.5 + 0.5),
+        gravity_deg=float((rng.choice([180.0, 90.0, -90.0]) if turned else 0) + rng.normal(0, 8)),
+        crescent_deg=float(rng.uniform(30, 90)),
+        gap_mm=float(rng.uniform(0.0, 0.5)),
+        contact=float(rng.uniform(0.95, 1.2)),
+        layer=float(rng.uniform(0.9, 1.7)),
+        spread=float(rng.uniform(1.0, 1.8)),
+        reach_mm=float(rng.uniform(25, 45)),
+        waviness_mm=float(np.clip(rng.lognormal(np.log(0.35), 0.5), 0.1, 1.2)),
+        redundancy_mm=float(rng.uniform(0.8, 1.8) if rng.random() < 0.12 else 0.15),
+        density=float(rng.uniform(0.7, 1.0)),
+        cord_hug=float(rng.uniform(-0.1, 0.95)),
+        cord_rim_mm=float(rng.uniform(0.5, 1.6)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Roots:
+    """Strands below the conus before they are placed in the sac.
+
+    Parameters
+    ----------
+    settling : Settling
+    arc : numpy.ndarray
+        Every `ROOT_ROWS`-th arc of the tables, shape (n,).
+    side, start_mm, leave_mm, run_mm, radius_mm, depth : numpy.ndarray
+        Of each strand: 1 left and -1 right, arcs where it leaves the cord and the sac, length of
+        its way to the lateral wall, radius, and its place among layers (0 the lowest, 1 the
+        highest).
+    scattered : numpy.ndarray
+        Course of roots that float, shape (strands, n, 2): left and dorsal offset from the sac's
+        centre over its half axes.
+    waves : numpy.ndarray
+        Unit noise of slow and of short waves, shape (2, strands, n).
+    """
+
+    settling: Settling
+    arc: FloatArray
+    side: FloatArray
+    start_mm: FloatArray
+    leave_mm: FloatArray
+    run_mm: FloatArray
+    radius_mm: FloatArray
+    depth: FloatArray
+    scattered: FloatArray
+    waves: FloatArray
+
+
+def draw_roots(
+    arc: FloatArray,
+    sites: tuple[LevelSite, ...],
+    conus_mm: float,
+    tip_mm: float,
+    settling: Settling,
+    rng: np.random.Generator,
+) -> Roots:
+    """Draw the strands: where they begin and leave, how thick and how wavy they are."""
+    own = rng.spawn(1)[0]
+    step = float(arc[1] - arc[0])
+    lumbar = [site for site in sites if site.name[0] in "LS" and site.name not in ("S4", "S5")]
+    figures, scattered, waves = [], [], []
+    for rank, site in enumerate(lumbar):
+        leave = min(site.top_mm + 6.0, tip_mm - 4.0)
+        kind = max(rank - len(lumbar), -len(_STRANDS))  # counted from below
+        for side in (-1.0, 1.0):
+            for number in range(_STRANDS[kind]):
+                # Strands beyond two (below, one) have their own random numbers, so that what is
+                # drawn after the roots stays what it was for a seed.
+                source = rng if number < (2 if rank < 6 else 1) else own
+                start = conus_mm - source.uniform(5, 45)
+                inward = 1 - rank / len(lumbar)
+                spread = np.clip((arc - conus_mm) / 40, 0, 1)
+                lateral = side * (0.25 + 0.45 * inward + 0.10 * source.normal())
+                left = lateral * (0.6 + 0.4 * spread)
+                dorsal = 0.62 * np.sqrt(np.clip(1 - left**2, 0, 1)) * spread
+                dorsal = dorsal + 0.12 * source.normal()
+                slow = smooth_noise(len(arc), 25.0, source, step)
+                wobble = 0.05 * slow
+                scattered.append(np.stack([left + wobble, dorsal - np.abs(wobble)], axis=1))
+                waves.append(np.stack([slow, smooth_noise(len(arc), 9.0, own, step)]))
+                figures.append((side, start, leave, _SIZES[kind] * own.lognormal(0, 0.12)))
+    sides, starts, leaves, sizes = np.array(figures).T
+    thin, thick = DIAMETER_MM
+    radius = np.clip(float(rng.uniform(0.45, 0.72)) * sizes, 0.5 * thin, 0.5 * thick)
+    return Roots(
+        settling=settling,
+        arc=arc,
+        side=sides,
+        start_mm=starts,
+        leave_mm=leaves,
+        run_mm=own.uniform(15, 40, len(sides)),
+        radius_mm=radius,
+        depth=own.random(len(sides)),
+        scattered=np.array(scattered),
+        waves=np.stack(waves, axis=1),
+    )
+
+
+def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> FloatArray:
+    """Course of every strand in the sac, after findings have changed its shape.
+
+    Strands lie side by side along the lowest wall, the ones that leave last in the middle.
+    Where they need more room than the crescent has, as in a stenosis, they form layers.
+
+    Parameters
+    ----------
+    roots : Roots
+    tables : mapping
+        The anatomy's tables.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (strands, n, 2): left and dorsal offset from the sac's centre, millimetres; NaN
+        where a strand is absent.
+    """
+    way = roots.settling
+    names = ("sac_a", "sac_b", "sac_trefoil", "cord_a", "cord_b")
+    a, b, trefoil, cord_a, cord_b = (tables[n][::ROOT_ROWS].astype(float) for n in names)
+    cord_c = (tables["cord_c"] - tables["sac_c"])[::ROOT_ROWS].astype(float)
+    side, radius = roots.side[:, None], roots.radius_mm[:, None]
+
+    def wall(angle: FloatArray, inset: FloatArray | float) -> FloatArray:
+        """Points at an inset from the dura, at an angle from dorsal to the left."""
+        swell = 1 + trefoil * np.cos(3 * np.arctan2(a * np.sin(angle), b * np.cos(angle)))
+        x = np.maximum(a * swell - inset, 0.02) * np.sin(angle)
+        y = np.maximum(b * swell - inset, 0.02) * np.cos(angle)
+        return np.stack([x, y], axis=-1)
+
+    begun = _eased((roots.arc - roots.start_mm[:, None]) / way.reach_mm)
+    away = _eased(1 - (roots.leave_mm[:, None] - roots.arc) / roots.run_mm[:, None])
+    gravity = np.deg2rad(way.gravity_deg)
+    turn = np.where(np.cos(gravity) > -0.5, roots.side, -roots.side)
+    angle, inset = np.zeros_like(begun), np.zeros_like(begun)
+    for sign in (-1.0, 1.0):
+        mine = np.flatnonzero(turn == sign)
+        mine = mine[np.argsort(-roots.leave_mm[mine], kind="stable")]
+        diameter = 2 * radius[mine]
+        width = way.contact * diameter * begun[mine] * (1 - away[mine])
+        place = np.cumsum(width, axis=0) - 0.5 * width
+        points = wall(gravity + sign * _CRESCENT_ANGLES[:, None], 1.0)
+        along = np.cumsum(np.hypot(*np.moveaxis(np.diff(points, axis=0), -1, 0)), axis=0)
+        along = np.vstack([np.zeros(len(a)), along])
+        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(way.crescent_deg))]
+        load = width.sum(axis=0) / np.maximum(room, 0.1)
+        place /= np.maximum(load, 1 / way.spread)
+        wave = way.waviness_mm * roots.waves[0, mine] + way.redundancy_mm * roots.waves[1, mine]
+        place = np.abs(place + 0.6 * cord_a + wave)
+        for row in range(len(a)):
+            angle[mine, row] = np.interp(place[:, row], along[:, row], _CRESCENT_ANGLES)
+        layers = roots.depth[mine, None] * np.maximum(load - 1, 0) * way.layer * diameter
+        # Towards the middle of the sac: the course of another strand, independent of its own.
+        inset[mine] = radius[mine] + way.gap_mm + layers + 0.4 * np.abs(wave[::-1])
+        angle[mine] = gravity + sign * angle[mine]
+    exits = np.deg2rad(_EXIT_DEG) * side
+    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * away
+    inset += (radius + 0.1 - inset) * away
+    afloat = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
+    afloat += (wall(exits, radius + 0.1) - afloat) * away[..., None]
+    path = afloat + way.settled * (wall(angle, inset) - afloat)
+    # From the surface of the cord, ventral and dorsal rootlets.
+    origin = side * np.deg2rad(35 + 110 * roots.depth[:, None])
+    surface = np.stack(
+        [(cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin) + cord_c], axis=-1
+    )
+    path = surface + begun[..., None] * (path - surface)
+    # Out of the cord, then into the sac.
+    x, y = path[..., 0], path[..., 1] - cord_c
+    within = np.hypot(x / (cord_a + radius), y / (cord_b + radius))
+    push = np.where(cord_a > 0.1, np.maximum(1 / np.maximum(within, 0.05), 1), 1)
+    path = np.stack([x * push, y * push + cord_c], axis=-1)
+    x, y = path[..., 0], path[..., 1]
+    swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
+    room_a, room_b = (np.maximum(half * swell - radius - 0.05, 0.02) for half in (a, b))
+    path /= np.maximum(np.hypot(x / room_a, y / room_b), 1)[..., None]
+    path[(roots.arc < roots.start_mm[:, None]) | (roots.arc > roots.leave_mm[:, None] + 2)] = np.nan
+    return np.asarray(path)
+
+
+def _eased(share: FloatArray) -> FloatArray:
+    """From 0 to 1 with level ends."""
+    share = np.clip(share, 0, 1)
+    return np.asarray(share * share * (3 - 2 * share))

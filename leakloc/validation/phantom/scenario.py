@@ -1,0 +1,375 @@
+"""What can be asked of the phantom: findings, anatomy, acquisition, faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from leakloc.anatomy.vocabulary import Position
+from leakloc.validation.phantom.tissues import TissueName
+
+FieldOfView = Literal["lumbar", "lumbar_without_hiatus", "thoracolumbar", "whole_spine"]
+Vendor = Literal["siemens", "ge", "philips", "canon", "uih"]
+SequenceName = Literal[
+    "ht2w_3d",
+    "ht2w_bssfp",
+    "ht2w_slab",
+    "ht2w_mip",
+    "t2_sagittal",
+    "stir_sagittal",
+    "t1_sagittal",
+    "t2_axial",
+    "t1_axial_post",
+    "localizer",
+]
+CollectionKind = Literal["epidural", "periradicular"]
+LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """One extradural collection, as asked for; shape and extent still vary with the seed.
+
+    Parameters
+    ----------
+    levels : tuple of str
+        Motion segments it may centre on; the seed picks one.
+    position : str
+        Side of the sac.
+    kind : str
+        ``"epidural"`` sheets along the sac, ``"periradicular"`` fluid around one root.
+    thickness_mm : tuple of float
+        Range of the greatest thickness between dura and canal wall.
+    cranial_levels, caudal_levels : tuple of float
+        Ranges of the reach above and below the segment, in levels.
+    tissue : str
+        What fills it.
+    pseudomeningocele_mm : tuple of float
+        Range of the mean radius of a pool behind the laminae; (0, 0) for none.
+    tract : bool
+        Whether a tract leads from the pool to a subcutaneous one.
+    """
+
+    levels: tuple[str, ...]
+    position: Position
+    kind: CollectionKind = "epidural"
+    thickness_mm: tuple[float, float] = (3.0, 6.0)
+    cranial_levels: tuple[float, float] = (0.8, 1.6)
+    caudal_levels: tuple[float, float] = (0.8, 1.6)
+    tissue: TissueName = "epidural_csf"
+    pseudomeningocele_mm: tuple[float, float] = (0.0, 0.0)
+    tract: bool = False
+
+
+@dataclass(frozen=True)
+class MimicSpec:
+    """Bright fluid that is no collection.
+
+    Parameters
+    ----------
+    kind : str
+        ``"perineural_cyst"`` on a root, ``"facet_cyst"`` beside a facet joint,
+        ``"seroma"`` in the wound behind the spine without contact to the canal,
+        ``"hematoma"`` in the dorsal epidural space.
+    levels : tuple of str
+        Motion segments (cysts on roots: the segment whose lower vertebra names the root).
+    radius_mm : tuple of float
+        Range of the mean radius; for a haematoma of the thickness.
+    """
+
+    kind: Literal["perineural_cyst", "facet_cyst", "seroma", "hematoma"]
+    levels: tuple[str, ...]
+    radius_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that defines a phantom study besides the seed.
+
+    Build own ones with `dataclasses.replace`, for example
+    ``replace(SCENARIOS["normal"], snr=15.0, obliquity_deg=12.0)``.
+    """
+
+    name: str
+    """Part of the random seed: another name gives another anatomy."""
+    description: str
+    collections: tuple[CollectionSpec, ...] = ()
+    mimics: tuple[MimicSpec, ...] = ()
+    laminectomy: bool = False
+    """Take away laminae and spinous process at the first collection's (or mimic's) segment."""
+    lumbar_counts: tuple[int, ...] = (5,)
+    """Numbers of lumbar vertebrae the seed picks from."""
+    lumbosacral: tuple[LumbosacralShape, ...] = ("regular",)
+    """Shapes of the lumbosacral junction the seed picks from: ``"sacralised"`` draws the last
+    lumbar vertebra on its way into the sacrum, ``"lumbarised"`` the first sacral one out of it.
+    Names stay those counted from C2."""
+    scoliosis_deg: tuple[float, float] = (0.0, 6.0)
+    """Range of the Cobb angle of the lateral curve."""
+    stenosis_area_mm2: float | None = None
+    """Sac area at the first collection's segment; None for an open canal."""
+    abdominal_fluid: float = 0.15
+    """Share of the bowel that is full of fluid, 0..1; above 0.5 also ureters, full bladder,
+    gallbladder and pleural fluid."""
+    screws: bool = False
+    """Pedicle screws at the three vertebrae around the first collection."""
+
+    vendor: Vendor | None = None
+    """Style of names and headers; None lets the seed choose."""
+    field_t: float | None = None
+    """1.5 or 3.0; None lets the seed choose."""
+    field_of_view: FieldOfView = "lumbar"
+    series: tuple[SequenceName, ...] = (
+        "localizer",
+        "t2_sagittal",
+        "ht2w_3d",
+        "ht2w_mip",
+        "ht2w_slab",
+    )
+    """Series of the study in scanner order; those missing by chance are named below."""
+    optional_series: tuple[SequenceName, ...] = ("stir_sagittal", "t1_sagittal", "t2_axial")
+    """Each is added with a chance of one half."""
+    myelogram_shape: tuple[int, int, int] = (320, 320, 112)
+    """Rows, columns and slices of the three-dimensional myelogram (of each station)."""
+    voxel_mm: float | None = None
+    """In-plane voxel of the myelogram; None gives 320 mm over the rows (350 mm
+    thoracolumbar)."""
+    slice_mm: float = 1.0
+    """Slice spacing of the myelogram."""
+    plane: Literal["sagittal", "coronal", "axial"] | None = "sagittal"
+    """Plane of the myelogram; None lets the seed choose between the first two. Axial slices
+    cover the body by their number, so that rows and columns span its depth and width; their
+    voxel must be named and the series must hold no projections."""
+    obliquity_deg: tuple[float, float] = (0.0, 4.0)
+    """Range of the tilt of the grid against the patient."""
+    localizer: Literal["three_planes", "whole_spine"] = "three_planes"
+    """A few planes of each orientation about the field, or sagittal ones from the skull to the
+    coccyx."""
+    companion_matrix: int = 320
+    """Rows and columns of the sagittal companions."""
+    stations: int = 1
+    """Couch positions of the myelogram; more than one is also written composed."""
+    station_gain: float = 0.2
+    """Largest relative gain difference between stations."""
+    station_shift_mm: float = 2.0
+    """Largest shift of the patient between stations."""
+
+    echo_time_ms: float | None = None
+    """Nominal echo time of the myelogram; None takes the vendor's usual value."""
+    snr: float = 40.0
+    """Signal of CSF over noise in the myelogram at its centre."""
+    bias: float = 0.2
+    """Relative strength of the receive field's smooth variation (standard deviation of
+    about half of it)."""
+    end_rolloff: float = 0.35
+    """Loss of signal at the head and foot end of the field."""
+    pulsation: float = 0.35
+    """Depth of flow voids in CSF, 0..1."""
+    fat_residual: float = 0.07
+    """Share of the fat signal that suppression leaves."""
+    fat_failure_patches: int = 0
+    """Regions in which fat suppression fails."""
+    wrap: float = 0.0
+    """Strength of the ghost folded in from beyond the field's end, 0..1."""
+    ghosts: float = 0.01
+    """Strength of pulsation ghosts along the phase direction, as a share of CSF."""
+    anonymised: bool = False
+    """Write series without names and sequence strings."""
+
+
+_DORSAL: Final = CollectionSpec(
+    ("L2-L3", "L3-L4", "L4-L5", "L5-S1"), "dorsal", thickness_mm=(4.0, 7.0)
+)
+
+_ALL: Final = (
+    Scenario("normal", "healthy spine, no extradural fluid"),
+    Scenario(
+        "postoperative_dorsal",
+        "dorsal collection after laminectomy, largest at about L4-L5, with a pool in the "
+        "surgical bed and a tract to the skin side",
+        collections=(
+            CollectionSpec(
+                ("L3-L4", "L4-L5", "L4-L5", "L4-L5", "L5-S1"),
+                "dorsal",
+                thickness_mm=(5.0, 8.5),
+                cranial_levels=(0.9, 1.8),
+                caudal_levels=(0.8, 2.2),
+                pseudomeningocele_mm=(9.0, 15.0),
+                tract=True,
+            ),
+        ),
+        laminectomy=True,
+    ),
+    Scenario(
+        "ventral_longitudinal",
+        "ventral longitudinal collection over many thoracolumbar levels",
+        collections=(
+            CollectionSpec(
+                ("T10-T11", "T11-T12", "T12-L1", "L1-L2"),
+                "ventral",
+                thickness_mm=(2.5, 5.0),
+                cranial_levels=(2.5, 4.5),
+                caudal_levels=(2.0, 3.5),
+            ),
+        ),
+        field_of_view="thoracolumbar",
+    ),
+    Scenario(
+        "circumferential_thin",
+        "thin fluid all round the sac over several levels",
+        collections=(
+            CollectionSpec(
+                ("T12-L1", "L1-L2", "L2-L3", "L3-L4"),
+                "circumferential",
+                thickness_mm=(1.5, 2.4),
+                cranial_levels=(1.5, 3.0),
+                caudal_levels=(1.5, 3.0),
+            ),
+        ),
+    ),
+    Scenario(
+        "periradicular_left",
+        "fluid around one left nerve root beyond its sleeve",
+        collections=(
+            CollectionSpec(
+                ("L1-L2", "L2-L3", "L3-L4", "L4-L5"),
+                "left",
+                kind="periradicular",
+                thickness_mm=(4.5, 7.0),
+            ),
+        ),
+    ),
+    Scenario(
+        "perineural_cyst",
+        "perineural cyst of a sacral root: a mimic, no leak",
+        mimics=(MimicSpec("perineural_cyst", ("S1-S2", "S1-S2", "S2-S3"), (4.5, 8.5)),),
+    ),
+    Scenario(
+        "seroma_apart",
+        "wound seroma without contact to the canal after surgery: no leak",
+        mimics=(MimicSpec("seroma", ("L3-L4", "L4-L5", "L5-S1"), (9.0, 15.0)),),
+    ),
+    Scenario(
+        "hematoma",
+        "postoperative epidural haematoma, dark on heavy T2 weighting: no leak",
+        mimics=(MimicSpec("hematoma", ("L3-L4", "L4-L5", "L5-S1"), (4.0, 7.0)),),
+        laminectomy=True,
+    ),
+    Scenario(
+        "facet_cysts",
+        "facet effusions and synovial cysts on degenerate joints: no leak",
+        mimics=(
+            MimicSpec("facet_cyst", ("L3-L4", "L4-L5"), (3.0, 5.5)),
+            MimicSpec("facet_cyst", ("L4-L5", "L5-S1"), (3.0, 5.5)),
+        ),
+    ),
+    Scenario(
+        "metal",
+        "pedicle screws with a dorsal collection",
+        collections=(_DORSAL,),
+        laminectomy=True,
+        screws=True,
+        fat_failure_patches=1,
+    ),
+    Scenario(
+        "fat_suppression_failure",
+        "patches in which fat stays bright, with a dorsal collection",
+        collections=(_DORSAL,),
+        fat_failure_patches=3,
+        fat_residual=0.15,
+    ),
+    Scenario(
+        "transitional",
+        "four or six lumbar vertebrae with a dorsal collection",
+        collections=(CollectionSpec(("L2-L3", "L3-L4"), "dorsal", thickness_mm=(4.0, 7.0)),),
+        lumbar_counts=(4, 6),
+    ),
+    Scenario(
+        "transitional_shape",
+        "sacralised L5 or lumbarised S1 with a dorsal collection",
+        collections=(CollectionSpec(("L2-L3", "L3-L4"), "dorsal", thickness_mm=(4.0, 7.0)),),
+        lumbosacral=("sacralised", "lumbarised"),
+    ),
+    Scenario(
+        "lumbar_without_hiatus",
+        "field of view ends above the sacral hiatus; dorsal collection",
+        collections=(_DORSAL,),
+        field_of_view="lumbar_without_hiatus",
+    ),
+    Scenario(
+        "scoliosis",
+        "lateral curve of 15 to 25 degrees with a collection",
+        collections=(_DORSAL,),
+        scoliosis_deg=(15.0, 25.0),
+    ),
+    Scenario(
+        "stenosis",
+        "narrow canal at the level of a dorsal collection",
+        collections=(CollectionSpec(("L3-L4", "L4-L5"), "dorsal", thickness_mm=(3.0, 5.0)),),
+        stenosis_area_mm2=60.0,
+    ),
+    Scenario(
+        "three_stations",
+        "whole spine in three stations with seams, and a collection",
+        collections=(
+            CollectionSpec(
+                ("T6-T7", "T9-T10", "T12-L1", "L2-L3"),
+                "dorsal",
+                thickness_mm=(3.0, 5.0),
+                cranial_levels=(1.5, 3.0),
+                caudal_levels=(1.5, 3.0),
+            ),
+        ),
+        field_of_view="whole_spine",
+        stations=3,
+        myelogram_shape=(288, 288, 72),
+        voxel_mm=1.0,
+    ),
+    Scenario(
+        "abdominal_fluid",
+        "full bladder, fluid-filled bowel, ureters, gallbladder: no leak",
+        abdominal_fluid=0.9,
+        myelogram_shape=(320, 320, 128),
+    ),
+    Scenario(
+        "wrap",
+        "fold-over from beyond the field's end; dorsal collection",
+        collections=(_DORSAL,),
+        wrap=0.10,
+    ),
+    Scenario(
+        "anonymised_headers",
+        "series without names or sequence strings; dorsal collection",
+        collections=(_DORSAL,),
+        anonymised=True,
+    ),
+    Scenario(
+        "slab_only",
+        "thick projection slabs only: nothing that has depth, to be refused",
+        series=("localizer", "ht2w_slab"),
+        optional_series=(),
+    ),
+)
+
+SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in _ALL}
+"""The scenario matrix, S0 to S20."""
+
+
+def compact(scenario: Scenario) -> Scenario:
+    """The same scenario as a small study (under 12 MB): coarser voxels, two main series.
+
+    For sample data and tests; the anatomy of a seed stays the same.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        One of those with a single-station lumbar or thoracolumbar field.
+    """
+    return replace(
+        scenario,
+        series=("localizer", "t2_sagittal", "ht2w_3d", "ht2w_mip"),
+        optional_series=(),
+        myelogram_shape=(256, 160, 72),
+        voxel_mm=1.25 if scenario.field_of_view != "thoracolumbar" else 1.45,
+        slice_mm=1.25,
+        companion_matrix=256,
+    )

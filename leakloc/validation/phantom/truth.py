@@ -1,0 +1,327 @@
+"""What is true of a phantom, for measuring an analysis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from leakloc.anatomy.vocabulary import Compartment, Position, segment_name
+from leakloc.core.volume import FloatArray, Volume
+from leakloc.validation.phantom.anatomy import Anatomy
+from leakloc.validation.phantom.findings import skin_depth_mm
+from leakloc.validation.phantom.render import Body, Points
+from leakloc.validation.phantom.scenario import LumbosacralShape
+
+if TYPE_CHECKING:
+    from leakloc.validation.phantom.findings import Fluid
+
+STEP_MM: Final = 1.0
+"""Grid in canal coordinates on which collections are measured."""
+
+TOUCHED_ML: Final = 0.05
+"""A segment counts as touched from this volume on."""
+
+COMPARTMENT_ML: Final = 0.15
+"""A compartment counts as involved from this volume on."""
+
+DORSAL_EPIDURAL_MM: Final = 1.5
+"""How far in front of the canal's back wall the posterior epidural path runs."""
+
+DURA_GAP_MM: Final = 1.2
+"""How far behind the sac's inner surface it stays where the sac fills the canal."""
+
+
+@dataclass(frozen=True)
+class TrueVertebra:
+    """A vertebral body."""
+
+    name: str
+    center_lps: FloatArray
+
+
+@dataclass(frozen=True)
+class TrueDisc:
+    """An intervertebral disc, or its remnant in the sacrum."""
+
+    name: str
+    center_lps: FloatArray
+    normal_lps: FloatArray
+    """Unit normal towards the head."""
+
+
+@dataclass(frozen=True)
+class TrueCollection:
+    """One extradural collection that is to be found."""
+
+    id: int
+    level: str
+    """Motion segment of the largest cross-section (smoothed over 5 mm)."""
+    segments: tuple[str, ...]
+    position: Position
+    position_fractions: dict[str, float]
+    """Volume by quadrant about the sac."""
+    compartments: tuple[Compartment, ...]
+    volume_ml: float
+    max_thickness_mm: float
+    """Greatest thickness of the sheet along the dura; 0 without one."""
+    cranial_lps: FloatArray
+    caudal_lps: FloatArray
+    epicenter_lps: FloatArray
+    """Centre of the largest cross-section."""
+    path_lps: FloatArray
+    """Posterior epidural path from the sacral hiatus up to the level, shape (n, 3)."""
+    canal_distance_from_hiatus_mm: float | None
+    """Length of that path along the canal's axis."""
+    path_length_mm: float | None
+    """Length of the path itself."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Everything known of a phantom.
+
+    Parameters
+    ----------
+    vertebrae, discs : tuple
+        C2 to S5, head down, whether or not in any field of view.
+    hiatus_lps : ndarray, shape (3,)
+        Apex of the sacral hiatus, on the back wall of the canal.
+    centerline_lps : ndarray, shape (n, 3)
+        Middle of the bony canal from C2 to the hiatus.
+    sac_tip_lps, conus_lps : ndarray, shape (3,)
+    """
+
+    scenario: str
+    seed: int
+    leak: Literal["present", "absent"]
+    lumbar_count: int
+    lumbosacral: LumbosacralShape
+    vertebrae: tuple[TrueVertebra, ...]
+    discs: tuple[TrueDisc, ...]
+    collections: tuple[TrueCollection, ...]
+    mimics: tuple[str, ...]
+    hiatus_lps: FloatArray
+    centerline_lps: FloatArray
+    sac_tip_lps: FloatArray
+    sac_tip_level: str
+    conus_lps: FloatArray
+    sac_volume_ml: float
+    """C2 to the tip, cord and roots included."""
+    csf_volume_ml: float
+    """C2 to the tip, without cord, with roots."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists and numbers, for JSON."""
+        return _plain(self)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Truth on a grid.
+
+    Parameters
+    ----------
+    thecal_sac : Volume
+        float32, 0..1: share of each voxel that the dura encloses below the foramen magnum,
+        cord and roots included, root sleeves left out.
+    sleeves : Volume
+        float32, 0..1: share in root sleeves.
+    fluid : Volume
+        uint8: id of the collection that fills at least half of the voxel; 0 for none.
+    fluid_fraction : Volume
+        float32, 0..1: share of all collections.
+    levels : Volume
+        uint8: `vocabulary.LABEL_VALUES` in vertebral bodies.
+    discs : Volume
+        uint8: value of the vertebra above, in discs.
+    """
+
+    thecal_sac: Volume
+    sleeves: Volume
+    fluid: Volume
+    fluid_fraction: Volume
+    levels: Volume
+    discs: Volume
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return np.round(value, 3).tolist()
+    if isinstance(value, np.floating | float):
+        return round(float(value), 4)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {key: _plain(getattr(value, key)) for key in value.__dataclass_fields__}
+    return value
+
+
+def measure_truth(body: Body, seed: int) -> Truth:
+    """Collect the truth of a phantom."""
+    anatomy = body.anatomy
+    line, tables = anatomy.centerline, anatomy.tables
+
+    def body_center(arc: float) -> FloatArray:
+        point = line.at(arc)
+        _, _, dorsal = line.frame_at(arc)
+        back = anatomy.value("canal_b", arc) + anatomy.value("body_b", arc)
+        return np.asarray(point - back * dorsal)
+
+    vertebrae = tuple(TrueVertebra(s.name, body_center(s.middle_mm)) for s in anatomy.sites)
+    discs = tuple(
+        TrueDisc(
+            segment_name(upper.name, lower.name),
+            body_center(upper.bottom_mm),
+            -line.frame_at(upper.bottom_mm)[0],
+        )
+        for upper, lower in zip(anatomy.sites, anatomy.sites[1:], strict=False)
+    )
+    collections = tuple(
+        _measure(body, number, fluid)
+        for number, fluid in enumerate(body.findings.collections, start=1)
+    )
+    top = anatomy.sites[0].top_mm
+    step = float(line.arc_mm[1])
+    arcs = np.arange(top, anatomy.hiatus_mm, step)
+    index = anatomy.index(arcs.astype(np.float32))
+    areas = np.pi * tables["sac_a"][index] * tables["sac_b"][index]
+    cord = np.pi * tables["cord_a"][index] * tables["cord_b"][index]
+    return Truth(
+        scenario=anatomy.scenario.name,
+        seed=seed,
+        leak="present" if collections else "absent",
+        lumbar_count=anatomy.lumbar_count,
+        lumbosacral=anatomy.lumbosacral,
+        vertebrae=vertebrae,
+        discs=discs,
+        collections=collections,
+        mimics=tuple(mimic.kind for mimic in anatomy.scenario.mimics),
+        hiatus_lps=_posterior(anatomy, np.array([anatomy.hiatus_mm]))[0],
+        centerline_lps=line.at(np.arange(top, anatomy.hiatus_mm, 2.0)),
+        sac_tip_lps=_in_canal(anatomy, anatomy.sac_tip_mm, "sac_c"),
+        sac_tip_level=anatomy.segment_at(anatomy.sac_tip_mm),
+        conus_lps=_in_canal(anatomy, anatomy.conus_mm, "cord_c"),
+        sac_volume_ml=float(areas.sum() * step / 1000),
+        csf_volume_ml=float((areas - cord).sum() * step / 1000),
+    )
+
+
+def _in_canal(anatomy: Anatomy, arc_mm: float, offset: str) -> FloatArray:
+    _, _, dorsal = anatomy.centerline.frame_at(arc_mm)
+    return np.asarray(anatomy.centerline.at(arc_mm) + anatomy.value(offset, arc_mm) * dorsal)
+
+
+def _posterior(anatomy: Anatomy, arcs_mm: FloatArray) -> FloatArray:
+    """Points just in front of the canal's back wall."""
+    _, _, dorsal = anatomy.centerline.frame_at(arcs_mm)
+    tables, rows = anatomy.tables, anatomy.index(arcs_mm.astype(np.float32))
+    wall = tables["canal_b"][rows] - DORSAL_EPIDURAL_MM
+    dura = tables["sac_c"][rows] + tables["sac_b"][rows]
+    behind = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
+    return np.asarray(anatomy.centerline.at(arcs_mm) + behind[:, None] * dorsal)
+
+
+def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
+    anatomy = body.anatomy
+    assert fluid.spec is not None
+    low, high = fluid.reach_mm
+    arcs = np.arange(low, high, STEP_MM, dtype=np.float32)
+    lefts = np.arange(-55, 55.1, STEP_MM, dtype=np.float32)
+    depth = skin_depth_mm(anatomy, 0.5 * (low + high)) + 8 if fluid.shapes else 30.0
+    dorsals = np.arange(-34, depth, STEP_MM, dtype=np.float32)
+    areas = np.zeros(len(arcs))
+    centers = np.zeros((len(arcs), 3))
+    quadrants = dict.fromkeys(("dorsal", "left", "ventral", "right"), 0.0)
+    compartments: dict[Compartment, float] = dict.fromkeys(
+        ("epidural", "foraminal", "paraspinal", "subcutaneous"), 0.0
+    )
+    line = anatomy.centerline
+    left_grid, dorsal_grid = (grid.ravel() for grid in np.meshgrid(lefts, dorsals))
+    tangents, left_axes, dorsal_axes = line.frame_at(arcs)
+    turn = np.gradient(tangents, STEP_MM, axis=0)
+    for row, arc in enumerate(arcs):
+        zeros = np.zeros_like(left_grid)
+        points = Points(zeros + arc, left_grid, dorsal_grid, zeros, zeros, zeros)
+        share = body.fluid_shares(points, (fluid,), STEP_MM)[0].astype(float)
+        # Slices fan out around the curve: volume is nearer to or farther from its centre.
+        stretch = 1 - (
+            left_grid * float(turn[row] @ left_axes[row])
+            + dorsal_grid * float(turn[row] @ dorsal_axes[row])
+        )
+        share *= np.maximum(stretch, 0) * STEP_MM**2
+        areas[row] = share.sum()
+        if areas[row] <= 0:
+            continue
+        mean_left = float(share @ left_grid) / areas[row]
+        mean_dorsal = float(share @ dorsal_grid) / areas[row]
+        centers[row] = line.at(arc) + mean_left * left_axes[row] + mean_dorsal * dorsal_axes[row]
+        y = dorsal_grid - anatomy.value("sac_c", float(arc))
+        dorsal = np.abs(left_grid) <= np.abs(y)
+        for name, where in (
+            ("dorsal", dorsal & (y > 0)),
+            ("ventral", dorsal & (y <= 0)),
+            ("left", ~dorsal & (left_grid > 0)),
+            ("right", ~dorsal & (left_grid <= 0)),
+        ):
+            quadrants[name] += share[where].sum()
+        for compartment, where in _compartments(body, points, float(arc)).items():
+            compartments[compartment] += share[where].sum()
+    ml = STEP_MM / 1000
+    window = np.ones(5) / 5
+    smooth = np.convolve(areas, window, mode="same")
+    peak = int(smooth.argmax())
+    wet = np.flatnonzero(areas > 2.0)
+    wet = wet if len(wet) else np.array([peak])
+    segments: dict[str, float] = {}
+    for arc, area in zip(arcs, areas, strict=True):
+        name = anatomy.segment_at(float(arc))
+        segments[name] = segments.get(name, 0.0) + area * ml
+    total = max(sum(quadrants.values()), 1e-9)
+    level = anatomy.segment_at(float(arcs[peak]))
+    path = _posterior(anatomy, np.arange(anatomy.hiatus_mm, anatomy.disc_mm(level), -1.0))
+    return TrueCollection(
+        id=number,
+        level=level,
+        segments=tuple(name for name, volume in segments.items() if volume >= TOUCHED_ML),
+        position=fluid.spec.position,
+        position_fractions={name: float(volume / total) for name, volume in quadrants.items()},
+        compartments=tuple(
+            name for name, volume in compartments.items() if volume * ml >= COMPARTMENT_ML
+        ),
+        volume_ml=float(areas.sum() * ml),
+        max_thickness_mm=float(fluid.sheet.thickness_mm.max()) if fluid.sheet else 0.0,
+        cranial_lps=centers[wet[0]],
+        caudal_lps=centers[wet[-1]],
+        epicenter_lps=centers[peak],
+        path_lps=path,
+        canal_distance_from_hiatus_mm=float(anatomy.hiatus_mm - anatomy.disc_mm(level)),
+        path_length_mm=float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()),
+    )
+
+
+def _compartments(
+    body: Body, points: Points, arc_mm: float
+) -> dict[Compartment, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Where each point of one cross-section counts."""
+    anatomy = body.anatomy
+    index = anatomy.index(points.arc)
+    canal = body.canal_distance(points, index) <= 0.5
+    half_width = anatomy.value("canal_a", arc_mm)
+    fascia = skin_depth_mm(anatomy, arc_mm) - anatomy.fat_depth_mm
+    subcutaneous = points.dorsal > fascia
+    beside = (
+        (np.abs(points.left) > half_width)
+        & (np.abs(points.left) <= half_width + 14)
+        & (np.abs(points.dorsal) < anatomy.value("canal_b", arc_mm) + 4)
+    )
+    foraminal = ~canal & ~subcutaneous & beside
+    return {
+        "epidural": canal & ~subcutaneous,
+        "foraminal": foraminal,
+        "paraspinal": ~canal & ~foraminal & ~subcutaneous,
+        "subcutaneous": subcutaneous & ~canal,
+    }

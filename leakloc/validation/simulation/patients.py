@@ -1,0 +1,242 @@
+"""Real lumbar anatomy that simulated studies start from.
+
+The volumes are those of SPIDER (van der Graaf et al., Sci Data 2024;11:264,
+doi 10.1038/s41597-024-03090-w, CC BY 4.0, modified): sagittal T2 with masks of vertebrae, discs
+and thecal sac. No patient has a leak.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.anatomy.canal_coordinates import CanalCoordinates
+from leakloc.anatomy.centerline import Centerline
+from leakloc.core.errors import InputError
+from leakloc.core.volume import FloatArray, Geometry, Volume
+
+Array = npt.NDArray[np.float32]
+
+BONE, DISC, SAC = 1, 2, 3
+"""Label values of SPIDER: vertebrae with their arches, discs, spinal canal (the thecal sac)."""
+
+TEST_PATIENTS: Final = ("005", "045", "069", "098", "107", "127", "152", "162", "220")
+"""Patients that no network of this project was trained on."""
+
+DEVELOPMENT_PATIENTS: Final = (
+    "007", "018", "022", "034", "052", "057", "078", "081", "110", "118", "141", "146", "166",
+    "185", "209", "239", "241",
+)  # fmt: skip
+"""Patients that networks are trained on."""
+
+REFERENCE_STEP_MM: Final = 2.0
+"""Step along the canal at which the local signal of CSF is measured."""
+
+CAUDAL_EXTENSION_MM: Final = 45.0
+"""The centerline continues this far below the end of the sac, into the sacral canal."""
+
+CLOSED_GAP_MM: Final = 6.0
+"""Gaps between bone and disc up to this width hold ligament and endplate, never fluid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """One real volume with its labels, arrays ``[k, j, i]`` oriented LPS.
+
+    Parameters
+    ----------
+    number : str
+        Number of the patient in SPIDER, three digits.
+    image : Volume
+        float32, T2-weighted signal in arbitrary units.
+    labels : Volume
+        uint8 on the grid of `image`: `BONE`, `DISC`, `SAC`.
+    discs : dict
+        Centre of each disc by name, LPS mm, shape (3,).
+    """
+
+    number: str
+    image: Volume
+    labels: Volume
+    discs: dict[str, FloatArray]
+
+    @cached_property
+    def centerline(self) -> Centerline:
+        """Through the middle of the sac, cranial end first, extended caudally."""
+        sac = self.labels.array == SAC
+        area = sac.sum(axis=(1, 2))
+        planes = np.flatnonzero(area > 0.15 * np.percentile(area[area > 0], 75))[::-1]
+        _, rows, columns = np.meshgrid(*map(np.arange, (1, *sac.shape[1:])), indexing="ij")
+        middles = [
+            (k, (rows[0] * sac[k]).sum() / area[k], (columns[0] * sac[k]).sum() / area[k])
+            for k in planes
+        ]
+        points = self.image.geometry.lps_from_kji(np.array(middles))
+        line = Centerline.smoothed(points, step_mm=1.0, smoothing_mm=5.0)
+        beyond = line.length_mm + np.arange(1.0, CAUDAL_EXTENSION_MM)
+        extended = np.concatenate([line.points_lps, line.at(beyond)])
+        return Centerline.smoothed(extended, step_mm=1.0, smoothing_mm=4.0)
+
+    @cached_property
+    def coordinates(self) -> CanalCoordinates:
+        """Arc, left and dorsal offset of every voxel about the centerline."""
+        return CanalCoordinates.of(self.image.geometry, self.centerline)
+
+    @cached_property
+    def sac_distance_mm(self) -> Array:
+        """Signed distance from the surface of the sac, negative inside; clipped at 60 mm."""
+        import SimpleITK as sitk
+
+        def distance(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
+            image = Volume(inside.astype(np.uint8), self.labels.geometry).to_sitk()
+            signed = sitk.SignedMaurerDistanceMap(
+                image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
+            )
+            return np.asarray(sitk.GetArrayFromImage(signed))
+
+        # Each map is zero at the centers of border voxels: the surface lies between the two.
+        sac = self.labels.array == SAC
+        return np.asarray(np.clip(0.5 * (distance(sac) - distance(~sac)), -60.0, 60.0), np.float32)
+
+    @cached_property
+    def solid(self) -> npt.NDArray[np.bool_]:
+        """Bone, disc, and the narrow gaps between them along the spine."""
+        from scipy.ndimage import binary_closing
+
+        solid = np.isin(self.labels.array, (BONE, DISC))
+        # Arches are apart from each other: only the column of bodies and discs is closed.
+        front = self.coordinates.dorsal < 0
+        steps = max(round(CLOSED_GAP_MM / self.image.geometry.spacing_kji_mm[0]), 1)
+        closed = binary_closing(solid & front, np.ones((steps, 3, 1), bool))
+        return np.asarray((solid | closed) & (self.labels.array != SAC))
+
+    @cached_property
+    def relative_signal(self) -> Array:
+        """Signal relative to that of CSF at the same height of the sac."""
+        from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+
+        sac = self.sac_distance_mm < -1.0
+        bins = (self.coordinates.arc[sac] / REFERENCE_STEP_MM).astype(int).clip(0)
+        count = int(self.centerline.length_mm / REFERENCE_STEP_MM) + 1
+        signal = self.image.array[sac]
+        order = np.argsort(bins, kind="stable")
+        parts = np.split(signal[order], np.searchsorted(bins[order], np.arange(1, count)))
+        level = np.array([np.percentile(p, 92) if len(p) > 20 else np.nan for p in parts])
+        known = np.isfinite(level)
+        level = np.interp(np.arange(count), np.flatnonzero(known), level[known])
+        # A narrow or crowded stretch holds little pure CSF: its neighbors tell the level.
+        level = gaussian_filter1d(maximum_filter1d(level, 21), 8.0, mode="nearest")
+        at = np.interp(self.coordinates.arc, np.arange(count) * REFERENCE_STEP_MM, level)
+        return np.asarray(self.image.array / np.maximum(at, 1e-3), np.float32)
+
+    def scaled(self, factor: float) -> Patient:
+        """The same patient, larger or smaller about the origin."""
+        affine = np.diag([factor, factor, factor, 1.0]) @ self.image.geometry.affine_lps
+        geometry = Geometry(self.image.geometry.shape, affine)
+        return Patient(
+            self.number,
+            Volume(self.image.array, geometry),
+            Volume(self.labels.array, geometry),
+            {name: center * factor for name, center in self.discs.items()},
+        )
+
+    def widened(self, side_mm: float) -> Patient:
+        """The same patient with synthetic tissue on either side of the slab.
+
+        The outermost planes go on outwards; the sac does not, its place is taken by the tissue
+        nearest to it in that plane.
+        """
+        from scipy.ndimage import distance_transform_edt
+
+        count = max(round(side_mm / self.image.geometry.spacing_ijk_mm[0]), 1)
+        parts: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = []
+        for column in (0, -1):
+            labels, image = self.labels.array[..., column], self.image.array[..., column]
+            free = distance_transform_edt(labels == SAC, return_distances=False,
+                                          return_indices=True)  # fmt: skip
+            parts.append((image[tuple(free)][..., None], labels[tuple(free)][..., None]))
+        arrays = [
+            np.concatenate([first, *[middle], last], axis=2)
+            for first, middle, last in (
+                (
+                    np.repeat(parts[0][n], count, axis=2),
+                    (self.image.array, self.labels.array)[n],
+                    np.repeat(parts[1][n], count, axis=2),
+                )
+                for n in (0, 1)
+            )
+        ]
+        affine = self.image.geometry.affine_lps.copy()
+        affine[:3, 3] -= count * affine[:3, 0]
+        k, j, i = arrays[0].shape
+        geometry = Geometry((k, j, i), affine)
+        return Patient(
+            self.number, Volume(arrays[0], geometry), Volume(arrays[1], geometry), self.discs
+        )
+
+    def cropped(self, front_mm: float, back_mm: float) -> Patient:
+        """The same patient with a field that ends in front of and behind the canal."""
+        j = self.image.geometry.kji_from_lps(self.centerline.points_lps)[:, 1]
+        dj = self.image.geometry.spacing_kji_mm[1]
+        low = max(int(j.min() - front_mm / dj), 0)
+        high = min(int(j.max() + back_mm / dj) + 1, self.image.geometry.shape[1])
+        box = (slice(None), slice(low, high), slice(None))
+        return Patient(self.number, self.image.crop(box), self.labels.crop(box), self.discs)
+
+
+def list_patients(folder: Path) -> tuple[str, ...]:
+    """Numbers of the patients in a folder of ``spider-NNN_T2SPACE.nii.gz``.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    paths = sorted(Path(folder).glob("spider-*_T2SPACE.nii.gz"))
+    if not paths:
+        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz")
+    return tuple(path.name.removeprefix("spider-").split("_")[0] for path in paths)
+
+
+def read_patient(folder: Path, number: str) -> Patient:
+    """Read one patient.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or the mask shows no sac.
+    """
+    import nibabel as nib
+
+    stem = Path(folder) / f"spider-{number}"
+    files = [Path(f"{stem}{end}") for end in ("_T2SPACE.nii.gz", "_mask.nii.gz", "_discs.json")]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"{folder} lacks {', '.join(missing)}")
+    image, mask = (Volume.from_nibabel(nib.load(file)).oriented("LPS") for file in files[:2])
+    labels = Volume(_without_specks(np.ascontiguousarray(mask.array)), image.geometry)
+    if not (labels.array == SAC).any():
+        raise InputError(f"{files[1].name} holds no voxel of the spinal canal (value {SAC})")
+    found = json.loads(files[2].read_text(encoding="utf-8"))["discs"]
+    flip = np.array([-1.0, -1.0, 1.0])
+    discs = {disc["name"]: np.array(disc["ras_mm"]) * flip for disc in found}
+    signal = image.with_array(np.ascontiguousarray(image.array).astype(np.float32))
+    return Patient(number, signal, labels, discs)
+
+
+def _without_specks(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Labels with only the largest connected piece of the sac."""
+    from scipy.ndimage import label
+
+    result = labels.astype(np.uint8)
+    pieces, count = label(result == SAC, np.ones((3, 3, 3)))
+    if count > 1:
+        sizes = np.bincount(pieces.ravel())[1:]
+        result[(pieces > 0) & (pieces != 1 + sizes.argmax())] = 0
+    return result

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from leakloc.cli import main
+from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.settings import Settings
+from leakloc.validation.evaluation import tune as module
+from leakloc.validation.evaluation.cases import Case
+from leakloc.validation.evaluation.tune import Pair, pairs_in, ranges, score, split, tune
+
+PAIRS = tuple(Pair(f"p{n}", None, None) for n in range(10))
+
+START = Settings().changed(segmentation__fluid_min_fraction=0.5)
+
+
+def made_up(best_for):
+    """A measurement whose Dice is 1 where fluid_min_fraction has the value that suits the study."""
+
+    def measured(task):
+        pair, settings, _ = task
+        away = abs(settings.segmentation.fluid_min_fraction - best_for(pair))
+        return Case(pair.name, sac_dice=max(1 - away, 0.0))
+
+    return measured
+
+
+def test_search_finds_what_helps_everybody(monkeypatch):
+    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    tuning = tune(PAIRS, space, START, trials=25)
+    assert tuning.changes["segmentation"]["fluid_min_fraction"] == pytest.approx(0.9, abs=0.03)
+    gain, low, _ = tuning.held_gain
+    assert gain == pytest.approx(0.2, abs=0.01)  # sac from 0.6 to 1, fluid 1 in both
+    assert low > 0
+    assert len(tuning.held_after.cases) == 3
+    assert tuning.trials[0] == ({"segmentation__fluid_min_fraction": 0.5}, pytest.approx(0.8))
+
+
+def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
+    fitting, held = split(PAIRS, 0.3, 0)
+    names = {pair.name for pair in fitting}
+    monkeypatch.setattr(
+        module, "_measured", made_up(lambda pair: 0.9 if pair.name in names else 0.55)
+    )
+    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    tuning = tune(PAIRS, space, START, trials=15)
+    assert tuning.held_gain[0] < 0
+    assert "no gain that is more than chance" in tuning.to_text()
+    assert len(held) == 3
+
+
+def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
+    start = Settings().changed(localization__low_snr=12.0)
+    tuning = tune(
+        PAIRS, ranges(["segmentation.fluid_min_fraction=0.5:1.0"], start), start, trials=5
+    )
+    path = tmp_path / "tuned.toml"
+    path.write_text(tuning.to_toml())
+    assert Settings.load(path) == tuning.settings
+    assert set(tuning.settings.differences()) == {"segmentation", "localization"}
+    assert "held-back" in path.read_text()
+
+
+def test_start_stays_where_nothing_is_better(monkeypatch):
+    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.5))
+    tuning = tune(PAIRS, ranges(["segmentation.fluid_min_fraction"], START), START, trials=4)
+    assert tuning.changes == {}
+    assert tuning.held_gain[0] == 0
+    assert "nothing beat" in tuning.to_text()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.99])
+def test_no_patient_is_on_both_sides(share):
+    names = [f"{s}_{n}{v}" for s in ("a", "b") for n in (1, 2) for v in ("", "_0a1b2c3d")]
+    pairs = [Pair(name, None, None) for name in names]
+    fitting, held = split(pairs, share, 1)
+    assert {p.patient for p in fitting}.isdisjoint({p.patient for p in held})
+    assert fitting
+    assert held
+    assert len(fitting) + len(held) == 8
+
+
+def test_ranges_stay_within_bounds():
+    wanted = ("fluid_min_fraction", "dura_smoothness=0.1:3", "canal_grid_mm")
+    seed, smooth, grid = ranges([f"segmentation.{name}" for name in wanted], Settings())
+    assert (seed.low, seed.high) == (0.125, 0.5)
+    assert (smooth.low, smooth.high) == (0.1, 3.0)
+    assert (grid.low, grid.high) == (1.5, 5.0)
+    assert ranges(["levels.size_steps"], Settings())[0].whole
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loaders.min_slices", "cannot be tuned"),
+        ("segmentation.no_such", "no setting is named"),
+        ("localization.blind_codes", "is no number"),
+        ("segmentation.fluid_min_fraction=1", "LOW:HIGH"),
+        ("segmentation.fluid_min_fraction=0.5:7", "less than or equal to 1"),
+        ("segmentation.fluid_min_fraction=0.7:0.5", "no range of its own"),
+    ],
+)
+def test_bad_ranges_say_what_is_wrong(text, message):
+    with pytest.raises(SettingsError, match=message):
+        ranges([text], Settings())
+
+
+def test_score_falls_with_every_failing():
+    good = Case("", sac_dice=0.9, fluid_dice=0.8, levels_compared=1, levels_exact=1)
+    from dataclasses import replace
+
+    assert score(good) == pytest.approx((0.9 + 0.8 + 1) / 3)
+    assert score(replace(good, invented_collections=1)) < score(good)
+    assert score(replace(good, levels_exact=0)) < score(good)
+    assert score(replace(good, error="refused")) == 0
+    assert score(Case("", sac_dice=0.9)) == pytest.approx(0.95)  # nothing there, nothing found
+
+
+def test_studies_and_truths_are_paired_by_name(tmp_path, truth_folder):
+    for name in ("case_a", "case_b", "case_c"):
+        (tmp_path / "studies" / name).mkdir(parents=True)
+    import shutil
+
+    shutil.copytree(truth_folder, tmp_path / "truth" / "case_b")
+    pairs = pairs_in(tmp_path / "studies", tmp_path / "truth")
+    assert [p.name for p in pairs] == ["case_a", "case_b"]
+    shutil.rmtree(tmp_path / "truth" / "case_b")
+    with pytest.raises(InputError, match="two patients at least"):
+        pairs_in(tmp_path / "studies", tmp_path / "truth")
+
+
+def test_kept_phantoms_bring_their_truth(tmp_path, truth_folder):
+    import shutil
+
+    for name in ("normal_1", "normal_2"):
+        (tmp_path / "keep" / name / "dicom").mkdir(parents=True)
+        shutil.copytree(truth_folder, tmp_path / "keep" / name / "truth")
+    first, _ = pairs_in(tmp_path / "keep")
+    assert first.study.name == "dicom"
+
+
+def test_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(module, "pairs_in", lambda *_: PAIRS)
+    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
+    recipe = tmp_path / "mine.toml"
+    wanted = ["tune", "x", "--search", "segmentation.fluid_min_fraction", "--trials", "6"]
+    assert main([*wanted, "-o", str(recipe)]) == 0
+    assert "held back" in capsys.readouterr().out
+    assert Settings.load(recipe).segmentation.fluid_min_fraction != 0.5
+    assert main([*wanted, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["held_back_gain"] > 0
+    assert main(["tune", str(tmp_path / "no"), "--search", "loaders.min_slices"]) == 2
