@@ -204,7 +204,7 @@ def kill(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
     command = [sys.executable, str(FAKES / "batch_fakes.py"), str(scratch / "in")]
     command.append(str(scratch / "out"))
     random.seed(options.seed)
-    first_seen: dict[str, int] = {}
+    first_detected: dict[str, int] = {}
     changed = halves = 0
     finished = []
     for _ in range(options.times):
@@ -217,21 +217,21 @@ def kill(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
         for report in (scratch / "out").glob("*/report.json"):
             stamp = report.stat().st_mtime_ns
             json.loads(report.read_text())
-            changed += first_seen.setdefault(report.parent.name, stamp) != stamp
+            changed += first_detected.setdefault(report.parent.name, stamp) != stamp
         for folder in (scratch / "out").iterdir():
             visible = folder.is_dir() and not folder.name.startswith(".")
             halves += visible and not (folder / "report.json").exists()
-        finished.append(len(first_seen))
+        finished.append(len(first_detected))
     subprocess.run(command, check=True, capture_output=True)
     for report in (scratch / "out").glob("*/report.json"):
         stamp = report.stat().st_mtime_ns
-        changed += first_seen.setdefault(report.parent.name, stamp) != stamp
+        changed += first_detected.setdefault(report.parent.name, stamp) != stamp
     entries = worked(scratch / "out")
     return {
         "kills": options.times,
         "finished_after_each_kill": finished,
         "states": Counter(entry.state.value for entry in entries),
-        "reports": len(first_seen),
+        "reports": len(first_detected),
         "written_twice": changed,
         "half_written": halves,
         "interruptions": sum(entry.interruptions for entry in entries),

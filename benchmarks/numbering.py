@@ -46,7 +46,7 @@ from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.detection import Detections
 from leakloc.levels.kinds import KINDS, kind_scores
-from leakloc.levels.labeling import Seen, look, number
+from leakloc.levels.labeling import SpineDetection, assign_levels, detect_spine
 from leakloc.levels.network import detections_from
 
 TOLERANCE_MM = 10.0
@@ -64,7 +64,7 @@ FORCED = 1e6
 """What SPINEPS gives C2 where it sees the dens."""
 MASK_ODDS = (0.03, 0.97)
 """What a drawn mask stands for as a probability: what the network says where it is sure."""
-LEAST_ML = 0.2
+MIN_ML = 0.2
 """A disc with less of it in the mask is none for TotalSpineSeg (200 voxels of 1 mm)."""
 DRAWN_SEEDS = (300, 301, 302, 303)
 PIXEL_MM = 1.0
@@ -88,7 +88,7 @@ class Case:
     name: str
     group: str
     masks: Masks
-    seen: Seen
+    seen: SpineDetection
     line: Centerline
     kinds: tuple[str, ...]
     """Of each candidate: of `KINDS`, ``false``, or ``C2-C3``."""
@@ -145,14 +145,14 @@ def step1_labels(masks: Masks, centers: Sequence[FloatArray], kinds: Sequence[st
     return Volume(out, target)
 
 
-def path_scores(last: Sequence[float], *, c2_seen: bool) -> list[list[float]]:
+def path_scores(last: Sequence[float], *, has_c2_disc: bool) -> list[list[float]]:
     """Scores of every vertebra for every name, as far as disc kinds tell them.
 
     Parameters
     ----------
     last : sequence of float
         Probability of each vertebra, head down, to be the last above the sacrum.
-    c2_seen : bool
+    has_c2_disc : bool
         Whether the first is known to be C2.
 
     Returns
@@ -164,7 +164,7 @@ def path_scores(last: Sequence[float], *, c2_seen: bool) -> list[list[float]]:
     scores = np.repeat(1.0 - share[:, None], VERT_CLASSES, axis=1)
     scores[:, L5] = share
     scores[:, 0] = 0.0  # C1 has no body
-    if c2_seen and len(scores):
+    if has_c2_disc and len(scores):
         scores[0] = 0.0
         scores[0, C2] = FORCED
     return [[float(x) for x in row] for row in scores]
@@ -201,7 +201,7 @@ def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
     return np.bincount(owner, minlength=len(centers)) * disc.geometry.voxel_volume_ml
 
 
-def likely_kinds(seen: Seen, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
+def likely_kinds(seen: SpineDetection, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
     """What each disc looks like on its own, and how likely it is the lumbosacral one.
 
     One lumbosacral disc at most: the likeliest. Only a find that the mask hardly shows is false.
@@ -211,7 +211,7 @@ def likely_kinds(seen: Seen, disc: Volume) -> tuple[tuple[str, ...], list[float]
     scores = kind_scores(seen.candidates)
     likely = np.array(KINDS)[scores.argmax(axis=1)]
     shown_ml = owned_ml(disc, [c.center_lps for c in seen.candidates])
-    likely = np.where(shown_ml < LEAST_ML, "false", likely)
+    likely = np.where(shown_ml < MIN_ML, "false", likely)
     share = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
     best = int(np.where(likely == "lumbosacral", share, -1).argmax())
     kinds = [
@@ -221,7 +221,7 @@ def likely_kinds(seen: Seen, disc: Volume) -> tuple[tuple[str, ...], list[float]
     return tuple(kinds), [float(x) for x in share]
 
 
-def true_kinds(seen: Seen, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
+def true_kinds(seen: SpineDetection, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
     """Kinds by the nearest true disc; false where none is near."""
     kinds = []
     for candidate in seen.candidates:
@@ -289,7 +289,7 @@ def _case(
         thecal_sac=nothing,
         fluid_fraction=nothing,
     )  # masks alone: no cord is seen
-    seen = look(image, {}, blind, LevelSettings(), detect)
+    seen = detect_spine(image, {}, blind, LevelSettings(), detect)
     kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen, masks.disc)[0]
     presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
     shown = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
@@ -308,7 +308,7 @@ def leakloc_names(
     case: Case, anchor: str | None = None
 ) -> tuple[list[tuple[str, FloatArray]], bool]:
     """leakloc's vertebrae with the discs below them, and whether it is sure of them."""
-    levels = number(case.seen, LevelSettings(anchor=anchor))
+    levels = assign_levels(case.seen, LevelSettings(anchor=anchor))
     numbering = levels.numbering
     sure = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
     named = [(split_segment(d.name)[0], d.center_lps) for d in levels.discs]
@@ -347,8 +347,8 @@ def write_case(case: Case, folder: Path) -> None:
         if drawn
         else [likely_kinds(case.seen, case.masks.disc)[1][n] for n in rows]
     )
-    c2_seen = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
-    scores = path_scores(share, c2_seen=c2_seen)
+    has_c2_disc = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
+    scores = path_scores(share, has_c2_disc=has_c2_disc)
     (folder / f"{case.name}.json").write_text(json.dumps({"scores": scores}))
 
 

@@ -60,7 +60,7 @@ def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
         "extradural fluid, Dice": figure(summary, ".2f", "fluid_dice"),
         "fluid volume, mean absolute error": figure(summary, ".0%", "fluid_volume_error_abs"),
         "collections of 0.5 mL and more found": figure(summary, "", "collections_found"),
-        "false positives": figure(summary, "", "invented_collections"),
+        "false positives": figure(summary, "", "false_positive_collections"),
         "false positives per leak-free study, all / definite or probable": figure(
             summary, ".2f", *(f"{rate}_per_leak_free_study" for rate in rates)
         ),
@@ -164,7 +164,7 @@ def sweeps() -> str:
             fluid = "-" if point["fluid_dice"] is None else f"{point['fluid_dice']:.2f}{interval}"
             rows.append(
                 f"| {label} | {point['name']} | {point['sac_dice']:.3f} | {fluid} "
-                f"| {point['collections_found']} | {point['invented_collections']} |\n"
+                f"| {point['collections_found']} | {point['false_positive_collections']} |\n"
             )
             label = ""
     return "".join(rows)
@@ -186,7 +186,7 @@ def simulated() -> str:
             figure(s, ".3f", "sac_dice"),
             figure(s, ".2f", "fluid_dice"),
             s["collections_found"],
-            f"{s['invented_collections']}, {firm}",
+            f"{s['false_positive_collections']}, {firm}",
             figure(s, ".1f", "extradural_ml_per_leak_free_study"),
             " / ".join(map(str, status)),
         )

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from leakloc.anatomy.vocabulary import Role
     from leakloc.core.notes import Note
-    from leakloc.levels.given import GivenLevels, GivenMap
     from leakloc.levels.result import Labeler, Levels
+    from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
@@ -237,7 +237,7 @@ def analyze_study(
         Stages to run instead of those that `settings.stages` names.
     sac, fluid : Volume or path, optional
         Masks made or corrected elsewhere, used instead of what the segmenter would find;
-        see `leakloc.segmentation.GivenMasks`.
+        see `leakloc.segmentation.SuppliedMasks`.
     sac_label : int, optional
         Which label of `sac` is the sac, where it holds several.
     levels : path or callable, optional
@@ -262,7 +262,7 @@ def analyze_study(
     if sac is not None or fluid is not None:
         segmenter = _given(sac, fluid, sac_label, segmenter)
     if levels is not None:
-        labeler = levels if callable(levels) else _given_levels(levels, level_scheme)
+        labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
     clock = _Clock(progress)
 
     with clock.stage("choosing series", 0.10):
@@ -411,16 +411,16 @@ def relabel_study(
     SettingsError
         If the user's word fits nothing that was seen.
     """
-    from leakloc.levels import number
+    from leakloc.levels import assign_levels
 
     found, seen, before = saved.basis.segmentation, saved.seen, saved.levels
 
     def label() -> Levels:
         if levels is not None:
-            given = _given_levels(levels, level_scheme)
+            given = _supplied_levels(levels, level_scheme)
             return given.levels(found.collections.geometry, found.centerline)
         if seen is not None:
-            return number(seen, settings.levels)
+            return assign_levels(seen, settings.levels)
         if settings.levels != saved.settings.levels or before is None:
             raise SettingsError(
                 "the levels of this report were given, not counted, so that there is nothing to "
@@ -551,16 +551,16 @@ def _given(
 ) -> Segmenter:
     """The segmenter with masks from elsewhere in the place of what it finds itself."""
     from leakloc.loaders import read_mask
-    from leakloc.segmentation import GivenMasks
+    from leakloc.segmentation import SuppliedMasks
 
     if isinstance(sac, str | Path):
         sac = read_mask(sac)
     if isinstance(fluid, str | Path):
         fluid = read_mask(fluid, may_be_empty=True)
-    return GivenMasks(sac, fluid, base, sac_label)
+    return SuppliedMasks(sac, fluid, base, sac_label)
 
 
-def _given_levels(levels: str | Path, scheme: str | None) -> GivenLevels | GivenMap:
+def _supplied_levels(levels: str | Path, scheme: str | None) -> SuppliedLevels | SuppliedLevelMap:
     """The labeler that reads the levels from a file."""
     from leakloc.levels import read_level_map, read_levels
 

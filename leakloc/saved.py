@@ -25,15 +25,15 @@ from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Provenance, Volume
-from leakloc.levels.bodies import bone_seen
+from leakloc.levels.bodies import without_unused_bone
 from leakloc.levels.conus import Conus
 from leakloc.levels.detection import DetectedDisc, Detections
-from leakloc.levels.labeling import Seen
+from leakloc.levels.labeling import SpineDetection
 from leakloc.levels.numbering import Candidate as DiscCandidate
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.localization.hiatus import SacralCanal
-from leakloc.localization.localizer import part_read
+from leakloc.localization.localizer import crop_to_region_read
 from leakloc.pipeline import Basis, Landmarks
 from leakloc.report import model
 from leakloc.report.build import Source
@@ -46,9 +46,9 @@ NAME: Final = "relabel.npz"
 
 _FORMAT: Final = 2
 """Counts the changes of what the file holds."""
-_MOST_BYTES: Final = 2**32
+_MAX_BYTES: Final = 2**32
 """No file that leakloc writes unpacks to more; a damaged or made-up one might."""
-_MOST_VOXELS: Final = 2**31
+_MAX_VOXELS: Final = 2**31
 """Largest grid: 25 times 512 x 512 x 300."""
 _INLINE: Final = 64
 """Arrays of no more numbers stand in the text: points, directions, affines."""
@@ -59,7 +59,7 @@ _CLASSES: Final[dict[str, type]] = {
     "centerline": Centerline,
     "geometry": Geometry,
     "note": Note,
-    "seen": Seen,
+    "seen": SpineDetection,
     "detections": Detections,
     "conus": Conus,
     "detected_disc": DetectedDisc,
@@ -89,7 +89,7 @@ class Saved:
         What the report says of the images.
     basis : Basis
         Segmentation and landmarks.
-    seen : Seen or None
+    seen : SpineDetection or None
         The spine before it was named; None where the levels were taken over, not numbered.
     levels : Levels or None
         These levels, where `seen` is None.
@@ -98,7 +98,7 @@ class Saved:
     settings: Settings
     source: Source
     basis: Basis
-    seen: Seen | None
+    seen: SpineDetection | None
     levels: Levels | None
 
 
@@ -126,7 +126,7 @@ def save(analysis: Analysis, path: Path) -> None:
             "notes": [_packed(note, arrays) for note in analysis.source.notes],
         },
         "basis": _packed(_needed(analysis.basis, analysis.settings), arrays),
-        "seen": None if seen is None else _packed(_needed_seen(seen), arrays),
+        "seen": None if seen is None else _packed(_without_unused(seen), arrays),
         "levels": _packed(analysis.levels, arrays) if seen is None else None,
     }
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
@@ -148,7 +148,7 @@ def load(folder: Path) -> Saved:
         )
     try:
         with zipfile.ZipFile(path) as packed:
-            if sum(member.file_size for member in packed.infolist()) > _MOST_BYTES:
+            if sum(member.file_size for member in packed.infolist()) > _MAX_BYTES:
                 raise ValueError("unpacks to more than any analysis leaves")
         with np.load(path, allow_pickle=False) as found:
             text = json.loads(found["text"].tobytes())
@@ -170,7 +170,7 @@ def _saved(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Save
     source = text["source"]
     basis = _unpacked(text["basis"], arrays)
     seen, levels = (_unpacked(text[name], arrays) for name in ("seen", "levels"))
-    for value, kind in ((basis, Basis), (seen or levels, (Seen, Levels))):
+    for value, kind in ((basis, Basis), (seen or levels, (SpineDetection, Levels))):
         if not isinstance(value, kind):
             raise TypeError(f"a {type(value).__name__} stands where another thing belongs")
     return Saved(
@@ -200,7 +200,7 @@ def _needed(basis: Basis, settings: Settings) -> Basis:
     fluid = found.fluid_fraction
     anatomy = landmarks.anatomy
     if anatomy is not None:
-        anatomy = part_read(anatomy, found, landmarks.sacral, settings.localization)
+        anatomy = crop_to_region_read(anatomy, found, landmarks.sacral, settings.localization)
     return replace(
         basis,
         segmentation=replace(
@@ -210,8 +210,8 @@ def _needed(basis: Basis, settings: Settings) -> Basis:
     )
 
 
-def _needed_seen(seen: Seen) -> Seen:
-    return replace(seen, detections=tuple(bone_seen(found) for found in seen.detections))
+def _without_unused(seen: SpineDetection) -> SpineDetection:
+    return replace(seen, detections=tuple(without_unused_bone(found) for found in seen.detections))
 
 
 def _json(part: Any) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _unpacked(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
 def _unpacked_volume(packed: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Volume:
     geometry = _unpacked(packed["geometry"], arrays)
     dtype = np.dtype(packed["dtype"])
-    if dtype.kind not in "biuf" or int(np.prod(geometry.shape)) > _MOST_VOXELS:
+    if dtype.kind not in "biuf" or int(np.prod(geometry.shape)) > _MAX_VOXELS:
         raise ValueError("no volume of an analysis")
     array = np.zeros(geometry.shape, dtype)
     part = array[tuple(slice(start, stop) for start, stop in packed["box"])]

@@ -54,7 +54,7 @@ def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bo
     return [
         (
             c.features["network"],
-            c.features["contact_share"],
+            c.features["contact_fraction"],
             c.features["volume_ml"],
             bool(fluid[labels == c.id].mean() >= TRUE_FRACTION),
         )

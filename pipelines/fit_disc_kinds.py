@@ -41,7 +41,7 @@ from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
 PATIENTS: Final = ("005", "007", "022", "034", "057", "098", "110", "141", "166", "209", "241")
 """SPIDER patients to fit to; the others judge the numbering."""
 HELD_OUT_PATIENTS: Final = ("166", "209", "241")
-HELD_OUT_SHARE: Final = 0.4
+HELD_OUT_FRACTION: Final = 0.4
 """Share of the phantom seeds, the last ones, that are held out."""
 UNLISTED_FIRST_SACRAL: Final = {"110": (-3.0, 53.0, -88.0)}
 """LPS centre of a visible S1-S2, by patient: SPIDER's list ends at L5-S1."""
@@ -61,7 +61,7 @@ COMPANION_ROLES: Final[dict[str, Role]] = {
 }
 """No STIR: it is searched only where there is no T2."""
 MYELOGRAMS: Final = ("ht2w_3d", "ht2w_bssfp")
-CANAL_FEWEST_VOXELS: Final = 10
+MIN_CANAL_VOXELS: Final = 10
 """Slices of SPIDER's canal with fewer are its ragged ends."""
 PATIENT_WEIGHT: Final = 5.0
 """How many finds on phantoms one find on a patient counts for: real looks matter more."""
@@ -121,7 +121,7 @@ def canal_line(mask: Volume) -> Centerline:
     points = []
     for k in reversed(range(upright.array.shape[0])):
         j, i = np.nonzero(upright.array[k] == CANAL_LABEL)
-        if len(j) >= CANAL_FEWEST_VOXELS:
+        if len(j) >= MIN_CANAL_VOXELS:
             points.append(upright.geometry.lps_from_kji([k, j.mean(), i.mean()]))
     return Centerline.smoothed(np.array(points))
 
@@ -186,7 +186,7 @@ def cases(
         find = partial(finds_on_patient, spider, patient)
         for features, classes in _kept(work, f"spider-{patient}", find):
             yield Case(features, classes, True, patient in HELD_OUT_PATIENTS)
-    held_out = seeds[len(seeds) - round(HELD_OUT_SHARE * len(seeds)) :]
+    held_out = seeds[len(seeds) - round(HELD_OUT_FRACTION * len(seeds)) :]
     for seed in seeds:
         for scenario in scenarios:
             show = partial(finds_on_phantom, scenario, seed)
@@ -239,9 +239,9 @@ def fit(features: FloatArray, classes: Classes, importance: FloatArray) -> Float
         weights = flat.reshape(count, -1)
         scores = features @ weights.T
         scores = scores - scores.max(1, keepdims=True)
-        log_share = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-        value = -(each * (truth * log_share).sum(1)).sum() + RIDGE * (weights[:, 1:] ** 2).sum()
-        slope = ((np.exp(log_share) - truth) * each[:, None]).T @ features
+        log_fraction = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        value = -(each * (truth * log_fraction).sum(1)).sum() + RIDGE * (weights[:, 1:] ** 2).sum()
+        slope = ((np.exp(log_fraction) - truth) * each[:, None]).T @ features
         slope[:, 1:] += 2 * RIDGE * weights[:, 1:]
         return float(value), slope.ravel()
 

@@ -347,7 +347,7 @@ def _random_field(inside: Array, rng: np.random.Generator) -> Array:
 
 
 class Patches(torch.utils.data.IterableDataset[Any]):
-    """Endless stream of batches; `phantom_share` of the patches come from phantoms."""
+    """Endless stream of batches; `phantom_fraction` of the patches come from phantoms."""
 
     def __init__(
         self,
@@ -355,11 +355,11 @@ class Patches(torch.utils.data.IterableDataset[Any]):
         synthetic: list[Case],
         *,
         batch: int,
-        phantom_share: float,
+        phantom_fraction: float,
         seed: int,
     ) -> None:
         self.real, self.synthetic, self.batch = real, synthetic, batch
-        self.share = phantom_share if synthetic else 0.0
+        self.share = phantom_fraction if synthetic else 0.0
         if not real:
             self.share = 1.0
         self.seed = seed
@@ -468,7 +468,7 @@ def train(args: argparse.Namespace) -> None:
     real, synthetic = load_cases(args.spider, args.phantoms)
     print(f"{len(real)} real volumes, {len(synthetic)} phantoms", flush=True)
     stream = Patches(
-        real, synthetic, batch=args.batch, phantom_share=args.phantom_share, seed=args.seed
+        real, synthetic, batch=args.batch, phantom_fraction=args.phantom_fraction, seed=args.seed
     )
     net = AnatomyNet().to(memory_format=torch.channels_last)
     average = copy.deepcopy(net)

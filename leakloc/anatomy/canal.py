@@ -88,11 +88,11 @@ def find_canal(
     values = response[path[:, 0], path[:, 1], path[:, 2]]
     points = coarse.geometry.lps_from_kji(path)
     step_mm = float(np.linalg.norm(np.diff(points, axis=0), axis=1).mean())
-    longest_mm = _longest_run(_smooth(values, 10.0 / step_mm) > settings.canal_contrast) * step_mm
-    if longest_mm < settings.canal_min_length_mm:
+    length_mm = _longest_run(_smooth(values, 10.0 / step_mm) > settings.canal_contrast) * step_mm
+    if length_mm < settings.canal_min_length_mm:
         raise AnalysisError(
             f"no spinal canal found in {volume.provenance.source or 'the myelogram'}: the longest "
-            f"bright tube measures {longest_mm:.0f} mm, a canal at least "
+            f"bright tube measures {length_mm:.0f} mm, a canal at least "
             f"{settings.canal_min_length_mm:.0f} mm; check that the series shows the spine and "
             "that its orientation is right"
         )

@@ -39,7 +39,7 @@ _STRIDE_PX: Final = 16
 """The network halves its planes four times."""
 _EMPTY_PX: Final = 9
 """A window of this side without any signal lies outside the field of view."""
-_GLANCE_PLANES: Final = 5
+_COARSE_PLANES: Final = 5
 """The first look takes every fifth plane, 15 mm apart: a canal is 20 mm wide."""
 _PLANES_AT_ONCE: Final = 4
 """More planes per call cost memory and gain no speed."""
@@ -197,7 +197,7 @@ def _region(working: Volume, low: float, high: float, threads: int) -> tuple[sli
     height, depth, count = working.array.shape
     if count * step_mm <= 2 * HALF_WIDTH_MM:
         return slice(0, height), slice(0, depth), slice(0, count)
-    looked_at = np.arange(0, count, _GLANCE_PLANES)
+    looked_at = np.arange(0, count, _COARSE_PLANES)
     found = _classify(working.array, looked_at, low, high, threads)
     planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
     if len(planes) == 0:  # only a place to look: the middle is where a spine usually is

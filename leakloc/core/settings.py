@@ -80,10 +80,10 @@ class LoaderSettings(_Section):
     alignment_search_mm: float = Field(40.0, ge=0, le=200)
     """How far along the body a moved companion of the same frame of reference is sought; patients
     slide by a vertebra at most while they stay on the couch."""
-    alignment_rival_mm: float = Field(15.0, ge=5, le=30)
+    alignment_competitor_mm: float = Field(15.0, ge=5, le=30)
     """Distance along the body from which a fit is another one: half the height of a vertebra with
     its disc."""
-    alignment_rival_factor: float = Field(1.5, ge=1, le=10)
+    alignment_competitor_factor: float = Field(1.5, ge=1, le=10)
     """How many times the mutual information of any rival a registration needs: right ones had 1.7
     to 4.5 on phantoms, images of different bodies 0.9 to 1.5 with few above."""
     alignment_residual_mm: float = Field(1.8, gt=0, le=10)
@@ -149,7 +149,7 @@ class SegmentationSettings(_Section):
     C1-C2 of a phantom was reported."""
     collection_min_probability: float = Field(0.4, gt=0.0, lt=1.0)
     """Probability from which on a candidate counts as a collection."""
-    bright_tissue_most: float = Field(0.75, gt=0.0, le=1.0)
+    max_bright_tissue_probability: float = Field(0.75, gt=0.0, le=1.0)
     """Highest probability there: the answer rests on what the header says of fat."""
     bright_tissue_snr: float = Field(15.0, gt=0.0, le=200.0)
     """Signal of CSF over noise from which the header is believed there at all: below it (a true
@@ -194,17 +194,17 @@ class LevelSettings(_Section):
     """Log odds that a candidate in the row of discs is one, before its looks: few are not."""
     kind_weight: float = Field(0.6, ge=0, le=5)
     """Weight of what a candidate looks like on its own against spacing."""
-    kind_most: float = Field(9.0, ge=0.5, le=20)
+    max_kind_evidence: float = Field(9.0, ge=0.5, le=20)
     """Most that the looks of one candidate count, in log odds."""
     missing_cost: float = Field(4.0, ge=0, le=20)
     """Log cost of a disc above the sacrum that is in the field but was not detected."""
     missing_sacral_cost: float = Field(0.1, ge=0, le=20)
     """The same in the sacrum, where most discs have vanished."""
-    missing_most: float = Field(2.0, ge=1, le=30)
+    max_missing: float = Field(2.0, ge=1, le=30)
     """Discs missed in a row at an end of the chain count as this many at most."""
     end_margin_mm: float = Field(10.0, ge=0, le=50)
     """Discs nearer to the end of the field than this need not be detected."""
-    variant_share: float = Field(0.077, gt=0, lt=0.5)
+    variant_fraction: float = Field(0.077, gt=0, lt=0.5)
     """Share of people with four or six lumbar vertebrae (7.7 % of 418 whole-spine scans)."""
     conus_in_l1: float = Field(0.55, ge=-1, le=2)
     """Where the spinal cord usually ends, in heights of L1 from its top: near its lower third."""
@@ -212,19 +212,19 @@ class LevelSettings(_Section):
     """Standard deviation of that place between people, in levels (range T12 to L3 in 504)."""
     temperature: float = Field(2.0, gt=0, le=20)
     """Divides log evidence before it becomes belief: neighbouring discs are not independent."""
-    belief_counted: float = Field(0.98, gt=0, lt=1)
+    counted_confidence: float = Field(0.98, gt=0, lt=1)
     """Highest confidence when counted from C2."""
-    belief_assumed: float = Field(0.86, gt=0, lt=1)
+    assumed_confidence: float = Field(0.86, gt=0, lt=1)
     """Highest confidence when counted from the sacrum: on lumbar MRI alone 14 % of 1049
     patients are numbered wrongly (clinical series)."""
-    belief_unhinted: float = Field(0.9, gt=0, le=1)
+    no_conus_factor: float = Field(0.9, gt=0, le=1)
     """Factor on the confidence counted from the sacrum where the cord's end is not seen: then
     nothing in the field tells five lumbar vertebrae from four or six."""
-    transitional_belief: float = Field(0.25, gt=0, lt=1)
+    transitional_probability: float = Field(0.25, gt=0, lt=1)
     """A transitional vertebra is suspected from this probability of another number of lumbar
     vertebrae on. The highest of 26 patients of SPIDER: 0.22."""
 
-    transitional_share: float = Field(0.04, gt=0, lt=0.5)
+    transitional_fraction: float = Field(0.04, gt=0, lt=0.5)
     """Fraction of sacrum in the vertebra above the lumbosacral disc, or of lumbar vertebra below
     it, from which one of them is taken for transitional. Flags 29 of 33 phantoms of such a shape
     and 1 of 26 patients of SPIDER."""
@@ -248,7 +248,7 @@ class LocalizationSettings(_Section):
     segment_min_overlap_mm: float = Field(2.0, ge=0.0, le=20.0)
     """A segment counts as touched where the collection reaches this far into it; partial
     volume alone reaches about one voxel."""
-    segment_min_share: float = Field(0.005, ge=0.0, le=0.5)
+    segment_min_fraction: float = Field(0.005, ge=0.0, le=0.5)
     """... and holds this share of the collection's volume."""
     interlaminar_below_disc_mm: float = Field(5.0, ge=0.0, le=15.0)
     """Lumbar interlaminar windows lie at or 5 to 10 mm below their disc."""
@@ -259,7 +259,7 @@ class LocalizationSettings(_Section):
     """A collection surrounds the sac where it takes up this angle or more."""
     circumferential_length_mm: float = Field(20.0, ge=0.0, le=200.0)
     """... over at least this length, the pitch of about one level,"""
-    circumferential_share: float = Field(0.33, ge=0.0, le=1.0)
+    circumferential_fraction: float = Field(0.33, ge=0.0, le=1.0)
     """... and this share of its own length."""
     canal_radius_mm: float = Field(14.0, ge=5.0, le=30.0)
     """Fluid further than this from the canal's centre lies outside the bony canal (lumbar
@@ -268,7 +268,7 @@ class LocalizationSettings(_Section):
     """A band over this many levels is longitudinal (3 to 4 levels in the literature)."""
     longitudinal_length_mm: float = Field(95.0, ge=20.0, le=600.0)
     """The same where no level is named; three mean lumbar levels."""
-    outside_share: float = Field(0.35, ge=0.05, le=1.0)
+    outside_fraction: float = Field(0.35, ge=0.05, le=1.0)
     """A collection whose volume lies outside the canal by this share is a pseudomeningocele
     (behind it) or periradicular (beside it)."""
 
@@ -317,12 +317,12 @@ class LocalizationSettings(_Section):
 
     blind_codes: tuple[str, ...] = ("no_myelogram", "no_fluid_sensitive_volume")
     """Notes of earlier stages after which no answer is given, for the input cannot tell."""
-    blind_most: float = Field(0.45, ge=0.0, le=1.0)
+    max_blind_confidence: float = Field(0.45, ge=0.0, le=1.0)
     """Highest confidence of a collection then: below `probable_confidence`, hence possible."""
     absent_confidence: float = Field(0.8, ge=0.0, le=1.0)
     """Confidence of a negative answer without any doubtful signal; MR myelography missed one
     leak in eight to five in published series."""
-    fat_doubt: float = Field(0.25, ge=0.0, le=1.0)
+    fat_min_probability: float = Field(0.25, ge=0.0, le=1.0)
     """Rejected signal of this probability that may be unsuppressed fat leaves the answer open."""
     numbering_caveat_below: float = Field(0.9, ge=0.0, le=1.0)
     """Below this confidence of the numbering the summary names the alternative too."""
@@ -337,12 +337,12 @@ class LocalizationSettings(_Section):
     field, with a warning and a range; otherwise no distance is reported."""
     hiatus_beyond_trace_mm: float = Field(15.0, ge=0.0, le=60.0)
     """How far below the traced canal S4 may lie for that; one sacral segment."""
-    hiatus_share: float = Field(0.83, ge=0.5, le=1.1)
+    hiatus_fraction: float = Field(0.83, ge=0.5, le=1.1)
     """Usual place of its apex along the back of the sacral bodies: S4 in two thirds to four
     fifths of people, S3 or S5 in most others,"""
-    hiatus_share_sd: float = Field(0.12, ge=0.02, le=1.0)
+    hiatus_fraction_sd: float = Field(0.12, ge=0.02, le=1.0)
     """... and its spread between people."""
-    hiatus_roof_share: float = Field(0.3, ge=0.1, le=0.6)
+    hiatus_roof_fraction: float = Field(0.3, ge=0.1, le=0.6)
     """The roof of the sacral canal is followed from this share of the sacral bodies' back on:
     above, the thecal sac and the gaps between the arches of S1 and S2 disturb."""
     hiatus_roof_mm: float = Field(5.0, ge=1.0, le=12.0)
@@ -350,7 +350,7 @@ class LocalizationSettings(_Section):
     hiatus_bright_factor: float = Field(0.6, ge=0.0, le=1.0)
     """Confidence of a hiatus found where fat in the canal is bright, and the roof before it and
     the fat under the skin run into one another, relative to one on a fat-suppressed image."""
-    hiatus_seen_below_mm: float = Field(6.0, ge=1.0, le=8.0)
+    hiatus_min_below_mm: float = Field(6.0, ge=1.0, le=8.0)
     """The field must show this much without a roof below the apex: with half of it, a sacrum cut
     by the field's edge passed for one that ends (2 of 5 phantoms without a hiatus)."""
     hiatus_margin_mm: float = Field(8.0, ge=0.0, le=30.0)
@@ -361,12 +361,12 @@ class LocalizationSettings(_Section):
     space is left open even between its fat pads."""
     default_dorsal_mm: float = Field(2.5, ge=0.0, le=10.0)
     """From the canal's centre to the path where neither sac nor sacral canal was seen."""
-    epidural_dark_share: float = Field(0.5, ge=0.1, le=0.9)
+    epidural_dark_fraction: float = Field(0.5, ge=0.1, le=0.9)
     """The posterior epidural space ends where the signal behind the sac falls below this share
     of what fills it, at the dark flaval ligament or the arch."""
     epidural_depth_max_mm: float = Field(12.0, ge=4.0, le=30.0)
     """Deeper than this it is not measured: the arch is missing or not seen."""
-    skin_air_share: float = Field(0.12, ge=0.01, le=0.5)
+    skin_air_fraction: float = Field(0.12, ge=0.01, le=0.5)
     """Air begins where signal stays below this share of the brightest fat under the skin."""
     interlaminar_reach_mm: float = Field(60.0, ge=10.0, le=200.0)
     """Windows further than this from the level are not named; under two lumbar levels."""
@@ -377,7 +377,7 @@ class LocalizationSettings(_Section):
     path_smoothing_mm: float = Field(8.0, ge=0.0, le=40.0)
     """Gaussian sigma of the path's distance from the centreline; a catheter does not follow
     every dent of the sac."""
-    path_sd_share: float = Field(0.10, ge=0.0, le=0.5)
+    path_sd_fraction: float = Field(0.10, ge=0.0, le=0.5)
     """Spread of path lengths between people, as a share of the length,"""
     path_sd_mm: float = Field(8.0, ge=0.0, le=50.0)
     """... and in mm, added in quadrature."""

@@ -191,7 +191,7 @@ class Geometry:
         uids = {self.frame_of_reference_uid, other.frame_of_reference_uid} - {None}
         return len(uids) > 1
 
-    def held_sideways(self, points_lps: npt.ArrayLike) -> FloatArray:
+    def clamp_left_right(self, points_lps: npt.ArrayLike) -> FloatArray:
         """Points moved into the field from its left and right: slabs may be narrower than a curve.
 
         Along the grid's own axes, so that their height and depth in it stay.

@@ -1,18 +1,18 @@
 """Naming vertebral levels: detection, then numbering."""
 
 from leakloc.levels.files import read_level_map, read_levels
-from leakloc.levels.given import GivenLevels, GivenMap
-from leakloc.levels.labeling import Seen, label, look, number
+from leakloc.levels.labeling import SpineDetection, assign_levels, detect_spine, label
 from leakloc.levels.result import Levels
+from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
 
 __all__ = [
-    "GivenLevels",
-    "GivenMap",
     "Levels",
-    "Seen",
+    "SpineDetection",
+    "SuppliedLevelMap",
+    "SuppliedLevels",
+    "assign_levels",
+    "detect_spine",
     "label",
-    "look",
-    "number",
     "read_level_map",
     "read_levels",
 ]

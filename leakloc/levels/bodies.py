@@ -26,7 +26,7 @@ _BONE: Final = 0.5
 """Probability from which a voxel is bone."""
 _FAR_MM: Final = 8.0
 """A body's centre never moves further than this from the middle of its discs."""
-_END_PLATE_SHARE: Final = 0.12
+_END_PLATE_FRACTION: Final = 0.12
 """Half a disc, as a share of the level's height: where a body drawn without an image ends."""
 _FADING: Final = 0.75
 """Confidence of a sacral segment relative to the one above: each pitch adds its error."""
@@ -219,7 +219,7 @@ def _box(drawn: Volume, geometry: Geometry) -> tuple[slice, slice, slice] | None
         return None
 
 
-def bone_seen(found: Detections) -> Detections:
+def without_unused_bone(found: Detections) -> Detections:
     """Detections without what neither `bodies_between` nor `level_mask` reads.
 
     Both look at probabilities above one half only, interpolated; of the sacrum at voxels.
@@ -271,7 +271,7 @@ def _inside(
     back = across[..., 1:] @ _unit(np.array([-axis[2], axis[1]]))
     between = under & over & (np.linalg.norm(across, axis=-1) < radius_mm)
     height = float(np.linalg.norm(body.upper.center_lps - body.lower.center_lps))
-    margin = _END_PLATE_SHARE * height
+    margin = _END_PLATE_FRACTION * height
     half_depth, half_width = 0.5 * body.depth_mm, 0.5 * body_width_mm(body.depth_mm)
     cylinder = (
         ((points - body.upper.center_lps) @ body.upper.normal_lps < -margin)

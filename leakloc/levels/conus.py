@@ -32,7 +32,7 @@ _CORE_PERCENTILE: Final = 15.0
 """Percentile of tissue within that window: of a cord all of it is solid."""
 _CORD: Final = 0.75
 """Least such solidity of a cord; single roots reach 0.5, crowded ones 0.85 on conventional T2."""
-_MOST_SOLID: Final = 0.9
+_MAX_SOLID: Final = 0.9
 """The cord is the most solid part of the sac: within this fraction of the maximum."""
 _FALL: Final = 0.08
 """Least fall of solidity from cord to roots; crowded roots fall by less from level to level."""
@@ -86,7 +86,7 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
         return None
     cord = np.array([solid[n - far : n - near].mean() for n in places])
     roots = np.array([solid[n + after : n + until].mean() for n in places])
-    is_cord = (cord >= _CORD) & (cord >= _MOST_SOLID * cord.max())
+    is_cord = (cord >= _CORD) & (cord >= _MAX_SOLID * cord.max())
     fall = np.where(is_cord, cord - roots, 0.0)
     steps = np.flatnonzero(fall >= _FALL)
     if not len(steps):

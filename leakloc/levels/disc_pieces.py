@@ -43,7 +43,7 @@ def discs_from(found: AnatomyProbabilities) -> Detections:
     """
     geometry = found.disc.geometry
     clouds = _pieces(found.disc.array, geometry, _THRESHOLD)
-    groups = _joined(clouds, geometry)
+    groups = _merge_pieces(clouds, geometry)
     discs = [_disc_of(kji, found) for kji in groups]
     discs.sort(key=lambda disc: -float(disc.center_lps[2]))
     return Detections(tuple(discs), found.vertebra, "network", found.sacrum)
@@ -86,7 +86,7 @@ def _thickness_mm(points_lps: FloatArray) -> float:
     return float(np.sqrt(12.0) * np.std(offset[:, 2] - offset[:, :2] @ slope))
 
 
-def _joined(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:
+def _merge_pieces(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:
     """Join pieces that lie at the same height and side by side."""
     clouds = sorted(clouds, key=len, reverse=True)
     groups: list[npt.NDArray[Any]] = []

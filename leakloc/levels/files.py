@@ -12,12 +12,12 @@ import numpy as np
 from leakloc.anatomy.vocabulary import split_segment
 from leakloc.core.errors import InputError, SettingsError
 from leakloc.core.volume import FloatArray
-from leakloc.levels.given import GIVEN_CONFIDENCE, GivenLevels, GivenMap
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
+from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, SuppliedLevels
 
 
-def read_levels(path: str | Path) -> GivenLevels:
+def read_levels(path: str | Path) -> SuppliedLevels:
     """Levels from an edited ``levels.json``, or from the levels of a ``report.json``.
 
     Names and positions count. Vertebrae keep their order along the canal whatever the order in
@@ -39,7 +39,7 @@ def read_levels(path: str | Path) -> GivenLevels:
         raise InputError(f"{path.name} is no readable JSON: {error}") from error
     content = content.get("levels", content) if isinstance(content, dict) else {}
     vertebrae = [
-        Vertebra(_name(item, path), _point(item, "center_lps_mm", path), GIVEN_CONFIDENCE)
+        Vertebra(_name(item, path), _point(item, "center_lps_mm", path), SUPPLIED_CONFIDENCE)
         for item in _items(content, "vertebrae", path)
     ]
     discs = [
@@ -47,7 +47,7 @@ def read_levels(path: str | Path) -> GivenLevels:
             _disc_name(item, path),
             _point(item, "center_lps_mm", path),
             _point(item, "normal_lps", path) if "normal_lps" in item else np.zeros(3),
-            GIVEN_CONFIDENCE,
+            SUPPLIED_CONFIDENCE,
         )
         for item in (_items(content, "discs", path) if "discs" in content else [])
     ]
@@ -55,10 +55,10 @@ def read_levels(path: str | Path) -> GivenLevels:
 
     beside = path.parent / "masks" / "levels.nii.gz"
     mask = read_mask(beside) if beside.is_file() else None
-    return GivenLevels(vertebrae, discs, mask)
+    return SuppliedLevels(vertebrae, discs, mask)
 
 
-def read_level_map(path: str | Path, scheme: str) -> GivenMap:
+def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
     """Levels from another program's map.
 
     Parameters
@@ -78,7 +78,7 @@ def read_level_map(path: str | Path, scheme: str) -> GivenMap:
     """
     from leakloc.loaders.masks import read_mask
 
-    return GivenMap(read_mask(path), _scheme(scheme))
+    return SuppliedLevelMap(read_mask(path), _scheme(scheme))
 
 
 def _scheme(name: str) -> LevelScheme:

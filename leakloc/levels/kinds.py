@@ -36,13 +36,13 @@ _WEIGHTS: Final[FloatArray] = np.array(
         [4.21, 2.34, 2.37, 0.68, 1.10, -3.25, -0.46, -0.64, 0.21, -2.69, 2.64, 1.69],
     ]
 )
-_ODDS_MOST: Final = 4.0
+_MAX_LOG_ODDS: Final = 4.0
 """Log odds are cut here: the detector is less sure than it says."""
 _TILT_UNIT_DEG: Final = 20.0
 _TILT_RANGE_DEG: Final = (-40.0, 70.0)
 _USUAL_DEPTH: Final = 0.8
 """Depth assumed where it is unknown, as a share of the patient's deeper discs."""
-_DEPTH_MOST: Final = 1.3
+_MAX_DEPTH: Final = 1.3
 _CANAL_TILT_DEG: Final = ((-7.0, 10.0), (25.0, 12.0), (40.0, 15.0), (50.0, 20.0))
 """Mean and standard deviation of the canal's forward tilt at each of `KINDS` (10 patients of SPIDER
 and 11 phantoms; sacral ones widened, as few were seen)."""
@@ -102,7 +102,7 @@ def _features(candidate: Candidate, own_depth_mm: float) -> FloatArray:
     score = _odds(candidate.score)
     below = _odds(candidate.bone_below)
     depth = candidate.depth_mm / own_depth_mm if np.isfinite(candidate.depth_mm) else _USUAL_DEPTH
-    depth = min(depth, _DEPTH_MOST)
+    depth = min(depth, _MAX_DEPTH)
     tilt = float(np.clip(candidate.tilt_deg, *_TILT_RANGE_DEG)) / _TILT_UNIT_DEG
     return np.array(
         [
@@ -127,4 +127,4 @@ def _odds(probability: float) -> float:
     if not np.isfinite(probability):
         return 0.0
     p = min(max(probability, 1e-4), 1 - 1e-4)
-    return float(np.clip(np.log(p / (1 - p)), -_ODDS_MOST, _ODDS_MOST))
+    return float(np.clip(np.log(p / (1 - p)), -_MAX_LOG_ODDS, _MAX_LOG_ODDS))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.course import carried_on
+from leakloc.anatomy.extension import extend_centerline
 from leakloc.anatomy.reference import reference_chain
 from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Role, split_segment
 from leakloc.core.errors import AnalysisError, LeaklocError, SettingsError
@@ -24,15 +24,15 @@ from leakloc.levels.numbering import (
     Assignment,
     Candidate,
     Solution,
-    belief_in_counts,
     best_of,
     conus_offset,
     disc_at_cord_end,
+    lumbar_count_probabilities,
     solve,
 )
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering
 from leakloc.levels.sacrum import SacralAxis, trace_sacrum
-from leakloc.levels.transition import sacral_share, transitional_signs
+from leakloc.levels.transition import sacral_fraction, transitional_signs
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
@@ -55,14 +55,14 @@ _LEVEL_MM: Final = 45.0
 """Height of the tallest level."""
 _EXTRA_FIELD_MM: Final = 25.0
 """The myelogram is searched too where it shows this much more of the spine: a level."""
-_BESIDE_MM: Final = (9.0, 12.0, 15.0)
+_ADJACENT_MM: Final = (9.0, 12.0, 15.0)
 """Distances from a disc's centre along its normal where its surroundings are read."""
 _ALONG: Final = 0.8
 """The way from a disc to the next is within 37 degrees of its normal."""
 _BONE: Final = 0.5
 """Probability from which a point counts as bone."""
 _MARCH_MM: Final = 3.0
-_LONGEST_MM: Final = 900.0
+_MAX_LENGTH_MM: Final = 900.0
 """How far and in what steps the field is followed along the spine."""
 _SACRUM_MM: Final = 25.0
 """With less than that of the sacrum below it (S1 is 30 mm high) the lumbosacral disc is not sure:
@@ -71,15 +71,15 @@ _CONUS_NEAR_LEVELS: Final = 0.5
 """The cord's end is as usual within this distance of its mean place, two thirds of people."""
 _CONUS_FAR_LEVELS: Final = 1.8
 """Farther from it than in anybody (T12 to L3) it was not the cord's end that was seen."""
-_LEAST_ODDS: Final = 0.05
+_MIN_ODDS: Final = 0.05
 """Each neighbouring numbering is told with some belief, whatever the evidence."""
-_RIVAL_SCORE: Final = 0.6
+_COMPETITOR_SCORE: Final = 0.6
 """A find this sure that the count from C2 passes over may be one of the discs it should count."""
-_RIVALS_USUAL: Final = 1
+_USUAL_COMPETITORS: Final = 1
 """Above C2-C3 the base of the dens or of the skull is often taken for a disc once."""
-_RIVALS_MOST: Final = 3
+_MAX_COMPETITORS: Final = 3
 """More rivals than this make the count no worse: it is worthless by then."""
-_RIVAL_FACTOR: Final = 0.6
+_COMPETITOR_FACTOR: Final = 0.6
 """On the confidence, by rival: with two or more, one of two counts was wrong."""
 _TRANSITIONAL_FACTOR: Final = 0.7
 """On the confidence counted from a junction that looks transitional."""
@@ -89,8 +89,8 @@ _MIN_CHAIN: Final = 2
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of the spine before any of it is named; `number` names it.
+class SpineDetection:
+    """What was seen of the spine before any of it is named; `assign_levels` names it.
 
     Parameters
     ----------
@@ -151,17 +151,17 @@ def label(
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
-    seen = look(myelogram, companions, segmentation, settings, detector)
-    return number(seen, settings)
+    detection = detect_spine(myelogram, companions, segmentation, settings, detector)
+    return assign_levels(detection, settings)
 
 
-def look(
+def detect_spine(
     myelogram: Volume,
     companions: Mapping[Role, Volume],
     segmentation: Segmentation,
     settings: LevelSettings,
     detector: Detector | None = None,
-) -> Seen:
+) -> SpineDetection:
     """See the spine: the half of `label` that needs the images and takes the time.
 
     Parameters
@@ -187,48 +187,48 @@ def look(
     return replace(seen, notes=(*notes, *seen.notes), conus=conus)
 
 
-def number(seen: Seen, settings: LevelSettings) -> Levels:
-    """Name what was seen: the half of `label` that is quick, and where the user's word counts.
+def assign_levels(detection: SpineDetection, settings: LevelSettings) -> Levels:
+    """Name what was detection: the half of `label` that is quick, and where the user's word counts.
 
     Parameters
     ----------
-    seen : Seen
-        From `look`.
+    detection : SpineDetection
+        From `detect_spine`.
     settings : LevelSettings
 
     Returns
     -------
     Levels
-        As of `label`; `Levels.seen` keeps `seen`.
+        As of `label`; `Levels.detection` keeps `detection`.
 
     Raises
     ------
     SettingsError
         If a user's anchor is malformed or fits no disc.
     """
-    notes, geometry, conus = seen.notes, seen.fields[-1], seen.conus
-    chosen = _choose(seen.candidates, settings, conus)
+    notes, geometry, conus = detection.notes, detection.fields[-1], detection.conus
+    chosen = _choose(detection.candidates, settings, conus)
     if chosen is None:
-        return _unlabelled(geometry, notes, seen)
+        return _unlabelled(geometry, notes, detection)
     assignment, method, counts = chosen
-    discs = _gap_free(seen.candidates, assignment)
-    numbering = _numbering(seen.candidates, assignment, method, counts, settings, conus)
+    discs = _fill_gaps(detection.candidates, assignment)
+    numbering = _numbering(detection.candidates, assignment, method, counts, settings, conus)
     presacral = [d for d in discs if not is_sacral(d.name)]
     if len(presacral) < _MIN_CHAIN:
-        return _unlabelled(geometry, notes, seen)
+        return _unlabelled(geometry, notes, detection)
     bodies = bodies_between(
-        presacral, assignment.chain, assignment.scale, seen.detections, seen.fields
+        presacral, assignment.chain, assignment.scale, detection.detections, detection.fields
     )
-    if assignment.junction_seen:
+    if assignment.has_junction:
         remnants = {d.name: d for d in discs if is_sacral(d.name)}
         bodies = [body for body in bodies if not body.name.startswith("S")]
         sacral, below = sacral_bodies(
-            presacral[-1], remnants, assignment.scale, seen.sacrum, seen.fields
+            presacral[-1], remnants, assignment.scale, detection.sacrum, detection.fields
         )
         bodies, discs = [*bodies, *sacral], [*presacral, *below]
     names = {body.name for body in bodies}
     discs = [d for d in discs if names & set(split_segment(d.name))]
-    anchored = assignment.junction_seen or assignment.top_seen or method == "user"
+    anchored = assignment.has_junction or assignment.has_c2 or method == "user"
     status: LevelStatus = "labelled" if anchored else "partial"
     if not anchored:
         notes = (
@@ -239,40 +239,40 @@ def number(seen: Seen, settings: LevelSettings) -> Levels:
                 "the size of the vertebrae alone and may be off by several levels.",
             ),
         )
-    if method == "sacrum_up" and assignment.junction_seen:
-        below_mm = _below_junction_mm(seen.candidates, assignment)
+    if method == "sacrum_up" and assignment.has_junction:
+        below_mm = _below_junction_mm(detection.candidates, assignment)
         if below_mm < _SACRUM_MM:
             text = (
                 f"The field ends {below_mm:.0f} mm below the disc taken for the lumbosacral one: "
-                "too little of the sacrum is seen to be sure of it."
+                "too little of the sacrum is detection to be sure of it."
             )
             notes = (*notes, Note("sacrum_cut", text))
-    if method == "c2_count" and seen.localizer is not None:
+    if method == "c2_count" and detection.localizer is not None:
         text = (
             "Levels above the other series were counted on a localizer or another coarse series: "
             "check the count there."
         )
         notes = (*notes, Note("counted_on_localizer", text))
-    if method == "sacrum_up" and seen.localizer is not None:
+    if method == "sacrum_up" and detection.localizer is not None:
         text = (
             "C2 was not recognised on the localizer, which reaches above the other series: a count "
             "down from C2 there would tell four or six lumbar vertebrae from five."
         )
         notes = (*notes, Note("localizer_without_c2", text))
-    if method == "c2_count" and (rivals := _rivals(seen.candidates, assignment)):
+    if method == "c2_count" and (rivals := _competitors(detection.candidates, assignment)):
         text = (
             f"The count from C2 passed over {rivals} more place(s) that look like discs: it may "
             "be off by one or more; check it on a sagittal series."
         )
         notes = (*notes, Note("doubtful_count", text))
     if numbering.transitional_suspected:
-        signs = transitional_signs(seen.candidates, assignment, settings)
+        signs = transitional_signs(detection.candidates, assignment, settings)
         notes = (*notes, _variant_note(numbering, signs))
-    mask = level_mask(bodies, seen.detections, geometry)
+    mask = level_mask(bodies, detection.detections, geometry)
     vertebrae = tuple(body.vertebra for body in bodies)
     credible = _conus_levels(assignment, conus, settings) is not None
     cord_end = conus.point_lps if conus is not None and credible else None
-    return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, seen, cord_end)
+    return Levels(status, numbering, vertebrae, tuple(discs), mask, notes, detection, cord_end)
 
 
 def find_candidates(
@@ -335,7 +335,7 @@ def _search(
     centerline: Centerline,
     settings: LevelSettings,
     detector: Detector,
-) -> Seen:
+) -> SpineDetection:
     """Detect on the first volume that shows a chain, and beyond its field on the others."""
     tried: list[tuple[Detections, list[DetectedDisc], Volume, Centerline]] = []
     notes: list[Note] = []
@@ -349,12 +349,12 @@ def _search(
             notes.append(Note("detector_failed", f"{error}; {text}"))
             detector = profile.detect
             found = detector(volume, centerline, settings)
-        line = carried_on(centerline, found.canal)
+        line = extend_centerline(centerline, found.canal)
         tried.append((found, _plausible(found, line), volume, line))
         if len(tried[-1][1]) > _MIN_CHAIN:
             break
     if not tried:
-        return Seen((), (), (myelogram.geometry,), tuple(notes))
+        return SpineDetection((), (), (myelogram.geometry,), tuple(notes))
     found, discs, volume, line = max(tried, key=lambda t: len(t[1]))
     detections = [found]
     searched = [(volume, found)]
@@ -375,7 +375,7 @@ def _search(
     except AnalysisError:  # it shows nothing
         far = None
     if localizer is not None and far is not None:
-        line = carried_on(line, far.canal)
+        line = extend_centerline(line, far.canal)
         above = [d for d in _plausible(far, line) if _beyond(d, fields, discs, settings)]
         if above:
             far = _upper_part(far, min(float(d.center_lps[2]) for d in above))
@@ -388,7 +388,9 @@ def _search(
     candidates = tuple(_candidate(discs[n], owners[n], line, fields) for n in np.argsort(arcs))
     axes = (_sacral_axis(image, detected, candidates) for image, detected in searched)
     axis = next((axis for axis in axes if axis is not None), None)
-    return Seen(tuple(detections), candidates, fields, tuple(notes), localizer=coarse, sacrum=axis)
+    return SpineDetection(
+        tuple(detections), candidates, fields, tuple(notes), localizer=coarse, sacrum=axis
+    )
 
 
 def _sacral_axis(
@@ -455,7 +457,7 @@ def _plausible(found: Detections, centerline: Centerline) -> list[DetectedDisc]:
 def _is_between_bones(disc: DetectedDisc, found: Detections) -> bool:
     return all(
         any(_probability(bone, points) > _BONE for bone in (found.bodies, found.sacrum))
-        for points in _points_beside(disc)
+        for points in _adjacent_points(disc)
     )
 
 
@@ -476,9 +478,9 @@ def _is_ahead_of_canal(disc: DetectedDisc, centerline: Centerline) -> bool:
     return dorsal >= -_AHEAD_MM - 0.7 * beyond
 
 
-def _points_beside(disc: DetectedDisc) -> tuple[FloatArray, FloatArray]:
+def _adjacent_points(disc: DetectedDisc) -> tuple[FloatArray, FloatArray]:
     """Points above and below a disc, in the bones beside it."""
-    offsets = np.array(_BESIDE_MM)[:, None] * disc.normal_lps
+    offsets = np.array(_ADJACENT_MM)[:, None] * disc.normal_lps
     return disc.center_lps + offsets, disc.center_lps - offsets
 
 
@@ -493,7 +495,7 @@ def _more_field_mm(volume: Volume, myelogram: Volume, centerline: Centerline) ->
 def _candidate(
     disc: DetectedDisc, found: Detections, centerline: Centerline, fields: Sequence[Geometry]
 ) -> Candidate:
-    above, below = _points_beside(disc)
+    above, below = _adjacent_points(disc)
     return Candidate(
         center_lps=disc.center_lps,
         normal_lps=disc.normal_lps,
@@ -506,8 +508,8 @@ def _candidate(
         sacrum_below=_probability(found.sacrum, below),
         reach_above_mm=_reach_mm(disc.center_lps, centerline, fields, -1.0),
         reach_below_mm=_reach_mm(disc.center_lps, centerline, fields, 1.0),
-        sacral_share_above=sacral_share(found, disc, 1.0),
-        sacral_share_below=sacral_share(found, disc, -1.0),
+        sacral_fraction_above=sacral_fraction(found, disc, 1.0),
+        sacral_fraction_below=sacral_fraction(found, disc, -1.0),
     )
 
 
@@ -523,7 +525,7 @@ def _reach_mm(
 ) -> float:
     """How far the field goes on from a disc, along a parallel to the canal."""
     arc, left, dorsal = (float(x) for x in centerline.project(center_lps))
-    steps = np.arange(_MARCH_MM, _LONGEST_MM, _MARCH_MM)
+    steps = np.arange(_MARCH_MM, _MAX_LENGTH_MM, _MARCH_MM)
     arcs = arc + direction * steps
     _, lefts, dorsals = centerline.frame_at(arcs)
     points = centerline.at(arcs) + left * lefts + dorsal * dorsals
@@ -534,7 +536,7 @@ def _reach_mm(
 
 def _within_height_and_depth(field: Geometry, points_lps: FloatArray) -> npt.NDArray[np.bool_]:
     """Whether a field holds points, sides left aside: slabs may be narrower than a curve."""
-    return field.contains(field.held_sideways(points_lps))
+    return field.contains(field.clamp_left_right(points_lps))
 
 
 def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus | None:
@@ -555,7 +557,7 @@ def _choose(
     if len(candidates) < _MIN_CHAIN:
         return None
     solutions = solve(candidates, settings)
-    counts = belief_in_counts(solutions, settings, conus)
+    counts = lumbar_count_probabilities(solutions, settings, conus)
     pinned = _pinned(candidates, solutions, settings)
     if pinned is not None:
         possible = _counts_with(pinned[1], settings)
@@ -567,14 +569,18 @@ def _choose(
     free = best_of(solutions, settings, conus)
     if free is None or len(free.candidates) < _MIN_CHAIN:
         return None
-    if settings.lumbar_count is None and free.top_seen:
-        return free, "c2_count", belief_in_counts(solutions, settings, conus, counted=True)
+    if settings.lumbar_count is None and free.has_c2:
+        return (
+            free,
+            "c2_count",
+            lumbar_count_probabilities(solutions, settings, conus, counted=True),
+        )
     wanted = settings.lumbar_count or 5
     of_count = [s for s in solutions if s.chain.lumbar_count == wanted]
     usual = best_of(of_count, settings, conus)
     if usual is None:
         return None
-    if conus is not None and not usual.junction_seen and not usual.top_seen:
+    if conus is not None and not usual.has_junction and not usual.has_c2:
         pin = conus.candidate, disc_at_cord_end(of_count, settings, conus)
         at_cord = solve(candidates, settings, lumbar_counts=(wanted,), pinned=pin)
         usual = best_of(at_cord, settings, conus) or usual
@@ -649,7 +655,7 @@ def split_or_refuse(disc_name: str) -> tuple[str, str]:
     return split_segment(disc_name)
 
 
-def _gap_free(candidates: Sequence[Candidate], assignment: Assignment) -> list[Disc]:
+def _fill_gaps(candidates: Sequence[Candidate], assignment: Assignment) -> list[Disc]:
     """Named discs, with those that were missed put in between."""
     belief = assignment.shifted.get(0, 1.0)
     discs: list[Disc] = []
@@ -681,30 +687,32 @@ def _numbering(
     counted = method == "c2_count"
     lumbar_count = assignment.chain.lumbar_count
     offset = _conus_levels(assignment, conus, settings)
-    doubt = [] if method == "user" else _doubts(candidates, assignment, counted, settings)
-    odds = _odds_of_others(assignment, counts)
+    penalties = (
+        [] if method == "user" else _confidence_penalties(candidates, assignment, counted, settings)
+    )
+    odds = _alternative_odds(assignment, counts)
     variant = 1 - counts.get(lumbar_count, 0.0)
     if method == "user":
         confidence = 1.0
     else:
-        highest = settings.belief_counted if counted else settings.belief_assumed
+        highest = settings.counted_confidence if counted else settings.assumed_confidence
         if offset is None and not counted:
-            highest *= settings.belief_unhinted
+            highest *= settings.no_conus_factor
         confidence = highest / (1.0 + sum(odds.values()))
-        for _, factor in doubt:
+        for _, factor in penalties:
             confidence *= factor
     transitional = method != "user" and (
         (counted and lumbar_count != 5)
-        or variant > settings.transitional_belief
-        or any(code == "transitional" for code, _ in doubt)
+        or variant > settings.transitional_probability
+        or any(code == "transitional" for code, _ in penalties)
     )
-    weights = {s: max(odds.get(s, 0.0), _LEAST_ODDS) for s in (-1, 1)}
+    weights = {s: max(odds.get(s, 0.0), _MIN_ODDS) for s in (-1, 1)}
     total = sum(weights.values())
     alternatives = tuple(
         AlternativeNumbering(
             s,
             (1.0 - confidence) * 0.9 * weights[s] / total,
-            _reason(s, counted, assignment.junction_seen) + _hint(s, offset),
+            _reason(s, counted, assignment.has_junction) + _hint(s, offset),
         )
         for s in (-1, 1)
     )
@@ -718,7 +726,7 @@ def _numbering(
     )
 
 
-def _odds_of_others(assignment: Assignment, counts: Mapping[int, float]) -> dict[int, float]:
+def _alternative_odds(assignment: Assignment, counts: Mapping[int, float]) -> dict[int, float]:
     """Odds of numberings moved by so many levels against the one reported.
 
     One lumbar vertebra more or less moves every name above the sacrum by one, too.
@@ -745,37 +753,37 @@ def _conus_levels(
     return levels if abs(levels) < _CONUS_FAR_LEVELS else None
 
 
-def _doubts(
+def _confidence_penalties(
     candidates: Sequence[Candidate],
     assignment: Assignment,
     counted: bool,
     settings: LevelSettings,
 ) -> list[tuple[str, float]]:
     """What makes the numbering less sure, each with a factor on its confidence."""
-    doubts: list[tuple[str, float]] = []
+    penalties: list[tuple[str, float]] = []
     chain = assignment.chain
-    if not assignment.junction_seen:
-        doubts.append(("no_sacrum", 0.7 if counted else 0.4))
+    if not assignment.has_junction:
+        penalties.append(("no_sacrum", 0.7 if counted else 0.4))
     elif not counted and _below_junction_mm(candidates, assignment) < _SACRUM_MM:
-        doubts.append(("sacrum_cut", 0.6))  # what lies above the field's end looks like the last
-    rivals = _rivals(candidates, assignment) if counted else 0
+        penalties.append(("sacrum_cut", 0.6))  # what lies above the field's end looks like the last
+    rivals = _competitors(candidates, assignment) if counted else 0
     if rivals:
-        doubts.append(("rivals", _RIVAL_FACTOR ** min(rivals, _RIVALS_MOST)))
+        penalties.append(("rivals", _COMPETITOR_FACTOR ** min(rivals, _MAX_COMPETITORS)))
     if all(np.isnan(candidates[m].bone_below) for m in assignment.candidates):
-        doubts.append(("bare_detector", 0.5))  # right in about a third of patients
+        penalties.append(("bare_detector", 0.5))  # right in about a third of patients
     if len(assignment.candidates) < 5:
-        doubts.append(("few_discs", 0.7))
+        penalties.append(("few_discs", 0.7))
     steps = np.diff(assignment.discs)
     missed = int((steps - 1)[np.array(assignment.discs[1:]) <= chain.junction].sum())
     if missed:
-        doubts.append(("missed_discs", 0.8**missed))
+        penalties.append(("missed_discs", 0.8**missed))
     if transitional_signs(candidates, assignment, settings):
         # Who counts down from C2 does not need the junction.
-        doubts.append(("transitional", 1.0 if counted else _TRANSITIONAL_FACTOR))
-    return doubts
+        penalties.append(("transitional", 1.0 if counted else _TRANSITIONAL_FACTOR))
+    return penalties
 
 
-def _rivals(candidates: Sequence[Candidate], assignment: Assignment) -> int:
+def _competitors(candidates: Sequence[Candidate], assignment: Assignment) -> int:
     """How many sure finds a count from C2 passes over, besides those usual above C2-C3.
 
     Names near the sacrum rest on the sacrum whatever the count, so that the evidence of the
@@ -789,10 +797,10 @@ def _rivals(candidates: Sequence[Candidate], assignment: Assignment) -> int:
     sure = [
         m
         for m, c in enumerate(candidates[: max(presacral, default=0)])
-        if m not in used and c.score >= _RIVAL_SCORE
+        if m not in used and c.score >= _COMPETITOR_SCORE
     ]
     above = sum(m < assignment.candidates[0] for m in sure)
-    return len(sure) - above + max(above - _RIVALS_USUAL, 0)
+    return len(sure) - above + max(above - _USUAL_COMPETITORS, 0)
 
 
 def _below_junction_mm(candidates: Sequence[Candidate], assignment: Assignment) -> float:
@@ -828,7 +836,7 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
         return "the names that the user fixed"
     if method == "c2_count":
         above = "seven cervical and twelve thoracic vertebrae"
-        if not assignment.junction_seen:
+        if not assignment.has_junction:
             return f"{above}, counted from C2; sacrum not in the field"
         lumbar = _COUNT_WORDS[assignment.chain.lumbar_count]
         return f"{above} above {lumbar} lumbar ones, counted from C2"
@@ -840,10 +848,10 @@ def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: f
         cue = f"the cord then ends {_height(conus_levels)}"
     place = (
         "counted up from the lumbosacral disc"
-        if assignment.junction_seen
+        if assignment.has_junction
         else "sacrum not recognised, placed by size of the vertebrae"
     )
-    if conus_levels is not None and not assignment.junction_seen:
+    if conus_levels is not None and not assignment.has_junction:
         place += " and the end of the cord"
     return f"five lumbar vertebrae, {place}; {cue}"
 
@@ -864,7 +872,7 @@ def _variant_note(numbering: Numbering, signs: Sequence[str]) -> Note:
     return Note("transitional_suspected", text)
 
 
-def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], seen: Seen) -> Levels:
+def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], seen: SpineDetection) -> Levels:
     empty = Volume(np.zeros(geometry.shape, np.uint8), geometry, Provenance("levels"))
     note = Note("levels_not_found", "No chain of discs was found: no level is named.")
     numbering = Numbering("sacrum_up", "nothing could be numbered", 0.0, 5)

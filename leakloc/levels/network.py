@@ -20,7 +20,7 @@ _REACH_MM: Final = (12.0, 30.0, 30.0)
 """Half size of the box about a disc's centre in which it is measured: up, back, left."""
 _INSIDE: Final = 0.4
 """Probability from which a voxel belongs to the disc; a thin remnant rarely reaches 0.5."""
-_FEWEST_VOXELS: Final = 8
+_MIN_DISC_VOXELS: Final = 8
 """Fewer voxels (about 25 microlitres) tell no direction."""
 _UPWARD: Final = 0.35
 """No disc's normal lies flatter (70 degrees of tilt), even in the sacrum."""
@@ -61,12 +61,12 @@ def detections_from(found: AnatomyProbabilities, centerline: Centerline | None) 
         Of the canal, where known.
     """
     seen = discs_from(found)
-    upright = (_upright(disc, found.disc, centerline) for disc in seen.discs)
-    sized = tuple(_sized(disc, found.disc) for disc in upright)
+    upright = (_with_upward_normal(disc, found.disc, centerline) for disc in seen.discs)
+    sized = tuple(_with_depth(disc, found.disc) for disc in upright)
     return Detections(sized, found.vertebra, seen.method, found.sacrum, found.canal)
 
 
-def _upright(
+def _with_upward_normal(
     disc: DetectedDisc, probability: Volume, centerline: Centerline | None
 ) -> DetectedDisc:
     """The disc with a normal along the spine.
@@ -82,7 +82,7 @@ def _upright(
         along = -centerline.frame_at(arc)[0]
         normal = along if _points_up(along) else normal
     offset = _cloud(disc, probability)
-    if len(offset) >= _FEWEST_VOXELS:
+    if len(offset) >= _MIN_DISC_VOXELS:
         _, axes = np.linalg.eigh(offset[:, 1:].T @ offset[:, 1:])
         sagittal = np.array([0.0, axes[0, 0], axes[1, 0]])
         sagittal *= np.sign(sagittal[2]) or 1.0
@@ -107,18 +107,18 @@ def _cloud(disc: DetectedDisc, probability: Volume) -> FloatArray:
     return geometry.lps_from_kji(kji + low) - disc.center_lps
 
 
-def _sized(disc: DetectedDisc, probability: Volume) -> DetectedDisc:
+def _with_depth(disc: DetectedDisc, probability: Volume) -> DetectedDisc:
     """The disc with its depth: the spread of its voxels front to back, as of a solid line."""
     offset = _cloud(disc, probability)
-    if len(offset) < _FEWEST_VOXELS:
+    if len(offset) < _MIN_DISC_VOXELS:
         return disc
     left = np.array([1.0, 0.0, 0.0])
     dorsal = np.cross(left, disc.normal_lps)
     dorsal = dorsal / np.linalg.norm(dorsal)
     near = np.abs(offset @ disc.normal_lps) < 8.0
     central = near & (np.abs(offset @ left) < 8.0)
-    chosen = central if central.sum() >= _FEWEST_VOXELS else near
-    if chosen.sum() < _FEWEST_VOXELS:
+    chosen = central if central.sum() >= _MIN_DISC_VOXELS else near
+    if chosen.sum() < _MIN_DISC_VOXELS:
         return disc
     back = offset[chosen] @ dorsal
     depth = float(np.sqrt(12.0) * back.std())  # of a uniform line of that length

@@ -54,7 +54,7 @@ class Candidate:
         Probability of sacrum there; NaN where unknown.
     reach_above_mm, reach_below_mm : float
         How far the field goes on along the spine.
-    sacral_share_above, sacral_share_below : float
+    sacral_fraction_above, sacral_fraction_below : float
         Share of sacrum in the bone of the whole vertebra there; NaN where unknown.
     """
 
@@ -69,8 +69,8 @@ class Candidate:
     sacrum_below: float
     reach_above_mm: float
     reach_below_mm: float
-    sacral_share_above: float = float("nan")
-    sacral_share_below: float = float("nan")
+    sacral_fraction_above: float = float("nan")
+    sacral_fraction_below: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Assignment:
         Body size relative to the mean adult.
     shifted : dict
         Share of belief, 0..1, that all names move by so many discs towards the tail.
-    junction_seen : bool
+    has_junction : bool
         Whether the lumbosacral disc is among those used.
-    top_seen : bool
+    has_c2 : bool
         Whether C2-C3 is among them.
     """
 
@@ -100,8 +100,8 @@ class Assignment:
     discs: tuple[int, ...]
     scale: float
     shifted: dict[int, float]
-    junction_seen: bool
-    top_seen: bool
+    has_junction: bool
+    has_c2: bool
 
 
 def solve(
@@ -148,8 +148,8 @@ def best_of(
         discs=best.discs,
         scale=best.scale,
         shifted=_shifts(best, solutions, settings, conus),
-        junction_seen=best.chain.junction in best.discs,
-        top_seen=0 in best.discs,
+        has_junction=best.chain.junction in best.discs,
+        has_c2=0 in best.discs,
     )
 
 
@@ -167,7 +167,7 @@ def disc_at_cord_end(solutions: Sequence[Solution], settings: LevelSettings, con
     return max(scored)[1]
 
 
-def belief_in_counts(
+def lumbar_count_probabilities(
     solutions: Sequence[Solution],
     settings: LevelSettings,
     conus: Conus | None = None,
@@ -298,7 +298,7 @@ def _local_evidence(
     """Log evidence of each candidate being each disc against being none, shape (m, n)."""
     n = np.arange(len(chain.discs))
     kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
-    scores, most = kind_scores(candidates), settings.kind_most
+    scores, most = kind_scores(candidates), settings.max_kind_evidence
     best = scores.max(axis=1, keepdims=True)
     # Cut as a whole: that it is a disc at all must not hide which of two kinds it is.
     looks = np.clip(scores + np.minimum(most - best, 0.0), -most, most)
@@ -346,7 +346,7 @@ def _open_ends(
     above = np.array([c.reach_above_mm - margin for c in candidates])[:, None, None]
     below = np.array([c.reach_below_mm - margin for c in candidates])[:, None, None]
     # Misses at an end have one cause, such as a slab that leaves the spine: they count as few.
-    most = settings.missing_most * settings.missing_cost
+    most = settings.max_missing * settings.missing_cost
     head = -np.minimum(((down < 0) & (-down < above)) @ cost, most)
     tail = -np.minimum(((down > 0) & (down < below)) @ cost, most)
     return head, tail
@@ -357,7 +357,9 @@ def _size_prior(scale: float, settings: LevelSettings) -> float:
 
 
 def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
-    share = 1 - settings.variant_share if chain.lumbar_count == 5 else settings.variant_share / 2
+    share = (
+        1 - settings.variant_fraction if chain.lumbar_count == 5 else settings.variant_fraction / 2
+    )
     return float(np.log(share))
 
 

@@ -32,7 +32,7 @@ _DISC_MM: Final = 5.0
 """Gaussian that joins the two end plates of a disc (8 to 12 mm apart)."""
 _TREND_MM: Final = 25.0
 """Gaussian of the slow change along the spine that is taken off: most of a level."""
-_LEAST_DENT_MM: Final = 0.5
+_MIN_DENT_MM: Final = 0.5
 """A smoother canal than this has no dents: its noise must not count."""
 _NEAREST_MM: Final = 13.0
 """Discs are no nearer to each other (15 mm in the neck)."""
@@ -63,7 +63,7 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
 
     arcs = np.arange(0.0, centerline.length_mm, _STEP_MM)
     changes, dents = (find(image, centerline, arcs) for find in (_changes, _dents))
-    rhythm = _standard(changes) + _standard(dents, least=_LEAST_DENT_MM)
+    rhythm = _standard(changes) + _standard(dents, least=_MIN_DENT_MM)
     peaks, found = find_peaks(
         _standard(rhythm), distance=_NEAREST_MM / _STEP_MM, prominence=_PROMINENCE
     )

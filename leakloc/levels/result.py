@@ -12,7 +12,7 @@ from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
-    from leakloc.levels.labeling import Seen
+    from leakloc.levels.labeling import SpineDetection
     from leakloc.segmentation.result import Segmentation
 
 
@@ -76,8 +76,8 @@ class Levels:
         From the head down. A disc ``"L4-L5"`` lies between the vertebrae of its name.
     mask : Volume
         uint8 on the myelogram's grid: `vocabulary.LABEL_VALUES` inside each vertebral body.
-    seen : Seen or None
-        What the names were given to, so that `leakloc.levels.number` can name it again; None
+    seen : SpineDetection or None
+        What the names were given to, so that `leakloc.levels.assign_levels` can name it again; None
         where the labeler only took names over.
     cord_end_lps : ndarray or None
         End of the spinal cord; None where it was not detected, or lies farther from its usual
@@ -90,7 +90,7 @@ class Levels:
     discs: tuple[Disc, ...]
     mask: Volume
     notes: tuple[Note, ...] = ()
-    seen: Seen | None = None
+    seen: SpineDetection | None = None
     cord_end_lps: FloatArray | None = None
 
 

@@ -243,7 +243,7 @@ def _trace(
         if direction[2] > 0.0:  # cranial: the curve has left the sacrum
             break
         at = ahead
-        if not image.geometry.contains(image.geometry.held_sideways(at)):
+        if not image.geometry.contains(image.geometry.clamp_left_right(at)):
             break
         points.append(at)
         depths.append(depth)

@@ -26,13 +26,13 @@ _ACROSS_MM: Final = (10.0, 8.0)
 """The same to the front and back, and to each side of the disc's centre: inside the body."""
 _STEPS_MM: Final = (2.0, 4.0)
 """Steps along and front to back, and from side to side, where planes are 3 mm apart."""
-_LEAST_BONE: Final = 0.05
+_MIN_BONE: Final = 0.05
 """Less bone than this on the mean tells nothing."""
 _SURE: Final = 0.6
 """Discs with at least this score tell the patient's own depth."""
 
 
-def sacral_share(found: Detections, disc: DetectedDisc, side: float) -> float:
+def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float:
     """Share of sacrum in the bone of the vertebra above or below a disc.
 
     Parameters
@@ -69,7 +69,7 @@ def sacral_share(found: Detections, disc: DetectedDisc, side: float) -> float:
     )
     lumbar = float(found.bodies.sample(points).mean())
     sacral = float(found.sacrum.sample(points).mean())
-    return sacral / (lumbar + sacral) if lumbar + sacral > _LEAST_BONE else float("nan")
+    return sacral / (lumbar + sacral) if lumbar + sacral > _MIN_BONE else float("nan")
 
 
 def transitional_signs(
@@ -83,7 +83,7 @@ def transitional_signs(
     assignment : Assignment
         Of the candidates to discs.
     settings : LevelSettings
-        Its `transitional_share`, `transitional_narrow` and `transitional_wide`.
+        Its `transitional_fraction`, `transitional_narrow` and `transitional_wide`.
     """
     chain = assignment.chain
     named = dict(zip(assignment.discs, assignment.candidates, strict=True))
@@ -93,9 +93,9 @@ def transitional_signs(
     own = np.median([c.depth_mm for c in candidates if c.score > _SURE and c.depth_mm > 0] or [1])
     above, below = (chain.vertebrae[chain.junction + n] for n in (0, 1))
     signs = []
-    if last.sacral_share_above > settings.transitional_share:
+    if last.sacral_fraction_above > settings.transitional_fraction:
         signs.append(f"{above} looks in part like the sacrum")
-    if 1 - last.sacral_share_below > settings.transitional_share:
+    if 1 - last.sacral_fraction_below > settings.transitional_fraction:
         signs.append(f"{below} looks in part like a lumbar vertebra")
     if last.depth_mm < settings.transitional_narrow * own:
         signs.append(f"the disc {chain.discs[chain.junction]} is narrow")

@@ -34,7 +34,7 @@ _BINS: Final = 32
 _SAMPLES: Final = 24_000
 """Places compared; mutual information over 32 x 32 bins is steady from some 5,000."""
 _SAMPLES_IN_FIT: Final = 8_000
-_LEAST_INSIDE: Final = 0.6
+_MIN_INSIDE: Final = 0.6
 """Share of the length that both could have in common that they must have in common: the less
 there is, the more places fit."""
 _SCAN_STEP_MM: Final = 4.0
@@ -44,7 +44,7 @@ _STARTS_TRIED: Final = 3
 _PARTS: Final = 5
 """Stretches of the canal, about a vertebra or two each, which must agree: spines of two people,
 or two regions of one, may be fitted as a whole, but their vertebrae differ in height."""
-_PARTS_AT_A_GLANCE: Final = 3
+_COARSE_PARTS: Final = 3
 """Stretches enough to see that nobody moved."""
 _PARTS_AGREEING: Final = 3
 """Fewer parts with common signal do not show whether they agree."""
@@ -83,7 +83,7 @@ class Alignment:
 
     def is_certain(self, settings: LoaderSettings) -> bool:
         """Whether the fit is better than its rivals and its parts agree."""
-        distinct = self.information >= settings.alignment_rival_factor * self.rival
+        distinct = self.information >= settings.alignment_competitor_factor * self.rival
         return distinct and self.residual_mm <= settings.alignment_residual_mm
 
 
@@ -125,7 +125,7 @@ class Aligner:
             return companion, []
         if found.is_certain(self._settings):
             return self._moved(companion, found), [_moved_note(name, found)]
-        if found.information < self._settings.alignment_rival_factor * found.before:
+        if found.information < self._settings.alignment_competitor_factor * found.before:
             return companion, [_unverified_note(name, found)]
         return None, [_elsewhere_note(name, found)]
 
@@ -244,7 +244,7 @@ def _largest_shift(myelogram: Volume, line: Centerline, companion: Volume) -> fl
     """How far the part of the canal that moved most would move to fit the companion."""
     still = np.zeros(6)
     quick = _Pair.of(myelogram, line, companion).thinned(_SAMPLES_IN_FIT)
-    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_PARTS_AT_A_GLANCE, still)]
+    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_COARSE_PARTS, still)]
     return float(np.linalg.norm(shifts, axis=1).max()) if shifts else float("inf")
 
 
@@ -285,7 +285,7 @@ def align(
     information = pair.information(params)
     along = np.array([abs(s[2] - params[2]) for s in starts])
     values = np.array([value for value, _ in fits])
-    rivals = values[along >= settings.alignment_rival_mm]
+    rivals = values[along >= settings.alignment_competitor_mm]
     parts = [part for part in pair.parts(_PARTS, params) if part.information(params) > 0.0]
     shifts = [part.fitted(params, turn=False)[:3] - params[:3] for part in parts]
     apart = pair.moved(params, line.points_lps) - line.points_lps
@@ -324,8 +324,8 @@ def _starts(
         return [_start(0.0, 0.0, _SCAN_STEP_MM * n) for n in range(-count, count + 1)]
     z, other_z = line.points_lps[:, 2], other_line.points_lps[:, 2]
     span = float(min(np.ptp(z), np.ptp(other_z)))
-    first = float(other_z.min() - z.max() + _LEAST_INSIDE * span)
-    last = float(other_z.max() - z.min() - _LEAST_INSIDE * span)
+    first = float(other_z.min() - z.max() + _MIN_INSIDE * span)
+    last = float(other_z.max() - z.min() - _MIN_INSIDE * span)
     starts = []
     for shift in np.arange(first, last, _SCAN_STEP_MM):
         common = np.linspace(
@@ -371,7 +371,7 @@ class _Pair:
     other: Volume
     edges: FloatArray
     center_lps: FloatArray
-    least_inside: float
+    min_inside: float
 
     @classmethod
     def of(cls, myelogram: Volume, line: Centerline, companion: Volume) -> _Pair:
@@ -392,7 +392,7 @@ class _Pair:
             other,
             _quantiles(other.array.ravel()[:: max(1, other.array.size // 200_000)]),
             np.asarray(line.at(0.5 * line.length_mm)),
-            _LEAST_INSIDE * min(1.0, _height_mm(companion) / float(np.ptp(line.points_lps[:, 2]))),
+            _MIN_INSIDE * min(1.0, _height_mm(companion) / float(np.ptp(line.points_lps[:, 2]))),
         )
 
     def thinned(self, count: int) -> _Pair:
@@ -407,7 +407,7 @@ class _Pair:
         bounds = np.quantile(self.arc_mm[shown], np.linspace(0, 1, count + 1))
         which = np.clip(np.searchsorted(bounds, self.arc_mm) - 1, 0, count - 1)
         parts = [self._only(shown & (which == n)) for n in range(count)]
-        return [replace(part, least_inside=_LEAST_INSIDE) for part in parts]
+        return [replace(part, min_inside=_MIN_INSIDE) for part in parts]
 
     def _only(self, keep: npt.NDArray[np.bool_]) -> _Pair:
         return replace(
@@ -438,7 +438,7 @@ class _Pair:
         grid = self.other.geometry
         kji = grid.kji_from_lps(self.moved(params, self.points_lps))
         inside = ((kji >= -0.5) & (kji <= np.array(grid.shape) - 0.5)).all(axis=1)
-        if inside.mean() < self.least_inside:
+        if inside.mean() < self.min_inside:
             return 0.0
         signal = map_coordinates(self.other.array, kji[inside].T, np.float64, order=1)
         other_bin = np.searchsorted(self.edges, signal)

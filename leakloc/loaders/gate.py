@@ -23,15 +23,15 @@ _FLUID_PERCENTILE: Final = 99.5
 """Within the fluid, which fills 1 to 10 % of the middle of the field; below single hot voxels."""
 _SURE: Final = 0.5
 """Probability from which a voxel is taken for what the network says."""
-_LEAST_SEEN: Final = 500
+_MIN_VOXELS: Final = 500
 """Voxels of about 3 mm³ of each tissue: half a disc."""
 _BRIGHTEST_DISC: Final = 2.0
 """Signal of discs over marrow beyond which bodies were not found: up to 1.2 even on STIR."""
 _COARSE_MM: Final = 4.0
 """Grid on which outlines are looked at."""
-_BODY_SHARE: Final = 0.1
+_BODY_FRACTION: Final = 0.1
 """Share of the 99th percentile that tells body from air on ordinary T2 weighting."""
-_AIR_SHARE: Final = 0.02
+_AIR_FRACTION: Final = 0.02
 """Largest share of bright voxels in a row or plane that is air."""
 _AIR_MM: Final = 8.0
 """Air above the vertex that a head study leaves."""
@@ -91,7 +91,7 @@ def fluid_over_bone(volume: Volume) -> float | None:
         return None
     image = volume.oriented("LPS").resample(seen.canal.geometry).array
     parts = [image[part.array > _SURE] for part in (seen.canal, seen.vertebra, seen.disc)]
-    if min(part.size for part in parts) < _LEAST_SEEN:
+    if min(part.size for part in parts) < _MIN_VOXELS:
         return None
     canal, bone, disc = (float(np.median(part)) for part in parts)
     if bone <= 0 or disc > _BRIGHTEST_DISC * bone:
@@ -118,12 +118,12 @@ def looks_like_head(volume: Volume) -> bool:
     strides = [max(1, round(_COARSE_MM / mm)) for mm in spacing]
     coarse = turned.array[tuple(slice(None, None, n) for n in strides)].astype(np.float32)
     k_mm, j_mm, i_mm = (mm * n for mm, n in zip(spacing, strides, strict=True))
-    body = coarse > _BODY_SHARE * np.percentile(coarse, 99)
+    body = coarse > _BODY_FRACTION * np.percentile(coarse, 99)
     levels = body.mean(axis=(1, 2))
-    if not levels.any() or levels[-max(1, round(_AIR_MM / k_mm)) :].max() > _AIR_SHARE:
+    if not levels.any() or levels[-max(1, round(_AIR_MM / k_mm)) :].max() > _AIR_FRACTION:
         return False
-    across = body.mean(axis=(0, 1)) > _AIR_SHARE
-    depth = body.mean(axis=(0, 2)) > _AIR_SHARE
+    across = body.mean(axis=(0, 1)) > _AIR_FRACTION
+    depth = body.mean(axis=(0, 2)) > _AIR_FRACTION
     if not across.any() or not depth.any() or across[[0, -1]].any() or depth[0]:
         return False
     width_mm, depth_mm = np.ptp(np.flatnonzero(across)) * i_mm, np.ptp(np.flatnonzero(depth)) * j_mm

@@ -110,12 +110,12 @@ _NOT_PICTURES: Final = {
 }
 _LARGEST_NUMBER: Final = 1e5
 """Millimetres beyond which a position or spacing is damage: a scanner room has 1e4."""
-_LEAST_SPACING_MM: Final = 1e-3
+_MIN_SPACING_MM: Final = 1e-3
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double and integer pixel data."""
 _REPEATED_BYTES: Final = 128
 """Longer values do not repeat from file to file."""
-_MOST_VALUES: Final = 100_000
+_MAX_VALUES: Final = 100_000
 """Decoded values kept; a study of 2,000 images has some 6,000."""
 _PIXEL_HEADER_BYTES: Final = 8
 """Least bytes of tag, VR and length before uncompressed pixel values."""
@@ -315,7 +315,7 @@ class _Repeating:
             return _plain(self._dataset, keyword)
         key = (tag, bare, raw.VR, raw.is_little_endian)
         if key not in self._values:
-            if len(self._values) > _MOST_VALUES:
+            if len(self._values) > _MAX_VALUES:
                 self._values.clear()
             self._values[key] = _plain(self._dataset, keyword)
         return self._values[key]
@@ -554,7 +554,7 @@ def _numbers(sources: list[Any], keyword: str, count: int) -> Vector | None:
 
 
 def _positive(numbers: Vector | None) -> Vector | None:
-    return numbers if numbers and min(numbers) >= _LEAST_SPACING_MM else None
+    return numbers if numbers and min(numbers) >= _MIN_SPACING_MM else None
 
 
 def _private_number(dataset: Any, tag: int) -> float | None:

@@ -22,7 +22,7 @@ from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_i
 MAX_LABEL: Final = 65_535
 """Largest label kept; published schemes of labels stay below 1,000."""
 
-_MOST_LABELS: Final = 500
+_MAX_LABELS: Final = 500
 """More different values are a picture: whole-body schemes have fewer than 200 labels."""
 _WHOLE: Final = 1e-3
 """Farthest a label that went through floats and a scale factor is from a whole number."""
@@ -124,7 +124,7 @@ def put_on_grid(
     _refuse_mirrored_grid(mask, target, what, onto)
     if not mask.array.any():
         return Volume(np.zeros(target.shape, np.uint8), target, mask.provenance), []
-    inside = _share_inside(mask, target)
+    inside = _fraction_inside(mask, target)
     if inside == 0.0:
         raise GeometryError(_nowhere(mask, target, what, onto))
     moved = mask.resample(target, order=0)
@@ -174,9 +174,9 @@ def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArr
         raise InputError(f"{name} is empty: it holds no label above 0")
     labels = array.astype(np.uint8 if high < 256 else np.uint16)
     count = 0
-    if high >= _MOST_LABELS:  # else there cannot be as many
+    if high >= _MAX_LABELS:  # else there cannot be as many
         count = int(np.count_nonzero(np.bincount(labels.ravel())))
-    if count > _MOST_LABELS:
+    if count > _MAX_LABELS:
         raise InputError(
             f"{name} holds {count} different values: it looks like a picture, not like a mask"
         )
@@ -274,7 +274,7 @@ def _mixed_up(what: str, sides: str, onto: str) -> str:
     )
 
 
-def _share_inside(mask: Volume, target: Geometry, map_lps: FloatArray | None = None) -> float:
+def _fraction_inside(mask: Volume, target: Geometry, map_lps: FloatArray | None = None) -> float:
     """Share of the labelled voxels whose centre lies in the target's field."""
     places = np.argwhere(mask.array)
     stride = max(1, len(places) // 20_000)  # a share needs no more
@@ -286,7 +286,7 @@ def _share_inside(mask: Volume, target: Geometry, map_lps: FloatArray | None = N
 
 def _nowhere(mask: Volume, target: Geometry, what: str, onto: str) -> str:
     for sides, (x, y) in _MIRRORS.items():
-        if _share_inside(mask, target, np.array([x, y, 1.0])) >= _MIRRORED_INSIDE:
+        if _fraction_inside(mask, target, np.array([x, y, 1.0])) >= _MIRRORED_INSIDE:
             return _mixed_up(what, sides, onto)
     if sorted(mask.geometry.shape) == sorted(target.shape):
         return (

@@ -407,11 +407,11 @@ def _by_in_plane_origin(frames: list[Frame]) -> list[list[Frame]]:
     for frame, origin in zip(frames, origins, strict=True):
         groups[tuple(int(n) for n in np.round(origin))].append(frame)  # 1 mm cells
     separate = len(groups) > 1 and min(map(len, groups.values())) >= 3
-    apart = separate and bool(_least_distance(list(groups)) > 2.0)
+    apart = separate and bool(_min_distance(list(groups)) > 2.0)
     return list(groups.values()) if apart else [frames]
 
 
-def _least_distance(cells: list[tuple[int, ...]]) -> float:
+def _min_distance(cells: list[tuple[int, ...]]) -> float:
     points = np.array(cells, dtype=float)
     gaps = np.linalg.norm(points[:, None] - points[None], axis=-1)
     return float(gaps[~np.eye(len(points), dtype=bool)].min())

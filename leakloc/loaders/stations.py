@@ -20,7 +20,7 @@ _SAME_PLACE: Final = 0.6
 """Share of the shorter field from which two series repeat one place instead of adjoining."""
 _WHOLE: Final = 0.95
 """Share of the joint extent from which one series holds all stations (composed by the scanner)."""
-_LEAST_OVERLAP_MM: Final = 8.0
+_MIN_OVERLAP_MM: Final = 8.0
 """Overlap needed to match signal between stations; scanners plan 20 to 60 mm."""
 _SAME_SPACING_MM: Final = 0.01
 _PARALLEL: Final = 1e-3
@@ -34,9 +34,9 @@ _ALIKE_FACTOR: Final = 1.5
 _STEPS_PER_VOXEL: Final = 4
 """Fineness of a movement; a quarter of a voxel is below what blending shows."""
 _ALIGNMENT_ROUNDS: Final = 4
-_LEAST_GAIN_IN_AGREEMENT: Final = 0.01
+_MIN_GAIN: Final = 0.01
 """Rise in correlation from which a movement is believed; noise fits a little better anywhere."""
-_LEAST_VOXELS: Final = 8
+_MIN_REGION_VOXELS: Final = 8
 """Overlap along each axis below which a movement cannot be told."""
 _GAIN_LIMITS: Final = (0.5, 2.0)
 _BRIGHT_PERCENTILE: Final = 98.0
@@ -88,7 +88,7 @@ def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
     wholes = [n for n in group if ranges[n][1] - ranges[n][0] >= _WHOLE * (high - low)]
     parts: list[int] = []
     for n in group:
-        apart = all(_overlap_share(ranges[n], ranges[m]) < _SAME_PLACE for m in parts)
+        apart = all(_overlap_fraction(ranges[n], ranges[m]) < _SAME_PLACE for m in parts)
         if n not in wholes and apart:
             parts.append(n)
     return Stations(wholes[0] if wholes else None, tuple(parts))
@@ -111,7 +111,7 @@ def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
     while True:
         for n in alike:
             start, stop = _range_mm(stacks[n].geometry)
-            meets = min(high, stop) - max(low, start) >= _LEAST_OVERLAP_MM
+            meets = min(high, stop) - max(low, start) >= _MIN_OVERLAP_MM
             if n not in found and meets and max(low - start, stop - high) >= _MORE_FIELD_MM:
                 found.append(n)
                 low, high = min(low, start), max(high, stop)
@@ -122,13 +122,13 @@ def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
 
 def shared_extent(one: Geometry, other: Geometry) -> float:
     """Share of the shorter of two extents along the body that both have in common."""
-    return max(_overlap_share(_range_mm(one), _range_mm(other)), 0.0)
+    return max(_overlap_fraction(_range_mm(one), _range_mm(other)), 0.0)
 
 
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
     """Whether the stations, ordered along the body, overlap enough to be joined."""
     ranges = sorted(_range_mm(s.geometry) for s in stacks if s.geometry is not None)
-    return len(ranges) > 1 and all(a[1] - b[0] >= _LEAST_OVERLAP_MM for a, b in pairwise(ranges))
+    return len(ranges) > 1 and all(a[1] - b[0] >= _MIN_OVERLAP_MM for a, b in pairwise(ranges))
 
 
 def covers(parts: Sequence[SeriesStack], whole: SeriesStack) -> bool:
@@ -203,7 +203,7 @@ def _movement_lps(
         movement += step
         box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
     after = _agreement(below, part, inside & (weight[box] > 0))
-    return movement if after > before + _LEAST_GAIN_IN_AGREEMENT else np.zeros(3)
+    return movement if after > before + _MIN_GAIN else np.zeros(3)
 
 
 def _agreement(below: Signal, here: Signal, seen: npt.NDArray[np.bool_]) -> float:
@@ -228,7 +228,7 @@ def _step_lps(
     ends = [np.flatnonzero(seen.any(axis=_others(n)))[[0, -1]] for n in range(3)]
     box = tuple(slice(int(first), int(last) + 1) for first, last in ends)
     fixed, moving = below[box], here[box]
-    if min(fixed.shape) < _LEAST_VOXELS or fixed.std() == 0 or moving.std() == 0:
+    if min(fixed.shape) < _MIN_REGION_VOXELS or fixed.std() == 0 or moving.std() == 0:
         return np.zeros(3)
     taper = np.ones(fixed.shape)
     for axis, length in enumerate(fixed.shape):
@@ -250,7 +250,7 @@ def _moved(volume: Volume, movement_lps: FloatArray) -> Volume:
     return Volume(volume.array, replace(volume.geometry, affine_lps=affine), volume.provenance)
 
 
-def overlap_share(one: Geometry, other: Geometry) -> float:
+def overlap_fraction(one: Geometry, other: Geometry) -> float:
     """Share of the smaller field's box, edges along the patient's axes, inside the other's."""
     a, b = one.corners_lps, other.corners_lps
     low = np.maximum(a.min(axis=0), b.min(axis=0))
@@ -311,7 +311,7 @@ def _range_mm(grid: Geometry | None) -> tuple[float, float]:
     return float(z.min()), float(z.max())
 
 
-def _overlap_share(one: tuple[float, float], other: tuple[float, float]) -> float:
+def _overlap_fraction(one: tuple[float, float], other: tuple[float, float]) -> float:
     shorter = min(one[1] - one[0], other[1] - other[0])
     return (min(one[1], other[1]) - max(one[0], other[0])) / max(shorter, 1e-6)
 

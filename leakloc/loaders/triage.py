@@ -22,7 +22,7 @@ from leakloc.loaders.stations import (
     covers,
     find_stations,
     neighbours,
-    overlap_share,
+    overlap_fraction,
     shared_extent,
     stitch,
 )
@@ -376,7 +376,7 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
         return False
     same = one.geometry.frame_of_reference_uid == other.geometry.frame_of_reference_uid
     if one.series_instance_uid is None or other.series_instance_uid is None:
-        return same and overlap_share(one.geometry, other.geometry) >= _SHARED_FIELD
+        return same and overlap_fraction(one.geometry, other.geometry) >= _SHARED_FIELD
     return same
 
 

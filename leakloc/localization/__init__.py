@@ -5,13 +5,13 @@ from __future__ import annotations
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
 from leakloc.localization.intracranial import without_cisterns
-from leakloc.localization.localizer import localize, part_read
+from leakloc.localization.localizer import crop_to_region_read, localize
 
 __all__ = [
     "LevelCoordinate",
     "SacralCanal",
+    "crop_to_region_read",
     "find_sacral_canal",
     "localize",
-    "part_read",
     "without_cisterns",
 ]

@@ -172,9 +172,9 @@ class ArcGrid:
         """
         place = np.clip((arcs_mm - self.start_mm) / self.step_mm, 0.0, self.count - 1.001)
         low = np.floor(place).astype(np.intp)
-        upper_share = place - low
-        total = np.bincount(low, weights * (1.0 - upper_share), minlength=self.count)
-        total += np.bincount(low + 1, weights * upper_share, minlength=self.count)
+        upper_fraction = place - low
+        total = np.bincount(low, weights * (1.0 - upper_fraction), minlength=self.count)
+        total += np.bincount(low + 1, weights * upper_fraction, minlength=self.count)
         return np.asarray(total, dtype=np.float64)
 
     def smooth(self, profile: FloatArray, sigma_mm: float, axis: int = 0) -> FloatArray:

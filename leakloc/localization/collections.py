@@ -20,7 +20,7 @@ from leakloc.localization.canal import (
 )
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.grading import Evidence, basis, confidence_of, grade_of
-from leakloc.localization.ranking import probable_segments, rank_levels, segment_shares
+from leakloc.localization.ranking import probable_segments, rank_levels, segment_evidence
 from leakloc.localization.result import ExtentEnd, LocatedCollection, Profile
 from leakloc.localization.sac import SacProfile, compression
 from leakloc.localization.thickness import ball_diameters_mm
@@ -101,7 +101,7 @@ def locate_collection(
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
-    shares = segment_shares(
+    shares = segment_evidence(
         voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate, settings
     )
     level_set = probable_segments(shares, settings)
@@ -148,7 +148,7 @@ def locate_collection(
             evidence,
             max_area_mm2=max_area,
             place=coordinate.describe(peak_mm),
-            contact_share=float(contact.mean()),
+            contact_fraction=float(contact.mean()),
             settings=settings,
         ),
         mimics_considered=candidate.mimics,
@@ -232,13 +232,13 @@ def _layer_thickness_mm(
     radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
     turn = np.arctan2(left, dorsal) / (2 * np.pi) * _DIRECTIONS
     low = np.floor(turn).astype(np.intp)
-    upper_share = turn - low
+    upper_fraction = turn - low
     width_rad = 2 * np.pi / _DIRECTIONS
     # A voxel adds its volume over the area its direction covers: a radial thickness.
     weights = voxels.section_mm3 * voxels.fluid / (radius * width_rad * grid.step_mm)
     cells = np.zeros(grid.count * _DIRECTIONS)
     rows = grid.bin_of(voxels.arc_mm) * _DIRECTIONS
-    for column, share in ((low, 1.0 - upper_share), (low + 1, upper_share)):
+    for column, share in ((low, 1.0 - upper_fraction), (low + 1, upper_fraction)):
         cells += np.bincount(rows + column % _DIRECTIONS, weights * share, minlength=len(cells))
     thickness = grid.smooth(cells.reshape(grid.count, _DIRECTIONS), 1.5)
     return np.asarray(gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap"))
@@ -250,7 +250,9 @@ def _surrounds(
     """Whether fluid lies on most sides of the sac over a good part of its length."""
     occupied_deg = 360.0 * (layer_mm >= settings.occupied_thickness_mm).mean(axis=1)
     surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
-    needed_mm = max(settings.circumferential_length_mm, settings.circumferential_share * length_mm)
+    needed_mm = max(
+        settings.circumferential_length_mm, settings.circumferential_fraction * length_mm
+    )
     return surrounded_mm >= needed_mm
 
 
@@ -275,7 +277,7 @@ def _segments_touched(
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
         share = float(voxels.fluid[inside].sum()) / total
         reaches = overlap >= settings.segment_min_overlap_mm
-        if name == level or (reaches and share >= settings.segment_min_share):
+        if name == level or (reaches and share >= settings.segment_min_fraction):
             touched.append(name)
     return tuple(touched)
 
@@ -323,7 +325,7 @@ def _pattern(
     behind = float(voxels.fluid[measures.behind].sum()) / total
     beside = float(voxels.fluid[(measures.outside > 0) & ~measures.behind].sum()) / total
     dorsal_bulk = {"paraspinal", "subcutaneous"} & set(candidate.compartments)
-    if dorsal_bulk and behind >= settings.outside_share:
+    if dorsal_bulk and behind >= settings.outside_fraction:
         return "pseudomeningocele"
     levels = coordinate.level_at([measures.start_mm, measures.stop_mm])
     length_mm = measures.stop_mm - measures.start_mm
@@ -333,7 +335,7 @@ def _pattern(
         long = length_mm >= settings.longitudinal_length_mm
     if long:
         return "longitudinal"
-    if "foraminal" in candidate.compartments and beside >= settings.outside_share:
+    if "foraminal" in candidate.compartments and beside >= settings.outside_fraction:
         return "periradicular"
     if "epidural" in candidate.compartments:
         return "focal"

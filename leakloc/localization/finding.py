@@ -81,7 +81,7 @@ def _cannot_tell(segmentation: Segmentation) -> bool:
 def _maybe_fat(segmentation: Segmentation, settings: LocalizationSettings) -> bool:
     return any(
         not candidate.accepted
-        and candidate.probability >= settings.fat_doubt
+        and candidate.probability >= settings.fat_min_probability
         and any("fat" in mimic.lower().split() for mimic in candidate.mimics)
         for candidate in segmentation.candidates
     )

@@ -55,7 +55,7 @@ def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
     if evidence.maybe_fat:
         confidence *= settings.fat_factor
     if evidence.blind:
-        confidence = min(confidence, settings.blind_most)
+        confidence = min(confidence, settings.max_blind_confidence)
     return float(min(max(confidence, 0.0), 1.0))
 
 
@@ -71,7 +71,7 @@ def basis(
     *,
     max_area_mm2: float,
     place: str,
-    contact_share: float,
+    contact_fraction: float,
     settings: LocalizationSettings,
 ) -> tuple[str, ...]:
     """Sentences that say what grade and level rest on.
@@ -80,7 +80,7 @@ def basis(
     ----------
     place : str
         The largest cross-section in words, from `LevelCoordinate.describe`.
-    contact_share : float
+    contact_fraction : float
         Share of the collection's voxels that touch the sac.
     """
     sentences = [
@@ -89,7 +89,7 @@ def basis(
     ]
     area = f"Largest cross-section {max_area_mm2:.0f} mm²"
     sentences.append(f"{area}." if place == NOT_NAMED else f"{area} at {place}.")
-    if contact_share > 0:
+    if contact_fraction > 0:
         sentences.append("It lies against the thecal sac.")
     else:
         sentences.append("No contact with the thecal sac was seen.")

@@ -32,7 +32,7 @@ HALF_ROOF_MM: Final = (2.5, 3.5, 4.5)
 """From the marrow of the roof to the dark lines in front and behind: it is 4 to 7 mm thick."""
 MIDLINE_MM: Final = 3.0
 """The picture is a mean over this much to both sides; the hiatus is 12 mm wide."""
-SHORTEST_SACRUM_MM: Final = 50.0
+MIN_SACRUM_MM: Final = 50.0
 """Less of the sacrum than three segments says nothing of its lower end."""
 BELOW_MM: Final = 30.0
 """The picture goes on this far below the sacral bodies."""
@@ -42,7 +42,7 @@ FAT_FROM: Final = 1.5
 """What is brighter than this is the fat or fluid of the canal, or fat under the skin."""
 ROOF_WHOLE_MM: Final = 30.0
 """Over this first stretch most of the roof is taken to be there: what it usually looks like."""
-FAT_SEEN: Final = (0.5, 0.75)
+FAT_STRETCH: Final = (0.5, 0.75)
 """Stretch of the sacrum, below the sac and above the hiatus of most people, that tells whether
 the canal is filled with bright fat."""
 _APEX_LEVEL: Final = 4.0
@@ -209,12 +209,12 @@ def _back_of(mask: npt.NDArray[np.bool_], sacrum: Volume) -> Centerline | None:
             after = float(column[last + 1]) if last + 1 < len(column) else 0.0
             share = (float(column[last]) - 0.5) / max(float(column[last]) - after, 1e-3)
             points.append((k, last + min(max(share, 0.0), 1.0), i))
-    if len(points) < SHORTEST_SACRUM_MM / 2:
+    if len(points) < MIN_SACRUM_MM / 2:
         return None
     line = Centerline.smoothed(
         sacrum.geometry.lps_from_kji(np.array(points)), step_mm=1.0, smoothing_mm=6.0
     )
-    return line if line.length_mm >= SHORTEST_SACRUM_MM else None
+    return line if line.length_mm >= MIN_SACRUM_MM else None
 
 
 def straighten(image: Volume, line: Centerline) -> StraightSacrum:
@@ -281,7 +281,7 @@ def follow_roof(
     held = straight.inside[:, usable].mean(axis=1) > 0.7
     if not held.any():
         return None
-    start = settings.hiatus_roof_share * straight.length_mm
+    start = settings.hiatus_roof_fraction * straight.length_mm
     first = int(np.argmax(held & (straight.arc_mm >= start)))
     last = len(held) - int(np.argmax(held[::-1])) - 1
     whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
@@ -294,7 +294,7 @@ def follow_roof(
         return None
     gain = np.clip(ridge / usual, -0.5, 1.2) - 0.5
     place = straight.arc_mm[first : last + 1] / straight.length_mm
-    usual_place = (place - settings.hiatus_share) / settings.hiatus_share_sd
+    usual_place = (place - settings.hiatus_fraction) / settings.hiatus_fraction_sd
     end_gain = -2.0 / STEP_MM * 0.5 * usual_place**2
     bright_end = _bright_canal_end(straight)
     if bright_end is not None:
@@ -304,7 +304,7 @@ def follow_roof(
     strength = np.clip(ridge[rows, path] / usual, 0.0, 1.2)
     above = strength[max(end - int(15 / STEP_MM), 0) : end + 1]
     under = ridge[end + 1 + int(1 / STEP_MM) : end + 1 + int(9 / STEP_MM)]
-    if len(under) * STEP_MM < settings.hiatus_seen_below_mm:
+    if len(under) * STEP_MM < settings.hiatus_min_below_mm:
         return None
     # Below, the best ridge that the roof could have gone on into.
     near = np.abs(offset[None, :] - (offset[path[end]] - 1.0)) <= 3.0
@@ -329,10 +329,10 @@ def _bright_canal_end(straight: StraightSacrum) -> int | None:
     smooth = gaussian_filter(straight.signal, (1.5 / STEP_MM, 1.0 / STEP_MM))
     level = np.percentile(smooth[:, canal], 70, axis=1)
     place = straight.arc_mm / straight.length_mm
-    below_sac = (place >= FAT_SEEN[0]) & (place <= FAT_SEEN[1])
+    below_sac = (place >= FAT_STRETCH[0]) & (place <= FAT_STRETCH[1])
     if (level[below_sac] > FAT_FROM).mean() < 0.5:
         return None
-    dark = np.flatnonzero((level <= FAT_FROM) & (place > FAT_SEEN[0]))
+    dark = np.flatnonzero((level <= FAT_FROM) & (place > FAT_STRETCH[0]))
     return int(dark[0]) if len(dark) else len(level)
 
 

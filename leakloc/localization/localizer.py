@@ -26,7 +26,7 @@ from leakloc.localization.sac import (
     narrow_places,
     sac_profile,
 )
-from leakloc.localization.surroundings import Surroundings, near_the_way
+from leakloc.localization.surroundings import Surroundings, crop_to_path
 from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
 
@@ -133,7 +133,7 @@ def localize(
     )
 
 
-def part_read(
+def crop_to_region_read(
     anatomy: Volume,
     segmentation: Segmentation,
     sacral: SacralCanal | None,
@@ -150,7 +150,7 @@ def part_read(
     lines = [line]  # names decide whether the sacral canal is plausible
     if sacral is not None and sacral.confidence >= settings.hiatus_min_confidence:
         lines.append(_whole_canal(line, _sac_tip(segmentation), sacral))
-    return near_the_way(anatomy, lines)
+    return crop_to_path(anatomy, lines)
 
 
 def _whole_canal(

@@ -328,7 +328,7 @@ def _plausibility(
         if disc_mm is None or not top_mm <= disc_mm <= hiatus_mm:
             continue
         length_mm = path.length_at(disc_mm)
-        sd_mm = float(np.hypot(settings.path_sd_share * mean_mm, settings.path_sd_mm))
+        sd_mm = float(np.hypot(settings.path_sd_fraction * mean_mm, settings.path_sd_mm))
         away = abs(length_mm - mean_mm) / sd_mm
         if worst is None or away > worst[0]:
             worst = away, name, length_mm, mean_mm

@@ -24,7 +24,7 @@ and 25 mm, 10 mm gave the smallest sets on 71 simulated collections of developme
 
 
 @dataclass(frozen=True)
-class SegmentShare:
+class SegmentEvidence:
     """What one motion segment holds of a collection.
 
     Parameters
@@ -46,7 +46,7 @@ class SegmentShare:
     beyond_canal: float
 
 
-def segment_shares(
+def segment_evidence(
     voxels: CanalVoxels,
     area_mm2: FloatArray,
     grid: ArcGrid,
@@ -54,7 +54,7 @@ def segment_shares(
     beyond_canal: npt.NDArray[np.bool_],
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
-) -> tuple[SegmentShare, ...]:
+) -> tuple[SegmentEvidence, ...]:
     """Evidence by segment, from the head down; segments that hold nothing are left out."""
     fluid = voxels.fluid
     all_contact = max(float(contact.sum()), 1.0)
@@ -68,7 +68,7 @@ def segment_shares(
         if not inside.any() or not bins.any():
             continue
         found.append(
-            SegmentShare(
+            SegmentEvidence(
                 name,
                 float(((tops_mm >= start) & (tops_mm < stop)).mean()),
                 float(area_mm2[bins].max()) / largest,
@@ -89,7 +89,7 @@ def _possible_tops_mm(area_mm2: FloatArray, grid: ArcGrid, error: float) -> Floa
 
 
 def probable_segments(
-    shares: tuple[SegmentShare, ...], settings: LocalizationSettings
+    shares: tuple[SegmentEvidence, ...], settings: LocalizationSettings
 ) -> tuple[str, ...]:
     """The smallest set of segments that holds the largest cross-section with high probability.
 
@@ -112,7 +112,7 @@ def probable_segments(
 
 
 def rank_levels(
-    shares: tuple[SegmentShare, ...],
+    shares: tuple[SegmentEvidence, ...],
     level: str | None,
     coordinate: LevelCoordinate,
     shifts: tuple[tuple[int, float, str], ...],
@@ -151,7 +151,7 @@ def rank_levels(
     )
 
 
-def _reasons(share: SegmentShare) -> list[str]:
+def _reasons(share: SegmentEvidence) -> list[str]:
     reasons = [f"cross-section {share.section:.0%} of the largest"]
     if share.contact >= 0.1:
         reasons.append(f"{share.contact:.0%} of the contact with the thecal sac")

@@ -104,7 +104,7 @@ class Surroundings:
         ray = point_lps + out[:, None] * dorsal
         inside = self.anatomy.geometry.contains(ray)
         signal = np.where(inside, self.anatomy.sample(ray), 0.0)
-        limit = self.settings.skin_air_share * float(signal.max())
+        limit = self.settings.skin_air_fraction * float(signal.max())
         tissue = np.flatnonzero(signal > limit)
         if not len(tissue):
             return None
@@ -113,7 +113,7 @@ class Surroundings:
         return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
 
 
-def near_the_way(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
+def crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
     """The image with zeros wherever `Surroundings` never looks, whatever the levels are named.
 
     Parameters
@@ -175,7 +175,7 @@ def posterior_depths_mm(
     inside = anatomy.geometry.contains(points).all(axis=1)
     signal = gaussian_filter1d(signal, _SMOOTH_MM / sac.grid.step_mm, axis=0, mode="nearest")
     filled = signal[:, out <= _FILL_MM].max(axis=1)
-    fallen = signal < settings.epidural_dark_share * filled[:, None]
+    fallen = signal < settings.epidural_dark_fraction * filled[:, None]
     fallen[:, 0] = False
     ends = np.where(fallen.any(axis=1), out[fallen.argmax(axis=1)], np.nan)
     depth[known] = np.where(inside, ends, np.nan)

@@ -43,7 +43,7 @@ IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
 
 _MM_DIGITS: Final = 2  # 0.01 mm, far below any voxel
 _ML_DIGITS: Final = 4  # 0.1 µL, below one voxel of 0.5 mm
-_SHARE_DIGITS: Final = 4
+_FRACTION_DIGITS: Final = 4
 _DIRECTION_DIGITS: Final = 6
 
 
@@ -453,7 +453,7 @@ def _amount(value: float | None, digits: int = _MM_DIGITS) -> float | None:
 
 def _share(value: float) -> float:
     """Clipped to 0..1; not a number means no confidence."""
-    known = _known(value, _SHARE_DIGITS)
+    known = _known(value, _FRACTION_DIGITS)
     return 0.0 if known is None else min(max(known, 0.0), 1.0)
 
 

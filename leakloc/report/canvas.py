@@ -41,8 +41,8 @@ OUTLINE_PX: Final = 2
 SHEET_PX_PER_MM: Final = 3.0  # below it a sheet of 2 mm drowns in the lines beside it
 SCALE_BAR_MM: Final = 20.0
 MARGIN_PX: Final = 16
-MOST_WIDTH_PX: Final = 1880  # fits a full-HD screen
-LEAST_WIDTH_PX: Final = 190  # room for a scale bar, letters and names
+MAX_WIDTH_PX: Final = 1880  # fits a full-HD screen
+MIN_WIDTH_PX: Final = 190  # room for a scale bar, letters and names
 LINE_PX: Final = 21  # TEXT_PX with leading
 CHART_PX: Final = 210  # width of a chart: four figures on its scale
 _SUPERSAMPLING: Final = 2  # outlines are drawn larger and reduced, for smooth edges
@@ -162,10 +162,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Column:
-    """Panels below each other at one scale: as large as fits, or `most_px_per_mm`."""
+    """Panels below each other at one scale: as large as fits, or `max_px_per_mm`."""
 
     panels: tuple[Panel | Chart, ...]
-    most_px_per_mm: float = float("inf")
+    max_px_per_mm: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -343,8 +343,8 @@ def laid_out(sheet: Sheet, height_px: int) -> Drawing:
     """
     drawn = [_column(column, height_px) for column in sheet.columns]
     total = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) + 1)
-    if total > MOST_WIDTH_PX:
-        height_px = int(height_px * MOST_WIDTH_PX / total)
+    if total > MAX_WIDTH_PX:
+        height_px = int(height_px * MAX_WIDTH_PX / total)
         drawn = [_column(column, height_px) for column in sheet.columns]
     bold, plain = font(TITLE_PX, bold=True), font(TEXT_PX)
     body_width = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) - 1)
@@ -442,7 +442,7 @@ def _column(column: Column, height_px: int) -> Drawing:
     total_mm = sum(panel.size_mm[0] for panel in column.panels)
     gaps = MARGIN_PX * (len(column.panels) - 1)
     most = height_px + _caption_px(column.panels[0])  # captions hang below the tallest column
-    scale = min((most - captions - gaps) / total_mm, column.most_px_per_mm)
+    scale = min((most - captions - gaps) / total_mm, column.max_px_per_mm)
     drawn = [
         _chart(panel, scale) if isinstance(panel, Chart) else lay_panel(panel, scale)
         for panel in column.panels
@@ -469,7 +469,7 @@ def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
     height = max(round(panel.size_mm[0] * px_per_mm), 1)
     width = max(round(panel.size_mm[1] * px_per_mm), 1)
     # A thin slab is widened: letters and names stand beside it.
-    left = max((LEAST_WIDTH_PX - width) // 2, 0)
+    left = max((MIN_WIDTH_PX - width) // 2, 0)
     whole = Drawing(width + 2 * left, height)
     to_px = _ToPx(height / panel.shape[0], width / panel.shape[1], float(left))
     whole.items.append(Raster((left, 0, left + width, height), panel.grey, panel.tints))

@@ -10,7 +10,7 @@ from leakloc.report.model import Collection, Report
 
 Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
 
-STEADY_SHARE: Final = 0.2
+STEADY_FRACTION: Final = 0.2
 STEADY_ML: Final = 0.5
 """Volumes that differ by less than this share of the larger one, or by less than this, count as
 unchanged: about what leakloc's own volumes are off by on phantoms (README)."""
@@ -187,7 +187,7 @@ def _direction(volumes: tuple[float | None, float | None]) -> Change:
     before, after = volumes
     if before is None or after is None:
         return "unknown"
-    if abs(after - before) < max(STEADY_ML, STEADY_SHARE * max(before, after)):
+    if abs(after - before) < max(STEADY_ML, STEADY_FRACTION * max(before, after)):
         return "unchanged"
     return "larger" if after > before else "smaller"
 

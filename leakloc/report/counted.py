@@ -93,7 +93,7 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
         axis=-1,
     )
     # A few planes seldom hold a whole curve.
-    values = volume.sample(volume.geometry.held_sideways(points))
+    values = volume.sample(volume.geometry.clamp_left_right(points))
     seen = values[values > 0]
     low, high = np.percentile(seen, [1.0, 99.5]) if len(seen) else (0.0, 1.0)
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)

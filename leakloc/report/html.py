@@ -29,7 +29,7 @@ TEXT_BYTES: Final = 150_000
 VIEWER_BYTES: Final = 1_500_000
 """Room for the viewer's slices: half of the page, the figures tell the finding first."""
 MANY: Final = 5  # columns of a table that is scrolled sideways on a phone
-MOST_REJECTED: Final = 12  # candidates shown; the smallest are specks
+MAX_REJECTED_LISTED: Final = 12  # candidates shown; the smallest are specks
 LONG: Final = 90  # letters of a fact that takes a line of its own
 WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
 
@@ -204,7 +204,7 @@ def _rejected(report: Report, *, linked: bool) -> str:
             r.reason,
             f"{r.probability:.2f}",
         )
-        for r in report.rejected[:MOST_REJECTED]
+        for r in report.rejected[:MAX_REJECTED_LISTED]
     ]
     header = (
         "Centre",
@@ -232,12 +232,14 @@ def _collection(c: Collection, figures: str) -> str:
         ("Largest cross-section at", _point(c.epicenter_lps_mm)),
     ]
     if c.alternatives:
-        others = "; ".join(f"{a.level} ({a.score:.2f}: {_joined(a.basis)})" for a in c.alternatives)
+        others = "; ".join(
+            f"{a.level} ({a.score:.2f}: {_join_words(a.basis)})" for a in c.alternatives
+        )
         facts.append(("Could also be", others))
     if c.basis:
-        facts.append(("Because", _joined(c.basis)))
+        facts.append(("Because", _join_words(c.basis)))
     if c.mimics_considered:
-        facts.append(("Also considered", _joined(c.mimics_considered)))
+        facts.append(("Also considered", _join_words(c.mimics_considered)))
     title = f"Collection {c.id}: {c.level or 'level not named'}, {c.position.label}, {c.grade}"
     return f"<article><h3>{escape(title)}</h3>{_facts(facts)}{figures}</article>"
 
@@ -354,7 +356,7 @@ def _way(target: Target) -> str:
         facts.append(("Narrowest posterior epidural depth on the way", where))
     if target.cysts:
         cysts = (f"{c.volume_ml:.2f} mL at {_point(c.center_lps_mm)}" for c in target.cysts)
-        facts.append(("Cyst-like structures on the way", _joined(cysts)))
+        facts.append(("Cyst-like structures on the way", _join_words(cysts)))
     rows = [
         (
             w.segment,
@@ -562,7 +564,7 @@ def _end(description: str | None, segment: str | None) -> str:
     return description or segment or "not named"
 
 
-def _joined(sentences: Iterable[str]) -> str:
+def _join_words(sentences: Iterable[str]) -> str:
     return "; ".join(sentence.rstrip(".") for sentence in sentences)
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
-LEAST_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
+MIN_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
 SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
 NEAR_CANAL_MM: Final = 15.0  # half the depth of a canal and the epidural space behind it
 BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with a little room
@@ -60,7 +60,7 @@ OVERVIEW_SECTIONS: Final = 3
 BEND_MM: Final = 4.0  # a midline that bends less is as good as straight
 TICK_MM: Final = 5.0
 COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
-COMPANION_SHARE: Final = 0.3  # of the plane that it must cover to be worth showing
+COMPANION_FRACTION: Final = 0.3  # of the plane that it must cover to be worth showing
 _ROLE_WORDS: Final[dict[str, str]] = {
     "sagittal_t2": "sagittal T2",
     "sagittal_stir": "sagittal STIR",
@@ -278,7 +278,7 @@ def _companion(
     )
     points = scene.geometry.lps_from_kji(kji)
     inside = other.geometry.contains(points)
-    if inside.mean() < COMPANION_SHARE:
+    if inside.mean() < COMPANION_FRACTION:
         return None
     values = other.sample(points)
     low, high = np.percentile(values[inside], [1.0, 99.5])
@@ -394,7 +394,7 @@ def _overview(scene: Scene) -> Sheet:
     seen = "fluid tinted" if located.collections else "brightest signal around the canal"
     columns.append(Column((_coronal(scene, rows, ("Projection from the front", seen)),)))
     if located.collections:
-        columns.append(Column(_worst_sections(scene), most_px_per_mm=AXIAL_PX_PER_MM))
+        columns.append(Column(_worst_sections(scene), max_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
         title=located.finding.summary,
         lines=(numbering_line(scene),),
@@ -421,7 +421,7 @@ def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
     k, j, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
-    caption = (f"Sagittal, {position(scene, (k, j, i), 0)}", _beside_midline(scene, k, i))
+    caption = (f"Sagittal, {position(scene, (k, j, i), 0)}", _offset_from_midline(scene, k, i))
     panel = _sagittal(scene, columns_i, rows, caption)
     columns = [Column((panel,))]
     companion = _companion(scene, panel, columns_i, rows)
@@ -524,11 +524,11 @@ def _around(scene: Scene, collection: LocatedCollection) -> slice:
     """Slices of a collection and of its neighbourhood."""
     spacing = scene.geometry.spacing_ijk_mm[2]
     low, high = _rows_of(scene, collection)
-    margin = max(ALONG_MM, (LEAST_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
+    margin = max(ALONG_MM, (MIN_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
     return scene.rows(low - margin, high + margin)
 
 
-def _beside_midline(scene: Scene, k: int, i: int) -> str:
+def _offset_from_midline(scene: Scene, k: int, i: int) -> str:
     offset = (i - scene.canal_i[k]) * scene.geometry.spacing_ijk_mm[0]
     if abs(offset) < 1.0:
         return "in the midline of the canal"

@@ -23,7 +23,7 @@ SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
 ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
 CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
 GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
-MOST_POINTS: Final = 20_000  # enough to know how far a collection reaches
+MAX_POINTS: Final = 20_000  # enough to know how far a collection reaches
 OBLIQUE: Final = 0.35  # sine of 20 degrees: an axis tilted further bears a second letter
 
 _LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # towards lower and higher x, y, z
@@ -140,7 +140,7 @@ class Scene:
     def points_of(self, collection: LocatedCollection) -> FloatArray:
         """Voxels of a collection in patient coordinates, every nth of a large one; (n, 3)."""
         found = self.voxels_of(collection)
-        return self.geometry.lps_from_kji(found[:: len(found) // MOST_POINTS + 1])
+        return self.geometry.lps_from_kji(found[:: len(found) // MAX_POINTS + 1])
 
     def segment_at(self, point_lps: FloatArray) -> str | None:
         """Motion segment at a point: between the middles of two neighbouring bodies."""

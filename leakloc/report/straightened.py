@@ -33,7 +33,7 @@ ACROSS_BACK_MM: Final = 42.0
 LATERAL_MM: Final = 45.0  # to each side of the straightened view from the front
 SLAB_MM: Final = 12.0  # half the depth of its projection: the canal, not the paraspinal pools
 SLAB_STEP_MM: Final = 1.0
-LEAST_STEP_MM: Final = 0.4  # finer sampling shows nothing that was measured
+MIN_STEP_MM: Final = 0.4  # finer sampling shows nothing that was measured
 TICK_MM: Final = 5.0
 PROFILE_STEP_MM: Final = 2.0  # along the canal, as fine as the sac's outline is smooth
 SAC_HALF_MM: Final = 24.0  # wider than any sac: half the side of the square it is counted in
@@ -83,7 +83,7 @@ def section(
     caption : tuple of str
         The place is added as a last line.
     """
-    step = max(min(scene.geometry.spacing_ijk_mm[:2]), LEAST_STEP_MM)
+    step = max(min(scene.geometry.spacing_ijk_mm[:2]), MIN_STEP_MM)
     center = scene.centerline.at(arc_mm)
     tangent, left, dorsal = scene.centerline.frame_at(arc_mm)
     lefts = np.arange(*reach.left_mm, step)
@@ -122,7 +122,7 @@ def straightened_sheet(scene: Scene) -> Sheet:
     """The canal as if it were straight, from the left and from the front, with its profile."""
     located = scene.analysis.localization
     line = scene.centerline
-    step = max(min(scene.geometry.spacing_ijk_mm), LEAST_STEP_MM)
+    step = max(min(scene.geometry.spacing_ijk_mm), MIN_STEP_MM)
     arcs = _in_the_field(scene, np.arange(0.0, line.length_mm, step))
     columns = [
         Column((_from_the_left(scene, arcs, step),)),
@@ -221,14 +221,14 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
                 cells[rows] = np.maximum(cells[rows], fluid)
                 image[rows] = np.maximum(image[rows], signal)
     labels, strokes = _names(scene, arcs, step)
-    fluid_seen = np.asarray(cells > 0)
+    fluid_drawn = np.asarray(cells > 0)
     return Panel(
         shape=shape,
         spacing_mm=(step, step),
         grey=scene.grey(image),
         letters=("R", "L", "H", "F"),
-        outlines=((sac, BLUE), (fluid_seen, ORANGE)),
-        tints=((fluid_seen, ORANGE),),
+        outlines=((sac, BLUE), (fluid_drawn, ORANGE)),
+        tints=((fluid_drawn, ORANGE),),
         labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
         caption=("Projection from the front", "fluid tinted" if found else "brightest signal"),

@@ -26,7 +26,7 @@ from leakloc.report.scene import GAMMA, Plane, Scene, edge_letters
 if TYPE_CHECKING:
     from leakloc.pipeline import Analysis
 
-MOST_VOXELS: Final = 24_000_000  # decoded in three seconds and held in 48 MB by an old PC
+MAX_VOXELS: Final = 24_000_000  # decoded in three seconds and held in 48 MB by an old PC
 QUALITIES: Final = (70, 55, 40)
 """Qualities of WebP, best first; below the last, vessels and roots blur more than by binning."""
 PROBES: Final = 7  # slices that are encoded to foresee the size of all
@@ -94,7 +94,7 @@ def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
     low, high = scene.window
     white = low + WHITE * (high - low)
     block = neighbourhood(scene)
-    while block.signal.size > MOST_VOXELS:
+    while block.signal.size > MAX_VOXELS:
         block = _binned(block)
     labels = _label_pictures(block)
     quality = _fitting_quality(block, low, white, room_bytes - sum(map(len, labels)))

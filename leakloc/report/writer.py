@@ -409,7 +409,7 @@ class _Draft:
         (self.folder / "masks").mkdir()
         head = None
         if self.former is not None:
-            head = mask_head(self.former / "masks" / "thecal_sac.nii.gz", levels.mask.geometry)
+            head = mask_header(self.former / "masks" / "thecal_sac.nii.gz", levels.mask.geometry)
         for name, mask in found.items():
             write_mask(
                 mask,
@@ -498,7 +498,7 @@ def write_mask(
     compression : int
         gzip level, 0..9.
     head : bytes, optional
-        What stands before the voxels in a mask on the same grid, from `mask_head`.
+        What stands before the voxels in a mask on the same grid, from `mask_header`.
     """
     import gzip
 
@@ -516,7 +516,7 @@ def write_mask(
         packed.write(content)
 
 
-def mask_head(path: Path, geometry: Geometry) -> bytes | None:
+def mask_header(path: Path, geometry: Geometry) -> bytes | None:
     """What stands before the voxels in a mask that `write_mask` wrote.
 
     Importing nibabel takes longer than all else that naming levels anew does.

@@ -4,7 +4,6 @@
 """
 
 from leakloc.segmentation.dura import Dura
-from leakloc.segmentation.given import GivenMasks
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import segment
 from leakloc.segmentation.steps import (
@@ -14,13 +13,14 @@ from leakloc.segmentation.steps import (
     fluid_outside,
     sac_mask,
 )
+from leakloc.segmentation.supplied import SuppliedMasks
 
 __all__ = [
     "Candidate",
     "Dura",
-    "GivenMasks",
     "Segmentation",
     "Segmenter",
+    "SuppliedMasks",
     "canal_centerline",
     "dural_surface",
     "fluid_fraction",

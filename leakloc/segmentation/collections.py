@@ -168,7 +168,9 @@ def find_collections(
         Accepted ones by id, then rejected ones by falling volume.
     """
     pieces = _pieces(scene, settings)
-    joined = [_joined(group, scene) for group in _grouped([p for p in pieces if p.fluid], settings)]
+    joined = [
+        _merge_pieces(group, scene) for group in _grouped([p for p in pieces if p.fluid], settings)
+    ]
     judged = [(p, _judge(p, scene, settings)) for p in joined]
     judged += [(p, _name(p.features, scene, settings)) for p in pieces if not p.fluid]
     judged.sort(key=lambda item: -item[0].features["volume_ml"])
@@ -276,12 +278,12 @@ def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
         "outside_mm": float(weight @ outside),
         "reach_mm": float(np.percentile(outside, 98)),
         "reach_left_mm": float(np.percentile(np.abs(left), 98)),
-        "contact_share": float(weight[outside < 2.5].sum()),
-        "near_share": float(weight[outside < 8.0].sum()),
+        "contact_fraction": float(weight[outside < 2.5].sum()),
+        "near_fraction": float(weight[outside < 8.0].sum()),
         "sectors": float((share > 0.02).sum()),
-        "ventral_share": float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
-        "dorsal_share": float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
-        "lateral_share": float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
+        "ventral_fraction": float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        "dorsal_fraction": float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        "lateral_fraction": float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
         "thickness_mm": thickness,
         # A ball fills the sphere of its volume to 1, sheets and tubes less.
         "roundness": float(np.clip(0.5 * thickness / radius, 0, 1)),
@@ -397,7 +399,7 @@ def _judge(piece: _Piece, scene: Scene, settings: SegmentationSettings) -> _Verd
             ("epidural fat", *considered),
         )  # fmt: skip
     if scene.tissue_bright:
-        probability = min(probability, settings.bright_tissue_most)
+        probability = min(probability, settings.max_bright_tissue_probability)
     accepted = probability >= settings.collection_min_probability
     place = "in contact with the dura" if f["gap_mm"] < 2.0 else "near the dura"
     reason = (
@@ -413,14 +415,14 @@ def probability_of(features: dict[str, float]) -> float:
     Logistic function of `confidence_evidence`, fitted by `pipelines/fit_confidence.py`.
     """
     evidence = confidence_evidence(
-        features["network"], features["contact_share"], features["volume_ml"]
+        features["network"], features["contact_fraction"], features["volume_ml"]
     )
     logit = float(evidence @ np.array(CONFIDENCE))
     return float(np.clip(1 / (1 + np.exp(-logit)), 0.02, 0.98))
 
 
 def confidence_evidence(
-    network: npt.ArrayLike, contact_share: npt.ArrayLike, volume_ml: npt.ArrayLike
+    network: npt.ArrayLike, contact_fraction: npt.ArrayLike, volume_ml: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
     """Columns that `CONFIDENCE` weights, shape (..., 4).
 
@@ -429,7 +431,7 @@ def confidence_evidence(
     of the volume in mL: small pieces apart from the sac are often cysts.
     """
     odds = np.clip(np.asarray(network, float), 0.02, 0.98)
-    contact = np.clip(np.asarray(contact_share, float) / 0.2, 0.0, 1.0)
+    contact = np.clip(np.asarray(contact_fraction, float) / 0.2, 0.0, 1.0)
     columns = (np.ones_like(odds), np.log(odds / (1 - odds)), contact, np.log(volume_ml))
     return np.stack(columns, axis=-1)
 
@@ -467,7 +469,7 @@ def _mimic(
                 f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
             )  # fmt: skip
         return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
-    if f["lateral_share"] > 0.6 and f["length_mm"] < 45.0:
+    if f["lateral_fraction"] > 0.6 and f["length_mm"] < 45.0:
         if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:
             return (
                 "perineural cyst", 0.2,
@@ -477,18 +479,18 @@ def _mimic(
             "nerve root sleeve", 0.1,
             f"A lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",
         )  # fmt: skip
-    if f["ventral_share"] > 0.5 and f["thickness_mm"] < 4.0:
+    if f["ventral_fraction"] > 0.5 and f["thickness_mm"] < 4.0:
         return "epidural vein", 0.1, "Thin bright signal in front of the sac, unlike a layer."
     return "epidural fat", 0.2, "Unlike a layer of fluid along the dura in shape and signal."
 
 
 def _considered(f: dict[str, float]) -> list[str]:
     names = []
-    if f["lateral_share"] > 0.4:
+    if f["lateral_fraction"] > 0.4:
         names += ["nerve root sleeve", "perineural cyst"]
-    if f["dorsal_share"] > 0.4:
+    if f["dorsal_fraction"] > 0.4:
         names += ["epidural fat", "facet effusion or synovial cyst"]
-    if f["ventral_share"] > 0.4:
+    if f["ventral_fraction"] > 0.4:
         names.append("epidural vein")
     return names
 
@@ -516,7 +518,7 @@ def _belong(a: dict[str, float], b: dict[str, float], settings: SegmentationSett
     return bool(around or apart < np.pi / 2)
 
 
-def _joined(pieces: list[_Piece], scene: Scene) -> _Piece:
+def _merge_pieces(pieces: list[_Piece], scene: Scene) -> _Piece:
     if len(pieces) == 1:
         return pieces[0]
     voxels = tuple(np.concatenate([p.voxels[axis] for p in pieces]) for axis in range(3))

@@ -87,12 +87,12 @@ def test_a_neck_disc_told_as_such_is_a_landmark(numbering):
 
 
 def test_scores_say_who_is_last_and_no_more(numbering):
-    scores = np.array(numbering.path_scores([0.1, 0.2, 0.9], c2_seen=False))
+    scores = np.array(numbering.path_scores([0.1, 0.2, 0.9], has_c2_disc=False))
     assert scores.shape == (3, 24)
     assert scores[:, 23].tolist() == [0.1, 0.2, 0.9]
     assert np.ptp(scores[:, 1:23], axis=1).max() == 0
     assert (scores[:, 0] == 0).all()
-    assert np.argmax(numbering.path_scores([0.0, 1.0], c2_seen=True)[0]) == 1
+    assert np.argmax(numbering.path_scores([0.0, 1.0], has_c2_disc=True)[0]) == 1
 
 
 @pytest.mark.parametrize(

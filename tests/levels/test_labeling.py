@@ -85,7 +85,7 @@ def test_both_neighbouring_numberings_are_told():
     assert {a.shift for a in numbering.alternatives} == {-1, 1}
     assert all(0 < a.confidence < 1 and a.reason for a in numbering.alternatives)
     assert numbering.confidence + sum(a.confidence for a in numbering.alternatives) <= 1.0
-    assert 0.4 < numbering.confidence <= SETTINGS.belief_assumed
+    assert 0.4 < numbering.confidence <= SETTINGS.assumed_confidence
 
 
 def test_a_field_that_ends_in_the_sacrum_is_not_trusted():
@@ -107,7 +107,7 @@ def test_count_from_c2_that_passes_sure_finds_over_is_not_trusted(share, rivals)
     assert labelled(faint).numbering.confidence > 0.8
     doubted = labelled(sure)
     assert [n for n in doubted.notes if n.code == "doubtful_count"]
-    assert doubted.numbering.confidence <= SETTINGS.belief_counted * 0.6**rivals
+    assert doubted.numbering.confidence <= SETTINGS.counted_confidence * 0.6**rivals
     assert "doubtful_count" not in {n.code for n in (*clean.notes, *labelled(faint).notes)}
 
 

@@ -35,7 +35,7 @@ def named(spine, **options):
 def test_lumbar_chain_is_named_despite_missed_and_false_discs(scale, missed, false_at):
     spine = MadeSpine(scale=scale, missed=missed, false_at=false_at)
     pairs, found = named(spine, lumbar_counts=(5,))
-    assert found.junction_seen
+    assert found.has_junction
     assert all(got == true for got, true in pairs)
     presacral = [n for n in spine.names if not n.startswith("S") and n not in missed]
     assert {got for got, _ in pairs} >= set(presacral)
@@ -50,14 +50,16 @@ def test_a_sure_disc_still_tells_its_kind(monkeypatch):
     evidence = numbering._local_evidence(candidates, chain, SETTINGS)
     presacral, lumbosacral = evidence[0, 0], evidence[0, chain.junction]
     assert presacral - lumbosacral == pytest.approx(SETTINGS.kind_weight * 3.0)
-    assert presacral == pytest.approx(SETTINGS.presence + SETTINGS.kind_weight * SETTINGS.kind_most)
+    assert presacral == pytest.approx(
+        SETTINGS.presence + SETTINGS.kind_weight * SETTINGS.max_kind_evidence
+    )
 
 
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
     spine = MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0)
     pairs, found = named(spine)
-    assert found.top_seen and found.junction_seen
+    assert found.has_c2 and found.has_junction
     assert found.chain.lumbar_count == count
     assert all(got == true for got, true in pairs)
 
@@ -66,8 +68,8 @@ def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
 def test_whole_discs_between_c2_and_the_sacrum_count_in_full(count):
     candidates = candidates_of(MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0))
     solutions = numbering.solve(candidates, SETTINGS)
-    counted = numbering.belief_in_counts(solutions, SETTINGS, counted=True)
-    looks = numbering.belief_in_counts(solutions, SETTINGS)
+    counted = numbering.lumbar_count_probabilities(solutions, SETTINGS, counted=True)
+    looks = numbering.lumbar_count_probabilities(solutions, SETTINGS)
     assert sum(counted.values()) == pytest.approx(1.0)
     assert counted[count] == max(counted.values())
     assert counted[count] >= looks[count]
@@ -90,7 +92,7 @@ def test_belief_is_shared_out_and_falls_without_the_sacrum():
     _, sure = named(MadeSpine(), lumbar_counts=(5,))
     _, unsure = named(MadeSpine(first="T10-T11", last="L2-L3"), lumbar_counts=(5,))
     assert sum(sure.shifted.values()) == pytest.approx(1.0)
-    assert not unsure.junction_seen
+    assert not unsure.has_junction
     assert unsure.shifted[0] < sure.shifted[0]
 
 

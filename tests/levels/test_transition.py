@@ -4,7 +4,7 @@ import pytest
 from leakloc.core.settings import LevelSettings
 from leakloc.levels.detection import DetectedDisc
 from leakloc.levels.labeling import label
-from leakloc.levels.transition import sacral_share
+from leakloc.levels.transition import sacral_fraction
 from tests.levels.spines import MadeSpine
 
 SETTINGS = LevelSettings()
@@ -43,7 +43,7 @@ def test_counted_from_c2_names_are_as_sure_as_before():
 
 
 def test_thresholds_are_settings():
-    lenient = LevelSettings(transitional_share=0.45)
+    lenient = LevelSettings(transitional_fraction=0.45)
     assert not labelled(MadeSpine(in_between_mm=5.0), lenient).numbering.transitional_suspected
 
 
@@ -51,8 +51,8 @@ def test_share_is_none_of_a_lumbar_vertebra_all_of_the_sacrum_and_unknown_outsid
     spine = MadeSpine()
     found = spine.detect(spine.volume, None, SETTINGS)
     last = found.discs[-2]
-    assert sacral_share(found, last, 1.0) < 0.05
-    assert sacral_share(found, last, -1.0) > 0.95
+    assert sacral_fraction(found, last, 1.0) < 0.05
+    assert sacral_fraction(found, last, -1.0) > 0.95
     far = last.center_lps + np.array([0.0, 500.0, 0.0])
     away = DetectedDisc(far, last.normal_lps, 0.9, 30.0)
-    assert np.isnan(sacral_share(found, away, 1.0))
+    assert np.isnan(sacral_fraction(found, away, 1.0))

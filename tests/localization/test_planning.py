@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leakloc.core.volume import Volume
-from leakloc.localization import LevelCoordinate, SacralCanal, localize, part_read
+from leakloc.localization import LevelCoordinate, SacralCanal, crop_to_region_read, localize
 
 
 def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):
@@ -140,7 +140,8 @@ def test_the_image_is_kept_for_names_that_make_the_hiatus_implausible(spine):
     anatomy = Volume(np.ones(geometry.shape, np.float32), geometry)
     found = sacral(model, apex="S3")
     kept, without = (
-        part_read(anatomy, segmentation, canal, model.settings).array > 0 for canal in (found, None)
+        crop_to_region_read(anatomy, segmentation, canal, model.settings).array > 0
+        for canal in (found, None)
     )
     assert not (without & ~kept).any()
 

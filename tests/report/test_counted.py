@@ -7,7 +7,7 @@ import pytest
 
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.volume import FloatArray, Geometry, Volume
-from leakloc.levels.labeling import Seen
+from leakloc.levels.labeling import SpineDetection
 from leakloc.pipeline import Analysis
 from leakloc.report import overlays
 from leakloc.report.counted import counted_on, counted_sheet
@@ -69,7 +69,7 @@ def test_the_count_is_one_of_the_pictures(analysis: Analysis, role: Role) -> Non
 def test_where_c2_was_not_recognised_the_reader_sees_the_neck(analysis: Analysis) -> None:
     made = counted(analysis, method="sacrum_up")
     field = made.triage.companions["localizer"].geometry
-    seen = Seen((), (), (field,), (), localizer=field)
+    seen = SpineDetection((), (), (field,), (), localizer=field)
     made = replace(made, levels=replace(made.levels, seen=seen))
     name, volume = counted_on(made)
     sheet = counted_sheet(Scene(made), name, volume)

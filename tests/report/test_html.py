@@ -219,4 +219,4 @@ def test_what_was_not_counted_is_told_with_its_reason(leakless: Analysis) -> Non
     part = text[text.index("Looked at and not counted") : text.index('id="levels"')]
     assert 'data-lps="-12.00,40.00,8.00"' in part and "2.40" in part
     assert "&lt;script&gt;" in part and "<script>" not in part
-    assert f"{21 - html.MOST_REJECTED} smaller" in part
+    assert f"{21 - html.MAX_REJECTED_LISTED} smaller" in part

@@ -260,7 +260,7 @@ def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
     )
     panel = overlays._overview(Scene(thin)).columns[1].panels[0]
     image = canvas.draw_panel(panel, 900 / panel.size_mm[0])
-    assert image.width >= canvas.LEAST_WIDTH_PX - 1
+    assert image.width >= canvas.MIN_WIDTH_PX - 1
 
 
 def test_edge_letters_give_way_to_names() -> None:

@@ -122,7 +122,7 @@ def test_a_layer_with_less_than_half_of_the_signal_of_csf_is_not_fluid(layer, ac
 
 def test_confidence_rises_with_certainty_contact_and_volume() -> None:
     def probability(network: float, contact: float, volume_ml: float = 1.0) -> float:
-        features = {"network": network, "contact_share": contact, "volume_ml": volume_ml}
+        features = {"network": network, "contact_fraction": contact, "volume_ml": volume_ml}
         return probability_of(features)
 
     assert probability(0.7, 0.5) < probability(0.8, 0.5)
@@ -139,7 +139,7 @@ def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
     )
     assert sure.accepted
     assert unsure.accepted
-    assert unsure.probability == settings.bright_tissue_most < sure.probability
+    assert unsure.probability == settings.max_bright_tissue_probability < sure.probability
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ class _Run:
         self.tally = Tally()
         self.names: set[str] = set()
         self.pages = Pages(ledger)
-        self.engine = Engine(ledger, batch.options, self._ended, self._glance)
+        self.engine = Engine(ledger, batch.options, self._ended, self._check_inputs)
         self.started = 0.0
         self.done = 0
 
@@ -188,7 +188,7 @@ class _Run:
         if self.batch.ended is not None:
             self.batch.ended(entry, state, outcome)
 
-    def _glance(self) -> None:
+    def _check_inputs(self) -> None:
         self.pages.write_now_and_then()
         if self.batch.watcher is not None:
             self._count()
@@ -214,14 +214,14 @@ class Pages:
     ledger : Ledger
     """
 
-    _LEAST_S = 5.0  # people reload a page no faster
+    _MIN_S = 5.0  # people reload a page no faster
     _SHARE = 0.02  # of the time may go into pages of long lists
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._cards = CardBox(ledger)
         self._changed = False
-        self._next = time.monotonic() + self._LEAST_S
+        self._next = time.monotonic() + self._MIN_S
 
     def add(self, entry: Entry, state: State) -> None:
         """Take in a study that ended."""
@@ -239,7 +239,7 @@ class Pages:
             start = time.monotonic()
             self.write()
             spent = time.monotonic() - start
-            self._next = time.monotonic() + max(self._LEAST_S, spent / self._SHARE)
+            self._next = time.monotonic() + max(self._MIN_S, spent / self._SHARE)
 
     def write(self) -> None:
         """Write ``index.html``, ``summary.csv`` and ``summary.parquet``.

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     Future = distributed.Future[Outcome]
 
-_GLANCE_S: Final = 0.5
+_POLL_S: Final = 0.5
 _CONNECT_S = 20.0  # a scheduler that was just started through a queue may take that long
 _MIB: Final = 1024**2
 _WORKER_MIB: Final = 2048  # an analysis of a large study takes 1 to 1.5 GiB
-_MEMORY_SHARE: Final = 0.9  # the rest is the system's, and the page cache's
+_MEMORY_FRACTION: Final = 0.9  # the rest is the system's, and the page cache's
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Engine:
             if not running and (self._problem is not None or not self._more(more)):
                 return
             with suppress(Empty):
-                future = done.get(timeout=_GLANCE_S)
+                future = done.get(timeout=_POLL_S)
                 self._end(running.pop(future), future)
             if client.status not in ("running", "connecting"):
                 raise LeaklocError(
@@ -276,7 +276,7 @@ def default_workers() -> int:
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
-    fitting = int(_MEMORY_SHARE * MEMORY_LIMIT / _MIB / _WORKER_MIB)
+    fitting = int(_MEMORY_FRACTION * MEMORY_LIMIT / _MIB / _WORKER_MIB)
     return max(1, min(int(CPU_COUNT), fitting))
 
 
@@ -323,7 +323,7 @@ def connected(options: WorkOptions) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=options.workers or default_workers(),
             processes=False,
-            memory_limit=int(_MEMORY_SHARE * MEMORY_LIMIT),
+            memory_limit=int(_MEMORY_FRACTION * MEMORY_LIMIT),
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,

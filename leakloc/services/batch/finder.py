@@ -282,7 +282,7 @@ class _Finder:
                 continue
             found.append(self._dicom_study(key, parts, below))
         for folder, group in nameless:
-            if self._beside_study(folder, below):
+            if self._is_beside_study(folder, below):
                 self.left_out["files without a study beside a study"] += group.count
             else:
                 found.append(Found(_name_of(folder), (folder,), None, group.digest, group.count))
@@ -312,7 +312,7 @@ class _Finder:
         digest = _digest([(group.digest, group.count, 0) for _, group in parts])
         return Found(key[0], source, key[0], digest, sum(group.count for _, group in parts))
 
-    def _beside_study(self, folder: str, below: dict[str, set[tuple[str, str]]]) -> bool:
+    def _is_beside_study(self, folder: str, below: dict[str, set[tuple[str, str]]]) -> bool:
         """Whether a study lies in a folder, below it, or in its sister folders alone."""
         if folder in below:
             return True
@@ -331,7 +331,7 @@ class _Finder:
                 if group.kind != "volume":
                     continue
                 top = folder in self.roots
-                if folder in nameless or (not top and self._beside_study(folder, below)):
+                if folder in nameless or (not top and self._is_beside_study(folder, below)):
                     self.left_out["volumes beside DICOM images"] += group.count
                 elif top:
                     for name in group.names or ():

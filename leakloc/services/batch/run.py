@@ -37,7 +37,7 @@ ANALYZE: Final = "leakloc.pipeline:analyze"
 """What analyses a study: `module:function` with the signature of `leakloc.pipeline.analyze`."""
 PRELOAD = ["leakloc.services.batch.preload"]
 """Modules that the process has imported from which analyses are forked."""
-_GLANCE_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
+_POLL_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
 _GONE_S: Final = 5.0
 """How long a killed process may take to be gone: a busy machine reaps late."""
 _FAMILY_S: Final = 2.0  # finding a process's children means looking at all of the machine's
@@ -204,7 +204,7 @@ def _watch(
     """Wait for the process to end; stop it at its limits."""
     seen = _Memory()
     while True:
-        ready = connection.wait([here, process.sentinel], _GLANCE_S)
+        ready = connection.wait([here, process.sentinel], _POLL_S)
         if here in ready or here.poll():
             with suppress(EOFError, OSError):  # it died while it spoke
                 said: _Said = here.recv()

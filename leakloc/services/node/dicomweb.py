@@ -32,7 +32,7 @@ USER: Final = "LEAKLOC_DICOMWEB_USER"
 PASSWORD: Final = "LEAKLOC_DICOMWEB_PASSWORD"
 _LOG = logging.getLogger("leakloc.node")
 _PAGE: Final = 200  # studies per query: servers cap answers, some at 1000
-_MOST_PAGES: Final = 500  # 100,000 studies; a server that repeats itself must not hold us
+_MAX_PAGES: Final = 500  # 100,000 studies; a server that repeats itself must not hold us
 _AS_STORED: Final = (("application/dicom", "*"),)
 _STUDY_UID, _SERIES_UID, _SOP_UID = "0020000D", "0020000E", "00080018"
 _MODALITY, _INSTANCES = "00080060", "00201209"
@@ -130,7 +130,7 @@ class Server:
         client = self.client()
         studies: dict[str, Any] = {}
         with _told("listing studies"):
-            for page in range(_MOST_PAGES):
+            for page in range(_MAX_PAGES):
                 found = client.search_for_studies(
                     search_filters=asked,
                     fields=["StudyDescription"],

@@ -29,7 +29,7 @@ from leakloc.services.node.sender import Peer, Sender, StoreSender
 from leakloc.services.node.spool import Spool
 
 _LOG = logging.getLogger("leakloc.node")
-_GLANCE_S: Final = 0.2
+_POLL_S: Final = 0.2
 _PAUSE_S: Final = 30.0  # the disk may have room by then
 
 
@@ -146,7 +146,7 @@ class _Run:
     def _analyze(self) -> None:
         """Work through the ledger; where the disk is full, wait until it has room again."""
         node = self.node
-        node._engine = Engine(self.ledger, node.options, self._ended, self._glance)
+        node._engine = Engine(self.ledger, node.options, self._ended, self._check_inputs)
         try:
             node._engine.run(lambda: not node._stopping.is_set())
         except Exception as error:  # receiving must go on; what was begun waits again
@@ -158,7 +158,7 @@ class _Run:
         why = f": {outcome.error_class}" if outcome.error_class else ""
         _LOG.info("study %s %s after %.1f s%s", entry.name, state.value, outcome.wall_s, why)
 
-    def _glance(self) -> None:
+    def _check_inputs(self) -> None:
         if time.monotonic() >= self._list_from:
             self._list(self.pages.write_now_and_then)
 
@@ -172,7 +172,7 @@ class _Run:
 
     def _settle(self) -> None:
         """Queue studies as they settle."""
-        while not self.node._stopping.wait(_GLANCE_S):
+        while not self.node._stopping.wait(_POLL_S):
             for study_uid in self.arrivals.settled():
                 try:
                     self._queue(study_uid)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from leakloc.services.batch.ledger import Ledger
 
 _LOG = logging.getLogger("leakloc.node")
-_LONGEST_S: Final = 3600.0
-_GLANCE_S: Final = 1.0
+_MAX_S: Final = 3600.0
+_POLL_S: Final = 1.0
 _AT_A_TIME: Final = 500  # objects over one association
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS node_results (study TEXT PRIMARY KEY, stamp TEXT NOT NULL)",
@@ -126,7 +126,7 @@ class Outbox:
                 (self._sender.name, now, _AT_A_TIME),
             ).fetchall()
             for row in rows:
-                wait = min(self._settings.resend_s * 2 ** min(row["tries"], 30), _LONGEST_S)
+                wait = min(self._settings.resend_s * 2 ** min(row["tries"], 30), _MAX_S)
                 database.execute(
                     "UPDATE node_sends SET tries = tries + 1, next_try = ? "
                     "WHERE destination = ? AND sop_uid = ?",
@@ -183,7 +183,7 @@ class Outbox:
                 _LOG.error("%s", error)
             except Exception as error:  # sending must never end while the node runs
                 _LOG.error("sending failed unexpectedly (%s)", type(error).__name__)
-            self._stopping.wait(_GLANCE_S)
+            self._stopping.wait(_POLL_S)
         self._ledger.close()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PEER: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[0-9a-fA-F:]+\]|[^:@\s]+):(?P<port>\d+)")
 _UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
-_MOST_CONTEXTS: Final = 128  # of one association, DICOM PS3.8
+_MAX_CONTEXTS: Final = 128  # of one association, DICOM PS3.8
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 
 
@@ -149,7 +149,7 @@ class StoreSender:
 
     def _associate(self, kinds: Sequence[tuple[str, str]]) -> Any:
         entity = _entity(self._title, self._settings)
-        for sop_class, syntax in kinds[:_MOST_CONTEXTS]:
+        for sop_class, syntax in kinds[:_MAX_CONTEXTS]:
             choice = _UNCOMPRESSED if syntax in _UNCOMPRESSED else (syntax,)
             entity.add_requested_context(sop_class, list(choice))
         return _associated(entity, self._peer, self._tls)

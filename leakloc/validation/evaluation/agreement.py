@@ -135,7 +135,7 @@ class Reliability:
 
     Parameters
     ----------
-    confidence, share_right : ndarray, shape (bins,)
+    confidence, fraction_correct : ndarray, shape (bins,)
         Mean confidence and share that was right, of the bins that hold any.
     counts : ndarray, shape (bins,)
     brier : float
@@ -145,7 +145,7 @@ class Reliability:
     """
 
     confidence: FloatArray
-    share_right: FloatArray
+    fraction_correct: FloatArray
     counts: npt.NDArray[np.int64]
     brier: float
     calibration_error: float

@@ -58,7 +58,7 @@ class Case:
     """(found - true) / true volume of all collections."""
     true_collections: int = 0
     found_collections: int = 0
-    invented_collections: int = 0
+    false_positive_collections: int = 0
     true_volumes_ml: tuple[float, ...] = ()
     true_were_found: tuple[bool, ...] = ()
     confidences: tuple[float, ...] = ()
@@ -294,7 +294,7 @@ def _detection(
     return {
         "true_collections": len(counted),
         "found_collections": sum(c.id in pairs for c in counted),
-        "invented_collections": len(false),
+        "false_positive_collections": len(false),
         "true_volumes_ml": tuple(c.volume_ml for c in counted),
         "true_were_found": tuple(c.id in pairs for c in counted),
         "confidences": tuple(c.confidence or 0.0 for c in confident),

@@ -155,9 +155,9 @@ class Cohort:
             "collections_found_by_volume": {
                 name: f"{hits}/{n}" for name, hits, n in self.detection_by_volume()
             },
-            "invented_collections": sum(c.invented_collections for c in ran),
-            "invented_per_leak_free_study": _mean(
-                c.invented_collections for c in free if not c.error
+            "false_positive_collections": sum(c.false_positive_collections for c in ran),
+            "false_positives_per_leak_free_study": _mean(
+                c.false_positive_collections for c in free if not c.error
             ),
             "definite_or_probable_false_positives": sum(c.firm_false_positives for c in ran),
             "definite_or_probable_false_positives_per_leak_free_study": _mean(
@@ -268,7 +268,7 @@ class Cohort:
             strata = ", ".join(f"{k} {v}" for k, v in s["collections_found_by_volume"].items())
             lines.append(
                 f"collections found {s['collections_found']} (95 % interval {low:.0%}-{high:.0%}): "
-                f"{strata}; invented {s['invented_collections']}"
+                f"{strata}; invented {s['false_positive_collections']}"
             )
         for name in ("sensitivity", "specificity"):
             if not s[name].endswith("/0"):
@@ -314,7 +314,7 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
         shown(s["fluid_hd95_mm"], ".1f"),
         shown(s["fluid_volume_error_abs"], ".0%"),
         s["collections_found"],
-        str(s["invented_collections"]),
+        str(s["false_positive_collections"]),
         shown(s["leak_right"], ".0%"),
         shown(s["level_exact"], ".0%"),
         shown(s["level_within_one"], ".0%"),

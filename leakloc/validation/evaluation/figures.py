@@ -132,8 +132,8 @@ def reliability_figure(cohort: Cohort) -> Figure | None:
 
 def _reliability(axes: Axes, name: str, curve: Reliability, colour: str) -> None:
     label = f"{name}: Brier {curve.brier:.3f}"
-    axes.plot(curve.confidence, curve.share_right, "o-", color=colour, label=label)
-    for x, y, n in zip(curve.confidence, curve.share_right, curve.counts, strict=True):
+    axes.plot(curve.confidence, curve.fraction_correct, "o-", color=colour, label=label)
+    for x, y, n in zip(curve.confidence, curve.fraction_correct, curve.counts, strict=True):
         axes.annotate(f"n={n}", (x, y), (4, -10), textcoords="offset points", fontsize=7)
 
 
@@ -162,7 +162,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
     right.plot(x, _series(parts, "level_exact"), "s--", color=GREEN, label="level exact")
     right.plot(
         x,
-        [s["invented_collections"] / s["cases"] for s in parts],
+        [s["false_positive_collections"] / s["cases"] for s in parts],
         "^:",
         color=ORANGE,
         label="invented per study",

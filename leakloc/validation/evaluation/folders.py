@@ -15,7 +15,7 @@ from leakloc.validation.evaluation.reading import Kind, Reading, case_name, is_c
 if TYPE_CHECKING:
     from leakloc.pipeline import Progress
 
-MOST_LABELS: Final = {"sac": 1, "fluid": 50}
+MAX_LABELS: Final = {"sac": 1, "fluid": 50}
 """Most labels of a mask: a sac is one thing, collections are few; more are levels or organs."""
 
 
@@ -106,7 +106,7 @@ def _demand_comparable(found: Reading, truth: Reading) -> None:
     for side, reading in (("prediction", found), ("truth", truth)):
         for what, mask in (("sac", reading.thecal_sac), ("fluid", reading.fluid)):
             labels = [] if mask is None else [int(n) for n in np.unique(mask.array) if n]
-            if len(labels) > MOST_LABELS[what]:
+            if len(labels) > MAX_LABELS[what]:
                 listed = ", ".join(map(str, labels[:8]))
                 raise InputError(
                     f"the {what} mask of the {side} {reading.case} holds {len(labels)} labels "

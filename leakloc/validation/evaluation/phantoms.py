@@ -142,12 +142,12 @@ def _all_scenarios() -> list[Scenario]:
 
 
 def _case(task: _Task) -> tuple[Case, Tile | None]:
-    from leakloc.validation.evaluation.kept import kept_phantom
+    from leakloc.validation.evaluation.study_cache import cached_phantom
     from leakloc.validation.phantom import make_phantom, write_study
 
     phantom = make_phantom(task.scenario, task.seed)
     if task.keep is not None:
-        return measure(phantom, kept_phantom(task.scenario, task.seed, task.keep), task)
+        return measure(phantom, cached_phantom(task.scenario, task.seed, task.keep), task)
     with tempfile.TemporaryDirectory() as folder:
         write_study(phantom, Path(folder), truth=False)
         return measure(phantom, Path(folder), task)

@@ -102,6 +102,6 @@ def _caption(name: str, case: Case | None) -> tuple[str, ...]:
     if case.fluid_dice == case.fluid_dice:
         figures.append(f"fluid {case.fluid_dice:.2f}")
     figures.append(f"found {case.found_collections}/{case.true_collections}")
-    if case.invented_collections:
-        figures.append(f"invented {case.invented_collections}")
+    if case.false_positive_collections:
+        figures.append(f"invented {case.false_positive_collections}")
     return name, "  ".join(f for f in figures if f)

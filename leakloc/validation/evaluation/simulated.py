@@ -20,10 +20,10 @@ from leakloc.core.errors import InputError, LeaklocError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation.cases import Case, compare, failed
 from leakloc.validation.evaluation.cohort import Cohort, aligned, shown
-from leakloc.validation.evaluation.kept import kept_simulation
 from leakloc.validation.evaluation.phantoms import Method, leakloc_method, run_tasks
 from leakloc.validation.evaluation.reading import read_case
 from leakloc.validation.evaluation.sheet import Tile, make_tile
+from leakloc.validation.evaluation.study_cache import cached_simulation
 from leakloc.validation.simulation import (
     CAVEAT,
     DEVELOPMENT_PATIENTS,
@@ -188,7 +188,7 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
         write_study(simulate(patient, task.scenario, task.seed), place)
 
     if task.keep is not None:
-        kept = kept_simulation(task.scenario, task.patient, task.seed, task.keep, make)
+        kept = cached_simulation(task.scenario, task.patient, task.seed, task.keep, make)
         return _measure(task, kept)
     with tempfile.TemporaryDirectory() as place:
         make(Path(place))
@@ -244,7 +244,7 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
         shown(s["fluid_dice"], ".3f"),
         shown(s["fluid_dice_over_5_ml"], ".3f"),
         s["collections_found"],
-        str(s["invented_collections"]),
+        str(s["false_positive_collections"]),
         str(s["definite_or_probable_false_positives"]),
         shown(s["extradural_ml_per_leak_free_study"], ".1f"),
         shown(s["position_right"], ".0%"),
@@ -258,9 +258,9 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
 def _more_words(s: dict[str, Any]) -> list[str]:
     """Figures of a split that the words of any cohort leave out."""
     lines = []
-    if s["invented_per_leak_free_study"] is not None:
+    if s["false_positives_per_leak_free_study"] is not None:
         lines.append(
-            f"per leak-free study: {s['invented_per_leak_free_study']:.2f} false positives, "
+            f"per leak-free study: {s['false_positives_per_leak_free_study']:.2f} false positives, "
             f"{s['definite_or_probable_false_positives_per_leak_free_study']:.2f} of them firm "
             "(definite or probable); "
             f"{shown(s['extradural_ml_per_leak_free_study'], '.2f')} mL called extradural"

@@ -203,7 +203,7 @@ class Sweep:
             lines.append(
                 f"{named(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
                 f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
-                f"  {s['collections_found']:>5}  {s['invented_collections']:>8}"
+                f"  {s['collections_found']:>5}  {s['false_positive_collections']:>8}"
                 f"  {_text(s['leak_right'], 10, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
                 f"  {_text(s['vertebrae_right'], 9, '.0%')}  {refused:>7}"
             )

@@ -126,7 +126,7 @@ class Tuning:
             lines.append(
                 f"{part:9}  {name:8}  {s['cases']:5}  {mean_score(cohort.cases):.3f}"
                 f"  {_text(s['sac_dice']):>8}  {_text(s['fluid_dice']):>10}"
-                f"  {s['collections_found']:6}  {s['invented_collections']:8}"
+                f"  {s['collections_found']:6}  {s['false_positive_collections']:8}"
             )
         gain, low, high = self.held_gain
         verdict = "" if low > 0 else ": no gain that is more than chance"
@@ -170,7 +170,7 @@ def score(case: Case) -> float:
     if case.error:
         return 0.0
     fluid = 1.0 if np.isnan(case.fluid_dice) else case.fluid_dice
-    parts = [case.sac_dice, fluid / (1 + case.invented_collections)]
+    parts = [case.sac_dice, fluid / (1 + case.false_positive_collections)]
     if case.levels_compared:
         parts.append(case.levels_exact / case.levels_compared)
     if case.vertebrae_true:

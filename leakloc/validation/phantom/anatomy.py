@@ -136,7 +136,7 @@ _TRANSITION: Final = (0.4, 0.85)
 clearly between the two (Castellvi II, O'Driscoll 3) to nearly the other (Castellvi III, O'Driscoll
 4)."""
 
-_BRIDGE_SHARE: Final = (0.25, 0.5)
+_BRIDGE_FRACTION: Final = (0.25, 0.5)
 """Share of a sacralised vertebra's disc, front to back, that bone has bridged."""
 
 
@@ -402,7 +402,7 @@ def _draw_sites(
                 if key != "name"
             ),
         )
-        bridged = float(rng.uniform(*_BRIDGE_SHARE)) if fusing else 0.0
+        bridged = float(rng.uniform(*_BRIDGE_FRACTION)) if fusing else 0.0
         sites.append(LevelSite(row.name, drawn, top, top + pitch, kind, bridged))
         top += pitch
     return tuple(sites)

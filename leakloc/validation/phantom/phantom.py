@@ -178,17 +178,17 @@ class Phantom:
         for start, stop in _ranges(geometry.shape):
             points = grid.slab(start, stop)
             shape = (stop - start, *geometry.shape[1:])
-            sac_part = body.sac_share(points, width)
-            shares = body.fluid_shares(points, collections, width)
+            sac_part = body.sac_fraction(points, width)
+            shares = body.fluid_fractions(points, collections, width)
             near = body.near_canal(points)
             for rows, fine, h in self._fine_points(grid, geometry, near, start):
                 parts = len(fine.arc) // len(rows)
-                sac_part[rows] = body.sac_share(fine, h).reshape(-1, parts).mean(axis=1)
-                finer = body.fluid_shares(fine, collections, h)
+                sac_part[rows] = body.sac_fraction(fine, h).reshape(-1, parts).mean(axis=1)
+                finer = body.fluid_fractions(fine, collections, h)
                 shares[:, rows] = finer.reshape(len(collections), len(rows), parts).mean(axis=2)
             total = np.clip(shares.sum(axis=0), 0, 1)
             sac[start:stop] = sac_part.reshape(shape)
-            sleeves[start:stop] = body.sleeve_share(points, width).reshape(shape)
+            sleeves[start:stop] = body.sleeve_fraction(points, width).reshape(shape)
             fluid[start:stop] = total.reshape(shape)
             if len(collections):
                 number = (shares.argmax(axis=0) + 1).astype(np.uint8)

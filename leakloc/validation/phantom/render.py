@@ -187,7 +187,7 @@ class Body:
         )
         return np.minimum(main, roof)
 
-    def fluid_shares(self, points: Points, fluids: tuple[Fluid, ...], width_mm: float) -> Float:
+    def fluid_fractions(self, points: Points, fluids: tuple[Fluid, ...], width_mm: float) -> Float:
         """Share of each point's voxel in each body of fluid, shape (fluids, n).
 
         What the sac or a root sleeve takes is left out.
@@ -205,12 +205,12 @@ class Body:
                 & (points.dorsal > -COLUMN_FRONT_MM)
             )
             if len(near):
-                shares[number, near] = self._fluid_share(
+                shares[number, near] = self._fluid_fraction_of(
                     points.take(near), index[near], fluid, width_mm
                 )
         return shares
 
-    def _fluid_share(
+    def _fluid_fraction_of(
         self, points: Points, index: npt.NDArray[np.int32], fluid: Fluid, width_mm: float
     ) -> Float:
         outer = self.sac_distance(points, index) - DURA_MM
@@ -246,7 +246,7 @@ class Body:
         sleeve, _ = self._sleeve_distances(points, index)
         return np.asarray(share * (1 - coverage(sleeve, width_mm)), dtype=np.float32)
 
-    def sac_share(self, points: Points, width_mm: float) -> Float:
+    def sac_fraction(self, points: Points, width_mm: float) -> Float:
         """Share of each point's voxel that the spinal dura encloses."""
         share = np.zeros_like(points.arc)
         near = self._near_sac(points)
@@ -257,7 +257,7 @@ class Body:
             share[near] = coverage(self.sac_distance(part, index), width_mm)
         return share
 
-    def sleeve_share(self, points: Points, width_mm: float) -> Float:
+    def sleeve_fraction(self, points: Points, width_mm: float) -> Float:
         """Share of each point's voxel in root sleeves outside the sac."""
         share = np.zeros_like(points.arc)
         near = np.flatnonzero((np.abs(points.left) < 40) & (np.abs(points.dorsal) < 30))
@@ -672,7 +672,7 @@ class Body:
                 _paint(piece, coverage(np.maximum(distance, -wall), h), palette["scar"])
                 canvas[near] = piece
         for fluids in (self.findings.mimics, self.findings.collections):
-            for fluid, share in zip(fluids, self.fluid_shares(p, fluids, h), strict=True):
+            for fluid, share in zip(fluids, self.fluid_fractions(p, fluids, h), strict=True):
                 _paint(canvas, share, palette[fluid.tissue])
 
     def _sleeve_distances(self, p: Points, index: npt.NDArray[np.int32]) -> tuple[Float, Float]:
@@ -745,12 +745,12 @@ class Body:
         tail = np.flatnonzero((inner > 0.3) & (p.arc > top))
         if not len(tail):
             return
-        share = self._root_share(p.left[tail], p.dorsal[tail], index[tail], h)
+        share = self._root_fraction(p.left[tail], p.dorsal[tail], index[tail], h)
         piece = canvas[tail]
         _paint(piece, share * inner[tail], palette["root"])
         canvas[tail] = piece
 
-    def _root_share(
+    def _root_fraction(
         self, left: Float, dorsal: Float, index: npt.NDArray[np.int32], h: float
     ) -> Float:
         """Share of each point's voxel in strands of the cauda equina."""
@@ -819,8 +819,8 @@ def _paint_nested(
     rows = np.flatnonzero(outer > 0)
     if not len(rows):
         return
-    out, core_share = outer[rows, None], inner[rows, None]
-    canvas[rows] = canvas[rows] * (1 - out) + (out - core_share) * shell + core_share * core
+    out, core_fraction = outer[rows, None], inner[rows, None]
+    canvas[rows] = canvas[rows] * (1 - out) + (out - core_fraction) * shell + core_fraction * core
 
 
 def screw_distance(anatomy: Anatomy, findings: Findings, p: Points) -> Float:

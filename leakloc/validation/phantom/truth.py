@@ -246,7 +246,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
     for row, arc in enumerate(arcs):
         zeros = np.zeros_like(left_grid)
         points = Points(zeros + arc, left_grid, dorsal_grid, zeros, zeros, zeros)
-        share = body.fluid_shares(points, (fluid,), STEP_MM)[0].astype(float)
+        share = body.fluid_fractions(points, (fluid,), STEP_MM)[0].astype(float)
         # Slices fan out around the curve: volume is nearer to or farther from its centre.
         stretch = 1 - (
             left_grid * float(turn[row] @ left_axes[row])

@@ -145,11 +145,11 @@ def render(patient: Patient, painted: Painted, contrast: Contrast, rng: Rng) -> 
     if painted.positions:
         near = (painted.ids > 0) | (fluid > 0)
         result[near] += fluid[near] * (contrast.fluid - result[near])
-        result *= 1 - contrast.dural_line * _dura_beside(fluid, distance, patient)
+        result *= 1 - contrast.dural_line * _dura_near(fluid, distance, patient)
     return np.asarray(result, np.float32)
 
 
-def _dura_beside(fluid: Array, distance: Array, patient: Patient) -> Array:
+def _dura_near(fluid: Array, distance: Array, patient: Patient) -> Array:
     """Where the dura runs between CSF and painted fluid, 0 to 1."""
     from scipy.ndimage import maximum_filter
 

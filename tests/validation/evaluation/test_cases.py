@@ -35,7 +35,11 @@ def test_perfect_result_is_perfect(truth):
     case = compare(said(truth), truth)
     assert (case.sac_dice, case.fluid_dice) == (1.0, 1.0)
     assert case.sac_hd95_mm == case.fluid_assd_mm == case.fluid_volume_error == 0.0
-    assert (case.true_collections, case.found_collections, case.invented_collections) == (1, 1, 0)
+    assert (case.true_collections, case.found_collections, case.false_positive_collections) == (
+        1,
+        1,
+        0,
+    )
     assert (case.levels_exact, case.levels_within_one, case.extent_error_mm) == (1, 1, 0.0)
     assert (case.vertebrae_right, case.vertebrae_true) == (1, 1)
     assert case.segments_true == case.segments_found == ("L3-L4",)
@@ -78,7 +82,7 @@ def test_inventions_of_a_mask_count_from_half_a_millilitre(truth):
     extra[2:5, 2:9, 0:9] = 2  # 0.68 mL
     extra[37, 1, 1] = 3  # 0.004 mL
     case = compare(fluid_reading("", truth.fluid.with_array(extra)), truth)
-    assert case.invented_collections == 1
+    assert case.false_positive_collections == 1
     assert case.found_collections == 1
 
 
@@ -91,7 +95,7 @@ def test_what_a_report_names_counts_whatever_its_size(truth):
         told, fluid=truth.fluid.with_array(extra), collections=(*told.collections, speck)
     )
     case = compare(report, truth)
-    assert case.invented_collections == 1
+    assert case.false_positive_collections == 1
     assert case.were_right == (True, False)
 
 

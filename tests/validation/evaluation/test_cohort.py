@@ -29,8 +29,9 @@ def cohort():
     free = [
         Case("dry1", "dry", 1, leak_true="absent", leak_found="absent"),
         Case(
-            "dry2", "dry", 2, leak_true="absent", leak_found="present", invented_collections=1,
-            fluid_true_ml=0.0, fluid_found_ml=1.0, confidences=(0.7,), were_right=(False,),
+            "dry2", "dry", 2, leak_true="absent", leak_found="present",
+            false_positive_collections=1, fluid_true_ml=0.0, fluid_found_ml=1.0,
+            confidences=(0.7,), were_right=(False,),
         ),
     ]  # fmt: skip
     return Cohort((*leaking, *free, Case("x", "dry", 3, "refused", False)), "made up")
@@ -47,7 +48,7 @@ def test_pooled_figures(cohort):
     assert s["fluid_dice_by_volume"]["5-20 mL"] == 0.0
     assert s["fluid_dice_by_volume"]["> 20 mL"] == pytest.approx(0.8)  # of 20 and 30 mL
     assert (s["sensitivity"], s["specificity"]) == ("2/3", "1/2")
-    assert s["invented_per_leak_free_study"] == 0.5
+    assert s["false_positives_per_leak_free_study"] == 0.5
     assert s["fluid_volume_bias_ml"] == pytest.approx((1 + 2 + 3 + 1) / 4)
     assert s["level_weighted_kappa"] == 1.0
     assert s["segment_by_segment_kappa"] == pytest.approx(2 / 3, abs=1e-6)

@@ -155,5 +155,5 @@ def test_leak_free_truth(tmp_path, pair):
     write_truth(free, box())
     [case] = evaluate_folders(pair[0], free).cases
     assert case.leak_true == "absent"
-    assert case.invented_collections == 1
+    assert case.false_positive_collections == 1
     assert np.isnan(case.fluid_dice)

@@ -10,7 +10,7 @@ from PIL import Image
 from leakloc.core.errors import AnalysisError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.validation.evaluation import kept
+from leakloc.validation.evaluation import study_cache
 from leakloc.validation.evaluation.baseline import otsu_split, textbook_method
 from leakloc.validation.evaluation.phantoms import evaluate_phantoms
 from leakloc.validation.evaluation.reading import phantom_reading, read_case
@@ -66,7 +66,7 @@ def test_the_truth_is_perfect(perfect):
 
 
 def test_kept_phantoms_are_not_rendered_again(perfect, keep, monkeypatch):
-    monkeypatch.setattr(kept, "write_study", None)  # would fail if called
+    monkeypatch.setattr(study_cache, "write_study", None)  # would fail if called
     again = evaluate_phantoms([TINY], [3], Settings(), method=oracle, keep=keep)
     assert again.cases[0].fluid_dice == 1.0
 
@@ -75,9 +75,9 @@ def test_another_renderer_makes_them_anew(perfect, keep, monkeypatch):
     [place] = [path for path in keep.iterdir() if path.is_dir()]
     assert place.name.startswith("postoperative_dorsal_3_")  # not the scenario as shipped
     made = []
-    monkeypatch.setattr(kept, "_code_digest", lambda: "other")
-    monkeypatch.setattr(kept, "write_study", lambda phantom, folder: made.append(folder))
-    assert kept.kept_phantom(TINY, 3, keep) == place
+    monkeypatch.setattr(study_cache, "_code_digest", lambda: "other")
+    monkeypatch.setattr(study_cache, "write_study", lambda phantom, folder: made.append(folder))
+    assert study_cache.cached_phantom(TINY, 3, keep) == place
     assert len(made) == 1
     assert {path.name for path in keep.iterdir()} == {place.name}  # nothing half-made is left
 

@@ -92,7 +92,7 @@ def test_false_positives_are_counted_by_grade(one_false_positive, tmp_path):
         tmp_path, ["dorsal", "no_leak"], SEEDS, Settings(), method=one_false_positive
     )
     s = cohort.summary()
-    assert s["invented_per_leak_free_study"] == 1.0
+    assert s["false_positives_per_leak_free_study"] == 1.0
     assert s["definite_or_probable_false_positives_per_leak_free_study"] == 1.0
     assert s["definite_or_probable_false_positives"] == 4
     assert s["definite_wrong"] == "0/2"

@@ -114,7 +114,7 @@ def test_score_falls_with_every_failing():
     from dataclasses import replace
 
     assert score(good) == pytest.approx((0.9 + 0.8 + 1) / 3)
-    assert score(replace(good, invented_collections=1)) < score(good)
+    assert score(replace(good, false_positive_collections=1)) < score(good)
     assert score(replace(good, levels_exact=0)) < score(good)
     assert score(replace(good, error="refused")) == 0
     assert score(Case("", sac_dice=0.9)) == pytest.approx(0.95)  # nothing there, nothing found

@@ -22,7 +22,7 @@ _SMOOTHING_MM: Final = 5.0
 """Gaussian along the new course: centres of planes step by a voxel, 1 to 2 mm."""
 
 
-def carried_on(centerline: Centerline, canal: Volume | None) -> Centerline:
+def extend_centerline(centerline: Centerline, canal: Volume | None) -> Centerline:
     """The centreline, continued at both ends through the canal that another volume shows.
 
     Plane by plane from either end, the centre of what is likely canal near where the course
@@ -60,9 +60,9 @@ def _onward(course_lps: FloatArray, canal: Volume, step: int) -> FloatArray:
     before = points[np.abs(points[:, 0] - points[-1, 0]) <= back]
     course = list(before[:: max(len(before) // back, 1)]) or [points[-1]]
     known = len(course)
-    last_seen = known
+    last_detected = known
     k = int(np.floor(points[-1, 0])) + step if step > 0 else int(np.ceil(points[-1, 0])) + step
-    while 0 <= k < geometry.shape[0] and len(course) - last_seen <= gap:
+    while 0 <= k < geometry.shape[0] and len(course) - last_detected <= gap:
         expected = _expected(np.array(course[-back:]), k)
         j, i = np.nonzero(canal.array[k] > _LIKELY)
         near = np.hypot((j - expected[1]) * row_mm, (i - expected[2]) * column_mm) <= _NEAR_MM
@@ -70,11 +70,11 @@ def _onward(course_lps: FloatArray, canal: Volume, step: int) -> FloatArray:
             weight = canal.array[k][j[near], i[near]]
             middle = np.average(np.stack([j[near], i[near]], axis=1), axis=0, weights=weight)
             course.append(np.array([k, *middle]))
-            last_seen = len(course)
+            last_detected = len(course)
         else:
             course.append(expected)
         k += step
-    return geometry.lps_from_kji(np.array(course[known:last_seen]).reshape(-1, 3))
+    return geometry.lps_from_kji(np.array(course[known:last_detected]).reshape(-1, 3))
 
 
 def _expected(course_kji: FloatArray, k: int) -> FloatArray:

@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-GIVEN_PROBABILITY: Final = 0.98
+SUPPLIED_PROBABILITY: Final = 0.98
 """How sure a collection is that a person drew; the highest that leakloc gives its own."""
-GIVEN_REASON: Final = "Drawn in the fluid mask that was given."
+SUPPLIED_REASON: Final = "Drawn in the fluid mask that was given."
 
 _BRIGHT: Final = 0.5
 """Fluid fraction from which a voxel is rather fluid than not."""
-_BRIGHT_SAC_SHARE: Final = 0.3
+_BRIGHT_SAC_FRACTION: Final = 0.3
 """Least share of bright voxels in a sac: cord and roots fill less than half of it."""
 _BRIGHT_PERCENTILE: Final = 75.0
 """The brighter part of a collection tells whether it shows; rims hold partial volume."""
-_ON_LINE_SHARE: Final = 0.95
+_ON_LINE_FRACTION: Final = 0.95
 """Share of the traced canal inside the given sac from which the trace stands as it is."""
 _JOIN_MM: Final = 15.0
 """The traced canal goes on from the end of a given sac where it passes this close (a sac width)."""
 _SMOOTHING_MM: Final = 7.0
 """Gaussian along a centreline through the middle of a sac; the canal bends over > 50 mm."""
-_SHORTEST_SAC_MM: Final = 20.0
+_MIN_SAC_MM: Final = 20.0
 """A shorter sac is no canal: less than one vertebra."""
 _SAC_PERCENTILE: Final = 90.0
 """Signal of pure CSF within a sac that also holds cord and roots."""
@@ -62,7 +62,7 @@ _PLACE_ML: Final = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class GivenMasks:
+class SuppliedMasks:
     """A segmenter with the sac, the fluid, or both given.
 
     Parameters
@@ -200,7 +200,7 @@ def _with_sac(
 ) -> Segmentation:
     inside = sac.array > 0
     bright = float((found.fluid_fraction.array[inside] >= _BRIGHT).mean())
-    if bright < _BRIGHT_SAC_SHARE:
+    if bright < _BRIGHT_SAC_FRACTION:
         notes.append(
             Note(
                 "sac_mask_dim",
@@ -370,10 +370,10 @@ def _drawn(
     return Candidate(
         id=number,
         accepted=True,
-        probability=GIVEN_PROBABILITY,
+        probability=SUPPLIED_PROBABILITY,
         volume_ml=volume,
         center_lps=_center(voxels, result),
-        reason=GIVEN_REASON,
+        reason=SUPPLIED_REASON,
         mimics=(),
         compartments=_compartments(voxels, result, outside),
         features={"volume_ml": volume},
@@ -427,7 +427,7 @@ def _line_with(traced: Centerline, sac: Volume) -> Centerline:
     z = traced.points_lps[:, 2]
     low, high = _extent_z(sac)
     beside = (z >= low) & (z <= high)
-    if beside.any() and inside[beside].mean() >= _ON_LINE_SHARE:
+    if beside.any() and inside[beside].mean() >= _ON_LINE_FRACTION:
         return traced
     through = _line_through(sac)
     ends = through.points_lps[[0, -1]]
@@ -452,9 +452,9 @@ def _line_through(sac: Volume) -> Centerline:
     middles = np.array(
         [[k, *np.argwhere(turned.array[k] > 0).mean(axis=0)] for k in planes], dtype=np.float64
     )
-    if np.ptp(middles[:, 0]) * turned.geometry.spacing_kji_mm[0] < _SHORTEST_SAC_MM:
+    if np.ptp(middles[:, 0]) * turned.geometry.spacing_kji_mm[0] < _MIN_SAC_MM:
         raise AnalysisError(
-            f"the given sac is shorter than {_SHORTEST_SAC_MM:.0f} mm from head to tail: it is no "
+            f"the given sac is shorter than {_MIN_SAC_MM:.0f} mm from head to tail: it is no "
             "thecal sac; was the fluid mask given in its place?"
         )
     points = turned.geometry.lps_from_kji(middles)

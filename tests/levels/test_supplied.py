@@ -13,7 +13,7 @@ from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.errors import GeometryError, InputError, SettingsError
 from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels import GivenMap, read_level_map, read_levels
+from leakloc.levels import SuppliedLevelMap, read_level_map, read_levels
 from leakloc.levels.schemes import SCHEMES, LevelScheme, level_scheme
 
 SETTINGS = LevelSettings()
@@ -52,7 +52,7 @@ def run(labeler, myelogram=MYELOGRAM):
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_bodies_of_every_scheme(scheme):
     """A made map of each scheme gives the names in order, where they were drawn."""
-    found = run(GivenMap(drawn(SCHEMES[scheme].values, arches=True), SCHEMES[scheme]))
+    found = run(SuppliedLevelMap(drawn(SCHEMES[scheme].values, arches=True), SCHEMES[scheme]))
     assert [v.name for v in found.vertebrae] == list(NAMES)
     for n, vertebra in enumerate(found.vertebrae):
         assert np.linalg.norm(vertebra.center_lps - (0, -28, z_of(n))) < 2.0
@@ -65,7 +65,7 @@ def test_bodies_of_every_scheme(scheme):
 def test_discs_of_schemes_that_have_them(scheme):
     values = {name: value for value, name in SCHEMES[scheme].discs.items()}
     discs = {name: values[name] for name in ("L3-L4", "L4-L5")}
-    found = run(GivenMap(drawn(SCHEMES[scheme].values, discs), SCHEMES[scheme]))
+    found = run(SuppliedLevelMap(drawn(SCHEMES[scheme].values, discs), SCHEMES[scheme]))
     center = {d.name: d.center_lps for d in found.discs}["L4-L5"]
     assert np.linalg.norm(center - (0, -28, z_of(4) - 17)) < 2.0
     assert all(d.normal_lps[2] > 0.99 for d in found.discs)
@@ -88,7 +88,7 @@ def test_six_lumbar_vertebrae_keep_their_discs():
     scheme = SCHEMES["spineps"]
     six = dict(zip(NAMES, ("L2", "L3", "L4", "L5", "L6", "S1"), strict=True))
     bodies = drawn({name: scheme.values[six[name]] for name in NAMES}, {"L3-L4": 124})
-    found = run(GivenMap(bodies, scheme))
+    found = run(SuppliedLevelMap(bodies, scheme))
     assert "L5-L6" in [d.name for d in found.discs]
     assert [v.name for v in found.vertebrae][-2:] == ["L6", "S1"]
 
@@ -98,35 +98,39 @@ def test_first_sacral_vertebra_of_a_whole_sacrum():
     bodies = drawn(scheme.values)
     array = bodies.array.copy()
     array[:10, 10:25] = 50
-    found = run(GivenMap(bodies.with_array(array), scheme))
+    found = run(SuppliedLevelMap(bodies.with_array(array), scheme))
     assert found.vertebrae[-1].name == "S1"
     assert found.discs[-1].name == "L5-S1"
 
 
 def test_a_scheme_is_written_and_read_back():
-    mask = run(GivenMap(drawn(SCHEMES["leakloc"].values), SCHEMES["leakloc"])).mask
+    mask = run(SuppliedLevelMap(drawn(SCHEMES["leakloc"].values), SCHEMES["leakloc"])).mask
     for name in ("totalspineseg", "totalsegmentator", "sct"):
-        back = run(GivenMap(SCHEMES[name].written(mask), SCHEMES[name]))
+        back = run(SuppliedLevelMap(SCHEMES[name].written(mask), SCHEMES[name]))
         assert np.array_equal(back.mask.array, mask.array)
 
 
 def test_wrong_scheme_is_refused():
     with pytest.raises(InputError, match="at least two"):
-        run(GivenMap(drawn(SCHEMES["leakloc"].values), LevelScheme.of("mine", {"200": "L5"})))
+        run(
+            SuppliedLevelMap(
+                drawn(SCHEMES["leakloc"].values), LevelScheme.of("mine", {"200": "L5"})
+            )
+        )
 
 
 def test_map_of_another_place_is_refused():
     far = Geometry.from_axes(GEOMETRY.shape, origin_lps=(900, 0, 0), spacing_ijk_mm=(2, 2, 2))
     bodies = drawn(SCHEMES["leakloc"].values)
     with pytest.raises(GeometryError):
-        run(GivenMap(Volume(bodies.array, far), SCHEMES["leakloc"]))
+        run(SuppliedLevelMap(Volume(bodies.array, far), SCHEMES["leakloc"]))
 
 
 def test_names_that_skip_are_refused():
     values = {**SCHEMES["leakloc"].values}
     values["L3"] = 200
     with pytest.raises(InputError, match="L4 comes right below L2"):
-        run(GivenMap(drawn(values), SCHEMES["leakloc"]))
+        run(SuppliedLevelMap(drawn(values), SCHEMES["leakloc"]))
 
 
 def test_own_scheme_from_a_file(tmp_path):
@@ -165,7 +169,7 @@ def listed(names=NAMES):
 def test_edited_list_renames_the_level_map(tmp_path):
     """One name further down, as after finding that the lowest disc is L5-S1 after all."""
     (tmp_path / "masks").mkdir()
-    old = run(GivenMap(drawn(SCHEMES["leakloc"].values), SCHEMES["leakloc"])).mask
+    old = run(SuppliedLevelMap(drawn(SCHEMES["leakloc"].values), SCHEMES["leakloc"])).mask
     old.to_nibabel().to_filename(tmp_path / "masks" / "levels.nii.gz")
     shifted = ("L1", "L2", "L3", "L4", "L5", "S1")
     (tmp_path / "levels.json").write_text(json.dumps(listed(shifted)))

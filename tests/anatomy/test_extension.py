@@ -1,10 +1,10 @@
-"""Tests of `leakloc.anatomy.course`."""
+"""Tests of `leakloc.anatomy.extension`."""
 
 import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.course import carried_on
+from leakloc.anatomy.extension import extend_centerline
 from leakloc.core.volume import Geometry, Provenance, Volume
 
 GRID = Geometry.from_axes((400, 160, 20), origin_lps=(-30, -80, -200), spacing_ijk_mm=(3, 1, 1))
@@ -37,7 +37,7 @@ def known(top_mm: float, bottom_mm: float) -> Centerline:
 @pytest.mark.parametrize("hidden", [(0.0, 0.0), (80.0, 105.0)])
 @pytest.mark.parametrize("decoy_mm", [None, 35.0])
 def test_the_course_follows_the_canal_past_both_ends(hidden, decoy_mm):
-    line = carried_on(known(40, -60), canal(hidden, decoy_mm))
+    line = extend_centerline(known(40, -60), canal(hidden, decoy_mm))
     assert line.points_lps[0, 2] > 190
     assert line.points_lps[-1, 2] < -190
     off = line.points_lps[:, :2] - middle_lps(line.points_lps[:, 2])[:, :2]
@@ -46,12 +46,12 @@ def test_the_course_follows_the_canal_past_both_ends(hidden, decoy_mm):
 
 
 def test_the_course_ends_where_the_canal_does():
-    line = carried_on(known(40, -60), canal((90.0, 400.0)))
+    line = extend_centerline(known(40, -60), canal((90.0, 400.0)))
     assert line.points_lps[0, 2] == pytest.approx(90, abs=4)
 
 
 def test_nothing_to_add_changes_nothing():
     line = known(190, -190)
-    assert carried_on(line, None) is line
+    assert extend_centerline(line, None) is line
     empty = Volume(np.zeros(GRID.shape, np.float32), GRID, Provenance("made"))
-    assert carried_on(known(40, -60), empty).length_mm == known(40, -60).length_mm
+    assert extend_centerline(known(40, -60), empty).length_mm == known(40, -60).length_mm

@@ -9,7 +9,7 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.segmentation import Candidate, GivenMasks, Segmentation
+from leakloc.segmentation import Candidate, Segmentation, SuppliedMasks
 
 SETTINGS = SegmentationSettings()
 GRID = Geometry.from_axes((100, 60, 60), origin_lps=(-30, -30, -50), spacing_ijk_mm=(1, 1, 1))
@@ -49,7 +49,7 @@ def blind(myelogram, companions, settings) -> Segmentation:
 
 def given(sac=None, fluid=None, segmenter=base, **options) -> Segmentation:
     masks = [None if m is None else Volume(m.astype(np.uint8), GRID) for m in (sac, fluid)]
-    return GivenMasks(*masks, segmenter, **options)(MYELOGRAM, {}, SETTINGS)
+    return SuppliedMasks(*masks, segmenter, **options)(MYELOGRAM, {}, SETTINGS)
 
 
 def codes(result: Segmentation) -> list[str]:

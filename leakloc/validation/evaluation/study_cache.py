@@ -23,7 +23,7 @@ Writer = Callable[[Path], None]
 STAMP: Final = "phantom.json"
 
 
-def kept_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
+def cached_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
     """Folder of a rendered phantom with its truth, made if it is not there yet.
 
     What was made for other parameters, or by other code of the phantom, is made again.
@@ -47,12 +47,12 @@ def kept_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
     """
     stamp = {"scenario": repr(scenario), "seed": seed, "code": _code_digest()}
     name = _name(scenario, seed, SCENARIOS)
-    return kept_study(
+    return cached_study(
         folder / name, stamp, lambda place: write_study(make_phantom(scenario, seed), place)
     )
 
 
-def kept_simulation(
+def cached_simulation(
     scenario: SimulationScenario, patient: str, seed: int, folder: Path, make: Writer
 ) -> Path:
     """Folder of a simulated study with its truth, made if it is not there yet.
@@ -82,10 +82,10 @@ def kept_simulation(
     code = _code_digest("phantom", "simulation")
     stamp = {"scenario": repr(scenario), "patient": patient, "seed": seed, "code": code}
     name = f"{patient}_{_name(scenario, seed, simulation.SCENARIOS)}"
-    return kept_study(folder / name, stamp, make)
+    return cached_study(folder / name, stamp, make)
 
 
-def kept_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
+def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
     """A folder that `write` fills, unless one with the same stamp stands there.
 
     Raises

@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
     from leakloc.segmentation.result import Segmentation
 
-GIVEN_CONFIDENCE: Final = 0.95
+SUPPLIED_CONFIDENCE: Final = 0.95
 """Confidence of levels that a person or another program names: not ours to doubt much."""
 
 _BODY_DORSAL_MM: Final = -5.0
 """Bodies lie in front of the middle of the canal by more than this; arches do not."""
-_BODY_SHARE: Final = 0.1
+_BODY_FRACTION: Final = 0.1
 """Least share of a label in front of the canal that is taken for its body; maps drawn on the
 cord have nothing there."""
-_S1_SHARE: Final = 0.35
+_S1_FRACTION: Final = 0.35
 """Share of the sacrum's voxels that belong to S1: the tallest and widest of five segments."""
-_LEAST_VOXELS: Final = 3
+_MIN_REGION_VOXELS: Final = 3
 _FARTHEST_MM: Final = 80.0
 """A vertebra farther than this from the canal's middle is not of this patient's spine (30 mm)."""
 
 
 @dataclass(frozen=True)
-class GivenMap:
+class SuppliedLevelMap:
     """A labeler that reads vertebrae and discs off a level map.
 
     Parameters
@@ -87,12 +87,12 @@ class GivenMap:
 
         on_grid, notes = put_on_grid(self.map, geometry, "level map")
         vertebrae = {
-            name: Vertebra(name, _body_center(points, line), GIVEN_CONFIDENCE)
+            name: Vertebra(name, _body_center(points, line), SUPPLIED_CONFIDENCE)
             for name, points in self._points(self.scheme.vertebrae).items()
         }
         vertebrae |= self._first_sacral(vertebrae)
         discs = [
-            Disc(name, points.mean(axis=0), np.zeros(3), GIVEN_CONFIDENCE)
+            Disc(name, points.mean(axis=0), np.zeros(3), SUPPLIED_CONFIDENCE)
             for name, points in self._points(self.scheme.discs).items()
         ]
         table = np.zeros(int(on_grid.array.max()) + 1, np.uint8)
@@ -116,7 +116,7 @@ class GivenMap:
         return {
             name: self.map.geometry.lps_from_kji(voxels[value])
             for value, name in names.items()
-            if value in voxels and len(voxels[value]) >= _LEAST_VOXELS
+            if value in voxels and len(voxels[value]) >= _MIN_REGION_VOXELS
         }
 
     def _first_sacral(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, Vertebra]:
@@ -129,12 +129,12 @@ class GivenMap:
             return {}
         lowest = max(lumbar, key=lambda v: v.name)
         near = np.linalg.norm(points - lowest.center_lps, axis=1)
-        top = points[near <= np.quantile(near, _S1_SHARE)]
-        return {"S1": Vertebra("S1", top.mean(axis=0), GIVEN_CONFIDENCE)}
+        top = points[near <= np.quantile(near, _S1_FRACTION)]
+        return {"S1": Vertebra("S1", top.mean(axis=0), SUPPLIED_CONFIDENCE)}
 
 
 @dataclass(frozen=True)
-class GivenLevels:
+class SuppliedLevels:
     """A labeler that takes vertebrae and discs from a list, as edited by a person.
 
     Parameters
@@ -236,7 +236,7 @@ def named_levels(
     for upper, lower in itertools.pairwise(ordered):
         between = upper.center_lps - lower.center_lps
         disc = by_upper.get(upper.name) or Disc(
-            "", (upper.center_lps + lower.center_lps) / 2, between, GIVEN_CONFIDENCE
+            "", (upper.center_lps + lower.center_lps) / 2, between, SUPPLIED_CONFIDENCE
         )
         normal = disc.normal_lps if np.any(disc.normal_lps) else between
         complete.append(
@@ -249,7 +249,7 @@ def named_levels(
     lumbar = {"L1", "S1"} <= {v.name for v in ordered}
     count = sum(v.name.startswith("L") for v in ordered) if lumbar else 5
     source = "the user" if method == "user" else "another program's level map"
-    numbering = Numbering(method, f"the names given by {source}", GIVEN_CONFIDENCE, count)
+    numbering = Numbering(method, f"the names given by {source}", SUPPLIED_CONFIDENCE, count)
     return Levels("labelled", numbering, tuple(ordered), tuple(complete), mask)
 
 
@@ -285,6 +285,6 @@ def _body_center(points_lps: FloatArray, centerline: Centerline) -> FloatArray:
     """Centre of the part of a vertebra in front of the canal: maps may hold its arch too."""
     dorsal = centerline.project(points_lps)[2]
     body = points_lps[dorsal < _BODY_DORSAL_MM]
-    if len(body) < _BODY_SHARE * len(points_lps):
+    if len(body) < _BODY_FRACTION * len(points_lps):
         body = points_lps
     return np.asarray(body.mean(axis=0))
