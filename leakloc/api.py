@@ -1,6 +1,6 @@
-"""leakloc in two calls, for notebooks and scripts: `load` a study, `analyze` it.
+"""High-level interface for notebooks and scripts: `load` a study, `analyze` it.
 
-`leakloc.pipeline` tells the job stage by stage; this is the same job for people at a prompt.
+The stages are run by `leakloc.pipeline`.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 def load(
     path: str | Path | Volume, settings: Settings | None = None, *, study_uid: str | None = None
 ) -> Study:
-    """Read a study's headers; pixels follow when they are needed.
+    """Read the headers of a study; pixel data are read on demand.
 
     Parameters
     ----------
     path : path or Volume
-        A folder of any depth and naming, an archive, a DICOM file, or a NIfTI, NRRD or
-        MetaImage volume; or a `Volume` made in memory.
+        A folder (searched recursively), an archive, a DICOM file, or a NIfTI, NRRD or MetaImage
+        volume; or a `Volume` in memory.
     settings : Settings, optional
-        Its `loaders` section is used.
+        Only the `loaders` section is used.
     study_uid : str, optional
-        Study Instance UID, where `path` holds several.
+        Study Instance UID, if `path` contains several studies.
 
     Returns
     -------
     Study
-        ``study.table()`` lists its series, the role of each and why.
+        ``study.table()`` lists its series, with the role of each and the reason.
 
     Raises
     ------
     InputError
-        If there is nothing to read, or images of several studies or patients.
+        If there are no readable images, or images of several studies or patients.
 
     Examples
     --------
@@ -65,36 +65,36 @@ def analyze(
     progress: Progress | None = None,
     **options: Any,
 ) -> Analysis:
-    """Find and place extradural fluid.
+    """Detect and localize epidural fluid.
 
     Parameters
     ----------
     study : Study, Volume or path
-        From `load`, or what `load` takes.
+        Result of `load`, or an argument accepted by `load`.
     settings : Settings, optional
-        Defaults where None; the result remembers them.
+        Defaults if None; stored in the result.
     output : path, optional
-        Folder to write the report to; it appears whole or not at all.
+        Folder for the report; written completely or not at all.
     overwrite : bool
-        Replace a report that stands in `output`.
+        Whether to replace an existing report in `output`.
     study_uid : str, optional
-        Study Instance UID, where a path holds several.
+        Study Instance UID, if a path contains several studies.
     progress : callable, optional
-        Told each stage and the share of the work done, 0..1.
+        Called with each stage and the fraction of the work completed, 0..1.
     **options
-        As for `leakloc.pipeline.analyze_study`: series chosen by you (``myelogram_uid``), stages
-        of your own (``segmenter``, ``labeler``), masks made elsewhere (``sac``, ``fluid``).
+        As for `leakloc.pipeline.analyze_study`: user-selected series (``myelogram_uid``), custom
+        stages (``segmenter``, ``labeler``), supplied masks (``sac``, ``fluid``).
 
     Returns
     -------
     Analysis
-        Shows itself in a notebook; `report` is what ``report.json`` would hold, and
+        Has an HTML view in notebooks; `report` has the content of ``report.json``, and
         ``save(folder)`` writes it.
 
     Raises
     ------
     LeaklocError
-        One of its kinds, with a message for the user.
+        A subclass, with a message for the user.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def analyze(
 
     if settings is not None and not isinstance(settings, Settings):
         raise SettingsError(
-            "the second argument of analyze is a Settings object; name the folder to write with "
+            "the second argument of analyze is a Settings object; specify the output folder with "
             "output=..., and read a recipe with leakloc.Settings.load(path)"
         )
     if output is not None:
@@ -122,7 +122,7 @@ def analyze(
 
 
 def _study_of(volume: Volume) -> Study:
-    """A study of one series that is in memory already."""
+    """Return a study with one series that is already in memory."""
     stack = SeriesStack(
         series_instance_uid=None,
         description=volume.provenance.source,

@@ -1,4 +1,4 @@
-"""Studies, volumes and results in a notebook: HTML views, outlined planes and pandas tables."""
+"""Notebook views of studies, volumes and results: HTML, planes with outlines, pandas tables."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ if TYPE_CHECKING:
     from leakloc.report.model import Report
 
 PLANE_PX: Final = 280
-"""Height of each of the three planes of a volume: together as wide as a notebook's cell."""
+"""Height of each of the three planes of a volume; together they fit the width of a notebook
+cell."""
 
 WINDOW_PERCENT: Final = (1.0, 99.7)
-"""Percentiles of the signal shown as black and white; single bright voxels do not count."""
+"""Percentiles of the signal displayed as black and white, which ignore single bright voxels."""
 
 OUTLINED_PX: Final = 420
-"""Height of a sagittal plane with outlines: about one pixel a voxel."""
+"""Height of a sagittal plane with outlines: about one pixel per voxel."""
 
 OUTLINED_AXIAL_MM: Final = 80.0
-"""Edge of the axial plane beside it: canal, laminae and the surgical bed."""
+"""Edge length of the axial plane, which covers canal, laminae and the surgical bed."""
 
 OUTLINED_DEPTH_MM: Final = (70.0, 80.0)
-"""Room in front of and behind the canal in the sagittal plane."""
+"""Extent of the sagittal plane anterior and posterior to the canal."""
 
 OUTLINE_COLOURS: Final = ((86, 180, 233), (255, 60, 180), (0, 200, 120), (230, 159, 0))
-"""Told apart by the colour-blind, and from grey."""
+"""Outline colors, distinguishable with color vision deficiency and from gray."""
 
 _PLANES: Final = (("sagittal", 2), ("coronal", 1), ("axial", 0))
-"""The planes of an LPS volume and the array axis each is across."""
+"""Planes of an LPS volume and the array axis perpendicular to each."""
 
 Plane = npt.NDArray[Any]
 Colour = tuple[int, int, int]
 
 
 def study_html(study: Study) -> str:
-    """The series of a study as a table."""
+    """Return the series of a study as an HTML table."""
     rows = []
     for stack in study.stacks:
         geometry = stack.geometry
@@ -63,19 +64,19 @@ def study_html(study: Study) -> str:
         notes = "; ".join(note.message for note in stack.notes)
         rows.append((stack.series_number, stack.description, size, spacing, notes))
     head = ("series", "description", "voxels (k, j, i)", "mm (i, j, k)", "notes")
-    left_out = f"<p>{len(study.skipped)} files left out.</p>" if study.skipped else ""
+    left_out = f"<p>{len(study.skipped)} files skipped.</p>" if study.skipped else ""
     title = f"<p><strong>Study of {len(rows)} series</strong></p>"
     return f"<div>{title}{_table(head, rows)}{left_out}</div>"
 
 
 def volume_html(volume: Volume) -> str:
-    """Three planes through the middle of a volume (of its labels, where it is a mask)."""
+    """Return HTML of three planes through the center of a volume (of its labels, for a mask)."""
     picture = png_tag(volume_picture(volume), "sagittal, coronal and axial plane")
     return f"<div><p><code>{escape(repr(volume))}</code></p>{picture}</div>"
 
 
 def analysis_html(analysis: Analysis) -> str:
-    """The finding, its collections and the overview picture."""
+    """Return HTML of the finding, its collections and the overview figure."""
     from leakloc.report import picture
 
     shown = picture(analysis, "overview")
@@ -83,10 +84,10 @@ def analysis_html(analysis: Analysis) -> str:
 
 
 def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
-    """Sagittal, coronal and axial plane side by side, shape (rows, columns, 3).
+    """Return sagittal, coronal and axial planes side by side, shape (rows, columns, 3).
 
-    Through the middle of the labels where the volume is a mask, else of the field; head and
-    front up, the patient's right on the left.
+    The planes pass through the center of the labels of a mask, or of the field of view. Cranial
+    and anterior are up; the patient's right is on the left.
     """
     from PIL import Image
 
@@ -99,11 +100,11 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     for name, axis in _PLANES:
         plane = np.take(array, center[axis], axis=axis)
         across = [mm for n, mm in enumerate(spacing) if n != axis]
-        grey = np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1)
+        gray = np.clip((plane.astype(np.float32) - low) / (high - low), 0, 1)
         if name != "axial":
-            grey = grey[::-1]  # head up
-        width = max(round(PLANE_PX * grey.shape[1] * across[1] / (grey.shape[0] * across[0])), 1)
-        image = Image.fromarray((grey * 255).astype(np.uint8))
+            gray = gray[::-1]  # cranial up
+        width = max(round(PLANE_PX * gray.shape[1] * across[1] / (gray.shape[0] * across[0])), 1)
+        image = Image.fromarray((gray * 255).astype(np.uint8))
         planes.append(np.asarray(image.resize((width, PLANE_PX), Image.Resampling.BILINEAR)))
     gap = np.full((PLANE_PX, 4), 255, np.uint8)
     row = np.concatenate([planes[0], gap, planes[1], gap, planes[2]], axis=1)
@@ -117,26 +118,27 @@ def outlined(
     colours: Mapping[str, Colour] | None = None,
     point_lps: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """A sagittal and an axial plane with the outlines of masks.
+    """Return a sagittal and an axial plane with the outlines of masks.
 
     Parameters
     ----------
     image : Volume
     masks : mapping
-        By name; one on another grid is shown by its nearest labels.
+        By name; masks on another grid are resampled (nearest neighbor).
     colours : mapping, optional
-        By the same names; distinct ones are chosen where None.
+        By the same names; defaults if None.
     point_lps : array_like, optional
-        Where the planes cross; the largest axial section of the first mask that holds anything
-        where None.
+        Intersection of the planes; if None, the center of the largest axial section of the
+        first non-empty mask.
 
     Returns
     -------
     ndarray, shape (rows, columns, 3)
-        Head and front up, the patient's right on the left; ``PIL.Image.fromarray`` shows it.
+        Cranial and anterior are up, the patient's right is on the left; display with
+        ``PIL.Image.fromarray``.
     """
     turned = image.oriented("LPS")
-    planes = {name: _turned(mask, turned) for name, mask in masks.items()}
+    planes = {name: _on_grid_of(mask, turned) for name, mask in masks.items()}
     colours = colours or dict(zip(planes, itertools.cycle(OUTLINE_COLOURS)))
     if point_lps is None:
         k, j, i = _largest_section(planes.values(), turned)
@@ -147,9 +149,9 @@ def outlined(
     dk, dj, di = turned.geometry.spacing_kji_mm
 
     def panel(cut: tuple[Any, ...], across_mm: tuple[float, float], height_px: int) -> Plane:
-        grey = np.clip((turned.array[cut].astype(np.float32) - low) / (high - low), 0, 1)
+        gray = np.clip((turned.array[cut].astype(np.float32) - low) / (high - low), 0, 1)
         lines = [(mask[cut], colours[name]) for name, mask in planes.items()]
-        return _drawn(grey, lines, across_mm, height_px)
+        return _drawn(gray, lines, across_mm, height_px)
 
     front, back = (round(mm / dj) for mm in OUTLINED_DEPTH_MM)
     sagittal = panel(
@@ -163,7 +165,7 @@ def outlined(
 
 
 def png_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
-    """A picture as an ``<img>`` that needs no file."""
+    """Return an image as an ``<img>`` tag with embedded data."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -176,7 +178,7 @@ def png_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
 
 
 def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
-    """Series of a study: geometry, role, and the rule that gave the role."""
+    """Return the series of a study: geometry, role, and the rule that assigned the role."""
     from leakloc.core.settings import Settings as Defaults
     from leakloc.loaders import series_table
 
@@ -185,21 +187,21 @@ def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
 
 
 def collections_table(report: Report) -> pd.DataFrame:
-    """Collections of a report: level, side, size, certainty, the way from the sacral hiatus."""
+    """Return the collections of a report: level, side, size, confidence, path from the hiatus."""
     from leakloc.report.rows import collection_rows
 
     return _frame(collection_rows(report))
 
 
 def levels_table(report: Report) -> pd.DataFrame:
-    """Vertebrae and discs of a report, head down, with their centres and the sac beside them."""
+    """Return vertebrae and discs, cranial to caudal, with centers and sac at their level."""
     from leakloc.report.rows import level_rows
 
     return _frame(level_rows(report))
 
 
 def sac_table(report: Report) -> pd.DataFrame:
-    """The thecal sac by motion segment: volume and areas."""
+    """Return the volume and areas of the thecal sac per motion segment."""
     return _frame([segment.model_dump() for segment in report.thecal_sac.by_segment])
 
 
@@ -234,7 +236,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
-def _turned(mask: Volume, image: Volume) -> Plane:
+def _on_grid_of(mask: Volume, image: Volume) -> Plane:
     on_image = mask.oriented("LPS")
     if not on_image.geometry.matches(image.geometry):
         on_image = mask.resample(image.geometry, order=0)
@@ -252,7 +254,7 @@ def _largest_section(masks: Iterable[Plane], image: Volume) -> tuple[int, int, i
 
 
 def _drawn(
-    grey: Plane,
+    gray: Plane,
     outlines: Iterable[tuple[Plane, Colour]],
     across_mm: tuple[float, float],
     height_px: int,
@@ -260,9 +262,9 @@ def _drawn(
     from PIL import Image
     from scipy.ndimage import binary_erosion
 
-    rows_mm, columns_mm = grey.shape[0] * across_mm[0], grey.shape[1] * across_mm[1]
+    rows_mm, columns_mm = gray.shape[0] * across_mm[0], gray.shape[1] * across_mm[1]
     size = (max(round(height_px * columns_mm / rows_mm), 1), height_px)
-    picture = Image.fromarray((grey * 255).astype(np.uint8))
+    picture = Image.fromarray((gray * 255).astype(np.uint8))
     rgb = np.asarray(picture.resize(size, Image.Resampling.BICUBIC).convert("RGB")).copy()
     for mask, colour in outlines:
         filled = Image.fromarray(mask.astype(np.uint8) * 255)

@@ -1,11 +1,11 @@
-"""The whole job, told once: study in, report out.
+"""The analysis pipeline, from a study to a report.
 
     loaders -> segmentation -> levels -> localization -> report
 
-`analyze_study` runs the stages on a study that has been read; `analyze` adds the edges:
-reading a path and writing a folder. `relabel` runs the stages from naming the levels on again,
-on what an earlier analysis left in its folder. A stage is swapped by passing another callable of
-the same type, or by naming a plug-in in the settings (`StageSettings`).
+`analyze_study` runs the stages on a loaded study; `analyze` also reads a path and writes a folder.
+`relabel` repeats the level numbering and all later stages on the output folder of an earlier
+analysis. A stage is replaced by passing another callable of the same type, or by specifying a
+plug-in in the settings (`StageSettings`).
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation, Segmenter
 
 Progress = Callable[[str, float], None]
-"""Told the stage that starts and the share of the work done before it, 0..1."""
+"""Callback with the stage that starts and the fraction of the work completed before it, 0..1."""
 
 
 class Results(Protocol):
-    """What the stages found in one study, as the report needs it."""
+    """Results of all stages for one study, as required by the report."""
 
     @property
     def source(self) -> Source:
-        """What the report says of the images."""
+        """Image information in the report."""
 
     @property
     def segmentation(self) -> Segmentation:
-        """Sac and collections."""
+        """Thecal sac and collections."""
 
     @property
     def levels(self) -> Levels:
@@ -59,27 +59,27 @@ class Results(Protocol):
 
     @property
     def localization(self) -> Localization:
-        """What was found, placed."""
+        """Localized collections."""
 
     @property
     def settings(self) -> Settings:
-        """Of the run."""
+        """Settings of the run."""
 
     @property
     def runtime_s(self) -> dict[str, float]:
-        """Seconds by stage that ran."""
+        """Run time of each stage in seconds."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What localization takes from the images themselves; it does not hang on names.
+    """Image data used by localization that do not depend on the level numbering.
 
     Parameters
     ----------
     sacral : SacralCanal or None
-        As `leakloc.localization.find_sacral_canal` gives it.
+        Result of `leakloc.localization.find_sacral_canal`.
     anatomy : Volume or None
-        A companion on which fat is bright.
+        A companion series with bright fat.
     """
 
     sacral: SacralCanal | None
@@ -88,16 +88,16 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Basis:
-    """What naming the levels starts from, so that it can be done again.
+    """Input of the level numbering, stored so that it can be repeated.
 
     Parameters
     ----------
     segmentation : Segmentation
-        As the segmenter gave it; levels may yet show that a collection is none.
+        Output of the segmenter, before collections are excluded by level.
     landmarks : Landmarks
     myelogram_uid : str or None
     companion_uids : tuple of str
-        Series that the user chose.
+        User-selected series.
     """
 
     segmentation: Segmentation
@@ -108,14 +108,14 @@ class Basis:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What the stages found with levels named anew; there are no images.
+    """Results after renumbering the levels, without images.
 
     Parameters
     ----------
     source : Source
-        What the report says of the images it was first made from.
+        Image information of the original report.
     runtime_s : dict
-        Seconds by stage that ran again.
+        Run time in seconds of each repeated stage.
     """
 
     source: Source
@@ -127,7 +127,7 @@ class Relabelled:
 
     @cached_property
     def report(self) -> Report:
-        """What ``report.json`` holds."""
+        """Content of ``report.json``."""
         from leakloc.report import build_report
 
         return build_report(self)
@@ -135,14 +135,14 @@ class Relabelled:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything the stages found in one study, before it is written.
+    """Results of all stages for one study.
 
     Parameters
     ----------
     runtime_s : dict
-        Seconds by stage, in the order they ran.
+        Run time in seconds by stage, in order of execution.
     basis : Basis or None
-        What levels were named on; None where results were put together by hand.
+        Input of the level numbering; None if the results were assembled manually.
     """
 
     study: Study
@@ -156,32 +156,32 @@ class Analysis:
 
     @property
     def source(self) -> Source:
-        """What the report says of the images."""
+        """Image information in the report."""
         from leakloc.report.build import source_of
 
         return source_of(self.study, self.triage, self.settings)
 
     @cached_property
     def report(self) -> Report:
-        """What ``report.json`` holds."""
+        """Content of ``report.json``."""
         from leakloc.report import build_report
 
         return build_report(self)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Report:
-        """Write the report's folder, which appears whole or not at all.
+        """Write the report folder, completely or not at all.
 
         Raises
         ------
         OutputError
-            If it cannot be written, or a report stands there and `overwrite` is False.
+            If it cannot be written, or contains a report and `overwrite` is False.
         """
         from leakloc.report import write_outputs
 
         return write_outputs(self, Path(folder), overwrite=overwrite)
 
     def table(self) -> pd.DataFrame:
-        """The collections, one a row; `leakloc.notebook` has more."""
+        """Return the collections, one per row; see `leakloc.notebook` for other tables."""
         from leakloc.notebook import collections_table
 
         return collections_table(self.report)
@@ -194,15 +194,15 @@ class Analysis:
 
 @dataclass
 class _Clock:
-    """Times the stages and tells the caller which one starts."""
+    """Measure the run time of stages and report progress."""
 
     progress: Progress | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str, share: float) -> Iterator[None]:
+    def stage(self, name: str, fraction: float) -> Iterator[None]:
         if self.progress is not None:
-            self.progress(name, share)
+            self.progress(name, fraction)
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -223,36 +223,36 @@ def analyze_study(
     level_scheme: str | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
-    """Run every stage on a study.
+    """Run all stages on a study.
 
     Parameters
     ----------
     study : Study
         From `leakloc.loaders.load_study`.
     settings : Settings, optional
-        Defaults where None.
+        Defaults if None.
     myelogram_uid, companion_uids : optional
-        Series chosen by the user instead of by triage.
+        User-selected series instead of automatic selection.
     segmenter, labeler : callable, optional
-        Stages to run instead of those that `settings.stages` names.
+        Stages that replace those of `settings.stages`.
     sac, fluid : Volume or path, optional
-        Masks made or corrected elsewhere, used instead of what the segmenter would find;
-        see `leakloc.segmentation.SuppliedMasks`.
+        User-supplied masks that replace those of the segmenter; see
+        `leakloc.segmentation.SuppliedMasks`.
     sac_label : int, optional
-        Which label of `sac` is the sac, where it holds several.
+        Label of the sac in `sac`, if it contains several.
     levels : path or callable, optional
-        Levels named elsewhere, used instead of numbering: an edited ``levels.json``, or, with
+        User-supplied levels that replace the numbering: an edited ``levels.json``, or, with
         `level_scheme`, another program's level map; see `leakloc.levels.files`.
     level_scheme : str, optional
-        What the values of that map mean: a published scheme, or a TOML file.
+        Label scheme of that map: a published scheme, or a TOML file.
     progress : callable, optional
 
     Raises
     ------
     InputError
-        If no series of the study can be analysed.
+        If no series of the study can be analyzed.
     AnalysisError
-        If a stage reaches no result on usable input.
+        If a stage produces no result although the input is usable.
     """
     from leakloc.loaders import triage
 
@@ -260,7 +260,7 @@ def analyze_study(
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
-        segmenter = _given(sac, fluid, sac_label, segmenter)
+        segmenter = _supplied_segmenter(sac, fluid, sac_label, segmenter)
     if levels is not None:
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
     clock = _Clock(progress)
@@ -271,7 +271,7 @@ def analyze_study(
         )
     with clock.stage("segmentation", 0.25):
         segmentation = segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
-    basis, named = _named_and_placed(
+    basis, named = _numbered_and_localized(
         segmentation,
         lambda: labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels),
         lambda: _landmarks(chosen, settings),
@@ -283,7 +283,7 @@ def analyze_study(
     return Analysis(study, chosen, *named, settings, clock.seconds, basis)
 
 
-def _named_and_placed(
+def _numbered_and_localized(
     segmentation: Segmentation,
     label: Callable[[], Levels],
     landmarks: Callable[[], Landmarks],
@@ -291,7 +291,7 @@ def _named_and_placed(
     settings: Settings,
     clock: _Clock,
 ) -> tuple[Basis, tuple[Segmentation, Levels, Localization]]:
-    """From the segmentation on: name the levels, then place what was found by them."""
+    """Number the levels and localize the collections of a segmentation."""
     from leakloc.localization import localize, without_cisterns
 
     with clock.stage("levels", 0.55):
@@ -311,7 +311,7 @@ def _named_and_placed(
 
 
 def _landmarks(chosen: Triage, settings: Settings) -> Landmarks:
-    """What localization takes from the images."""
+    """Return the image data used by localization."""
     from leakloc.localization import find_sacral_canal
 
     roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
@@ -332,31 +332,31 @@ def analyze(
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Analyse a study and, where `output` is given, write its folder.
+    """Analyze a study and, if `output` is specified, write the report folder.
 
     Parameters
     ----------
     path : path
         A folder, archive, DICOM file, or NIfTI/NRRD/MHA volume.
     output : path, optional
-        Folder to write; it appears whole or not at all.
+        Report folder; written completely or not at all.
     settings : Settings, optional
     study_uid : str, optional
-        Which study, where `path` holds several.
+        Study Instance UID, if `path` contains several studies.
     overwrite : bool
-        Replace a report that stands in `output`.
+        Whether to replace an existing report in `output`.
     **options
         As for `analyze_study`.
 
     Returns
     -------
     Report
-        What ``report.json`` holds.
+        Content of ``report.json``.
 
     Raises
     ------
     LeaklocError
-        One of its kinds, with a message for the user.
+        A subclass, with a message for the user.
 
     Examples
     --------
@@ -395,41 +395,41 @@ def relabel_study(
     level_scheme: str | None = None,
     progress: Progress | None = None,
 ) -> Relabelled:
-    """Name the levels of an analysed study anew, and place what was found by the new names.
+    """Renumber the levels of an analyzed study and localize its collections again.
 
     Parameters
     ----------
     saved : Saved
-        From `leakloc.saved.load`.
+        Result of `leakloc.saved.load`.
     settings : Settings
-        Those of the analysis with another word on the levels.
+        Settings of the analysis with changed level settings.
     levels, level_scheme : optional
         As for `analyze_study`.
 
     Raises
     ------
     SettingsError
-        If the user's word fits nothing that was seen.
+        If the level settings do not match the detected spine.
     """
     from leakloc.levels import assign_levels
 
-    found, seen, before = saved.basis.segmentation, saved.seen, saved.levels
+    found, detected, before = saved.basis.segmentation, saved.seen, saved.levels
 
     def label() -> Levels:
         if levels is not None:
-            given = _supplied_levels(levels, level_scheme)
-            return given.levels(found.collections.geometry, found.centerline)
-        if seen is not None:
-            return assign_levels(seen, settings.levels)
+            supplied = _supplied_levels(levels, level_scheme)
+            return supplied.levels(found.collections.geometry, found.centerline)
+        if detected is not None:
+            return assign_levels(detected, settings.levels)
         if settings.levels != saved.settings.levels or before is None:
             raise SettingsError(
-                "the levels of this report were given, not counted, so that there is nothing to "
-                "count anew: give others with --levels, or run leakloc analyze again"
+                "the levels of this report were supplied and cannot be renumbered: supply other "
+                "levels with --levels, or run leakloc analyze again"
             )
         return before
 
     clock = _Clock(progress)
-    _, named = _named_and_placed(
+    _, named = _numbered_and_localized(
         found, label, lambda: saved.basis.landmarks, saved.source.notes, settings, clock
     )
     return Relabelled(saved.source, *named, settings, clock.seconds)
@@ -447,23 +447,23 @@ def relabel(
     level_scheme: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Name the levels of a finished report anew and rewrite it, without analysing again.
+    """Renumber the levels of an existing report and rewrite it without a new analysis.
 
-    Takes what `analyze` left in the folder, so that it takes a second or two and gives the
-    report that `analyze` would give with the same word on the levels. Without any, the names
-    of the analysis come back. Figures and DICOM objects need the images: they are made anew
-    where `study` is given; else those with other names are removed, which the report says.
+    Uses data that `analyze` stored in the folder, takes one to two seconds, and gives the same
+    report as `analyze` with the same level settings. Without level settings, the numbering of the
+    analysis is restored. Figures and DICOM objects require the images: they are recreated if
+    `study` is specified; otherwise those with other level names are removed, with a warning.
 
     Parameters
     ----------
     folder : path
-        Output of `analyze`.
+        Output folder of `analyze`.
     study : path, optional
-        The study it was made from.
+        The analyzed study.
     write : tuple of str, optional
-        What to write, as in the setting ``report.write``; what the analysis wrote where None.
+        Outputs, as in the setting ``report.write``; those of the analysis if None.
     anchor, lumbar_count, lowest_disc : optional
-        As in the settings of the levels, added to those of the analysis.
+        Level settings that replace those of the analysis.
     levels, level_scheme : optional
         As for `analyze_study`.
     progress : callable, optional
@@ -471,7 +471,7 @@ def relabel(
     Raises
     ------
     LeaklocError
-        One of its kinds, with a message for the user.
+        A subclass, with a message for the user.
     """
     from leakloc import saved
     from leakloc.report.writer import PICTURED, check_rewritable, rewrite_outputs
@@ -481,12 +481,14 @@ def relabel(
     clock = _Clock(progress)
     with clock.stage("reading", 0.0):
         found = saved.load(folder)
-    word = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
-    changes: dict[str, Any] = {f"levels__{k}": v for k, v in word.items() if v is not None}
+    overrides = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
+    changes: dict[str, Any] = {f"levels__{k}": v for k, v in overrides.items() if v is not None}
     if write is not None:
         if study is None and (needy := sorted(PICTURED.intersection(write))):
-            raise SettingsError(f"{', '.join(needy)}: need the images; name them with --study")
-        changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # it stays
+            raise SettingsError(
+                f"{', '.join(needy)}: images needed; specify the study with --study"
+            )
+        changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # always kept
     settings = found.settings.changed(**changes)
     results = relabel_study(
         found, settings, levels=levels, level_scheme=level_scheme, progress=progress
@@ -505,12 +507,12 @@ def relabel(
 
 
 def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:
-    """The results with the study they were found in.
+    """Combine the results with the images of the study.
 
     Raises
     ------
     InputError
-        If it is another study, or another volume would be chosen in it.
+        If it is another study, or another volume is selected.
     """
     from leakloc.loaders import load_study, triage
 
@@ -525,7 +527,7 @@ def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:
     grid = chosen.myelogram.geometry
     found = results.segmentation
     if study.info.study_instance_uid != uid or not grid.matches(found.collections.geometry):
-        raise InputError(f"{path} is not the study that the report was made from")
+        raise InputError(f"{path} is not the study of this report")
     return Analysis(
         study,
         chosen,
@@ -543,13 +545,13 @@ def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:
     )
 
 
-def _given(
+def _supplied_segmenter(
     sac: Volume | str | Path | None,
     fluid: Volume | str | Path | None,
     sac_label: int | None,
     base: Segmenter,
 ) -> Segmenter:
-    """The segmenter with masks from elsewhere in the place of what it finds itself."""
+    """Return a segmenter with user-supplied masks."""
     from leakloc.loaders import read_mask
     from leakloc.segmentation import SuppliedMasks
 
@@ -561,26 +563,26 @@ def _given(
 
 
 def _supplied_levels(levels: str | Path, scheme: str | None) -> SuppliedLevels | SuppliedLevelMap:
-    """The labeler that reads the levels from a file."""
+    """Return a labeler that reads the levels from a file."""
     from leakloc.levels import read_level_map, read_levels
 
     return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
 
 
 def stage(group: str, name: str) -> Any:
-    """A stage by its plug-in name.
+    """Return a stage by its plug-in name.
 
     Parameters
     ----------
     group : {"leakloc.segmenters", "leakloc.labelers"}
-        Entry-point group, in which any installed package may register a callable.
+        Entry-point group in which installed packages register a callable.
     name : str
-        Name within the group; leakloc's own stages are called ``"leakloc"``.
+        Name within the group; the built-in stages are named ``"leakloc"``.
 
     Raises
     ------
     SettingsError
-        If nothing installed registers that name.
+        If no installed package registers that name.
     """
     found = {point.name: point for point in entry_points(group=group)}
     if name not in found:

@@ -1,9 +1,9 @@
-"""What an analysis leaves in its folder so that levels can be named anew without the images.
+"""Data stored with a report so that levels can be renumbered without the images.
 
-``relabel.npz`` holds the segmentation near the canal, what was seen of the spine, and the
-landmarks: everything that naming, localization and the report need, as one JSON text and plain
-arrays. Volumes are kept where they are not zero, without loss, so that naming anew gives the
-very numbers that a whole analysis gives. Of the patient it holds no more than ``report.json``.
+``relabel.npz`` contains the segmentation near the canal, the spine detections and the landmarks:
+everything required by numbering, localization and the report, as one JSON text and plain arrays.
+Nonzero voxels are stored losslessly, so that renumbering gives exactly the same values as a new
+analysis. It contains no more patient data than ``report.json``.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ if TYPE_CHECKING:
 NAME: Final = "relabel.npz"
 
 _FORMAT: Final = 2
-"""Counts the changes of what the file holds."""
+"""Version of the file format."""
 _MAX_BYTES: Final = 2**32
-"""No file that leakloc writes unpacks to more; a damaged or made-up one might."""
+"""Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
+larger."""
 _MAX_VOXELS: Final = 2**31
-"""Largest grid: 25 times 512 x 512 x 300."""
+"""Maximum grid size: 25 times 512 x 512 x 300."""
 _INLINE: Final = 64
-"""Arrays of no more numbers stand in the text: points, directions, affines."""
+"""Maximum size of arrays stored in the JSON text: points, directions, affines."""
 
 _CLASSES: Final[dict[str, type]] = {
     "collection_candidate": Candidate,
@@ -79,20 +80,20 @@ _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 
 @dataclass(frozen=True)
 class Saved:
-    """What naming anew starts from.
+    """Input for renumbering the levels.
 
     Parameters
     ----------
     settings : Settings
-        Of the analysis, with the user's word on levels that it was given.
+        Settings of the analysis, including user-specified level settings.
     source : Source
-        What the report says of the images.
+        Image information in the report.
     basis : Basis
         Segmentation and landmarks.
     seen : SpineDetection or None
-        The spine before it was named; None where the levels were taken over, not numbered.
+        Spine detections before numbering; None if the levels were supplied.
     levels : Levels or None
-        These levels, where `seen` is None.
+        The supplied levels, if `seen` is None.
     """
 
     settings: Settings
@@ -108,11 +109,11 @@ def save(analysis: Analysis, path: Path) -> None:
     Raises
     ------
     OutputError
-        If the analysis was put together by hand, without what naming starts from, or a plug-in
-        gave results of classes of its own.
+        If the analysis was assembled manually without `basis`, or contains results of classes
+        defined by a plug-in.
     """
     if analysis.basis is None:
-        raise OutputError("the analysis keeps nothing to name levels anew from")
+        raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
     arrays: dict[str, npt.NDArray[Any]] = {}
     seen = analysis.levels.seen
     text = {
@@ -134,22 +135,22 @@ def save(analysis: Analysis, path: Path) -> None:
 
 
 def load(folder: Path) -> Saved:
-    """Read the ``relabel.npz`` of a report's folder.
+    """Read the ``relabel.npz`` of a report folder.
 
     Raises
     ------
     InputError
-        If there is none, it is damaged, or another version of leakloc wrote it.
+        If it is missing, damaged, or from another version of leakloc.
     """
     path = folder / NAME
     if not path.is_file():
         raise InputError(
-            f"{folder} holds no {NAME}, from which levels are named anew: run leakloc analyze again"
+            f"{folder} contains no {NAME} for renumbering the levels: run leakloc analyze again"
         )
     try:
         with zipfile.ZipFile(path) as packed:
             if sum(member.file_size for member in packed.infolist()) > _MAX_BYTES:
-                raise ValueError("unpacks to more than any analysis leaves")
+                raise ValueError("the unpacked size exceeds the maximum")
         with np.load(path, allow_pickle=False) as found:
             text = json.loads(found["text"].tobytes())
             if (text["format"], text["version"]) == (_FORMAT, __version__):
@@ -161,7 +162,7 @@ def load(folder: Path) -> Saved:
     ) as error:  # fmt: skip
         raise InputError(f"{path} is damaged: run leakloc analyze again") from error
     raise InputError(
-        f"{path} was written by another version of leakloc than this {__version__}: "
+        f"{path} was written by another version of leakloc than {__version__}: "
         "run leakloc analyze again"
     )
 
@@ -172,7 +173,7 @@ def _saved(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Save
     seen, levels = (_unpacked(text[name], arrays) for name in ("seen", "levels"))
     for value, kind in ((basis, Basis), (seen or levels, (SpineDetection, Levels))):
         if not isinstance(value, kind):
-            raise TypeError(f"a {type(value).__name__} stands where another thing belongs")
+            raise TypeError(f"unexpected {type(value).__name__}")
     return Saved(
         Settings.from_dict(text["settings"], NAME),
         Source(
@@ -188,14 +189,14 @@ def _saved(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Save
 
 
 def _needed(basis: Basis, settings: Settings) -> Basis:
-    """Without what no later stage reads: fluid far from the masks, the companion off the way."""
+    """Remove data that later stages do not use: fluid and companion far from the canal."""
     from scipy.ndimage import binary_dilation
 
     found, landmarks = basis.segmentation, basis.landmarks
     mask = (found.thecal_sac.array > 0) | (found.collections.array > 0)
     box = _box(mask, margin=2)
     near = np.zeros(mask.shape, dtype=bool)
-    # Two voxels on, as interpolation and the rim of a collection read it.
+    # Margin of two voxels for interpolation and the rim of a collection.
     near[box] = binary_dilation(mask[box], np.ones((3, 3, 3)), iterations=2)
     fluid = found.fluid_fraction
     anatomy = landmarks.anatomy
@@ -220,7 +221,7 @@ def _json(part: Any) -> dict[str, Any]:
 
 
 def _packed(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
-    """A result as JSON, its larger arrays put aside into `arrays`."""
+    """Convert a result to JSON; larger arrays are added to `arrays`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
@@ -232,19 +233,19 @@ def _packed(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
     if isinstance(value, np.ndarray):
         if value.size <= _INLINE and value.dtype == np.float64:
             return {"values": value.ravel().tolist(), "shape": list(value.shape)}
-        return {"array": _aside(value, arrays)}
+        return {"array": _stored(value, arrays)}
     if isinstance(value, Geometry) and value.frame_of_reference_uid is not None:
-        value = replace(value, frame_of_reference_uid=None)  # the report does not tell it either
+        value = replace(value, frame_of_reference_uid=None)  # not in the report either
     if isinstance(value, Volume):
         return {"volume": _packed_volume(value, arrays)}
     if is_dataclass(value) and type(value) in _NAMES:
         kept = {f.name: _packed(getattr(value, f.name), arrays) for f in fields(value) if f.init}
         return {"class": _NAMES[type(value)], "fields": kept}
-    raise OutputError(f"a {type(value).__name__}, which a plug-in gave, cannot be kept")
+    raise OutputError(f"a {type(value).__name__} from a plug-in cannot be stored")
 
 
 def _packed_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """What is not zero, and where; not of which series."""
+    """Convert a volume to its nonzero voxels and their positions, without the series UID."""
     there = volume.array != 0
     box = _box(there)
     values = volume.array[box][there[box]]
@@ -255,13 +256,13 @@ def _packed_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[
         "source": volume.provenance.source,
         "dtype": volume.array.dtype.str,
         "box": [[part.start, part.stop] for part in box],
-        "there": _aside(np.packbits(there[box]), arrays),
-        "values": _aside(whole if np.array_equal(whole, values) else values, arrays),
+        "there": _stored(np.packbits(there[box]), arrays),
+        "values": _stored(whole if np.array_equal(whole, values) else values, arrays),
     }
 
 
 def _box(there: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
-    """The smallest box that holds everything true, and a margin inside the array."""
+    """Return the smallest box with all true elements and a margin, within the array."""
     box = []
     for axis in range(3):
         places = np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -270,7 +271,7 @@ def _box(there: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, s
     return box[0], box[1], box[2]
 
 
-def _aside(array: npt.NDArray[Any], arrays: dict[str, npt.NDArray[Any]]) -> str:
+def _stored(array: npt.NDArray[Any], arrays: dict[str, npt.NDArray[Any]]) -> str:
     name = f"a{len(arrays)}"
     arrays[name] = array
     return name
@@ -297,7 +298,7 @@ def _unpacked_volume(packed: dict[str, Any], arrays: Mapping[str, npt.NDArray[An
     geometry = _unpacked(packed["geometry"], arrays)
     dtype = np.dtype(packed["dtype"])
     if dtype.kind not in "biuf" or int(np.prod(geometry.shape)) > _MAX_VOXELS:
-        raise ValueError("no volume of an analysis")
+        raise ValueError("not a volume of an analysis")
     array = np.zeros(geometry.shape, dtype)
     part = array[tuple(slice(start, stop) for start, stop in packed["box"])]
     there = np.unpackbits(arrays[packed["there"]], count=part.size).view(bool).reshape(part.shape)

@@ -141,7 +141,7 @@ def test_volume_in_memory_is_a_study():
 
 @pytest.mark.parametrize(
     ("shape", "hint"),
-    [((9, 10), r"array\[None\]"), ((10, 9, 8), "nibabel's order"), ((9, 8, 10), "another order")],
+    [((9, 10), r"array\[None\]"), ((10, 9, 8), "nibabel order"), ((9, 8, 10), "not in the order")],
 )
 def test_array_of_another_shape_says_what_to_do(shape, hint):
     geometry = ll.Geometry.from_axes((8, 9, 10), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))

@@ -140,7 +140,7 @@ def test_unknown_plugin_names_the_installed_ones():
         stage("leakloc.segmenters", "nobody's")
 
 
-def test_leakloc_s_own_masks_given_back_lead_to_the_same_report(folder, report, tmp_path):
+def test_own_masks_supplied_again_give_the_same_report(folder, report, tmp_path):
     masks = folder / "masks"
     again = analyze(
         SAMPLE / "dicom",

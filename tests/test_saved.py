@@ -98,11 +98,11 @@ def test_an_edited_list_of_levels_gives_the_same_too(analysis, folder):
     assert found.levels.numbering.method == "user"
 
 
-def test_levels_that_were_given_come_back_and_are_not_counted_anew(analysis, folder, tmp_path):
+def test_supplied_levels_are_kept_and_not_renumbered(analysis, folder, tmp_path):
     given = analyzed(analysis, {}, levels=folder / "levels.json")
     report = given.save(tmp_path / "given")
     assert said(relabel(tmp_path / "given")) == said(report)
-    with pytest.raises(SettingsError, match="given, not counted"):
+    with pytest.raises(SettingsError, match="cannot be renumbered"):
         relabel(tmp_path / "given", lumbar_count=6)
 
 
@@ -120,7 +120,7 @@ def with_pictures(analysis: Analysis, out: Path) -> Report:
     ).save(out)
 
 
-def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
+def test_figures_are_kept_removed_or_recreated(analysis, tmp_path):
     """Never beside names that they do not show."""
     out = tmp_path / "out"
     report = with_pictures(analysis, out)
@@ -150,7 +150,7 @@ def test_pictures_are_kept_removed_or_made_anew(analysis, tmp_path):
 
 
 def test_pictures_without_the_study_and_another_study_are_refused(folder, series, tmp_path):
-    with pytest.raises(SettingsError, match="png: need the images; name them with --study"):
+    with pytest.raises(SettingsError, match="png: images needed; specify the study with --study"):
         relabel(folder, write=("json", "png"))
     series().write(tmp_path / "other")
     before = (folder / "report.json").read_bytes()
@@ -231,7 +231,7 @@ def pickled(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (Path.unlink, "holds no relabel.npz.*: run leakloc analyze again"),
+        (Path.unlink, "contains no relabel.npz.*: run leakloc analyze again"),
         (cut, "damaged: run leakloc analyze again"),
         (flipped, "damaged: run leakloc analyze again"),
         (pickled, "damaged: run leakloc analyze again"),
@@ -242,7 +242,7 @@ def pickled(path: Path) -> None:
         (lambda p: rewritten(p, format=99), "another version .* run leakloc analyze again"),
     ],
 )
-def test_a_spoilt_file_is_refused_in_a_sentence(folder, spoil, message):
+def test_a_damaged_file_is_refused(folder, spoil, message):
     spoil(folder / saved.NAME)
     with pytest.raises(InputError, match=message):
         relabel(folder, lumbar_count=6)

@@ -1,1 +1,1 @@
-"""What knows the spine but no disease: names, sizes, the canal and the anatomy network."""
+"""Spinal anatomy: level names, reference dimensions, the canal and the anatomy network."""

@@ -1,11 +1,11 @@
-"""The way of the spinal canal through the volume, found on a coarse grid.
+"""Detection of the spinal canal on a coarse grid.
 
-The canal is a tube: brighter inside than around it, from the top of the field down to the
-tip of the thecal sac. A minimal-cost path over axial planes (dynamic programming, Viterbi)
-follows it, so that single bright organs, cysts or levels without signal cannot catch it.
+The canal is a tube that is brighter than its surroundings, from the upper edge of the field of
+view to the caudal end of the thecal sac. It is traced by a minimum-cost path over axial planes
+(dynamic programming, Viterbi), which is robust to bright organs, cysts and levels without signal.
 
-Where fat is as bright as CSF, tubes of fat compete. A prior, the probability of canal that a
-network gives on any contrast, then decides; where the network is blind, brightness does.
+Where fat is as bright as CSF, the canal probability of a network trained on any contrast is used
+as a prior; where the network detects no canal, brightness determines the path.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 RING_MM: Final = (9.5, 14.0)
-"""Radii of the surroundings a canal is compared with: outside an adult sac (7-9 mm), inside
-the distance to the next bright thing that is regularly there (dorsal subcutaneous fat)."""
+"""Radii of the surroundings with which the canal is compared: outside an adult sac (7-9 mm) and
+inside the next regularly bright structure (dorsal subcutaneous fat)."""
 
 DEEPER_THAN_SKIN_MM: Final = 20.0
-"""The canal lies at least this far in front of the fat under the skin."""
+"""Minimum distance of the canal anterior to the subcutaneous fat."""
 
 OUTERMOST_WEIGHT: Final = 0.3
-"""Weight of a tube with nothing bright behind it and another one in front: in a thin slab
-without fat suppression the fat under the skin looks like a tube."""
+"""Weight of a tube with nothing bright posterior to it and another tube anterior to it; in a thin
+slab without fat suppression, subcutaneous fat resembles a tube."""
 
 PATH_SMOOTHING_MM: Final = 7.0
-"""Gaussian along the path: the coarse grid steps by 2-3 mm, the canal bends over > 50 mm."""
+"""Sigma of the Gaussian along the path; the coarse grid has steps of 2-3 mm, and the radius of
+curvature of the canal is more than 50 mm."""
 
 
 @dataclass(frozen=True, eq=False)
 class Canal:
-    """The canal as first found.
+    """Initial estimate of the spinal canal.
 
     Parameters
     ----------
     centerline : Centerline
-        From the top of the field down, about 1 mm steps.
+        From the upper edge of the field of view caudally, in steps of about 1 mm.
     contrast : ndarray, shape (n,)
-        Brightness inside against around, -1..1, at each point of the centreline.
+        Contrast of the canal to its surroundings, -1..1, at each point of the centerline.
     """
 
     centerline: Centerline
@@ -60,14 +61,14 @@ class Canal:
 def find_canal(
     volume: Volume, settings: SegmentationSettings, prior: Volume | None = None
 ) -> Canal:
-    """Follow the canal from the top to the bottom of the field.
+    """Trace the canal from the upper to the lower edge of the field of view.
 
-    Below the thecal sac the path is a guess; `leakloc.segmentation.dura` cuts it there.
+    Below the thecal sac the path is unreliable; `leakloc.segmentation.dura` truncates it there.
 
     Parameters
     ----------
     volume : Volume
-        Myelogram, any orientation of the grid, any unit of signal.
+        Myelogram, in any grid orientation and signal unit.
     settings : SegmentationSettings
     prior : Volume, optional
         Probability of canal, 0..1, on any grid in the same patient space.
@@ -75,7 +76,7 @@ def find_canal(
     Raises
     ------
     AnalysisError
-        If nothing in the volume looks like a spinal canal.
+        If no spinal canal is detected.
     """
     coarse = shrink(volume.oriented("LPS"), settings.canal_grid_mm)
     response = tube_contrast(coarse, settings.canal_core_mm)
@@ -94,7 +95,7 @@ def find_canal(
             f"no spinal canal found in {volume.provenance.source or 'the myelogram'}: the longest "
             f"bright tube measures {length_mm:.0f} mm, a canal at least "
             f"{settings.canal_min_length_mm:.0f} mm; check that the series shows the spine and "
-            "that its orientation is right"
+            "that its orientation is correct"
         )
     centerline = Centerline.smoothed(points, step_mm=1.0, smoothing_mm=PATH_SMOOTHING_MM)
     along = np.linspace(0.0, 1.0, len(values))
@@ -103,7 +104,7 @@ def find_canal(
 
 
 def shrink(volume: Volume, target_mm: float) -> Volume:
-    """Average blocks of voxels so that no axis is finer than about `target_mm`."""
+    """Average blocks of voxels so that no voxel edge is much shorter than `target_mm`."""
     import SimpleITK as sitk
 
     factors = [max(round(target_mm / mm), 1) for mm in volume.geometry.spacing_ijk_mm]
@@ -117,18 +118,18 @@ def shrink(volume: Volume, target_mm: float) -> Volume:
 
 
 def tube_contrast(coarse: Volume, core_mm: float) -> Array:
-    """How much brighter a disc is than its surroundings in the axial plane, -1..1.
+    """Return the contrast of a disk to its surroundings in the axial plane, -1..1.
 
-    The surroundings are four sectors (front, back, left, right). Of opposite ones the darker
-    counts more: a collection lies on one side of the sac, but a layer of fat lies on both.
-    Sectors outside the field are left out, so that thin sagittal slabs work too.
+    The surroundings are four sectors (anterior, posterior, left, right). The darker of two
+    opposite sectors has more weight, because a collection lies on one side of the sac but a layer
+    of fat on both. Sectors outside the field of view are ignored, as in thin sagittal slabs.
 
     Parameters
     ----------
     coarse : Volume
-        Oriented LPS, voxels of 2-3 mm.
+        In LPS orientation, with voxels of 2-3 mm.
     core_mm : float
-        Radius of the disc.
+        Radius of the disk.
     """
     _, dj, di = coarse.geometry.spacing_kji_mm
     reach_j, reach_i = int(RING_MM[1] / dj) + 1, int(RING_MM[1] / di) + 1
@@ -148,33 +149,33 @@ def tube_contrast(coarse: Volume, core_mm: float) -> Array:
     around = 0.5 * (around + np.where(np.isnan(level_pair), around, level_pair))
     inner = np.nan_to_num(inner, nan=0.0)
     around = np.where(np.isnan(around), inner, around)
-    floor = 0.1 * float(np.percentile(image, 99.5)) + 1e-6  # noise in air is no contrast
+    floor = 0.1 * float(np.percentile(image, 99.5)) + 1e-6  # suppress noise in air
     contrast = (inner - around) / (inner + around + floor)
     return np.asarray(contrast, dtype=np.float32)
 
 
 def _path_gain(contrast: Array, coarse: Volume) -> Array:
-    """Contrast, less for what may be the fat under the skin and for what lies far aside."""
+    """Return the contrast, reduced for possible subcutaneous fat and far from the midline."""
     _, dj, di = coarse.geometry.spacing_kji_mm
     steps = max(round(DEEPER_THAN_SKIN_MM / dj), 1)
     height, width = contrast.shape[1:]
     image = np.asarray(coarse.array, dtype=np.float32)
-    behind = np.maximum.accumulate(image[:, ::-1], axis=1)[:, ::-1]
-    behind = np.pad(behind, ((0, 0), (0, steps), (0, 0)))[:, steps:]
-    ahead = np.maximum.accumulate(contrast, axis=1).max(axis=2, keepdims=True)
-    ahead = np.pad(ahead, ((0, 0), (steps, 0), (0, 0)), constant_values=-1)[:, :height]
-    skin = (behind < 0.35 * image) & (ahead > 0.4 * contrast) & (contrast > 0)
-    aside = np.abs(np.arange(width) - (width - 1) / 2) * di
-    # Patients lie near the middle; a weak pull only, for scoliosis and off-centre fields.
-    pull = 0.1 * (np.maximum(aside - 30.0, 0) / 30.0)[None, None, :] ** 2
+    posterior = np.maximum.accumulate(image[:, ::-1], axis=1)[:, ::-1]
+    posterior = np.pad(posterior, ((0, 0), (0, steps), (0, 0)))[:, steps:]
+    anterior = np.maximum.accumulate(contrast, axis=1).max(axis=2, keepdims=True)
+    anterior = np.pad(anterior, ((0, 0), (steps, 0), (0, 0)), constant_values=-1)[:, :height]
+    skin = (posterior < 0.35 * image) & (anterior > 0.4 * contrast) & (contrast > 0)
+    lateral = np.abs(np.arange(width) - (width - 1) / 2) * di
+    # Weak preference for the midline, because of scoliosis and off-center fields of view.
+    pull = 0.1 * (np.maximum(lateral - 30.0, 0) / 30.0)[None, None, :] ** 2
     gain = np.where(skin, OUTERMOST_WEIGHT * contrast, contrast) - pull
     return np.asarray(gain, dtype=np.float32)
 
 
 def _means_under(image: Array, kernels: Sequence[npt.NDArray[np.generic]]) -> Iterator[Array]:
-    """Mean of each axial plane under kernels; NaN where under a third of one is in the field.
+    """Yield the kernel means of each axial plane; NaN if under a third of a kernel is in the field.
 
-    Products of spectra: `scipy.signal`, which has the same, takes half a second to import.
+    Uses `scipy.fft` directly, because importing `scipy.signal` takes half a second.
     """
     from scipy.fft import irfftn, next_fast_len, rfftn
 
@@ -190,9 +191,9 @@ def _means_under(image: Array, kernels: Sequence[npt.NDArray[np.generic]]) -> It
         turned = rfftn(weights, padded)
         total = irfftn(spectrum * turned, padded, axes=(1, 2))[:, *middle]
         inside = irfftn(field * turned, padded)[middle]
-        share = inside / max(float(weights.sum()), 1e-6)
+        fraction = inside / max(float(weights.sum()), 1e-6)
         mean = np.maximum(total, 0) / np.maximum(inside, 1e-3)[None]
-        yield np.asarray(np.where((share > 1 / 3)[None], mean, np.nan), dtype=np.float32)
+        yield np.asarray(np.where((fraction > 1 / 3)[None], mean, np.nan), dtype=np.float32)
 
 
 def _darker_first(a: Array, b: Array) -> Array:
@@ -203,7 +204,7 @@ def _darker_first(a: Array, b: Array) -> Array:
 def _best_path(
     gain: Array, spacing_kji_mm: tuple[float, float, float], settings: SegmentationSettings
 ) -> npt.NDArray[np.intp]:
-    """Voxel ``(k, j, i)`` in every plane from the top down, shape (n, 3)."""
+    """Return the path voxel ``(k, j, i)`` in each plane from cranial to caudal, shape (n, 3)."""
     dk, dj, di = spacing_kji_mm
     n, height, width = gain.shape
     steps_j = range(-int(np.ceil(2.0 * dk / dj)), int(np.ceil(2.0 * dk / dj)) + 1)
@@ -228,14 +229,14 @@ def _best_path(
         best = arrived + gain[row]
     j, i = np.unravel_index(int(best.argmax()), best.shape)
     path = [(0, int(j), int(i))]
-    for row in range(n - 1):  # `moves` name where the path came from, one plane nearer the head
+    for row in range(n - 1):  # `moves` are steps from the caudal to the cranial plane
         sj, si, _ = moves[choice[row][path[-1][1], path[-1][2]]]
         path.append((row + 1, path[-1][1] + sj, path[-1][2] + si))
     return np.asarray(path[::-1])
 
 
 def _overlap(length: int, step: int) -> tuple[slice, slice]:
-    """Slices such that ``a[first]`` and ``b[second]`` pair each index n with n + step."""
+    """Return slices such that ``a[first]`` and ``b[second]`` pair index n with n + step."""
     return slice(max(-step, 0), length - max(step, 0)), slice(max(step, 0), length - max(-step, 0))
 
 

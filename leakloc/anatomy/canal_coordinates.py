@@ -1,8 +1,8 @@
-"""Canal coordinates (arc, left, dorsal) of every voxel of a region, quickly.
+"""Canal coordinates (arc, left, dorsal) of all voxels of a region.
 
-Projecting millions of voxels onto a curve is slow; the coordinates are smooth, so they are
-computed on a coarse grid and interpolated. At 4 mm and the canal's radii of curvature of
-more than 50 mm the error stays below 0.05 mm.
+Because projecting millions of voxels onto a curve is slow, the coordinates are computed on a
+coarse grid and interpolated. With a grid of 4 mm and radii of curvature of the canal of more than
+50 mm, the error stays below 0.05 mm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COARSE_MM: Final = 4.0
 
 @dataclass(frozen=True, eq=False)
 class CanalCoordinates:
-    """Arc, left and dorsal offsets in mm of the voxels of a grid, float32 ``[k, j, i]``."""
+    """Arc length, left and dorsal offsets (mm) of the voxels of a grid, float32 ``[k, j, i]``."""
 
     geometry: Geometry
     arc: Array
@@ -32,7 +32,7 @@ class CanalCoordinates:
 
     @classmethod
     def of(cls, geometry: Geometry, centerline: Centerline) -> CanalCoordinates:
-        """Compute them for a grid near the canal."""
+        """Compute the canal coordinates of a grid near the canal."""
         step = [max(COARSE_MM, mm) for mm in geometry.spacing_ijk_mm]
         coarse = _covering(geometry, step)
         axes = [np.arange(n) for n in coarse.shape]
@@ -47,29 +47,29 @@ class CanalCoordinates:
 
 
 def _stretched(field: Array, shape: tuple[int, int, int], ratios: list[float]) -> Array:
-    """Linear interpolation along one axis after another, which both grids have in common.
+    """Interpolate linearly, one axis at a time, onto a finer grid with the same axes.
 
     Parameters
     ----------
     ratios : list of float
-        Voxel size of the fine grid as a share of the coarse one's, k, j, i.
+        Ratio of the voxel size of the fine grid to that of the coarse grid; k, j, i.
     """
-    for axis in (2, 1, 0):  # last the longest way through memory, plane by plane
+    for axis in (2, 1, 0):  # the axis with the largest stride last
         at = np.arange(shape[axis]) * ratios[axis]
         low = np.minimum(at.astype(int), field.shape[axis] - 2)
-        share = (at - low).astype(np.float32)
+        weight = (at - low).astype(np.float32)
         source = np.moveaxis(field, axis, 0)
         fine = np.empty((shape[axis], *source.shape[1:]), np.float32)
         for n in range(shape[axis]):
             before, after = source[low[n]], source[low[n] + 1]
-            np.multiply(after - before, share[n], out=fine[n])
+            np.multiply(after - before, weight[n], out=fine[n])
             fine[n] += before
         field = np.moveaxis(fine, 0, axis)
     return field
 
 
 def _covering(geometry: Geometry, spacing_ijk_mm: list[float]) -> Geometry:
-    """A coarse grid whose outer voxel centres lie on or beyond those of `geometry`."""
+    """Return a coarse grid whose outer voxel centers lie on or beyond those of `geometry`."""
     counts = [
         int(np.ceil((n - 1) * old / new)) + 1 if n > 1 else 2
         for n, old, new in zip(

@@ -1,4 +1,4 @@
-"""The centreline of the spinal canal and the frame that travels along it."""
+"""The centerline of the spinal canal and its local coordinate frame."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from leakloc.core.volume import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Centerline:
-    """A curve down the spinal canal, from the head to the tail.
+    """The centerline of the spinal canal, from cranial to caudal.
 
-    At every point stands an orthonormal frame: `tangents` (towards the tail), `lefts`
-    (the patient's left) and `dorsals` (the patient's back). The frame comes from patient
-    coordinates, never from the picture, so left stays left on any acquisition.
+    Each point has an orthonormal frame: `tangents_lps` (caudal), `lefts_lps` (the patient's left)
+    and `dorsals_lps` (dorsal). The frame is defined in patient coordinates, so left is the
+    patient's left for any acquisition orientation.
 
     Parameters
     ----------
     points_lps : ndarray, shape (n, 3)
-        Points in LPS millimetres, head first, at least two, no repeats.
+        At least two points in LPS millimeters, cranial to caudal, without repeats.
     """
 
     points_lps: FloatArray
@@ -30,9 +30,9 @@ class Centerline:
     def __post_init__(self) -> None:
         points = np.array(self.points_lps, dtype=np.float64)
         if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 3:
-            raise ValueError(f"a centreline needs points of shape (n >= 2, 3), not {points.shape}")
+            raise ValueError(f"a centerline needs points of shape (n >= 2, 3), not {points.shape}")
         if (np.diff(points, axis=0) == 0).all(axis=1).any():
-            raise ValueError("a centreline must not repeat a point")
+            raise ValueError("a centerline must not repeat a point")
         points.flags.writeable = False
         object.__setattr__(self, "points_lps", points)
 
@@ -40,15 +40,15 @@ class Centerline:
     def smoothed(
         cls, points_lps: npt.ArrayLike, *, step_mm: float = 1.0, smoothing_mm: float = 5.0
     ) -> Centerline:
-        """Evenly spaced, Gaussian-smoothed (sigma `smoothing_mm`) version of a rough path."""
+        """Return an evenly spaced, Gaussian-smoothed (sigma `smoothing_mm`) version of a path."""
         from scipy.ndimage import gaussian_filter1d
 
         rough = np.asarray(points_lps, dtype=np.float64)
         even = _evenly_spaced(rough, step_mm)
         if smoothing_mm > 0:
             sigma = smoothing_mm / step_mm
-            pad = int(4 * sigma) + 1  # the filter's own reach
-            # Point reflection at the ends keeps position and direction there.
+            pad = int(4 * sigma) + 1  # filter radius
+            # Point reflection preserves position and direction at the ends.
             padded = np.pad(even, ((pad, pad), (0, 0)), mode="reflect", reflect_type="odd")
             even = gaussian_filter1d(padded, sigma, axis=0)[pad : pad + len(even)]
             even = _evenly_spaced(even, step_mm)
@@ -56,7 +56,7 @@ class Centerline:
 
     @cached_property
     def arc_mm(self) -> FloatArray:
-        """Distance along the curve from its head end, shape (n,)."""
+        """Distance along the curve from its cranial end, shape (n,)."""
         steps = np.linalg.norm(np.diff(self.points_lps, axis=0), axis=1)
         return np.concatenate([[0.0], np.cumsum(steps)])
 
@@ -67,7 +67,7 @@ class Centerline:
 
     @cached_property
     def tangents_lps(self) -> FloatArray:
-        """Unit tangents towards the tail, shape (n, 3)."""
+        """Unit tangents in caudal direction, shape (n, 3)."""
         gradient = np.gradient(self.points_lps, self.arc_mm, axis=0)
         return np.asarray(gradient / np.linalg.norm(gradient, axis=1, keepdims=True))
 
@@ -78,11 +78,11 @@ class Centerline:
 
     @cached_property
     def dorsals_lps(self) -> FloatArray:
-        """Unit vectors to the patient's back, perpendicular to tangent and left, shape (n, 3)."""
+        """Unit dorsal vectors, perpendicular to tangent and left, shape (n, 3)."""
         return left_and_dorsal(self.tangents_lps)[1]
 
     def at(self, arc_mm: npt.ArrayLike) -> FloatArray:
-        """LPS points at distances along the curve; straight on past the ends, shape (..., 3)."""
+        """Return LPS points at distances along the curve, extrapolated linearly, shape (..., 3)."""
         arc = np.asarray(arc_mm, dtype=np.float64)
         inside = np.clip(arc, 0.0, self.length_mm)
         points = np.stack(
@@ -93,7 +93,7 @@ class Centerline:
         return np.asarray(points + before + beyond)
 
     def frame_at(self, arc_mm: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Unit tangent, left and dorsal vectors at distances along the curve, each (..., 3)."""
+        """Return unit tangent, left and dorsal vectors at distances along the curve: (..., 3)."""
         arc = np.clip(np.asarray(arc_mm, dtype=np.float64), 0.0, self.length_mm)
         index = np.interp(arc, self.arc_mm, np.arange(len(self.arc_mm)))
         nearest = np.round(index).astype(int)
@@ -104,18 +104,18 @@ class Centerline:
         )
 
     def project(self, points_lps: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Coordinates of points in the canal's own frame.
+        """Return the canal coordinates of points.
 
         Parameters
         ----------
         points_lps : array_like, shape (..., 3)
-            LPS millimetres.
+            LPS millimeters.
 
         Returns
         -------
         arc_mm, left_mm, dorsal_mm : ndarray, each of shape (...)
-            Distance along the curve of the nearest point on it (below 0 or above
-            `length_mm` past the ends), and signed offsets to the left and to the back.
+            Arc length of the nearest point on the curve (below 0 or above `length_mm` beyond
+            the ends), and signed offsets to the left and dorsally.
         """
         from scipy.spatial import cKDTree
 
@@ -125,7 +125,7 @@ class Centerline:
         offset = flat - self.points_lps[nearest]
         tangent = self.tangents_lps[nearest]
         along = np.einsum("nc,nc->n", offset, tangent)
-        # Between neighbours the step along the tangent refines the arc; it never skips a point.
+        # Refine the arc along the tangent by at most half the distance to the neighboring point.
         half_gap = 0.5 * float(np.diff(self.arc_mm).max())
         ends = (nearest == 0) | (nearest == len(self.points_lps) - 1)
         arc = self.arc_mm[nearest] + np.where(ends, along, np.clip(along, -half_gap, half_gap))
@@ -136,7 +136,7 @@ class Centerline:
 
 
 def left_and_dorsal(caudal_lps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors to the patient's left and back, perpendicular to directions down the spine.
+    """Return left and dorsal unit vectors perpendicular to caudal directions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The canal's course past the myelogram, where a companion shows more of the spine."""
+"""Extension of the canal centerline beyond the myelogram by a companion series."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Volume
 
 _LIKELY: Final = 0.5
-"""Probability from which a voxel counts as canal."""
+"""Minimum probability of a canal voxel."""
 _NEAR_MM: Final = 15.0
-"""The canal's middle moves no further from where its course points: fat and vessels elsewhere,
-taken for canal, are left alone. A canal is 20 mm wide."""
+"""Maximum distance of canal voxels from the extrapolated centerline, which excludes fat and vessels
+misclassified as canal. A canal is 20 mm wide."""
 _COURSE_MM: Final = 30.0
-"""Length of the course from which its direction is taken: a vertebra."""
+"""Length of the centerline from which its direction is estimated: one vertebra."""
 _GAP_MM: Final = 40.0
-"""Longest stretch in which the canal may not be recognised (a level), else the course ends."""
+"""Maximum length over which the canal may be undetected (one level) before the extension ends."""
 _SMOOTHING_MM: Final = 5.0
-"""Gaussian along the new course: centres of planes step by a voxel, 1 to 2 mm."""
+"""Sigma of the Gaussian along the extended centerline; the centers of planes change in steps of a
+voxel, 1 to 2 mm."""
 
 
 def extend_centerline(centerline: Centerline, canal: Volume | None) -> Centerline:
-    """The centreline, continued at both ends through the canal that another volume shows.
+    """Extend the centerline at both ends through the canal on another volume.
 
-    Plane by plane from either end, the centre of what is likely canal near where the course
-    points.
+    Plane by plane from either end, the center of likely canal voxels near the extrapolated
+    centerline is added.
 
     Parameters
     ----------
     centerline : Centerline
-        Of the canal, head first.
+        Centerline of the canal, cranial to caudal.
     canal : Volume or None
-        Probability of canal, 0..1, on a grid whose k axis runs to the head.
+        Probability of canal, 0..1, on a grid whose k axis points cranially.
 
     Returns
     -------
     Centerline
-        The same one where nothing is added.
+        The input object if nothing is added.
     """
     if canal is None:
         return centerline
@@ -51,7 +52,7 @@ def extend_centerline(centerline: Centerline, canal: Volume | None) -> Centerlin
 
 
 def _onward(course_lps: FloatArray, canal: Volume, step: int) -> FloatArray:
-    """Points past the end of a course, plane by plane of the canal's grid, shape (n, 3)."""
+    """Return points beyond the end of a path, one per plane of the canal grid, shape (n, 3)."""
     geometry = canal.geometry
     points = geometry.kji_from_lps(course_lps)
     plane_mm, row_mm, column_mm = geometry.spacing_kji_mm
@@ -78,7 +79,7 @@ def _onward(course_lps: FloatArray, canal: Volume, step: int) -> FloatArray:
 
 
 def _expected(course_kji: FloatArray, k: int) -> FloatArray:
-    """Where a course points in the next plane."""
+    """Return the extrapolated position in plane `k`."""
     if len(course_kji) < 3:
         return np.array([k, *course_kji[-1, 1:]])
     slope, offset = np.polyfit(course_kji[:, 0], course_kji[:, 1:], 1)

@@ -1,9 +1,9 @@
-"""Where vertebral bodies, discs and the canal are, on any sagittal-ish spine MR contrast.
+"""Segmentation of vertebral bodies, discs and the canal on spine MR of any contrast.
 
-A small U-Net looks at three neighbouring sagittal planes at a time. Its weights
+A small U-Net takes three neighboring sagittal planes at a time. Its weights
 (``models/anatomy.onnx``, see ``models/MODEL_CARD.md``) were trained on the masks of SPIDER
 (van der Graaf et al., Sci Data 11:264, 2024, doi 10.1038/s41597-024-03090-w, CC BY 4.0,
-modified) under synthesised contrasts, and on phantoms. At run time only onnxruntime is needed.
+modified) with synthesized contrasts, and on phantoms. Inference requires only onnxruntime.
 """
 
 from __future__ import annotations
@@ -22,52 +22,53 @@ from leakloc.core.networks import network_session
 from leakloc.core.volume import Geometry, Provenance, Volume
 
 CLASSES: Final = ("background", "vertebra", "disc", "canal", "sacrum")
-"""Channels of the network's output, in order."""
+"""Output channels of the network, in order."""
 PIXEL_MM: Final = 1.0
-"""In-plane voxel size that the network was trained at."""
+"""In-plane voxel size used in training."""
 PLANE_STEP_MM: Final = 3.0
-"""Distance between planes: within the 2 to 4.5 mm of the training, and fast."""
+"""Distance between planes: within the 2 to 4.5 mm of the training data, and fast."""
 HALF_WIDTH_MM: Final = 40.0
-"""How far to each side of the canal planes are computed; a lumbar body is 50 mm wide."""
+"""Distance to each side of the canal within which planes are computed; a lumbar body is 50 mm
+wide."""
 FRONT_MM: Final = 100.0
-"""How far in front of the canal: a lumbar body (35 mm), lordosis, and context."""
+"""Extent of the region anterior to the canal: a lumbar body (35 mm), lordosis, and context."""
 BACK_MM: Final = 50.0
-"""How far behind the canal."""
+"""Extent of the region posterior to the canal."""
 LOCAL_WINDOW_PX: Final = 31
-"""Side of the window that the locally normalised channel looks at (1 mm pixels)."""
+"""Side length of the window of the locally normalized channel (1 mm pixels)."""
 _STRIDE_PX: Final = 16
-"""The network halves its planes four times."""
+"""The network halves the resolution of its planes four times."""
 _EMPTY_PX: Final = 9
-"""A window of this side without any signal lies outside the field of view."""
+"""Side length of a window that lies outside the field of view if it contains no signal."""
 _COARSE_PLANES: Final = 5
-"""The first look takes every fifth plane, 15 mm apart: a canal is 20 mm wide."""
+"""The coarse pass uses every fifth plane, 15 mm apart; a canal is 20 mm wide."""
 _PLANES_AT_ONCE: Final = 4
-"""More planes per call cost memory and gain no speed."""
+"""Planes per call; more planes need more memory without gain in speed."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "anatomy.onnx"
-"""The weights that come with the package."""
+"""Weights shipped with the package."""
 
 
-_seen: WeakKeyDictionary[Volume, AnatomyProbabilities] = WeakKeyDictionary()
-"""What was found on volumes that still exist: canal and discs are asked for one after the other."""
+_cache: WeakKeyDictionary[Volume, AnatomyProbabilities] = WeakKeyDictionary()
+"""Results of existing volumes, because canal and discs are requested separately."""
 
 
 @dataclass(frozen=True)
 class AnatomyProbabilities:
-    """Probability of each tissue on one grid of sagittal planes.
+    """Probability of each tissue on a grid of sagittal planes.
 
-    The grid's axes are those of the image, oriented k to the head, j to the back and i to
-    the patient's left: 1 mm in plane, planes about 3 mm apart (or as acquired, if coarser).
+    The grid has the axes of the image in LPS orientation (k cranial, j posterior, i left): 1 mm in
+    plane, planes about 3 mm apart (or as acquired, if coarser).
 
     Parameters
     ----------
     vertebra : Volume
-        float32, vertebral bodies without their arches, C2 or higher down to L5.
+        float32, vertebral bodies without posterior elements, from C2 or higher to L5.
     disc : Volume
         float32, intervertebral discs.
     canal : Volume
-        float32, spinal canal with what it holds.
+        float32, spinal canal with its contents.
     sacrum : Volume
-        float32, sacral bodies; learnt from phantoms only.
+        float32, sacral bodies; trained on phantoms only.
     """
 
     vertebra: Volume
@@ -77,15 +78,15 @@ class AnatomyProbabilities:
 
 
 def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabilities:
-    """Label vertebral bodies, discs and the canal with the network.
+    """Segment vertebral bodies, discs and the canal with the network.
 
-    A first look at every fifth plane finds the canal, planes farther than `HALF_WIDTH_MM` from
-    it are left out. What was found is remembered for as long as the volume exists.
+    A coarse pass over every fifth plane detects the canal; planes farther than `HALF_WIDTH_MM`
+    from it are skipped. The result is cached for the lifetime of the volume.
 
     Parameters
     ----------
     image : Volume
-        Any spine MR that resolves vertebrae in sagittal planes; intensities in any unit.
+        Spine MR that resolves vertebrae in sagittal planes, in any signal unit.
     threads : int
         Processor threads to use.
 
@@ -100,8 +101,8 @@ def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabil
     LeaklocError
         If the network's weights are not installed.
     """
-    if image in _seen:
-        return _seen[image]
+    if image in _cache:
+        return _cache[image]
     working = _working_volume(image)
     low, high = _window(working.array)
     working = working.crop(_region(working, low, high, threads))
@@ -113,22 +114,22 @@ def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabil
         for c in range(1, len(CLASSES))
     ]
     result = AnatomyProbabilities(*tissues)
-    _seen[image] = result
+    _cache[image] = result
     return result
 
 
 def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
-    """What the network sees of three neighbouring sagittal planes.
+    """Return the network input for three neighboring sagittal planes.
 
-    The square root lifts faint tissue; the fourth channel, the middle plane in units of its
-    surroundings' spread, makes a weak border look the same under any coil shading.
+    The square root enhances dark tissue; the fourth channel, the middle plane normalized by its
+    local standard deviation, is insensitive to coil shading.
 
     Parameters
     ----------
     planes : ndarray, shape (3, k, j)
-        Signal at 1 mm.
+        Signal with 1 mm pixels.
     low, high : float
-        Signal that becomes 0 and 1.
+        Signal mapped to 0 and 1.
 
     Returns
     -------
@@ -141,12 +142,12 @@ def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDAr
     middle = rooted[1]
     offset = middle - uniform_filter(middle, LOCAL_WINDOW_PX, mode="constant")
     variance = uniform_filter(offset * offset, LOCAL_WINDOW_PX, mode="constant")
-    spread = np.sqrt(np.maximum(variance, 0)) + 0.02  # running sums may dip below zero
+    spread = np.sqrt(np.maximum(variance, 0)) + 0.02  # rounding may give negative values
     return np.concatenate([rooted, np.clip(offset / spread, -4, 4)[None] / 2]).astype(np.float32)
 
 
 def _working_volume(image: Volume) -> Volume:
-    """The image on the network's grid: whole voxels averaged first, then interpolated."""
+    """Return the image on the network's grid: block averages, then interpolation."""
     oriented = image.oriented("LPS")
     i_mm, j_mm, k_mm = oriented.geometry.spacing_ijk_mm
     blocks = (
@@ -161,7 +162,7 @@ def _working_volume(image: Volume) -> Volume:
 
 
 def _block_mean(volume: Volume, blocks: tuple[int, int, int]) -> Volume:
-    """Mean over blocks of ``(k, j, i)`` voxels; an incomplete last block is dropped."""
+    """Average blocks of ``(k, j, i)`` voxels; an incomplete last block is dropped."""
     sizes = [min(b, n) for b, n in zip(blocks, volume.array.shape, strict=True)]
     box = tuple(slice(0, n - n % b) for n, b in zip(volume.array.shape, sizes, strict=True))
     array = volume.array[box]
@@ -184,28 +185,28 @@ def _block_mean(volume: Volume, blocks: tuple[int, int, int]) -> Volume:
 
 
 def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """Signal that becomes 0 and 1: nearly darkest and nearly brightest, safe from spikes."""
+    """Return the signal mapped to 0 and 1: robust minimum and maximum."""
     low, high = np.percentile(array, [0.5, 99.5])
     if not high > low:
-        raise AnalysisError("the image is constant: there is no spine to label in it")
+        raise AnalysisError("the image is constant: it contains no spine")
     return float(low), float(high)
 
 
 def _region(working: Volume, low: float, high: float, threads: int) -> tuple[slice, slice, slice]:
-    """Box ``[k, j, i]`` around the spine: full height, no farther than the reach of the spine."""
+    """Return the box ``[k, j, i]`` around the spine, over the full height."""
     step_mm = working.geometry.spacing_ijk_mm[0]
     height, depth, count = working.array.shape
     if count * step_mm <= 2 * HALF_WIDTH_MM:
         return slice(0, height), slice(0, depth), slice(0, count)
-    looked_at = np.arange(0, count, _COARSE_PLANES)
-    found = _classify(working.array, looked_at, low, high, threads)
+    coarse = np.arange(0, count, _COARSE_PLANES)
+    found = _classify(working.array, coarse, low, high, threads)
     planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
-    if len(planes) == 0:  # only a place to look: the middle is where a spine usually is
+    if len(planes) == 0:  # assume the spine in the middle
         rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
     else:
-        planes = looked_at[planes]
-    seen = np.stack([rows, columns, planes], axis=-1)
-    low_kji, high_kji = np.percentile(seen, [5, 95], axis=0)  # stray voxels left out
+        planes = coarse[planes]
+    voxels = np.stack([rows, columns, planes], axis=-1)
+    low_kji, high_kji = np.percentile(voxels, [5, 95], axis=0)  # without outliers
     reach = max(1, round(HALF_WIDTH_MM / step_mm))
     return (
         slice(0, height),
@@ -215,7 +216,7 @@ def _region(working: Volume, low: float, high: float, threads: int) -> tuple[sli
 
 
 def _span(first: float, last: float, length: int) -> slice:
-    """Whole indices from `first` to `last` inside an axis, at least one."""
+    """Return the index range from `first` to `last` within an axis, with at least one index."""
     start = int(np.clip(np.floor(first), 0, length - 1))
     return slice(start, int(np.clip(np.ceil(last) + 1, start + 1, length)))
 
@@ -223,7 +224,7 @@ def _span(first: float, last: float, length: int) -> slice:
 def _classify(
     array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float, threads: int
 ) -> npt.NDArray[np.float32]:
-    """Class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
+    """Return class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
     from scipy.ndimage import maximum_filter
 
     session = network_session(MODEL_PATH, "anatomy", threads)
@@ -231,14 +232,14 @@ def _classify(
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
     chosen = [int(i) for i in planes]
     found = np.empty((len(chosen), len(CLASSES), height, width), np.float32)
-    for seen, i in zip(found, chosen, strict=True):  # more at once cost memory and gain no speed
+    for plane, i in zip(found, chosen, strict=True):  # batches need memory and gain no speed
         around = [max(i - 1, 0), i, min(i + 1, count - 1)]
         three = np.moveaxis(array[:, :, around], 2, 0)
         three = np.pad(three, [(0, 0), *padding], constant_values=low)
         (probabilities,) = session.run(None, {"planes": network_input(three, low, high)[None]})
-        seen[:] = probabilities[0, :, :height, :width]
-        # No loss reached beyond the field in training: what it says there means nothing.
+        plane[:] = probabilities[0, :, :height, :width]
+        # The training loss excluded pixels outside the field of view: ignore the output there.
         empty = maximum_filter(array[:, :, i], _EMPTY_PX) <= low
-        seen[0, empty] = 1.0
-        seen[1:, empty] = 0.0
+        plane[0, empty] = 1.0
+        plane[1:, empty] = 0.0
     return found

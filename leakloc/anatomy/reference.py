@@ -1,8 +1,8 @@
-"""What is known of the spine before looking: spacing, depth and tilt of its levels.
+"""Reference dimensions of the spine: spacing, depth and tilt of its levels.
 
 Adult means along the canal. Spacing from C3 to L1 was measured on the discs of the PAM50
-template, the rest is consistent with published ranges; persons differ by a common body
-size and by about 7 % per level.
+template; the other values are consistent with published ranges. Individuals differ by overall
+body size and by about 7 % per level.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _PITCH_MM: Final = {
     "L1": 32.8, "L2": 35.1, "L3": 35.6, "L4": 34.4, "L5": 32.0,
     "S1": 37.0, "S2": 31.5, "S3": 25.5, "S4": 20.5, "S5": 17.0,
 }  # fmt: skip
-"""From the disc above a vertebra to the disc below it. T11 to S3 are measured on the development
-patients of SPIDER (CC BY 4.0): distances of disc centers in 6 (T11) and 17 patients, of S1 to S3 in
-12 by landmarks read in pictures, less what `CENTER_AHEAD_MM` adds; S4 and S5 follow in the same
-proportion. Phantoms have other heights, from the literature; C2 to T9 are the same in both."""
+"""Distance from the disc above a vertebra to the disc below it. T11 to S3 were measured in the
+development patients of SPIDER (CC BY 4.0): distances of disc centers in 6 (T11) and 17 patients, S1
+to S3 in 12 from manually placed landmarks, minus the contribution of `CENTER_AHEAD_MM`; S4 and S5
+are in proportion. Phantoms have other heights, from the literature; C2 to T9 are the same in
+both."""
 
 _DEPTH_MM: Final = {
     "C2": 15.0, "C3": 15.5, "C4": 15.5, "C5": 16.0, "C6": 17.0, "C7": 18.0,
@@ -36,21 +37,21 @@ _DEPTH_MM: Final = {
     "L1": 33.0, "L2": 34.0, "L3": 34.5, "L4": 35.0, "L5": 35.7,
     "S1": 28.0, "S2": 20.0, "S3": 14.0, "S4": 10.0, "S5": 8.0,
 }  # fmt: skip
-"""Front to back of a vertebral body."""
+"""Anteroposterior diameter of the vertebral body."""
 
 _TILT_DEG: Final = {
     "T12-L1": -4.0, "L1-L2": -2.0, "L2-L3": 1.0, "L3-L4": 7.0, "L4-L5": 17.0, "L5-S1": 33.0,
     "S1-S2": 50.0, "S2-S3": 60.0, "S3-S4": 65.0, "S4-S5": 65.0,
 }  # fmt: skip
-"""Forward tilt of a disc's normal against the long axis of a patient lying on the back."""
+"""Anterior tilt of a disc's normal relative to the long axis of a supine patient."""
 
 _UPPER_TILT_DEG: Final = -6.0
-"""The same above T12; little is known, so it hardly counts."""
+"""The same above T12; it is poorly known and has little weight."""
 
 
 @dataclass(frozen=True)
 class ReferenceChain:
-    """The discs from C2-C3 to S4-S5 of a mean adult with some number of lumbar vertebrae.
+    """Discs from C2-C3 to S4-S5 of a mean adult with a given number of lumbar vertebrae.
 
     Parameters
     ----------
@@ -59,11 +60,11 @@ class ReferenceChain:
     discs : tuple of str
         One fewer than `vertebrae`; disc `n` lies below vertebra `n`.
     pitch_mm : ndarray
-        By vertebra.
+        Per vertebra.
     depth_mm : ndarray
-        By vertebra.
+        Per vertebra.
     tilt_deg : ndarray
-        By disc.
+        Per disc.
     junction : int
         Index of the lumbosacral disc.
     """
@@ -82,28 +83,28 @@ class ReferenceChain:
 
     @property
     def chord_mm(self) -> FloatArray:
-        """From disc centre to disc centre by vertebra: longer than the pitch in lordosis.
+        """Distance between disc centers, per vertebra; longer than the pitch in lordosis.
 
-        Disc centres lie `CENTER_AHEAD_MM` in front of the canal, where wedged levels spread.
+        Disc centers lie `CENTER_AHEAD_MM` anterior to the canal, where wedged levels diverge.
         """
         bend = np.zeros(len(self.vertebrae))
         bend[1:-1] = np.radians(np.diff(self.tilt_deg))
-        bend[self.junction + 1 :] = 0.0  # the sacrum curves the other way about its canal
+        bend[self.junction + 1 :] = 0.0  # the sacrum is curved in the opposite direction
         return np.asarray(self.pitch_mm + CENTER_AHEAD_MM * bend)
 
 
 CENTER_AHEAD_MM: Final = 14.0
-"""How far in front of the line along which pitch is measured disc centres effectively lie.
-Geometry says 24 mm; 11 patients of SPIDER (CC BY 4.0) show half of that lengthening, L5-S1
-being wedged less in those who need an examination."""
+"""Effective distance of disc centers anterior to the line along which pitch is measured. The
+geometric value is 24 mm; 11 patients of SPIDER (CC BY 4.0) show half of that lengthening, because
+L5-S1 is less wedged in patients referred for imaging."""
 
 _WIDTH_OVER_DEPTH: Final = 1.3
-"""Left to right over front to back of a lumbar body (45 by 34.5 mm)."""
+"""Ratio of transverse to anteroposterior diameter of a lumbar body (45 by 34.5 mm)."""
 
 
 @lru_cache(maxsize=8)
 def reference_chain(lumbar_count: int = 5) -> ReferenceChain:
-    """The mean adult; with other than five lumbar vertebrae L1 and the last keep their shape."""
+    """Return the mean adult; lumbar values are interpolated if the count is not five."""
     names = vertebra_chain(lumbar_count)[1:]
     pitch = np.array([_lookup(_PITCH_MM, name, lumbar_count) for name in names])
     depth = np.array([_lookup(_DEPTH_MM, name, lumbar_count) for name in names])
@@ -116,7 +117,7 @@ def reference_chain(lumbar_count: int = 5) -> ReferenceChain:
 
 
 def body_width_mm(depth_mm: float) -> float:
-    """Left to right of a vertebral body of that depth, millimetres."""
+    """Return the transverse diameter (mm) of a vertebral body of that depth."""
     return _WIDTH_OVER_DEPTH * depth_mm
 
 

@@ -1,11 +1,11 @@
-"""The words leakloc uses: level names, label values, coded terms, enumerations.
+"""Vocabulary: level names, label values, coded terms, enumerations.
 
-Levels are named, never numbered, in every interface: vertebrae ``"L4"``, discs and
-motion segments ``"L4-L5"``. Integers appear only as voxel values of a level mask, with
-the values of `LABEL_VALUES` (those of TPTBox/SPINEPS, so that masks can be exchanged).
+All interfaces identify levels by name: vertebrae ``"L4"``, discs and motion segments ``"L4-L5"``.
+Integers are used only as voxel values of a level mask, with the values of `LABEL_VALUES` (those
+of TPTBox/SPINEPS, for exchange of masks).
 
-Coded terms are those checked against the DICOM dictionaries (PS3.16 context groups 7603,
-7604 and 1003); anything without a verified standard code is private to ``99LEAKLOC``.
+Coded terms were verified against DICOM PS3.16 (context groups 7603, 7604 and 1003); terms without
+a verified standard code use the private scheme ``99LEAKLOC``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ NOTICE: Final = (
     "Research use only. Not a medical device. Not for diagnosis or treatment planning. "
     "Requires review by a qualified radiologist. Levels assume the stated numbering."
 )
-"""Stated on every output."""
+"""Included in every output."""
 
 SHORT_NOTICE: Final = "Research use only - not a medical device - unverified"
-"""The notice as burned into pictures."""
+"""Short form of the notice, burned into figures."""
 
 Role = Literal[
     "myelogram",
@@ -61,7 +61,7 @@ LABEL_VALUES: Final[dict[str, int]] = {
 
 
 def vertebra_chain(lumbar_count: int = 5, thoracic_count: int = 12) -> tuple[str, ...]:
-    """Names of all vertebrae from C1 to S5, head down.
+    """Return the names of all vertebrae from C1 to S5, cranial to caudal.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def vertebra_chain(lumbar_count: int = 5, thoracic_count: int = 12) -> tuple[str
 
 
 def segment_name(upper: str, lower: str) -> str:
-    """Name of the disc or motion segment between two neighbouring vertebrae.
+    """Return the name of the disc or motion segment between two adjacent vertebrae.
 
     >>> segment_name("L4", "L5")
     'L4-L5'
@@ -96,7 +96,7 @@ def segment_name(upper: str, lower: str) -> str:
 
 
 def split_segment(segment: str) -> tuple[str, str]:
-    """The vertebrae above and below a disc or motion segment.
+    """Return the vertebrae above and below a disc or motion segment.
 
     >>> split_segment("L5-S1")
     ('L5', 'S1')
@@ -108,7 +108,7 @@ def split_segment(segment: str) -> tuple[str, str]:
 
 
 def with_neighbors(segments: Sequence[str]) -> tuple[str, ...]:
-    """Consecutive motion segments, continued by one beyond either end where the spine goes on.
+    """Add the next motion segment, if any, at both ends of consecutive segments.
 
     >>> with_neighbors(["L4-L5", "L5-S1"])
     ('L3-L4', 'L4-L5', 'L5-S1', 'S1-S2')
@@ -127,7 +127,7 @@ class CodedTerm(NamedTuple):
 
 
 PRIVATE_SCHEME: Final = "99LEAKLOC"
-"""Scheme of terms without a standard code that could be verified."""
+"""Coding scheme designator of terms without a verified standard code."""
 
 _VERTEBRA_SCT: Final = {
     "C1": "14806007", "C2": "39976000", "C3": "113205007", "C4": "5329002", "C5": "36978003",
@@ -147,7 +147,7 @@ _LEVEL_SCT: Final = {
 
 
 def vertebra_code(name: str) -> CodedTerm:
-    """Code of a vertebra: SNOMED CT of CID 7603, private where that has none (S1-S5, L6, T13).
+    """Return the code of a vertebra: SNOMED CT (CID 7603), or private (S1-S5, L6, T13).
 
     >>> vertebra_code("L4")
     CodedTerm(value='11994002', scheme='SCT', meaning='L4 vertebra')
@@ -158,7 +158,7 @@ def vertebra_code(name: str) -> CodedTerm:
 
 
 def level_code(segment: str) -> CodedTerm:
-    """Code of the level of a motion segment: SNOMED CT of CID 1003, else private.
+    """Return the code of the level of a motion segment: SNOMED CT (CID 1003), or private.
 
     >>> level_code("L4-L5")
     CodedTerm(value='243923001', scheme='SCT', meaning='Level of L4/L5 intervertebral disc')
@@ -171,11 +171,11 @@ def level_code(segment: str) -> CodedTerm:
 
 
 def private_term(value: str, meaning: str) -> CodedTerm:
-    """A term of our own scheme; values have at most 16 characters, as DICOM demands.
+    """Return a term of the private scheme; DICOM limits values to 16 characters.
 
     >>> private_term("EPIFLUID", "Extradural fluid collection").scheme
     '99LEAKLOC'
     """
     if len(value) > 16:
-        raise ValueError(f"{value!r} is longer than the 16 characters of a code value")
+        raise ValueError(f"{value!r} exceeds the 16 characters of a code value")
     return CodedTerm(value, PRIVATE_SCHEME, meaning)

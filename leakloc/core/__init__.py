@@ -1,1 +1,1 @@
-"""What knows no spine: errors, notes, volumes, settings, networks, optional packages."""
+"""General modules: errors, notes, volumes, settings, networks, optional packages."""

@@ -1,13 +1,12 @@
-"""Every error leakloc raises on purpose.
+"""Exception classes of leakloc.
 
-The message says what is wrong with which file or series, and what to do about it.
-Commands turn the class into an exit code (`leakloc.cli`); a batch turns it into a
-recorded reason.
+The message names the affected file or series, the problem and a remedy. Commands map the class to
+an exit code (`leakloc.cli`); a batch records it as the reason of the failure.
 """
 
 
 class LeaklocError(Exception):
-    """Base of all errors that leakloc raises on purpose."""
+    """Base class of the exceptions raised by leakloc."""
 
 
 class SettingsError(LeaklocError):
@@ -19,7 +18,7 @@ class InputError(LeaklocError):
 
 
 class GeometryError(InputError):
-    """Slices or grids do not fit together in patient space."""
+    """Slices or grids are inconsistent in patient space."""
 
 
 class OutputError(LeaklocError):
@@ -27,4 +26,4 @@ class OutputError(LeaklocError):
 
 
 class AnalysisError(LeaklocError):
-    """A stage could not reach a result on usable input."""
+    """A stage produced no result although the input is usable."""

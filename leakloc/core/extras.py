@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are used, named where they are missing."""
+"""Import of optional dependencies, with an installation hint if missing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def need(module: str, extra: str) -> Any:
     Parameters
     ----------
     module : str
-        Name to import, such as ``"pandas"``.
+        Module to import, such as ``"pandas"``.
     extra : str
-        The extra of leakloc that installs it.
+        Extra of leakloc that installs it.
 
     Raises
     ------
     SettingsError
-        If it is not installed; the message says how to install it.
+        If it is not installed; the message contains the installation command.
 
     Examples
     --------
@@ -34,5 +34,5 @@ def need(module: str, extra: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
-            raise  # it is installed, but itself incomplete
+            raise  # installed, but one of its own dependencies is missing
         raise SettingsError(f"this needs {module}: pip install 'leakloc[{extra}]'") from error

@@ -1,4 +1,4 @@
-"""Running the networks that come with the package, on the processor."""
+"""Inference sessions (CPU) for the networks shipped with the package."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from leakloc.core.errors import LeaklocError
 
 
 def network_session(path: Path, name: str, threads: int) -> Any:
-    """An ``onnxruntime.InferenceSession``, made once.
+    """Return a cached ``onnxruntime.InferenceSession``.
 
     Parameters
     ----------
     path : Path
-        Weights.
+        Weights file (ONNX).
     name : str
-        What the message calls the network.
+        Name of the network in error messages.
     threads : int
-        Processor threads; fewer where ``OMP_NUM_THREADS`` allows fewer, as schedulers and
-        `leakloc.services.batch` set it.
+        Processor threads, limited by ``OMP_NUM_THREADS``, which schedulers and
+        `leakloc.services.batch` set.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def network_session(path: Path, name: str, threads: int) -> Any:
 
 
 def _allowed() -> int:
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return max(int(said), 1) if said.isdigit() else os.cpu_count() or 1
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(int(value), 1) if value.isdigit() else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=4)
@@ -48,7 +48,7 @@ def _session(path: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False  # or 200 MB stay taken after the last run
-    # Waiting threads must not burn the processor that other work needs.
+    options.enable_cpu_mem_arena = False  # otherwise 200 MB stay allocated
+    # Idle threads must not occupy the processor.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Warnings that travel with results instead of being printed."""
+"""Warnings that are returned with results instead of being printed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Note:
-    """Something the reader of a report should know.
+    """A warning or note for the reader of a report.
 
     Parameters
     ----------
     code : str
-        Lower-case words joined by underscores; stable, for machines.
+        Stable machine-readable code: lower-case words joined by underscores.
     message : str
-        One sentence for humans, without patient data.
+        One sentence, without patient data.
     """
 
     code: str

@@ -1,11 +1,11 @@
-"""The one currency between stages: an array with its place in the patient.
+"""Volumes with their geometry in patient coordinates.
 
-Conventions, used everywhere in leakloc:
+Conventions used throughout leakloc:
 
-* arrays are indexed ``[k, j, i]`` (slice, row, column), as SimpleITK hands them to numpy;
-* points are millimetres in DICOM patient coordinates, LPS (x to the patient's left,
-  y to the back, z to the head); a name ending in ``_lps`` is such a point or direction;
-* an affine maps column vectors ``(i, j, k, 1)`` to LPS millimetres.
+* arrays are indexed ``[k, j, i]`` (slice, row, column), as SimpleITK returns them to numpy;
+* points are in millimeters in DICOM patient coordinates, LPS (x to the patient's left,
+  y posterior, z cranial); a name ending in ``_lps`` is such a point or direction;
+* an affine maps column vectors ``(i, j, k, 1)`` to LPS millimeters.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 ORTHOGONALITY_TOLERANCE: Final = 1e-3
-"""Largest cosine between two axes of a grid (same figure as for image orientation in DICOM)."""
+"""Maximum cosine between two axes of a grid (the same value as for image orientation in DICOM)."""
 
 NEGLIGIBLE: Final = 1e-12
-"""Cosine below which an axis does not lean, and origin in mm that is zero: rounding."""
+"""Cosines and origins (mm) below this are rounding errors and are set to zero."""
 
 _LPS_FROM_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _POSITIVE: Final = ("L", "P", "S")
@@ -46,9 +46,9 @@ class Geometry:
     shape : tuple of int
         Array shape ``(k, j, i)``.
     affine_lps : ndarray, shape (4, 4)
-        Maps ``(i, j, k, 1)`` to LPS millimetres.
+        Maps ``(i, j, k, 1)`` to LPS millimeters.
     frame_of_reference_uid : str or None
-        DICOM Frame of Reference UID; grids with different ones need registration.
+        DICOM Frame of Reference UID; grids with different UIDs require registration.
 
     Raises
     ------
@@ -65,17 +65,17 @@ class Geometry:
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError("the affine must be a finite 4 x 4 matrix")
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise GeometryError(f"a volume has three axes, each of at least 1, not {self.shape}")
+            raise GeometryError(f"the shape must be three positive integers, not {self.shape}")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if spacing.min() <= 0 or not np.isfinite(spacing).all():
-            raise GeometryError("the affine has an axis of zero or endless length")
+            raise GeometryError("the affine has an axis of zero or infinite length")
         cosines = (affine[:3, :3] / spacing).T @ (affine[:3, :3] / spacing) - np.eye(3)
         if np.abs(cosines).max() > ORTHOGONALITY_TOLERANCE:
             raise GeometryError(
                 f"the grid is sheared: two axes have a cosine of {np.abs(cosines).max():.4f}; "
                 "resample it onto an orthogonal grid first"
             )
-        # ITK's singular value decomposition fails without an error on vanishing cosines.
+        # ITK's singular value decomposition fails silently on very small cosines.
         affine[np.abs(affine / [*spacing, 1.0]) < NEGLIGIBLE] = 0
         affine.flags.writeable = False
         object.__setattr__(self, "affine_lps", affine)
@@ -91,7 +91,7 @@ class Geometry:
         directions_lps: npt.ArrayLike | None = None,
         frame_of_reference_uid: str | None = None,
     ) -> Geometry:
-        """Build from an origin, spacings and unit axes (columns i, j, k; identity if None)."""
+        """Create a grid from origin, spacing and unit axes (columns i, j, k; identity if None)."""
         axes = np.eye(3) if directions_lps is None else np.asarray(directions_lps, dtype=float)
         affine = np.eye(4)
         affine[:3, :3] = axes * np.asarray(spacing_ijk_mm, dtype=float)
@@ -100,13 +100,13 @@ class Geometry:
 
     @cached_property
     def spacing_ijk_mm(self) -> tuple[float, float, float]:
-        """Voxel size along i, j, k in millimetres."""
+        """Voxel size along i, j, k in millimeters."""
         i, j, k = np.linalg.norm(self.affine_lps[:3, :3], axis=0)
         return float(i), float(j), float(k)
 
     @property
     def spacing_kji_mm(self) -> tuple[float, float, float]:
-        """Voxel size in array order, for functions that take ``spacing=``."""
+        """Voxel size in array order (k, j, i), for functions with a ``spacing`` argument."""
         i, j, k = self.spacing_ijk_mm
         return k, j, i
 
@@ -117,23 +117,23 @@ class Geometry:
 
     @property
     def origin_lps(self) -> FloatArray:
-        """Centre of voxel ``[0, 0, 0]``, LPS millimetres."""
+        """Center of voxel ``[0, 0, 0]``, LPS millimeters."""
         return np.asarray(self.affine_lps[:3, 3])
 
     @property
     def corners_lps(self) -> FloatArray:
-        """Centres of the eight outermost voxels, shape (8, 3)."""
+        """Centers of the eight outermost voxels, shape (8, 3)."""
         ends = np.indices((2, 2, 2)).reshape(3, -1).T
         return self.lps_from_ijk(ends * (np.array(self.shape[::-1]) - 1))
 
     @property
     def top_mm(self) -> float:
-        """Patient coordinate, towards the head, of the highest voxel centre."""
+        """Largest craniocaudal (S) coordinate of a voxel center."""
         return float(self.corners_lps[:, 2].max())
 
     @property
     def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
+        """Volume of one voxel in milliliters."""
         return float(np.prod(self.spacing_ijk_mm)) / 1000.0
 
     @cached_property
@@ -142,7 +142,7 @@ class Geometry:
 
     @property
     def axis_codes(self) -> str:
-        """Where the i, j and k axes point, such as ``"LPS"``; each patient axis is named once."""
+        """Directions of the i, j and k axes, such as ``"LPS"``; each patient axis occurs once."""
         codes = []
         order = _axis_assignment(self.directions_lps)
         for column, axis in zip(self.directions_lps.T, order, strict=True):
@@ -151,50 +151,50 @@ class Geometry:
 
     @property
     def center_lps(self) -> FloatArray:
-        """Centre of the field of view, LPS millimetres."""
+        """Center of the field of view, LPS millimeters."""
         k, j, i = self.shape
         return self.lps_from_ijk([(i - 1) / 2, (j - 1) / 2, (k - 1) / 2])
 
     def lps_from_ijk(self, points_ijk: npt.ArrayLike) -> FloatArray:
-        """LPS millimetres of continuous indices ``(i, j, k)``, shape (..., 3)."""
+        """Return LPS millimeters of continuous indices ``(i, j, k)``, shape (..., 3)."""
         points = np.asarray(points_ijk, dtype=np.float64)
         return np.asarray(points @ self.affine_lps[:3, :3].T + self.affine_lps[:3, 3])
 
     def ijk_from_lps(self, points_lps: npt.ArrayLike) -> FloatArray:
-        """Continuous indices ``(i, j, k)`` of LPS points, shape (..., 3)."""
+        """Return continuous indices ``(i, j, k)`` of LPS points, shape (..., 3)."""
         points = np.asarray(points_lps, dtype=np.float64)
         inverse = self._ijk_from_lps
         return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3])
 
     def lps_from_kji(self, points_kji: npt.ArrayLike) -> FloatArray:
-        """LPS millimetres of array indices ``(k, j, i)``, as `numpy.argwhere` gives them."""
+        """Return LPS millimeters of array indices ``(k, j, i)``, as from `numpy.argwhere`."""
         return self.lps_from_ijk(np.asarray(points_kji)[..., ::-1])
 
     def kji_from_lps(self, points_lps: npt.ArrayLike) -> FloatArray:
-        """Continuous array indices ``(k, j, i)`` of LPS points, as `scipy.ndimage` takes them."""
+        """Return continuous array indices ``(k, j, i)`` of LPS points, as for `scipy.ndimage`."""
         return self.ijk_from_lps(points_lps)[..., ::-1]
 
     def contains(self, points_lps: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Whether LPS points fall into a voxel of the grid, shape (...)."""
+        """Return whether LPS points lie in a voxel of the grid, shape (...)."""
         ijk = self.ijk_from_lps(points_lps)
         upper = np.array(self.shape[::-1]) - 0.5
         return np.asarray(((ijk >= -0.5) & (ijk <= upper)).all(axis=-1))
 
     def matches(self, other: Geometry, tolerance_mm: float = 0.01) -> bool:
-        """Whether both are the same grid: equal shape, corners within `tolerance_mm`."""
+        """Return whether both grids are equal: same shape, corners within `tolerance_mm`."""
         if self.shape != other.shape:
             return False
         return bool(np.abs(self.corners_lps - other.corners_lps).max() <= tolerance_mm)
 
     def in_other_frame(self, other: Geometry) -> bool:
-        """Whether both name a frame of reference, and not the same one."""
+        """Return whether both have a frame of reference, and these differ."""
         uids = {self.frame_of_reference_uid, other.frame_of_reference_uid} - {None}
         return len(uids) > 1
 
     def clamp_left_right(self, points_lps: npt.ArrayLike) -> FloatArray:
-        """Points moved into the field from its left and right: slabs may be narrower than a curve.
+        """Move points outside the left or right edge of the grid onto its edge.
 
-        Along the grid's own axes, so that their height and depth in it stay.
+        Points move along the left-right grid axis, so that their other indices do not change.
         """
         kji = self.kji_from_lps(points_lps)
         axis = 2 - int(np.abs(self.directions_lps[0]).argmax())
@@ -202,7 +202,7 @@ class Geometry:
         return self.lps_from_kji(kji)
 
     def cropped(self, box: tuple[slice, slice, slice]) -> Geometry:
-        """The grid of ``array[box]``; slices in ``[k, j, i]`` order, step 1."""
+        """Return the grid of ``array[box]``; slices in ``[k, j, i]`` order, step 1."""
         starts, shape = [], []
         for part, length in zip(box, self.shape, strict=True):
             start, stop, step = part.indices(length)
@@ -217,24 +217,24 @@ class Geometry:
     def box_around(
         self, points_lps: npt.ArrayLike, margin_mm: float = 0.0
     ) -> tuple[slice, slice, slice]:
-        """Smallest ``[k, j, i]`` box that holds the points and a margin, inside the grid.
+        """Return the smallest ``[k, j, i]`` box with the points and a margin, within the grid.
 
         Raises
         ------
         GeometryError
-            If the box lies wholly outside the grid.
+            If the box lies entirely outside the grid.
         """
         kji = self.kji_from_lps(np.reshape(points_lps, (-1, 3)))
         margin = margin_mm / np.array(self.spacing_kji_mm)
         low = np.maximum(np.floor(kji.min(axis=0) - margin), 0).astype(int)
         high = np.minimum(np.ceil(kji.max(axis=0) + margin) + 1, self.shape).astype(int)
         if (high <= low).any():
-            raise GeometryError("the region asked for lies outside the volume")
+            raise GeometryError("the requested region lies outside the volume")
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         return k, j, i
 
     def with_spacing(self, spacing_ijk_mm: Sequence[float]) -> Geometry:
-        """A grid over the same field of view and axes with another voxel size."""
+        """Return a grid with the same field of view and axes and another voxel size."""
         new = np.asarray(spacing_ijk_mm, dtype=float)
         old = np.array(self.spacing_ijk_mm)
         counts = np.maximum(np.round(np.array(self.shape[::-1]) * old / new), 1).astype(int)
@@ -248,30 +248,30 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an array came from and what was done to it."""
+    """Origin and processing steps of an array."""
 
     source: str = ""
-    """What it is, without patient data: a role, a file name, a stage."""
+    """Role, file name or stage, without patient data."""
     series_instance_uid: str | None = None
     series_description: str = ""
     fat_suppressed: bool = False
-    """Whether its header states fat suppression; headers that do not may just be silent."""
+    """Whether the header states fat suppression; False does not exclude fat suppression."""
     steps: tuple[str, ...] = ()
     """Operations since loading, oldest first."""
 
     def then(self, step: str) -> Provenance:
-        """The same origin with one more step."""
+        """Return a copy with one more step."""
         return replace(self, steps=(*self.steps, step))
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An array ``[k, j, i]``, its geometry, and where it came from.
+    """An array ``[k, j, i]`` with its geometry and provenance.
 
     Raises
     ------
     GeometryError
-        If the array's shape is not that of the geometry.
+        If the shape of the array differs from that of the geometry.
     """
 
     array: npt.NDArray[Any]
@@ -294,7 +294,7 @@ class Volume:
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """The voxels ``[k, j, i]``, so that ``numpy.asarray(volume)`` works."""
+        """Return the voxels ``[k, j, i]``, for ``numpy.asarray(volume)``."""
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def _repr_html_(self) -> str:
@@ -303,32 +303,32 @@ class Volume:
         return volume_html(self)
 
     def with_array(self, array: npt.NDArray[Any], step: str = "") -> Volume:
-        """Another array on the same grid."""
+        """Return a volume with another array on the same grid."""
         provenance = self.provenance.then(step) if step else self.provenance
         return Volume(array, self.geometry, provenance)
 
     def crop(self, box: tuple[slice, slice, slice]) -> Volume:
-        """The part ``array[box]``, in the same place in the patient."""
+        """Return ``array[box]`` with its geometry."""
         return Volume(self.array[box], self.geometry.cropped(box), self.provenance)
 
     def oriented(self, codes: str = "LPS") -> Volume:
-        """The same voxels with axes permuted and flipped to point nearest to `codes`.
+        """Return the same voxels with axes permuted and flipped to be closest to `codes`.
 
-        No interpolation: the affine keeps any obliquity. ``"LPS"`` makes k run to the
-        head, j to the back, and i to the patient's left.
+        No interpolation: the affine keeps any obliquity. With ``"LPS"``, i points to the patient's
+        left, j posteriorly and k cranially.
 
         Parameters
         ----------
         codes : str
-            Wanted directions of the i, j and k axes.
+            Requested directions of the i, j and k axes.
 
         Raises
         ------
         ValueError
-            If `codes` does not name each patient axis once.
+            If `codes` does not contain each patient axis once.
         """
         if sorted("LPS"["RAI".find(c)] if c in "RAI" else c for c in codes) != ["L", "P", "S"]:
-            raise ValueError(f"orientation codes name each patient axis once, not {codes!r}")
+            raise ValueError(f"orientation codes must have each patient axis once, not {codes!r}")
         wanted = [_POSITIVE.index(c) if c in _POSITIVE else _NEGATIVE.index(c) for c in codes]
         signs = [1.0 if c in _POSITIVE else -1.0 for c in codes]
         order = _axis_assignment(self.geometry.directions_lps)  # patient axis of i, j, k
@@ -350,12 +350,12 @@ class Volume:
         return Volume(array, geometry, self.provenance)
 
     def sample(self, points_lps: npt.ArrayLike, *, order: int = 1, fill: float = 0.0) -> FloatArray:
-        """Values at LPS points, interpolated with splines of `order`; `fill` outside.
+        """Interpolate values at LPS points with splines of `order`; `fill` outside the grid.
 
         Parameters
         ----------
         points_lps : array_like, shape (..., 3)
-            LPS millimetres.
+            LPS millimeters.
 
         Returns
         -------
@@ -371,15 +371,15 @@ class Volume:
         return np.asarray(values.reshape(kji.shape[:-1]))
 
     def resample(self, target: Geometry, *, order: int = 1, fill: float = 0.0) -> Volume:
-        """The same signal on another grid, through patient coordinates.
+        """Resample onto another grid in patient coordinates.
 
         Parameters
         ----------
         target : Geometry
-            Where to sample.
+            Target grid.
         order : {0, 1, 3}
-            Nearest neighbour (for labels), linear, or cubic B-spline. Cubic needs four samples
-            along every axis; a thinner volume is interpolated linearly.
+            Nearest neighbor (for labels), linear, or cubic B-spline. Cubic requires four samples
+            along every axis; a smaller volume is interpolated linearly.
         fill : float
             Value outside this volume.
         """
@@ -388,7 +388,7 @@ class Volume:
         import SimpleITK as sitk
 
         if order == 3 and min(self.array.shape) < 4:
-            order = 1  # ITK's B-spline reads outside thinner images and returns garbage
+            order = 1  # ITK's B-spline is invalid for smaller images
         kinds = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
         image = self.to_sitk()
         wanted = sitk.Image([int(n) for n in target.shape[::-1]], sitk.sitkUInt8)
@@ -400,7 +400,7 @@ class Volume:
         return Volume(array, target, self.provenance.then("resampled"))
 
     def to_sitk(self) -> sitk.Image:
-        """As a SimpleITK image (which is LPS too)."""
+        """Convert to a SimpleITK image (also LPS)."""
         import SimpleITK as sitk
 
         array = self.array
@@ -416,11 +416,11 @@ class Volume:
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, provenance: Provenance | None = None) -> Volume:
-        """From a SimpleITK image with three axes."""
+        """Create a volume from a SimpleITK image with three axes."""
         import SimpleITK as sitk
 
         if image.GetDimension() != 3:
-            raise GeometryError(f"need three axes, not {image.GetDimension()}")
+            raise GeometryError(f"the image must have three axes, not {image.GetDimension()}")
         array = sitk.GetArrayFromImage(image)
         k, j, i = array.shape
         geometry = Geometry.from_axes(
@@ -432,11 +432,11 @@ class Volume:
         return cls(array, geometry, provenance or Provenance())
 
     def to_nibabel(self) -> nib.Nifti1Image:
-        """As a NIfTI image: RAS affine in both qform and sform, array ``[i, j, k]``."""
+        """Convert to a NIfTI image: RAS affine in qform and sform, array ``[i, j, k]``."""
         import nibabel as nib
 
         array = np.transpose(self.array)
-        kinds = {"bool": np.uint8, "float16": np.float32}  # NIfTI has neither
+        kinds = {"bool": np.uint8, "float16": np.float32}  # not supported by NIfTI
         array = array.astype(kinds.get(array.dtype.name, array.dtype), copy=False)
         affine = _LPS_FROM_RAS @ self.geometry.affine_lps
         image = nib.Nifti1Image(array, affine, dtype=array.dtype)
@@ -447,12 +447,12 @@ class Volume:
 
     @classmethod
     def from_nibabel(cls, image: Any, provenance: Provenance | None = None) -> Volume:
-        """From a nibabel image with three axes (trailing axes of length 1 are dropped)."""
+        """Create a volume from a 3D nibabel image (trailing axes of length 1 are dropped)."""
         array = np.asanyarray(image.dataobj)
         while array.ndim > 3 and array.shape[-1] == 1:
             array = array[..., 0]
         if array.ndim != 3:
-            raise GeometryError(f"need an image with three axes, not shape {array.shape}")
+            raise GeometryError(f"the image must have three axes, not shape {array.shape}")
         affine = _LPS_FROM_RAS @ np.asarray(image.affine, dtype=np.float64)
         array = np.transpose(array)
         k, j, i = array.shape
@@ -460,24 +460,24 @@ class Volume:
 
 
 def _axis_assignment(directions_lps: FloatArray) -> list[int]:
-    """Patient axis (0 L, 1 P, 2 S) that each of i, j, k follows most; each is used once."""
+    """Return the closest patient axis (0 L, 1 P, 2 S) of each of i, j, k, each used once."""
     from itertools import permutations
 
     strength = np.abs(directions_lps)
-    # Exact diagonals tie; the sense of the diagonal decides, whatever the order and sign of axes.
+    # Break ties of exact diagonals independently of the order and sign of the axes.
     strength = strength + 1e-6 * directions_lps * np.roll(directions_lps, -1, axis=0)
     best = max(permutations(range(3)), key=lambda p: sum(strength[p[n], n] for n in range(3)))
     return list(best)
 
 
 def _shape_hint(shape: tuple[int, ...], wanted: tuple[int, int, int]) -> str:
-    """What to do about the mistakes that people make with the shape of an array."""
+    """Return a hint for common mistakes in the shape of an array."""
     if len(shape) == 2:
-        return ": a volume has three axes; one slice is array[None]"
+        return ": a volume has three axes; use array[None] for one slice"
     if shape == wanted[::-1]:
-        return ": its axes are in nibabel's order [i, j, k]; array.T, or Volume.from_nibabel"
+        return ": its axes are in nibabel order [i, j, k]; use array.T or Volume.from_nibabel"
     if sorted(shape) == sorted(wanted):
-        return ": its axes are in another order than [k, j, i] (slice, row, column)"
+        return ": its axes are not in the order [k, j, i] (slice, row, column)"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Naming vertebral levels: detection, then numbering."""
+"""Detection and numbering of vertebral levels."""
 
 from leakloc.levels.files import read_level_map, read_levels
 from leakloc.levels.labeling import SpineDetection, assign_levels, detect_spine, label

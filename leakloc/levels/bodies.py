@@ -1,4 +1,4 @@
-"""From named discs to vertebral bodies, the sacrum, and a mask of levels."""
+"""Vertebral bodies, sacral segments and the level mask from named discs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.sacrum import SacralAxis, expected_axis, place_remnants
 
 _BONE: Final = 0.5
-"""Probability from which a voxel is bone."""
-_FAR_MM: Final = 8.0
-"""A body's centre never moves further than this from the middle of its discs."""
+"""Minimum probability of bone."""
+_MAX_SHIFT_MM: Final = 8.0
+"""Maximum distance of a body center from the midpoint of its discs."""
 _END_PLATE_FRACTION: Final = 0.12
-"""Half a disc, as a share of the level's height: where a body drawn without an image ends."""
-_FADING: Final = 0.75
-"""Confidence of a sacral segment relative to the one above: each pitch adds its error."""
+"""Half the disc height as a fraction of the level height; used for bodies without image data."""
+_CAUDAL_FACTOR: Final = 0.75
+"""Confidence of a sacral segment relative to the one above: errors of the pitch accumulate."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Body:
     ----------
     center_lps : ndarray, shape (3,)
     upper, lower : Disc
-        The discs that bound it; beyond the ends of the chain their planes are expected ones.
+        Adjacent discs; beyond the ends of the chain, expected planes.
     depth_mm : float
-        Front to back.
+        Anteroposterior depth.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Body:
 
     @property
     def vertebra(self) -> Vertebra:
-        """As a result."""
+        """The body as a `Vertebra`."""
         return Vertebra(self.name, self.center_lps, self.confidence)
 
 
@@ -65,19 +65,19 @@ def bodies_between(
     detections: Sequence[Detections],
     fields: Sequence[Geometry],
 ) -> list[Body]:
-    """Vertebral bodies above, between and below a gap-free run of discs.
+    """Build vertebral bodies above, between and below a gap-free sequence of discs.
 
     Parameters
     ----------
     discs : sequence of Disc
-        Head down, neighbours in the chain, S1 at most at the lower end.
+        Consecutive discs, cranial to caudal; the most caudal is at most the lumbosacral disc.
     chain : ReferenceChain
     scale : float
         Body size relative to the mean adult.
     detections : sequence of Detections
-        Whose probabilities centre the bodies front to back and side to side.
+        Their probabilities center the bodies anteroposteriorly and laterally.
     fields : sequence of Geometry
-        A body at an end counts where its centre, and with it half of it, is in a field.
+        A body at an end of the chain is included if its center lies in one of them.
     """
     first = chain.discs.index(discs[0].name)
     pitch = scale * chain.pitch_mm
@@ -106,20 +106,20 @@ def sacral_bodies(
     axis: SacralAxis | None,
     fields: Sequence[Geometry],
 ) -> tuple[list[Body], list[Disc]]:
-    """S1 to S5 and the remnants of discs between them, along the axis of the sacrum.
+    """Place S1 to S5 and the remnant discs between them along the axis of the sacrum.
 
     Parameters
     ----------
     junction : Disc
         The lumbosacral disc.
     remnants : dict
-        Discs of the sacrum that were detected, by name.
+        Detected sacral discs, by name.
     scale : float
         Body size relative to the mean adult.
     axis : SacralAxis or None
-        As traced in the image; None where the image shows no sacrum.
+        As traced in the image; None if no sacrum is visible.
     fields : sequence of Geometry
-        A segment outside all of them is left out, and those below it.
+        Segments from the first one outside all of them caudally are omitted.
 
     Returns
     -------
@@ -138,12 +138,12 @@ def sacral_bodies(
     for n, (name, arc) in enumerate(zip(SACRAL, arcs, strict=True)):
         depth = _bone_depth_mm(axis, line, start, arc) or scale * float(chain.depth_mm[first + n])
         disc_name = chain.discs[first + n] if first + n < len(chain.discs) else ""
-        confidence = upper.confidence * (1.0 if n == 0 or detected[n - 1] else _FADING)
+        confidence = upper.confidence * (1.0 if n == 0 or detected[n - 1] else _CAUDAL_FACTOR)
         lower = remnants.get(disc_name) or Disc(
             disc_name or "S5-end",
             line.at(arc),
             -line.frame_at(arc)[0],
-            confidence * (1.0 if detected[n] else _FADING),
+            confidence * (1.0 if detected[n] else _CAUDAL_FACTOR),
         )
         center = line.at(0.5 * (start + arc))
         if not any(field.contains(center) for field in fields):
@@ -156,7 +156,7 @@ def sacral_bodies(
 
 
 def _bone_depth_mm(axis: SacralAxis, line: Centerline, start_mm: float, end_mm: float) -> float:
-    """Median depth of the bone between two places along the axis; 0 where most is not in view."""
+    """Median depth of the bone between two positions along the axis; 0 if mostly not visible."""
     depth = axis.depth_mm[(line.arc_mm > start_mm) & (line.arc_mm < end_mm)]
     return float(np.median(depth)) if len(depth) else 0.0
 
@@ -166,8 +166,8 @@ def level_mask(
 ) -> Volume:
     """Label mask of vertebral bodies.
 
-    Inside the planes of its discs a body is what the detector took for bone, or, where it
-    saw little, an elliptical cylinder of typical size.
+    Between the planes of its discs a body consists of the detected bone, or, if little was
+    detected, of an elliptical cylinder of typical size.
 
     Parameters
     ----------
@@ -182,24 +182,24 @@ def level_mask(
         uint8, `vocabulary.LABEL_VALUES`.
     """
     mask = np.zeros(geometry.shape, np.uint8)
-    left = list(bodies)
+    remaining = list(bodies)
     for found in detections:
         if found.bodies is None:
             continue
         grid = found.bodies.geometry
-        seen = [body for body in left if grid.contains(body.center_lps)]
-        left = [body for body in left if not grid.contains(body.center_lps)]
+        covered = [body for body in remaining if grid.contains(body.center_lps)]
+        remaining = [body for body in remaining if not grid.contains(body.center_lps)]
         bone = found.bodies.array
         if found.sacrum is not None:
             bone = np.maximum(bone, found.sacrum.array)
-        drawn = Volume(_drawn(seen, grid, bone), grid)
+        drawn = Volume(_drawn(covered, grid, bone), grid)
         box = _box(drawn, geometry)
         if box is not None:
             drawn = drawn.resample(geometry.cropped(box), order=0)
             np.copyto(mask[box], drawn.array, where=mask[box] == 0)
-    if left:
-        np.copyto(mask, _drawn(left, geometry, None), where=mask == 0)
-    for body in bodies:  # after all shapes, so that no neighbour takes a centre away
+    if remaining:
+        np.copyto(mask, _drawn(remaining, geometry, None), where=mask == 0)
+    for body in bodies:  # last, so that no adjacent body overwrites a center
         if geometry.contains(body.center_lps):
             nearest = np.round(geometry.kji_from_lps(body.center_lps)).astype(int)
             mask[tuple(nearest)] = LABEL_VALUES[body.name]
@@ -207,7 +207,7 @@ def level_mask(
 
 
 def _box(drawn: Volume, geometry: Geometry) -> tuple[slice, slice, slice] | None:
-    """The part of a grid that holds all labels drawn on another; None where none does."""
+    """The part of a grid that contains all labels drawn on another grid; None if there are none."""
     kji = np.argwhere(drawn.array)
     if not len(kji):
         return None
@@ -220,9 +220,9 @@ def _box(drawn: Volume, geometry: Geometry) -> tuple[slice, slice, slice] | None
 
 
 def without_unused_bone(found: Detections) -> Detections:
-    """Detections without what neither `bodies_between` nor `level_mask` reads.
+    """Remove probabilities that `bodies_between` and `level_mask` do not use.
 
-    Both look at probabilities above one half only, interpolated; of the sacrum at voxels.
+    Both use only interpolated probabilities above 0.5; for the sacrum, at voxels.
     """
     from scipy.ndimage import maximum_filter
 
@@ -238,7 +238,7 @@ def without_unused_bone(found: Detections) -> Detections:
 def _drawn(
     bodies: Sequence[Body], geometry: Geometry, bone: npt.NDArray[np.float32] | None
 ) -> npt.NDArray[np.uint8]:
-    """Labels of some bodies on a grid; `bone` is the probability of bone there."""
+    """Labels of some bodies on a grid; `bone` is the probability of bone on it."""
     mask = np.zeros(geometry.shape, np.uint8)
     for body in bodies:
         radius = 0.75 * body_width_mm(body.depth_mm)
@@ -287,7 +287,7 @@ def _inside(
 def _centered(
     center: FloatArray, upper: Disc, lower: Disc, detections: Sequence[Detections]
 ) -> FloatArray:
-    """The middle between two discs, moved to the middle of the bone around it."""
+    """Midpoint of two discs, shifted to the center of the surrounding bone."""
     steps = np.arange(-24.0, 24.1, 3.0)
     left, back, up = np.meshgrid(steps, steps, np.arange(-15.0, 15.1, 3.0), indexing="ij")
     axis = _unit(upper.center_lps - lower.center_lps)
@@ -304,15 +304,15 @@ def _centered(
         if found.bodies is not None:
             weight = np.maximum(weight, found.bodies.sample(points))
     weight = np.where(weight > _BONE, weight, 0.0)
-    if weight.sum() < 0.1 * max(len(points), 1):  # a tenth of the box: too little bone to trust
+    if weight.sum() < 0.1 * max(len(points), 1):  # under a tenth of the box: too little bone
         return center
     shift = np.average(points, axis=0, weights=weight) - center
-    far = float(np.linalg.norm(shift))
-    return np.asarray(center + shift * min(1.0, _FAR_MM / max(far, 1e-6)))
+    shift_mm = float(np.linalg.norm(shift))
+    return np.asarray(center + shift * min(1.0, _MAX_SHIFT_MM / max(shift_mm, 1e-6)))
 
 
 def _beyond(disc: Disc, distance_mm: float, place: str) -> Disc:
-    """The plane expected on the other side of a vertebra at an end of the chain."""
+    """Expected plane on the other side of a vertebra at an end of the chain."""
     return replace(
         disc,
         name=f"{place} {disc.name}",
@@ -325,5 +325,5 @@ def _unit(vector: FloatArray) -> FloatArray:
 
 
 def is_sacral(disc_name: str) -> bool:
-    """Whether a disc lies between two sacral segments."""
+    """Return whether a disc lies between two sacral segments."""
     return split_segment(disc_name)[0] in SACRAL

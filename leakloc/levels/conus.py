@@ -1,9 +1,9 @@
-"""Where the spinal cord ends: the one cue to the numbering that a lumbar field of view holds.
+"""Position of the conus medullaris, the only numbering landmark in a lumbar field of view.
 
-The cord's tip lies near the lower third of L1 in most people. Where it seems to lie a level
-higher or lower, there may be six or four lumbar vertebrae. The cue is weak (persons differ by
-half a level; Tokgoz et al., Korean J Radiol 2014, found it unreliable alone), so it moves belief
-and raises doubt, and never decides.
+The conus lies near the lower third of L1 in most people. If it appears one level higher or lower,
+there may be six or four lumbar vertebrae. The landmark is weak (standard deviation half a level;
+unreliable alone in Tokgoz et al., Korean J Radiol 2014), so it changes probabilities and
+confidence but does not determine the numbering.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
 
 _STEP_MM: Final = 2.0
-"""Distance of the planes across the canal."""
+"""Spacing of the planes perpendicular to the canal."""
 _HALF_WIDTH_MM: Final = 14
-"""Half size of a plane; a sac is 25 mm wide at most."""
+"""Half size of a plane; the thecal sac is at most 25 mm wide."""
 _BLUR_MM: Final = (1.5, 0.8)
-"""Blur along and across the canal, against noise."""
+"""Smoothing along and across the canal."""
 _RIM_MM: Final = 2
-"""The sac's rim, where wall and fat mix in, is left out."""
+"""Width of the excluded rim of the sac, with partial volume of wall and fat."""
 _CORE_MM: Final = 4
-"""Width of the window that a cord fills (8 mm); between crowded roots there is always CSF."""
+"""Width of the window, filled by the cord (8 mm); crowded roots always leave CSF in it."""
 _CORE_PERCENTILE: Final = 15.0
-"""Percentile of tissue within that window: of a cord all of it is solid."""
+"""Percentile of tissue within that window: the cord fills it completely."""
 _CORD: Final = 0.75
-"""Least such solidity of a cord; single roots reach 0.5, crowded ones 0.85 on conventional T2."""
+"""Minimum solidity of the cord; single roots reach 0.5, crowded ones 0.85 on conventional T2."""
 _MAX_SOLID: Final = 0.9
-"""The cord is the most solid part of the sac: within this fraction of the maximum."""
-_FALL: Final = 0.08
-"""Least fall of solidity from cord to roots; crowded roots fall by less from level to level."""
+"""Minimum solidity of the cord as a fraction of the maximum in the sac."""
+_MIN_DECREASE: Final = 0.08
+"""Minimum decrease of solidity from cord to roots; it is smaller between crowded roots."""
 _ABOVE_MM: Final = (24.0, 8.0)
 _BELOW_MM: Final = (8.0, 40.0)
-"""Stretches above and below a place over which solidity is compared; the cord tapers between."""
+"""Ranges above and below a position over which solidity is compared; the cord tapers between."""
 _FRACTION: Final = (0.2, 0.65)
-"""Where roots leave CSF between them the tapering conus can be followed down to the lower fraction
-of the fall from cord to roots; where they crowd it is lost in them at the higher one."""
+"""Fraction of the decrease from cord to roots at the conus tip: the lower value if CSF separates
+the roots, the higher one if crowded roots obscure the tapering conus."""
 _TAPER_MM: Final = 3.0
-"""The conus is thinner than the window over its last millimetres."""
+"""Length over which the conus is thinner than the window."""
 
 
 @dataclass(frozen=True)
 class Conus:
-    """The cord's tip in relation to a disc.
+    """Tip of the conus medullaris relative to a disc.
 
     Parameters
     ----------
     candidate : int
         Index of the nearest disc candidate.
     below_mm : float
-        How far below that disc the tip lies along the canal; negative above.
+        Distance of the tip below that disc along the canal; negative if above.
     point_lps : ndarray, shape (3,)
-        The tip, on the centerline of the canal.
+        Position of the tip, on the canal centerline.
     """
 
     candidate: int
@@ -66,17 +66,17 @@ class Conus:
 
 
 def conus_arc_mm(segmentation: Segmentation) -> float | None:
-    """Where along the canal's centreline the cord ends, millimetres.
+    """Return the position of the conus tip along the canal centerline, in mm.
 
     Parameters
     ----------
     segmentation : Segmentation
-        The cord is what holds no fluid in the middle of its sac.
+        The cord is the part of its thecal sac without fluid.
 
     Returns
     -------
     float or None
-        None where no cord, or no end of it, lies in the field.
+        None if the cord or its end is not in the field of view.
     """
     arcs, solid = _solidity(segmentation)
     far, near = (round(mm / _STEP_MM) for mm in _ABOVE_MM)
@@ -87,25 +87,25 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
     cord = np.array([solid[n - far : n - near].mean() for n in places])
     roots = np.array([solid[n + after : n + until].mean() for n in places])
     is_cord = (cord >= _CORD) & (cord >= _MAX_SOLID * cord.max())
-    fall = np.where(is_cord, cord - roots, 0.0)
-    steps = np.flatnonzero(fall >= _FALL)
+    decrease = np.where(is_cord, cord - roots, 0.0)
+    steps = np.flatnonzero(decrease >= _MIN_DECREASE)
     if not len(steps):
         return None
-    first = int(steps[0])  # farther down, crowded roots fall apart again
-    top = first + int(fall[first : first + until - after].argmax())
+    first = int(steps[0])  # farther caudally, crowded roots separate again
+    top = first + int(decrease[first : first + until - after].argmax())
     low = float(roots[top])
-    limit = low + float(np.clip(low, *_FRACTION)) * fall[top]
+    limit = low + float(np.clip(low, *_FRACTION)) * decrease[top]
     start = int(places[top]) - near
-    fallen = np.flatnonzero(solid[start : int(places[top]) + until] < limit)
-    if not len(fallen) or fallen[0] == 0:
+    below_limit = np.flatnonzero(solid[start : int(places[top]) + until] < limit)
+    if not len(below_limit) or below_limit[0] == 0:
         return None
-    end = start + int(fallen[0])
+    end = start + int(below_limit[0])
     step = (solid[end - 1] - limit) / max(solid[end - 1] - solid[end], 1e-3)
     return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0) + _TAPER_MM)
 
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
-    """Places along the canal inside the sac, and the most solid spot across it there."""
+    """Positions along the canal inside the sac, and the maximum solidity at each."""
     from scipy import ndimage
 
     line = segmentation.centerline
@@ -128,6 +128,6 @@ def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     offset = np.arange(-(_CORE_MM // 2), _CORE_MM // 2 + 1)
     window = np.hypot(offset, offset[:, None]) <= _CORE_MM / 2
     core = ndimage.percentile_filter(tissue, _CORE_PERCENTILE, footprint=window[None])
-    there = inner.any(axis=(1, 2))
+    covered = inner.any(axis=(1, 2))
     solid = np.where(inner, core, 0.0).max(axis=(1, 2))
-    return arcs[there], np.asarray(solid[there])
+    return arcs[covered], np.asarray(solid[covered])

@@ -1,4 +1,4 @@
-"""Finding discs and vertebral bodies, before anything is named."""
+"""Unnamed discs and vertebral bodies, and the detector interface."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class DetectedDisc:
     ----------
     center_lps : ndarray, shape (3,)
     normal_lps : ndarray, shape (3,)
-        Unit normal of the disc plane, towards the head.
+        Unit normal of the disc plane, cranial.
     score : float
-        How sure the detector is, 0..1.
+        Detector score, 0..1.
     depth_mm : float or None
-        Front to back, where the detector measures it.
+        Anteroposterior depth, if measured.
     """
 
     center_lps: FloatArray
@@ -36,12 +36,12 @@ class DetectedDisc:
 
 @dataclass(frozen=True)
 class Detections:
-    """Everything a detector saw on one volume.
+    """Results of a detector on one volume.
 
     Parameters
     ----------
     discs : tuple of DetectedDisc
-        Head down; may hold false and miss true ones: numbering decides.
+        Cranial to caudal; false positives and missed discs are resolved by numbering.
     bodies : Volume or None
         float32 probability of vertebral body, on any grid in the same patient space.
     method : str
@@ -49,7 +49,7 @@ class Detections:
     sacrum : Volume or None
         float32 probability of sacral body, on the grid of `bodies`.
     canal : Volume or None
-        float32 probability of canal, likewise.
+        float32 probability of spinal canal, on the same grid.
     """
 
     discs: tuple[DetectedDisc, ...]
@@ -60,4 +60,4 @@ class Detections:
 
 
 Detector = Callable[[Volume, Centerline | None, "LevelSettings"], Detections]
-"""A detector: image, canal centreline where known, settings."""
+"""A detector: image, canal centerline if known, settings."""

@@ -1,4 +1,4 @@
-"""Discs as connected pieces of what the anatomy network takes for disc."""
+"""Disc detection from connected components of the disc probability of the anatomy network."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
 
 MIN_DISC_ML: Final = 0.25
-"""Smallest piece that counts: a third of a small cervical disc."""
+"""Minimum volume of a component: a third of a small cervical disc."""
 THICKEST_MM: Final = 17.0
-"""No single disc is higher (12 mm on average at L4-L5, more in a wedge)."""
+"""Maximum height of a disc (mean 12 mm at L4-L5, more if wedge-shaped)."""
 _STRICTER: Final = 0.15
-"""Step of the threshold that parts bridged discs."""
+"""Threshold increment for separating bridged discs."""
 DISC_WIDTH_MM: Final = 40.0
-"""From left to right, of the narrowest lumbar discs (Zhou et al., Eur Spine J 2000;9:242)."""
+"""Transverse width of the narrowest lumbar discs (Zhou et al., Eur Spine J 2000;9:242)."""
 MERGE_MM: Final = 7.0
-"""Pieces closer than this along the spine are one disc: cervical discs lie 15 mm apart."""
+"""Components closer than this along the spine are one disc; cervical discs are 15 mm apart."""
 MERGE_LATERAL_MM: Final = 45.0
-"""... and side by side no farther than a lumbar disc is wide,"""
+"""... and laterally no farther apart than the width of a lumbar disc,"""
 MERGE_SAGITTAL_MM: Final = 25.0
-"""... and no farther front to back than within one; spinous processes lie behind that."""
+"""... and anteroposteriorly no farther than within a disc; spinous processes lie posterior."""
 _THRESHOLD: Final = 0.5
-"""A voxel is disc where the network thinks so more likely than not."""
+"""Minimum probability of a disc voxel."""
 
 
 def discs_from(found: AnatomyProbabilities) -> Detections:
-    """Discs as connected pieces of likely disc.
+    """Detect discs as connected components of the disc probability.
 
-    Each piece becomes a disc: its centre of mass, the axis of least spread as its normal, and
-    as its score the mean probability, lowered where no vertebra lies above or below it. Pieces
-    of one disc are joined, specks dropped.
+    Each component becomes a disc with its center of mass, its axis of least spread as normal, and
+    its mean probability as score, reduced if no vertebra lies above or below it. Components of one
+    disc are merged and small ones discarded.
 
     Returns
     -------
     Detections
-        With `bodies` and `sacrum` on the network's grid.
+        With `bodies` and `sacrum` on the grid of the network.
     """
     geometry = found.disc.geometry
-    clouds = _pieces(found.disc.array, geometry, _THRESHOLD)
-    groups = _merge_pieces(clouds, geometry)
+    clouds = _components(found.disc.array, geometry, _THRESHOLD)
+    groups = _merge_components(clouds, geometry)
     discs = [_disc_of(kji, found) for kji in groups]
     discs.sort(key=lambda disc: -float(disc.center_lps[2]))
     return Detections(tuple(discs), found.vertebra, "network", found.sacrum)
 
 
-def _pieces(
+def _components(
     probability: npt.NDArray[Any], geometry: Geometry, threshold: float
 ) -> list[npt.NDArray[Any]]:
-    """Voxels ``(k, j, i)`` of each connected piece above a threshold.
+    """Voxels ``(k, j, i)`` of each connected component above a threshold.
 
-    A piece too thick for one disc is two with a bridge: a stricter threshold, and shaving one
-    pixel off, take the bridge away.
+    A component too thick for one disc is two bridged discs; a stricter threshold and an opening
+    by one pixel remove the bridge.
     """
     from scipy import ndimage
 
@@ -74,20 +74,20 @@ def _pieces(
         if _thickness_mm(geometry.lps_from_kji(np.argwhere(inside))) > THICKEST_MM:
             stricter = threshold + _STRICTER
             if stricter < 1:
-                parts = _pieces(np.where(inside, probability[box], 0), geometry, stricter)
+                parts = _components(np.where(inside, probability[box], 0), geometry, stricter)
         clouds += [part + start for part in parts] or [np.argwhere(inside) + start]
     return clouds
 
 
 def _thickness_mm(points_lps: FloatArray) -> float:
-    """Height of a slab with the same spread about its tilted plane."""
+    """Thickness of a slab with the same spread about its fitted plane."""
     offset = points_lps - points_lps.mean(axis=0)
     slope, *_ = np.linalg.lstsq(offset[:, :2], offset[:, 2], rcond=None)
     return float(np.sqrt(12.0) * np.std(offset[:, 2] - offset[:, :2] @ slope))
 
 
-def _merge_pieces(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:
-    """Join pieces that lie at the same height and side by side."""
+def _merge_components(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[npt.NDArray[Any]]:
+    """Merge components at the same height that are laterally adjacent."""
     clouds = sorted(clouds, key=len, reverse=True)
     groups: list[npt.NDArray[Any]] = []
     for cloud in clouds:
@@ -106,10 +106,10 @@ def _merge_pieces(clouds: list[npt.NDArray[Any]], geometry: Geometry) -> list[np
 
 
 def _plane_normal(points_lps: FloatArray, weight: FloatArray | None = None) -> FloatArray:
-    """Axis of least (weighted) spread, towards the head.
+    """Axis of least (weighted) spread, pointing cranially.
 
-    A thin sagittal slab shows less of a disc from left to right than its height: the part within
-    the field stands for a disc of usual width.
+    In a thin sagittal slab the visible width of a disc may be less than its height, so a minimum
+    disc width is assumed.
     """
     offset = points_lps - np.average(points_lps, axis=0, weights=weight)
     covariance = np.cov(offset.T, aweights=weight, bias=True)
@@ -127,9 +127,9 @@ def _disc_of(kji: npt.NDArray[Any], found: AnatomyProbabilities) -> DetectedDisc
     normal = _plane_normal(points, weight)
     half = 2.0 * float(np.std((points - center) @ normal))
     bone = Volume(np.maximum(found.vertebra.array, found.sacrum.array), geometry)
-    beside = center + np.outer([1.0, 1.0, -1.0, -1.0], normal) * (
+    adjacent = center + np.outer([1.0, 1.0, -1.0, -1.0], normal) * (
         half + np.array([4.0, 7.0, 4.0, 7.0])[:, None]
     )
-    above, below = bone.sample(beside).reshape(2, 2).max(axis=1)
+    above, below = bone.sample(adjacent).reshape(2, 2).max(axis=1)
     score = float(weight.mean()) * (0.5 + 0.25 * float(above) + 0.25 * float(below))
     return DetectedDisc(np.asarray(center), normal, min(1.0, score))

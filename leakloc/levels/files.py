@@ -1,4 +1,4 @@
-"""Reading levels that were named elsewhere: an edited list, or another program's map."""
+"""Reading supplied levels: an edited list, or a level map of another program."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, Suppl
 
 
 def read_levels(path: str | Path) -> SuppliedLevels:
-    """Levels from an edited ``levels.json``, or from the levels of a ``report.json``.
+    """Read levels from an edited ``levels.json`` or from a ``report.json``.
 
-    Names and positions count. Vertebrae keep their order along the canal whatever the order in
-    the file. A level map ``masks/levels.nii.gz`` beside the file is renamed to match.
+    Only names and positions are used. Vertebrae are ordered along the canal, not as in the file.
+    A level map ``masks/levels.nii.gz`` in the same folder is relabeled to match.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def read_levels(path: str | Path) -> SuppliedLevels:
     Raises
     ------
     InputError
-        If the file is no such list; the message names the entry.
+        If the file is not such a list; the message names the entry.
     """
     path = Path(path)
     try:
         content = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is no readable JSON: {error}") from error
+        raise InputError(f"{path.name} is not readable JSON: {error}") from error
     content = content.get("levels", content) if isinstance(content, dict) else {}
     vertebrae = [
         Vertebra(_name(item, path), _point(item, "center_lps_mm", path), SUPPLIED_CONFIDENCE)
@@ -53,13 +53,13 @@ def read_levels(path: str | Path) -> SuppliedLevels:
     ]
     from leakloc.loaders.masks import read_mask
 
-    beside = path.parent / "masks" / "levels.nii.gz"
-    mask = read_mask(beside) if beside.is_file() else None
+    mask_path = path.parent / "masks" / "levels.nii.gz"
+    mask = read_mask(mask_path) if mask_path.is_file() else None
     return SuppliedLevels(vertebrae, discs, mask)
 
 
 def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
-    """Levels from another program's map.
+    """Read levels from a level map of another program.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
     Raises
     ------
     InputError
-        If the file is no label map.
+        If the file is not a label map.
     SettingsError
-        If the scheme is unknown or wrong.
+        If the scheme is unknown or invalid.
     """
     from leakloc.loaders.masks import read_mask
 
@@ -95,7 +95,7 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
     items = content.get(key)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InputError(
-            f"{path.name} holds no list of {key}; give a levels.json or report.json of leakloc"
+            f"{path.name} contains no list of {key}; supply a levels.json or report.json of leakloc"
         )
     return items
 
@@ -123,6 +123,6 @@ def _point(item: dict[str, Any], key: str, path: Path) -> FloatArray:
         point = np.empty(0)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError(
-            f"{path.name}: {key} of {item.get('name')} must be three numbers (LPS millimetres)"
+            f"{path.name}: {key} of {item.get('name')} must be three numbers (LPS, in mm)"
         )
     return point

@@ -1,9 +1,9 @@
-"""What kind of disc a candidate looks like, on its own: above, at or below the sacrum's top.
+"""Classification of single disc candidates as presacral, lumbosacral or sacral.
 
-A multinomial logistic model of the detector's opinion, depth and tilt, fitted to candidates
+A multinomial logistic model of detector probabilities, depth and tilt, fitted to candidates
 of 11 patients of SPIDER (van der Graaf et al., Sci Data 11:264, 2024, CC BY 4.0) and of
-phantoms; all kinds were given the same prior, so that its scores are likelihood ratios.
-The weights belong to the network in ``leakloc/models``: after retraining that, refit them with
+phantoms, with equal priors, so that its scores are likelihood ratios. The weights are specific
+to the network in ``leakloc/models``: after retraining the network, refit them with
 ``pipelines/fit_disc_kinds.py``.
 """
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from leakloc.levels.numbering import Candidate
 
 KINDS: Final = ("presacral", "lumbosacral", "first_sacral", "lower_sacral")
-"""Kinds of true discs; scores are against a false find."""
+"""Kinds of true discs; scores are relative to a false positive."""
 
 _FEATURES: Final = (
     "one", "score", "score2", "bone_above", "bone_below", "bone_below2", "depth", "depth2",
     "tilt", "tilt2", "sacrum_above", "sacrum_below",
 )  # fmt: skip
-"""Order of the columns: probabilities as log odds, depth as a share of the patient's own."""
+"""Order of the columns: probabilities as log odds, depth relative to the patient's discs."""
 
 _WEIGHTS: Final[FloatArray] = np.array(
     [
@@ -37,28 +37,28 @@ _WEIGHTS: Final[FloatArray] = np.array(
     ]
 )
 _MAX_LOG_ODDS: Final = 4.0
-"""Log odds are cut here: the detector is less sure than it says."""
+"""Log odds are clipped here: the detector is overconfident."""
 _TILT_UNIT_DEG: Final = 20.0
 _TILT_RANGE_DEG: Final = (-40.0, 70.0)
 _USUAL_DEPTH: Final = 0.8
-"""Depth assumed where it is unknown, as a share of the patient's deeper discs."""
+"""Assumed depth if unknown, as a fraction of the patient's deeper discs."""
 _MAX_DEPTH: Final = 1.3
 _CANAL_TILT_DEG: Final = ((-7.0, 10.0), (25.0, 12.0), (40.0, 15.0), (50.0, 20.0))
 """Mean and standard deviation of the canal's forward tilt at each of `KINDS` (10 patients of SPIDER
-and 11 phantoms; sacral ones widened, as few were seen)."""
+and 11 phantoms; sacral values widened because of few samples)."""
 _CANAL_TILTS_DEG: Final = 110.0
-"""Range over which false finds are spread evenly."""
-_MEASURED_FROM: Final = 0.6
-"""Discs with at least this score tell the patient's own depth."""
+"""Range of the uniform tilt distribution of false positives."""
+_MIN_SCORE: Final = 0.6
+"""Minimum score of discs used for the patient's reference depth."""
 
 
 def kind_scores(candidates: Sequence[Candidate]) -> FloatArray:
-    """Log likelihood ratio of each kind of disc against a false find.
+    """Log likelihood ratio of each kind of disc versus a false positive.
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        All of one patient: depth counts relative to the deeper quarter of them.
+        All of one patient: depth is relative to the deepest quarter of them.
 
     Returns
     -------
@@ -67,20 +67,20 @@ def kind_scores(candidates: Sequence[Candidate]) -> FloatArray:
     """
     fitted = kind_features(candidates) @ _WEIGHTS.T
     plain = np.array([_plain_scores(c) for c in candidates]).reshape(-1, len(KINDS))
-    unseen = np.array([np.isnan(c.bone_above) and np.isnan(c.bone_below) for c in candidates])
-    return np.where(unseen[:, None], plain, fitted)
+    unknown = np.array([np.isnan(c.bone_above) and np.isnan(c.bone_below) for c in candidates])
+    return np.where(unknown[:, None], plain, fitted)
 
 
 def _plain_scores(candidate: Candidate) -> FloatArray:
-    """What the detector's certainty and the canal's tilt tell where nothing else is known."""
+    """Scores from detector score and canal tilt only, if no bone probability is known."""
     mean, sd = np.array(_CANAL_TILT_DEG).T
-    strange = (candidate.tilt_deg - mean) / sd
-    likely = -0.5 * strange**2 - np.log(sd * np.sqrt(2 * np.pi) / _CANAL_TILTS_DEG)
+    deviation = (candidate.tilt_deg - mean) / sd
+    likely = -0.5 * deviation**2 - np.log(sd * np.sqrt(2 * np.pi) / _CANAL_TILTS_DEG)
     return np.asarray(_odds(candidate.score) + likely)
 
 
 def kind_features(candidates: Sequence[Candidate]) -> FloatArray:
-    """What the model sees of each candidate.
+    """Features of each candidate.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def kind_features(candidates: Sequence[Candidate]) -> FloatArray:
         Columns as those of the weights; the first is one.
     """
     depths = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm)]
-    clear = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm) and c.score > _MEASURED_FROM]
+    clear = [c.depth_mm for c in candidates if np.isfinite(c.depth_mm) and c.score > _MIN_SCORE]
     own = float(np.percentile(clear or depths or [1.0], 75))
     return np.array([_features(c, own) for c in candidates]).reshape(-1, len(_FEATURES))
 
@@ -123,7 +123,7 @@ def _features(candidate: Candidate, own_depth_mm: float) -> FloatArray:
 
 
 def _odds(probability: float) -> float:
-    """Log odds, cut at both ends; those of one half where unknown."""
+    """Log odds, clipped at both ends; 0 if unknown."""
     if not np.isfinite(probability):
         return 0.0
     p = min(max(probability, 1e-4), 1 - 1e-4)

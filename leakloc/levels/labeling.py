@@ -1,4 +1,4 @@
-"""The labelling stage: which disc and which vertebra is where, and how sure that is."""
+"""Labeling stage: positions and names of discs and vertebrae, with confidence."""
 
 from __future__ import annotations
 
@@ -39,74 +39,74 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
 
 _PREFERENCE: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
-"""Companions by how well discs stand out from bodies."""
-_ASIDE_MM: Final = 30.0
-"""No disc's centre lies further to the side of the canal's plane."""
-_BEHIND_MM: Final = 0.0
-"""No disc's centre lies behind the middle of the canal."""
-_AHEAD_MM: Final = 60.0
-"""No disc's centre lies further in front of it (25 to 40 mm)."""
+"""Companion series, by decreasing contrast between discs and vertebral bodies."""
+_MAX_LATERAL_MM: Final = 30.0
+"""Maximum lateral distance of a disc center from the plane of the canal."""
+_MAX_POSTERIOR_MM: Final = 0.0
+"""Maximum distance of a disc center posterior to the canal center."""
+_MAX_ANTERIOR_MM: Final = 60.0
+"""Maximum distance of a disc center anterior to the canal center (typically 25 to 40 mm)."""
 _SAME_DISC_MM: Final = 9.0
-"""Two candidates nearer than this are one disc; the smallest pitch is 15 mm."""
+"""Candidates closer than this are the same disc; the minimum pitch is 15 mm."""
 _SEAM_MM: Final = 12.0
-"""A disc of the localizer nearer than this to one of another volume is that one: the patient may
-have moved by some millimetres since, and the smallest pitch is 15 mm."""
+"""A disc on the localizer closer than this to one on another volume is the same disc: the patient
+may have moved by a few millimeters, and the minimum pitch is 15 mm."""
 _LEVEL_MM: Final = 45.0
-"""Height of the tallest level."""
+"""Maximum height of a level."""
 _EXTRA_FIELD_MM: Final = 25.0
-"""The myelogram is searched too where it shows this much more of the spine: a level."""
+"""The myelogram is also searched if it covers this much more of the spine: one level."""
 _ADJACENT_MM: Final = (9.0, 12.0, 15.0)
-"""Distances from a disc's centre along its normal where its surroundings are read."""
+"""Distances from a disc center along its normal at which adjacent bone is sampled."""
 _ALONG: Final = 0.8
-"""The way from a disc to the next is within 37 degrees of its normal."""
+"""The direction from a disc to the next is within 37 degrees of its normal."""
 _BONE: Final = 0.5
-"""Probability from which a point counts as bone."""
+"""Minimum probability of bone."""
 _MARCH_MM: Final = 3.0
 _MAX_LENGTH_MM: Final = 900.0
-"""How far and in what steps the field is followed along the spine."""
+"""Step and maximum length when following the field of view along the spine."""
 _SACRUM_MM: Final = 25.0
-"""With less than that of the sacrum below it (S1 is 30 mm high) the lumbosacral disc is not sure:
-of 24 volumes cut through L5, 19 were named one too low."""
+"""With less of the sacrum in the field of view (S1 is 30 mm high) the lumbosacral disc is
+uncertain: of 24 volumes cropped through L5, 19 were named one level too low."""
 _CONUS_NEAR_LEVELS: Final = 0.5
-"""The cord's end is as usual within this distance of its mean place, two thirds of people."""
+"""Maximum distance of a usual conus from its mean position; includes two thirds of people."""
 _CONUS_FAR_LEVELS: Final = 1.8
-"""Farther from it than in anybody (T12 to L3) it was not the cord's end that was seen."""
+"""Beyond this distance (range T12 to L3) the detected structure is not the conus."""
 _MIN_ODDS: Final = 0.05
-"""Each neighbouring numbering is told with some belief, whatever the evidence."""
+"""Minimum odds reported for each adjacent numbering, whatever the evidence."""
 _COMPETITOR_SCORE: Final = 0.6
-"""A find this sure that the count from C2 passes over may be one of the discs it should count."""
+"""Minimum score of a candidate skipped by the count from C2 that may be a missed disc."""
 _USUAL_COMPETITORS: Final = 1
-"""Above C2-C3 the base of the dens or of the skull is often taken for a disc once."""
+"""Above C2-C3 the base of the dens or of the skull is often detected as one disc."""
 _MAX_COMPETITORS: Final = 3
-"""More rivals than this make the count no worse: it is worthless by then."""
+"""More competing candidates do not lower the confidence further: the count is unusable."""
 _COMPETITOR_FACTOR: Final = 0.6
-"""On the confidence, by rival: with two or more, one of two counts was wrong."""
+"""Factor on the confidence per competing candidate; with two or more, half of counts were wrong."""
 _TRANSITIONAL_FACTOR: Final = 0.7
-"""On the confidence counted from a junction that looks transitional."""
+"""Factor on the confidence when counting from a junction with transitional signs."""
 _COUNT_WORDS: Final = {4: "four", 5: "five", 6: "six"}
 _MIN_CHAIN: Final = 2
-"""Fewer discs in a row than this cannot be numbered."""
+"""Minimum number of discs for numbering."""
 
 
 @dataclass(frozen=True)
 class SpineDetection:
-    """What was seen of the spine before any of it is named; `assign_levels` names it.
+    """Detected discs, conus and sacrum before numbering by `assign_levels`.
 
     Parameters
     ----------
     detections : tuple of Detections
-        By volume searched.
+        One for each volume searched.
     candidates : tuple of Candidate
-        Possible discs from the head down.
+        Possible discs, cranial to caudal.
     fields : tuple of Geometry
-        Grids of the volumes searched, the last that of the myelogram.
+        Grids of the volumes searched; the last is that of the myelogram.
     notes : tuple of Note
     conus : Conus or None
-        The cord's end; None where it was not seen.
+        Tip of the conus medullaris; None if not detected.
     localizer : Geometry or None
-        Grid of the coarse series that discs above all other fields were seen on.
+        Grid of the low-resolution series on which discs above all other fields were detected.
     sacrum : SacralAxis or None
-        The sacrum, traced in the volume that discs were detected in.
+        Sacrum traced in the volume in which discs were detected.
     """
 
     detections: tuple[Detections, ...]
@@ -125,31 +125,31 @@ def label(
     settings: LevelSettings,
     detector: Detector | None = None,
 ) -> Levels:
-    """Find and name discs and vertebrae (a `leakloc.levels.result.Labeler`).
+    """Detect and name discs and vertebrae (a `leakloc.levels.result.Labeler`).
 
-    Discs are sought on the best sagittal companion, and on the myelogram where that shows
-    more of the spine or where there is none. Names count down from C2 where C2 is seen, else
-    up from the sacrum, assuming five lumbar vertebrae, unless the settings say otherwise.
+    Discs are detected on the best sagittal companion series, and on the myelogram if it covers
+    more of the spine or there is no companion. Levels are counted down from C2 if visible, else
+    up from the sacrum, assuming five lumbar vertebrae, unless the settings specify otherwise.
 
     Parameters
     ----------
     myelogram : Volume
     companions : mapping of role to Volume
     segmentation : Segmentation
-        Its centreline tells where the spine is.
+        Its centerline locates the spine.
     settings : LevelSettings
     detector : Detector, optional
-        Finds discs; where None, the one that `settings.detector` names.
+        Disc detector; by default the one named in `settings.detector`.
 
     Returns
     -------
     Levels
-        With status ``"unlabelled"`` where nothing can be named.
+        With status ``"unlabelled"`` if no level can be named.
 
     Raises
     ------
     SettingsError
-        If a user's anchor is malformed or fits no disc.
+        If the user-supplied anchor is malformed or matches no disc.
     """
     detection = detect_spine(myelogram, companions, segmentation, settings, detector)
     return assign_levels(detection, settings)
@@ -162,7 +162,7 @@ def detect_spine(
     settings: LevelSettings,
     detector: Detector | None = None,
 ) -> SpineDetection:
-    """See the spine: the half of `label` that needs the images and takes the time.
+    """Detect discs, conus and sacrum: the slow part of `label`, which needs the images.
 
     Parameters
     ----------
@@ -170,12 +170,12 @@ def detect_spine(
     companions : mapping of role to Volume
     segmentation : Segmentation
     settings : LevelSettings
-        Only `settings.detector` matters here, nothing that the user knows of names.
+        Names supplied by the user (anchor, lumbar count) are not used here.
     detector : Detector, optional
-        As for `label`.
+        As in `label`.
     """
     volumes, notes = _volumes(myelogram, companions)
-    seen = _search(
+    detected = _search(
         volumes,
         myelogram,
         companions.get("localizer"),
@@ -183,12 +183,12 @@ def detect_spine(
         settings,
         detector or _detector(settings),
     )
-    conus = _conus(segmentation, seen.candidates)
-    return replace(seen, notes=(*notes, *seen.notes), conus=conus)
+    conus = _conus(segmentation, detected.candidates)
+    return replace(detected, notes=(*notes, *detected.notes), conus=conus)
 
 
 def assign_levels(detection: SpineDetection, settings: LevelSettings) -> Levels:
-    """Name what was detection: the half of `label` that is quick, and where the user's word counts.
+    """Name the detected discs: the fast part of `label`, which applies names set by the user.
 
     Parameters
     ----------
@@ -199,12 +199,12 @@ def assign_levels(detection: SpineDetection, settings: LevelSettings) -> Levels:
     Returns
     -------
     Levels
-        As of `label`; `Levels.detection` keeps `detection`.
+        As in `label`; `Levels.seen` holds `detection`.
 
     Raises
     ------
     SettingsError
-        If a user's anchor is malformed or fits no disc.
+        If the user-supplied anchor is malformed or matches no disc.
     """
     notes, geometry, conus = detection.notes, detection.fields[-1], detection.conus
     chosen = _choose(detection.candidates, settings, conus)
@@ -235,34 +235,34 @@ def assign_levels(detection: SpineDetection, settings: LevelSettings) -> Levels:
             *notes,
             Note(
                 "no_anchor",
-                "Neither C2 nor the lumbosacral disc was recognised in the field: names rest on "
-                "the size of the vertebrae alone and may be off by several levels.",
+                "Neither C2 nor the lumbosacral disc was identified in the field of view: levels "
+                "are named by vertebral size alone and may be off by several levels.",
             ),
         )
     if method == "sacrum_up" and assignment.has_junction:
         below_mm = _below_junction_mm(detection.candidates, assignment)
         if below_mm < _SACRUM_MM:
             text = (
-                f"The field ends {below_mm:.0f} mm below the disc taken for the lumbosacral one: "
-                "too little of the sacrum is detection to be sure of it."
+                f"The field of view ends {below_mm:.0f} mm below the presumed lumbosacral disc: "
+                "too little of the sacrum is visible to confirm it."
             )
             notes = (*notes, Note("sacrum_cut", text))
     if method == "c2_count" and detection.localizer is not None:
         text = (
-            "Levels above the other series were counted on a localizer or another coarse series: "
-            "check the count there."
+            "Levels above the other series were counted on a localizer or another low-resolution "
+            "series: verify the count on it."
         )
         notes = (*notes, Note("counted_on_localizer", text))
     if method == "sacrum_up" and detection.localizer is not None:
         text = (
-            "C2 was not recognised on the localizer, which reaches above the other series: a count "
-            "down from C2 there would tell four or six lumbar vertebrae from five."
+            "C2 was not identified on the localizer, which extends above the other series: a "
+            "count down from C2 on it would distinguish four or six lumbar vertebrae from five."
         )
         notes = (*notes, Note("localizer_without_c2", text))
-    if method == "c2_count" and (rivals := _competitors(detection.candidates, assignment)):
+    if method == "c2_count" and (competitors := _competitors(detection.candidates, assignment)):
         text = (
-            f"The count from C2 passed over {rivals} more place(s) that look like discs: it may "
-            "be off by one or more; check it on a sagittal series."
+            f"The count from C2 skipped {competitors} more disc-like structure(s): it may be off "
+            "by one or more levels; verify it on a sagittal series."
         )
         notes = (*notes, Note("doubtful_count", text))
     if numbering.transitional_suspected:
@@ -282,7 +282,7 @@ def find_candidates(
     settings: LevelSettings,
     detector: Detector,
 ) -> tuple[Candidate, ...]:
-    """Possible discs of a study from the head down, not yet named, as `label` sees them.
+    """Find the unnamed disc candidates of a study, cranial to caudal, as used by `label`.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ def _detector(settings: LevelSettings) -> Detector:
 def _volumes(
     myelogram: Volume, companions: Mapping[Role, Volume]
 ) -> tuple[list[Volume], tuple[Note, ...]]:
-    """Volumes to search, best first; those of another frame of reference are left out."""
+    """Volumes to search, best first, without those in another frame of reference."""
     chosen: list[Volume] = []
     notes: list[Note] = []
     for role in _PREFERENCE:
@@ -319,8 +319,8 @@ def _volumes(
             notes.append(
                 Note(
                     "companion_in_other_frame",
-                    f"The {role} series has another frame of reference than the myelogram and was "
-                    "not used to find levels.",
+                    f"The {role} series has a different frame of reference from the myelogram and "
+                    "was not used for level detection.",
                 )
             )
             continue
@@ -336,7 +336,7 @@ def _search(
     settings: LevelSettings,
     detector: Detector,
 ) -> SpineDetection:
-    """Detect on the first volume that shows a chain, and beyond its field on the others."""
+    """Detect discs on the first volume with a chain, and beyond its field of view on others."""
     tried: list[tuple[Detections, list[DetectedDisc], Volume, Centerline]] = []
     notes: list[Note] = []
     for volume in volumes:
@@ -344,8 +344,8 @@ def _search(
             found = detector(volume, centerline, settings)
         except AnalysisError:
             continue
-        except LeaklocError as error:  # the network's weights are not there
-            text = "discs were sought by the profile along the canal: names are often wrong"
+        except LeaklocError as error:  # the network weights are not installed
+            text = "discs were detected by the profile detector: level names are often wrong"
             notes.append(Note("detector_failed", f"{error}; {text}"))
             detector = profile.detect
             found = detector(volume, centerline, settings)
@@ -372,7 +372,7 @@ def _search(
     coarse = None
     try:
         far = None if localizer is None else detector(localizer, line, settings)
-    except AnalysisError:  # it shows nothing
+    except AnalysisError:  # constant image
         far = None
     if localizer is not None and far is not None:
         line = extend_centerline(line, far.canal)
@@ -405,7 +405,7 @@ def _beyond(
     discs: Sequence[DetectedDisc],
     settings: LevelSettings,
 ) -> bool:
-    """Whether a disc lies above what other volumes show, and is none of those seen on them."""
+    """Return whether a disc lies above the other fields of view and all discs detected there."""
     margin = np.array([0.0, 0.0, settings.end_margin_mm])
     if any(
         _within_height_and_depth(field, disc.center_lps + side * margin).all()
@@ -418,16 +418,16 @@ def _beyond(
 
 
 def _nearest_mm(disc: DetectedDisc, others: Sequence[DetectedDisc]) -> float:
-    """Distance to the nearest of other discs; endless without any."""
+    """Distance to the nearest of the other discs; infinite if none."""
     gaps = (float(np.linalg.norm(disc.center_lps - other.center_lps)) for other in others)
     return min(gaps, default=np.inf)
 
 
 def _upper_part(found: Detections, lowest_mm: float) -> Detections:
-    """Detections without what lies more than a level below a height: other volumes show it."""
+    """Crop detections to at most one level below a height; other volumes cover the rest."""
 
     def cut(volume: Volume | None) -> Volume | None:
-        if volume is None:  # the k axis of a detector's grid runs to the head
+        if volume is None:  # the k axis of a detector's grid is cranial
             return None
         k = volume.geometry.kji_from_lps([*volume.geometry.center_lps[:2], lowest_mm])[0]
         below = round(_LEVEL_MM / volume.geometry.spacing_kji_mm[0])
@@ -438,11 +438,11 @@ def _upper_part(found: Detections, lowest_mm: float) -> Detections:
 
 
 def _plausible(found: Detections, centerline: Centerline) -> list[DetectedDisc]:
-    """Discs where the canal allows one, and discs between bones next to them; one of each."""
+    """Discs anterior to the canal, and discs between bones next to them, without duplicates."""
     kept: list[DetectedDisc] = []
     ranked = sorted(found.discs, key=lambda d: -d.score)
-    at_canal = [disc for disc in ranked if _is_ahead_of_canal(disc, centerline)]
-    # A canal that is narrowed or ends early does not hide a disc of the same column.
+    at_canal = [disc for disc in ranked if _is_anterior_to_canal(disc, centerline)]
+    # Discs of the same column are retained if the canal is narrowed or ends early.
     in_column = [
         disc
         for disc in ranked
@@ -462,30 +462,30 @@ def _is_between_bones(disc: DetectedDisc, found: Detections) -> bool:
 
 
 def _follows(disc: DetectedDisc, other: DetectedDisc) -> bool:
-    """Whether a disc is within a level of another one, along its normal."""
+    """Return whether a disc lies within one level of another, along its normal."""
     offset = disc.center_lps - other.center_lps
     gap_mm = float(np.linalg.norm(offset))
     return 0 < gap_mm < _LEVEL_MM and abs(float(offset @ other.normal_lps)) > _ALONG * gap_mm
 
 
-def _is_ahead_of_canal(disc: DetectedDisc, centerline: Centerline) -> bool:
-    """Whether a disc lies in front of the canal and near its plane."""
+def _is_anterior_to_canal(disc: DetectedDisc, centerline: Centerline) -> bool:
+    """Return whether a disc lies anterior to the canal and near its plane."""
     arc, left, dorsal = (float(x) for x in centerline.project(disc.center_lps))
     beyond = max(-arc, arc - centerline.length_mm, 0.0)
-    # Past the known canal its course is a guess, the more so the further.
-    if abs(left) > _ASIDE_MM + 0.5 * beyond or dorsal > _BEHIND_MM + 0.7 * beyond:
+    # Beyond the known canal its centerline is extrapolated; tolerance grows with distance.
+    if abs(left) > _MAX_LATERAL_MM + 0.5 * beyond or dorsal > _MAX_POSTERIOR_MM + 0.7 * beyond:
         return False
-    return dorsal >= -_AHEAD_MM - 0.7 * beyond
+    return dorsal >= -_MAX_ANTERIOR_MM - 0.7 * beyond
 
 
 def _adjacent_points(disc: DetectedDisc) -> tuple[FloatArray, FloatArray]:
-    """Points above and below a disc, in the bones beside it."""
+    """Points in the bone above and below a disc."""
     offsets = np.array(_ADJACENT_MM)[:, None] * disc.normal_lps
     return disc.center_lps + offsets, disc.center_lps - offsets
 
 
 def _more_field_mm(volume: Volume, myelogram: Volume, centerline: Centerline) -> float:
-    """Length of the canal that the myelogram shows and the volume does not."""
+    """Length of the canal covered by the myelogram but not by the volume."""
     arcs = np.arange(0.0, centerline.length_mm, _MARCH_MM)
     points = centerline.at(arcs) - 20.0 * centerline.frame_at(arcs)[2]  # in the bodies
     missing = myelogram.geometry.contains(points) & ~volume.geometry.contains(points)
@@ -514,7 +514,7 @@ def _candidate(
 
 
 def _probability(volume: Volume | None, points_lps: FloatArray) -> float:
-    """Largest probability at some points; NaN where the volume does not reach."""
+    """Maximum probability at some points; NaN if any lies outside the volume."""
     if volume is None or not volume.geometry.contains(points_lps).all():
         return float("nan")
     return float(volume.sample(points_lps).max())
@@ -523,7 +523,7 @@ def _probability(volume: Volume | None, points_lps: FloatArray) -> float:
 def _reach_mm(
     center_lps: FloatArray, centerline: Centerline, fields: Sequence[Geometry], direction: float
 ) -> float:
-    """How far the field goes on from a disc, along a parallel to the canal."""
+    """Distance from a disc to the edge of the field of view, parallel to the canal."""
     arc, left, dorsal = (float(x) for x in centerline.project(center_lps))
     steps = np.arange(_MARCH_MM, _MAX_LENGTH_MM, _MARCH_MM)
     arcs = arc + direction * steps
@@ -535,12 +535,12 @@ def _reach_mm(
 
 
 def _within_height_and_depth(field: Geometry, points_lps: FloatArray) -> npt.NDArray[np.bool_]:
-    """Whether a field holds points, sides left aside: slabs may be narrower than a curve."""
+    """Test points against a field, ignoring left-right: slabs may be narrower than scoliosis."""
     return field.contains(field.clamp_left_right(points_lps))
 
 
 def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus | None:
-    """The cord's end in relation to the nearest disc; None where either is not seen."""
+    """Conus position relative to the nearest disc; None if either is not detected."""
     arc = conus_arc_mm(segmentation)
     if arc is None or not candidates:
         return None
@@ -553,7 +553,7 @@ def _conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus
 def _choose(
     candidates: Sequence[Candidate], settings: LevelSettings, conus: Conus | None = None
 ) -> tuple[Assignment, NumberingMethod, dict[int, float]] | None:
-    """The numbering to report, by what method, and the belief in 4, 5 and 6 lumbar vertebrae."""
+    """Select the numbering, its method, and probabilities of 4, 5 and 6 lumbar vertebrae."""
     if len(candidates) < _MIN_CHAIN:
         return None
     solutions = solve(candidates, settings)
@@ -564,7 +564,7 @@ def _choose(
         fixed = solve(candidates, settings, lumbar_counts=possible, pinned=pinned)
         found = best_of(fixed, settings)
         if found is None:
-            raise SettingsError(f"no numbering has a disc {pinned[1]!r} at the anchor")
+            raise SettingsError(f"no numbering allows disc {pinned[1]!r} at the anchor")
         return found, "user", counts
     free = best_of(solutions, settings, conus)
     if free is None or len(free.candidates) < _MIN_CHAIN:
@@ -588,10 +588,10 @@ def _choose(
 
 
 def _counts_with(name: str, settings: LevelSettings) -> tuple[int, ...]:
-    """Numbers of lumbar vertebrae to consider where the user named one disc.
+    """Numbers of lumbar vertebrae to consider if the user named one disc.
 
-    From a disc above L1 they can be counted down to the sacrum; a lumbar one is named under the
-    assumption of the usual five.
+    From a disc above L1 they can be counted down to the sacrum; for a lumbar disc the usual five
+    are assumed.
     """
     if "L6" in name:
         return (6,)
@@ -603,7 +603,7 @@ def _counts_with(name: str, settings: LevelSettings) -> tuple[int, ...]:
 def _pinned(
     candidates: Sequence[Candidate], solutions: Sequence[Solution], settings: LevelSettings
 ) -> tuple[int, str] | None:
-    """The candidate whose name the user gave, by anchor or as the lowest disc."""
+    """The candidate named by the user, by anchor or as the lowest disc."""
     if settings.anchor is not None:
         name, point = parse_anchor(settings.anchor)
         if not candidates:
@@ -612,7 +612,7 @@ def _pinned(
         nearest = int(np.argmin(gaps))
         if gaps[nearest] > settings.anchor_reach_mm:
             raise SettingsError(
-                f"no disc was found within {settings.anchor_reach_mm:g} mm of the anchor "
+                f"no disc was detected within {settings.anchor_reach_mm:g} mm of the anchor "
                 f"{settings.anchor!r}; the nearest is {gaps[nearest]:.0f} mm away"
             )
         return nearest, name
@@ -629,12 +629,12 @@ def _pinned(
 
 
 def parse_anchor(text: str) -> tuple[str, FloatArray]:
-    """Disc name and LPS point of an anchor such as ``"L4-L5@-3.5,12.0,-88.0"``.
+    """Parse the disc name and LPS point of an anchor such as ``"L4-L5@-3.5,12.0,-88.0"``.
 
     Raises
     ------
     SettingsError
-        If the text has another form.
+        If the text is malformed.
     """
     name, separator, numbers = text.partition("@")
     try:
@@ -642,22 +642,22 @@ def parse_anchor(text: str) -> tuple[str, FloatArray]:
     except ValueError as error:
         raise SettingsError(f"anchor {text!r}: {numbers!r} are not three numbers") from error
     if not separator or point.shape != (3,) or not np.isfinite(point).all():
-        raise SettingsError(f"anchor {text!r} must look like 'L4-L5@x,y,z' (LPS millimetres)")
+        raise SettingsError(f"anchor {text!r} must have the form 'L4-L5@x,y,z' (LPS, mm)")
     split_or_refuse(name)
     return name, point
 
 
 def split_or_refuse(disc_name: str) -> tuple[str, str]:
-    """The two vertebrae of a disc's name; `SettingsError` if it names no disc."""
+    """Split a disc name into its two vertebrae; raise `SettingsError` if it is not a disc name."""
     known = {disc for count in (4, 5, 6) for disc in reference_chain(count).discs}
     if disc_name not in known:
-        raise SettingsError(f"{disc_name!r} names no disc; write for example 'L4-L5'")
+        raise SettingsError(f"{disc_name!r} is not a disc name such as 'L4-L5'")
     return split_segment(disc_name)
 
 
 def _fill_gaps(candidates: Sequence[Candidate], assignment: Assignment) -> list[Disc]:
-    """Named discs, with those that were missed put in between."""
-    belief = assignment.shifted.get(0, 1.0)
+    """Named discs, with missed discs interpolated."""
+    probability = assignment.shifted.get(0, 1.0)
     discs: list[Disc] = []
     names = assignment.chain.discs
     previous: tuple[int, Candidate] | None = None
@@ -666,12 +666,12 @@ def _fill_gaps(candidates: Sequence[Candidate], assignment: Assignment) -> list[
         if previous is not None:
             last_n, last = previous
             for inner in range(last_n + 1, n):
-                share = (inner - last_n) / (n - last_n)
-                center = (1 - share) * last.center_lps + share * here.center_lps
-                normal = (1 - share) * last.normal_lps + share * here.normal_lps
+                fraction = (inner - last_n) / (n - last_n)
+                center = (1 - fraction) * last.center_lps + fraction * here.center_lps
+                normal = (1 - fraction) * last.normal_lps + fraction * here.normal_lps
                 normal = normal / np.linalg.norm(normal)
-                discs.append(Disc(names[inner], center, normal, 0.3 * belief))
-        discs.append(Disc(names[n], here.center_lps, here.normal_lps, here.score * belief))
+                discs.append(Disc(names[inner], center, normal, 0.3 * probability))
+        discs.append(Disc(names[n], here.center_lps, here.normal_lps, here.score * probability))
         previous = (n, here)
     return discs
 
@@ -727,24 +727,24 @@ def _numbering(
 
 
 def _alternative_odds(assignment: Assignment, counts: Mapping[int, float]) -> dict[int, float]:
-    """Odds of numberings moved by so many levels against the one reported.
+    """Odds of each shifted numbering against the one reported, by shift in levels.
 
-    One lumbar vertebra more or less moves every name above the sacrum by one, too.
+    One lumbar vertebra more or less also shifts every name above the sacrum by one.
     """
     here = max(assignment.shifted.get(0, 1.0), 1e-6)
     odds = {s: b / here for s, b in assignment.shifted.items() if s != 0}
     lumbar_count = assignment.chain.lumbar_count
-    for count, belief in counts.items():
+    for count, probability in counts.items():
         if count != lumbar_count:
             shift = count - lumbar_count
-            odds[shift] = odds.get(shift, 0.0) + belief / max(counts[lumbar_count], 1e-6)
+            odds[shift] = odds.get(shift, 0.0) + probability / max(counts[lumbar_count], 1e-6)
     return odds
 
 
 def _conus_levels(
     assignment: Assignment, conus: Conus | None, settings: LevelSettings
 ) -> float | None:
-    """How many levels below its usual place the cord ends by a numbering; negative above."""
+    """Levels from the usual to the detected conus position; negative above, None if unknown."""
     if conus is None or conus.candidate not in assignment.candidates:
         return None
     disc = assignment.discs[assignment.candidates.index(conus.candidate)]
@@ -759,18 +759,18 @@ def _confidence_penalties(
     counted: bool,
     settings: LevelSettings,
 ) -> list[tuple[str, float]]:
-    """What makes the numbering less sure, each with a factor on its confidence."""
+    """Reasons that lower the confidence of the numbering, each with its factor."""
     penalties: list[tuple[str, float]] = []
     chain = assignment.chain
     if not assignment.has_junction:
         penalties.append(("no_sacrum", 0.7 if counted else 0.4))
     elif not counted and _below_junction_mm(candidates, assignment) < _SACRUM_MM:
-        penalties.append(("sacrum_cut", 0.6))  # what lies above the field's end looks like the last
-    rivals = _competitors(candidates, assignment) if counted else 0
-    if rivals:
-        penalties.append(("rivals", _COMPETITOR_FACTOR ** min(rivals, _MAX_COMPETITORS)))
+        penalties.append(("sacrum_cut", 0.6))  # the lowest visible disc resembles L5-S1
+    competitors = _competitors(candidates, assignment) if counted else 0
+    if competitors:
+        penalties.append(("rivals", _COMPETITOR_FACTOR ** min(competitors, _MAX_COMPETITORS)))
     if all(np.isnan(candidates[m].bone_below) for m in assignment.candidates):
-        penalties.append(("bare_detector", 0.5))  # right in about a third of patients
+        penalties.append(("bare_detector", 0.5))  # correct in about a third of patients
     if len(assignment.candidates) < 5:
         penalties.append(("few_discs", 0.7))
     steps = np.diff(assignment.discs)
@@ -778,52 +778,52 @@ def _confidence_penalties(
     if missed:
         penalties.append(("missed_discs", 0.8**missed))
     if transitional_signs(candidates, assignment, settings):
-        # Who counts down from C2 does not need the junction.
+        # Counting down from C2 does not depend on the junction.
         penalties.append(("transitional", 1.0 if counted else _TRANSITIONAL_FACTOR))
     return penalties
 
 
 def _competitors(candidates: Sequence[Candidate], assignment: Assignment) -> int:
-    """How many sure finds a count from C2 passes over, besides those usual above C2-C3.
+    """Number of high-score candidates skipped by a count from C2, less those usual above C2-C3.
 
-    Names near the sacrum rest on the sacrum whatever the count, so that the evidence of the
-    whole chain does not show a wrong count in the neck; discs that were not counted do.
+    Names near the sacrum depend on the sacrum whatever the count, so the evidence of the whole
+    chain does not reveal a miscount in the cervical spine; skipped candidates do.
     """
     used = set(assignment.candidates)
     junction = assignment.chain.junction
     presacral = [
         m for m, n in zip(assignment.candidates, assignment.discs, strict=True) if n <= junction
     ]
-    sure = [
+    competing = [
         m
         for m, c in enumerate(candidates[: max(presacral, default=0)])
         if m not in used and c.score >= _COMPETITOR_SCORE
     ]
-    above = sum(m < assignment.candidates[0] for m in sure)
-    return len(sure) - above + max(above - _USUAL_COMPETITORS, 0)
+    above = sum(m < assignment.candidates[0] for m in competing)
+    return len(competing) - above + max(above - _USUAL_COMPETITORS, 0)
 
 
 def _below_junction_mm(candidates: Sequence[Candidate], assignment: Assignment) -> float:
-    """How far the field goes on below the lumbosacral disc."""
+    """Extent of the field of view below the lumbosacral disc."""
     place = assignment.discs.index(assignment.chain.junction)
     return candidates[assignment.candidates[place]].reach_below_mm
 
 
 def _reason(shift: int, counted: bool, junction_detected: bool) -> str:
     if not counted and not junction_detected:
-        return "the sacrum is not in the field: levels were named by the size of the vertebrae"
+        return "the sacrum is not in the field of view: levels were named by vertebral size"
     if counted:
         return "a disc counted twice" if shift < 0 else "a disc missed in the count from C2"
     if shift > 0:
-        return "six lumbar vertebrae, or the disc taken for L5-S1 is S1-S2 (lumbarised S1)"
-    return "four lumbar vertebrae, or the disc taken for L5-S1 is L4-L5 (sacralised L5)"
+        return "six lumbar vertebrae, or the presumed L5-S1 disc is S1-S2 (lumbarized S1)"
+    return "four lumbar vertebrae, or the presumed L5-S1 disc is L4-L5 (sacralized L5)"
 
 
 def _hint(shift: int, conus_levels: float | None) -> str:
-    """What the cord's end says for names further towards the tail (positive) or the head."""
+    """Conus position, if it supports a caudal (positive) or cranial shift of the names."""
     if conus_levels is None or -shift * conus_levels < _CONUS_NEAR_LEVELS:
         return ""
-    return f"; the cord ends {_height(conus_levels)} by the reported names"
+    return f"; with the reported names the conus lies {_height(conus_levels)}"
 
 
 def _height(conus_levels: float) -> str:
@@ -833,26 +833,26 @@ def _height(conus_levels: float) -> str:
 
 def _assumption(method: NumberingMethod, assignment: Assignment, conus_levels: float | None) -> str:
     if method == "user":
-        return "the names that the user fixed"
+        return "the names specified by the user"
     if method == "c2_count":
         above = "seven cervical and twelve thoracic vertebrae"
         if not assignment.has_junction:
-            return f"{above}, counted from C2; sacrum not in the field"
+            return f"{above}, counted from C2; sacrum not in the field of view"
         lumbar = _COUNT_WORDS[assignment.chain.lumbar_count]
         return f"{above} above {lumbar} lumbar ones, counted from C2"
     if conus_levels is None:
-        cue = "nothing in the field tells five from four or six (the cord's end is not seen)"
+        cue = "not distinguishable from four or six in this field of view (conus not visible)"
     elif abs(conus_levels) < _CONUS_NEAR_LEVELS:
-        cue = "the cord ends where that makes it usual"
+        cue = "the conus then lies at its usual level"
     else:
-        cue = f"the cord then ends {_height(conus_levels)}"
+        cue = f"the conus then lies {_height(conus_levels)}"
     place = (
         "counted up from the lumbosacral disc"
         if assignment.has_junction
-        else "sacrum not recognised, placed by size of the vertebrae"
+        else "sacrum not identified, placed by vertebral size"
     )
     if conus_levels is not None and not assignment.has_junction:
-        place += " and the end of the cord"
+        place += " and the conus"
     return f"five lumbar vertebrae, {place}; {cue}"
 
 
@@ -860,20 +860,20 @@ def _variant_note(numbering: Numbering, signs: Sequence[str]) -> Note:
     if numbering.method == "c2_count" and numbering.lumbar_count != 5:
         count = _COUNT_WORDS[numbering.lumbar_count]
         text = (
-            f"Counted from C2 there are {count} lumbar vertebrae: who counts up from the sacrum "
-            "gives other names; say the reference when passing a level on."
+            f"Counting from C2 gives {count} lumbar vertebrae: counting up from the sacrum gives "
+            "other names; state the reference when communicating a level."
         )
     else:
         why = f" ({'; '.join(signs)})" if signs else ""
         text = (
             f"A transitional vertebra or another number of lumbar vertebrae is possible{why}; "
-            "check the numbering on a series that shows C2."
+            "verify the numbering on a series that includes C2."
         )
     return Note("transitional_suspected", text)
 
 
-def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], seen: SpineDetection) -> Levels:
+def _unlabelled(geometry: Geometry, notes: tuple[Note, ...], detection: SpineDetection) -> Levels:
     empty = Volume(np.zeros(geometry.shape, np.uint8), geometry, Provenance("levels"))
-    note = Note("levels_not_found", "No chain of discs was found: no level is named.")
-    numbering = Numbering("sacrum_up", "nothing could be numbered", 0.0, 5)
-    return Levels("unlabelled", numbering, (), (), empty, (*notes, note), seen)
+    note = Note("levels_not_found", "No chain of discs was detected: no level is named.")
+    numbering = Numbering("sacrum_up", "no level could be numbered", 0.0, 5)
+    return Levels("unlabelled", numbering, (), (), empty, (*notes, note), detection)

@@ -1,4 +1,4 @@
-"""The learned detector, with the size of each disc added."""
+"""Disc detector based on the anatomy network, with the depth of each disc."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
 
 _REACH_MM: Final = (12.0, 30.0, 30.0)
-"""Half size of the box about a disc's centre in which it is measured: up, back, left."""
+"""Half size of the box around a disc center for its measurement: cranial, dorsal, left."""
 _INSIDE: Final = 0.4
-"""Probability from which a voxel belongs to the disc; a thin remnant rarely reaches 0.5."""
+"""Minimum probability of a disc voxel; a thin remnant rarely reaches 0.5."""
 _MIN_DISC_VOXELS: Final = 8
-"""Fewer voxels (about 25 microlitres) tell no direction."""
-_UPWARD: Final = 0.35
-"""No disc's normal lies flatter (70 degrees of tilt), even in the sacrum."""
-_LATERAL: Final = 0.5
-"""No disc's normal points further to a side (30 degrees), even in scoliosis."""
+"""Minimum number of voxels (about 25 microliters) for a direction."""
+_MIN_CRANIAL: Final = 0.35
+"""Minimum cranial component of a disc normal (70 degrees of tilt), even in the sacrum."""
+_MAX_LATERAL: Final = 0.5
+"""Maximum lateral component of a disc normal (30 degrees), even in scoliosis."""
 
 
 def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings) -> Detections:
-    """Find discs with the anatomy network (a `leakloc.levels.detection.Detector`).
+    """Detect discs with the anatomy network (a `leakloc.levels.detection.Detector`).
 
     Parameters
     ----------
     image : Volume
     centerline : Centerline or None
-        Of the canal, where known.
+        Of the canal, if known.
     settings : LevelSettings
 
     Raises
@@ -43,36 +43,36 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     AnalysisError
         If the image is constant.
     LeaklocError
-        If the network's weights are not installed.
+        If the network weights are not installed.
     """
     from leakloc.anatomy.network import anatomy_probabilities
 
-    # As the segmentation asked: remembered.
+    # Cached from the segmentation.
     return detections_from(anatomy_probabilities(image), centerline)
 
 
 def detections_from(found: AnatomyProbabilities, centerline: Centerline | None) -> Detections:
-    """What `detect` makes of the probability of each tissue, or of masks of them drawn elsewhere.
+    """Detect discs from the probability of each tissue, or from supplied masks.
 
     Parameters
     ----------
     found : AnatomyProbabilities
     centerline : Centerline or None
-        Of the canal, where known.
+        Of the canal, if known.
     """
-    seen = discs_from(found)
-    upright = (_with_upward_normal(disc, found.disc, centerline) for disc in seen.discs)
+    detections = discs_from(found)
+    upright = (_with_upward_normal(disc, found.disc, centerline) for disc in detections.discs)
     sized = tuple(_with_depth(disc, found.disc) for disc in upright)
-    return Detections(sized, found.vertebra, seen.method, found.sacrum, found.canal)
+    return Detections(sized, found.vertebra, detections.method, found.sacrum, found.canal)
 
 
 def _with_upward_normal(
     disc: DetectedDisc, probability: Volume, centerline: Centerline | None
 ) -> DetectedDisc:
-    """The disc with a normal along the spine.
+    """Return the disc with a normal along the spine.
 
-    The axis of least spread lies across where only a few planes show the disc; then the
-    spread within the sagittal plane decides, or the canal.
+    If the disc is visible on few planes, its axis of least spread is lateral; then the spread
+    within the sagittal plane, or the canal, defines the normal.
     """
     if _points_up(disc.normal_lps):
         return disc
@@ -92,11 +92,11 @@ def _with_upward_normal(
 
 
 def _points_up(normal_lps: FloatArray) -> bool:
-    return bool(normal_lps[2] > _UPWARD and abs(normal_lps[0]) < _LATERAL)
+    return bool(normal_lps[2] > _MIN_CRANIAL and abs(normal_lps[0]) < _MAX_LATERAL)
 
 
 def _cloud(disc: DetectedDisc, probability: Volume) -> FloatArray:
-    """Offsets of likely disc voxels from the disc's centre, LPS millimetres, shape (n, 3)."""
+    """Offsets of disc voxels from the disc center, LPS in mm, shape (n, 3)."""
     geometry = probability.geometry
     corner = geometry.kji_from_lps(disc.center_lps)
     reach = np.array(_REACH_MM) / geometry.spacing_kji_mm
@@ -108,7 +108,7 @@ def _cloud(disc: DetectedDisc, probability: Volume) -> FloatArray:
 
 
 def _with_depth(disc: DetectedDisc, probability: Volume) -> DetectedDisc:
-    """The disc with its depth: the spread of its voxels front to back, as of a solid line."""
+    """Return the disc with its anteroposterior depth, from the spread of its voxels."""
     offset = _cloud(disc, probability)
     if len(offset) < _MIN_DISC_VOXELS:
         return disc
@@ -121,5 +121,5 @@ def _with_depth(disc: DetectedDisc, probability: Volume) -> DetectedDisc:
     if chosen.sum() < _MIN_DISC_VOXELS:
         return disc
     back = offset[chosen] @ dorsal
-    depth = float(np.sqrt(12.0) * back.std())  # of a uniform line of that length
+    depth = float(np.sqrt(12.0) * back.std())  # length of a uniform line with that spread
     return replace(disc, depth_mm=depth)

@@ -1,11 +1,11 @@
-"""Naming a chain of disc candidates: one optimisation over all of them at once.
+"""Numbering of a chain of disc candidates by one joint optimization.
 
-Every candidate may be any disc from C2-C3 to S4-S5, or no disc at all; discs may have been
-missed. Dynamic programming finds the assignment that explains spacing, tilt, depth and
-surroundings of all candidates best, for each body size and number of lumbar vertebrae. The
-same pass forwards and backwards gives the evidence for every other assignment, from which
-confidence and the neighbouring numberings follow. After the idea of a global solver with
-explicit anomaly hypotheses in VERIDAH (spineps), on hand-made costs.
+Each candidate may be any disc from C2-C3 to S4-S5 or a false positive; discs may have been
+missed. Dynamic programming finds the assignment that best explains spacing, tilt, depth and
+adjacent bone of all candidates, for each body size and number of lumbar vertebrae. Forward and
+backward passes give the evidence for every other assignment, and thus the confidence and the
+adjacent numberings. Based on the global solver with explicit anomaly hypotheses of VERIDAH
+(spineps), with manually chosen costs.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
 
 _LOG_FLOOR: Final = -1e9
-"""Stands for an impossible assignment; finite, so that differences stay defined."""
+"""Log evidence of an impossible assignment; finite, so that differences are defined."""
 _MAX_STEP: Final = 3
-"""Most discs down from one candidate to the next: two missed in a row."""
+"""Maximum number of discs from one candidate to the next: two consecutive missed discs."""
 _MAX_SKIP: Final = 4
-"""Most candidates passed over between two discs."""
-_CONUS_WORST: Final = 2.5
-"""Standard deviations from its usual place beyond which it is likelier that something else was
-taken for the cord's end."""
+"""Maximum number of candidates skipped between two discs."""
+_MAX_CONUS_SD: Final = 2.5
+"""Standard deviations from the usual conus position beyond which a false detection is more
+likely."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A possible disc, and what is seen at and around it.
+    """A possible disc with its image features.
 
     Parameters
     ----------
     center_lps, normal_lps : ndarray, shape (3,)
     score : float
-        The detector's certainty, 0..1.
+        Detector score, 0..1.
     tilt_deg : float
         Forward tilt of the normal against the patient's long axis.
     depth_mm : float
-        Front to back; NaN where unknown.
+        Anteroposterior depth; NaN if unknown.
     bone_above, bone_below : float
-        Probability of vertebra (not sacrum) beyond its surfaces; NaN where unknown.
+        Probability of vertebra (not sacrum) above and below the disc; NaN if unknown.
     sacrum_above, sacrum_below : float
-        Probability of sacrum there; NaN where unknown.
+        Probability of sacrum at the same points; NaN if unknown.
     reach_above_mm, reach_below_mm : float
-        How far the field goes on along the spine.
+        Extent of the field of view along the spine, above and below the disc.
     sacral_fraction_above, sacral_fraction_below : float
-        Share of sacrum in the bone of the whole vertebra there; NaN where unknown.
+        Fraction of sacrum in the bone of the adjacent vertebra; NaN if unknown.
     """
 
     center_lps: FloatArray
@@ -75,20 +75,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Candidates with the discs they were taken for.
+    """Disc candidates with their assigned disc names.
 
     Parameters
     ----------
     chain : ReferenceChain
-        Names and typical sizes that the indices refer to.
+        Names and typical sizes; `discs` are indices into it.
     candidates : tuple of int
-        Indices of the candidates used, head down.
+        Indices of the candidates used, cranial to caudal.
     discs : tuple of int
-        Index into ``chain.discs`` of each, strictly rising.
+        Index into ``chain.discs`` of each, strictly increasing.
     scale : float
         Body size relative to the mean adult.
     shifted : dict
-        Share of belief, 0..1, that all names move by so many discs towards the tail.
+        Probability of each caudal shift of all names, by number of discs.
     has_junction : bool
         Whether the lumbosacral disc is among those used.
     has_c2 : bool
@@ -116,12 +116,12 @@ def solve(
     Parameters
     ----------
     candidates : sequence of Candidate
-        Head down.
+        Cranial to caudal.
     settings : LevelSettings
     lumbar_counts : sequence of int
         Numbers of lumbar vertebrae to consider.
     pinned : (int, str), optional
-        A candidate and the disc it is known to be.
+        A candidate and its known disc name.
     """
     sizes = np.linspace(settings.size_low, settings.size_high, settings.size_steps)
     return [
@@ -135,9 +135,9 @@ def solve(
 def best_of(
     solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None = None
 ) -> Assignment | None:
-    """The numbering that explains the candidates best; None where there is nothing to number.
+    """Select the numbering with the highest evidence; None if there are no solutions.
 
-    The cord's end, where it is known, tells how far to believe it, not which it is.
+    The conus position, if known, affects the probabilities, not the selection.
     """
     if not solutions:
         return None
@@ -154,14 +154,16 @@ def best_of(
 
 
 def disc_at_cord_end(solutions: Sequence[Solution], settings: LevelSettings, conus: Conus) -> str:
-    """Name for the disc nearest to the cord's end that fits sizes and the cord's usual end best.
+    """Most likely name of the disc nearest to the conus, by sizes and usual conus position.
 
-    For fields that show neither C2 nor the sacrum. At least one solution.
+    For fields of view without C2 and sacrum. Requires at least one solution.
     """
     scored = []
     for solution in solutions:
         offset = conus_offset(conus, solution.chain, solution.scale, settings)
-        score = solution.through[conus.candidate] / settings.temperature + _cord_evidence(offset)
+        score = solution.through[conus.candidate] / settings.temperature + _conus_log_evidence(
+            offset
+        )
         n = int(score.argmax())
         scored.append((float(score[n]), solution.chain.discs[n]))
     return max(scored)[1]
@@ -174,28 +176,28 @@ def lumbar_count_probabilities(
     *,
     counted: bool = False,
 ) -> dict[int, float]:
-    """Share of belief in each number of lumbar vertebrae, the cord's end considered.
+    """Probability of each number of lumbar vertebrae, including the conus position.
 
     Parameters
     ----------
     counted : bool
-        Whether C2 is seen. Then the numbers differ by whole discs between it and the sacrum,
-        and the evidence counts in full; without, they differ by looks alone, and less of it is
-        believed (``settings.temperature``).
+        Whether C2 is visible. If so, the counts differ by whole discs between C2 and the sacrum
+        and the evidence is used unscaled; otherwise they differ by appearance alone, and the
+        evidence is divided by ``settings.temperature``.
     """
     temperature = 1.0 if counted else settings.temperature
     evidence: dict[int, float] = {}
     priors: dict[int, float] = {}
     for solution in solutions:
         count = solution.chain.lumbar_count
-        cord = _conus_evidence(solution, conus, 0, settings) / settings.temperature
-        seen = solution.log_evidence / temperature + cord
-        evidence[count] = max(evidence.get(count, -np.inf), seen)
+        conus_value = _conus_evidence(solution, conus, 0, settings) / settings.temperature
+        value = solution.log_evidence / temperature + conus_value
+        evidence[count] = max(evidence.get(count, -np.inf), value)
         priors[count] = float(np.exp(_count_prior(solution.chain, settings)))
     top = max(evidence.values(), default=0.0)
-    share = {c: priors[c] * float(np.exp(e - top)) for c, e in evidence.items()}
-    total = sum(share.values())
-    return {c: x / total for c, x in share.items()}
+    weights = {c: priors[c] * float(np.exp(e - top)) for c, e in evidence.items()}
+    total = sum(weights.values())
+    return {c: x / total for c, x in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def _solve(
         local[index + 1 :, : wanted + 1] = _LOG_FLOOR
     prior = _size_prior(scale, settings)
     head, tail = _open_ends(candidates, chain, scale, settings)
-    if pinned is not None:  # a chain that leaves the pinned disc out is no answer
+    if pinned is not None:  # the chain must include the pinned disc
         head[pinned[0] + 1 :] = _LOG_FLOOR
         tail[: pinned[0]] = _LOG_FLOOR
     count, names = local.shape
@@ -278,15 +280,15 @@ def _solve(
 def conus_offset(
     conus: Conus, chain: ReferenceChain, scale: float, settings: LevelSettings
 ) -> FloatArray:
-    """How far below its usual place the cord would end, were its disc each of the chain's.
+    """Offset of the conus below its usual position, for each possible name of its disc.
 
     Returns
     -------
     ndarray, shape (n,)
-        In standard deviations; negative above.
+        In standard deviations; negative if above.
     """
     disc = np.arange(len(chain.discs))
-    vertebra = disc + 1 if conus.below_mm >= 0 else disc  # whole numbers: tops of vertebrae
+    vertebra = disc + 1 if conus.below_mm >= 0 else disc  # integers: tops of vertebrae
     level = disc + 1 + conus.below_mm / (scale * chain.pitch_mm[vertebra])
     usual = chain.vertebrae.index("L1") + settings.conus_in_l1
     return np.asarray((level - usual) / settings.conus_sd_levels)
@@ -295,14 +297,14 @@ def conus_offset(
 def _local_evidence(
     candidates: Sequence[Candidate], chain: ReferenceChain, settings: LevelSettings
 ) -> FloatArray:
-    """Log evidence of each candidate being each disc against being none, shape (m, n)."""
+    """Log evidence of each candidate being each disc versus a false positive, shape (m, n)."""
     n = np.arange(len(chain.discs))
     kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
-    scores, most = kind_scores(candidates), settings.max_kind_evidence
+    scores, limit = kind_scores(candidates), settings.max_kind_evidence
     best = scores.max(axis=1, keepdims=True)
-    # Cut as a whole: that it is a disc at all must not hide which of two kinds it is.
-    looks = np.clip(scores + np.minimum(most - best, 0.0), -most, most)
-    return np.asarray(settings.presence + settings.kind_weight * looks[:, kind])
+    # Clip by a common offset, so that differences between kinds are preserved.
+    clipped = np.clip(scores + np.minimum(limit - best, 0.0), -limit, limit)
+    return np.asarray(settings.presence + settings.kind_weight * clipped[:, kind])
 
 
 def _link_evidence(
@@ -337,7 +339,7 @@ def _missing_cost(
 def _open_ends(
     candidates: Sequence[Candidate], chain: ReferenceChain, scale: float, settings: LevelSettings
 ) -> tuple[FloatArray, FloatArray]:
-    """Log evidence of a chain starting and ending at each candidate: discs missed in the field."""
+    """Log evidence of a chain starting and ending at each candidate, from missed discs in view."""
     count = len(chain.discs)
     reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
     cost = _missing_cost(np.arange(count), chain, settings)
@@ -345,10 +347,10 @@ def _open_ends(
     down = reach[None, :count] - reach[:count, None]  # from disc n to disc m
     above = np.array([c.reach_above_mm - margin for c in candidates])[:, None, None]
     below = np.array([c.reach_below_mm - margin for c in candidates])[:, None, None]
-    # Misses at an end have one cause, such as a slab that leaves the spine: they count as few.
-    most = settings.max_missing * settings.missing_cost
-    head = -np.minimum(((down < 0) & (-down < above)) @ cost, most)
-    tail = -np.minimum(((down > 0) & (down < below)) @ cost, most)
+    # Misses at an end share a cause, such as a slab that leaves the spine: their cost is capped.
+    max_cost = settings.max_missing * settings.missing_cost
+    head = -np.minimum(((down < 0) & (-down < above)) @ cost, max_cost)
+    tail = -np.minimum(((down > 0) & (down < below)) @ cost, max_cost)
     return head, tail
 
 
@@ -357,43 +359,43 @@ def _size_prior(scale: float, settings: LevelSettings) -> float:
 
 
 def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
-    share = (
+    fraction = (
         1 - settings.variant_fraction if chain.lumbar_count == 5 else settings.variant_fraction / 2
     )
-    return float(np.log(share))
+    return float(np.log(fraction))
 
 
 def _conus_evidence(
     solution: Solution, conus: Conus | None, shift: int, settings: LevelSettings
 ) -> float:
-    """Log evidence of the cord's end for a numbering moved by so many discs towards the tail."""
+    """Log evidence of the conus position for a numbering shifted caudally by `shift` discs."""
     if conus is None or conus.candidate not in solution.candidates:
         return 0.0
     disc = solution.discs[solution.candidates.index(conus.candidate)] + shift
     if not 0 <= disc < len(solution.chain.discs):
         return 0.0
     offset = conus_offset(conus, solution.chain, solution.scale, settings)
-    # It stands alone: the temperature that goes for neighbouring discs must not weaken it.
-    return settings.temperature * float(_cord_evidence(offset)[disc])
+    # Independent evidence: compensate for the temperature applied to adjacent discs.
+    return settings.temperature * float(_conus_log_evidence(offset)[disc])
 
 
-def _cord_evidence(offset: FloatArray) -> FloatArray:
-    """Log evidence of the cord's end by its offset from the usual place, standard deviations."""
-    return -0.5 * np.minimum(np.abs(offset), _CONUS_WORST) ** 2
+def _conus_log_evidence(offset: FloatArray) -> FloatArray:
+    """Log evidence of the conus position by its offset from usual, in standard deviations."""
+    return -0.5 * np.minimum(np.abs(offset), _MAX_CONUS_SD) ** 2
 
 
 def _shifts(
-    best: Solution, solved: Sequence[Solution], settings: LevelSettings, conus: Conus | None
+    best: Solution, solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None
 ) -> dict[int, float]:
-    """Belief in each shift of the whole numbering, from the best evidence for each.
+    """Probability of each shift of the whole numbering, from the best evidence for each.
 
-    Counted at the middle of the chain, by name: with another number of lumbar vertebrae the
-    same disc has another name although its place in the row is the same.
+    Evaluated at the middle of the chain, for the same number of lumbar vertebrae: with another
+    number the same index is a different name.
     """
     m = best.candidates[len(best.candidates) // 2]
     n = best.discs[len(best.discs) // 2]
     evidence: dict[int, float] = {}
-    for solution in solved:
+    for solution in solutions:
         if solution.chain is not best.chain:
             continue
         for shift in (-2, -1, 0, 1, 2):
@@ -402,6 +404,6 @@ def _shifts(
                 value += _conus_evidence(best, conus, shift, settings)
                 evidence[shift] = max(evidence.get(shift, -np.inf), value)
     top = max(evidence.values())
-    share = {s: float(np.exp((e - top) / settings.temperature)) for s, e in evidence.items()}
-    total = sum(share.values())
-    return {s: x / total for s, x in share.items()}
+    weights = {s: float(np.exp((e - top) / settings.temperature)) for s, e in evidence.items()}
+    total = sum(weights.values())
+    return {s: x / total for s, x in weights.items()}

@@ -1,4 +1,4 @@
-"""What labelling the levels yields."""
+"""Result types of level labeling."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Vertebra:
 
 @dataclass(frozen=True)
 class Disc:
-    """An intervertebral disc, or the remnant between sacral segments."""
+    """An intervertebral disc, or a remnant disc between sacral segments."""
 
     name: str
     center_lps: FloatArray
     normal_lps: FloatArray
-    """Unit normal of the disc plane, towards the head."""
+    """Unit normal of the disc plane, cranial."""
     confidence: float
 
 
 @dataclass(frozen=True)
 class AlternativeNumbering:
-    """Another way to number the same vertebrae.
+    """An alternative numbering of the same vertebrae.
 
     Parameters
     ----------
     shift : int
-        How many names every level moves towards the tail: with +1, the level reported as
-        L4-L5 would be L5-S1; with -1 it would be L3-L4.
+        Caudal shift of all names, in levels: with +1, the level reported as L4-L5 would be
+        L5-S1; with -1 it would be L3-L4.
     """
 
     shift: int
@@ -54,7 +54,7 @@ class AlternativeNumbering:
 
 @dataclass(frozen=True)
 class Numbering:
-    """How the names were assigned and how far to trust them."""
+    """Method, assumption and confidence of the level numbering."""
 
     method: NumberingMethod
     assumption: str
@@ -66,22 +66,21 @@ class Numbering:
 
 @dataclass(frozen=True)
 class Levels:
-    """Named vertebrae and discs, head down, gap-free, in the frame of the myelogram.
+    """Named vertebrae and discs without gaps, cranial to caudal, in the myelogram frame.
 
     Parameters
     ----------
     status : str
-        ``"labelled"``, ``"partial"`` (part of the field), ``"unlabelled"`` (nothing named).
+        ``"labelled"``, ``"partial"`` (neither C2 nor sacrum), ``"unlabelled"`` (nothing named).
     vertebrae, discs : tuple
-        From the head down. A disc ``"L4-L5"`` lies between the vertebrae of its name.
+        Cranial to caudal. A disc ``"L4-L5"`` lies between the vertebrae of its name.
     mask : Volume
         uint8 on the myelogram's grid: `vocabulary.LABEL_VALUES` inside each vertebral body.
     seen : SpineDetection or None
-        What the names were given to, so that `leakloc.levels.assign_levels` can name it again; None
-        where the labeler only took names over.
+        Detections that were named, so that `leakloc.levels.assign_levels` can name them again;
+        None for supplied levels.
     cord_end_lps : ndarray or None
-        End of the spinal cord; None where it was not detected, or lies farther from its usual
-        level than in anybody.
+        Tip of the conus medullaris; None if not detected or outside the range of normal levels.
     """
 
     status: LevelStatus
@@ -95,4 +94,4 @@ class Levels:
 
 
 Labeler = Callable[[Volume, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]
-"""A labelling stage: myelogram, companions by role, segmentation, settings."""
+"""A labeling stage: myelogram, companions by role, segmentation, settings."""

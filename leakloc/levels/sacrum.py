@@ -1,9 +1,9 @@
-"""The sacrum: a curve through the middle of its bodies, and the discs left between them.
+"""Axis of the sacral bodies, and the remnant discs between them.
 
-The anatomy network finds the sacral bodies as one piece of bone. A curve is traced through their
-middle, from the lumbosacral disc to the lower end of the field. Where the remnant of a disc lies,
-the marrow is crossed by a dark line on every contrast; heights of the segments tell which line is
-which, and where a remnant lies that the image does not show.
+The anatomy network segments the sacral bodies as one component. Their axis is traced from the
+lumbosacral disc to the lower end of the field of view. A remnant disc crosses the marrow as a dark
+line on every contrast; segment heights identify the lines and give the positions of remnants that
+are not visible.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.numbering import Candidate
 
 _STEP_MM: Final = 1.0
-"""Step along the curve."""
+"""Step along the axis."""
 _HALF_MM: Final = (12.0, 24.0)
-"""Half of the plane in which bone is sought: to the sides, to the front and back."""
+"""Half size of the plane in which bone is sampled: lateral, anteroposterior."""
 _MIN_DEPTH_MM: Final = 3.0
-"""Bone that is thinner from front to back is the end of the sacrum."""
+"""Minimum anteroposterior depth of bone; thinner bone is the end of the sacrum."""
 _MAX_LENGTH_MM: Final = 190.0
-"""Longer than any sacrum along its curve (S1 to S5: 130 mm on the mean)."""
+"""Maximum length of a sacrum along its axis (S1 to S5: mean 130 mm)."""
 _BONE: Final = (0.35, 0.5)
-"""Probability from which a voxel takes part in centering, and from which it is bone."""
+"""Minimum probability of a voxel used for centering, and of bone."""
 _CENTERING: Final = (0.15, 0.35)
-"""Fraction of the way to the center of the bone at each step, to the side and to the back: slabs
-often show less than the width of the sacrum."""
+"""Fraction of the distance to the bone center moved at each step, laterally and posteriorly: slabs
+are often narrower than the sacrum."""
 _TURN: Final = 0.12
-"""Weight of the last step in the direction of the next."""
+"""Weight of the last step in the direction of the next step."""
 _MAX_LATERAL: Final = 0.2
-"""Largest component of the direction to a side: 12 degrees."""
+"""Maximum lateral component of the direction: 12 degrees."""
 _ABOVE_BONE_MM: Final = 15.0
-"""The first bone lies no farther below the middle of the lumbosacral disc."""
+"""Maximum distance of the first bone below the center of the lumbosacral disc."""
 _GAP_MM: Final = 5.0
-"""Bone may be missed over this length."""
+"""Maximum length of a gap in the detected bone."""
 _TURN_DEG_PER_MM: Final = 0.4
-"""Past the last bone the curve turns to the front as it does from S2 to S4 on the mean of four
-development patients of SPIDER (CC BY 4.0)."""
+"""Anterior curvature beyond the last bone: mean from S2 to S4 in four development patients of
+SPIDER (CC BY 4.0)."""
 _STRAIGHT_MM: Final = 60.0
-"""S1 and S2 lie on a straight line."""
+"""Length of the straight part of the axis, S1 and S2."""
 _EXPECTED_TILT_DEG: Final = 20.0
-"""That line is turned to the back by this much from the normal of the lumbosacral disc."""
+"""Posterior tilt of that part from the normal of the lumbosacral disc."""
 _SIGNAL_HALF_MM: Final = 6.0
-"""The signal is a mean over this much to both sides of the midline,"""
+"""The signal is averaged over this distance on both sides of the midline,"""
 _SIGNAL_DEPTH: Final = 0.3
-"""... and over this fraction of the depth of the bone to the front and back."""
+"""... and over this fraction of the bone depth anteriorly and posteriorly."""
 _MARROW_MM: Final = 25.0
-"""The signal of marrow is the 65th percentile over this length: most of a segment."""
+"""Length over which marrow signal is the 65th percentile: most of a segment."""
 _DARK: Final = 0.5
-"""A line darker than marrow by this fraction is a definite remnant."""
+"""Fraction by which a definite remnant is darker than marrow."""
 _EVIDENCE: Final = 5.0
-"""Weight of such a line, in units of the logarithm of the prior: three standard deviations."""
+"""Log evidence of a definite remnant: equivalent to three standard deviations."""
 _HEIGHT_SD: Final = 0.07
 _SIZE_SD: Final = 0.08
-"""Standard deviations of the height of a segment in a sacrum of known size, and of the size of the
-sacrum in a body of known size; together 6 to 11 % in twelve development patients of SPIDER."""
+"""Standard deviations of segment height relative to sacrum size, and of sacrum size relative to
+body size; together 6 to 11 % in twelve development patients of SPIDER."""
 _SIZES: Final = tuple(np.linspace(0.7, 1.3, 13))
-"""Sizes of the sacrum that are compared, relative to the body."""
+"""Candidate sizes of the sacrum, relative to body size."""
 _EXCLUDED: Final = -1e6
-"""Score of a place that is excluded."""
-_MIN_SHOWN: Final = 0.3
-"""Darkness from which a remnant counts as detected."""
+"""Score of an excluded position."""
+_MIN_DARKNESS: Final = 0.3
+"""Minimum darkness of a detected remnant."""
 
 
 @dataclass(frozen=True, eq=False)
 class SacralAxis:
-    """The curve through the middle of the sacral bodies.
+    """Axis through the centers of the sacral bodies.
 
     Parameters
     ----------
     points_lps : ndarray, shape (n, 3)
-        1 mm apart; from the middle of the lumbosacral disc down to the end of the field.
+        1 mm apart, from the center of the lumbosacral disc to the caudal end of the field of view.
     depth_mm : ndarray, shape (n,)
-        Depth of the bone from front to back; 0 past its end.
+        Anteroposterior depth of the bone; 0 beyond its end.
     darkness : ndarray, shape (n,)
-        How much darker than marrow the bone is, as a fraction; 0 where nothing is known.
+        Fraction by which the bone is darker than marrow; 0 where unknown.
     """
 
     points_lps: FloatArray
@@ -92,7 +92,7 @@ class SacralAxis:
 def trace_sacrum(
     image: Volume, sacrum: Volume, candidates: Sequence[Candidate]
 ) -> SacralAxis | None:
-    """Trace the sacral bodies from the disc that has sacral bone below it and least above.
+    """Trace the sacral bodies from the disc with the most sacral bone below and least above.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def trace_sacrum(
     Returns
     -------
     SacralAxis or None
-        None where no disc has sacral bone below it.
+        None if no disc has sacral bone below it.
     """
     sacral = [c for c in candidates if c.sacrum_below > 0.5]
     if not sacral:
@@ -121,12 +121,12 @@ def trace_sacrum(
 
 
 def expected_axis(junction_lps: FloatArray, normal_lps: FloatArray) -> SacralAxis:
-    """The axis of a sacrum that no image shows, below the lumbosacral disc.
+    """Expected axis of a sacrum outside the images, below the lumbosacral disc.
 
     Parameters
     ----------
     junction_lps, normal_lps : ndarray, shape (3,)
-        Middle of the lumbosacral disc, and its normal toward the head.
+        Center and cranial normal of the lumbosacral disc.
     """
     points, direction = [np.asarray(junction_lps, np.float64)], -np.asarray(normal_lps, np.float64)
     _, back = left_and_dorsal(direction)
@@ -148,15 +148,15 @@ def place_remnants(
     known_lps: dict[str, FloatArray],
     scale: float,
 ) -> tuple[FloatArray, list[bool]]:
-    """Place the four discs of the sacrum and its lower end along its axis.
+    """Locate the four sacral discs and the caudal end of S5 along the sacral axis.
 
     Parameters
     ----------
     axis : SacralAxis
     junction_lps : ndarray, shape (3,)
-        Middle of the lumbosacral disc.
+        Center of the lumbosacral disc.
     known_lps : dict
-        Middle of sacral discs that have been detected, by name.
+        Centers of detected sacral discs, by name.
     scale : float
         Body size relative to the mean adult.
 
@@ -165,7 +165,7 @@ def place_remnants(
     arc_mm : ndarray, shape (5,)
         Distances along the axis of S1-S2 to S4-S5 and of the end of S5.
     detected : list of bool
-        Whether the image shows them.
+        Whether each is visible in the image.
     """
     line = Centerline(axis.points_lps)
     chain = reference_chain(5)
@@ -183,7 +183,7 @@ def place_remnants(
             gains[n] = np.where(near, gain, _EXCLUDED)
     found = (_fitted(arcs, start, size * heights, gains, size) for size in _SIZES)
     _, chosen = max(found, key=lambda fit: fit[0])
-    dark = darkness[chosen] >= _MIN_SHOWN
+    dark = darkness[chosen] >= _MIN_DARKNESS
     detected = [bool(d) or n in known_lps for d, n in zip(dark, (*names, ""), strict=True)]
     return arcs[chosen], detected
 
@@ -191,16 +191,16 @@ def place_remnants(
 def _fitted(
     arcs: FloatArray, start_mm: float, heights: FloatArray, gains: Sequence[FloatArray], size: float
 ) -> tuple[float, npt.NDArray[np.intp]]:
-    """Best places of the lower ends of the segments for a size of the sacrum, and their score."""
+    """Best positions of the caudal ends of the segments for one sacrum size, and their score."""
     best = np.where(np.abs(arcs - start_mm) <= 0.5 * _STEP_MM, 0.0, _EXCLUDED)
-    came = []
+    previous = []
     for n, height in enumerate(heights):
-        off = (arcs[:, None] - arcs[None, :] - height) / (_HEIGHT_SD * height)
-        total = best[None, :] - 0.5 * off**2
-        came.append(total.argmax(axis=1))
+        deviation = (arcs[:, None] - arcs[None, :] - height) / (_HEIGHT_SD * height)
+        total = best[None, :] - 0.5 * deviation**2
+        previous.append(total.argmax(axis=1))
         best = total.max(axis=1) + (gains[n] if n < len(gains) else 0.0)
     places = [int(best.argmax())]
-    for back in reversed(came[1:]):
+    for back in reversed(previous[1:]):
         places.append(int(back[places[-1]]))
     score = float(best.max()) - 0.5 * ((size - 1.0) / _SIZE_SD) ** 2
     return score, np.array(places[::-1])
@@ -209,8 +209,8 @@ def _fitted(
 def _trace(
     sacrum: Volume, start_lps: FloatArray, direction: FloatArray, image: Volume
 ) -> tuple[Centerline, FloatArray] | None:
-    """Step down the bone, moving to its middle; past its end on to the end of the field."""
-    aside, behind = np.meshgrid(
+    """Follow the bone center caudally, then extrapolate to the end of the field of view."""
+    lateral, posterior = np.meshgrid(
         np.arange(-_HALF_MM[0], _HALF_MM[0] + 0.1, 3.0),
         np.arange(-_HALF_MM[1], _HALF_MM[1] + 0.1, 1.0),
         indexing="ij",
@@ -219,18 +219,18 @@ def _trace(
     points, depths, below_mm, found = [at], [0.0], 0.0, False
     while len(points) < _MAX_LENGTH_MM / _STEP_MM:
         left, back = left_and_dorsal(direction)
-        ahead = at + _STEP_MM * direction
-        plane = ahead + aside[..., None] * left + behind[..., None] * back
-        bone = np.where(np.abs(behind) < half + 6.0, sacrum.sample(plane), 0.0)
+        moved = at + _STEP_MM * direction
+        plane = moved + lateral[..., None] * left + posterior[..., None] * back
+        bone = np.where(np.abs(posterior) < half + 6.0, sacrum.sample(plane), 0.0)
         bone = np.where(bone > _BONE[0], bone, 0.0)
         depth = float((bone > _BONE[1]).sum(axis=1).max())
         if depth >= _MIN_DEPTH_MM:
             found, below_mm = True, 0.0
-            middle = np.array([(bone * aside).sum(), (bone * behind).sum()]) / bone.sum()
+            middle = np.array([(bone * lateral).sum(), (bone * posterior).sum()]) / bone.sum()
             move = np.clip(middle, -2.0, 2.0) * _CENTERING
-            ahead = ahead + move[0] * left + move[1] * back
+            moved = moved + move[0] * left + move[1] * back
             half = 0.8 * half + 0.2 * max(depth / 2, 5.0)
-            toward = (ahead - at) / np.linalg.norm(ahead - at)
+            toward = (moved - at) / np.linalg.norm(moved - at)
             direction = (1 - _TURN) * direction + _TURN * toward
         elif found:
             below_mm, depth = below_mm + _STEP_MM, 0.0
@@ -242,7 +242,7 @@ def _trace(
         direction = direction / np.linalg.norm(direction)
         if direction[2] > 0.0:  # cranial: the curve has left the sacrum
             break
-        at = ahead
+        at = moved
         if not image.geometry.contains(image.geometry.clamp_left_right(at)):
             break
         points.append(at)
@@ -255,16 +255,16 @@ def _trace(
 
 
 def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArray:
-    """How much darker than the marrow around it the bone is along the axis, beyond noise."""
+    """Fraction by which bone along the axis is darker than adjacent marrow, beyond noise."""
     from scipy.ndimage import gaussian_filter1d, percentile_filter
 
     _, left, dorsal = line.frame_at(line.arc_mm)
-    aside = np.arange(-_SIGNAL_HALF_MM, _SIGNAL_HALF_MM + 0.1, 3.0)
-    behind = _SIGNAL_DEPTH * gaussian_filter1d(np.clip(depth_mm, 8.0, 35.0), 4.0)
+    lateral = np.arange(-_SIGNAL_HALF_MM, _SIGNAL_HALF_MM + 0.1, 3.0)
+    posterior = _SIGNAL_DEPTH * gaussian_filter1d(np.clip(depth_mm, 8.0, 35.0), 4.0)
     points = (
         line.points_lps[:, None, None]
-        + aside[None, :, None, None] * left[:, None, None]
-        + (behind[:, None] * np.linspace(-1, 1, 9))[:, None, :, None] * dorsal[:, None, None]
+        + lateral[None, :, None, None] * left[:, None, None]
+        + (posterior[:, None] * np.linspace(-1, 1, 9))[:, None, :, None] * dorsal[:, None, None]
     )
     inside = image.geometry.contains(points)
     total = (image.sample(points) * inside).sum(axis=(1, 2))
@@ -279,7 +279,7 @@ def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArr
     near = percentile_filter(signal, 65, size=half, mode="nearest")
     place = np.arange(len(signal))
     cranial, caudal = (near[np.clip(place + d, 0, len(place) - 1)] for d in (-half, half))
-    # Past the bone that the network recognizes, a line has marrow on both sides.
+    # Beyond the segmented bone, a line must have marrow on both sides.
     marrow = np.where(depth_mm >= _MIN_DEPTH_MM, around, np.minimum(cranial, caudal))
     dark = 1.0 - signal / np.maximum(marrow, 1e-6)
     bone = known & (depth_mm >= _MIN_DEPTH_MM)

@@ -1,4 +1,4 @@
-"""What other programs write into their level maps: values of vertebrae and discs.
+"""Label values of vertebrae and discs in the level maps of other programs.
 
 A scheme maps voxel values to names. The published ones:
 
@@ -16,9 +16,9 @@ sct
     C1 1 ... C7 7, T1 8 ... T12 19, L1 20 ... L5 24, S1 25.
 spider
     SPIDER counts from the lowest vertebra: L5 1, L4 2 ...; the disc below vertebra n is 200 + n.
-    It knows no transitional anatomy: vertebra 1 is taken for L5.
+    It does not encode transitional anatomy: vertebra 1 is assumed to be L5.
 leakloc
-    What leakloc itself writes (`vocabulary.LABEL_VALUES`).
+    Values written by leakloc (`vocabulary.LABEL_VALUES`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LevelScheme:
     discs : mapping of int to str
         Value of each disc, such as ``"L4-L5"``; may be empty.
     sacrum : int, optional
-        Value of the whole sacrum, where its segments are not told apart.
+        Value of the whole sacrum, if its segments are not distinguished.
     """
 
     name: str
@@ -59,19 +59,19 @@ class LevelScheme:
     sacrum: int | None = None
 
     def __post_init__(self) -> None:
-        twice = {*self.vertebrae} & {*self.discs}
-        if twice:
+        duplicates = {*self.vertebrae} & {*self.discs}
+        if duplicates:
             raise SettingsError(
-                f"level scheme {self.name}: value {min(twice)} is a vertebra and a disc"
+                f"level scheme {self.name}: value {min(duplicates)} is both a vertebra and a disc"
             )
 
     @property
     def values(self) -> dict[str, int]:
-        """Value by vertebra, for writing."""
+        """Label value of each vertebra, for writing."""
         return {name: value for value, name in self.vertebrae.items()}
 
     def written(self, mask: Volume) -> Volume:
-        """A level mask of leakloc (`vocabulary.LABEL_VALUES`) with the values of this scheme."""
+        """Convert a leakloc level mask (`vocabulary.LABEL_VALUES`) to the values of this scheme."""
         table = np.zeros(256, np.uint8)
         for name, value in self.values.items():
             table[LABEL_VALUES[name]] = value
@@ -79,12 +79,12 @@ class LevelScheme:
 
     @classmethod
     def of(cls, name: str, meanings: Mapping[str, str]) -> LevelScheme:
-        """A scheme of one's own: value to the name of a vertebra, a disc, or ``sacrum``.
+        """Create a custom scheme from values and names of vertebrae, discs, or ``sacrum``.
 
         Raises
         ------
         SettingsError
-            If a value is no number or a name no level.
+            If a value is not a voxel value or a name is not a level.
 
         Examples
         --------
@@ -96,7 +96,9 @@ class LevelScheme:
         sacrum = None
         for text, level in meanings.items():
             if not re.fullmatch(r"\d{1,5}", str(text)) or int(text) == 0:
-                raise SettingsError(f"level scheme {name}: {text!r} is no voxel value (1 to 65535)")
+                raise SettingsError(
+                    f"level scheme {name}: {text!r} is not a voxel value (1 to 65535)"
+                )
             if level == "sacrum":
                 sacrum = int(text)
             elif level in LABEL_VALUES:
@@ -105,7 +107,7 @@ class LevelScheme:
                 discs[int(text)] = level
             else:
                 raise SettingsError(
-                    f"level scheme {name}: {level!r} is no level; write L4, L4-L5 or sacrum"
+                    f"level scheme {name}: {level!r} is not a level; use L4, L4-L5 or sacrum"
                 )
         return cls(name, vertebrae, discs, sacrum)
 
@@ -148,7 +150,7 @@ def _spineps() -> LevelScheme:
 
 
 def _counted_up(name: str, first: int, sacrum: int, s1: int | None = None) -> LevelScheme:
-    """L5 has the value `first`, L4 the next, up to C1."""
+    """Scheme with value `first` for L5, increasing by one per vertebra up to C1."""
     vertebrae = {first + n: level for n, level in enumerate(reversed(_ABOVE_SACRUM))}
     if s1 is not None:
         vertebrae[s1] = "S1"
@@ -179,16 +181,16 @@ SCHEMES: Final[dict[str, LevelScheme]] = {
 
 
 def level_scheme(name: str) -> LevelScheme:
-    """A published scheme.
+    """Return a published scheme by name.
 
     Raises
     ------
     SettingsError
-        If there is none of that name.
+        If the name is unknown.
     """
     if name not in SCHEMES:
         raise SettingsError(
-            f"no level scheme is named {name!r}; choose from {', '.join(sorted(SCHEMES))}, "
-            "or name a TOML file that maps values to levels"
+            f"unknown level scheme {name!r}; choose from {', '.join(sorted(SCHEMES))}, "
+            "or specify a TOML file that maps values to levels"
         )
     return SCHEMES[name]

@@ -1,7 +1,7 @@
-"""Labelers that take the levels from elsewhere: another program's map, or an edited list.
+"""Labelers for supplied levels: a level map of another program, or an edited list.
 
-Only where vertebrae and discs are is taken over, in any order; names must make one chain from
-the head down, without gap or repetition, because a skipped number is how wrong levels happen.
+Vertebrae and discs may be in any order; their names must form one chain from cranial to caudal
+without gap or repetition, because a skipped vertebra shifts all other levels.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
 
 SUPPLIED_CONFIDENCE: Final = 0.95
-"""Confidence of levels that a person or another program names: not ours to doubt much."""
+"""Confidence of levels named by the user or another program."""
 
 _BODY_DORSAL_MM: Final = -5.0
-"""Bodies lie in front of the middle of the canal by more than this; arches do not."""
+"""Vertebral bodies lie farther anterior to the canal center than this; arches do not."""
 _BODY_FRACTION: Final = 0.1
-"""Least share of a label in front of the canal that is taken for its body; maps drawn on the
-cord have nothing there."""
+"""Minimum fraction of a label anterior to the canal for a body; labels drawn on the cord have no
+such part."""
 _S1_FRACTION: Final = 0.35
-"""Share of the sacrum's voxels that belong to S1: the tallest and widest of five segments."""
+"""Fraction of sacral voxels that belong to S1, the largest of five segments."""
 _MIN_REGION_VOXELS: Final = 3
-_FARTHEST_MM: Final = 80.0
-"""A vertebra farther than this from the canal's middle is not of this patient's spine (30 mm)."""
+_MAX_CANAL_MM: Final = 80.0
+"""Maximum distance of vertebrae from the canal center (typically 30 mm)."""
 
 
 @dataclass(frozen=True)
 class SuppliedLevelMap:
-    """A labeler that reads vertebrae and discs off a level map.
+    """Labeler that takes vertebrae and discs from a level map.
 
     Parameters
     ----------
     map : Volume
-        Whole numbers, 0 for background; on any grid of the myelogram's patient space.
+        Integer labels, 0 for background; any grid in the patient space of the myelogram.
     scheme : LevelScheme
-        What the numbers mean.
+        Meaning of the labels.
     """
 
     map: Volume
@@ -70,18 +70,18 @@ class SuppliedLevelMap:
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
-        """Levels of the map (a `leakloc.levels.result.Labeler`), as `levels` gives them."""
+        """Return the levels of the map (a `leakloc.levels.result.Labeler`); see `levels`."""
         return self.levels(myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
-        """Levels of the map on the grid of a myelogram, along the centreline of its canal.
+        """Levels of the map on the grid of a myelogram, ordered along the canal centerline.
 
         Raises
         ------
         InputError
-            If the map holds no vertebra of the scheme, or its names make no chain.
+            If the map contains no vertebra of the scheme, or its names do not form a chain.
         GeometryError
-            If it lies elsewhere than the myelogram.
+            If it does not overlap the myelogram.
         """
         from leakloc.loaders.masks import put_on_grid
 
@@ -106,12 +106,12 @@ class SuppliedLevelMap:
             notes=(
                 *notes,
                 *levels.notes,
-                Note("levels_given", f"The levels come from a given map ({self.scheme.name})."),
+                Note("levels_given", f"The levels are from a supplied map ({self.scheme.name})."),
             ),
         )
 
     def _points(self, names: Mapping[int, str]) -> dict[str, FloatArray]:
-        """Voxel centres of each name's label, LPS mm."""
+        """Voxel centers of each named label, LPS mm."""
         voxels = _voxels(self.map.array)
         return {
             name: self.map.geometry.lps_from_kji(voxels[value])
@@ -120,7 +120,7 @@ class SuppliedLevelMap:
         }
 
     def _first_sacral(self, vertebrae: Mapping[str, Vertebra]) -> dict[str, Vertebra]:
-        """S1 as the part of a whole sacrum that is next to the lowest lumbar vertebra."""
+        """S1 as the part of an undivided sacrum nearest to the lowest lumbar vertebra."""
         lumbar = [v for v in vertebrae.values() if v.name.startswith("L")]
         if self.scheme.sacrum is None or "S1" in vertebrae or not lumbar:
             return {}
@@ -135,15 +135,15 @@ class SuppliedLevelMap:
 
 @dataclass(frozen=True)
 class SuppliedLevels:
-    """A labeler that takes vertebrae and discs from a list, as edited by a person.
+    """Labeler that takes vertebrae and discs from a list edited by the user.
 
     Parameters
     ----------
     vertebrae : sequence of Vertebra
     discs : sequence of Disc
-        May be empty: then half-way between vertebrae.
+        Optional; missing discs are placed midway between vertebrae.
     mask : Volume, optional
-        A level map of the same bodies under any names, such as that of an earlier run.
+        A level map of the same vertebrae under any names, such as from an earlier run.
     """
 
     vertebrae: Sequence[Vertebra]
@@ -157,26 +157,26 @@ class SuppliedLevels:
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
-        """Levels of the list (a `leakloc.levels.result.Labeler`), as `levels` gives them."""
+        """Return the levels of the list (a `leakloc.levels.result.Labeler`); see `levels`."""
         return self.levels(myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
-        """Levels of the list on the grid of a myelogram, along the centreline of its canal.
+        """Levels of the list on the grid of a myelogram, ordered along the canal centerline.
 
         Raises
         ------
         InputError
-            If the names make no chain from the head down.
+            If the names do not form a chain from cranial to caudal.
         """
-        given = Note("levels_given", "The levels come from a given list.")
+        note = Note("levels_given", "The levels are from a supplied list.")
         mask, notes = self._renamed_mask(geometry)
         levels = named_levels(list(self.vertebrae), list(self.discs), mask, line, "user")
-        return replace(levels, notes=(*notes, *levels.notes, given))
+        return replace(levels, notes=(*notes, *levels.notes, note))
 
     def _renamed_mask(self, geometry: Geometry) -> tuple[Volume, list[Note]]:
         if self.mask is None:
             empty = np.zeros(geometry.shape, np.uint8)
-            text = "No level map came with the given levels; the map of this report is empty."
+            text = "The supplied levels include no level map; the map of this report is empty."
             return Volume(empty, geometry, Provenance("levels")), [Note("level_map_empty", text)]
         from leakloc.loaders.masks import put_on_grid
 
@@ -197,40 +197,40 @@ def named_levels(
     centerline: Centerline,
     method: NumberingMethod,
 ) -> Levels:
-    """Levels in order, checked to be a chain, with every disc between two vertebrae.
+    """Sort levels, check that they form a chain, and add missing discs.
 
     Parameters
     ----------
     vertebrae : list of Vertebra
         At least two, in any order.
     discs : list of Disc
-        Those missing are put half-way between their vertebrae; normals that are zero are
-        taken from the vertebrae.
+        Missing discs are placed midway between their vertebrae; zero normals are derived from
+        the vertebrae.
     mask : Volume
         uint8, `vocabulary.LABEL_VALUES`.
     centerline : Centerline
-        Of the canal; tells what is higher.
+        Canal centerline, which defines the order.
     method : str
 
     Raises
     ------
     InputError
-        If names repeat, skip, or are out of order.
+        If names are repeated, skipped, or out of order.
     """
     if len(vertebrae) < 2:
         raise InputError(
-            f"the given levels name {len(vertebrae)} vertebrae; at least two are needed: check "
-            "that the scheme fits the file (leakloc analyze --scheme)"
+            f"the supplied levels name {len(vertebrae)} vertebrae; at least two are needed: check "
+            "that the scheme matches the file (leakloc analyze --scheme)"
         )
     centers = np.array([v.center_lps for v in vertebrae])
-    arcs, aside, dorsal = centerline.project(centers)
-    if float(np.median(np.hypot(aside, dorsal))) > _FARTHEST_MM:
+    arcs, lateral, dorsal = centerline.project(centers)
+    if float(np.median(np.hypot(lateral, dorsal))) > _MAX_CANAL_MM:
         raise InputError(
-            "the given levels lie far from the spinal canal: they are of another patient space, "
-            "or their sides are swapped (positions are LPS millimetres)"
+            "the supplied levels lie far from the spinal canal: they are in another patient space, "
+            "or left and right are swapped (positions are LPS, in mm)"
         )
     ordered = [vertebrae[n] for n in np.argsort(arcs)]
-    _demand_chain([v.name for v in ordered])
+    _check_chain([v.name for v in ordered])
     by_upper = {split_segment(d.name)[0]: d for d in discs}
     complete = []
     for upper, lower in itertools.pairwise(ordered):
@@ -249,23 +249,27 @@ def named_levels(
     lumbar = {"L1", "S1"} <= {v.name for v in ordered}
     count = sum(v.name.startswith("L") for v in ordered) if lumbar else 5
     source = "the user" if method == "user" else "another program's level map"
-    numbering = Numbering(method, f"the names given by {source}", SUPPLIED_CONFIDENCE, count)
+    numbering = Numbering(method, f"the names supplied by {source}", SUPPLIED_CONFIDENCE, count)
     return Levels("labelled", numbering, tuple(ordered), tuple(complete), mask)
 
 
-def _demand_chain(names: Sequence[str]) -> None:
-    """Refuse names that skip, repeat or run upwards."""
+def _check_chain(names: Sequence[str]) -> None:
+    """Raise InputError if names are skipped, repeated or in ascending order."""
     for name in names:
         if name not in LABEL_VALUES:
-            raise InputError(f"the given levels name {name!r}, which is no vertebra such as L4")
+            raise InputError(
+                f"the supplied levels contain {name!r}, which is not a vertebra such as L4"
+            )
         if names.count(name) > 1:
-            raise InputError(f"the given levels name {name} twice; every vertebra once")
+            raise InputError(
+                f"the supplied levels name {name} twice; each vertebra must occur once"
+            )
     for upper, lower in itertools.pairwise(names):
         if not _follows(upper, lower):
             raise InputError(
-                f"in the given levels {lower} comes right below {upper}: names must follow each "
-                "other from the head down without a gap; correct the names, or leave the part "
-                "beyond the gap out"
+                f"in the supplied levels {lower} is directly below {upper}: names must be "
+                "consecutive from cranial to caudal; correct the names, or omit the part beyond "
+                "the gap"
             )
 
 
@@ -275,14 +279,14 @@ def _follows(upper: str, lower: str) -> bool:
 
 
 def _voxels(labels: npt.NDArray[np.integer]) -> dict[int, npt.NDArray[np.intp]]:
-    """Indices (k, j, i) of each label's voxels, shape (n, 3); one pass over a large map."""
+    """Voxel indices (k, j, i) of each label, shape (n, 3), found in one pass."""
     kji = np.argwhere(labels != 0)
     values = labels[tuple(kji.T)]
     return {int(value): kji[values == value] for value in np.unique(values)}
 
 
 def _body_center(points_lps: FloatArray, centerline: Centerline) -> FloatArray:
-    """Centre of the part of a vertebra in front of the canal: maps may hold its arch too."""
+    """Center of the part of a vertebra anterior to the canal; maps may include the arch."""
     dorsal = centerline.project(points_lps)[2]
     body = points_lps[dorsal < _BODY_DORSAL_MM]
     if len(body) < _BODY_FRACTION * len(points_lps):

@@ -1,9 +1,9 @@
-"""Signs of a transitional vertebra at the lumbosacral junction, by its shape.
+"""Morphologic signs of a lumbosacral transitional vertebra.
 
-A last lumbar vertebra on its way into the sacrum, or a first sacral one out of it, looks like
-both (Castellvi et al., Spine 1984; O'Driscoll et al., Skeletal Radiol 1996; review by Konin and
-Walz, AJNR 2010). Then a count up from the last disc is often one off, so that a sign of it is told
-and lowers the confidence; it never changes a name.
+A sacralized last lumbar or lumbarized first sacral vertebra has features of both (Castellvi et al.,
+Spine 1984; O'Driscoll et al., Skeletal Radiol 1996; review by Konin and Walz, AJNR 2010). Counting
+up from the last disc is then often off by one, so signs are reported and lower the confidence;
+they do not change names.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from leakloc.levels.numbering import Assignment, Candidate
 
 _ALONG_MM: Final = (8.0, 18.0)
-"""Stretch beyond a disc's centre in which bone is considered: the middle of a vertebra. Nearer to
-the end plates and farther out, the neighboring bone of a steep sacrum is included."""
+"""Range beyond a disc center in which bone is sampled: the middle of a vertebra. Nearer to the end
+plates and farther out, adjacent bone of a steep sacrum would be included."""
 _ACROSS_MM: Final = (10.0, 8.0)
-"""The same to the front and back, and to each side of the disc's centre: inside the body."""
+"""Anteroposterior and lateral half size of the sampled region: inside the body."""
 _STEPS_MM: Final = (2.0, 4.0)
-"""Steps along and front to back, and from side to side, where planes are 3 mm apart."""
+"""Sampling steps within the sagittal plane, and laterally, where planes are 3 mm apart."""
 _MIN_BONE: Final = 0.05
-"""Less bone than this on the mean tells nothing."""
-_SURE: Final = 0.6
-"""Discs with at least this score tell the patient's own depth."""
+"""Minimum mean probability of bone."""
+_MIN_SCORE: Final = 0.6
+"""Minimum score of discs used for the patient's reference depth."""
 
 
 def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float:
-    """Share of sacrum in the bone of the vertebra above or below a disc.
+    """Fraction of sacrum in the bone of the vertebra above or below a disc.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
     Returns
     -------
     float
-        0 for a lumbar vertebra, 1 for the sacrum; NaN where there is too little bone.
+        0 for a lumbar vertebra, 1 for the sacrum; NaN if there is too little bone.
     """
     if found.bodies is None or found.sacrum is None:
         return float("nan")
@@ -55,7 +55,7 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
     dorsal = dorsal / np.linalg.norm(dorsal)
     fine, coarse = _STEPS_MM
     depth, width = _ACROSS_MM
-    along, back, aside = np.meshgrid(
+    along, back, lateral = np.meshgrid(
         side * np.arange(_ALONG_MM[0], _ALONG_MM[1] + fine / 2, fine),
         np.arange(-depth, depth + fine / 2, fine),
         np.arange(-width, width + coarse / 2, coarse),
@@ -65,7 +65,7 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
         disc.center_lps
         + along[..., None] * normal
         + back[..., None] * dorsal
-        + aside[..., None] * left
+        + lateral[..., None] * left
     )
     lumbar = float(found.bodies.sample(points).mean())
     sacral = float(found.sacrum.sample(points).mean())
@@ -75,13 +75,13 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
 def transitional_signs(
     candidates: Sequence[Candidate], assignment: Assignment, settings: LevelSettings
 ) -> tuple[str, ...]:
-    """What speaks for a transitional vertebra, each as part of a sentence.
+    """Signs of a transitional vertebra, each as a clause for the report.
 
     Parameters
     ----------
     candidates : sequence of Candidate
     assignment : Assignment
-        Of the candidates to discs.
+        Assigned disc names of the candidates.
     settings : LevelSettings
         Its `transitional_fraction`, `transitional_narrow` and `transitional_wide`.
     """
@@ -90,17 +90,19 @@ def transitional_signs(
     if chain.junction not in named:
         return ()
     last = candidates[named[chain.junction]]
-    own = np.median([c.depth_mm for c in candidates if c.score > _SURE and c.depth_mm > 0] or [1])
+    own = np.median(
+        [c.depth_mm for c in candidates if c.score > _MIN_SCORE and c.depth_mm > 0] or [1]
+    )
     above, below = (chain.vertebrae[chain.junction + n] for n in (0, 1))
     signs = []
     if last.sacral_fraction_above > settings.transitional_fraction:
-        signs.append(f"{above} looks in part like the sacrum")
+        signs.append(f"{above} partly resembles the sacrum")
     if 1 - last.sacral_fraction_below > settings.transitional_fraction:
-        signs.append(f"{below} looks in part like a lumbar vertebra")
+        signs.append(f"{below} partly resembles a lumbar vertebra")
     if last.depth_mm < settings.transitional_narrow * own:
         signs.append(f"the disc {chain.discs[chain.junction]} is narrow")
     if chain.junction + 1 in named:
         remnant = candidates[named[chain.junction + 1]]
-        if remnant.score > _SURE and remnant.depth_mm > settings.transitional_wide * own:
+        if remnant.score > _MIN_SCORE and remnant.depth_mm > settings.transitional_wide * own:
             signs.append("the disc S1-S2 is well formed")
     return tuple(signs)

@@ -1,9 +1,8 @@
-"""Fluid outside the dura: candidates, their features, and what each one is.
+"""Detection and classification of candidate fluid collections outside the dura.
 
-Within its reach the dura network gives the expected fraction of extradural fluid in each voxel;
-farther out, signal as bright as CSF that is connected with it continues a collection. Other bright
-signal near the canal is measured and listed with the mimic it is taken for: nothing is dropped
-silently.
+Within its range the dura network estimates the fraction of epidural fluid in each voxel; beyond
+it, connected signal as bright as CSF extends a collection. Other bright signal near the canal is
+measured and listed with the mimic it is classified as.
 """
 
 from __future__ import annotations
@@ -26,58 +25,65 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[np.float32]
 Voxels = tuple[npt.NDArray[np.intp], ...]
-"""Indices (k, j, i) of some voxels."""
+"""Indices (k, j, i) of a set of voxels."""
 
 SECTORS: Final = 12
-"""Angular sectors about the sac in which occupancy is counted."""
+"""Number of angular sectors around the sac in which fluid is counted."""
 
 HALF: Final = 0.5
-"""Fluid fraction at which a voxel counts as belonging to a piece, or to its rim."""
+"""Fluid fraction at which a voxel belongs to a component rather than to its rim."""
 
 BRIGHT: Final = 0.65
-"""Signal relative to CSF from which on a place outside the dura is listed as a candidate: above
-slow veins and fat whose suppression is incomplete (0.43)."""
+"""Minimum signal relative to CSF of a candidate outside the dura: above slow veins and incompletely
+suppressed fat (0.43)."""
 
 DIMMER: Final = 0.85
-"""Signal relative to CSF below which bright tissue is taken for fat: fluid reaches 0.85 to 1.2."""
+"""Signal relative to CSF below which bright tissue is classified as fat; fluid reaches 0.85 to
+1.2."""
+
+EDGE_MM: Final = 12.0
+"""A component that ends within this distance below the upper end of the canal is not assessed: the
+network lacks the sections above it."""
 
 MIN_BRIGHTNESS: Final = 0.5
-"""A collection with less signal relative to CSF is not reported: fat that is suppressed in part.
-The least of 133 collections of development patients and phantoms, thin layers among them: 0.56."""
+"""Minimum signal relative to CSF of a reported collection; partially suppressed fat is below it.
+The minimum of 133 collections of development patients and phantoms, including thin layers, was
+0.56."""
 
 BLUR_MM: Final = 1.2
-"""Distance outside the dura beyond which bright signal is more than the blurred edge of the sac."""
+"""Distance outside the dura beyond which bright signal exceeds the blurred edge of the sac."""
 
 PEAK_ML: Final = 0.1
-"""Part of a piece that tells how sure the network is of it, whatever threshold cuts it out."""
+"""Volume of a component over which its peak network probability is measured, independent of the
+threshold that delimits it."""
 
 LISTED_ML: Final = 0.15
-"""Smaller pieces are noise and are not even listed as rejected."""
+"""Components below this volume are noise and are not listed, not even as rejected."""
 
 MAX_REJECTED: Final = 60
-"""Rejected candidates listed, largest first."""
+"""Maximum number of rejected candidates listed, largest first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A region around the canal with everything collections are judged by.
+    """A region around the canal with the data used to classify collections.
 
     Parameters
     ----------
     fraction : Volume
-        Fraction of each voxel that CSF-like fluid fills: outside the dura that of the dura
-        network within its reach, the clipped signal elsewhere.
+        Fraction of CSF-like fluid in each voxel: that of the dura network outside the dura and
+        within its range, the clipped signal elsewhere.
     signal : Volume
         The same from the signal alone.
     coordinates : CanalCoordinates
-        Of the same grid.
+        Canal coordinates of the same grid.
     outside_mm : ndarray
-        Distance outside the dura along the ray from the centreline, negative inside.
+        Distance outside the dura along the ray from the centerline, negative inside.
     reached : ndarray of bool
-        Outside the dura and within the reach of the network.
+        Whether a voxel is outside the dura and within the range of the network.
     dura : Dura
     fat_like_fluid : bool
-        Whether fat is so bright that it cannot be told from fluid.
+        Whether fat is too bright to be distinguished from fluid.
     tissue_bright : bool
         Whether marrow and muscle are bright, as at short echo times, but fat is not.
     """
@@ -95,16 +101,16 @@ class Scene:
     def of(
         cls, signal: Volume, dura: Dura, fat_like_fluid: bool, tissue_bright: bool = False
     ) -> Scene:
-        """Measure a region (cropped to the canal's neighbourhood beforehand).
+        """Compute the data of a region (already cropped to the vicinity of the canal).
 
         Parameters
         ----------
         signal : Volume
-            Fluid fraction by signal alone, 0..1.
+            Fluid fraction from the signal alone, 0..1.
         """
         c = CanalCoordinates.of(signal.geometry, dura.centerline)
         outside = np.empty(c.arc.shape, np.float32)
-        for k in range(len(outside)):  # plane by plane: the steps between take much memory
+        for k in range(len(outside)):  # plane by plane to limit memory
             outside[k] = _outside_mm(dura, c.arc[k], c.left[k], c.dorsal[k])
         fraction = signal
         reached = (outside > 0) & (np.hypot(c.left, c.dorsal) <= RADIUS_RANGE_MM[1])
@@ -113,7 +119,7 @@ class Scene:
         if values is None:
             reached[:] = False
         else:
-            known = np.isfinite(values)  # rounding may put outermost voxels beyond the reach
+            known = np.isfinite(values)  # rounding may exclude the outermost voxels
             reached[reached] = known
             array = signal.array.copy()
             array[reached] = values[known]
@@ -122,38 +128,38 @@ class Scene:
 
     @property
     def sac(self) -> Mask:
-        """Voxels whose centre the spinal dura encloses."""
+        """Voxels whose center lies inside the spinal dura."""
         sac = np.asarray(self.outside_mm <= 0.0)
-        if self.dura.head_arc_mm > 0:  # above it, the dura encloses the cisterns
+        if self.dura.head_arc_mm > 0:  # above it lie the cisterns
             sac &= self.coordinates.arc >= self.dura.head_arc_mm
         return sac
 
 
 def _outside_mm(dura: Dura, arc: Array, left: Array, dorsal: Array) -> FloatArray:
-    """Distance outside the dura along the ray from the centreline, negative inside."""
-    # Planes of an oblique grid reach a little past both ends of the centreline.
+    """Distance outside the dura along the ray from the centerline, negative inside."""
+    # Planes of an oblique grid extend slightly beyond both ends of the centerline.
     last = float(dura.arc_mm[-1]) if dura.tip_arc_mm is None else None
     outside = np.hypot(left, dorsal) - dura.radius_at(np.clip(arc, 0.0, last), left, dorsal)
-    if dura.tip_arc_mm is not None:  # below the tip there is only the tip to be near to
+    if dura.tip_arc_mm is not None:  # below the sac: distance to its caudal end
         below = np.maximum(arc - np.float32(dura.tip_arc_mm), 0)
         outside = np.where(below > 0, np.hypot(outside, below), outside)
     return np.asarray(outside)
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
+class _Component:
     """A connected candidate and its voxels."""
 
     voxels: Voxels
     features: dict[str, float]
     fluid: bool
-    """Whether the dura network takes it for extradural fluid."""
+    """Whether the dura network classifies it as epidural fluid."""
 
 
 def find_collections(
     scene: Scene, settings: SegmentationSettings
 ) -> tuple[npt.NDArray[np.uint8], tuple[Candidate, ...]]:
-    """Find, measure and judge every bright piece outside the dura.
+    """Find, measure and classify all bright components outside the dura.
 
     Parameters
     ----------
@@ -163,28 +169,29 @@ def find_collections(
     Returns
     -------
     labels : ndarray, uint8
-        Collection ids on the scene's grid, from 1 by falling volume.
+        Collection ids on the scene's grid, from 1 in order of decreasing volume.
     candidates : tuple of Candidate
-        Accepted ones by id, then rejected ones by falling volume.
+        Accepted candidates by id, then rejected candidates by decreasing volume.
     """
-    pieces = _pieces(scene, settings)
+    components = _components(scene, settings)
     joined = [
-        _merge_pieces(group, scene) for group in _grouped([p for p in pieces if p.fluid], settings)
+        _merge_components(group, scene)
+        for group in _grouped([p for p in components if p.fluid], settings)
     ]
-    judged = [(p, _judge(p, scene, settings)) for p in joined]
-    judged += [(p, _name(p.features, scene, settings)) for p in pieces if not p.fluid]
-    judged.sort(key=lambda item: -item[0].features["volume_ml"])
+    classified = [(p, _classify(p, scene, settings)) for p in joined]
+    classified += [(p, _name(p.features, scene, settings)) for p in components if not p.fluid]
+    classified.sort(key=lambda item: -item[0].features["volume_ml"])
     labels = np.zeros(scene.fraction.array.shape, np.uint8)
-    accepted = [item for item in judged if item[1].accepted][:255]
-    for number, (piece, _) in enumerate(accepted, start=1):
-        labels[piece.voxels] = number
-    rejected = [item for item in judged if not item[1].accepted][:MAX_REJECTED]
+    accepted = [item for item in classified if item[1].accepted][:255]
+    for number, (component, _) in enumerate(accepted, start=1):
+        labels[component.voxels] = number
+    rejected = [item for item in classified if not item[1].accepted][:MAX_REJECTED]
     candidates = [_candidate(n, *item, scene) for n, item in enumerate(accepted, start=1)]
     return labels, (*candidates, *(_candidate(0, *item, scene) for item in rejected))
 
 
-def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
-    """Connected pieces of fluid, and of other bright signal near the canal."""
+def _components(scene: Scene, settings: SegmentationSettings) -> list[_Component]:
+    """Connected components of fluid and of other bright signal near the canal."""
     c = scene.coordinates
     reach = np.hypot(c.left, c.dorsal)
     near = (reach <= settings.search_radius_mm) | (
@@ -194,16 +201,16 @@ def _pieces(scene: Scene, settings: SegmentationSettings) -> list[_Piece]:
     near &= scene.outside_mm > 0
     fluid = near & (scene.fraction.array >= settings.fluid_min_fraction)
     if scene.fat_like_fluid:
-        fluid &= scene.reached  # beyond, bright fat would connect with everything
-    pieces = _connected(fluid, scene, scene.reached)
+        fluid &= scene.reached  # beyond, bright fat would connect all components
+    components = _connected(fluid, scene, scene.reached)
     other = near & (scene.signal.array >= BRIGHT) & (scene.outside_mm > BLUR_MM)
-    for piece in pieces:
-        other[piece.voxels] = False
-    return pieces + _connected(other, scene, None)
+    for component in components:
+        other[component.voxels] = False
+    return components + _connected(other, scene, None)
 
 
-def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[_Piece]:
-    """Connected pieces worth listing; of fluid, those that hold a voxel of `seeds`."""
+def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[_Component]:
+    """Return connected components above `LISTED_ML`; those of fluid must include a seed voxel."""
     from scipy import ndimage
 
     labelled, count = ndimage.label(mask)
@@ -216,24 +223,24 @@ def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[_Piece]:
         wanted &= np.bincount(labelled[seeds & mask], minlength=count + 1) > 0
     wanted[0] = False
     boxes = ndimage.find_objects(labelled)
-    pieces = []
+    components = []
     for number in np.flatnonzero(wanted):
         box = boxes[number - 1]
         inside = np.nonzero(labelled[box] == number)
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
         if seeds is not None:
-            kept = _of_greatest_overlap(scene.fraction.array[voxels])
-            voxels = tuple(axis[kept] for axis in voxels)
+            selected = _of_greatest_overlap(scene.fraction.array[voxels])
+            voxels = tuple(axis[selected] for axis in voxels)
         features = _features(voxels, scene, signal)
-        pieces.append(_Piece(voxels, features, seeds is not None))
-    return pieces
+        components.append(_Component(voxels, features, seeds is not None))
+    return components
 
 
 def _of_greatest_overlap(fraction: Array) -> Mask:
-    """Voxels of a piece whose mask has the greatest expected Dice coefficient.
+    """Return the voxels of a component that maximize the expected Dice coefficient.
 
-    Where the network is sure of every voxel that is a threshold of one half; where it knows that
-    there is fluid, but not exactly in which voxels, it is lower (Lipton et al., ECML PKDD 2014,
+    The threshold is one half if the network is certain of every voxel, and lower if it is certain
+    of fluid but not of its exact voxels (Lipton et al., ECML PKDD 2014,
     doi 10.1007/978-3-662-44851-9_15).
 
     Parameters
@@ -247,7 +254,7 @@ def _of_greatest_overlap(fraction: Array) -> Mask:
 
 
 def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
-    """Measure a piece; units in the names."""
+    """Measure a component; units are in the feature names."""
     geometry = fluid.geometry
     fraction = fluid.array[voxels].astype(np.float64)
     arc = scene.coordinates.arc[voxels].astype(np.float64)
@@ -260,7 +267,7 @@ def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
     weight = fraction / fraction.sum()
     angle = np.arctan2(dorsal, left)
     sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
-    share = np.bincount(sector, weights=weight, minlength=SECTORS)
+    fraction_by_sector = np.bincount(sector, weights=weight, minlength=SECTORS)
     points = np.stack([arc, left, dorsal], axis=1)
     spread = np.sort(np.linalg.eigvalsh(np.cov(points.T, aweights=fraction) + 1e-6 * np.eye(3)))
     thickness = _thickness_mm(voxels, geometry.spacing_ijk_mm)
@@ -280,12 +287,12 @@ def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
         "reach_left_mm": float(np.percentile(np.abs(left), 98)),
         "contact_fraction": float(weight[outside < 2.5].sum()),
         "near_fraction": float(weight[outside < 8.0].sum()),
-        "sectors": float((share > 0.02).sum()),
+        "sectors": float((fraction_by_sector > 0.02).sum()),
         "ventral_fraction": float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
         "dorsal_fraction": float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
         "lateral_fraction": float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
         "thickness_mm": thickness,
-        # A ball fills the sphere of its volume to 1, sheets and tubes less.
+        # 1 for a ball, less for thin layers and tubes.
         "roundness": float(np.clip(0.5 * thickness / radius, 0, 1)),
         "elongation": float(np.sqrt(spread[2] / max(spread[1], 1e-6))),
         "brightness": float(np.percentile(scene.signal.array[voxels], 75)),
@@ -297,26 +304,25 @@ def _features(voxels: Voxels, scene: Scene, fluid: Volume) -> dict[str, float]:
 def rim_of(
     voxels: Voxels, fraction: Volume, outside: Mask
 ) -> tuple[Voxels, npt.NDArray[np.float64]]:
-    """Voxels next to a piece that it fills by less than half, and by how much.
+    """Return adjacent voxels filled to less than half by a component, and their fluid fractions.
 
-    What counts is the signal above that of the shell around them: next to fat or muscle, which
-    are not black, the rest of the signal is theirs.
+    The signal of the surrounding shell (such as fat or muscle) is subtracted first.
 
     Parameters
     ----------
     voxels : tuple of ndarray
-        Indices (k, j, i) of the piece.
+        Indices (k, j, i) of the component.
     fraction : Volume
         Fraction of fluid, 0..1.
     outside : ndarray of bool
-        Outside the sac, on the grid of `fraction`.
+        Mask of voxels outside the sac, on the grid of `fraction`.
 
     Returns
     -------
     rim : tuple of ndarray
         Indices (k, j, i).
     filled : ndarray, shape (n,)
-        Fraction of each that fluid fills.
+        Fluid fraction of each.
     """
     from scipy import ndimage
 
@@ -324,25 +330,25 @@ def rim_of(
     high = [int(axis.max()) + 3 for axis in voxels]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     near = fraction.array[box]
-    piece = np.zeros(near.shape, bool)
-    piece[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
-    free = outside[box] & ~piece & (near < HALF)
-    rim = ndimage.binary_dilation(piece) & free
-    shell = ndimage.binary_dilation(piece, iterations=2) & free & ~rim
+    component = np.zeros(near.shape, bool)
+    component[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
+    free = outside[box] & ~component & (near < HALF)
+    rim = ndimage.binary_dilation(component) & free
+    shell = ndimage.binary_dilation(component, iterations=2) & free & ~rim
     around = float(np.median(near[shell])) if shell.any() else 0.0
     filled = np.clip((near[rim].astype(np.float64) - around) / (1 - around), 0.0, 1.0)
     return tuple(axis + start for axis, start in zip(np.nonzero(rim), low, strict=True)), filled
 
 
 def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
-    """Fluid in the rim of a piece (see `rim_of`)."""
+    """Return the fluid volume in the rim of a component (see `rim_of`)."""
     return float(rim_of(voxels, fraction, outside)[1].sum()) * fraction.geometry.voxel_volume_ml
 
 
 def _thickness_mm(
     voxels: tuple[npt.NDArray[np.intp], ...], spacing_ijk_mm: tuple[float, float, float]
 ) -> float:
-    """Diameter of the largest ball inside."""
+    """Return the diameter of the largest inscribed ball."""
     import SimpleITK as sitk
 
     low = [int(axis.min()) - 1 for axis in voxels]
@@ -356,46 +362,50 @@ def _thickness_mm(
             image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
         )
     )
-    # Distances run to the centres of border voxels: half a voxel more on either side.
+    # Distances are to the centers of border voxels: add half a voxel on either side.
     return float(2 * distance.max() + min(spacing_ijk_mm))
 
 
 def _peak_fraction(voxels: Voxels, scene: Scene) -> float:
-    """Fraction of fluid by the network that `PEAK_ML` of a piece reach or exceed."""
+    """Return the network's fluid fraction that `PEAK_ML` of a component reach or exceed."""
     values = np.sort(scene.fraction.array[voxels][scene.reached[voxels]])
     count = max(round(PEAK_ML / scene.fraction.geometry.voxel_volume_ml), 1)
     return float(values[-min(count, len(values))]) if len(values) else 0.0
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class _Decision:
     accepted: bool
     probability: float
     reason: str
     mimics: tuple[str, ...]
 
 
-def _judge(piece: _Piece, scene: Scene, settings: SegmentationSettings) -> _Verdict:
-    """Accept a piece of fluid with a probability, or say why not."""
-    f = piece.features
+def _classify(component: _Component, scene: Scene, settings: SegmentationSettings) -> _Decision:
+    """Accept or reject a fluid component, with a probability and a reason."""
+    f = component.features
     considered = tuple(_considered(f))
     if f["volume_ml"] < settings.collection_min_ml:
-        return _Verdict(
-            False, 0.2, f"Only {f['volume_ml']:.2f} mL: below what is reported.", considered
+        return _Decision(
+            False, 0.2, f"Only {f['volume_ml']:.2f} mL: below the reporting threshold.", considered
         )
     probability = probability_of(f)
+    if f["arc_stop_mm"] < EDGE_MM:
+        return _Decision(
+            False, 0.2, "Lies only at the upper edge of the field: not assessable.", considered
+        )
     if f["brightness"] < MIN_BRIGHTNESS:
-        return _Verdict(
+        return _Decision(
             False,
             0.2,
             f"Only {f['brightness']:.0%} as bright as CSF.",
             ("epidural fat", *considered),
         )
     if scene.fat_like_fluid:
-        return _Verdict(
+        return _Decision(
             False, min(probability, 0.3),
             "As bright as CSF, but so is fat in this series: without fat suppression the two "
-            "cannot be told apart.",
+            "cannot be distinguished.",
             ("epidural fat", *considered),
         )  # fmt: skip
     if scene.tissue_bright:
@@ -406,11 +416,11 @@ def _judge(piece: _Piece, scene: Scene, settings: SegmentationSettings) -> _Verd
         f"{f['volume_ml']:.1f} mL of CSF-like signal, up to {f['thickness_mm']:.1f} mm thick, "
         f"over {f['length_mm']:.0f} mm of the canal, {place}."
     )
-    return _Verdict(accepted, probability, reason, considered)
+    return _Decision(accepted, probability, reason, considered)
 
 
 def probability_of(features: dict[str, float]) -> float:
-    """Calibrated probability that a piece of fluid is an extradural collection.
+    """Return the calibrated probability that a component is an epidural fluid collection.
 
     Logistic function of `confidence_evidence`, fitted by `pipelines/fit_confidence.py`.
     """
@@ -424,11 +434,11 @@ def probability_of(features: dict[str, float]) -> float:
 def confidence_evidence(
     network: npt.ArrayLike, contact_fraction: npt.ArrayLike, volume_ml: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Columns that `CONFIDENCE` weights, shape (..., 4).
+    """Return the predictors weighted by `CONFIDENCE`, shape (..., 4).
 
-    One, the log odds of the peak fraction by the network, the contact with the sac from 0 to 1,
-    where a fifth of a piece is full contact (pseudomeningoceles have a neck), and the logarithm
-    of the volume in mL: small pieces apart from the sac are often cysts.
+    A constant 1, the log odds of the network's peak fraction, the contact with the sac (0 to 1;
+    contact of a fifth of the component counts as full, because pseudomeningoceles have a neck),
+    and the logarithm of the volume in mL (small components separate from the sac are often cysts).
     """
     odds = np.clip(np.asarray(network, float), 0.02, 0.98)
     contact = np.clip(np.asarray(contact_fraction, float) / 0.2, 0.0, 1.0)
@@ -437,51 +447,52 @@ def confidence_evidence(
 
 
 CONFIDENCE: Final = (-2.88, 2.31, 3.53, 0.72)
-"""Weights of `confidence_evidence`: 213 pieces, four of them false, of development patients (seeds
-0 to 6 and 11; the network was trained on these patients) and of phantoms (seeds 30 to 33)."""
+"""Weights of `confidence_evidence`, fitted to 213 components, four of them false positive, of
+development patients (seeds 0 to 6 and 11; the network was trained on these patients) and of
+phantoms (seeds 30 to 33)."""
 
 
-def _name(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Verdict:
-    """What bright signal that the network does not take for fluid is, by its place."""
+def _name(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Decision:
+    """Classify bright signal that the network does not classify as fluid, by location."""
     name, probability, reason = _mimic(f, scene, settings)
-    return _Verdict(False, probability, reason, (name,))
+    return _Decision(False, probability, reason, (name,))
 
 
 def _mimic(
     f: dict[str, float], scene: Scene, settings: SegmentationSettings
 ) -> tuple[str, float, str]:
-    """Name, probability of a leak after all, and the reason."""
+    """Return the mimic, the remaining probability of a leak, and the reason."""
     if f["dorsal_mm"] < -20.0 or (f["dorsal_mm"] < -8 and f["gap_mm"] > 6.0):
-        return "abdominal or disc fluid", 0.02, "Lies in front of the canal, apart from it."
+        return "abdominal or disc fluid", 0.02, "Anterior to the canal and not connected with it."
     if scene.fat_like_fluid:
-        return "epidural fat", 0.1, "Bright as fat is in this series, and unlike fluid in shape."
+        return "epidural fat", 0.1, "As bright as fat in this series; not shaped like fluid."
     if f["brightness"] < DIMMER:
         return "epidural fat", 0.1, f"Only {f['brightness']:.0%} as bright as CSF."
     if f["gap_mm"] > settings.contact_gap_mm:
         if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:
             return (
                 "seroma apart from the canal", 0.15,
-                f"Lies behind the spine, {f['gap_mm']:.0f} mm from the dura, without a connection.",
+                f"Posterior to the spine, {f['gap_mm']:.0f} mm from the dura, not connected.",
             )  # fmt: skip
         if f["dorsal_mm"] > -4.0 and f["reach_left_mm"] < 30.0 and f["volume_ml"] < 3.0:
             return (
                 "facet effusion or synovial cyst", 0.1,
-                f"A small pocket beside the joints, {f['gap_mm']:.0f} mm from the dura.",
+                f"Small collection near the facet joints, {f['gap_mm']:.0f} mm from the dura.",
             )  # fmt: skip
         return "fluid apart from the canal", 0.05, f"{f['gap_mm']:.0f} mm from the dura."
     if f["lateral_fraction"] > 0.6 and f["length_mm"] < 45.0:
         if f["roundness"] > 0.72 and f["thickness_mm"] > 6.0:
             return (
                 "perineural cyst", 0.2,
-                f"A round pocket of {f['thickness_mm']:.0f} mm beside the sac, on a root.",
+                f"Round structure of {f['thickness_mm']:.0f} mm lateral to the sac, on a root.",
             )  # fmt: skip
         return (
             "nerve root sleeve", 0.1,
-            f"A lateral outpouching of {f['volume_ml']:.1f} mL where a root leaves.",
+            f"Lateral outpouching of {f['volume_ml']:.1f} mL at a nerve root exit.",
         )  # fmt: skip
     if f["ventral_fraction"] > 0.5 and f["thickness_mm"] < 4.0:
-        return "epidural vein", 0.1, "Thin bright signal in front of the sac, unlike a layer."
-    return "epidural fat", 0.2, "Unlike a layer of fluid along the dura in shape and signal."
+        return "epidural vein", 0.1, "Thin bright signal ventral to the sac, not a layer of fluid."
+    return "epidural fat", 0.2, "Shape and signal are not those of a layer of fluid along the dura."
 
 
 def _considered(f: dict[str, float]) -> list[str]:
@@ -495,16 +506,18 @@ def _considered(f: dict[str, float]) -> list[str]:
     return names
 
 
-def _grouped(pieces: list[_Piece], settings: SegmentationSettings) -> list[list[_Piece]]:
-    """Pieces of one collection: close along the canal, on the same side."""
-    groups: list[list[_Piece]] = []
-    for piece in sorted(pieces, key=lambda piece: -piece.features["volume_ml"]):
+def _grouped(
+    components: list[_Component], settings: SegmentationSettings
+) -> list[list[_Component]]:
+    """Group components into collections: close along the canal and on the same side."""
+    groups: list[list[_Component]] = []
+    for component in sorted(components, key=lambda component: -component.features["volume_ml"]):
         for group in groups:
-            if any(_belong(piece.features, other.features, settings) for other in group):
-                group.append(piece)
+            if any(_belong(component.features, other.features, settings) for other in group):
+                group.append(component)
                 break
         else:
-            groups.append([piece])
+            groups.append([component])
     return groups
 
 
@@ -518,33 +531,33 @@ def _belong(a: dict[str, float], b: dict[str, float], settings: SegmentationSett
     return bool(around or apart < np.pi / 2)
 
 
-def _merge_pieces(pieces: list[_Piece], scene: Scene) -> _Piece:
-    if len(pieces) == 1:
-        return pieces[0]
-    voxels = tuple(np.concatenate([p.voxels[axis] for p in pieces]) for axis in range(3))
-    return _Piece(voxels, _features(voxels, scene, scene.fraction), True)
+def _merge_components(components: list[_Component], scene: Scene) -> _Component:
+    if len(components) == 1:
+        return components[0]
+    voxels = tuple(np.concatenate([p.voxels[axis] for p in components]) for axis in range(3))
+    return _Component(voxels, _features(voxels, scene, scene.fraction), True)
 
 
-def _candidate(number: int, piece: _Piece, verdict: _Verdict, scene: Scene) -> Candidate:
-    fraction = scene.fraction.array[piece.voxels].astype(np.float64)
-    center = np.average(np.stack(piece.voxels, axis=1), axis=0, weights=fraction)
+def _candidate(number: int, component: _Component, decision: _Decision, scene: Scene) -> Candidate:
+    fraction = scene.fraction.array[component.voxels].astype(np.float64)
+    center = np.average(np.stack(component.voxels, axis=1), axis=0, weights=fraction)
     return Candidate(
         id=number,
-        accepted=verdict.accepted,
-        probability=verdict.probability,
-        volume_ml=piece.features["volume_ml"],
+        accepted=decision.accepted,
+        probability=decision.probability,
+        volume_ml=component.features["volume_ml"],
         center_lps=scene.fraction.geometry.lps_from_kji(center),
-        reason=verdict.reason,
-        mimics=verdict.mimics,
-        compartments=_compartments(piece.voxels, fraction, scene),
-        features=dict(piece.features),
+        reason=decision.reason,
+        mimics=decision.mimics,
+        compartments=_compartments(component.voxels, fraction, scene),
+        features=dict(component.features),
     )
 
 
 def _compartments(
     voxels: tuple[npt.NDArray[np.intp], ...], fraction: FloatArray, scene: Scene
 ) -> tuple[Compartment, ...]:
-    """Where it lies, by place: at least a tenth of the volume, or 0.2 mL."""
+    """Return the compartments with 0.2 mL or half of the volume, whichever is less."""
     left = np.abs(scene.coordinates.left[voxels])
     dorsal = scene.coordinates.dorsal[voxels]
     outside = scene.outside_mm[voxels]

@@ -1,9 +1,9 @@
-"""The dura as a surface around the canal's centreline, and the sac it encloses.
+"""Detection of the dural surface around the canal centerline.
 
-In a frame that travels down the canal the dura is one radius for each arc position and angle.
-A network (`leakloc.segmentation.dura_network`) gives the probability that a place lies inside the
-dura; the surface is the optimum over all positions at once (semi-global aggregation along arc and
-angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it continues past places without evidence.
+The dura is described by one radius for each arc position and angle about the centerline.
+A network (`leakloc.segmentation.dura_network`) estimates the probability that a point lies inside
+the dura; the surface is optimized over all positions (semi-global aggregation along arc and
+angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it bridges positions without evidence.
 """
 
 from __future__ import annotations
@@ -25,60 +25,61 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 ARC_STEP_MM: Final = 2.0
-"""Step along the canal; the dura bends over centimetres."""
+"""Step along the canal; the curvature of the dura extends over centimeters."""
 
 ANGLES: Final = 48
-"""Rays around the canal: 1 mm apart at the dura."""
+"""Number of rays around the canal: 1 mm apart at the dura."""
 
 RADIUS_STEP_MM: Final = 0.5
 RADIUS_RANGE_MM: Final = (0.8, 24.3)
-"""Radii sampled: from the tapering tip to past a wide sac with a thick layer of fluid on it."""
+"""Range of sampled radii: from the tapering caudal end to beyond a wide sac with a thick layer of
+fluid."""
 
 FOLLOW_RADIUS_MM: Final = 9.0
-"""Radius in which fluid pulls the rough centreline: that of a wide sac."""
+"""Radius of the region used to center the rough centerline: that of a wide sac."""
 
 MAX_TAIL_MM: Final = 120.0
-"""Longest way the fluid is followed below the rough path's last good point."""
+"""Maximum distance over which fluid is followed below the last reliable point of the rough path."""
 
 MIN_TAIL_AREA_MM2: Final = 4.0
-"""Cross-section of fluid at which the sac's tip has been passed."""
+"""Cross-sectional area of fluid below which the caudal end of the thecal sac has been passed."""
 
 SACRAL_TAIL_MM: Final = 40.0
-"""How far the line goes on below the tip, into the sacral canal."""
+"""Length of the centerline beyond the caudal end of the sac, into the sacral canal."""
 
 _HEAD_AREA: Final = 2.0
-"""Sections from this multiple of the median section on may be those of the cisterns."""
+"""Minimum ratio of a cross-section to the median one that may be a cistern."""
 _CANAL_AREA: Final = 1.3
-"""Below them, the canal begins where the section falls to this multiple of the median."""
+"""Below the cisterns, the canal begins where the area falls to this multiple of the median."""
 _HEAD_RIM: Final = 0.22
-"""In the cisterns fluid reaches the widest radii in at least this fraction of directions,"""
+"""In the cisterns, fluid reaches the outermost radii in at least this fraction of directions."""
 _MIN_HEAD_MM: Final = 15.0
-"""... over at least this length."""
+"""Minimum length of the cisterns."""
 
 CENTERING_SMOOTHING_MM: Final = 6.0
-"""Gaussian along the centreline when it is moved to the middle of the sac."""
+"""Sigma of the Gaussian along the centerline after it is moved to the center of the sac."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dura:
-    """The dural surface in the frame of a centreline.
+    """The dural surface in canal coordinates (arc, angle, radius).
 
     Parameters
     ----------
     centerline : Centerline
-        Through the middle of the sac; on into the sacral canal below its tip.
+        Through the center of the sac and, below its caudal end, the sacral canal.
     arc_mm : ndarray, shape (n,)
     angle_rad : ndarray, shape (m,)
         From the patient's left (0) to the back (pi / 2).
     radius_mm : ndarray, shape (n, m)
-        0 below the tip of the sac.
+        0 below the caudal end of the sac.
     tip_arc_mm : float or None
-        Where the sac ends; None where it runs out of the field.
+        Caudal end of the sac; None if it lies outside the field of view.
     head_arc_mm : float
-        Above it the fluid widens into the cisterns of the head; 0 where the field starts lower.
+        Lower end of the intracranial cisterns; 0 if they are outside the field of view.
     fluid_outside : ndarray, shape (n, m, r), or None
         Expected fraction of fluid outside the dura, over the radii of `polar_signal`; None for a
-        surface that was not found by the network.
+        surface that was not detected by the network.
     """
 
     centerline: Centerline
@@ -91,7 +92,7 @@ class Dura:
 
     @property
     def area_mm2(self) -> FloatArray:
-        """Area of the sac's cross-section at each arc position, shape (n,)."""
+        """Cross-sectional area of the sac at each arc position, shape (n,)."""
         step = 2 * np.pi / len(self.angle_rad)
         return np.asarray(0.5 * (self.radius_mm**2).sum(axis=1) * step)
 
@@ -103,7 +104,7 @@ class Dura:
     ) -> FloatArray | None:
         """Expected fraction of fluid outside the dura at points around the centerline.
 
-        NaN beyond the largest radius sampled; None for a surface not found by the network.
+        NaN beyond the largest radius sampled; None for a surface not detected by the network.
         """
         from scipy.ndimage import map_coordinates
 
@@ -114,8 +115,8 @@ class Dura:
         row = (arc_mm - self.arc_mm[0]) / float(self.arc_mm[1] - self.arc_mm[0])
         column = angle / (2 * np.pi) * len(self.angle_rad)
         step = (np.hypot(left_mm, dorsal_mm) - RADIUS_RANGE_MM[0]) / RADIUS_STEP_MM
-        seen = map_coordinates(closed, [row, column, step], order=1, mode="nearest")
-        return np.asarray(np.where(step <= closed.shape[2] - 1, seen, np.nan), np.float64)
+        values = map_coordinates(closed, [row, column, step], order=1, mode="nearest")
+        return np.asarray(np.where(step <= closed.shape[2] - 1, values, np.nan), np.float64)
 
     def radius_at(
         self,
@@ -123,7 +124,7 @@ class Dura:
         left_mm: npt.NDArray[np.floating],
         dorsal_mm: npt.NDArray[np.floating],
     ) -> FloatArray:
-        """Radius of the dura in the direction of points beside the centreline."""
+        """Radius of the dura in the direction of points around the centerline."""
         from scipy.ndimage import map_coordinates
 
         angle = np.arctan2(dorsal_mm, left_mm) % (2 * np.pi)
@@ -144,14 +145,14 @@ def find_dura(
     *,
     prior: Volume | None = None,
 ) -> Dura:
-    """Find the dural surface and the tip of the sac.
+    """Detect the dural surface and the caudal end of the thecal sac.
 
     Parameters
     ----------
     signal : Volume
-        Signal normalized to CSF (0 in soft tissue, 1 in CSF), any orientation of the grid.
+        Signal normalized to CSF (0 in soft tissue, 1 in CSF), in any grid orientation.
     centerline : Centerline
-        Roughly down the canal (within the sac, down to its tip).
+        Approximate centerline of the canal (within the sac, to its caudal end).
     settings : SegmentationSettings
     prior : Volume, optional
         Probability of the spinal canal, on any grid in the same patient space.
@@ -159,10 +160,10 @@ def find_dura(
     Raises
     ------
     AnalysisError
-        If no stretch of the canal is filled with fluid.
+        If no section of the canal contains fluid.
     """
     line = follow_canal(signal, centerline, prior)
-    for _ in range(2):  # the first round moves the frame to the middle of the sac
+    for _ in range(2):  # the first pass centers the frame in the sac
         frame = _Frame.around(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
         inside, outside = dura_probabilities(
@@ -185,10 +186,10 @@ def find_dura(
 
 
 def _head_end(frame: _Frame, first: int) -> float:
-    """Arc below which the canal is a canal: above it, the fluid widens into the cisterns.
+    """Return the arc position of the lower end of the intracranial cisterns.
 
-    The head is a stretch at the upper end of the fluid (position `first`) with large sections, in
-    which fluid reaches the widest radii; it ends where the section is that of a canal again.
+    The cisterns are a section at the upper end of the fluid (position `first`) with large areas,
+    in which fluid reaches the outermost radii; they end where the area is that of the canal.
     """
     area = np.clip(frame.values, 0.0, 1.0) @ np.asarray(frame.radius_mm, np.float32)
     area = area.mean(axis=1)
@@ -206,19 +207,19 @@ def _head_end(frame: _Frame, first: int) -> float:
 
 
 def follow_canal(signal: Volume, centerline: Centerline, prior: Volume | None) -> Centerline:
-    """Move a rough centreline to the middle of the canal and on to the tip of the sac.
+    """Center a rough centerline in the canal and extend it to the caudal end of the sac.
 
-    Mean shift in the planes across the line, towards CSF and where the canal is probable; past
-    the last plane with much of it the filling itself is followed, since a rough path cuts the
-    corner at the sacrum.
+    Mean shift in planes perpendicular to the line, toward CSF and high canal probability. Below
+    the last plane with enough fluid, the fluid itself is followed, because a rough path cuts the
+    curve at the sacrum.
     """
     filling = _Filling(signal, prior)
     line = centerline
     for radius_mm in (FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM + 4.0, FOLLOW_RADIUS_MM):
         shift, area = _fluid_shift(filling, line, line.arc_mm, radius_mm)
         weight = np.minimum(area, 60.0) + 1e-3
-        aside, back = (_weighted_smooth(shift[:, n], weight, 5.0) for n in (0, 1))
-        points = line.points_lps + aside[:, None] * line.lefts_lps
+        lateral, back = (_weighted_smooth(shift[:, n], weight, 5.0) for n in (0, 1))
+        points = line.points_lps + lateral[:, None] * line.lefts_lps
         line = Centerline.smoothed(
             points + back[:, None] * line.dorsals_lps, step_mm=1.0, smoothing_mm=4.0
         )
@@ -231,23 +232,23 @@ def follow_canal(signal: Volume, centerline: Centerline, prior: Volume | None) -
 
 @dataclass(frozen=True, eq=False)
 class _Filling:
-    """What a rough centreline is centered on: CSF, where the canal is probable."""
+    """Weights for centering a rough centerline: CSF and canal probability."""
 
     signal: Volume
     prior: Volume | None
 
     def at(self, points_lps: FloatArray) -> FloatArray:
-        """Filling at points, 0 in soft tissue to 1 in the canal."""
+        """Return the weight at points, 0 in soft tissue to 1 in the canal."""
         fluid = np.clip(self.signal.sample(points_lps, order=1, fill=0.0), 0.0, 1.0)
-        if self.prior is not None:  # nerve roots are dark: their side of the sac must count, too
+        if self.prior is not None:  # nerve roots are dark
             fluid = 0.2 * fluid + 0.8 * self.prior.sample(points_lps, order=1, fill=0.0)
-        return np.asarray(np.clip(fluid * 2 - 0.6, 0, 1), np.float64)  # soft tissue must not pull
+        return np.asarray(np.clip(fluid * 2 - 0.6, 0, 1), np.float64)  # no weight in soft tissue
 
 
 def _fluid_shift(
     filling: _Filling, line: Centerline, arc: FloatArray, radius_mm: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Offset (left, dorsal) of the centroid of fluid within a radius, and its area in mm²."""
+    """Return the (left, dorsal) offset of the fluid centroid in a radius, and its area in mm²."""
     from leakloc.segmentation.fluid import offset_points
 
     grid = np.arange(-radius_mm, radius_mm + 0.1, 1.0)
@@ -270,7 +271,7 @@ def _weighted_smooth(values: FloatArray, weight: FloatArray, sigma: float) -> Fl
 
 
 def _followed_tail(filling: _Filling, line: Centerline, last: int) -> Centerline:
-    """Replace what lies below point `last` by steps that follow the fluid to its end."""
+    """Replace the line below point `last` by steps that follow the fluid to its end."""
     step = 1.5
     start = max(last - 10, 1)
     at = line.points_lps[start]
@@ -282,21 +283,23 @@ def _followed_tail(filling: _Filling, line: Centerline, last: int) -> Centerline
     near = np.hypot(left, dorsal) <= 6.0
     left, dorsal = left[near], dorsal[near]
     for _ in range(round(MAX_TAIL_MM / step)):
-        ahead = at + step * direction
+        following = at + step * direction
         across, back = left_and_dorsal(direction)
-        plane = ahead + left[:, None] * across + dorsal[:, None] * back
+        plane = following + left[:, None] * across + dorsal[:, None] * back
         fluid = filling.at(plane)
         if fluid.sum() < MIN_TAIL_AREA_MM2:
             break
         move = np.array([fluid @ left, fluid @ dorsal]) / fluid.sum()
-        ahead = (
-            ahead + 0.5 * np.clip(move[0], -1, 1) * across + 0.5 * np.clip(move[1], -1, 1) * back
+        following = (
+            following
+            + 0.5 * np.clip(move[0], -1, 1) * across
+            + 0.5 * np.clip(move[1], -1, 1) * back
         )
-        turned = 0.8 * direction + 0.2 * (ahead - at) / np.linalg.norm(ahead - at)
+        turned = 0.8 * direction + 0.2 * (following - at) / np.linalg.norm(following - at)
         direction = turned / np.linalg.norm(turned)
-        if direction[2] > -0.1:  # never back up
+        if direction[2] > -0.1:  # never cranially
             break
-        at = ahead
+        at = following
         points.append(at)
     points.extend(at + n * direction for n in np.arange(1.0, SACRAL_TAIL_MM))
     return Centerline.smoothed(np.array(points), step_mm=1.0, smoothing_mm=4.0)
@@ -304,7 +307,7 @@ def _followed_tail(filling: _Filling, line: Centerline, last: int) -> Centerline
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """The fluid fraction in polar coordinates about a centreline, shape (arc, angle, radius)."""
+    """The signal in polar coordinates about a centerline, shape (arc, angle, radius)."""
 
     arc_mm: FloatArray
     angle_rad: FloatArray
@@ -331,7 +334,7 @@ class _Frame:
 
 
 def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Sample a volume about a centreline: every 2 mm of arc, 48 angles, 48 radii.
+    """Sample a volume around a centerline: every 2 mm of arc, 48 angles, 48 radii.
 
     Returns
     -------
@@ -344,9 +347,9 @@ def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDA
 
 
 def sac_range(frame: _Frame, inside: Array, settings: SegmentationSettings) -> tuple[int, int]:
-    """First and last arc position at which the canal holds a sac.
+    """Return the first and last arc position of the thecal sac.
 
-    Gaps shorter than a level do not end the sac.
+    Gaps up to `sac_max_gap_mm` are bridged.
     """
     weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
     area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
@@ -359,7 +362,7 @@ def sac_range(frame: _Frame, inside: Array, settings: SegmentationSettings) -> t
             joined.append([start, stop])
     if not joined:
         raise AnalysisError(
-            "no thecal sac is detected in the canal; check that the series is fluid-sensitive"
+            "no thecal sac was detected in the canal; check that the series is fluid-sensitive"
         )
     start, stop = max(joined, key=lambda run: run[1] - run[0])
     return start, stop - 1
@@ -374,32 +377,32 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _surface(
     frame: _Frame, inside: Array, first: int, last: int, settings: SegmentationSettings
 ) -> Array:
-    """Radius for each arc and angle, 0 before `first` and past `last`."""
+    """Return the radius for each arc position and angle, 0 outside `first` to `last`."""
     cost = boundary_cost(inside)[first : last + 1]
-    found = _optimise(cost, settings)
+    found = _optimize(cost, settings)
     whole = np.zeros(frame.values.shape[:2], np.float32)
     whole[first : last + 1] = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
     return whole
 
 
-def _optimise(cost: Array, settings: SegmentationSettings) -> npt.NDArray[np.intp]:
-    """Index of the radius of least aggregated cost, shape (arc, angle)."""
+def _optimize(cost: Array, settings: SegmentationSettings) -> npt.NDArray[np.intp]:
+    """Return the index of the radius of minimum aggregated cost, shape (arc, angle)."""
     slope = np.float32(settings.dura_smoothness)
     total = np.zeros_like(cost)
     total += _aggregate(cost, slope)
     total += _aggregate(cost[::-1], slope)[::-1]
     around = np.ascontiguousarray(np.moveaxis(cost, 1, 0))
-    turned = np.concatenate([around, around, around])  # the ring closes on itself
+    turned = np.concatenate([around, around, around])  # the angle is periodic
     third = len(around)
     forth = _aggregate(turned, slope)[third : 2 * third]
     back = _aggregate(turned[::-1], slope)[::-1][third : 2 * third]
     total += np.moveaxis(forth + back, 0, 1)
-    total -= 3 * cost  # each direction counted the position itself
+    total -= 3 * cost  # each direction includes the position itself
     return np.asarray(total.argmin(axis=2))
 
 
 def _aggregate(cost: Array, slope: np.float32) -> Array:
-    """Least cost of a path that arrives at each entry along the first axis."""
+    """Return the minimum cost of a path to each entry along the first axis."""
     reach = 3
     penalties = [slope * np.float32((d / 2.0) ** 2) for d in range(reach + 1)]
     jump = slope * np.float32(4.0)
@@ -417,7 +420,7 @@ def _aggregate(cost: Array, slope: np.float32) -> Array:
 
 
 def _subvoxel(radii: Array, found: npt.NDArray[np.intp], cost: Array) -> Array:
-    """Vertex of the parabola through the cost at the optimum and its two neighbours."""
+    """Return the vertex of the parabola through the cost at the optimum and its neighbors."""
     n = len(radii)
     middle = np.clip(found, 1, n - 2)
     before, at, after = (
@@ -439,7 +442,7 @@ def _smooth(radius: Array) -> Array:
 def _recentered(
     centerline: Centerline, frame: _Frame, radius: Array, first: int, last: int
 ) -> Centerline:
-    """Move the centreline to the centroid of each cross-section of the sac."""
+    """Move the centerline to the centroid of each cross-section of the sac."""
     ring = radius[first : last + 1].astype(np.float64)
     weight = (ring**2).sum(axis=1)
     # Centroid of a polar region: integral of r³/3 over that of r²/2.

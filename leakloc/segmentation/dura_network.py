@@ -1,11 +1,11 @@
-"""Where the dura encloses fluid, as a small network sees it in the straightened canal.
+"""Neural network that detects the dura and epidural fluid in canal coordinates.
 
-Where the dark line of the dura is only half visible, shape decides: how the outline runs at the
-neighbouring levels, which side bulges, where cord and roots lie. A 3D U-Net looks at the signal in
-polar coordinates about the centreline (`leakloc.segmentation.dura`) and gives for every place the
-probability of lying inside the dura and of fluid outside it. Its weights (``models/dura.onnx``, see
-``models/DURA_CARD.md``) were trained on simulated contrast on real anatomy and on phantoms
-(``pipelines/train_dura.py``); at run time only onnxruntime is needed.
+Where the dark line of the dura is only partly visible, shape provides the evidence: the outline at
+neighboring levels, asymmetry, and the position of cord and roots. A 3D U-Net takes the signal in
+polar coordinates about the centerline (`leakloc.segmentation.dura`) and estimates for every point
+the probability of lying inside the dura and of fluid outside it. Its weights
+(``models/dura.onnx``, see ``models/DURA_CARD.md``) were trained on simulated contrast on real
+anatomy and on phantoms (``pipelines/train_dura.py``); inference requires only onnxruntime.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from leakloc.core.networks import network_session
 Array = npt.NDArray[np.float32]
 
 ANGLES: Final = 48
-"""Rays that the network was trained with."""
+"""Number of rays in training."""
 RADII: Final = 48
-"""Radii: 0.8 mm to 24.3 mm in steps of 0.5 mm."""
+"""Number of radii: 0.8 mm to 24.3 mm in steps of 0.5 mm."""
 RADIUS_START_MM: Final = 0.8
 RADIUS_STEP_MM: Final = 0.5
 OVERLAP_RAYS: Final = 8
-"""Rays repeated at either end, so that the ring closes on itself."""
+"""Rays repeated at either end, because the angle is periodic."""
 SIGNAL_RANGE: Final = (-0.3, 1.6)
-"""Signal, 0 in soft tissue and 1 in CSF, is cut here."""
+"""Clipping range of the signal, which is 0 in soft tissue and 1 in CSF."""
 OUTSIDE_FIELD: Final = -0.5
-"""Marks places outside the field of view."""
+"""Value of points outside the field of view."""
 NO_PRIOR: Final = 0.5
-"""Value of the prior where there is none."""
+"""Value of the prior if none is supplied."""
 _STRIDE: Final = 16
-"""The network halves the arc four times."""
+"""The network halves the arc resolution four times."""
 INSIDE_ODDS: Final = 1.3
-"""Factor on the odds of lying inside the dura: the sac of the greatest expected Dice is larger than
-that of the places more probably inside than not (68 studies of the 17 development patients, which
-trained the network: Dice 0.9498 without the factor, 0.9507 with it)."""
+"""Factor on the odds of lying inside the dura: the sac mask with the maximum expected Dice
+coefficient is larger than that of voxels with a probability above one half (68 studies of the 17
+development patients, which trained the network: Dice 0.9498 without the factor, 0.9507 with it)."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "dura.onnx"
-"""The weights that come with the package."""
+"""Weights shipped with the package."""
 
 
 def dura_probabilities(
@@ -51,7 +51,7 @@ def dura_probabilities(
     *,
     threads: int = 2,
 ) -> tuple[Array, Array]:
-    """Probability that a place lies inside the dura, and that it holds fluid outside it.
+    """Estimate the probabilities of lying inside the dura and of fluid outside it.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def dura_probabilities(
         Signal normalized to the CSF (0 soft tissue, 1 CSF, not clipped) over arc (2 mm steps),
         angle (from the patient's left to the back) and radius (0.8 to 24.3 mm).
     in_field : ndarray, bool, same shape
-        Whether the place lies within the field of view.
+        Whether the point lies within the field of view.
     prior : ndarray, same shape, optional
         Probability of the spinal canal from another series or another network.
     threads : int
@@ -77,8 +77,8 @@ def dura_probabilities(
     planes = network_input(signal, in_field, prior)
     session = network_session(MODEL_PATH, "dura", threads)
     (logits,) = session.run(None, {"polar": planes[None]})
-    asked = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
-    inside, outside = (1.0 / (1.0 + np.exp(-asked))).astype(np.float32)
+    cropped = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
+    inside, outside = (1.0 / (1.0 + np.exp(-cropped))).astype(np.float32)
     return inside, outside
 
 
@@ -87,7 +87,7 @@ def network_input(
     in_field: npt.NDArray[np.bool_],
     prior: npt.NDArray[np.floating] | None,
 ) -> Array:
-    """Channels of the network: signal, prior, radius; shape (3, n', 64, 48)."""
+    """Return the network input channels: signal, prior, radius; shape (3, n', 64, 48)."""
     cut = np.where(in_field, np.clip(signal, *SIGNAL_RANGE), OUTSIDE_FIELD)
     known = np.full(signal.shape, NO_PRIOR) if prior is None else prior
     planes = np.stack([cut, known]).astype(np.float32)
@@ -100,15 +100,16 @@ def network_input(
 
 
 def boundary_cost(inside: Array) -> Array:
-    """Negative log likelihood of the dura at each radius, given what lies inside.
+    """Return the negative log likelihood of the dura at each radius.
 
-    All that is nearer must be inside, all that is farther outside: the sum of the logarithms of
-    those probabilities along the ray, less their least sum. The dura runs through the middle of
-    its own step, half of which counts either way.
+    Smaller radii must be inside and larger radii outside: the sum of the negative logarithms of
+    these probabilities along the ray, minus the minimum sum. The dura lies in the middle of its
+    own radial step, half of which counts on either side.
 
     Parameters
     ----------
     inside : ndarray, shape (arc, angle, radius)
+        Probability of lying inside the dura.
     """
     odds = INSIDE_ODDS * inside / np.maximum(1.0 - inside, 1e-6)
     likely = np.clip(odds / (1.0 + odds), 0.02, 0.98)

@@ -1,7 +1,7 @@
-"""The share of each voxel that is CSF-like fluid.
+"""Map of the fraction of CSF-like fluid in each voxel.
 
-Signal is normalised between the local soft tissue (0) and the CSF in the sac (1). Both are
-taken along the canal, plane by plane, so that the receive field's bias cancels.
+Signal is normalized between local soft tissue (0) and CSF in the sac (1). Both references are
+measured plane by plane along the canal, which corrects for the receive bias field.
 """
 
 from __future__ import annotations
@@ -20,50 +20,52 @@ if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings
 
 ARC_STEP_MM: Final = 2.0
-"""Step of the reference profiles; the bias field varies over > 30 mm."""
+"""Step of the reference profiles; the bias field varies over more than 30 mm."""
 
 SAC_CORE_MM: Final = 6.0
-"""Radius in which CSF is looked for: inside every adult sac."""
+"""Radius in which the CSF signal is measured: inside every adult thecal sac."""
 
 TISSUE_RING_MM: Final = (14.0, 32.0)
-"""Radii between which the soft-tissue level is taken: outside the canal, inside the body."""
+"""Radii between which the soft-tissue signal is measured: outside the canal, inside the body."""
 
 CSF_QUANTILE: Final = 85.0
-"""Per cent; cord and roots fill part of the core, pure CSF the brightest part."""
+"""Percentile of the signal in the core that represents pure CSF; cord and roots fill the darker
+part."""
 
 CSF_STEADY: Final = 0.7
-"""Share of the signal just above that CSF has at least, after a stenosis too. At short echo times
-sacral marrow, into which the centreline runs past the sac, reaches 0.6."""
+"""Minimum CSF signal relative to that just above, including below a stenosis. At short echo times
+sacral marrow, which the centerline enters below the sac, reaches 0.6."""
 STEADY_MM: Final = 40.0
-"""Length of CSF just above: receive fields that halve over a whole field fall by 0.1 over that."""
+"""Length of the CSF just above; a receive field that halves over the whole field of view falls by
+0.1 over this length."""
 
 FAT_SEARCH_MM: Final = (25.0, 110.0)
-"""Distance behind the canal in which subcutaneous fat is looked for."""
+"""Distance posterior to the canal in which subcutaneous fat is searched for."""
 
 FAT_LAYER_MM: Final = 4.0
-"""Least thickness of a layer that counts as fat under the skin."""
+"""Minimum thickness of a layer of subcutaneous fat."""
 
 
 @dataclass(frozen=True, eq=False)
 class FluidMap:
-    """Normalised signal and the references it rests on.
+    """Normalized signal and its references.
 
     Parameters
     ----------
     signal : Volume
-        float32 on the grid of the input: 0 in soft tissue, 1 in CSF, not clipped; differences
-        within bright CSF, such as the dural line, survive here.
+        float32 on the grid of the input: 0 in soft tissue, 1 in CSF; not clipped, so that
+        differences within bright CSF, such as the dural line, are preserved.
     arc_mm, csf_profile : ndarray, shape (n,)
-        Signal of pure CSF along the centreline.
+        Signal of pure CSF along the centerline.
     background_profile : ndarray, shape (n,)
-        Signal of soft tissue along the centreline.
+        Signal of soft tissue along the centerline.
     csf_signal, noise : float
-        At the middle of the centreline, and the standard deviation in tissue; units of the
-        input.
+        CSF signal at the middle of the centerline, and standard deviation in tissue, in units
+        of the input.
     fat_level : float or None
-        Signal of subcutaneous fat as a share of CSF; None where it lies outside the field.
+        Signal of subcutaneous fat relative to CSF; None if outside the field of view.
     fat_suppressed : bool or None
-        Whether that is dark.
+        Whether subcutaneous fat is dark.
     """
 
     signal: Volume
@@ -77,27 +79,27 @@ class FluidMap:
 
     @property
     def fraction(self) -> Volume:
-        """Share of CSF-like fluid, float32 0..1."""
+        """Fraction of CSF-like fluid, float32 0..1."""
         clipped = _laid_out_as(self.signal.array)
         np.clip(self.signal.array, 0.0, 1.0, out=clipped)
         return self.signal.with_array(clipped, "fluid fraction")
 
 
 def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSettings) -> FluidMap:
-    """Normalise signal to the CSF in the sac.
+    """Normalize signal to the CSF in the sac.
 
     Parameters
     ----------
     volume : Volume
-        Myelogram, any orientation of the grid.
+        Myelogram, in any grid orientation.
     centerline : Centerline
-        Down the canal.
+        Centerline of the canal.
     settings : SegmentationSettings
 
     Raises
     ------
     AnalysisError
-        If the canal is no brighter than the tissue around it.
+        If the canal is not brighter than the surrounding tissue.
     """
     arc = np.arange(0.0, centerline.length_mm, ARC_STEP_MM)
     csf, tissue = _references(volume, centerline, arc)
@@ -105,20 +107,20 @@ def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSett
     middle = len(arc) // 2
     if float(np.median(csf - tissue)) <= max(3.0 * noise, 1e-6):
         raise AnalysisError(
-            "the spinal canal is hardly brighter than its surroundings in "
+            "the spinal canal is not clearly brighter than the surrounding tissue in "
             f"{volume.provenance.source or 'the myelogram'}: the series is not fluid-sensitive"
         )
-    signal = _normalised(volume, centerline, arc, csf, tissue)
+    signal = _normalized(volume, centerline, arc, csf, tissue)
     fat_level = _fat_level(signal, centerline)
     suppressed = None if fat_level is None else fat_level < settings.fat_suppressed_below
     return FluidMap(signal, arc, csf, tissue, float(csf[middle]), noise, fat_level, suppressed)
 
 
 def tissue_noise(volume: Volume) -> float:
-    """Standard deviation of the noise, from differences of neighbours in dim tissue.
+    """Estimate the noise standard deviation from neighboring voxels in dim tissue.
 
-    Differences along the finest axis; their median absolute deviation ignores edges. Voxels
-    at or below the first decile are left out: zero-filled air carries no noise.
+    Median absolute difference along the finest axis, which is insensitive to edges. Voxels at or
+    below the first decile are excluded, because zero-filled air contains no noise.
     """
     axis = int(np.argmin(volume.geometry.spacing_kji_mm))
     array = np.moveaxis(volume.array, axis, -1)[::2, ::2].astype(np.float32)
@@ -153,7 +155,7 @@ def _references(
     tissue = gaussian_filter1d(tissue, 20.0 / ARC_STEP_MM, mode="nearest")
     csf = _filled(csf)
     csf = median_filter(csf, size=int(12 / ARC_STEP_MM) | 1, mode="nearest")
-    # Where the canal holds no CSF (below the tip, stenosis) the neighbourhood decides.
+    # Without CSF (below the caudal end of the sac, stenosis), interpolate from neighbors.
     best = maximum_filter1d(csf, int(80 / ARC_STEP_MM) | 1, mode="nearest")
     top = np.percentile(csf - tissue, 90)
     good = (csf - tissue > 0.55 * (best - tissue)) & (csf - tissue > 0.25 * top)
@@ -163,16 +165,16 @@ def _references(
 
 
 def _below_the_end(csf: FloatArray, good: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Places below the end of the CSF, where the centreline runs on through marrow."""
+    """Return positions below the end of the CSF, where the centerline continues in marrow."""
     below = np.zeros(len(csf), bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], good, [0]]).astype(np.int8)))
     if len(edges) == 0:
         return below
-    start = int(edges[::2][np.argmax(edges[1::2] - edges[::2])])  # of the longest stretch
-    seen: list[float] = [csf[start]]
+    start = int(edges[::2][np.argmax(edges[1::2] - edges[::2])])  # of the longest run
+    accepted: list[float] = [csf[start]]
     for n in range(start, len(csf)):
-        if good[n] and csf[n] >= CSF_STEADY * max(seen[-round(STEADY_MM / ARC_STEP_MM) :]):
-            seen.append(csf[n])
+        if good[n] and csf[n] >= CSF_STEADY * max(accepted[-round(STEADY_MM / ARC_STEP_MM) :]):
+            accepted.append(csf[n])
         else:
             below[n] = True
     return below
@@ -181,7 +183,7 @@ def _below_the_end(csf: FloatArray, good: npt.NDArray[np.bool_]) -> npt.NDArray[
 def offset_points(
     centerline: Centerline, arc: FloatArray, left: FloatArray, dorsal: FloatArray
 ) -> FloatArray:
-    """Points beside the centreline, shape (len(arc), len(left), 3), LPS millimetres."""
+    """Return points around the centerline, shape (len(arc), len(left), 3), LPS millimeters."""
     at = centerline.at(arc)[:, None, :]
     _, lefts, dorsals = centerline.frame_at(arc)
     return np.asarray(
@@ -197,14 +199,14 @@ def _filled(values: FloatArray) -> FloatArray:
     return np.asarray(np.interp(index, index[good], values[good]))
 
 
-def _normalised(
+def _normalized(
     volume: Volume,
     centerline: Centerline,
     arc: FloatArray,
     csf: FloatArray,
     tissue: FloatArray,
 ) -> Volume:
-    """Per plane of the axis that runs along the spine, so that the whole array is one formula."""
+    """Normalize per plane of the array axis closest to the craniocaudal axis."""
     geometry = volume.geometry
     points = geometry.kji_from_lps(centerline.at(arc))
     axis = int(np.abs(geometry.directions_lps[2]).argmax())  # of i, j, k
@@ -220,20 +222,20 @@ def _normalised(
     fraction[:] = volume.array
     fraction -= low.reshape(shape).astype(np.float32)
     fraction *= (1.0 / span).reshape(shape).astype(np.float32)
-    return volume.with_array(fraction, "normalised to CSF")
+    return volume.with_array(fraction, "normalized to CSF")
 
 
 def _laid_out_as(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Uninitialised floats, in memory as `array` is: turned as one, flipped as the other.
+    """Return an uninitialized float32 array with the memory layout of `array`.
 
-    The volume as it was acquired, of which `array` is a view, then needs no copy either.
+    No copy is then needed to return to the acquired orientation, of which `array` is a view.
     """
     flips = tuple(slice(None, None, -1 if step < 0 else 1) for step in array.strides)
     return np.asarray(np.empty_like(array[flips], np.float32)[flips])
 
 
 def _fat_level(fraction: Volume, centerline: Centerline) -> float | None:
-    """Median over the back of the brightest layer behind the spine, as a share of CSF."""
+    """Return the median signal of the brightest layer posterior to the spine, relative to CSF."""
     from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
     step = 1.0
@@ -246,6 +248,6 @@ def _fat_level(fraction: Volume, centerline: Centerline) -> float | None:
         inside = fraction.geometry.contains(points)
         width = int(FAT_LAYER_MM / step)
         layer = minimum_filter1d(uniform_filter1d(profile, 3, axis=1), width, axis=1)
-        seen = inside.sum(axis=1) * step >= 20.0
-        layers.extend(float(value) for value in layer.max(axis=1)[seen])
+        covered = inside.sum(axis=1) * step >= 20.0
+        layers.extend(float(value) for value in layer.max(axis=1)[covered])
     return float(np.median(layers)) if len(layers) >= 5 else None

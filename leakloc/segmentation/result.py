@@ -1,4 +1,4 @@
-"""What segmentation yields."""
+"""Results of the segmentation stage."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A connected piece of bright signal outside the thecal sac that was looked at.
+    """A candidate: a connected component of bright signal outside the thecal sac.
 
     Parameters
     ----------
     id : int
-        Value in the label mask: the collection id where accepted, 0 where rejected.
+        Value in the label mask: the collection id if accepted, 0 if rejected.
     accepted : bool
-        Whether it counts as a collection.
+        Whether the candidate counts as a collection.
     probability : float
-        How likely it is extradural CSF-like fluid, 0..1.
+        Probability of CSF-like epidural fluid, 0..1.
     volume_ml : float
-        Fluid volume, partial volume counted as a fraction.
+        Fluid volume; partially filled voxels count by their fraction.
     center_lps : ndarray, shape (3,)
-        Fluid-weighted centre.
+        Fluid-weighted center.
     reason : str
-        One sentence: why it was accepted, or what else it is taken for.
+        One sentence: why it was accepted, or what it is classified as otherwise.
     mimics : tuple of str
         Mimics considered, such as ``"nerve root sleeve"``.
     features : dict
-        The figures the decision rests on (units in the names).
+        Measurements on which the decision is based (units in the names).
     """
 
     id: int
@@ -52,24 +52,25 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Thecal sac and extradural fluid on the grid of the myelogram.
+    """Thecal sac and epidural fluid on the grid of the myelogram.
 
     Parameters
     ----------
     fluid_fraction : Volume
-        float32, 0..1: the share of each voxel that is CSF-like fluid.
+        float32, 0..1: fraction of CSF-like fluid in each voxel.
     centerline : Centerline
-        Down the canal, from the top of the field to the sacral canal (or the field's end).
+        Centerline of the canal, from the upper edge of the field of view to the sacral canal or
+        the lower edge.
     thecal_sac : Volume
-        uint8 0/1: everything the dura encloses, cord and roots included.
+        uint8 0/1: everything inside the dura, including cord and roots.
     collections : Volume
-        uint8: collection id, 0 for none. Ids follow falling volume from 1.
+        uint8: collection id, 0 for none; ids start at 1 in order of decreasing volume.
     candidates : tuple of Candidate
-        Accepted and rejected.
+        Accepted and rejected candidates.
     fat_suppressed : bool or None
-        Whether fat is dark; None where it cannot be told.
+        Whether fat is dark; None if unknown.
     csf_signal : float
-        Signal of pure CSF at the centre of the field, in units of the myelogram.
+        Signal of pure CSF at the middle of the centerline, in units of the myelogram.
     noise : float
         Standard deviation of the noise in tissue, in units of the myelogram.
     """
@@ -86,9 +87,9 @@ class Segmentation:
 
     @property
     def accepted(self) -> tuple[Candidate, ...]:
-        """The candidates that count as collections, by id."""
+        """Accepted candidates (collections), by id."""
         return tuple(sorted((c for c in self.candidates if c.accepted), key=lambda c: c.id))
 
 
 Segmenter = Callable[[Volume, Mapping[Role, Volume], "SegmentationSettings"], Segmentation]
-"""A segmentation stage: myelogram, companions by role, settings."""
+"""A segmentation stage, called with myelogram, companions by role, and settings."""

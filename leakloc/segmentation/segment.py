@@ -1,4 +1,4 @@
-"""The segmentation stage: from a myelogram to the sac and the fluid outside it."""
+"""The segmentation stage: thecal sac and epidural fluid on a myelogram."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings
 
 _RAYLEIGH_MEAN = 1.91
-"""Mean over standard deviation of magnitude noise where there is no signal (Gudbjartsson and
-Patz, Magn Reson Med 1995;34:910): noise alone must not pass for bright tissue."""
+"""Mean over standard deviation of magnitude noise without signal (Gudbjartsson and Patz, Magn Reson
+Med 1995;34:910); used so that noise alone does not count as bright tissue."""
 
 
 def segment(
     myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Segmentation:
-    """Find the thecal sac and the CSF-like fluid outside it.
+    """Segment the thecal sac and CSF-like fluid outside it.
 
     Parameters
     ----------
     myelogram : Volume
-        Fluid-sensitive volume of the spine, any orientation of the grid.
+        Fluid-sensitive volume of the spine, in any grid orientation.
     companions : mapping
         Other volumes of the study by role, in the same frame of reference.
     settings : SegmentationSettings
@@ -48,13 +48,13 @@ def segment(
     Raises
     ------
     AnalysisError
-        If the volume is empty or not finite, or shows no spinal canal.
+        If the volume is empty or not finite, or no spinal canal is detected.
     """
     volume, prior, line, fluid = _mapped(myelogram, companions, settings)
-    confusing = _fat_like_fluid(volume, fluid, settings)
-    grey = not confusing and _tissue_bright(fluid, settings)
+    bright_fat = _fat_like_fluid(volume, fluid, settings)
+    bright_tissue = not bright_fat and _tissue_bright(fluid, settings)
     dura = find_dura(fluid.signal, line, settings, prior=prior)
-    scene, box = _scene(fluid, dura, settings, confusing, grey)
+    scene, box = _scene(fluid, dura, settings, bright_fat, bright_tissue)
     labels, candidates = find_collections(scene, settings)
     fraction = fluid.fraction
     fraction.array[box] = scene.fraction.array
@@ -64,20 +64,21 @@ def segment(
         thecal_sac=placed(scene.sac.astype(np.uint8), box, myelogram),
         collections=placed(labels, box, myelogram),
         candidates=candidates,
-        fat_suppressed=False if confusing else fluid.fat_suppressed,
+        fat_suppressed=False if bright_fat else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
-        notes=tuple(_notes(fluid, dura, confusing, grey)),
+        notes=tuple(_notes(fluid, dura, bright_fat, bright_tissue)),
     )
 
 
 def canal_and_fluid(
     myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Segmentation:
-    """The canal and the fluid fraction alone: an empty sac, no collection.
+    """Return the canal and the fluid fraction, with an empty sac and no collections.
 
-    For masks made elsewhere. The fraction is the one that `segment` measures volumes with, or that
-    of the signal alone where no sac is detected. Parameters and errors are those of `segment`.
+    For externally supplied masks. The fluid fraction is the one with which `segment` measures
+    volumes, or that of the signal alone if no sac is detected. Parameters and errors are those of
+    `segment`.
     """
     _, prior, line, fluid = _mapped(myelogram, companions, settings)
     fraction = fluid.fraction
@@ -104,7 +105,7 @@ def canal_and_fluid(
 def _mapped(
     myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> tuple[Volume, Volume | None, Centerline, FluidMap]:
-    """The volume in LPS order, probability and centerline of its canal, and its fluid."""
+    """Return the volume in LPS order, its canal probability and centerline, and its fluid map."""
     _check(myelogram)
     volume = myelogram.oriented("LPS")
     prior = canal_prior(volume, companions, settings)
@@ -116,18 +117,18 @@ def _scene(
     fluid: FluidMap,
     dura: Dura,
     settings: SegmentationSettings,
-    confusing: bool = False,
-    grey: bool = False,
+    bright_fat: bool = False,
+    bright_tissue: bool = False,
 ) -> tuple[Scene, tuple[slice, slice, slice]]:
-    """The surroundings of the canal as collections are sought in, and their place in the grid."""
+    """Return the region searched for collections, and its box in the grid."""
     box = neighbourhood(fluid.fraction, dura.centerline, settings)
-    return Scene.of(fluid.fraction.crop(box), dura, confusing, grey), box
+    return Scene.of(fluid.fraction.crop(box), dura, bright_fat, bright_tissue), box
 
 
 def canal_prior(
     volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
 ) -> Volume | None:
-    """Where the network sees the canal: on a sagittal companion, else on the volume itself."""
+    """Return the canal probability from a sagittal companion series or the volume itself."""
     from leakloc.anatomy.network import anatomy_probabilities
 
     if settings.canal_prior_weight == 0:
@@ -140,26 +141,26 @@ def canal_prior(
 def _check(volume: Volume) -> None:
     name = volume.provenance.source or "the myelogram"
     if not np.isfinite(volume.array).all():
-        raise AnalysisError(f"{name} holds values that are not finite (NaN); export it again")
+        raise AnalysisError(f"{name} contains non-finite values (NaN); export it again")
     if float(np.ptp(volume.array)) <= 0:
         raise AnalysisError(f"{name} is empty: all its voxels have the same value")
 
 
 def _fat_like_fluid(volume: Volume, fluid: FluidMap, settings: SegmentationSettings) -> bool:
-    """Whether fat outside the dura would look like fluid."""
+    """Return whether fat outside the dura is as bright as fluid."""
     if settings.fat_suppressed is not None:
         return not settings.fat_suppressed
     if fluid.fat_level is not None and fluid.fat_level > settings.fat_confusing_above:
         return True
-    # Thin fat is dimmed by partial volume; bright soft tissue gives a conventional T2 away,
-    # unless the header says that fat was suppressed and nothing says that it failed.
+    # Thin fat is dimmed by partial volume; bright soft tissue indicates conventional T2 weighting,
+    # unless the header states fat suppression and the signal does not contradict it.
     clear = fluid.csf_signal >= settings.bright_tissue_snr * fluid.noise
     trusted = volume.provenance.fat_suppressed and fluid.fat_suppressed is not False and clear
     return not trusted and _tissue_bright(fluid, settings)
 
 
 def _tissue_bright(fluid: FluidMap, settings: SegmentationSettings) -> bool:
-    """Whether soft tissue is as bright as on a conventional T2, noise taken off."""
+    """Return whether soft tissue is as bright as on conventional T2, corrected for noise."""
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
     floor = _RAYLEIGH_MEAN * fluid.noise / fluid.csf_signal
     return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > settings.tissue_conventional_above
@@ -168,11 +169,11 @@ def _tissue_bright(fluid: FluidMap, settings: SegmentationSettings) -> bool:
 def neighbourhood(
     volume: Volume, centerline: Centerline, settings: SegmentationSettings
 ) -> tuple[slice, slice, slice]:
-    """The part of the volume in which fluid can belong to the canal."""
-    aside = max(settings.corridor_half_width_mm, settings.search_radius_mm)
+    """Return the box of the volume in which fluid is searched for."""
+    lateral = max(settings.corridor_half_width_mm, settings.search_radius_mm)
     corners = [
         centerline.points_lps + left * centerline.lefts_lps + dorsal * centerline.dorsals_lps
-        for left in (-aside, aside)
+        for left in (-lateral, lateral)
         for dorsal in (-settings.search_radius_mm, settings.corridor_depth_mm)
     ]
     inside = np.concatenate([centerline.points_lps, *corners])
@@ -184,44 +185,49 @@ def placed(
     box: tuple[slice, slice, slice],
     target: Volume,
 ) -> Volume:
-    """Put a crop of ``target.oriented("LPS")`` back into the whole grid, zero elsewhere."""
+    """Insert a crop of ``target.oriented("LPS")`` into the whole grid, zero elsewhere."""
     whole = Volume(np.zeros(target.geometry.shape, np.uint8), target.geometry, target.provenance)
     whole.oriented("LPS").array[box] = array  # a view of the same voxels
     return whole
 
 
 def on_grid(oriented: Volume, target: Volume) -> Volume:
-    """Undo `Volume.oriented`: the same voxels in the target's order of axes."""
+    """Undo `Volume.oriented`: return the same voxels in the axis order of the target."""
     back = oriented.oriented(target.geometry.axis_codes)
     return Volume(np.ascontiguousarray(back.array), target.geometry, oriented.provenance)
 
 
-def _notes(fluid: FluidMap, dura: Dura, confusing: bool, grey: bool) -> list[Note]:
+def _notes(fluid: FluidMap, dura: Dura, bright_fat: bool, bright_tissue: bool) -> list[Note]:
     notes = []
-    if confusing:
+    if bright_fat:
         notes.append(
             Note(
                 "fat_like_fluid",
-                "Soft tissue and fat are bright, as on a conventional T2: fluid outside the dura "
-                "cannot be told from fat.",
+                "Soft tissue and fat are bright, as on conventional T2: fluid outside the dura "
+                "cannot be distinguished from fat.",
             )
         )
     elif fluid.fat_suppressed is False:
         notes.append(
             Note(
                 "fat_not_suppressed",
-                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: only what is clearly "
-                "brighter is taken for fluid.",
+                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: only clearly brighter "
+                "signal is classified as fluid.",
             )
         )
-    if grey:
+    if bright_tissue:
         notes.append(
             Note(
                 "bright_tissue",
-                "Marrow and muscle are bright on this series (a short echo time), though fat is "
-                "suppressed by its header: fluid is told from them by its signal alone.",
+                "Marrow and muscle are bright on this series (short echo time) although its header "
+                "states fat suppression: fluid is distinguished from them by signal alone.",
             )
         )
     if dura.tip_arc_mm is None:
-        notes.append(Note("sac_tip_outside", "The tip of the thecal sac lies outside the field."))
+        notes.append(
+            Note(
+                "sac_tip_outside",
+                "The caudal end of the thecal sac lies outside the field of view.",
+            )
+        )
     return notes

@@ -1,7 +1,7 @@
-"""The steps of segmentation one by one, for a notebook or a pipeline of one's own.
+"""Single steps of the segmentation, for notebooks and custom pipelines.
 
-Each takes and gives a `Volume` on the grid it was given (wrap an array with
-``Volume(array, geometry)``), and `segment` runs the same functions:
+Each step takes a `Volume` and returns results on the same grid (wrap an array with
+``Volume(array, geometry)``); `segment` runs the same functions:
 
 >>> line = canal_centerline(volume)  # doctest: +SKIP
 >>> fluid = fluid_fraction(volume, centerline=line)  # doctest: +SKIP
@@ -37,21 +37,21 @@ def canal_centerline(
     *,
     settings: SegmentationSettings | None = None,
 ) -> Centerline:
-    """Follow the spinal canal from the top of the field down.
+    """Trace the spinal canal from cranial to caudal.
 
     Parameters
     ----------
     volume : Volume
-        Fluid-sensitive volume of the spine, any orientation of the grid, any unit of signal.
+        Fluid-sensitive volume of the spine, in any grid orientation and signal unit.
     companions : mapping, optional
-        Other volumes of the study by role (``{"sagittal_t2": ...}``), on which the network looks
-        for the canal in the first place.
+        Other volumes of the study by role (``{"sagittal_t2": ...}``), preferred by the network
+        for detection of the canal.
     settings : SegmentationSettings, optional
 
     Raises
     ------
     AnalysisError
-        If nothing in the volume looks like a spinal canal.
+        If no spinal canal is detected.
     """
     settings = settings or _default()
     oriented = volume.oriented("LPS")
@@ -65,16 +65,16 @@ def fluid_fraction(
     centerline: Centerline | None = None,
     settings: SegmentationSettings | None = None,
 ) -> Volume:
-    """Share of each voxel that is CSF-like fluid: 0 in soft tissue, 1 in the CSF of the sac.
+    """Return the fraction of CSF-like fluid in each voxel: 0 in soft tissue, 1 in CSF of the sac.
 
-    Both references are taken along the canal, so that the receive field's bias cancels.
+    Both references are measured along the canal, which corrects for the receive bias field.
 
     Parameters
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine.
     centerline : Centerline, optional
-        Of the canal; looked for if not given (a second or two).
+        Centerline of the canal; computed if None (one to two seconds).
     settings : SegmentationSettings, optional
 
     Returns
@@ -94,18 +94,18 @@ def dural_surface(
     centerline: Centerline | None = None,
     settings: SegmentationSettings | None = None,
 ) -> Dura:
-    """Find the dura as one radius for each position along the canal and each angle about it.
+    """Detect the dura as one radius for each position along the canal and each angle.
 
-    For fat-suppressed or heavily T2-weighted volumes; `segment` says how it treats others.
+    For fat-suppressed or heavily T2-weighted volumes; see `segment` for other volumes.
 
     Parameters
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine.
     companions : mapping, optional
-        Other volumes of the study by role, on which the network looks for the canal first.
+        Other volumes of the study by role, preferred by the network for detection of the canal.
     centerline : Centerline, optional
-        Of the canal; looked for if not given.
+        Centerline of the canal; computed if None.
     settings : SegmentationSettings, optional
     """
     settings = settings or _default()
@@ -116,7 +116,7 @@ def dural_surface(
 
 
 def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
-    """Voxels whose centre the dura encloses, cord and roots included.
+    """Return the mask of the thecal sac: voxels whose center lies inside the dura.
 
     Returns
     -------
@@ -131,12 +131,12 @@ def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
 def fluid_outside(
     fraction: Volume, dura: Dura, *, settings: SegmentationSettings | None = None
 ) -> tuple[Volume, tuple[Candidate, ...]]:
-    """Find and judge every piece of fluid outside the dura.
+    """Detect and classify all fluid components outside the dura.
 
     Parameters
     ----------
     fraction : Volume
-        Share of CSF-like fluid, 0..1, as `fluid_fraction` gives it.
+        Fraction of CSF-like fluid, 0..1, as returned by `fluid_fraction`.
     dura : Dura
     settings : SegmentationSettings, optional
 
@@ -145,7 +145,7 @@ def fluid_outside(
     labels : Volume
         uint8 collection ids on the grid of `fraction`, 0 for none.
     candidates : tuple of Candidate
-        Accepted and rejected, each with its features and the reason.
+        Accepted and rejected candidates, each with its features and the reason.
     """
     settings = settings or _default()
     oriented = fraction.oriented("LPS")

@@ -1,7 +1,7 @@
-"""A segmenter that takes the sac or the fluid from masks made elsewhere.
+"""A segmenter that takes the thecal sac or the fluid from supplied masks.
 
-Hand-corrected masks go back through numbering, localization and reporting. What is not given
-comes from another segmenter, as do the measures of signal and noise.
+Manually corrected masks are processed by numbering, localization and reporting. Masks that are
+not supplied come from another segmenter, as do the measures of signal and noise.
 """
 
 from __future__ import annotations
@@ -29,59 +29,63 @@ Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 SUPPLIED_PROBABILITY: Final = 0.98
-"""How sure a collection is that a person drew; the highest that leakloc gives its own."""
-SUPPLIED_REASON: Final = "Drawn in the fluid mask that was given."
+"""Probability of a manually drawn collection; the maximum that leakloc assigns to its own."""
+SUPPLIED_REASON: Final = "Drawn in the supplied fluid mask."
 
 _BRIGHT: Final = 0.5
-"""Fluid fraction from which a voxel is rather fluid than not."""
+"""Fluid fraction above which a voxel counts as fluid."""
 _BRIGHT_SAC_FRACTION: Final = 0.3
-"""Least share of bright voxels in a sac: cord and roots fill less than half of it."""
+"""Minimum fraction of bright voxels in a sac; cord and roots fill less than half of it."""
 _BRIGHT_PERCENTILE: Final = 75.0
-"""The brighter part of a collection tells whether it shows; rims hold partial volume."""
+"""Percentile of the signal that determines whether a collection is visible; rims have partial
+volume."""
 _ON_LINE_FRACTION: Final = 0.95
-"""Share of the traced canal inside the given sac from which the trace stands as it is."""
+"""Minimum fraction of the traced centerline inside the supplied sac for which the trace is kept
+unchanged."""
 _JOIN_MM: Final = 15.0
-"""The traced canal goes on from the end of a given sac where it passes this close (a sac width)."""
+"""The traced centerline is continued beyond the end of a supplied sac if it passes this close (a
+sac width)."""
 _SMOOTHING_MM: Final = 7.0
-"""Gaussian along a centreline through the middle of a sac; the canal bends over > 50 mm."""
+"""Sigma of the Gaussian along a centerline through the center of a sac; the radius of curvature of
+the canal is more than 50 mm."""
 _MIN_SAC_MM: Final = 20.0
-"""A shorter sac is no canal: less than one vertebra."""
+"""Minimum length of a supplied sac: less than one vertebra."""
 _SAC_PERCENTILE: Final = 90.0
-"""Signal of pure CSF within a sac that also holds cord and roots."""
+"""Percentile that represents pure CSF within a sac that also contains cord and roots."""
 
 _EPIDURAL_MM: Final = 9.0
-"""Depth of the epidural space outside the dura, with its widest dorsal recess."""
+"""Depth of the epidural space outside the dura, including its widest dorsal recess."""
 _CANAL_HALF_WIDTH_MM: Final = 14.0
 _FORAMEN_MM: Final = (12.0, 30.0)
-"""A foramen reaches from the canal's lateral wall to beyond the joints, left or right."""
+"""Lateral extent of a foramen: from the lateral wall of the canal to beyond the facet joints."""
 _FORAMEN_DEPTH_MM: Final = 14.0
 _SKIN_FAT_MM: Final = 50.0
-"""Behind the canal by more than laminae and muscles in slim adults: fat under the skin."""
+"""Distance posterior to the canal beyond laminae and muscles in slim adults: subcutaneous fat."""
 _PLACE_ML: Final = 0.2
-"""Fluid in a compartment that counts; less only where it is half of the collection."""
+"""Minimum fluid volume in a compartment that is reported, unless half of the collection is less."""
 
 
 @dataclass(frozen=True, eq=False)
 class SuppliedMasks:
-    """A segmenter with the sac, the fluid, or both given.
+    """A segmenter with a supplied sac, supplied fluid, or both.
 
     Parameters
     ----------
     sac : Volume, optional
-        Everything the dura encloses: one label, on any grid in the myelogram's space.
+        Everything inside the dura, as one label on any grid in the patient space of the myelogram.
     fluid : Volume, optional
-        Extradural fluid. Several labels are one collection each; a single label is taken
-        apart into connected pieces, and pieces close along the canal on the same side are
-        one collection. A mask without any label says that there is no fluid.
+        Epidural fluid. Each of several labels is one collection; a single label is split into
+        connected components, and components close along the canal on the same side are one
+        collection. An empty mask means that there is no fluid.
     base : Segmenter
-        Gives what is not given, the fluid fraction and the noise.
+        Provides masks that are not supplied, the fluid fraction and the noise.
     sac_label : int, optional
-        Which label of `sac` is the sac, where it holds several.
+        Label of the sac in `sac`, if it contains several.
 
     Notes
     -----
-    The volume of a collection counts partial volume where its signal is that of fluid; a
-    collection drawn on dim signal is counted by whole voxels, with a note.
+    The volume of a collection accounts for partial volume where its signal is that of fluid; a
+    collection drawn on dim signal is counted by whole voxels, with a warning.
     """
 
     sac: Volume | None
@@ -100,9 +104,9 @@ class SuppliedMasks:
         Raises
         ------
         InputError
-            If a mask does not fit the myelogram, or its labels are not clear.
+            If a mask does not fit the myelogram, or its labels are ambiguous.
         AnalysisError
-            If what is not given cannot be found.
+            If a mask that is not supplied cannot be computed.
         """
         notes: list[Note] = []
         sac = self._sac(myelogram, notes)
@@ -111,8 +115,8 @@ class SuppliedMasks:
             from leakloc.loaders.masks import put_on_grid
 
             fluid, fluid_notes = put_on_grid(self.fluid, myelogram.geometry, "fluid mask")
-            notes += [Note("fluid_given", "the extradural fluid was taken from a mask that was "
-                           "given, not found by leakloc"), *fluid_notes]  # fmt: skip
+            notes += [Note("fluid_given", "the epidural fluid was taken from a supplied mask, "
+                           "not segmented by leakloc"), *fluid_notes]  # fmt: skip
         result = self._found(myelogram, companions, settings, sac)
         if sac is not None:
             result = _with_sac(result, sac, fluid is None, settings, notes)
@@ -125,18 +129,18 @@ class SuppliedMasks:
             return None
         labels = np.unique(self.sac.array[self.sac.array > 0])
         if self.sac_label is not None and self.sac_label not in labels:
-            raise InputError(f"the sac mask holds no label {self.sac_label}: {_listed(labels)}")
+            raise InputError(f"the sac mask has no label {self.sac_label}: {_listed(labels)}")
         if self.sac_label is None and len(labels) > 1:
             raise InputError(
-                f"the sac mask holds {len(labels)} labels ({_listed(labels)}): say which is the "
-                "sac with --sac-label"
+                f"the sac mask contains {len(labels)} labels ({_listed(labels)}): specify that of "
+                "the sac with --sac-label"
             )
         wanted = int(labels[0]) if self.sac_label is None else self.sac_label
         mask = self.sac.with_array((self.sac.array == wanted).astype(np.uint8))
         from leakloc.loaders.masks import put_on_grid
 
         sac, grid_notes = put_on_grid(mask, myelogram.geometry, "sac mask")
-        text = "the thecal sac was taken from a mask that was given, not found by leakloc"
+        text = "the thecal sac was taken from a supplied mask, not segmented by leakloc"
         notes += [Note("sac_given", text), *grid_notes]
         return sac
 
@@ -147,7 +151,7 @@ class SuppliedMasks:
         settings: SegmentationSettings,
         sac: Volume | None,
     ) -> Segmentation:
-        # leakloc's own sac and fluid are not worth their time where both are given.
+        # Segmentation of sac and fluid is not needed if both are supplied.
         complete = sac is not None and self.fluid is not None
         base = canal_and_fluid if complete and self.base is segment else self.base
         try:
@@ -158,17 +162,17 @@ class SuppliedMasks:
             return _from_sac(myelogram, sac)
 
 
-def _listed(labels: npt.NDArray[np.integer], most: int = 8) -> str:
-    shown = ", ".join(str(int(n)) for n in labels[:most])
-    return shown if len(labels) <= most else f"{shown}, ..."
+def _listed(labels: npt.NDArray[np.integer], maximum: int = 8) -> str:
+    shown = ", ".join(str(int(n)) for n in labels[:maximum])
+    return shown if len(labels) <= maximum else f"{shown}, ..."
 
 
 def _from_sac(myelogram: Volume, sac: Volume) -> Segmentation:
-    """What can be measured with the sac alone, where no canal was found on the myelogram."""
+    """Measure with the sac alone if no canal was detected on the myelogram."""
     inside = sac.array > 0
     csf = float(np.percentile(myelogram.array[inside], _SAC_PERCENTILE))
     if not np.isfinite(csf) or csf <= 0:
-        raise AnalysisError("the given sac shows no signal on the myelogram: is it the right mask?")
+        raise AnalysisError("the supplied sac has no signal on the myelogram: is the mask correct?")
     fraction = np.clip(myelogram.array / np.float32(csf), 0, 1).astype(np.float32)
     outside = myelogram.array[~inside & (myelogram.array > 0)]
     spread = float(np.median(np.abs(outside - np.median(outside)))) if outside.size else 0.0
@@ -185,7 +189,7 @@ def _from_sac(myelogram: Volume, sac: Volume) -> Segmentation:
         notes=(
             Note(
                 "canal_not_found",
-                "leakloc found no canal on the myelogram; the way along it follows the given sac.",
+                "No canal was detected on the myelogram; its centerline follows the supplied sac.",
             ),
         ),
     )
@@ -204,91 +208,95 @@ def _with_sac(
         notes.append(
             Note(
                 "sac_mask_dim",
-                f"only {bright:.0%} of the given sac is as bright as fluid on the myelogram: check "
-                "that it belongs to this study and that its sides are right",
+                f"only {bright:.0%} of the supplied sac is as bright as fluid on the myelogram: "
+                "check that it belongs to this study and that left and right are correct",
             )
         )
     result = replace(found, thecal_sac=sac, centerline=_line_with(found.centerline, sac))
     if not keep_fluid:
         return result
-    pieces = found.collections.array.copy()
-    pieces[inside] = 0
-    return _kept(result, found, pieces, settings)
+    components = found.collections.array.copy()
+    components[inside] = 0
+    return _without_sac_fluid(result, found, components, settings)
 
 
-def _kept(
-    result: Segmentation, found: Segmentation, pieces: Labels, settings: SegmentationSettings
+def _without_sac_fluid(
+    result: Segmentation, found: Segmentation, components: Labels, settings: SegmentationSettings
 ) -> Segmentation:
-    """Collections less what the given sac encloses; ids by falling volume again."""
+    """Remove fluid inside the supplied sac from the collections and renumber them by volume."""
     unit = found.fluid_fraction.geometry.voxel_volume_ml
     fraction = found.fluid_fraction.array
     before = np.bincount(found.collections.array.ravel(), fraction.ravel(), 256)
-    after = np.bincount(pieces.ravel(), fraction.ravel(), 256)
+    after = np.bincount(components.ravel(), fraction.ravel(), 256)
     kept: list[Candidate] = []
     rejected = [c for c in found.candidates if not c.accepted]
     for candidate in found.accepted:
         left = float(after[candidate.id] / before[candidate.id]) if before[candidate.id] else 0.0
         volume = candidate.volume_ml * left
         if volume < settings.collection_min_ml:
-            reason = "Lies inside the sac that was given."
+            reason = "Lies inside the supplied sac."
             rejected.append(replace(candidate, id=0, accepted=False, probability=0.0,
                                     volume_ml=float(before[candidate.id]) * unit,
                                     reason=reason))  # fmt: skip
         elif left < 1.0:
-            voxels = np.nonzero(pieces == candidate.id)
+            voxels = np.nonzero(components == candidate.id)
             kept.append(replace(candidate, volume_ml=volume, center_lps=_center(voxels, found)))
         else:
             kept.append(candidate)
-    return _renumbered(result, pieces, kept, rejected)
+    return _renumbered(result, components, kept, rejected)
 
 
 def _renumbered(
-    result: Segmentation, pieces: Labels, kept: list[Candidate], rejected: list[Candidate]
+    result: Segmentation, components: Labels, kept: list[Candidate], rejected: list[Candidate]
 ) -> Segmentation:
     lookup = np.zeros(256, np.uint8)
     numbered = []
     for number, candidate in enumerate(sorted(kept, key=lambda c: -c.volume_ml), start=1):
         lookup[candidate.id] = number
         numbered.append(replace(candidate, id=number))
-    collections = Volume(lookup[pieces], result.collections.geometry, result.collections.provenance)
+    collections = Volume(
+        lookup[components], result.collections.geometry, result.collections.provenance
+    )
     return replace(result, collections=collections, candidates=(*numbered, *rejected))
 
 
 def _with_fluid(
     found: Segmentation, fluid: Volume, settings: SegmentationSettings, notes: list[Note]
 ) -> Segmentation:
-    """The given fluid as collections; it is cut out of the sac where both claim a voxel."""
-    given = fluid.array > 0
-    both = given & (found.thecal_sac.array > 0)
+    """Use the supplied fluid as collections; voxels in both masks are removed from the sac."""
+    supplied = fluid.array > 0
+    both = supplied & (found.thecal_sac.array > 0)
     sac = found.thecal_sac
     if both.any():
-        sac = sac.with_array(np.where(both, 0, sac.array).astype(np.uint8), "given fluid cut out")
-        share = float(both.sum() / given.sum())
-        text = f"{share:.0%} of the given fluid lay inside the sac and was counted as fluid"
+        sac = sac.with_array(np.where(both, 0, sac.array).astype(np.uint8), "fluid removed")
+        fraction = float(both.sum() / supplied.sum())
+        text = f"{fraction:.0%} of the supplied fluid lay inside the sac and was counted as fluid"
         notes.append(Note("masks_overlap", text))
-    pieces = _collections(fluid, found.centerline, settings, notes)
-    result = replace(found, thecal_sac=sac, fluid_fraction=_shown(found, pieces, notes))
+    components = _collections(fluid, found.centerline, settings, notes)
+    result = replace(found, thecal_sac=sac, fluid_fraction=_shown(found, components, notes))
     outside = _outside_mm(sac)
-    drawn = [_drawn(int(n), pieces, result, outside) for n in np.unique(pieces[pieces > 0])]
+    drawn = [
+        _drawn(int(n), components, result, outside) for n in np.unique(components[components > 0])
+    ]
     left_out = []
     for candidate in found.accepted:
-        if not given[found.collections.array == candidate.id].any():
-            reason = "Found by leakloc, but left out of the fluid mask that was given."
+        if not supplied[found.collections.array == candidate.id].any():
+            reason = "Segmented by leakloc, but not part of the supplied fluid mask."
             left_out.append(
                 replace(candidate, id=0, accepted=False, probability=0.0, reason=reason)
             )
-    # A person looked at all of it: what was left out raises no doubt.
+    # Everything was reviewed manually: excluded candidates do not add uncertainty.
     others = [replace(c, probability=0.0) for c in found.candidates if not c.accepted]
-    return _renumbered(result, pieces, drawn, [*left_out, *others])
+    return _renumbered(result, components, drawn, [*left_out, *others])
 
 
 def _collections(
     fluid: Volume, line: Centerline, settings: SegmentationSettings, notes: list[Note]
 ) -> Labels:
-    """Ids from 1, one per label value, or per connected piece where there is one value."""
+    """Return ids from 1, one per label value, or per group of components of a single value."""
     values = np.unique(fluid.array[fluid.array > 0])
     if len(values) > 255:
-        raise InputError(f"the fluid mask holds {len(values)} labels: at most 255 collections fit")
+        raise InputError(f"the fluid mask contains {len(values)} labels; the maximum is 255")
     if len(values) != 1:
         return np.searchsorted(values, fluid.array, side="right").astype(np.uint8) * (
             fluid.array > 0
@@ -300,7 +308,7 @@ def _collections(
     lookup = np.zeros(len(sizes), np.uint8)
     lookup[order[:255]] = np.arange(1, min(len(order), 255) + 1)
     if len(order) > 255:
-        text = f"the given fluid has {len(order)} pieces; the 255 largest were used"
+        text = f"the supplied fluid has {len(order)} components; the 255 largest were used"
         notes.append(Note("too_many_pieces", text))
     return np.asarray(lookup[groups[labelled]], np.uint8)
 
@@ -319,14 +327,16 @@ def _grouped(
     line: Centerline,
     settings: SegmentationSettings,
 ) -> npt.NDArray[np.int32]:
-    """Group number of each piece: close along the canal on one side of it, as for found ones."""
+    """Return the group of each component: close along the canal and on the same side."""
     places = np.argwhere(labelled)
-    piece = labelled[tuple(places.T)]
+    component = labelled[tuple(places.T)]
     arc, left, dorsal = line.project(fluid.geometry.lps_from_kji(places))
-    spans = np.array([[arc[piece == n].min(), arc[piece == n].max()] for n in range(1, count + 1)])
+    spans = np.array(
+        [[arc[component == n].min(), arc[component == n].max()] for n in range(1, count + 1)]
+    )
     sides = np.array(
         [
-            np.arctan2(dorsal[piece == n].mean(), left[piece == n].mean())
+            np.arctan2(dorsal[component == n].mean(), left[component == n].mean())
             for n in range(1, count + 1)
         ]
     )
@@ -340,30 +350,30 @@ def _grouped(
     return np.asarray(np.unique(groups, return_inverse=True)[1], np.int32)
 
 
-def _shown(found: Segmentation, pieces: Labels, notes: list[Note]) -> Volume:
-    """The fluid fraction, with collections drawn on dim signal counted as whole voxels."""
+def _shown(found: Segmentation, components: Labels, notes: list[Note]) -> Volume:
+    """Return the fluid fraction, with collections on dim signal counted as whole voxels."""
     fraction = found.fluid_fraction.array
     dim = []
-    for number in np.unique(pieces[pieces > 0]):
-        here = pieces == number
+    for number in np.unique(components[components > 0]):
+        here = components == number
         if np.percentile(fraction[here], _BRIGHT_PERCENTILE) < _BRIGHT:
             dim.append((int(number), float(fraction[here].mean())))
             fraction = np.where(here, np.float32(1.0), fraction)
     if not dim:
         return found.fluid_fraction
-    listed = ", ".join(f"{share:.0%}" for _, share in dim[:5])
+    listed = ", ".join(f"{mean:.0%}" for _, mean in dim[:5])
     text = (
-        f"{len(dim)} given collection(s) are no brighter than {listed} of CSF on the myelogram: "
-        "they were counted by whole voxels; check that the mask belongs to this study"
+        f"{len(dim)} supplied collection(s) have only {listed} of the CSF signal on the myelogram "
+        "and were counted by whole voxels; check that the mask belongs to this study"
     )
     notes.append(Note("given_fluid_dim", text))
-    return found.fluid_fraction.with_array(fraction, "given fluid counted as whole voxels")
+    return found.fluid_fraction.with_array(fraction, "supplied fluid counted as whole voxels")
 
 
 def _drawn(
-    number: int, pieces: Labels, result: Segmentation, outside: npt.NDArray[np.float32]
+    number: int, components: Labels, result: Segmentation, outside: npt.NDArray[np.float32]
 ) -> Candidate:
-    voxels = np.nonzero(pieces == number)
+    voxels = np.nonzero(components == number)
     fraction = result.fluid_fraction.array[voxels].astype(np.float64)
     volume = float(fraction.sum()) * result.fluid_fraction.geometry.voxel_volume_ml
     volume += rim_ml(voxels, result.fluid_fraction, outside > 0.0)
@@ -387,7 +397,7 @@ def _center(voxels: tuple[npt.NDArray[np.intp], ...], result: Segmentation) -> F
 
 
 def _outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
-    """Distance from the sac, 0 inside it."""
+    """Return the distance from the sac, 0 inside it."""
     import SimpleITK as sitk
 
     distance = sitk.SignedMaurerDistanceMap(
@@ -401,7 +411,7 @@ def _compartments(
     result: Segmentation,
     outside: npt.NDArray[np.float32],
 ) -> tuple[Compartment, ...]:
-    """Where a collection lies, by place relative to the sac and the canal."""
+    """Return the compartments of a collection by position relative to the sac and the canal."""
     geometry = result.fluid_fraction.geometry
     points = geometry.lps_from_kji(np.stack(voxels, axis=1))
     _, left, dorsal = result.centerline.project(points)
@@ -417,17 +427,17 @@ def _compartments(
         "subcutaneous": subcutaneous,
     }
     amount = result.fluid_fraction.array[voxels].astype(np.float64) * geometry.voxel_volume_ml
-    least = min(_PLACE_ML, 0.5 * float(amount.sum()))
-    return tuple(name for name, where in places.items() if float(amount[where].sum()) >= least)
+    minimum = min(_PLACE_ML, 0.5 * float(amount.sum()))
+    return tuple(name for name, where in places.items() if float(amount[where].sum()) >= minimum)
 
 
 def _line_with(traced: Centerline, sac: Volume) -> Centerline:
-    """The traced canal where it runs in the given sac, else through the sac's middle."""
+    """Return the traced centerline if it lies in the supplied sac, else one through the sac."""
     inside = sac.sample(traced.points_lps, order=0) > 0
     z = traced.points_lps[:, 2]
     low, high = _extent_z(sac)
-    beside = (z >= low) & (z <= high)
-    if beside.any() and inside[beside].mean() >= _ON_LINE_FRACTION:
+    alongside = (z >= low) & (z <= high)
+    if alongside.any() and inside[alongside].mean() >= _ON_LINE_FRACTION:
         return traced
     through = _line_through(sac)
     ends = through.points_lps[[0, -1]]
@@ -446,7 +456,7 @@ def _extent_z(sac: Volume) -> tuple[float, float]:
 
 
 def _line_through(sac: Volume) -> Centerline:
-    """Middle of the sac from head to tail, plane by plane."""
+    """Return the centerline of the sac from cranial to caudal, plane by plane."""
     turned = sac.oriented("LPS")
     planes = np.flatnonzero(turned.array.any(axis=(1, 2)))[::-1]
     middles = np.array(
@@ -454,8 +464,8 @@ def _line_through(sac: Volume) -> Centerline:
     )
     if np.ptp(middles[:, 0]) * turned.geometry.spacing_kji_mm[0] < _MIN_SAC_MM:
         raise AnalysisError(
-            f"the given sac is shorter than {_MIN_SAC_MM:.0f} mm from head to tail: it is no "
-            "thecal sac; was the fluid mask given in its place?"
+            f"the supplied sac is less than {_MIN_SAC_MM:.0f} mm long and is not a thecal sac; "
+            "was the fluid mask supplied instead?"
         )
     points = turned.geometry.lps_from_kji(middles)
     return Centerline.smoothed(points, smoothing_mm=_SMOOTHING_MM)

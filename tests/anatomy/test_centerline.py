@@ -140,7 +140,7 @@ def test_repeated_points_do_not_matter() -> None:
 
 @pytest.mark.parametrize("points", [np.zeros((1, 3)), np.zeros((3, 2)), np.zeros(3)])
 def test_what_is_no_curve_is_refused(points: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="centreline"):
+    with pytest.raises(ValueError, match="centerline"):
         Centerline(points)
 
 

@@ -216,7 +216,7 @@ def test_a_volume_is_looked_at_once(monkeypatch):
     assert gone() is None  # forgotten with its volume
 
 
-def test_nothing_is_seen_beyond_the_field():
+def test_nothing_is_detected_outside_the_field_of_view():
     image, _ = drawn_spine()
     wide = volume_of(np.pad(image.array, [(40, 0), (0, 0), (0, 0)]), origin=(-19.5, -70.0, -40.0))
     found = net.anatomy_probabilities(wide)

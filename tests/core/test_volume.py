@@ -181,7 +181,7 @@ def test_crop_keeps_places(volume: Volume, data: st.DataObject) -> None:
         np.testing.assert_allclose(point, whole[value], atol=1e-9)
 
 
-def test_crops_that_are_none_are_refused() -> None:
+def test_invalid_crops_are_refused() -> None:
     geometry = Geometry((4, 4, 4), np.eye(4))
     for box in [
         (slice(2, 2), slice(0, 4), slice(0, 4)),
@@ -341,7 +341,7 @@ def test_contains_counts_whole_voxels() -> None:
         np.array([[1, 0.01, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
     ],
 )
-def test_grids_that_are_none_are_refused(affine: np.ndarray) -> None:
+def test_invalid_grids_are_refused(affine: np.ndarray) -> None:
     with pytest.raises(GeometryError):
         Geometry((2, 2, 2), affine)
     with pytest.raises(GeometryError):

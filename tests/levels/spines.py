@@ -17,7 +17,7 @@ AHEAD_MM = 25.0
 
 @dataclass
 class MadeSpine:
-    """A straight spine along z; disc names from `first` to `last`, seen by a perfect detector."""
+    """A straight spine along z; disc names from `first` to `last`, found by a perfect detector."""
 
     first: str = "T11-T12"
     last: str = "S1-S2"
@@ -25,11 +25,11 @@ class MadeSpine:
     scale: float = 1.0
     missed: tuple[str, ...] = ()
     false_at: tuple[float, ...] = ()
-    """Heights, as shares of the way from the first to the last disc, of false discs."""
+    """Heights of false discs, as fractions of the distance from the first to the last disc."""
     false_score: float = 0.4
     margin_mm: float = 18.0
     cord_ends_at: tuple[str, float] | None = None
-    """A disc, and how far below it the cord ends; None for a sac in which nothing is seen."""
+    """A disc and the distance of the conus below it; None for a sac without visible contents."""
     in_between_mm: float = 0.0
     """How far above the lumbosacral disc bone looks like sacrum; negative for bone below it that
     looks lumbar."""
@@ -71,7 +71,7 @@ class MadeSpine:
 
     @property
     def segmentation(self) -> SimpleNamespace:
-        """A sac of 20 mm along the centreline, with a cord of 10 mm that tapers over 15 mm."""
+        """A sac of 20 mm along the centerline, with a cord of 10 mm that tapers over 15 mm."""
         if self.cord_ends_at is None:
             return blind_segmentation(self.volume, self.centerline)
         disc, below_mm = self.cord_ends_at
@@ -101,8 +101,10 @@ class MadeSpine:
             own = chain.depth_mm[n] * (self.last_depth if n == chain.junction else 1.0)
             depth = self.scale * (self.remnant_depth_mm if n > chain.junction else own)
             discs.append(DetectedDisc(center, normal, score, depth))
-        for share in self.false_at:
-            height = (1 - share) * self.centers[self.first][2] + share * self.centers[self.last][2]
+        for fraction in self.false_at:
+            height = (1 - fraction) * self.centers[self.first][2] + fraction * self.centers[
+                self.last
+            ][2]
             center = np.array([9.0, -AHEAD_MM + 9.0, height])
             discs.append(DetectedDisc(center, np.array([0.0, 0.0, 1.0]), self.false_score, 10.0))
         k, j, i = np.indices(geometry.shape)
@@ -128,7 +130,7 @@ class MadeSpine:
 
 
 def blind_segmentation(volume: Volume, centerline: Centerline) -> SimpleNamespace:
-    """A canal without anything seen in it."""
+    """A canal without visible contents."""
     empty = np.zeros(volume.array.shape, np.float32)
     return SimpleNamespace(
         centerline=centerline,

@@ -36,20 +36,20 @@ def canal(cord_mm, *, roots=0.2, cord=0.9, length=200.0):
 
 @given(cord_mm=st.floats(30, 140), roots=st.floats(0.05, 0.5))
 @settings(max_examples=15, deadline=None)
-def test_cord_ends_where_it_ends(cord_mm, roots):
+def test_conus_position(cord_mm, roots):
     assert conus_arc_mm(canal(cord_mm, roots=roots)) == pytest.approx(cord_mm, abs=6.0)
 
 
 @pytest.mark.parametrize("cord_mm", [0.0, 10.0, 198.0, 400.0])
-def test_no_cord_or_no_end_of_it_is_nothing(cord_mm):
+def test_none_without_cord_or_conus(cord_mm):
     assert conus_arc_mm(canal(cord_mm)) is None
 
 
-def test_crowded_roots_are_no_cord():
+def test_crowded_roots_are_not_the_cord():
     assert conus_arc_mm(canal(90.0, roots=0.85)) is None
 
 
-def test_roots_that_fall_apart_below_a_stenosis_are_not_the_end():
+def test_roots_that_separate_below_a_stenosis_are_not_the_conus():
     made = canal(60.0, roots=0.65)
     fluid = made.fluid_fraction.array.copy()
     z = made.fluid_fraction.geometry.lps_from_ijk(

@@ -40,7 +40,7 @@ def test_names_bodies_and_discs_of_a_lumbar_spine():
     assert np.linalg.norm(centers["L3"] - middle) < 3.0
 
 
-def test_a_disc_between_bones_is_found_behind_a_canal_that_is_traced_wrongly():
+def test_a_disc_between_bones_is_found_despite_a_wrong_canal_centerline():
     class Misled(MadeSpine):
         """The trace of the canal leaves it below L4-L5 and runs in front of the discs."""
 
@@ -70,7 +70,7 @@ def test_chain_is_gap_free_and_runs_down():
     assert missed.confidence < min(d.confidence for d in levels.discs if d.name == "L3-L4")
 
 
-def test_every_centre_lies_in_its_own_label():
+def test_every_center_lies_in_its_own_label():
     levels = labelled(MadeSpine())
     assert levels.mask.array.dtype == np.uint8
     for vertebra in levels.vertebrae:
@@ -80,7 +80,7 @@ def test_every_centre_lies_in_its_own_label():
     assert 20 < l3 < 90  # millilitres; a real L3 has about 45
 
 
-def test_both_neighbouring_numberings_are_told():
+def test_both_adjacent_numberings_are_reported():
     numbering = labelled(MadeSpine()).numbering
     assert {a.shift for a in numbering.alternatives} == {-1, 1}
     assert all(0 < a.confidence < 1 and a.reason for a in numbering.alternatives)
@@ -96,38 +96,38 @@ def test_a_field_that_ends_in_the_sacrum_is_not_trusted():
     assert cut.numbering.confidence < 0.5 < whole.numbering.confidence
 
 
-@pytest.mark.parametrize(("share", "rivals"), [((0.01,), 1), ((0.05, 0.12), 2)])
-def test_count_from_c2_that_passes_sure_finds_over_is_not_trusted(share, rivals):
+@pytest.mark.parametrize(("fractions", "competitors"), [((0.01,), 1), ((0.05, 0.12), 2)])
+def test_count_from_c2_that_skips_high_scores_has_low_confidence(fractions, competitors):
     whole = MadeSpine(first="C2-C3", last="S1-S2")
-    faint = MadeSpine(first="C2-C3", last="S1-S2", false_at=share)
-    sure = MadeSpine(first="C2-C3", last="S1-S2", false_at=share, false_score=0.8)
+    faint = MadeSpine(first="C2-C3", last="S1-S2", false_at=fractions)
+    high = MadeSpine(first="C2-C3", last="S1-S2", false_at=fractions, false_score=0.8)
     clean = labelled(whole)
     assert clean.numbering.method == "c2_count"
     assert clean.numbering.confidence > 0.9
     assert labelled(faint).numbering.confidence > 0.8
-    doubted = labelled(sure)
-    assert [n for n in doubted.notes if n.code == "doubtful_count"]
-    assert doubted.numbering.confidence <= SETTINGS.counted_confidence * 0.6**rivals
+    lowered = labelled(high)
+    assert [n for n in lowered.notes if n.code == "doubtful_count"]
+    assert lowered.numbering.confidence <= SETTINGS.counted_confidence * 0.6**competitors
     assert "doubtful_count" not in {n.code for n in (*clean.notes, *labelled(faint).notes)}
 
 
-def test_one_sure_find_above_c2_c3_is_usual():
+def test_one_high_score_above_c2_c3_is_usual():
     spine = MadeSpine(first="C2-C3", last="S1-S2", false_at=(-0.03,), false_score=0.8)
     levels = labelled(spine)
     assert "doubtful_count" not in {n.code for n in levels.notes}
     assert levels.numbering.confidence > 0.8
 
 
-def test_cord_that_ends_as_usual_supports_five_lumbar_vertebrae():
-    unseen = labelled(MadeSpine()).numbering
+def test_usual_conus_supports_five_lumbar_vertebrae():
+    hidden = labelled(MadeSpine()).numbering
     usual = labelled(MadeSpine(cord_ends_at=("L1-L2", -12.0))).numbering
-    assert usual.confidence > unseen.confidence
-    assert "not seen" in unseen.assumption and "usual" in usual.assumption
+    assert usual.confidence > hidden.confidence
+    assert "not visible" in hidden.assumption and "usual" in usual.assumption
     assert not usual.transitional_suspected
 
 
 @pytest.mark.parametrize(("disc", "reported"), [("T12-L1", True), ("L4-L5", False)])
-def test_cord_that_ends_where_none_does_is_not_reported(disc, reported):
+def test_implausible_conus_is_not_reported(disc, reported):
     levels = labelled(MadeSpine(cord_ends_at=(disc, 8.0)))
     assert levels.seen.conus is not None
     assert (levels.cord_end_lps is not None) == reported
@@ -137,24 +137,24 @@ def test_cord_that_ends_where_none_does_is_not_reported(disc, reported):
     ("disc", "below_mm", "shift", "word"),
     [("T11-T12", 8.0, 1, "higher"), ("L2-L3", 0.0, -1, "lower")],
 )
-def test_cord_that_ends_elsewhere_raises_doubt(disc, below_mm, shift, word):
+def test_unusual_conus_lowers_confidence(disc, below_mm, shift, word):
     levels = labelled(MadeSpine(cord_ends_at=(disc, below_mm)))
     numbering = levels.numbering
     assert numbering.transitional_suspected
     assert "transitional_suspected" in {n.code for n in levels.notes}
-    assert numbering.lumbar_count == 5  # told, not renamed: the cue is weak
+    assert numbering.lumbar_count == 5  # reported, not renamed: the landmark is weak
     likely = max(numbering.alternatives, key=lambda a: a.confidence)
     assert likely.shift == shift and word in likely.reason
     assert numbering.confidence < labelled(MadeSpine()).numbering.confidence
 
 
-def test_cord_says_nothing_where_the_user_has_spoken():
+def test_conus_is_ignored_if_the_user_sets_the_numbering():
     spine = MadeSpine(cord_ends_at=("T11-T12", 8.0))
     numbering = labelled(spine, LevelSettings(lumbar_count=5)).numbering
     assert numbering.confidence == 1.0 and not numbering.transitional_suspected
 
 
-def test_without_sacrum_and_c2_the_answer_is_partial_and_unsure():
+def test_without_sacrum_and_c2_levels_are_partial_with_low_confidence():
     levels = labelled(MadeSpine(first="T9-T10", last="L2-L3"))
     assert levels.status == "partial"
     assert levels.numbering.confidence < 0.4
@@ -208,7 +208,7 @@ def test_anchor_far_from_every_disc_is_refused():
         labelled(MadeSpine(), LevelSettings(anchor="L4-L5@0,200,0"))
 
 
-def test_nothing_found_is_said():
+def test_nothing_found_is_reported():
     spine = MadeSpine()
     levels = label(
         spine.volume,
@@ -227,18 +227,18 @@ def test_companion_of_another_frame_is_left_out():
     geometry = spine.geometry
     here = Geometry(geometry.shape, geometry.affine_lps, "1.2.3")
     there = Geometry(geometry.shape, geometry.affine_lps, "1.2.4")
-    seen = []
+    searched = []
     detect = spine.detect
 
     def spy(image, centerline, settings):
-        seen.append(image)
+        searched.append(image)
         return detect(image, centerline, settings)
 
     spine.detect = spy
     myelogram = Volume(spine.volume.array, here)
     companion = Volume(spine.volume.array, there)
     levels = labelled(spine, companions={"sagittal_t2": companion}, myelogram=myelogram)
-    assert seen == [myelogram]
+    assert searched == [myelogram]
     assert "companion_in_other_frame" in {n.code for n in levels.notes}
 
 
@@ -275,9 +275,9 @@ def counted_on_localizer(
                 raise AnalysisError("constant")
             return coarse.detect(image, centerline, settings)
         found = spine.detect(image, centerline, settings)
-        seen = tuple(d for d in found.discs if d.center_lps[2] < top)
+        visible = tuple(d for d in found.discs if d.center_lps[2] < top)
         return replace(
-            found, discs=seen, bodies=found.bodies.crop(lower), sacrum=found.sacrum.crop(lower)
+            found, discs=visible, bodies=found.bodies.crop(lower), sacrum=found.sacrum.crop(lower)
         )
 
     segmentation = blind_segmentation(myelogram, spine.centerline)
@@ -287,13 +287,13 @@ def counted_on_localizer(
 
 
 @pytest.mark.parametrize("lift_mm", [-6.0, 0.0, 6.0])
-def test_a_localizer_tells_how_many_lumbar_vertebrae(lift_mm):
+def test_a_localizer_gives_the_number_of_lumbar_vertebrae(lift_mm):
     spine, both, alone = counted_on_localizer(lift_mm)
     assert (alone.numbering.method, alone.numbering.lumbar_count) == ("sacrum_up", 5)
     assert (both.numbering.method, both.numbering.lumbar_count) == ("c2_count", 6)
     assert "counted_on_localizer" in {n.code for n in both.notes}
     found = {d.name: d.center_lps for d in both.discs}
-    for name in ("L1-L2", "L5-L6", "L6-S1"):  # seen on the myelogram, and placed there
+    for name in ("L1-L2", "L5-L6", "L6-S1"):  # detected on the myelogram
         assert np.linalg.norm(found[name] - spine.centers[name]) < 1.0
 
 

@@ -41,8 +41,8 @@ def test_lumbar_chain_is_named_despite_missed_and_false_discs(scale, missed, fal
     assert {got for got, _ in pairs} >= set(presacral)
 
 
-def test_a_sure_disc_still_tells_its_kind(monkeypatch):
-    """Cutting what looks count must keep the difference between two kinds of a sure disc."""
+def test_clipping_preserves_the_kind_of_a_high_score_disc(monkeypatch):
+    """Clipping must preserve the score difference between two kinds of a high-score disc."""
     candidates = candidates_of(MadeSpine())
     scores = np.tile([15.0, 12.0, -20.0, -20.0], (len(candidates), 1))
     monkeypatch.setattr(numbering, "kind_scores", lambda _: scores)
@@ -88,12 +88,12 @@ def test_pinned_candidate_carries_all_names_with_it():
     assert names[index - 1] == "L3-L4" and names[index + 1] == "L5-S1"
 
 
-def test_belief_is_shared_out_and_falls_without_the_sacrum():
-    _, sure = named(MadeSpine(), lumbar_counts=(5,))
-    _, unsure = named(MadeSpine(first="T10-T11", last="L2-L3"), lumbar_counts=(5,))
-    assert sum(sure.shifted.values()) == pytest.approx(1.0)
-    assert not unsure.has_junction
-    assert unsure.shifted[0] < sure.shifted[0]
+def test_probability_is_normalized_and_lower_without_the_sacrum():
+    _, certain = named(MadeSpine(), lumbar_counts=(5,))
+    _, uncertain = named(MadeSpine(first="T10-T11", last="L2-L3"), lumbar_counts=(5,))
+    assert sum(certain.shifted.values()) == pytest.approx(1.0)
+    assert not uncertain.has_junction
+    assert uncertain.shifted[0] < certain.shifted[0]
 
 
 def test_nothing_to_number():

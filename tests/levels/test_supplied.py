@@ -30,7 +30,7 @@ def z_of(n: int) -> float:
 
 
 def drawn(values: dict[str, int], discs: dict[str, int] | None = None, *, arches: bool = False):
-    """A level map with bodies 20 mm before the canal, discs between, maybe arches behind it."""
+    """A level map: bodies 20 mm anterior to the canal, discs, optionally arches posterior to it."""
     array = np.zeros(GEOMETRY.shape, np.uint8)
     where = GEOMETRY.lps_from_kji(np.moveaxis(np.indices(GEOMETRY.shape), 0, -1))
     y, z = where[..., 1], where[..., 2]
@@ -126,14 +126,14 @@ def test_map_of_another_place_is_refused():
         run(SuppliedLevelMap(Volume(bodies.array, far), SCHEMES["leakloc"]))
 
 
-def test_names_that_skip_are_refused():
+def test_skipped_names_are_refused():
     values = {**SCHEMES["leakloc"].values}
     values["L3"] = 200
-    with pytest.raises(InputError, match="L4 comes right below L2"):
+    with pytest.raises(InputError, match="L4 is directly below L2"):
         run(SuppliedLevelMap(drawn(values), SCHEMES["leakloc"]))
 
 
-def test_own_scheme_from_a_file(tmp_path):
+def test_custom_scheme_from_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("\n".join(f'"{70 + n}" = "{name}"' for n, name in enumerate(NAMES)))
     drawn({name: 70 + n for n, name in enumerate(NAMES)}).to_nibabel().to_filename(
@@ -145,9 +145,13 @@ def test_own_scheme_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("meanings", "match"),
-    [({"x": "L4"}, "no voxel value"), ({"3": "Lumbar4"}, "no level"), ({"0": "L4"}, "no voxel")],
+    [
+        ({"x": "L4"}, "not a voxel value"),
+        ({"3": "Lumbar4"}, "not a level"),
+        ({"0": "L4"}, "not a voxel"),
+    ],
 )
-def test_wrong_own_schemes(meanings, match):
+def test_invalid_custom_schemes(meanings, match):
     with pytest.raises(SettingsError, match=match):
         LevelScheme.of("mine", meanings)
 
@@ -194,7 +198,7 @@ def test_edited_list_renames_the_level_map(tmp_path):
         (lambda c: [v["center_lps_mm"].__setitem__(0, 400) for v in c["vertebrae"]], "far from"),
     ],
 )
-def test_wrong_edits_are_named(tmp_path, change, match):
+def test_invalid_edits_are_reported(tmp_path, change, match):
     content = listed()
     change(content)
     (tmp_path / "levels.json").write_text(json.dumps(content))

@@ -19,23 +19,23 @@ def note(levels):
 
 
 SHAPES = {
-    "L5 looks in part like the sacrum": {"in_between_mm": 14.0},
-    "S1 looks in part like a lumbar vertebra": {"in_between_mm": -14.0},
+    "L5 partly resembles the sacrum": {"in_between_mm": 14.0},
+    "S1 partly resembles a lumbar vertebra": {"in_between_mm": -14.0},
     "the disc L5-S1 is narrow": {"last_depth": 0.7},
     "the disc S1-S2 is well formed": {"remnant_depth_mm": 30.0, "remnant_score": 0.85},
 }
 
 
 @pytest.mark.parametrize(("sign", "shape"), SHAPES.items())
-def test_each_sign_is_told_and_lowers_the_confidence(sign, shape):
+def test_each_sign_is_reported_and_lowers_the_confidence(sign, shape):
     usual, odd = labelled(MadeSpine()), labelled(MadeSpine(**shape))
     assert not usual.numbering.transitional_suspected and note(usual) == ""
     assert odd.numbering.transitional_suspected and sign in note(odd)
     assert odd.numbering.confidence < 0.8 * usual.numbering.confidence
-    assert [d.name for d in odd.discs] == [d.name for d in usual.discs]  # told, not renamed
+    assert [d.name for d in odd.discs] == [d.name for d in usual.discs]  # reported, not renamed
 
 
-def test_counted_from_c2_names_are_as_sure_as_before():
+def test_confidence_of_a_count_from_c2_is_unchanged():
     field = {"first": "C2-C3", "last": "S1-S2"}
     usual, odd = labelled(MadeSpine(**field)), labelled(MadeSpine(**field, in_between_mm=14.0))
     assert odd.numbering.transitional_suspected and not usual.numbering.transitional_suspected
@@ -47,7 +47,7 @@ def test_thresholds_are_settings():
     assert not labelled(MadeSpine(in_between_mm=5.0), lenient).numbering.transitional_suspected
 
 
-def test_share_is_none_of_a_lumbar_vertebra_all_of_the_sacrum_and_unknown_outside():
+def test_sacral_fraction_is_0_for_lumbar_1_for_sacrum_and_nan_outside():
     spine = MadeSpine()
     found = spine.detect(spine.volume, None, SETTINGS)
     last = found.discs[-2]

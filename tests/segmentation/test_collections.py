@@ -44,6 +44,7 @@ def scene_with(
     fat_like: bool = False,
     tissue_bright: bool = False,
     seroma: bool = False,
+    rows: tuple[int, int] = (15, 45),
 ) -> Scene:
     """A sac, 6 mm of fluid behind it, 4 mm of fat that touches the fluid, and signal beyond.
 
@@ -55,13 +56,15 @@ def scene_with(
         Signal from the layer of fluid backwards to beyond the reach of the network.
     seroma
         Whether a bright pool lies behind the canal, apart from it.
+    rows
+        Planes k between which the fluid lies, in millimeters above the caudal end.
     """
     wide = Geometry.from_axes((61, 60, 40), origin_lps=(-20, -20, -30), spacing_ijk_mm=(1, 1, 1))
     line = Centerline.smoothed(np.linspace(HEAD_LPS, FOOT_LPS, 61), step_mm=1.0, smoothing_mm=0.0)
     arc = np.arange(0.0, 61.0, 2.0)
     k, j, i = np.indices(wide.shape)
     radius = np.hypot(i - 20.0, j - 20.0)
-    behind = (j > 20) & (np.abs(i - 20) < 8) & (k > 15) & (k < 45)
+    behind = (j > 20) & (np.abs(i - 20) < 8) & (k > rows[0]) & (k < rows[1])
     signal = np.where(radius < 6.0, 1.0, 0.05)
     signal[behind & (radius > 6.0) & (radius <= 12.0)] = layer
     signal[behind & (radius > 12.0) & (radius <= 16.0)] = 0.75
@@ -74,7 +77,7 @@ def scene_with(
     reach = 40.0 if pool else 12.0
     section = (dorsal > 0) & (np.abs(left) < 8) & (steps > 6.0) & (steps <= reach)
     outside = np.zeros((len(arc), 48, 48), np.float32)
-    outside[(arc > 15) & (arc < 45)] = 0.95 * section
+    outside[(arc > 60 - rows[1]) & (arc < 60 - rows[0])] = 0.95 * section
     dura = Dura(line, arc, ANGLE, np.full((len(arc), 48), 6.0), None, fluid_outside=outside)
     volume = Volume(signal.astype(np.float32), wide, Provenance("made"))
     return Scene.of(volume, dura, fat_like, tissue_bright)
@@ -118,6 +121,13 @@ def test_a_layer_with_less_than_half_of_the_signal_of_csf_is_not_fluid(layer, ac
     _, candidates = find_collections(scene_with(layer=layer), SegmentationSettings())
     assert candidates[0].accepted == accepted
     assert accepted or candidates[0].mimics[0] == "epidural fat"
+
+
+@pytest.mark.parametrize(("first_k", "accepted"), [(52, False), (44, True)])
+def test_fluid_at_the_upper_edge_of_the_field_alone_is_not_assessed(first_k, accepted) -> None:
+    """The canal's upper end is at k = 60, 12 mm above k = 48."""
+    candidates = find_collections(scene_with(rows=(first_k, 60)), SegmentationSettings())[1]
+    assert candidates[0].accepted == accepted
 
 
 def test_confidence_rises_with_certainty_contact_and_volume() -> None:

@@ -56,7 +56,7 @@ def codes(result: Segmentation) -> list[str]:
     return [note.code for note in result.notes]
 
 
-def test_given_fluid_replaces_what_was_found_and_says_so():
+def test_supplied_fluid_replaces_segmented_fluid_with_a_note():
     result = given(fluid=FAR)
     assert codes(result) == ["fluid_given"]
     np.testing.assert_array_equal(result.collections.array, FAR)
@@ -64,7 +64,7 @@ def test_given_fluid_replaces_what_was_found_and_says_so():
     assert drawn.volume_ml == pytest.approx(FAR.sum() / 1000)
     assert drawn.compartments == ("epidural",)
     left_out = [c for c in result.candidates if not c.accepted]
-    assert "left out of the fluid mask" in left_out[0].reason
+    assert "not part of the supplied fluid mask" in left_out[0].reason
 
 
 def test_one_label_is_taken_apart_and_labels_are_kept():
@@ -104,15 +104,15 @@ def test_fluid_wins_where_both_masks_claim_a_voxel():
     assert not (result.thecal_sac.array & (result.collections.array > 0)).any()
 
 
-def test_given_sac_swallows_what_it_encloses():
+def test_supplied_sac_removes_enclosed_collections():
     whole = np.maximum(SAC, DORSAL)
     result = given(sac=whole)
     assert result.accepted == ()
-    assert "inside the sac" in result.candidates[0].reason
+    assert "inside the supplied sac" in result.candidates[0].reason
     np.testing.assert_array_equal(result.thecal_sac.array, whole)
 
 
-def test_given_sac_cuts_what_it_encloses_in_part():
+def test_supplied_sac_truncates_partly_enclosed_collections():
     result = given(sac=np.maximum(SAC, DORSAL * (Z < 50)))
     (left,) = result.accepted
     assert left.volume_ml == pytest.approx((DORSAL * (Z >= 50)).sum() / 1000)
@@ -147,6 +147,6 @@ def test_both_masks_do_where_no_canal_is_found():
         given(fluid=DORSAL, segmenter=blind)
 
 
-def test_fluid_given_as_sac_is_named():
-    with pytest.raises(AnalysisError, match="fluid mask given in its place"):
+def test_fluid_mask_supplied_as_sac_is_refused():
+    with pytest.raises(AnalysisError, match="fluid mask supplied instead"):
         given(sac=FAR, fluid=DORSAL, segmenter=blind)
