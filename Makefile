@@ -1,6 +1,6 @@
-# Two commands do everything on a fresh machine with Python 3.11 or newer:
-#   make demo    set up, analyse the sample study, say where to look
-#   make test    set up, check style and types, run the tests
+# On a new machine with Python 3.11 or newer:
+#   make demo    install, analyze the sample study, print the location of the report
+#   make test    install, check style and types, run the tests
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +34,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/pytest -n auto

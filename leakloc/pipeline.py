@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from leakloc.analysis import AnalysisData, Basis, Landmarks
 from leakloc.core.errors import InputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
@@ -31,135 +32,19 @@ if TYPE_CHECKING:
     from leakloc.levels.result import Labeler, Levels
     from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
-    from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
-    from leakloc.report.build import Source
+    from leakloc.report.build import Relabelled
     from leakloc.report.model import Report
-    from leakloc.saved import Saved
+    from leakloc.report.saved import Saved
     from leakloc.segmentation.result import Segmentation, Segmenter
 
 Progress = Callable[[str, float], None]
 """Callback with the stage that starts and the fraction of the work completed before it, 0..1."""
 
 
-class Results(Protocol):
-    """Results of all stages for one study, as required by the report."""
-
-    @property
-    def source(self) -> Source:
-        """Image information in the report."""
-
-    @property
-    def segmentation(self) -> Segmentation:
-        """Thecal sac and collections."""
-
-    @property
-    def levels(self) -> Levels:
-        """Named levels."""
-
-    @property
-    def localization(self) -> Localization:
-        """Localized collections."""
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of the run."""
-
-    @property
-    def runtime_s(self) -> dict[str, float]:
-        """Run time of each stage in seconds."""
-
-
 @dataclass(frozen=True)
-class Landmarks:
-    """Image data used by localization that do not depend on the level numbering.
-
-    Parameters
-    ----------
-    sacral : SacralCanal or None
-        Result of `leakloc.localization.find_sacral_canal`.
-    anatomy : Volume or None
-        A companion series with bright fat.
-    """
-
-    sacral: SacralCanal | None
-    anatomy: Volume | None
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Input of the level numbering, stored so that it can be repeated.
-
-    Parameters
-    ----------
-    segmentation : Segmentation
-        Output of the segmenter, before collections are excluded by level.
-    landmarks : Landmarks
-    myelogram_uid : str or None
-    companion_uids : tuple of str
-        User-selected series.
-    """
-
-    segmentation: Segmentation
-    landmarks: Landmarks
-    myelogram_uid: str | None = None
-    companion_uids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Relabelled:
-    """Results after renumbering the levels, without images.
-
-    Parameters
-    ----------
-    source : Source
-        Image information of the original report.
-    runtime_s : dict
-        Run time in seconds of each repeated stage.
-    """
-
-    source: Source
-    segmentation: Segmentation
-    levels: Levels
-    localization: Localization
-    settings: Settings
-    runtime_s: dict[str, float]
-
-    @cached_property
-    def report(self) -> Report:
-        """Content of ``report.json``."""
-        from leakloc.report import build_report
-
-        return build_report(self)
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """Results of all stages for one study.
-
-    Parameters
-    ----------
-    runtime_s : dict
-        Run time in seconds by stage, in order of execution.
-    basis : Basis or None
-        Input of the level numbering; None if the results were assembled manually.
-    """
-
-    study: Study
-    triage: Triage
-    segmentation: Segmentation
-    levels: Levels
-    localization: Localization
-    settings: Settings
-    runtime_s: dict[str, float]
-    basis: Basis | None = None
-
-    @property
-    def source(self) -> Source:
-        """Image information in the report."""
-        from leakloc.report.build import source_of
-
-        return source_of(self.study, self.triage, self.settings)
+class Analysis(AnalysisData):
+    """Results of one study, with its report, output folder and notebook views."""
 
     @cached_property
     def report(self) -> Report:
@@ -400,7 +285,7 @@ def relabel_study(
     Parameters
     ----------
     saved : Saved
-        Result of `leakloc.saved.load`.
+        Result of `leakloc.report.saved.load`.
     settings : Settings
         Settings of the analysis with changed level settings.
     levels, level_scheme : optional
@@ -412,6 +297,7 @@ def relabel_study(
         If the level settings do not match the detected spine.
     """
     from leakloc.levels import assign_levels
+    from leakloc.report.build import Relabelled
 
     found, detected, before = saved.basis.segmentation, saved.seen, saved.levels
 
@@ -473,7 +359,7 @@ def relabel(
     LeaklocError
         A subclass, with a message for the user.
     """
-    from leakloc import saved
+    from leakloc.report import saved
     from leakloc.report.writer import PICTURED, check_rewritable, rewrite_outputs
 
     folder = Path(folder)
@@ -493,7 +379,7 @@ def relabel(
     results = relabel_study(
         found, settings, levels=levels, level_scheme=level_scheme, progress=progress
     )
-    shown: Results = results
+    shown: AnalysisData | Relabelled = results
     if study is not None:
         with clock.stage("choosing series", 0.80):
             shown = _with_images(results, found, Path(study))

@@ -12,10 +12,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from leakloc import __version__
 from leakloc.cli import about, analyze, batch, diff, evaluate, node, phantom, relabel, series, tune
 from leakloc.cli.shared import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE
 from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
+from leakloc.core.version import __version__
 
 COMMANDS = (analyze, relabel, batch, node, diff, series, phantom, evaluate, tune, about)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy.typing as npt
 
-from leakloc import __version__
+from leakloc.analysis import AnalysisData
 from leakloc.anatomy.vocabulary import NOTICE, Position
 from leakloc.core.notes import Note
+from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.report import model
@@ -25,18 +26,18 @@ from leakloc.report import model
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
     from leakloc.levels.result import Levels
-    from leakloc.loaders.study import SkippedFile, Study, StudyInfo, Triage, TriagedStack
+    from leakloc.loaders.study import SkippedFile, StudyInfo, Triage, TriagedStack
     from leakloc.localization.result import (
         ExpectedHiatus,
         ExtentEnd,
+        Localization,
         LocatedCollection,
         LocatedConus,
         LocatedSac,
         Planning,
         Profile,
     )
-    from leakloc.pipeline import Results
-    from leakloc.segmentation.result import Candidate
+    from leakloc.segmentation.result import Candidate, Segmentation
 
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
 """Environment variable with the secret of pseudonyms: settings are written into reports."""
@@ -66,10 +67,37 @@ class Source:
     notes: tuple[Note, ...]
 
 
-def source_of(study: Study, triage: Triage, settings: Settings) -> Source:
-    """What a report says of a study and the roles its series were given."""
+@dataclass(frozen=True)
+class Relabelled:
+    """Results with renumbered levels, without images.
+
+    Parameters
+    ----------
+    source : Source
+        Image information of the original report.
+    runtime_s : dict
+        Run time in seconds of the stages that were repeated.
+    """
+
+    source: Source
+    segmentation: Segmentation
+    levels: Levels
+    localization: Localization
+    settings: Settings
+    runtime_s: dict[str, float]
+
+
+Results = AnalysisData | Relabelled
+"""What a report is made from."""
+
+
+def source_of(results: Results) -> Source:
+    """Image information in the report: study, series with their roles, and skipped files."""
+    if isinstance(results, Relabelled):
+        return results.source
+    study, triage = results.study, results.triage
     return Source(
-        identity(study.info, settings),
+        identity(study.info, results.settings),
         _series(triage),
         _skipped(study.skipped),
         (*study.notes, *triage.notes),
@@ -88,7 +116,7 @@ def build_report(
 
     Parameters
     ----------
-    analysis : Analysis or Relabelled
+    analysis : AnalysisData or Relabelled
         Results of all stages.
     outputs : Outputs, optional
         Files written beside the report; none where omitted.
@@ -105,7 +133,7 @@ def build_report(
         Unknown is None; NaN and infinities become None (confidences 0).
     """
     settings = analysis.settings
-    found, source = analysis.localization, analysis.source
+    found, source = analysis.localization, source_of(analysis)
     runtime = {**analysis.runtime_s, **(runtime_s or {})}
     warnings = [
         *source.notes,

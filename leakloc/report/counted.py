@@ -13,7 +13,7 @@ from leakloc.report.marks import footer, numbering_line
 from leakloc.report.scene import Scene
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Analysis
+    from leakloc.analysis import AnalysisData
 
 _MORE_MM: Final = 60.0
 """A series is shown where it reaches this much higher than the myelogram, about two levels: what
@@ -40,7 +40,7 @@ _ROLES: Final[dict[Role, str]] = {
 }
 
 
-def counted_on(analysis: Analysis) -> tuple[str, Volume] | None:
+def counted_on(analysis: AnalysisData) -> tuple[str, Volume] | None:
     """The series that shows the count from C2 and more than the myelogram does, with its name.
 
     Where C2 was not recognised on a localizer that shows the upper spine, a reader may find it.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc import __version__
 from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NOTICE,
@@ -25,6 +24,7 @@ from leakloc.anatomy.vocabulary import (
     vertebra_code,
 )
 from leakloc.core.errors import OutputError
+from leakloc.core.version import __version__
 from leakloc.report.canvas import BLUE, ORANGE, Colour
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
+    from leakloc.analysis import AnalysisData
     from leakloc.loaders.study import SeriesStack
-    from leakloc.pipeline import Analysis
     from leakloc.report.model import Collection, Report
     from leakloc.report.overlays import Picture
 
@@ -165,7 +165,7 @@ class Sources:
         return [*self.main, *self.further]
 
 
-def source_stacks(analysis: Analysis) -> tuple[SeriesStack, ...]:
+def source_stacks(analysis: AnalysisData) -> tuple[SeriesStack, ...]:
     """The DICOM series the fluid was found on, that of the grid first; none for other formats."""
     uid = analysis.triage.myelogram.provenance.series_instance_uid
     used = [t.stack for t in analysis.triage.stacks if "fluid" in t.used_for]
@@ -220,7 +220,7 @@ def _header(path: Path, keep_identity: bool) -> Dataset:
 # --- segmentation -------------------------------------------------------------------------
 
 
-def segments(analysis: Analysis) -> tuple[Segment, ...]:
+def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
     """Thecal sac, collections and named vertebrae, those that hold any voxel."""
     segmentation, levels = analysis.segmentation, analysis.levels
     located = {c.id: c for c in analysis.localization.collections}
@@ -268,12 +268,12 @@ def segments(analysis: Analysis) -> tuple[Segment, ...]:
     return tuple(segment for segment in found if segment.mask().any())
 
 
-def segmentation_object(analysis: Analysis, found: Sequence[Segment], sources: Sources) -> Any:
+def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], sources: Sources) -> Any:
     """A BINARY Segmentation on the grid of the source.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
     found : sequence of Segment
         At least one, from `segments`.
     sources : Sources

@@ -24,7 +24,7 @@ from leakloc.report.scene import Plane, Scene
 from leakloc.report.viewer import SAC, WHITE, Block, neighbourhood
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Analysis
+    from leakloc.analysis import AnalysisData
     from leakloc.report.model import Report
 
 SIGNAL_STEPS: Final = 255  # NiiVue's textures hold eight bits
@@ -32,13 +32,13 @@ SAC_VALUE: Final = 1
 FLUID_VALUE: Final = 2
 
 
-def page(report: Report, analysis: Analysis) -> str:
+def page(report: Report, analysis: AnalysisData) -> str:
     """The page as one HTML document.
 
     Parameters
     ----------
     report : Report
-    analysis : Analysis
+    analysis : AnalysisData
         Results of all stages; nothing of the patient's identity goes in.
     """
     programs = (_packed("niivue.umd.js.xz"), _plain("viewer3d.js"))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakloc import __version__
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
+from leakloc.core.version import __version__
 from leakloc.report.canvas import BLUE, ORANGE, Colour, Label
 from leakloc.report.scene import Plane, Scene
 

@@ -44,8 +44,8 @@ from leakloc.report.straightened import arcs_across, reach_of, section, straight
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
+    from leakloc.analysis import AnalysisData
     from leakloc.localization.result import LocatedCollection
-    from leakloc.pipeline import Analysis
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
@@ -96,23 +96,23 @@ class Picture:
         return self.png
 
 
-def draw_pictures(analysis: Analysis) -> tuple[Picture, ...]:
+def draw_pictures(analysis: AnalysisData) -> tuple[Picture, ...]:
     """The overview, the canal straightened, the count, then three pictures of each collection.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
         Results of all stages; nothing of the patient's identity is drawn.
     """
     return tuple(_picture(figure) for figure in figures(analysis))
 
 
-def picture(analysis: Analysis, name: str = "overview") -> Picture:
+def picture(analysis: AnalysisData, name: str = "overview") -> Picture:
     """One figure of a study as pixels, which a notebook shows.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
     name : str
         ``"overview"``, ``"straightened"``, ``"count"`` (where levels were counted on a series
         that shows more than the myelogram), or ``"collection-1-sagittal"``, ``-axial``,
@@ -126,7 +126,7 @@ def picture(analysis: Analysis, name: str = "overview") -> Picture:
     return _picture(_only(analysis, name))
 
 
-def figure(analysis: Analysis, name: str = "overview") -> MatplotlibFigure:
+def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
     """One figure of a study for matplotlib, to be changed or saved as PDF or SVG.
 
     Parameters as for `picture`.
@@ -136,7 +136,7 @@ def figure(analysis: Analysis, name: str = "overview") -> MatplotlibFigure:
     return as_lines(_only(analysis, name).drawing)
 
 
-def _only(analysis: Analysis, name: str) -> Figure:
+def _only(analysis: AnalysisData, name: str) -> Figure:
     for found in figures(analysis, name):
         return found
     count = ["count"] if counted_on(analysis) is not None else []
@@ -167,12 +167,12 @@ class Figure:
     drawing: Drawing
 
 
-def figures(analysis: Analysis, wanted: str | None = None) -> Iterator[Figure]:
+def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figure]:
     """Lay out the figures of a study, one after the other.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
     wanted : str, optional
         Name of the only one.
     """

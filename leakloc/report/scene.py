@@ -11,9 +11,9 @@ import numpy.typing as npt
 from leakloc.core.volume import FloatArray, Geometry
 
 if TYPE_CHECKING:
+    from leakloc.analysis import AnalysisData
     from leakloc.localization.coordinate import LevelCoordinate
     from leakloc.localization.result import LocatedCollection
-    from leakloc.pipeline import Analysis
 
 Plane = npt.NDArray[Any]
 
@@ -34,11 +34,11 @@ class Scene:
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
         Results of all stages.
     """
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(self, analysis: AnalysisData) -> None:
         self.analysis = analysis
         image = analysis.triage.myelogram.oriented("LPS")
         self.image = image

@@ -24,7 +24,7 @@ from leakloc.core.volume import Geometry
 from leakloc.report.scene import GAMMA, Plane, Scene, edge_letters
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Analysis
+    from leakloc.analysis import AnalysisData
 
 MAX_VOXELS: Final = 24_000_000  # decoded in three seconds and held in 48 MB by an old PC
 QUALITIES: Final = (70, 55, 40)
@@ -75,12 +75,12 @@ class Block:
     binned: tuple[int, int, int] = (1, 1, 1)
 
 
-def make_viewer(analysis: Analysis, room_bytes: int) -> Viewer:
+def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
     """Prepare the viewer of a study.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
         Results of all stages; nothing of the patient's identity goes in.
     room_bytes : int
         What the pictures may take in the page. To fit, quality goes down first; then

@@ -31,9 +31,10 @@ from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 
 if TYPE_CHECKING:
+    from leakloc.analysis import AnalysisData
     from leakloc.core.volume import Geometry, Volume
     from leakloc.loaders.study import SeriesStack
-    from leakloc.pipeline import Analysis, Results
+    from leakloc.report.build import Results
     from leakloc.report.overlays import Picture
     from leakloc.report.viewer import Viewer
 
@@ -124,12 +125,12 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{folder} holds a report; name another folder or ask to overwrite it")
 
 
-def write_outputs(analysis: Analysis, folder: Path, *, overwrite: bool = False) -> Report:
+def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = False) -> Report:
     """Write the folder of one study as ``analysis.settings.report.write`` says.
 
     Parameters
     ----------
-    analysis : Analysis
+    analysis : AnalysisData
         Results of all stages.
     folder : Path
         Appears whole or not at all; missing parents are made.
@@ -184,7 +185,7 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
 
     Parameters
     ----------
-    results : Analysis or Relabelled
+    results : AnalysisData or Relabelled
         With the images everything is written as by `write_outputs`. Without, what needs the
         images is kept where the report says the same as before; else it is gone, and a note
         in the report says so.
@@ -196,7 +197,7 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
     OutputError
         As `write_outputs`.
     """
-    from leakloc.pipeline import Analysis
+    from leakloc.analysis import AnalysisData
 
     start = time.perf_counter()
     folder = Path(folder).absolute()
@@ -204,7 +205,7 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
     with _written_aside(folder, overwrite=True) as aside:
         draft = _Draft(results, aside, former=folder)
         shutil.copyfile(folder / "relabel.npz", aside / "relabel.npz")
-        if not isinstance(results, Analysis):
+        if not isinstance(results, AnalysisData):
             draft.keep_pictured(folder, Report.load(folder))
         return _fill(draft, start)
 
@@ -266,11 +267,11 @@ class _Draft:
         return frozenset(self.analysis.settings.report.write)
 
     @property
-    def images(self) -> Analysis | None:
+    def images(self) -> AnalysisData | None:
         """The results with the study they were found in, where that is at hand."""
-        from leakloc.pipeline import Analysis
+        from leakloc.analysis import AnalysisData
 
-        return self.analysis if isinstance(self.analysis, Analysis) else None
+        return self.analysis if isinstance(self.analysis, AnalysisData) else None
 
     def report(self, writing_s: float) -> Report:
         outputs = Outputs(
@@ -363,7 +364,7 @@ class _Draft:
             return
         self.attempt("dicom_objects", lambda: self._dicom(images, stacks, report), "dicom")
 
-    def _dicom(self, images: Analysis, stacks: tuple[SeriesStack, ...], report: Report) -> None:
+    def _dicom(self, images: AnalysisData, stacks: tuple[SeriesStack, ...], report: Report) -> None:
         keep = images.settings.report.dicom_identity == "keep"
         sources = dicom.read_sources(stacks, keep_identity=keep)
         found = dicom.segments(images)
@@ -421,17 +422,17 @@ class _Draft:
 
     def write_relabel(self) -> None:
         """What levels can be named anew from."""
-        from leakloc import saved
+        from leakloc.report import saved
 
         if self.images is not None:
             saved.save(self.images, self.folder / saved.NAME)
 
-    def _pictures(self, images: Analysis) -> None:
+    def _pictures(self, images: AnalysisData) -> None:
         from leakloc.report.overlays import draw_pictures
 
         self.pictures = draw_pictures(images)
 
-    def _pdf(self, images: Analysis) -> None:
+    def _pdf(self, images: AnalysisData) -> None:
         from leakloc.report.overlays import figures
         from leakloc.report.vector import write_pdf
 

@@ -217,7 +217,7 @@ class Engine:
 
     def _check(self, client: Client) -> None:
         """Refuse a cluster whose workers cannot do the work, before they fail every study."""
-        from leakloc import __version__
+        from leakloc.core.version import __version__
 
         output = str(self.ledger.output)
         client.run(stop_jobs, output)  # of a batch that was killed
@@ -249,7 +249,7 @@ def _task(job: Job, limits: Limits, analyze: str) -> Outcome:
 
 
 def _introduce(output: str) -> tuple[str, bool]:
-    from leakloc import __version__
+    from leakloc.core.version import __version__
 
     return __version__, Path(output).is_dir()
 

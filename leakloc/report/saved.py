@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc import __version__
+from leakloc.analysis import Basis, Landmarks
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
 from leakloc.core.settings import Settings
+from leakloc.core.version import __version__
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.levels.bodies import without_unused_bone
 from leakloc.levels.conus import Conus
@@ -34,13 +35,12 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.localizer import crop_to_region_read
-from leakloc.pipeline import Basis, Landmarks
 from leakloc.report import model
-from leakloc.report.build import Source
+from leakloc.report.build import Source, source_of
 from leakloc.segmentation.result import Candidate, Segmentation
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Analysis
+    from leakloc.analysis import AnalysisData
 
 NAME: Final = "relabel.npz"
 
@@ -103,7 +103,7 @@ class Saved:
     levels: Levels | None
 
 
-def save(analysis: Analysis, path: Path) -> None:
+def save(analysis: AnalysisData, path: Path) -> None:
     """Write ``relabel.npz``.
 
     Raises
@@ -115,16 +115,16 @@ def save(analysis: Analysis, path: Path) -> None:
     if analysis.basis is None:
         raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    seen = analysis.levels.seen
+    seen, source = analysis.levels.seen, source_of(analysis)
     text = {
         "format": _FORMAT,
         "version": __version__,
         "settings": analysis.settings.model_dump(mode="json"),
         "source": {
-            "study": _json(analysis.source.study),
-            "series": [_json(series) for series in analysis.source.series],
-            "skipped": [_json(files) for files in analysis.source.skipped],
-            "notes": [_packed(note, arrays) for note in analysis.source.notes],
+            "study": _json(source.study),
+            "series": [_json(series) for series in source.series],
+            "skipped": [_json(files) for files in source.skipped],
+            "notes": [_packed(note, arrays) for note in source.notes],
         },
         "basis": _packed(_needed(analysis.basis, analysis.settings), arrays),
         "seen": None if seen is None else _packed(_without_unused(seen), arrays),

@@ -1,0 +1,73 @@
+"""Results of the stages in one study: plain data, passed to the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
+    from leakloc.core.volume import Volume
+    from leakloc.levels.result import Levels
+    from leakloc.loaders.study import Study, Triage
+    from leakloc.localization.hiatus import SacralCanal
+    from leakloc.localization.result import Localization
+    from leakloc.segmentation.result import Segmentation
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Image data used by localization that do not depend on the level numbering.
+
+    Parameters
+    ----------
+    sacral : SacralCanal or None
+        Result of `leakloc.localization.find_sacral_canal`.
+    anatomy : Volume or None
+        A companion series with bright fat.
+    """
+
+    sacral: SacralCanal | None
+    anatomy: Volume | None
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Input of the level numbering, stored so that it can be repeated.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        Output of the segmenter, before collections are excluded by level.
+    landmarks : Landmarks
+    myelogram_uid : str or None
+    companion_uids : tuple of str
+        User-selected series.
+    """
+
+    segmentation: Segmentation
+    landmarks: Landmarks
+    myelogram_uid: str | None = None
+    companion_uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnalysisData:
+    """Results of all stages for one study.
+
+    Parameters
+    ----------
+    runtime_s : dict
+        Run time in seconds by stage, in order of execution.
+    basis : Basis or None
+        Input of the level numbering; None if the results were assembled manually.
+    """
+
+    study: Study
+    triage: Triage
+    segmentation: Segmentation
+    levels: Levels
+    localization: Localization
+    settings: Settings
+    runtime_s: dict[str, float]
+    basis: Basis | None = None
