@@ -1,13 +1,13 @@
-"""Figures of `leakloc batch`: throughput, overhead, finding, long runs, and kills.
+"""Benchmarks of `leakloc batch`: throughput, overhead, study search, long runs, and kills.
 
-    python benchmarks/batch.py throughput --studies 4      1 and 2 workers, and no batch at all
-    python benchmarks/batch.py machinery --studies 16      the same, of analyses that only wait
-    python benchmarks/batch.py many --studies 200          memory and ledger over a long run
+    python benchmarks/batch.py throughput --studies 4      1 and 2 workers, and without batch
+    python benchmarks/batch.py machinery --studies 16      the same, with analyses that only wait
+    python benchmarks/batch.py many --studies 200          memory and job database over a long run
     python benchmarks/batch.py kill --times 10             kill -9 at random times
-    python benchmarks/batch.py find --studies 5000         searching a tree
+    python benchmarks/batch.py find --studies 5000         search of a folder tree
 
-Each prints one JSON object. The machine's load stands in it: on a busy machine compare
-processor time, not wall time.
+Each prints one JSON object, which includes the machine load: on a busy machine compare CPU time,
+not wall time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FAKES = HERE.parent / "tests" / "batch"
+FAKES = HERE.parent / "tests" / "services" / "batch"
 SAMPLE = HERE.parent / "sample_data" / "postoperative" / "dicom"
 sys.path.insert(0, str(FAKES))
 
@@ -46,7 +46,7 @@ for n, path in enumerate(sorted(Path(sys.argv[1]).iterdir())):
 
 
 def copies(folder: Path, count: int) -> None:
-    """Copies of the sample study, each a study of its own."""
+    """Write copies of the sample study, each with a new Study Instance UID."""
     import pydicom
     from pydicom.uid import generate_uid
 
@@ -62,7 +62,7 @@ def copies(folder: Path, count: int) -> None:
 
 
 def timed(command: list[str]) -> dict[str, float]:
-    """Seconds, and processor seconds of the command and all it started."""
+    """Return wall time and CPU time of a command and its child processes."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **ONE_THREAD})
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -101,8 +101,10 @@ def throughput(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def machinery(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
-    """What the batch itself adds, on a machine too busy to time analyses: they wait, so that
-    time passes at the same rate for one and for two workers."""
+    """Measure the overhead of the batch with analyses that only wait.
+
+    The time is then the same for one and two workers, also on a busy machine.
+    """
     from leakloc.core.settings import Settings
     from leakloc.services.batch import run
     from leakloc.services.batch.batch import Batch
@@ -124,7 +126,7 @@ def machinery(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
         work = WorkOptions(workers=workers, analyze=fakes.ANALYZE)
         out = scratch / f"out{workers}"
         Batch(out, Settings(), work, ended=note).run([scratch / "in"])
-        # From the end of the first round on: the start is paid once, however long the batch.
+        # From the end of the first round, because the start-up time does not depend on the number.
         spans[workers] = (ends[-1] - ends[workers - 1]) / (len(ends) - workers)
         found[f"workers_{workers}"] = {
             "seconds_per_study": round(spans[workers], 3),
@@ -135,7 +137,7 @@ def machinery(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def spent(output: Path) -> float:
-    """Processor seconds of the analyses; their processes are not counted with ours."""
+    """Return the CPU time of the analyses, which is not included in that of this process."""
     return sum(entry.cpu_s or 0 for entry in worked(output))
 
 
@@ -146,7 +148,7 @@ def worked(output: Path) -> list:
 
 
 def many(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
-    """A tenth is broken, in every way there is; memory of the whole family is sampled."""
+    """Run a long batch in which a tenth of the studies fail; sample its memory."""
     import psutil
 
     ways = ["segfault", "killed", "exit", "input", "unexpected", "eat 900", "sleep 60"]
@@ -198,7 +200,7 @@ def many(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def kill(scratch: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Kill the whole batch again and again; at last let it end."""
+    """Kill the batch repeatedly, then let it finish."""
     for number in range(options.studies):
         fakes.make_study(scratch / "in" / str(number), number, "sleep 0.3")
     command = [sys.executable, str(FAKES / "batch_fakes.py"), str(scratch / "in")]
@@ -270,11 +272,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("throughput", "machinery", "many", "kill", "find"))
     parser.add_argument("--studies", type=int, default=40)
-    parser.add_argument("--images", type=int, default=20, help="find: images of a study")
-    parser.add_argument("--seconds", type=float, default=3.0, help="machinery: of an analysis")
-    parser.add_argument("--repeats", type=int, default=1, help="throughput: the best counts")
-    parser.add_argument("--times", type=int, default=10, help="kill: how often")
-    parser.add_argument("--shortest", type=float, default=0.5, help="kill: seconds until then")
+    parser.add_argument("--images", type=int, default=20, help="find: images per study")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="machinery: duration of an analysis"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="throughput: number of runs; the best is used"
+    )
+    parser.add_argument("--times", type=int, default=10, help="kill: number of kills")
+    parser.add_argument("--shortest", type=float, default=0.5, help="kill: minimum time in s")
     parser.add_argument("--longest", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

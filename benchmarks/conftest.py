@@ -1,4 +1,4 @@
-"""Keeps a record of each run: one JSON with the machine, the versions and the medians."""
+"""Write a JSON record of each run with machine, library versions and median times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIBRARIES = ("leakloc", "numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime",
 
 
 def pytest_sessionfinish(session):
-    """Write `records/<day>-speed-<processor>.json` with the median of every benchmark that ran."""
+    """Write `records/<day>-speed-<cores>-cores.json` with the median of every benchmark run."""
     benchmarks = getattr(session.config, "_benchmarksession", None)
     ran = [b for b in benchmarks.benchmarks if b.stats.rounds] if benchmarks else []
     if not ran:
@@ -34,7 +34,7 @@ def pytest_sessionfinish(session):
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on, without naming the host."""
+    """Return the machine properties that affect the results, without the host name."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -53,7 +53,7 @@ def machine() -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that do the work."""
+    """Return the versions of the libraries used."""
     found = {}
     for name in LIBRARIES:
         try:

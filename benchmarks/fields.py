@@ -1,10 +1,10 @@
-"""Numbering on random parts of the volumes of SPIDER: fields that may cut the sacrum or the canal.
+"""Level numbering on random parts of SPIDER volumes, which may cut the sacrum or the canal.
 
     python benchmarks/fields.py --spider DIR --count 240 --workers 2
 
-Each part keeps 25 to 100 % of a volume in every direction. A disc within 10 mm of a true one is
-right where it has its name, a part where all such discs are. SPIDER numbers up from the lowest
-disc.
+Each part is 25 to 100 % of a volume in every direction. A disc within 10 mm of a true disc is
+correct if it has the same name, a part if all such discs are correct. SPIDER numbers upward from
+the lowest disc.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from leakloc.pipeline import analyze_study
 from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM, true_discs
 
 SMALLEST: Final = 0.25
-"""Least share of a volume in each direction: two or three levels."""
+"""Minimum fraction of a volume in each direction: two or three levels."""
 BINS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Confidences that the table tells apart."""
+"""Confidence bins of the table."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One analysed part of a volume."""
+    """One analyzed part of a volume."""
 
     named: str
     """``right``, ``wrong``, ``unnamed``, or ``refused``."""
@@ -45,15 +45,15 @@ class Part:
 
 
 def part_of(volumes: list[Path], seed: int) -> Part:
-    """Analyse a random part of a random volume."""
+    """Analyze a random part of a random volume."""
     rng = np.random.default_rng(seed)
     path = volumes[rng.integers(len(volumes))]
     whole = nib.load(path)
     box = []
     for length in whole.shape:
-        kept = int(length * rng.uniform(SMALLEST, 1.0))
-        start = int(rng.integers(0, length - kept + 1))
-        box.append(slice(start, start + kept))
+        size = int(length * rng.uniform(SMALLEST, 1.0))
+        start = int(rng.integers(0, length - size + 1))
+        box.append(slice(start, start + size))
     settings = Settings()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "part.nii.gz"
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spider", type=Path, required=True, metavar="DIR")
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="of the first part")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first part")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     volumes = sorted(options.spider.glob("spider-*_T2SPACE.nii.gz"))
@@ -86,14 +86,14 @@ def main() -> None:
     with Pool(options.workers) as pool:
         parts = pool.map(partial(part_of, volumes), seeds, chunksize=4)
     print(", ".join(f"{n} {word}" for word, n in Counter(p.named for p in parts).most_common()))
-    print("| confidence stated | right | parts |\n|---|---|---|")
+    print("| reported confidence | correct | parts |\n|---|---|---|")
     for low, high in pairwise(BINS):
         inside = [p for p in parts if p.named in ("right", "wrong") and low <= p.confidence < high]
         if inside:
             right = sum(p.named == "right" for p in inside)
             print(f"| {low:.1f} to {high:.1f} | {right} | {len(inside)} |")
     worst = max((p.confidence for p in parts if p.named == "wrong"), default=0.0)
-    print(f"highest confidence of a wrong name: {worst:.2f}")
+    print(f"highest confidence of an incorrect numbering: {worst:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""Numbering solvers beside each other on the same masks: leakloc, TotalSpineSeg, SPINEPS.
+"""Compare numbering solvers on the same masks: leakloc, TotalSpineSeg, SPINEPS.
 
     python benchmarks/numbering.py --spider DIR --phantoms DIR --peers PYTHON
 
-`--phantoms` holds folders with ``dicom/`` and ``truth/`` as `leakloc phantom` writes them;
+`--phantoms` lists folders with ``dicom/`` and ``truth/`` as written by `leakloc phantom`;
 `--peers` is the interpreter of an environment with `totalspineseg` and `spineps` (2 GB without
-their CUDA libraries; their weights are not needed). What is missing is left out with a sentence.
+their CUDA libraries; their weights are not needed). Missing programs are skipped with a message.
 
-Two kinds of input, each given to all three:
+Two kinds of input, the same for all three programs:
 
-found    the masks of leakloc's own network on the image (discs, bodies, sacrum, canal)
-drawn    the masks that came with the data, or the phantom's truth; SPIDER draws no sacrum, so that
-         stays the network's
+found    masks of leakloc's network on the image (discs, bodies, sacrum, canal)
+drawn    reference masks of the data set or the phantom; SPIDER has no mask of the sacrum, so that
+         of the network is used
 
 From the same masks TotalSpineSeg gets the values of its first step, with the lumbosacral disc as
-landmark, and SPINEPS's path solver a score for each vertebra and name. Which disc is lumbosacral is
-what leakloc's `kind_scores` say of each disc alone on found masks, and the truth on drawn ones;
-where C2 is in a drawn mask both are told so. leakloc is told neither; "leakloc, told" is told the
-uppermost of these discs on drawn masks (`--anchor`). The networks that feed these
-solvers at home are not run: SPINEPS's classifier looks at each vertebra's image, and nothing here
-replaces what it would say.
+landmark, and the path solver of SPINEPS gets a score for each vertebra and name. The lumbosacral
+disc is defined by leakloc's `kind_scores` of each disc on found masks, and by the ground truth on
+drawn ones; if C2 is in a drawn mask, both programs get it as a landmark. leakloc gets neither;
+"leakloc, told" gets the uppermost of these discs on drawn masks (`--anchor`). The networks of the
+other programs are not run: the classifier of SPINEPS, which uses the image of each vertebra, has no
+replacement.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ from leakloc.levels.labeling import SpineDetection, assign_levels, detect_spine
 from leakloc.levels.network import detections_from
 
 TOLERANCE_MM = 10.0
-"""A vertebra is named right where the disc below it lies this near the true one of its name."""
+"""Maximum distance of the disc below a vertebra from the true disc below a correct vertebra."""
 CONFIDENT = 0.7
-"""leakloc's confidence from which a wrong name counts as a confident mistake."""
+"""Minimum confidence of leakloc at which an incorrect name is a confident error."""
 NEAR_MM = 25.0
-"""Disc voxels further from every disc's centre belong to none."""
+"""Maximum distance of disc voxels from the center of their disc."""
 STEP1 = {"disc": 1, "C2-C3": 2, "C7-T1": 3, "T12-L1": 4, "lumbosacral": 5, "sacrum": 6, "canal": 8}
 """Values of TotalSpineSeg's first step, from its README."""
 VERT_CLASSES = 24
 """Columns of SPINEPS's scores: C1 to L5."""
 C2, L5 = 1, 23
 FORCED = 1e6
-"""What SPINEPS gives C2 where it sees the dens."""
+"""Score that SPINEPS assigns to C2 if it detects the dens."""
 MASK_ODDS = (0.03, 0.97)
-"""What a drawn mask stands for as a probability: what the network says where it is sure."""
+"""Probabilities that represent a drawn mask: those of the network if it is certain."""
 MIN_ML = 0.2
-"""A disc with less of it in the mask is none for TotalSpineSeg (200 voxels of 1 mm)."""
+"""Minimum volume of a disc in the mask for TotalSpineSeg (200 voxels of 1 mm)."""
 DRAWN_SEEDS = (300, 301, 302, 303)
 PIXEL_MM = 1.0
-"""Voxel size of the masks TotalSpineSeg works on."""
+"""Voxel size of the masks for TotalSpineSeg."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of one study on one grid, each 0..1; None where nobody drew it."""
+    """Masks of one study on one grid, each 0..1; None if not annotated."""
 
     disc: Volume
     vertebra: Volume
@@ -83,7 +83,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Case:
-    """One spine and what is known of it; `truth` are the presacral discs in the masks."""
+    """One spine with its ground truth; `truth` contains the presacral discs in the masks."""
 
     name: str
     group: str
@@ -91,25 +91,25 @@ class Case:
     seen: SpineDetection
     line: Centerline
     kinds: tuple[str, ...]
-    """Of each candidate: of `KINDS`, ``false``, or ``C2-C3``."""
+    """Kind of each candidate: one of `KINDS`, ``false``, or ``C2-C3``."""
     truth: Mapping[str, FloatArray]
 
 
 def step1_labels(masks: Masks, centers: Sequence[FloatArray], kinds: Sequence[str]) -> Volume:
-    """The masks with the values of TotalSpineSeg's first step, on cubes of 1 mm.
+    """Return the masks with the values of TotalSpineSeg's first step, with 1 mm voxels.
 
     Parameters
     ----------
     masks : Masks
     centers : sequence of ndarray, shape (3,)
-        LPS centres of the discs.
+        LPS centers of the discs.
     kinds : sequence of str
-        Kind of each; sacral and false ones are not drawn, the likeliest landmark has its value.
+        Kind of each; sacral and false discs are omitted, landmarks have their own value.
 
     Returns
     -------
     Volume
-        uint8, axes towards head, back and left.
+        uint8, axes cranial, posterior and left.
     """
     grid = masks.disc.geometry
     upright = masks.disc.oriented("LPS").geometry
@@ -138,31 +138,31 @@ def step1_labels(masks: Masks, centers: Sequence[FloatArray], kinds: Sequence[st
     gaps = np.stack([np.linalg.norm(points - center, axis=-1) for center in centers])
     owner = gaps.argmin(axis=0)
     value = np.array([STEP1.get(kind, STEP1["disc"]) for kind in kinds], np.uint8)
-    unseen = [kind in ("false", "first_sacral", "lower_sacral") for kind in kinds]
-    value[unseen] = 0
+    omitted = [kind in ("false", "first_sacral", "lower_sacral") for kind in kinds]
+    value[omitted] = 0
     value = np.where(gaps.min(axis=0) <= NEAR_MM, value[owner], 0)
     out[tuple(kji[value > 0].T)] = value[value > 0]
     return Volume(out, target)
 
 
 def path_scores(last: Sequence[float], *, has_c2_disc: bool) -> list[list[float]]:
-    """Scores of every vertebra for every name, as far as disc kinds tell them.
+    """Return scores of every vertebra for every name, derived from the disc kinds.
 
     Parameters
     ----------
     last : sequence of float
-        Probability of each vertebra, head down, to be the last above the sacrum.
+        Probability of each vertebra (cranial to caudal) of being the last above the sacrum.
     has_c2_disc : bool
-        Whether the first is known to be C2.
+        Whether the first vertebra is known to be C2.
 
     Returns
     -------
     list of list of float
-        Columns C1 to L5: L5 scores as the last, every other name as a vertebra higher up.
+        Columns C1 to L5: L5 has the score of the last vertebra, all others that of a higher one.
     """
-    share = np.asarray(last, dtype=float)
-    scores = np.repeat(1.0 - share[:, None], VERT_CLASSES, axis=1)
-    scores[:, L5] = share
+    probability = np.asarray(last, dtype=float)
+    scores = np.repeat(1.0 - probability[:, None], VERT_CLASSES, axis=1)
+    scores[:, L5] = probability
     scores[:, 0] = 0.0  # C1 has no body
     if has_c2_disc and len(scores):
         scores[0] = 0.0
@@ -171,10 +171,10 @@ def path_scores(last: Sequence[float], *, has_c2_disc: bool) -> list[list[float]
 
 
 def totalspineseg_names(values: Sequence[int]) -> list[str]:
-    """Vertebra above each disc of TotalSpineSeg, by value, head down.
+    """Return the vertebra above each disc of TotalSpineSeg, by value, cranial to caudal.
 
-    91 is T12-L1, 100 the lumbosacral disc whatever lies above it: L5 unless 95 (L4-L5) is missing
-    or 96 there.
+    91 is T12-L1 and 100 the lumbosacral disc, below L5 unless 95 (L4-L5) is missing or 96 is
+    present.
     """
     names = []
     for value in values:
@@ -193,7 +193,7 @@ def _thoracic(value: int) -> str:
 
 
 def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
-    """How much of a disc mask is nearest to each disc's centre."""
+    """Return the volume of the disc mask nearest to each disc center."""
     kji = np.argwhere(disc.array >= 0.5)
     points = disc.geometry.lps_from_kji(kji)
     gaps = np.stack([np.linalg.norm(points - center, axis=-1) for center in centers])
@@ -202,9 +202,9 @@ def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
 
 
 def likely_kinds(seen: SpineDetection, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
-    """What each disc looks like on its own, and how likely it is the lumbosacral one.
+    """Return the kind of each disc, and its probability of being the lumbosacral disc.
 
-    One lumbosacral disc at most: the likeliest. Only a find that the mask hardly shows is false.
+    Only the most probable disc is lumbosacral. A detection is false only if it has hardly any mask.
     """
     if not seen.candidates:
         return (), []
@@ -212,17 +212,17 @@ def likely_kinds(seen: SpineDetection, disc: Volume) -> tuple[tuple[str, ...], l
     likely = np.array(KINDS)[scores.argmax(axis=1)]
     shown_ml = owned_ml(disc, [c.center_lps for c in seen.candidates])
     likely = np.where(shown_ml < MIN_ML, "false", likely)
-    share = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
-    best = int(np.where(likely == "lumbosacral", share, -1).argmax())
+    probability = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
+    best = int(np.where(likely == "lumbosacral", probability, -1).argmax())
     kinds = [
         "presacral" if kind == "lumbosacral" and n != best else str(kind)
         for n, kind in enumerate(likely)
     ]
-    return tuple(kinds), [float(x) for x in share]
+    return tuple(kinds), [float(x) for x in probability]
 
 
 def true_kinds(seen: SpineDetection, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
-    """Kinds by the nearest true disc; false where none is near."""
+    """Return the kind of the nearest true disc; false if none is near."""
     kinds = []
     for candidate in seen.candidates:
         gaps = {n: float(np.linalg.norm(c - candidate.center_lps)) for n, c in truth.items()}
@@ -240,7 +240,7 @@ def true_kinds(seen: SpineDetection, truth: Mapping[str, FloatArray]) -> tuple[s
 
 
 def canal_line(canal: Volume) -> Centerline:
-    """Middle of a canal's mask in each slice, head first."""
+    """Return the centerline of a canal mask, cranial to caudal."""
     upright = canal.oriented("LPS")
     points = []
     for k in reversed(range(upright.array.shape[0])):
@@ -251,14 +251,14 @@ def canal_line(canal: Volume) -> Centerline:
 
 
 def found_case(name: str, group: str, image: Volume, truth: Mapping[str, FloatArray]) -> Case:
-    """Masks as leakloc's network finds them."""
+    """Return a case with the masks of leakloc's network."""
     found = anatomy_probabilities(image)
     masks = Masks(found.disc, found.vertebra, _largest(found.canal), found.sacrum)
     return _case(name, group, image, masks, truth, drawn=False)
 
 
 def drawn_case(name: str, group: str, masks: Masks, truth: Mapping[str, FloatArray]) -> Case:
-    """Masks as somebody drew them."""
+    """Return a case with reference masks."""
     low, high = MASK_ODDS
 
     def likely(mask: Volume) -> Volume:
@@ -284,12 +284,12 @@ def _case(
         found_discs = detections_from(found, centerline)
         return found_discs if masks.sacrum else replace(found_discs, sacrum=None)
 
-    blind: Any = SimpleNamespace(
+    without_image: Any = SimpleNamespace(
         centerline=line,
         thecal_sac=nothing,
         fluid_fraction=nothing,
-    )  # masks alone: no cord is seen
-    seen = detect_spine(image, {}, blind, LevelSettings(), detect)
+    )  # masks only: no cord is detected
+    seen = detect_spine(image, {}, without_image, LevelSettings(), detect)
     kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen, masks.disc)[0]
     presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
     shown = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
@@ -307,7 +307,7 @@ def _largest(canal: Volume) -> Volume:
 def leakloc_names(
     case: Case, anchor: str | None = None
 ) -> tuple[list[tuple[str, FloatArray]], bool]:
-    """leakloc's vertebrae with the discs below them, and whether it is sure of them."""
+    """Return leakloc's vertebrae with the discs below them, and whether it is confident."""
     levels = assign_levels(case.seen, LevelSettings(anchor=anchor))
     numbering = levels.numbering
     sure = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
@@ -316,7 +316,7 @@ def leakloc_names(
 
 
 def told(case: Case) -> str | None:
-    """The landmark that the peers are told on drawn masks, as leakloc takes it."""
+    """Return the landmark of the other programs on drawn masks, in the format of leakloc."""
     names = {"C2-C3": "C2-C3", "lumbosacral": "L5-S1"}
     for kind, candidate in zip(case.kinds, case.seen.candidates, strict=True):
         if kind in names:
@@ -326,7 +326,7 @@ def told(case: Case) -> str | None:
 
 
 def shown_discs(case: Case) -> list[int]:
-    """Candidates that are discs above the sacrum, head down."""
+    """Return the indices of candidates above the sacrum, cranial to caudal."""
     return [
         n for n, kind in enumerate(case.kinds)
         if kind not in ("false", "first_sacral", "lower_sacral")
@@ -334,7 +334,7 @@ def shown_discs(case: Case) -> list[int]:
 
 
 def write_case(case: Case, folder: Path) -> None:
-    """What `numbering_peers.py` reads."""
+    """Write the input of `numbering_peers.py`."""
     import nibabel as nib
 
     centers = [c.center_lps for c in case.seen.candidates]
@@ -342,33 +342,34 @@ def write_case(case: Case, folder: Path) -> None:
     nib.save(nib.as_closest_canonical(labels), folder / f"{case.name}.nii.gz")
     rows = shown_discs(case)
     drawn = case.group.startswith("drawn")
-    share = (
+    probability = (
         [float(case.kinds[n] == "lumbosacral") for n in rows]
         if drawn
         else [likely_kinds(case.seen, case.masks.disc)[1][n] for n in rows]
     )
     has_c2_disc = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
-    scores = path_scores(share, has_c2_disc=has_c2_disc)
+    scores = path_scores(probability, has_c2_disc=has_c2_disc)
     (folder / f"{case.name}.json").write_text(json.dumps({"scores": scores}))
 
 
 def peers_names(case: Case, peer: str, answer: Any) -> list[tuple[str, FloatArray]]:
-    """A peer's vertebrae with the discs below them."""
+    """Return another program's vertebrae with the discs below them."""
     if peer == "totalspineseg":
         names = totalspineseg_names([value for value, _ in answer])
         lps = [np.array(ras) * (-1, -1, 1) for _, ras in answer]
         return list(zip(names, lps, strict=True))
-    words = {value: name for name, value in LABEL_VALUES.items()}
+    level_names = {value: name for name, value in LABEL_VALUES.items()}
     rows = shown_discs(case)
     return [
-        (words[v], case.seen.candidates[n].center_lps) for v, n in zip(answer, rows, strict=True)
+        (level_names[v], case.seen.candidates[n].center_lps)
+        for v, n in zip(answer, rows, strict=True)
     ]
 
 
 def judged(
     named: Sequence[tuple[str, FloatArray]], truth: Mapping[str, FloatArray], sure: bool
 ) -> dict[str, Any]:
-    """How many of the true vertebrae have their name, and whether a wrong one was given surely."""
+    """Count the correctly named vertebrae; also return whether there is a confident error."""
     true = {split_segment(disc)[0]: center for disc, center in truth.items()}
     right = wrong = 0
     for vertebra, center in true.items():
@@ -385,7 +386,7 @@ def judged(
 
 
 def spider_cases(folder: Path) -> Iterator[Case]:
-    """Every volume of SPIDER, with found and with drawn masks."""
+    """Yield every volume of SPIDER, with found and with drawn masks."""
     import nibabel as nib
 
     for path in sorted(folder.glob("spider-*_T2SPACE.nii.gz")):
@@ -413,7 +414,7 @@ def _lumbar_words(count: int) -> str:
 
 
 def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
-    """Rendered phantoms with the masks found on their sagittal T2, or on the myelogram."""
+    """Yield rendered phantoms with the masks found on the sagittal T2 or the myelogram."""
     from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
     from leakloc.loaders.triage import triage
@@ -428,7 +429,7 @@ def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
 
 
 def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
-    """Phantoms' own masks with four, five and six lumbar vertebrae, lumbar and whole spine."""
+    """Yield phantom masks with four to six lumbar vertebrae, lumbar and whole spine."""
     from leakloc.validation.phantom import SCENARIOS, make_phantom
 
     for count in (4, 5, 6):
@@ -464,7 +465,7 @@ def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
 
 
 def ask_peers(cases: Sequence[Case], python: str) -> dict[str, Any]:
-    """What the peers answer, by name of peer."""
+    """Return the results of the other programs, by name."""
     with tempfile.TemporaryDirectory() as place:
         for case in cases:
             write_case(case, Path(place))
@@ -475,7 +476,7 @@ def ask_peers(cases: Sequence[Case], python: str) -> dict[str, Any]:
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Pooled figures by group of cases and solver."""
+    """Return pooled results by group of cases and solver."""
     rows = []
     for key in dict.fromkeys((r["group"], r["solver"]) for r in results):
         mine = [r for r in results if (r["group"], r["solver"]) == key]
@@ -495,7 +496,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure(cases: Sequence[Case], peers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each case and solver."""
+    """Return one row for each case and solver."""
     rows = []
     for case in cases:
         head = {"case": case.name, "group": case.group}
@@ -511,20 +512,22 @@ def measure(cases: Sequence[Case], peers: Mapping[str, Any]) -> list[dict[str, A
                 continue
             answer = answers["cases"][case.name]
             named = [] if "refused" in answer else peers_names(case, peer, answer["answer"])
-            row = judged(named, case.truth, sure=True)  # they state no confidence
+            row = judged(named, case.truth, sure=True)  # no confidence reported
             rows.append({**head, "solver": peer, "refused": not named, **row})
     return rows
 
 
 def main() -> None:
-    """Parse the command line, measure, print and keep a record."""
+    """Parse the command line, measure, print and write a record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--spider", type=Path, help="folder of SPIDER volumes")
     parser.add_argument("--phantoms", type=Path, nargs="*", default=[], help="folders of phantoms")
-    parser.add_argument("--seeds", type=int, nargs="*", default=DRAWN_SEEDS, help="of drawn ones")
-    parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=DRAWN_SEEDS, help="seeds of drawn phantoms"
+    )
+    parser.add_argument("--peers", default=sys.executable, help="interpreter of their environment")
     parser.add_argument("-o", "--output", type=Path, help="record; default benchmarks/records")
     args = parser.parse_args()
     cases: list[Case] = []

@@ -1,10 +1,10 @@
-"""Number given masks with other programs: run by `numbering.py` in their own environment.
+"""Number supplied masks with other programs; run by `numbering.py` in their environment.
 
     PYTHON benchmarks/numbering_peers.py FOLDER
 
 `FOLDER` holds ``<case>.nii.gz`` (values of TotalSpineSeg's first step) and ``<case>.json`` (scores
-for the path solver of SPINEPS); ``answers.json`` is written beside them. Nothing of leakloc is
-imported, and no network of theirs is run: only what numbers.
+for the path solver of SPINEPS); ``answers.json`` is written to the same folder. leakloc is not
+imported, and the networks of these programs are not run, only their numbering.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ABSENT = (
-    "{name} was left out: {reason}. Install it in an environment of its own and name its "
+    "{name} was left out: {reason}. Install it in a separate environment and specify its "
     "interpreter with --peers (see docs/pages/evaluation.md)."
 )
 
 
 def totalspineseg(path: Path) -> list[tuple[int, list[float]]]:
-    """Discs as `totalspineseg` numbers them after its first step, with RAS centres, head down.
+    """Return the discs numbered by `totalspineseg`, with RAS centers, cranial to caudal.
 
-    Called as its own `inference.py` calls it. A refusal (no landmark) is a `ValueError`.
+    Called as in its `inference.py`. Raises `ValueError` if there is no landmark.
     """
     import nibabel as nib
     import numpy as np
@@ -53,10 +53,10 @@ def totalspineseg(path: Path) -> list[tuple[int, list[float]]]:
 
 
 def spineps(path: Path) -> list[int]:
-    """Vertebra values (TPTBox) that the path solver gives to the rows of scores, head down.
+    """Return the vertebra values (TPTBox) of the path solver, cranial to caudal.
 
-    Thoracic variants are switched off, as by its own ``proc_lab_force_no_tl_anomaly``: no score
-    tells them here, and without scores its choice among them is arbitrary.
+    Thoracic variants are disabled, as by its ``proc_lab_force_no_tl_anomaly``: the scores contain
+    no information on them, so that the choice would be arbitrary.
     """
     import numpy as np
     from spineps.phase_labeling import fpath_post_processing
@@ -80,12 +80,12 @@ SOLVERS = {"totalspineseg": (totalspineseg, "*.nii.gz"), "spineps": (spineps, "*
 
 
 def absent(name: str, reason: Exception) -> str:
-    """One sentence for a peer that cannot be imported."""
+    """Return a message for a program that cannot be imported."""
     return ABSENT.format(name=name, reason=str(reason) or type(reason).__name__)
 
 
 def answers(folder: Path) -> dict[str, object]:
-    """Answers of every solver that is installed, and why the others gave none."""
+    """Return the results of every installed solver, and the reason for missing ones."""
     found: dict[str, object] = {}
     for name, (solver, pattern) in SOLVERS.items():
         cases = {}
@@ -97,7 +97,7 @@ def answers(folder: Path) -> dict[str, object]:
                 case = path.name.removesuffix(pattern[1:])
                 try:
                     cases[case] = {"answer": solver(path)}
-                except (ValueError, IndexError) as error:  # what they raise where they refuse
+                except (ValueError, IndexError) as error:  # raised if the input is rejected
                     cases[case] = {"refused": str(error)}
             found[name] = {
                 "version": version(name),

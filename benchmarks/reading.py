@@ -1,13 +1,12 @@
-"""How fast a series is scanned and loaded, beside SimpleITK, pydicom alone and dcm2niix.
+"""Time scanning and loading of a series, compared with SimpleITK, pydicom and dcm2niix.
 
     python benchmarks/reading.py [--files 160 2000] [--rounds 5] [--syntax raw j2k jpegls]
 
-Series of 320 x 320 pixels are written to a temporary folder. "load" is what leakloc does once
-the headers are scanned; the others have no such step, so they read everything there. In every
-round each reader reads
-them once, in turning order, with warm file caches; the table shows medians of the rounds and
-how many times as long as the fastest other reader leakloc takes. Every reader's volume is
-compared with what was written.
+Series of 320 x 320 pixels are written to a temporary folder. "load" is the time of leakloc after
+the headers are scanned; the others have no separate step and read everything. In every round each
+reader reads the series once, in rotating order, with warm file caches; the table shows medians and
+the time of leakloc relative to the fastest other reader. The volume of each reader is compared with
+the original.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Reader = Callable[[Path], np.ndarray]
 
 
 def make_series(folder: Path, count: int, syntax: str) -> np.ndarray:
-    """Write a series like a myelogram: a bright tube and noise over dark tissue."""
+    """Write a series that resembles a myelogram: a bright tube and noise in dark tissue."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -93,7 +92,7 @@ def leakloc(folder: Path) -> np.ndarray:
 
 
 def leakloc_scan(folder: Path) -> None:
-    """Headers, sorting and geometry checks only."""
+    """Scan headers, sort, and check the geometry."""
     from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
 
@@ -101,7 +100,7 @@ def leakloc_scan(folder: Path) -> None:
 
 
 def leakloc_load(folder: Path) -> Reader:
-    """Pixels of the chosen series, after its headers were scanned."""
+    """Return a reader of the pixels of a series whose headers are already scanned."""
     from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study
 
@@ -110,7 +109,7 @@ def leakloc_load(folder: Path) -> Reader:
 
 
 def simpleitk(folder: Path) -> np.ndarray:
-    """The usual lines of SimpleITK's documentation."""
+    """Read as in the documentation of SimpleITK."""
     import SimpleITK as sitk
 
     reader = sitk.ImageSeriesReader()
@@ -129,7 +128,7 @@ def simpleitk_scan(folder: Path) -> None:
 
 
 def pydicom_alone(folder: Path) -> np.ndarray:
-    """Read every file, sort by position, stack; nothing is checked."""
+    """Read every file, sort by position and stack, without checks."""
     import pydicom
 
     datasets = [pydicom.dcmread(path) for path in folder.iterdir()]
@@ -138,7 +137,7 @@ def pydicom_alone(folder: Path) -> np.ndarray:
 
 
 def pydicom_scan(folder: Path) -> None:
-    """Every header up to the pixels; nothing is checked."""
+    """Read every header up to the pixel data, without checks."""
     import pydicom
 
     for path in folder.iterdir():
@@ -146,7 +145,7 @@ def pydicom_scan(folder: Path) -> None:
 
 
 def dcm2niix_converted(folder: Path) -> np.ndarray:
-    """Convert to an uncompressed NIfTI file and read that."""
+    """Convert to an uncompressed NIfTI file and read it."""
     import dcm2niix
     import nibabel as nib
 
@@ -171,7 +170,7 @@ SCANNERS: dict[str, Callable[[Path], None]] = {
 
 
 def timed(run: Callable[[Path], object], folder: Path) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time, child processes included."""
+    """Return wall time and CPU time in seconds, including child processes."""
     before, started = os.times(), time.perf_counter()
     run(folder)
     clock, after = time.perf_counter() - started, os.times()
@@ -179,7 +178,7 @@ def timed(run: Callable[[Path], object], folder: Path) -> tuple[float, float]:
 
 
 def paired(runs: dict, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each reader; the order turns from round to round."""
+    """Return the median times of each reader; the order rotates from round to round."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     names = list(runs)
     for number in range(rounds):
@@ -197,22 +196,22 @@ def paired(runs: dict, folder: Path, rounds: int) -> dict[str, dict[str, float]]
 
 
 def over_fastest(seconds: dict[str, float]) -> float:
-    """How many times as long as the fastest other reader leakloc takes."""
+    """Return the time of leakloc relative to the fastest other reader."""
     fastest = min(value for name, value in seconds.items() if name != "leakloc")
     return round(seconds["leakloc"] / max(fastest, 1e-3), 2)
 
 
 def check(folder: Path, truth: np.ndarray) -> None:
-    """Every reader must give what was written; this also warms caches and imports."""
+    """Check that every reader returns the original; also warms caches and imports."""
     for name, read in LOADERS.items():
         array = read(folder)
         same = np.array_equal(array, truth) or np.array_equal(array, truth[::-1])
-        if not same and name != "dcm2niix":  # it may order axes in its own way
-            raise SystemExit(f"{name} read something else than was written")
+        if not same and name != "dcm2niix":  # its axis order may differ
+            raise SystemExit(f"{name} returned other pixels than were written")
 
 
 def main() -> None:
-    """Measure, print the table, keep the record."""
+    """Measure, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, nargs="+", default=[160, 2000])
     parser.add_argument("--syntax", nargs="+", default=list(SYNTAXES), choices=list(SYNTAXES))
@@ -248,7 +247,7 @@ def main() -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as Markdown: seconds by the clock (of processor time)."""
+    """Format the rows as Markdown: wall time (CPU time) in seconds."""
     names = list(LOADERS)
     lines = [
         "| files | syntax | what | " + " | ".join(names) + " | leakloc / fastest other |",

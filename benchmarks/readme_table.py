@@ -1,10 +1,10 @@
-"""Put the newest figures into the README: `python benchmarks/readme_table.py`.
+"""Update the tables in the README and the documentation: `python benchmarks/readme_table.py`.
 
-Reads the newest record of each kind in `benchmarks/records` and rewrites what stands between
-the marks ``<!-- figures -->`` and ``<!-- sweeps -->`` in README.md and docs/pages/evaluation.md:
+Reads the newest record of each kind in `benchmarks/records` and replaces the text between the
+markers ``<!-- figures -->`` and ``<!-- sweeps -->`` in README.md and docs/pages/evaluation.md:
 
 *-phantoms.json   `leakloc evaluate --phantom --json`
-*-simulated.json  `leakloc evaluate --simulated DIR --json` (left out where there is none)
+*-simulated.json  `leakloc evaluate --simulated DIR --json` (omitted if there is none)
 *-spider.json     `leakloc evaluate --spider DIR --json`
 *-speed-*.json    `make bench`
 *-numbering.json  `python benchmarks/numbering.py` (docs/pages/evaluation.md only)
@@ -29,54 +29,52 @@ NUMBERING = "<!-- numbering -->"
 SIMULATED = "<!-- simulated -->"
 SOLVERS = {
     "leakloc": "leakloc",
-    "leakloc, told": "leakloc, told",
-    "totalspineseg": "TotalSpineSeg's",
-    "spineps": "SPINEPS's",
+    "leakloc, told": "leakloc, with landmark",
+    "totalspineseg": "TotalSpineSeg",
+    "spineps": "SPINEPS",
 }
 
 
 def newest(kind: str) -> Any:
-    """The newest record of a kind, by the day in its name."""
+    """Return the newest record of a kind, by the date in its name."""
     return json.loads(max(RECORDS.glob(f"*-{kind}*.json")).read_text())
 
 
 def has(kind: str) -> bool:
-    """Whether there is any record of a kind."""
+    """Return whether there is a record of a kind."""
     return any(RECORDS.glob(f"*-{kind}*.json"))
 
 
 def figure(summary: dict[str, Any], style: str, *keys: str) -> str:
-    """Figures of a summary, parted by slashes; a dash for one that is absent or undefined."""
+    """Format values of a summary, separated by slashes; a dash for missing ones."""
     values = (summary.get(key) for key in keys)
     return " / ".join("-" if v is None else format(v, style) for v in values)
 
 
 def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
-    """What was measured on studies with known truth, in words and figures."""
-    rates = ("invented", "definite_or_probable_false_positives")
+    """Return the results on studies with ground truth, by row label."""
+    rates = ("false_positives", "definite_or_probable_false_positives")
     rows = {
         "thecal sac, Dice": figure(summary, ".3f", "sac_dice"),
         "thecal sac, HD95, mm": figure(summary, ".1f", "sac_hd95_mm"),
-        "extradural fluid, Dice": figure(summary, ".2f", "fluid_dice"),
+        "epidural fluid, Dice": figure(summary, ".2f", "fluid_dice"),
         "fluid volume, mean absolute error": figure(summary, ".0%", "fluid_volume_error_abs"),
-        "collections of 0.5 mL and more found": figure(summary, "", "collections_found"),
+        "collections of at least 0.5 mL detected": figure(summary, "", "collections_found"),
         "false positives": figure(summary, "", "false_positive_collections"),
         "false positives per leak-free study, all / definite or probable": figure(
             summary, ".2f", *(f"{rate}_per_leak_free_study" for rate in rates)
         ),
-        "collections graded definite that are false positives": figure(
-            summary, "", "definite_wrong"
-        ),
-        "position of a found collection right": figure(summary, ".0%", "position_right"),
-        "level of a found collection exact / within one": figure(
+        "false positives among collections graded definite": figure(summary, "", "definite_wrong"),
+        "position of detected collections correct": figure(summary, ".0%", "position_right"),
+        "level of detected collections correct / within one": figure(
             summary, ".0%", "level_exact", "level_within_one"
         ),
-        "set of levels holds the true one": figure(summary, ".0%", "level_set_right"),
-        "segments in the set, mean": figure(summary, ".1f", "level_set_size"),
-        "vertebrae named right": figure(summary, ".0%", "vertebrae_right"),
-        "length from the hiatus, mean error, mm": figure(summary, ".0f", "path_error_mm"),
-        "sensitivity by study": figure(summary, "", "sensitivity"),
-        "specificity by study": figure(summary, "", "specificity"),
+        "level set contains the true level": figure(summary, ".0%", "level_set_right"),
+        "segments in the level set, mean": figure(summary, ".1f", "level_set_size"),
+        "vertebrae labeled correctly": figure(summary, ".0%", "vertebrae_right"),
+        "distance from the sacral hiatus, mean error, mm": figure(summary, ".0f", "path_error_mm"),
+        "sensitivity per study": figure(summary, "", "sensitivity"),
+        "specificity per study": figure(summary, "", "specificity"),
         "calibration error of the confidence": figure(
             summary, ".2f", "confidence_calibration_error"
         ),
@@ -86,25 +84,31 @@ def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def spider_rows(cases: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What was measured on the volumes of SPIDER."""
+    """Return the results on the volumes of SPIDER."""
     ran = [case for case in cases if not case.get("error")]
     right, true = (sum(case[key] for case in ran) for key in ("discs_right", "discs_true"))
     dice = statistics.mean(case["canal_dice"] for case in ran)
     false = sum(case["accepted"] for case in ran)
     return [
-        ("discs named right", f"{right} of {true}"),
+        ("discs labeled correctly", f"{right} of {true}"),
         ("canal, Dice", f"{dice:.2f}"),
         ("false positives", f"{false} in {len(ran)} patients"),
     ]
 
 
 def speed_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Seconds and memory of a 320 x 320 x 160 study."""
+    """Return run times and memory of a 320 x 320 x 160 study."""
     seconds, extra = record["median_s"], record.get("extra", {})
     memory = extra.get("whole_command_in_a_fresh_process", {}).get("peak_memory_mb")
     rows = [
-        ("whole study, in a process that runs", f"{seconds['whole_study_with_all_outputs']:.1f} s"),
-        ("whole command", f"{seconds['whole_command_in_a_fresh_process']:.1f} s"),
+        (
+            "complete study, in a running process",
+            f"{seconds['whole_study_with_all_outputs']:.1f} s",
+        ),
+        (
+            "complete command, in a new process",
+            f"{seconds['whole_command_in_a_fresh_process']:.1f} s",
+        ),
         ("segmentation", f"{seconds['segmentation']:.1f} s"),
         ("levels", f"{seconds['levels']:.1f} s"),
     ]
@@ -112,12 +116,12 @@ def speed_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(title: str, rows: list[tuple[str, str]]) -> str:
-    """A Markdown table of two columns."""
+    """Return a Markdown table with two columns."""
     return f"| {title} | |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows)
 
 
 def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table with a column for each kind of study; rows without a figure left out."""
+    """Return a Markdown table with a column per kind of study; empty rows are omitted."""
     columns = [measured_rows(summary) for summary in summaries.values()]
     lines = [f"| | {' | '.join(summaries)} |", "|---|" + "---|" * len(columns)]
     for name in columns[0]:
@@ -128,7 +132,7 @@ def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
 
 
 def figures() -> str:
-    """All tables."""
+    """Return the tables of the README."""
     speed = newest("speed")
     measured = {"Phantoms": newest("phantoms")["summary"]}
     if has("simulated"):
@@ -147,13 +151,14 @@ def figures() -> str:
 
 
 def sweeps() -> str:
-    """Figures against the severity of one property after another, newest record of each."""
+    """Return the results by severity of each property, from the newest record of each."""
     newest_of = {
         record["parameter"]: record
         for record in (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*-sweep-*")))
     }
     rows = [
-        "| Property | Value | Sac Dice | Fluid Dice (95 % interval) | Found | False positives |\n",
+        "| Property | Value | Sac Dice | Fluid Dice (95 % interval) | Detected | "
+        "False positives |\n",
         "|---|---|---|---|---|---|\n",
     ]
     for record in newest_of.values():
@@ -171,10 +176,10 @@ def sweeps() -> str:
 
 
 def simulated() -> str:
-    """Simulated contrast on real anatomy, scenario by scenario, test patients."""
+    """Return the results on simulated contrast on real anatomy by scenario, test patients."""
     lines = [
-        "| Scenario | Studies | Sac Dice | Fluid Dice | Found | False positives, definite or "
-        "probable | mL where no leak | Present / absent / indeterminate |\n",
+        "| Scenario | Studies | Sac Dice | Fluid Dice | Detected | False positives, definite or "
+        "probable | mL without leak | Present / absent / indeterminate |\n",
         f"|{'---|' * 8}\n",
     ]
     for name, s in newest("simulated")["splits"]["test"]["scenarios"].items():
@@ -195,7 +200,10 @@ def simulated() -> str:
 
 
 def numbering() -> str:
-    """Numbering solvers side by side: vertebrae right, spines all right, confident mistakes."""
+    """Return the comparison of numbering solvers.
+
+    Each cell: correct vertebrae, spines without error, confident errors.
+    """
     rows = newest("numbering")["summary"]
     found = {(r["group"], r["solver"]): r for r in rows}
     lines = [
@@ -218,12 +226,12 @@ def _numbered(row: dict[str, Any] | None) -> str:
 
 
 def rewritten(text: str, mark: str, made: str) -> str:
-    """The text with something new between two marks."""
+    """Replace the text between two markers."""
     return re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{made}\n{mark}", text, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite the pages that hold the marks."""
+    """Update the pages with markers."""
     for page in PAGES:
         text = page.read_text()
         for mark, made in ((MARK, figures), (SWEEPS, sweeps)):

@@ -1,6 +1,6 @@
-"""Seconds and peak memory of each stage on a 320 x 320 x 160 study with its companion.
+"""Run time and peak memory of each stage on a 320 x 320 x 160 study with its companion.
 
-Run by `make bench`. Reading is timed beside plain SimpleITK on the same series.
+Run by `make bench`. Reading is compared with plain SimpleITK on the same series.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_whole_command_in_a_fresh_process(benchmark, study_folder, tmp_path):
         subprocess.run([*command, str(out), "--overwrite"], check=True, capture_output=True)
 
     benchmark.pedantic(run, rounds=2)
-    # A child inherits the peak memory of this process; a small process in between does not.
+    # A child inherits the peak memory of this process; a small intermediate process avoids this.
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"

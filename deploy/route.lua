@@ -1,8 +1,8 @@
--- Sends each MR series to leakloc once nothing was added to it for `StableAge` seconds.
--- What leakloc returns is of other modalities, so nothing goes round in circles.
+-- Sends each MR series to leakloc once no instance was added to it for `StableAge` seconds.
+-- Results of leakloc have other modalities and are therefore not sent back to it.
 function OnStableSeries(seriesId, tags, metadata)
   if tags['Modality'] == 'MR' then
-    -- SendToModality() waits for the whole transfer within the callback; a job does not.
+    -- SendToModality() would block the callback during the transfer; a job does not.
     RestApiPost('/modalities/leakloc/store',
       DumpJson({ Resources = { seriesId }, Synchronous = false }, true))
   end

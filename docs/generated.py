@@ -1,7 +1,7 @@
-"""Pages of the site that come from the code: settings, report fields, commands, model card.
+"""Generate documentation from the code: settings, report fields, commands, model card.
 
-MkDocs calls `on_page_markdown`; a line ``<!-- generated: NAME -->`` is replaced by what
-``NAME()`` returns, so that the site cannot say anything else than the code does.
+MkDocs calls `on_page_markdown`, which replaces a line ``<!-- generated: NAME -->`` by the output of
+``NAME()``, so that the documentation always matches the code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill the marks of a page (called by MkDocs)."""
+    """Replace the markers of a page (called by MkDocs)."""
     return _MARK.sub(lambda match: GENERATED[match[1]](), markdown)
 
 
 def settings() -> str:
-    """Every setting by section: name, default, bounds, meaning."""
+    """Return all settings by section: name, default, bounds, meaning."""
     from leakloc.core.settings import Settings
 
     parts = []
@@ -46,10 +46,10 @@ def settings() -> str:
 
 
 def report_fields() -> str:
-    """Every field of the report, one table per part, in the order of report.json."""
+    """Return all report fields, one table per part, in the order of report.json."""
     from leakloc.report import Report
 
-    parts, waiting, seen = [], [("report.json", Report)], {Report}
+    parts, waiting, visited = [], [("report.json", Report)], {Report}
     while waiting:
         title, model = waiting.pop(0)
         parts.append(f"## {title}\n\n{_text(model.__doc__)}\n\n| Field | Type | Meaning |\n")
@@ -58,15 +58,15 @@ def report_fields() -> str:
             key = info.serialization_alias or info.alias or name
             parts.append(f"| `{key}` | {_type(info)} | {_cell(info.description)} |\n")
             for inner in _models(info.annotation):
-                if inner not in seen:
-                    seen.add(inner)
+                if inner not in visited:
+                    visited.add(inner)
                     waiting.append((key.replace("_", " "), inner))
         parts.append("\n")
     return "".join(parts)
 
 
 def command_line() -> str:
-    """`--help` of every command."""
+    """Return the `--help` text of every command."""
     from leakloc.cli import _parser
 
     parser = _parser()
@@ -79,7 +79,7 @@ def command_line() -> str:
 
 
 def warnings() -> str:
-    """Every warning code that the code can give, with its message."""
+    """Return all warning codes with their messages."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "leakloc").rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text())))
@@ -93,7 +93,7 @@ def warnings() -> str:
                 continue
             argument = node.args[1] if len(node.args) > 1 else node.keywords[0].value
             message = _message(argument)
-            if isinstance(argument, ast.Name):  # a variable: what was last assigned to it
+            if isinstance(argument, ast.Name):  # a variable: its last assignment
                 before = [t for t in texts if t[1] == argument.id and t[0] < node.lineno]
                 message = max(before)[2] if before else message
             for code in _constants(node.args[0]):
@@ -106,7 +106,7 @@ def warnings() -> str:
 
 
 def errors() -> str:
-    """The classes of errors, with what they mean."""
+    """Return the error classes with their meaning."""
     from leakloc.core import errors as module
 
     rows = [
@@ -118,7 +118,7 @@ def errors() -> str:
 
 
 def model_card() -> str:
-    """The model card that ships with the network."""
+    """Return the model card of the anatomy network."""
     return (ROOT / "leakloc/models/MODEL_CARD.md").read_text()
 
 
@@ -131,7 +131,7 @@ def _constants(node: ast.expr) -> list[str]:
 
 
 def _message(node: ast.expr) -> str:
-    """A message as written in the code, with … where a value goes."""
+    """Return a message as written in the code, with … in place of values."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

@@ -1,7 +1,7 @@
 """Render phantoms as training cases for ``train_anatomy.py``.
 
 Each file holds sagittal planes ``[i, k, j]`` of one phantom in one contrast, 1 mm in plane,
-with the labels of `train_anatomy`. Seeds below 50 only: later ones are for judging.
+with the labels of `train_anatomy`. Only seeds below 50; higher seeds are reserved for evaluation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from leakloc.validation.phantom import SCENARIOS, Masks, Phantom, make_phantom
 
 PLANE_STEP_MM = 3.0
 HEIGHT_MM = 300
-"""Half a spine, the usual field."""
+"""Height of the field of view: half a spine."""
 SACRAL = tuple(LABEL_VALUES[f"S{n}"] for n in range(1, 6))
 
 
 def field_of(phantom: Phantom, part: float) -> Geometry:
-    """Grid over a stretch of the spine; `part` 0 at the head end, 1 at the sacrum."""
+    """Return a grid over part of the spine; `part` is 0 at the cranial end, 1 at the sacrum."""
     line = phantom.truth.centerline_lps
     top, bottom = float(line[:, 2].max()) + 20, float(line[:, 2].min()) - 30
     first = top - HEIGHT_MM - part * max(top - bottom - HEIGHT_MM, 0)
@@ -44,11 +44,11 @@ def field_of(phantom: Phantom, part: float) -> Geometry:
 
 
 def labels_of(masks: Masks) -> npt.NDArray[np.uint8]:
-    """Classes of `train_anatomy`; sacral discs count as sacrum."""
+    """Return the classes of `train_anatomy`; sacral discs count as sacrum."""
     levels, discs = masks.levels.array, masks.discs.array
     sac = masks.thecal_sac.array > 0.5
     labels = np.zeros(levels.shape, np.uint8)
-    # The truth is the sac; what SPIDER calls canal ends a few millimetres further out.
+    # The ground truth is the sac; the canal of SPIDER extends a few millimeters further.
     reach = np.stack([ndimage.distance_transform_edt(~plane) for plane in np.moveaxis(sac, 2, 0)])
     labels[np.moveaxis(reach, 0, 2) <= 4] = EPIDURAL
     labels[levels > 0] = BODY
@@ -61,12 +61,12 @@ def labels_of(masks: Masks) -> npt.NDArray[np.uint8]:
 def render(
     seed: int, scenario: str, folder: Path, *, companions: bool = True, neck: bool = False
 ) -> None:
-    """Write one phantom, in heavy T2 and (where wanted) in one companion contrast."""
+    """Write one phantom in heavy T2 and, if `companions`, in one companion contrast."""
     rng = np.random.default_rng([seed, len(scenario)])
-    # A plane is 3 mm thick here: a usual SNR of 10 to 60 per 1 mm voxel, times the root of 3.
-    asked: dict[str, Any] = {"snr": float(np.exp(rng.uniform(np.log(18), np.log(100))))}
-    asked["bias"] = float(rng.uniform(0.1, 0.4))
-    phantom = make_phantom(replace(SCENARIOS[scenario], **asked), seed)
+    # Planes are 3 mm thick: a typical SNR of 10 to 60 per 1 mm voxel, times the square root of 3.
+    changes: dict[str, Any] = {"snr": float(np.exp(rng.uniform(np.log(18), np.log(100))))}
+    changes["bias"] = float(rng.uniform(0.1, 0.4))
+    phantom = make_phantom(replace(SCENARIOS[scenario], **changes), seed)
     part = 1.0 if rng.random() < 0.4 else float(rng.uniform(0, 1))
     if neck:
         part *= 0.1
@@ -74,7 +74,7 @@ def render(
     labels = np.moveaxis(labels_of(phantom.masks(geometry)), 2, 0)
     companion = rng.choice(["t2_sagittal", "stir_sagittal", "t1_sagittal"], p=[0.5, 0.25, 0.25])
     for name in ("ht2w_3d", *((str(companion),) if companions else ())):
-        sequence = replace(phantom.sequences[name], thickness_mm=None)  # planes are thinner here
+        sequence = replace(phantom.sequences[name], thickness_mm=None)  # planes are thinner
         image = np.moveaxis(phantom.image(sequence, geometry).array, 2, 0)
         path = folder / f"{scenario}-{seed:02d}-{name}.npz"
         unfinished = path.with_suffix(".part")
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--first", type=int, default=0, help="first number, for more later")
+    parser.add_argument("--first", type=int, default=0, help="first case number")
     parser.add_argument("--heavy-only", action="store_true", help="no companion contrasts")
     parser.add_argument("--neck", action="store_true", help="cervical fields only")
     args = parser.parse_args()

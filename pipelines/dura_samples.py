@@ -2,8 +2,8 @@
 
 Two sources: simulated contrast on the development patients of SPIDER
 (`leakloc.validation.simulation`), and phantoms. A sample is one study, sampled about several
-displaced centerlines; the trainer cuts pieces out of it. Samples are written to a folder one by
-one, so that a run may stop and go on.
+displaced centerlines; the training crops patches from it. Samples are written one by one, so that
+an interrupted run can be resumed.
 
     python pipelines/dura_samples.py real SPIDER POOL --count 1000
     python pipelines/dura_samples.py phantoms POOL --seeds 0,2,3
@@ -38,14 +38,14 @@ Array = npt.NDArray[Any]
 Rng = np.random.Generator
 
 LINES = 3
-"""Displaced centerlines for each study."""
+"""Number of displaced centerlines per study."""
 SCALES = (0.85, 1.18)
 WIDENED = 0.4
-"""Fraction of the patients' variants that get synthetic tissue lateral to the slab."""
+"""Fraction of the variants of a patient with synthetic tissue lateral to the slab."""
 
 
 def random_scenario(rng: Rng) -> SimulationScenario:
-    """Draw what a training study shows; no leak in 40 %."""
+    """Draw a random scenario for training; no leak in 40 %."""
     u = rng.random
     patterns = ("dorsal", "ventral", "left", "right", "circumferential", "pseudomeningocele")
     count = 0 if u() < 0.4 else 1 + int(u() < 0.3)
@@ -70,14 +70,14 @@ def random_scenario(rng: Rng) -> SimulationScenario:
 
 
 class Patients:
-    """The development patients, each in a few sizes, read when first asked for."""
+    """The development patients, each in several sizes, read on first use."""
 
     def __init__(self, folder: Path, variants: int = 3) -> None:
         self.folder, self.variants = folder, variants
         self.known: dict[tuple[str, int], Patient] = {}
 
     def draw(self, rng: Rng) -> Patient:
-        """One of them."""
+        """Return a random patient in a random size."""
         number = str(rng.choice(DEVELOPMENT_PATIENTS))
         variant = int(rng.integers(self.variants))
         if (number, variant) not in self.known:
@@ -90,13 +90,13 @@ class Patients:
 
 
 def displaced(line: Centerline, rng: Rng) -> Centerline:
-    """A centerline as an imperfect search would give it."""
+    """Return a centerline displaced as by an imperfect detection."""
     count = len(line.points_lps)
     shift = gaussian_filter1d(rng.normal(size=(count, 2)), rng.uniform(12, 40), axis=0)
     shift *= rng.uniform(0.1, 1.2) / max(shift.std(), 1e-6)
     shift += rng.normal(0.0, 1.0, size=2)
     shift = np.clip(shift, -4.0, 4.0)
-    # Below the sac nothing guides the search: there it may bend off.
+    # Caudal to the sac the detection has no guidance and may deviate.
     below = np.clip((line.arc_mm - line.length_mm + 35.0) / 35.0, 0, 1)
     bent = rng.normal(0.0, 7.0) * below**2
     points = line.points_lps + shift[:, :1] * line.lefts_lps
@@ -105,7 +105,7 @@ def displaced(line: Centerline, rng: Rng) -> Centerline:
 
 
 def found_lines(myelogram: Volume, prior: Volume | None) -> list[Centerline]:
-    """The centerlines that the program passes to the network in its two rounds."""
+    """Return the centerlines that leakloc passes to the network in its two passes."""
     settings = SegmentationSettings()
     volume = myelogram.oriented("LPS")
     try:
@@ -120,7 +120,7 @@ def found_lines(myelogram: Volume, prior: Volume | None) -> list[Centerline]:
 def polar_sample(
     volume: Volume, line: Centerline, prior: Volume | None, inside: Volume, fluid: Volume
 ) -> dict[str, Array]:
-    """Signal normalized to CSF, prior and truth about one centerline."""
+    """Return signal normalized to CSF, prior and ground truth about one centerline."""
     signal = map_fluid(volume.oriented("LPS"), line, SegmentationSettings()).signal
     values, in_field = polar_signal(signal, line)
     near = np.full(values.shape, NO_PRIOR) if prior is None else polar_signal(prior, line)[0]
@@ -133,7 +133,7 @@ def polar_sample(
 
 
 def prior_of(study: SimulatedStudy, inside: Volume, rng: Rng) -> Volume | None:
-    """Where the canal runs: from the anatomy network, from a distorted truth, or nothing."""
+    """Return the canal probability of the network or of a distorted ground truth, or None."""
     choice = rng.random()
     if choice < 0.15:
         return None
@@ -153,8 +153,10 @@ def prior_of(study: SimulatedStudy, inside: Volume, rng: Rng) -> Volume | None:
 def make_real(patients: Patients, rng: Rng, path: Path) -> None:
     """Simulate one study and store it."""
     patient = patients.draw(rng)
-    need = rng.random() < 0.3
-    study = simulate(patient, random_scenario(rng), int(rng.integers(2**31)), companion=need)
+    with_companion = rng.random() < 0.3
+    study = simulate(
+        patient, random_scenario(rng), int(rng.integers(2**31)), companion=with_companion
+    )
     distance = Volume(patient.sac_distance_mm, patient.image.geometry)
     inside = distance.with_array(np.clip(0.5 - patient.sac_distance_mm / 0.7, 0, 1))
     prior = prior_of(study, distance, rng)

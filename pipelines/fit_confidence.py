@@ -1,8 +1,8 @@
-"""Fit the calibrated probability of a piece of extradural fluid.
+"""Fit the calibrated probability of candidates of epidural fluid.
 
-Pieces that the dura network takes for fluid, in simulated studies of the development patients and
-in phantoms, against whether a tenth of them is painted fluid. Prints the coefficients for
-`leakloc.segmentation.collections.CONFIDENCE`.
+The candidates are components that the dura network classifies as fluid, in simulated studies of
+the development patients and in phantoms; a candidate is true if a tenth of it is simulated fluid.
+Prints the coefficients for `leakloc.segmentation.collections.CONFIDENCE`.
 
     python pipelines/fit_confidence.py SPIDER --seeds 11 --rows simulated.json
     python pipelines/fit_confidence.py --phantom-seeds 30,31,32,33 --rows phantoms.json
@@ -31,18 +31,18 @@ from leakloc.validation.phantom import make_phantom
 from leakloc.validation.simulation import DEVELOPMENT_PATIENTS, SCENARIOS, read_patient, simulate
 
 Row = tuple[float, float, float, bool]
-"""Peak fraction by the network, contact with the sac, volume in mL, and whether it is fluid."""
+"""Peak network fraction, contact with the sac, volume in mL, and whether it is fluid."""
 TRUE_FRACTION = 0.1
-"""Fraction of a piece that must be painted fluid for it to be a collection."""
+"""Minimum fraction of simulated fluid in a true candidate."""
 ANY = SegmentationSettings(collection_min_probability=0.001)
-"""Accepts everything that the network takes for fluid."""
+"""Accepts everything that the network classifies as fluid."""
 RIDGE = 0.1
-"""Penalty on squared weights: hardly any piece is false. Leave-one-out log loss of 0.02, 0.05, 0.1
-and 0.2: 0.077, 0.081, 0.085, 0.091; less of it makes one feature decide alone."""
+"""Penalty on squared weights, needed because few candidates are false. Leave-one-out log loss of
+0.02, 0.05, 0.1 and 0.2: 0.077, 0.081, 0.085, 0.091; with less, one feature dominates."""
 
 
 def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bool_]) -> list[Row]:
-    """Features of every piece, and whether it is fluid."""
+    """Return the features of every candidate, and whether it is fluid."""
     suppressed = replace(myelogram.provenance, fat_suppressed=True)
     volume = Volume(myelogram.array, myelogram.geometry, suppressed)
     companions = {} if companion is None else {"sagittal_t2": companion}
@@ -63,7 +63,7 @@ def pieces(myelogram: Volume, companion: Volume | None, fluid: npt.NDArray[np.bo
 
 
 def simulated(folder: Path, seeds: list[int]) -> Iterator[Row]:
-    """Pieces of simulated studies of the development patients."""
+    """Yield the candidates in simulated studies of the development patients."""
     names = [name for name, scenario in SCENARIOS.items() if scenario.fat != "none"]
     for n, number in enumerate(DEVELOPMENT_PATIENTS):
         patient = read_patient(folder, number)
@@ -74,7 +74,7 @@ def simulated(folder: Path, seeds: list[int]) -> Iterator[Row]:
 
 
 def phantoms(seeds: list[int]) -> Iterator[Row]:
-    """Pieces of phantoms."""
+    """Yield the candidates in phantoms."""
     for seed in seeds:
         for name in PHANTOMS:
             phantom = make_phantom(name, seed)
@@ -86,7 +86,7 @@ def phantoms(seeds: list[int]) -> Iterator[Row]:
 
 
 def fit(rows: list[Row]) -> npt.NDArray[np.float64]:
-    """Weights of `confidence_evidence`."""
+    """Return the weights of `confidence_evidence`."""
     network, contact, volume, true = (np.array(c, dtype=float) for c in zip(*rows, strict=True))
     evidence = confidence_evidence(network, contact, volume)
     sign = np.where(true > 0, 1, -1)
@@ -100,7 +100,7 @@ def fit(rows: list[Row]) -> npt.NDArray[np.float64]:
 
 
 def numbers(text: str) -> list[int]:
-    """Numbers parted by commas."""
+    """Parse comma-separated numbers."""
     return [int(n) for n in text.split(",") if n]
 
 
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("spider", type=Path, nargs="?")
     parser.add_argument("--seeds", type=numbers, default=[11])
     parser.add_argument("--phantom-seeds", type=numbers, default=[])
-    parser.add_argument("--rows", type=Path, help="write the pieces here")
-    parser.add_argument("--fit", type=Path, nargs="+", default=[], help="pieces written before")
+    parser.add_argument("--rows", type=Path, help="write the candidates to this file")
+    parser.add_argument("--fit", type=Path, nargs="+", default=[], help="files written with --rows")
     options = parser.parse_args()
     rows: list[Row] = [tuple(row) for path in options.fit for row in json.loads(path.read_text())]
     if options.spider is not None and options.seeds:
@@ -121,7 +121,7 @@ def main() -> None:
         options.rows.write_text(json.dumps(rows))
     large = [row for row in rows if row[2] >= ANY.collection_min_ml]
     false = [row for row in large if not row[3]]
-    print(f"{len(large)} pieces, {len(false)} of them false")
+    print(f"{len(large)} candidates, {len(false)} of them false")
     for network, contact, volume, _ in false:
         print(f"  false: network {network:.2f}, contact {contact:.2f}, {volume:.2f} mL")
     print("CONFIDENCE = (" + ", ".join(f"{w:.2f}" for w in fit(large)) + ")")

@@ -1,13 +1,13 @@
-"""Refit the looks of discs (`leakloc.levels.kinds`) after retraining the anatomy network.
+"""Refit the disc classifier (`leakloc.levels.kinds`) after retraining the anatomy network.
 
-Finds candidate discs with the installed network on volumes of SPIDER (van der Graaf et al., Sci
-Data 11:264, 2024, CC BY 4.0) and on phantoms, names each by the truth, and fits a multinomial
-logistic model with the same prior for every kind. Prints confusion tables of a fit that did not
-see the held-out part, then the weights of a fit to everything, to paste over the rows of
+Detects candidate discs with the installed network on volumes of SPIDER (van der Graaf et al., Sci
+Data 11:264, 2024, CC BY 4.0) and on phantoms, labels each with the ground truth, and fits a
+multinomial logistic model with the same prior for every kind. Prints confusion tables of a fit
+without the held-out cases, then the weights of a fit to all cases, which replace the rows of
 ``_WEIGHTS`` in ``leakloc/levels/kinds.py``.
 
 Run ``python pipelines/fit_disc_kinds.py --spider DIR --phantoms-seeds 0-4``. Cases are held out
-from this fit only: most patients, and phantoms of seeds below 50, helped to train the network.
+from this fit only: most patients, and phantoms with seeds below 50, were used to train the network.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from leakloc.validation.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
 from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
 
 PATIENTS: Final = ("005", "007", "022", "034", "057", "098", "110", "141", "166", "209", "241")
-"""SPIDER patients to fit to; the others judge the numbering."""
+"""SPIDER patients used for fitting; the others are used to evaluate the numbering."""
 HELD_OUT_PATIENTS: Final = ("166", "209", "241")
 HELD_OUT_FRACTION: Final = 0.4
-"""Share of the phantom seeds, the last ones, that are held out."""
+"""Fraction of the phantom seeds (the last ones) that are held out."""
 UNLISTED_FIRST_SACRAL: Final = {"110": (-3.0, 53.0, -88.0)}
-"""LPS centre of a visible S1-S2, by patient: SPIDER's list ends at L5-S1."""
+"""LPS center of a visible S1-S2 disc, by patient: SPIDER's annotations end at L5-S1."""
 SCENARIO_NAMES: Final = (
     "normal",
     "lumbar_without_hiatus",
@@ -54,29 +54,29 @@ SCENARIO_NAMES: Final = (
     "transitional",
     "ventral_longitudinal",
 )
-"""Every field of view, and what changes how a disc looks or how many there are."""
+"""All fields of view, and variations of disc appearance and number."""
 COMPANION_ROLES: Final[dict[str, Role]] = {
     "t2_sagittal": "sagittal_t2",
     "t1_sagittal": "sagittal_t1",
 }
-"""No STIR: it is searched only where there is no T2."""
+"""No STIR: it is used only if there is no T2."""
 MYELOGRAMS: Final = ("ht2w_3d", "ht2w_bssfp")
 MIN_CANAL_VOXELS: Final = 10
-"""Slices of SPIDER's canal with fewer are its ragged ends."""
+"""Minimum canal size in a slice; smaller ones are the irregular ends of SPIDER's canal."""
 PATIENT_WEIGHT: Final = 5.0
-"""How many finds on phantoms one find on a patient counts for: real looks matter more."""
+"""Weight of a detection in a patient relative to one in a phantom."""
 RIDGE: Final = 0.3
-"""Penalty on squared weights, in finds: keeps the rare kinds finite."""
+"""Penalty on squared weights, in detections: keeps the weights of rare kinds finite."""
 CLASSES: Final = ("false_find", *KINDS)
 
 Classes = npt.NDArray[np.int64]
 Finds = tuple[FloatArray, Classes]
-"""Features and classes of the finds of one search."""
+"""Features and classes of the detections of one search."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Finds on one patient, or on one phantom with or without companions.
+    """Detections in one patient, or in one phantom with or without companions.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Case:
 
 
 def class_of(name: str | None) -> int:
-    """Index into `CLASSES` of a disc's true name; None is a false find."""
+    """Return the index into `CLASSES` of a disc's true name; None is a false detection."""
     if name is None:
         return CLASSES.index("false_find")
     above, below = split_segment(name)
@@ -106,7 +106,7 @@ def class_of(name: str | None) -> int:
 
 
 def classes_of(candidates: Sequence[Candidate], truth: dict[str, FloatArray]) -> Classes:
-    """Class of each find: that of the nearest true disc, a false find where none is near."""
+    """Return the class of the true disc nearest to each detection; false if none is near."""
     classes = []
     for candidate in candidates:
         gaps = {n: float(np.linalg.norm(at - candidate.center_lps)) for n, at in truth.items()}
@@ -116,7 +116,7 @@ def classes_of(candidates: Sequence[Candidate], truth: dict[str, FloatArray]) ->
 
 
 def canal_line(mask: Volume) -> Centerline:
-    """Middle of the canal in each slice of a SPIDER mask, head first."""
+    """Return the centerline of the canal in a SPIDER mask, cranial to caudal."""
     upright = mask.oriented("LPS")
     points = []
     for k in reversed(range(upright.array.shape[0])):
@@ -127,7 +127,7 @@ def canal_line(mask: Volume) -> Centerline:
 
 
 def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
-    """Features and classes of the finds on one volume of SPIDER."""
+    """Return features and classes of the detections in one volume of SPIDER."""
     stem = folder / f"spider-{patient}"
     image: Any = nib.load(f"{stem}_T2SPACE.nii.gz")
     mask: Any = nib.load(f"{stem}_mask.nii.gz")
@@ -141,10 +141,10 @@ def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
 
 
 def rendered(scenario: str, seed: int) -> tuple[Volume, dict[Role, Volume], Truth]:
-    """Myelogram and companions of one phantom.
+    """Return myelogram, companions and ground truth of one phantom.
 
-    The myelogram of a single station has slices twice as far apart: the network skips planes
-    anyway, and rendering is most of the time.
+    The slice spacing of a single-station myelogram is doubled: the network skips planes, and
+    rendering takes most of the time.
     """
     phantom = make_phantom(scenario, seed)
     myelograms: list[Volume] = []
@@ -165,14 +165,14 @@ def rendered(scenario: str, seed: int) -> tuple[Volume, dict[Role, Volume], Trut
 
 
 def finds_on_phantom(scenario: str, seed: int) -> list[Finds]:
-    """Features and classes on one phantom, with companions and on the myelogram alone."""
+    """Return features and classes in one phantom, with and without companions."""
     myelogram, companions, truth = rendered(scenario, seed)
-    seen = myelogram.geometry.contains(truth.centerline_lps)
-    line = Centerline.smoothed(truth.centerline_lps[seen])
+    in_field = myelogram.geometry.contains(truth.centerline_lps)
+    line = Centerline.smoothed(truth.centerline_lps[in_field])
     discs = {disc.name: disc.center_lps for disc in truth.discs}
     results = []
-    for given in (companions, {}):
-        found = find_candidates(myelogram, given, line, Settings().levels, detect)
+    for series in (companions, {}):
+        found = find_candidates(myelogram, series, line, Settings().levels, detect)
         results.append((kind_features(found), classes_of(found, discs)))
     return results
 
@@ -181,21 +181,21 @@ def cases(
     spider: Path, patients: Sequence[str], scenarios: Sequence[str], seeds: Sequence[int],
     work: Path | None,
 ) -> Iterator[Case]:  # fmt: skip
-    """Finds on all cases; those already in the working folder are read from there."""
+    """Yield the detections in all cases; those in the working folder are read from there."""
     for patient in patients:
         find = partial(finds_on_patient, spider, patient)
-        for features, classes in _kept(work, f"spider-{patient}", find):
+        for features, classes in _cached(work, f"spider-{patient}", find):
             yield Case(features, classes, True, patient in HELD_OUT_PATIENTS)
     held_out = seeds[len(seeds) - round(HELD_OUT_FRACTION * len(seeds)) :]
     for seed in seeds:
         for scenario in scenarios:
             show = partial(finds_on_phantom, scenario, seed)
-            for features, classes in _kept(work, f"{scenario}-{seed}", show):
+            for features, classes in _cached(work, f"{scenario}-{seed}", show):
                 yield Case(features, classes, False, seed in held_out)
 
 
-def _kept(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list[Finds]:
-    """Finds from the working folder, or made and put there; named after the network too."""
+def _cached(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list[Finds]:
+    """Return detections from the working folder, or compute and store them, by network hash."""
     path = None
     if work is not None:
         network = hashlib.sha256(MODEL_PATH.read_bytes()).hexdigest()[:8]
@@ -205,7 +205,7 @@ def _kept(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list
                 count = len(data.files) // 2
                 return [(data[f"features{n}"], data[f"classes{n}"]) for n in range(count)]
     found = find()
-    print(f"{name}: {[len(classes) for _, classes in found]} finds", flush=True)
+    print(f"{name}: {[len(classes) for _, classes in found]} detections", flush=True)
     if path is not None:
         arrays: dict[str, Any] = {}
         for n, (features, classes) in enumerate(found):
@@ -215,20 +215,20 @@ def _kept(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list
 
 
 def fit(features: FloatArray, classes: Classes, importance: FloatArray) -> FloatArray:
-    """Multinomial logistic weights with the same prior for every class.
+    """Fit multinomial logistic weights with the same prior for every class.
 
     Parameters
     ----------
     features : ndarray, shape (n, f)
-        The first column is one and not penalised.
+        The first column is one and not penalized.
     classes : ndarray of int, shape (n,)
     importance : ndarray, shape (n,)
-        How many finds each counts for, before the classes are balanced.
+        Weight of each detection before the classes are balanced.
 
     Returns
     -------
     ndarray, shape (len(KINDS), f)
-        Scores against a false find.
+        Scores relative to a false detection.
     """
     count = len(CLASSES)
     totals = np.bincount(classes, importance, count)
@@ -252,7 +252,7 @@ def fit(features: FloatArray, classes: Classes, importance: FloatArray) -> Float
 
 
 def confusion(features: FloatArray, classes: Classes, weights: FloatArray) -> str:
-    """Finds by true class (rows) and likeliest class (columns), as aligned text."""
+    """Return the confusion matrix as text: true class (rows), most probable class (columns)."""
     scores = np.column_stack([np.zeros(len(features)), features @ weights.T])
     table = np.zeros((len(CLASSES), len(CLASSES)), dtype=int)
     np.add.at(table, (classes, scores.argmax(1)), 1)
@@ -263,24 +263,24 @@ def confusion(features: FloatArray, classes: Classes, weights: FloatArray) -> st
 
 
 def rows_text(weights: FloatArray) -> str:
-    """Weights as the rows of ``_WEIGHTS`` in ``leakloc/levels/kinds.py``."""
+    """Format weights as the rows of ``_WEIGHTS`` in ``leakloc/levels/kinds.py``."""
     return "\n".join("        [" + ", ".join(f"{w:.2f}" for w in row) + "]," for row in weights)
 
 
 def seeds_from(text: str) -> list[int]:
-    """Seeds of a range such as ``0-4``, or of one number."""
+    """Parse a range of seeds such as ``0-4``, or one number."""
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
 
 
 def main() -> None:
-    """Parse the command line, find, fit and print."""
+    """Parse the command line, detect, fit and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--spider", type=Path, required=True, help="folder of SPIDER volumes")
     parser.add_argument("--phantoms-seeds", type=seeds_from, default="0-4", help="such as 0-4")
-    parser.add_argument("--work", type=Path, help="folder to keep finds in, to go on later")
+    parser.add_argument("--work", type=Path, help="folder for detections, to resume later")
     parser.add_argument("--patients", nargs="+", default=PATIENTS, metavar="NNN")
     parser.add_argument("--scenarios", nargs="+", default=SCENARIO_NAMES, choices=list(SCENARIOS))
     args = parser.parse_args()
@@ -294,12 +294,12 @@ def main() -> None:
     importance = np.repeat([PATIENT_WEIGHT if case.real else 1.0 for case in found], sizes)
     missing = [name for n, name in enumerate(CLASSES) if n not in classes[~held_out]]
     if missing:
-        print(f"Never found, so that their weights mean nothing: {', '.join(missing)}")
+        print(f"Never detected, weights not meaningful: {', '.join(missing)}")
     part = fit(features[~held_out], classes[~held_out], importance[~held_out])
     for title, chosen in (("fitted to", ~held_out), ("held out", held_out)):
-        print(f"\n{title}: {chosen.sum()} finds, true class by row")
+        print(f"\n{title}: {chosen.sum()} detections, true class by row")
         print(confusion(features[chosen], classes[chosen], part))
-    print("\nfitted to everything, for _WEIGHTS in leakloc/levels/kinds.py:")
+    print("\nfitted to all cases, for _WEIGHTS in leakloc/levels/kinds.py:")
     print(rows_text(fit(features, classes, importance)))
 
 

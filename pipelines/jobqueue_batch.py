@@ -1,12 +1,12 @@
-"""A batch on workers that come and go as the queue of a cluster lets them in.
+"""Run a batch on Dask workers started by the job queue of a cluster.
 
     pip install 'leakloc[batch]' dask-jobqueue
     python jobqueue_batch.py --queue slurm --most 50 -o OUT ROOT...
 
-Start it on a login node. Each job of the queue is one worker, which analyses one study at a
-time; jobs are asked for while studies wait and given back after. Input, OUT and the
-environment must be the same paths on every node. Settings of the site (partition, account,
-network interface) belong into ~/.config/dask/jobqueue.yaml.
+Start it on a login node. Each job of the queue is one worker, which analyzes one study at a
+time; jobs are requested while studies are waiting and released afterwards. Input, OUT and the
+environment must have the same paths on every node. Site settings (partition, account,
+network interface) are set in ~/.config/dask/jobqueue.yaml.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ QUEUES = {
     "pbs": dask_jobqueue.PBSCluster,
     "sge": dask_jobqueue.SGECluster,
     "lsf": dask_jobqueue.LSFCluster,
-    "local": LocalCluster,  # no queue: to try this recipe
+    "local": LocalCluster,  # no queue: for testing this recipe
 }
 
 
 def main() -> None:
-    """Run the batch that the command line names."""
+    """Run the batch specified on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--queue", choices=QUEUES, default="slurm")
-    parser.add_argument("--most", type=int, default=20, help="jobs at a time")
-    parser.add_argument("--memory", default="4GB", help="of one job")
+    parser.add_argument("--most", type=int, default=20, help="maximum number of simultaneous jobs")
+    parser.add_argument("--memory", default="4GB", help="memory of one job")
     parser.add_argument("--recipe", type=Path, help="settings, a TOML file")
     options = parser.parse_args()
 
@@ -46,7 +46,7 @@ def main() -> None:
         cores=1,  # one study at a time
         processes=1,
         memory=options.memory,
-        nanny=False,  # an analysis that crashes or runs away costs no worker
+        nanny=False,  # analyses run in separate processes: a crash does not end the worker
     )
     with queue as cluster:
         cluster.adapt(minimum=1, maximum=options.most)

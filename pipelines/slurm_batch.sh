@@ -1,10 +1,10 @@
 #!/bin/bash
 # A batch on a SLURM cluster:  sbatch slurm_batch.sh OUT ROOT... [more options of leakloc batch]
 #
-# One job holds a Dask scheduler, the workers and the batch; each worker analyses one study at a
-# time. Submit the same line again to go on where a job ended: finished studies are kept.
-# Input, OUT and the environment with leakloc[batch] must be the same paths on every node.
-# Dask does not ask who connects: on a cluster with strangers give it certificates
+# One job runs a Dask scheduler, the workers and the batch; each worker analyzes one study at a
+# time. Submit the same command again to resume: finished studies are kept.
+# Input, OUT and the environment with leakloc[batch] must have the same paths on every node.
+# Dask does not authenticate connections: use certificates on a shared cluster
 # (https://distributed.dask.org/en/stable/tls.html).
 #
 #SBATCH --job-name=leakloc
@@ -25,13 +25,13 @@ shift
 
 scratch=${TMPDIR:-/tmp}
 mkdir -p "$output"
-# On the shared disk, so that workers on other nodes find the scheduler.
+# On the shared file system, so that workers on other nodes find the scheduler.
 scheduler=$(mktemp -u "$(realpath "$output")/.scheduler-${SLURM_JOB_ID:-0}-XXXXXX.json")
 
 # shellcheck disable=SC2317 # the trap calls it
 end() {
-    # Nothing is lost: what ran waits in the ledger for the next job. The scheduler ends last, as
-    # a worker that cannot take leave of it may wait for ever.
+    # Interrupted studies remain in the job database for the next job. The scheduler ends last,
+    # because a worker that cannot disconnect from it may wait indefinitely.
     local n
     for ((n = ${#helpers[@]} - 1; n >= 0; n--)); do
         stop "${helpers[n]}"
@@ -53,7 +53,7 @@ trap end EXIT
 
 dask scheduler --port 0 --no-dashboard --scheduler-file "$scheduler" &
 helpers+=($!)
-# Without nannies: an analysis that crashes or runs away costs no worker.
+# Without nannies: analyses run in separate processes, so that a crash does not end the worker.
 srun dask worker --scheduler-file "$scheduler" --nthreads 1 --no-nanny --no-dashboard \
     --local-directory "$scratch" &
 helpers+=($!)
@@ -63,7 +63,7 @@ for _ in {1..120}; do
     sleep 0.5
 done
 
-# In the background, so that SLURM's signal before the end of the job is seen at once.
+# In the background, so that the signal of SLURM before the end of the job is handled at once.
 leakloc batch "$@" -o "$output" --scheduler "$scheduler" &
 batch=$!
 trap 'kill -TERM "$batch" 2>/dev/null || true' TERM

@@ -1,8 +1,8 @@
 """Train the anatomy network and write it as ONNX.
 
 Data: SPIDER (van der Graaf et al., Sci Data 11:264, 2024, doi 10.1038/s41597-024-03090-w,
-CC BY 4.0, modified), and phantoms of leakloc where a folder of them is given. The volumes
-have one contrast; synthesis from the masks (`_remapped`) makes the others.
+CC BY 4.0, modified), and optionally a folder of leakloc phantoms. The volumes have one
+contrast; the others are synthesized from the masks (`_remapped`).
 
 Run ``python pipelines/train_anatomy.py --help``; needs ``pip install leakloc[train]``.
 """
@@ -31,14 +31,14 @@ from leakloc.anatomy.network import CLASSES, network_input
 from leakloc.core.volume import Volume
 
 HELD_OUT = ("005", "045", "069", "098", "127", "162", "220")
-"""SPIDER patients that no training run may see."""
+"""SPIDER patients never used for training."""
 BODY, DISC, CANAL, SACRUM = 1, 2, 3, 4
 ARCH = 5
-"""Neural arch: bone of its own contrast, background to the network."""
+"""Neural arch: bone with a separate contrast, background in the network output."""
 EPIDURAL = 6
-"""Around the sac of a phantom: canal or not is a matter of definition, so no loss there."""
+"""Margin around the sac of a phantom, excluded from the loss: the canal border is undefined."""
 UNKNOWN = 255
-"""Outside the field of view: no loss there."""
+"""Outside the field of view, excluded from the loss."""
 STEP_MM = 1.0
 """Voxel size of the cached sagittal planes and of the network."""
 CROP_PX = 192
@@ -49,18 +49,18 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One volume as sagittal planes ``[i, k, j]``: k to the head, j to the back.
+    """One volume as sagittal planes ``[i, k, j]``: k increases cranially, j posteriorly.
 
     Parameters
     ----------
     image : ndarray, float32
-        Signal; 1 is the median of the vertebral bodies where it is real.
+        Signal; in real volumes 1 is the median of the vertebral bodies.
     labels : ndarray, uint8
-        Class per voxel; `ARCH` is background, `EPIDURAL` left out.
+        Class per voxel; `ARCH` is background, `EPIDURAL` is excluded.
     plane_step_mm : float
         Distance between planes.
     real : bool
-        Whether the sacrum is unlabelled, so that its class may hide in the background.
+        Whether the sacrum is unlabeled, so that background may also be sacrum.
     """
 
     image: Array
@@ -71,7 +71,7 @@ class Case:
 
 
 def load_spider(folder: Path, patient: str) -> Case:
-    """Read one SPIDER volume and cut the neural arches off its vertebrae."""
+    """Read one SPIDER volume and relabel the neural arches of its vertebrae."""
     stem = folder / f"spider-{patient}"
     image = Volume.from_nibabel(nib.load(f"{stem}_T2SPACE.nii.gz")).oriented("LPS")
     mask = Volume.from_nibabel(nib.load(f"{stem}_mask.nii.gz")).oriented("LPS")
@@ -90,7 +90,7 @@ def load_spider(folder: Path, patient: str) -> Case:
 
 
 def _without_arches(labels: Array, j_mm: float) -> Array:
-    """Relabel bone behind the front wall of the canal as arch (planes ``[i, k, j]``)."""
+    """Relabel bone posterior to the anterior canal wall as arch (planes ``[i, k, j]``)."""
     front = np.full(labels.shape[1], np.nan)
     canal = labels == 3
     for k in range(labels.shape[1]):
@@ -99,7 +99,7 @@ def _without_arches(labels: Array, j_mm: float) -> Array:
             front[k] = np.median(columns)
     known = np.flatnonzero(np.isfinite(front))
     front = np.interp(np.arange(len(front)), known, front[known])
-    # A pedicle starts here; 4 mm keeps the body's rounded back corners.
+    # The pedicle starts here; 4 mm preserve the rounded posterior corners of the body.
     behind = np.arange(labels.shape[2]) > (front + 4.0 / j_mm)[:, None]
     result = labels.astype(np.uint8).copy()
     result[(labels == BODY) & behind] = ARCH
@@ -107,7 +107,7 @@ def _without_arches(labels: Array, j_mm: float) -> Array:
 
 
 def load_cases(spider: Path | None, phantoms: Path | None) -> tuple[list[Case], list[Case]]:
-    """Training volumes: real ones (never a held-out patient) and phantoms."""
+    """Return the training volumes: real ones (without held-out patients) and phantoms."""
     real, synthetic = [], []
     if spider is not None:
         for path in sorted(spider.glob("spider-*_T2SPACE.nii.gz")):
@@ -128,7 +128,7 @@ def load_cases(spider: Path | None, phantoms: Path | None) -> tuple[list[Case], 
 
 
 def patch(case: Case, rng: np.random.Generator, size: int = CROP_PX) -> tuple[Array, Array]:
-    """A random training patch.
+    """Return a random training patch.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def patch(case: Case, rng: np.random.Generator, size: int = CROP_PX) -> tuple[Ar
     thick = int(rng.integers(1, step + 1))
     center = int(rng.integers(0, count))
     wanted = [int(np.clip(center + d * step, 0, count - 1)) for d in (-1, 0, 1)]
-    if rng.random() < 0.5:  # left and right look alike
+    if rng.random() < 0.5:  # left-right symmetry
         wanted.reverse()
     planes = []
     for i in wanted:
@@ -169,15 +169,15 @@ def patch(case: Case, rng: np.random.Generator, size: int = CROP_PX) -> tuple[Ar
 def _moved(
     image: Array, labels: Array, rng: np.random.Generator, size: int
 ) -> tuple[Array, Array, Array]:
-    """Rotate, scale, bend and warp three planes and their labels around a point of the spine."""
+    """Rotate, scale, bend and warp three planes and their labels about a point of the spine."""
     _, height, width = image.shape
     spine = np.argwhere((labels[1] >= BODY) & (labels[1] <= SACRUM))
     middle = spine[rng.integers(len(spine))] if len(spine) else np.array([height, width]) / 2
     if rng.random() < 0.1:
         middle = np.array([rng.uniform(0, height), rng.uniform(0, width)])
-    # A bent neck may be tilted by 60 degrees.
+    # A flexed cervical spine may be tilted by 60 degrees.
     angle = np.deg2rad(rng.uniform(-60, 60) if rng.random() < 0.25 else rng.uniform(-20, 20))
-    # Down to 0.45: a cervical segment is that much shorter than a lumbar one.
+    # Down to 0.45: the length of a cervical segment relative to a lumbar one.
     overall = np.exp(rng.uniform(-0.8, 0.26)) if rng.random() < 0.6 else rng.uniform(0.85, 1.15)
     scale = overall * np.exp(rng.normal(0, 0.08, 2))
     rows, columns = np.meshgrid(
@@ -185,7 +185,7 @@ def _moved(
         np.arange(size) - size / 2 + rng.uniform(-60, 60),
         indexing="ij",
     )
-    # A bend turns lordosis into kyphosis, which lumbar volumes do not show.
+    # Bending changes lordosis to kyphosis, which is absent in lumbar volumes.
     columns = columns + rng.normal(0, 0.0012) * rows**2
     warp = ndimage.zoom(rng.normal(0, 1.5, (2, 5, 5)), (1, size / 5, size / 5), order=1)
     rows, columns = (rows + warp[0]) / scale[0], (columns + warp[1]) / scale[1]
@@ -195,13 +195,13 @@ def _moved(
     place = torch.from_numpy(grid.astype(np.float32))[None]
     moved = functional.grid_sample(torch.from_numpy(image)[None], place, align_corners=True)[0]
     known = torch.from_numpy(labels.astype(np.float32))[None]
-    kept = functional.grid_sample(known, place, mode="nearest", align_corners=True)[0]
+    moved_labels = functional.grid_sample(known, place, mode="nearest", align_corners=True)[0]
     inside = (np.abs(grid) <= 1).all(-1)
-    return moved.numpy(), kept.numpy().astype(np.uint8), np.repeat(inside[None], 3, 0)
+    return moved.numpy(), moved_labels.numpy().astype(np.uint8), np.repeat(inside[None], 3, 0)
 
 
 def _texture(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> Array:
-    """Smooth random field of unit variance."""
+    """Return a smooth random field of unit variance."""
     coarse = tuple(max(2, math.ceil(n / max(sigma, 1.0))) + 1 for n in shape)
     field = rng.normal(size=coarse)
     zoom = tuple(n / c for n, c in zip(shape, coarse, strict=True))
@@ -209,10 +209,10 @@ def _texture(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> 
 
 
 def _remapped(image: Array, labels: Array, rng: np.random.Generator) -> Array:
-    """Another contrast from the masks: each tissue gets its own curve from old to new signal.
+    """Synthesize another contrast from the masks, with one signal mapping per tissue.
 
-    Needs `image` in units of the marrow's median. The presets follow the usual tissue order
-    on the clinical sequences; the last one is arbitrary, so that no order is taken for granted.
+    `image` is in units of the median marrow signal. The presets follow the usual order of tissue
+    signals on clinical sequences; the last one is arbitrary, so that no order is assumed.
     """
     kind = rng.choice(["ht2w", "stir", "t1", "t2", "any"], p=[0.35, 0.15, 0.15, 0.1, 0.25])
     u = rng.uniform
@@ -231,7 +231,7 @@ def _remapped(image: Array, labels: Array, rng: np.random.Generator) -> Array:
     else:
         csf, marrow, disc, muscle, fat, arch = u(0.02, 1.0, 6)
     air = u(0.0, 0.05)
-    # Old signal of air and cortex, muscle, marrow, fat, fluid, in units of the marrow.
+    # Original signal of air and cortex, muscle, marrow, fat, fluid, relative to marrow.
     knots = np.array([0.0, 0.45, 1.0, 1.8, 3.0])
     like_marrow = marrow * u(0.8, 1.2) if rng.random() < 0.7 else u(0.02, 1.0)  # sacrum, ribs
     other = np.interp(image, knots, [air, muscle, like_marrow, fat, max(fat, csf * u(0.3, 1.0))])
@@ -246,7 +246,7 @@ def _remapped(image: Array, labels: Array, rng: np.random.Generator) -> Array:
     bright = float(np.percentile(image[canal], 85)) if canal.any() else 3.0
     nerve = csf * u(0.1, 0.8) if kind != "t1" else csf * u(1.0, 2.5)
     sac = np.interp(image, [0.0, 0.35 * bright, bright], [nerve * 0.8, nerve, csf])
-    if rng.random() < 0.35:  # a cord, which lumbar volumes hardly show
+    if rng.random() < 0.35:  # a cord, which lumbar volumes include only in part
         depth = ndimage.distance_transform_edt(canal[1])
         core = depth > u(0.25, 0.6) * max(float(depth.max()), 1.0)
         sac = np.where(ndimage.gaussian_filter(core.astype(float), 0.7) > 0.5, nerve, sac)
@@ -273,13 +273,13 @@ def _remapped(image: Array, labels: Array, rng: np.random.Generator) -> Array:
         result += weight * value
         total += weight
     result = result / np.maximum(total, 1e-6)
-    if rng.random() < 0.5:  # endplates: dark rims whatever the sequence
+    if rng.random() < 0.5:  # endplates: dark rims on all sequences
         body = labels == BODY
         rim = np.stack([b & ~ndimage.binary_erosion(b) for b in body])
         result = np.where(rim, result * u(0.3, 1.0), result)
     if rng.random() < 0.5 and kind != "t1":
         result = _with_fluid(result, labels, csf, rng)
-    for label in (BODY, DISC, 0):  # marrow is patchy, and so is everything else
+    for label in (BODY, DISC, 0):  # inhomogeneous marrow and other tissue
         if rng.random() < 0.3:
             spots = 1 + u(0.05, 0.25) * _texture(image.shape[1:], u(3, 14), rng)
             result = np.where(labels == label, result * spots, result)
@@ -287,7 +287,7 @@ def _remapped(image: Array, labels: Array, rng: np.random.Generator) -> Array:
 
 
 def _with_fluid(image: Array, labels: Array, level: float, rng: np.random.Generator) -> Array:
-    """Fluid outside the canal: epidural collections, vessels, bladder, bowel."""
+    """Add fluid outside the canal: epidural collections, vessels, bladder, bowel."""
     shape = image.shape[1:]
     free = (labels == 0) | (labels == ARCH) | (labels == EPIDURAL)
     wet = np.zeros(shape, bool)
@@ -306,7 +306,7 @@ def _with_fluid(image: Array, labels: Array, level: float, rng: np.random.Genera
 
 
 def _degraded(image: Array, rng: np.random.Generator) -> Array:
-    """Blur, coarser pixels, coil shading, gamma and Rician noise."""
+    """Apply blur, coarser pixels, coil shading, gamma and Rician noise."""
     shape = image.shape
     if rng.random() < 0.4:
         image = ndimage.gaussian_filter(image, (0, rng.uniform(0, 1.0), rng.uniform(0, 1.0)))
@@ -328,14 +328,14 @@ def _degraded(image: Array, rng: np.random.Generator) -> Array:
     image = image / top
     if rng.random() < 0.4:
         image = np.clip(image, 0, 2) ** np.exp(rng.normal(0, 0.3))
-    # Bright tissue over noise: from 150 down to 12.
+    # Ratio of bright tissue to noise: 12 to 150.
     noise = 1.0 / np.exp(rng.uniform(np.log(12), np.log(150)))
     real = image + rng.normal(0, noise, shape)
     return np.asarray(np.hypot(real, rng.normal(0, noise, shape)))
 
 
 def _random_field(inside: Array, rng: np.random.Generator) -> Array:
-    """Cut a small field of view out, now and then."""
+    """Return the field of view, cropped in some cases."""
     size = inside.shape[1]
     if rng.random() < 0.6:
         return inside
@@ -347,7 +347,7 @@ def _random_field(inside: Array, rng: np.random.Generator) -> Array:
 
 
 class Patches(torch.utils.data.IterableDataset[Any]):
-    """Endless stream of batches; `phantom_fraction` of the patches come from phantoms."""
+    """Infinite stream of batches; `phantom_fraction` of the patches come from phantoms."""
 
     def __init__(
         self,
@@ -395,7 +395,7 @@ def _block(inward: int, outward: int) -> nn.Sequential:
 
 
 class AnatomyNet(nn.Module):
-    """U-Net on three sagittal planes and a locally normalised middle one."""
+    """U-Net on three sagittal planes and the locally normalized middle one."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
         super().__init__()
@@ -408,18 +408,18 @@ class AnatomyNet(nn.Module):
         self.head = nn.Conv2d(widths[0], len(CLASSES), 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits per class and pixel."""
-        kept = []
+        """Return logits per class and pixel."""
+        skips = []
         for n, block in enumerate(self.down):
             x = block(x if n == 0 else functional.max_pool2d(x, 2))
-            kept.append(x)
+            skips.append(x)
         for n in reversed(range(len(self.up))):
-            x = self.up[n](torch.cat([self.lift[n](x), kept[n]], 1))
+            x = self.up[n](torch.cat([self.lift[n](x), skips[n]], 1))
         return self.head(x)
 
 
 def loss_of(logits: torch.Tensor, target: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus soft Dice; on real volumes "background" may also be sacrum."""
+    """Return cross-entropy plus soft Dice; in real volumes background may also be sacrum."""
     known = target != UNKNOWN
     label = torch.where(known, target, 0)
     log_p = functional.log_softmax(logits.float(), 1)
@@ -428,7 +428,7 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, real: torch.Tensor) -> t
     log_p = torch.cat([outside, log_p[:, 1:]], 1)
     weight = (
         torch.tensor([1.0, 1.0, 2.5, 1.5, 4.0])[label] * known
-    )  # thin, small and rare ones more
+    )  # higher for thin, small and rare structures
     picked = log_p.gather(1, label[:, None])[:, 0]
     entropy = -(picked * weight).sum() / weight.sum().clamp(min=1)
     p = log_p.exp() * known[:, None]
@@ -437,13 +437,13 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, real: torch.Tensor) -> t
     overlap = (p * truth).sum((0, 2, 3))[1:]
     size = (p + truth).sum((0, 2, 3))[1:]
     present = truth.sum((0, 2, 3))[1:] > 0
-    # The sacrum counts only where a phantom shows it.
+    # The sacrum counts only if a phantom includes it.
     dice = 1 - (2 * overlap + 50) / (size + 50)
     return entropy + (dice * present).sum() / present.sum().clamp(min=1)
 
 
 def export(net: AnatomyNet, path: Path) -> None:
-    """Write probabilities-out ONNX for any number of planes and any size divisible by 16."""
+    """Write ONNX that returns probabilities, for any number of planes, sizes divisible by 16."""
     model = nn.Sequential(copy.deepcopy(net).eval(), nn.Softmax(dim=1))
     axes = {"planes": {0: "n", 2: "h", 3: "w"}, "probabilities": {0: "n", 2: "h", 3: "w"}}
     temporary = path.with_suffix(".part")
@@ -461,7 +461,7 @@ def export(net: AnatomyNet, path: Path) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train for a wall-clock budget; the learning rate follows a cosine over it."""
+    """Train for a wall-clock budget with a cosine learning-rate schedule."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -540,16 +540,20 @@ def _save(
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints and ONNX go here")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and ONNX")
     parser.add_argument("--spider", type=Path, help="folder of SPIDER volumes")
     parser.add_argument("--phantoms", type=Path, help="folder of phantom .npz")
     parser.add_argument("--minutes", type=float, default=60, help="wall-clock budget")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--floor", type=float, default=0.02, help="last rate over the first")
-    parser.add_argument("--phantom-share", type=float, default=0.4)
+    parser.add_argument(
+        "--floor", type=float, default=0.02, help="final learning rate relative to the first"
+    )
+    parser.add_argument("--phantom-fraction", type=float, default=0.4)
     parser.add_argument("--save-minutes", type=float, default=4)
-    parser.add_argument("--average", type=float, default=0.998, help="memory of the mean weights")
+    parser.add_argument(
+        "--average", type=float, default=0.998, help="decay of the running mean of the weights"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.nice(15)

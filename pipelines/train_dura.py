@@ -4,8 +4,8 @@
     python pipelines/train_dura.py train POOL --minutes 60 --out dura.pt --resume
     python pipelines/train_dura.py export dura.pt leakloc/models/dura.onnx
 
-Needs ``pip install leakloc[train]``. Runs on a GPU where there is one, and on two CPU cores in one
-to two hours. The checkpoint holds network, running mean of the weights, optimizer and step count.
+Needs ``pip install leakloc[train]``. Uses a GPU if available; takes one to two hours on two CPU
+cores. The checkpoint contains network, running mean of the weights, optimizer and step count.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from leakloc.segmentation.dura_network import (
 Array = npt.NDArray[Any]
 CHANNELS = (8, 24, 48, 64, 96)
 ARCS = 48
-"""Length of a piece in steps of 2 mm."""
+"""Length of a patch in steps of 2 mm."""
 BATCH = 4
 LEARNING_RATE = 2e-3
 AVERAGED = 0.998
-"""Weight of the running mean of the weights at each step; the mean is what is exported."""
+"""Decay of the running mean of the weights, which is exported."""
 PHANTOMS = 0.35
-"""Fraction of the pieces that come from phantoms."""
+"""Fraction of the patches that come from phantoms."""
 RECENTERED = 0.75
-"""Fraction of the pieces that are put about another centerline."""
+"""Fraction of the patches that are resampled about another centerline."""
 OTHER_BRIGHTNESS = 0.35
-"""Fraction of the pieces in which extradural fluid and sac differ in brightness."""
+"""Fraction of the patches in which epidural fluid and sac differ in brightness."""
 DEFORMED = 0.6
-"""Fraction of the pieces put about another centerline that also get another shape."""
+"""Fraction of the resampled patches that are also deformed."""
 WITH_CORD = 0.2
-"""Fraction of the pieces that get a cord."""
+"""Fraction of the patches with a simulated cord."""
 WET = 0.6
-"""Fraction of the pieces that are centered on fluid where the study holds some."""
+"""Fraction of the patches that are centered on fluid, in studies with fluid."""
 
 
 class Block(nn.Module):
-    """Convolutions of 3 x 3 x 3 with batch normalization and rectifier."""
+    """3 x 3 x 3 convolutions with batch normalization and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, count: int) -> None:
         super().__init__()
@@ -78,38 +78,38 @@ class Block(nn.Module):
 
 
 class DuraNet(nn.Module):
-    """3D U-Net over arc, angle and radius; logits of inside the dura and of fluid outside."""
+    """3D U-Net over arc, angle and radius; logits of inside the dura and of epidural fluid."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = list(pairwise(CHANNELS))
         self.first = Block(3, CHANNELS[0], 1)
         self.down = nn.ModuleList([Block(fine, coarse, 2) for fine, coarse in widths])
-        # Narrowed before it is enlarged: the finest level costs most of the time.
+        # Fewer channels before upsampling: the finest level takes most of the time.
         self.narrow = nn.ModuleList([nn.Conv3d(coarse, fine, 1) for fine, coarse in widths])
         self.up = nn.ModuleList([Block(2 * fine, fine, 1) for fine, _ in widths])
         self.out = nn.Conv3d(CHANNELS[0], 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits over the grid of `x`, which `network_input` makes."""
-        kept = [self.first(x)]
+        """Return logits over the grid of `x`, the output of `network_input`."""
+        skips = [self.first(x)]
         for block in self.down:
-            kept.append(block(functional.max_pool3d(kept[-1], 2)))
-        y = kept.pop()
+            skips.append(block(functional.max_pool3d(skips[-1], 2)))
+        y = skips.pop()
         for narrow, block in zip(reversed(self.narrow), reversed(self.up), strict=True):
             wide = functional.interpolate(narrow(y), scale_factor=2.0, mode="nearest")
-            y = block(torch.cat([wide, kept.pop()], 1))
+            y = block(torch.cat([wide, skips.pop()], 1))
         return self.out(y)
 
 
 class Pieces(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Endless pieces of the samples in a folder, which may grow meanwhile."""
+    """Infinite stream of patches from a folder of samples; new samples are included."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
-        """Draw, augment; yields network input, target and weight."""
+        """Yield network input, target and weight of augmented patches."""
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         drawn = 0
@@ -127,7 +127,7 @@ class Pieces(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
 
 def _cut(path: Path, rng: np.random.Generator) -> dict[str, Array] | None:
-    """A stretch of a sample, more often than not one with fluid outside the dura."""
+    """Crop a patch from a sample, preferably with fluid outside the dura."""
     with np.load(path) as stored:
         lines = sorted({name.split("_")[0] for name in stored.files if name != "source"})
         if not lines:
@@ -157,17 +157,17 @@ RADIUS_MM = RADIUS_START_MM + RADIUS_STEP_MM * np.arange(RADII)
 
 
 def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-    """The same piece about another centerline, as a search that knows no dura would give it.
+    """Resample a patch about another centerline, as detected without knowledge of the dura.
 
-    Bright fluid outside the sac attracts the search, and so does the CSF in front of the roots.
-    Without this the network takes the middle of the frame for the middle of the sac.
+    Bright fluid outside the sac and CSF anterior to the roots attract the detection. Without
+    this augmentation the network assumes that the sac is centered in the patch.
     """
     area = (piece["inside"] + piece["fluid"]) * RADIUS_MM
     total = area.sum((1, 2)) + 1e-3
     toward = [(area * part[:, None] * RADIUS_MM).sum((1, 2)) / total
               for part in (np.cos(ANGLE), np.sin(ANGLE))]  # fmt: skip
     shift = np.stack(toward, 1) * rng.uniform(0.0, 1.3) * (total > 60)[:, None]
-    shift += (rng.normal(0.0, 0.9), rng.normal(-0.7, 1.3))  # to the left, to the back
+    shift += (rng.normal(0.0, 0.9), rng.normal(-0.7, 1.3))  # left, posterior
     shift = gaussian_filter1d(np.clip(shift, -7.0, 7.0), rng.uniform(2.0, 8.0), axis=0)
     radius_mm = RADIUS_MM * (_deformation(len(shift), rng) if rng.random() < DEFORMED else 1.0)
     left = shift[:, :1, None] + np.cos(ANGLE)[:, None] * radius_mm
@@ -190,9 +190,9 @@ def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, 
 
 
 def _deformation(arcs: int, rng: np.random.Generator) -> Array:
-    """Smooth factor of the radius for each arc and angle: sacs of other sizes and shapes.
+    """Return a smooth factor of the radius by arc and angle, for other sac sizes and shapes.
 
-    The pieces come from few patients; a network that knows their sacs only fits others less well.
+    The patches come from few patients; without this augmentation the network generalizes less well.
     """
     sigma = (rng.uniform(4.0, 12.0), rng.uniform(2.5, 6.0))
     field = gaussian_filter(rng.normal(size=(arcs, ANGLES)), sigma, mode=("reflect", "wrap"))
@@ -202,10 +202,10 @@ def _deformation(arcs: int, rng: np.random.Generator) -> Array:
 
 
 def _with_cord(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-    """The same piece with a gray cord in the sac: CSF behind a cord is not extradural fluid.
+    """Add a gray cord to the sac: CSF posterior to the cord is not epidural fluid.
 
-    The volumes show hardly more than the conus. Diameters of the adult cord: 6 to 14 mm from left
-    to right, 6 to 9 mm from front to back (Frostell et al., Front Neurol 2016;7:238).
+    The volumes include little more than the conus. Diameters of the adult cord: 6 to 14 mm
+    transverse, 6 to 9 mm anteroposterior (Frostell et al., Front Neurol 2016;7:238).
     """
     arcs = len(piece["signal"])
     sway = gaussian_filter1d(rng.normal(size=(arcs, 2)), 6.0, axis=0) * 3.0
@@ -221,17 +221,17 @@ def _with_cord(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, A
 def _augmented(
     piece: dict[str, Array], phantom: bool, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
-    """Other gain, noise, field and prior; mirrored left to right in half of the cases."""
+    """Vary gain, noise, field of view and prior; mirror left-right in half of the cases."""
     if rng.random() < WITH_CORD:
         piece = _with_cord(piece, rng)
     if rng.random() < RECENTERED:
         piece = _recentered(piece, rng)
-    # Fluid brighter than the CSF among the roots may have set the scale.
+    # The scale may be that of fluid brighter than the CSF between the roots.
     gain = np.exp(rng.uniform(-0.7, 0.25)) if rng.random() < 0.3 else rng.uniform(0.85, 1.15)
     signal = piece["signal"] * gain + rng.normal(0, 0.03)
     if (
         rng.random() < OTHER_BRIGHTNESS
-    ):  # a collection free of protein among crowded roots, or the reverse
+    ):  # fluid brighter than the CSF between crowded roots, or the reverse
         signal = signal * (1 + rng.uniform(-0.15, 0.4) * piece["fluid"])
         signal = signal * (1 - rng.uniform(0.0, 0.35) * piece["inside"] * (1 - piece["fluid"]))
     if rng.random() < 0.4:
@@ -244,8 +244,8 @@ def _augmented(
         signal = gaussian_filter(signal, (width, width, 1.5 * width))
     in_field = piece["in_field"]
     if phantom and rng.random() < 0.5:  # slabs as thin as those of the real volumes
-        aside = np.cos(ANGLE)[:, None] * RADIUS_MM - rng.normal(0, 1.5)
-        in_field = in_field & (np.abs(aside) < rng.uniform(6.0, 16.0))
+        lateral = np.cos(ANGLE)[:, None] * RADIUS_MM - rng.normal(0, 1.5)
+        in_field = in_field & (np.abs(lateral) < rng.uniform(6.0, 16.0))
     prior = piece["prior"]
     if rng.random() < 0.12:
         prior = np.full_like(prior, NO_PRIOR)
@@ -258,7 +258,7 @@ def _augmented(
 
 
 def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy and soft Dice within the field."""
+    """Return cross-entropy and soft Dice within the field of view."""
     logits = logits[:, :, :, OVERLAP_RAYS:-OVERLAP_RAYS]
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     entropy = (entropy * weight).sum((0, 2, 3, 4)) / weight.sum()
@@ -269,11 +269,11 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) ->
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train for a time, with a cosine schedule; a checkpoint every 50 steps."""
+    """Train for a wall-clock budget with a cosine schedule; write a checkpoint every 50 steps."""
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = DuraNet().to(device, memory_format=torch.channels_last_3d)  # faster on processors
+    net = DuraNet().to(device, memory_format=torch.channels_last_3d)  # faster on CPUs
     if options.start is not None:
         weights = torch.load(options.start, weights_only=True, map_location=device)["mean"]
         net.load_state_dict(weights)
@@ -324,7 +324,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def export(checkpoint: Path, path: Path) -> None:
-    """Write the running mean of the weights as ONNX, any length of arc."""
+    """Write the running mean of the weights as ONNX, for any arc length."""
     net = DuraNet()
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     net.load_state_dict(state["mean"])
@@ -348,8 +348,8 @@ def main() -> None:
     training.add_argument("--rate", type=float, default=LEARNING_RATE)
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--start", type=Path, help="weights to start from: training/dura.pt")
-    training.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    training.add_argument("--start", type=Path, help="initial weights, such as training/dura.pt")
+    training.add_argument("--resume", action="store_true", help="resume from the checkpoint")
     training.add_argument("--out", type=Path, default=Path("dura.pt"))
     exporting = commands.add_parser("export", help="write ONNX")
     exporting.add_argument("checkpoint", type=Path)
