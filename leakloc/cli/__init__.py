@@ -1,8 +1,9 @@
-"""The command line: thin, quick to start, clear about what went wrong.
+"""Command-line interface of leakloc.
 
-Each command is a module with `add`, which adds its parser; what it needs is imported when it runs.
+Each command is a module whose function `add` adds its parser; dependencies are imported when the
+command runs.
 
-Exit codes: 0 done, 2 bad usage (arguments, settings, output folder), 3 input unusable,
+Exit codes: 0 success, 2 incorrect usage (arguments, settings, output folder), 3 unusable input,
 4 analysis failed.
 """
 
@@ -31,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"leakloc: {error}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
-        print("leakloc: stopped", file=sys.stderr)
+        print("leakloc: interrupted", file=sys.stderr)
         return ANALYSIS_FAILED
-    except BrokenPipeError:  # the reader of our output left, e.g. `| head`
+    except BrokenPipeError:  # the reading process closed the pipe, e.g. `| head`
         sys.stderr.close()
         return DONE
     except Exception as error:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code(error: LeaklocError) -> int:
-    """Exit code that a command ends with on `error`."""
+    """Return the exit code for an error."""
     if isinstance(error, SettingsError | OutputError):
         return BAD_USAGE
     if isinstance(error, InputError):
@@ -59,7 +60,7 @@ def exit_code(error: LeaklocError) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="leakloc",
-        description="Finds CSF outside the dura on MR myelography and names the vertebral level. "
+        description="Detects CSF outside the dura on MR myelography and names the vertebral level. "
         "Research use only; not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"leakloc {__version__}")

@@ -1,4 +1,4 @@
-"""`leakloc config`, `schema` and `version`: what leakloc says of itself."""
+"""`leakloc config`, `schema` and `version`: print settings, report schema and version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     config = commands.add_parser(
         "config",
         parents=[recipe_options(), common_options()],
-        help="print every setting with its meaning",
+        help="print all settings with their descriptions",
     )
     config.set_defaults(command=_config)
     schema = commands.add_parser(

@@ -1,4 +1,4 @@
-"""`leakloc analyze`: one study in, its report out."""
+"""`leakloc analyze`: analyze one study and write its report."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ def add(commands: Commands) -> None:
             numbering_options(),
             common_options(),
         ],
-        help="find and place extradural fluid",
-    )
-    analyze.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")
-    analyze.add_argument("--overwrite", action="store_true", help="replace a report in OUT")
-    analyze.add_argument(
-        "--sac", type=Path, metavar="MASK", help="take the thecal sac from this mask file"
+        help="detect and localize epidural fluid",
     )
     analyze.add_argument(
-        "--fluid", type=Path, metavar="MASK", help="take the extradural fluid from this mask file"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="output folder"
+    )
+    analyze.add_argument("--overwrite", action="store_true", help="overwrite a report in OUT")
+    analyze.add_argument(
+        "--sac", type=Path, metavar="MASK", help="use this mask file as the thecal sac"
     )
     analyze.add_argument(
-        "--sac-label", type=int, metavar="N", help="label of the sac, if its mask holds several"
+        "--fluid", type=Path, metavar="MASK", help="use this mask file as the epidural fluid"
+    )
+    analyze.add_argument(
+        "--sac-label", type=int, metavar="N", help="label of the sac, if the mask contains several"
     )
     analyze.set_defaults(command=_run)
 

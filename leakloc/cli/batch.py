@@ -1,4 +1,4 @@
-"""`leakloc batch`: many studies in, their reports and a worklist out."""
+"""`leakloc batch`: analyze many studies and write their reports and a worklist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOME_FAILED: Final = 5
 """Exit code of a batch in which some studies succeeded and some failed."""
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SIZES: Final = {"": 1, "M": 1, "G": 1024, "T": 1024**2}
-_LINE_EVERY_S: Final = 30.0  # in a log, where no line can be overwritten
+_LINE_EVERY_S: Final = 30.0  # interval of progress lines in a log file
 
 
 def add(commands: Commands) -> None:
@@ -37,10 +37,10 @@ def add(commands: Commands) -> None:
     batch = commands.add_parser(
         "batch",
         parents=[recipe_options(), common_options()],
-        help="analyse many studies, and list them",
-        description="Finds studies, analyses them in parallel and lists them in OUT/index.html. "
-        "Run it again to go on where it stopped. Exit code: 0 all succeeded, 5 some failed, "
-        "4 all failed, 3 nothing found, 2 bad usage.",
+        help="analyze many studies and list the results",
+        description="Finds studies, analyzes them in parallel and lists them in OUT/index.html. "
+        "Run it again to resume an interrupted batch. Exit code: 0 all succeeded, 5 some failed, "
+        "4 all failed, 3 no study found, 2 incorrect usage.",
     )
     batch.add_argument(
         "roots",
@@ -49,44 +49,48 @@ def add(commands: Commands) -> None:
         metavar="ROOT",
         help="folder, archive, image, DICOMDIR, or CSV file with a column `path`",
     )
-    batch.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder")
-    batch.add_argument("--workers", type=_count, metavar="N", help="analyses at a time (cores)")
     batch.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT|FILE", help="work on this Dask cluster instead"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="output folder"
+    )
+    batch.add_argument(
+        "--workers", type=_count, metavar="N", help="parallel analyses (number of cores)"
+    )
+    batch.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT|FILE", help="run on this Dask cluster instead"
     )
     batch.add_argument(
         "--timeout",
         type=_seconds,
         default=1800.0,
         metavar="TIME",
-        help="longest time for one study, e.g. 90s, 10m, 1h; 0 for none (30m)",
+        help="time limit per study, e.g. 90s, 10m, 1h; 0 for none (30m)",
     )
     batch.add_argument(
         "--memory-limit",
         type=_mebibytes,
         metavar="SIZE",
-        help="largest memory of one study, e.g. 1500M, 4G (share of the machine's)",
+        help="memory limit per study, e.g. 1500M, 4G (available memory / workers)",
     )
     batch.add_argument(
-        "--retries", type=int, default=1, metavar="N", help="tries after a failed one (1)"
+        "--retries", type=int, default=1, metavar="N", help="retries of a failed study (1)"
     )
-    batch.add_argument("--force", action="store_true", help="analyse finished studies again")
+    batch.add_argument("--force", action="store_true", help="reanalyze finished studies")
     batch.add_argument(
         "--watch",
         action="append",
         type=Path,
         default=[],
         metavar="DIR",
-        help="take studies as they arrive in DIR, until stopped",
+        help="analyze studies as they arrive in DIR, until interrupted",
     )
     batch.add_argument(
         "--settle",
         type=_seconds,
         default=60.0,
         metavar="TIME",
-        help="with --watch: take a study that did not change for TIME (60s)",
+        help="with --watch: analyze a study once unchanged for TIME (60s)",
     )
-    batch.add_argument("--status", action="store_true", help="only list what OUT's ledger says")
+    batch.add_argument("--status", action="store_true", help="only list the jobs recorded in OUT")
     batch.set_defaults(command=_run)
 
 
@@ -98,9 +102,9 @@ def _run(options: argparse.Namespace) -> int:
     from leakloc.services.batch.engine import WorkOptions
 
     if not options.roots and not options.watch:
-        raise SettingsError("name at least one ROOT, or --watch DIR")
+        raise SettingsError("specify at least one ROOT, or --watch DIR")
     if options.retries < 0:
-        raise SettingsError("--retries takes a number from 0")
+        raise SettingsError("--retries requires a number >= 0")
     work = WorkOptions(
         workers=options.workers,
         scheduler=options.scheduler,
@@ -132,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         )
     else:
-        _say(tally, options.output)
+        _print_summary(tally, options.output)
     return _code(tally)
 
 
@@ -142,15 +146,15 @@ def _code(tally: Tally) -> int:
     return SOME_FAILED if tally.finished else ANALYSIS_FAILED
 
 
-def _say(tally: Tally, output: Path) -> None:
+def _print_summary(tally: Tally, output: Path) -> None:
     print(
-        f"{tally.finished} of {tally.found} studies finished ({tally.kept} of them before), "
+        f"{tally.finished} of {tally.found} studies finished ({tally.kept} of them earlier), "
         f"{tally.failed} failed"
     )
     for reason, count in tally.left_out.items():
-        print(f"  left out: {count} {reason}")
+        print(f"  skipped: {count} {reason}")
     if tally.failed:
-        print(f"  why: leakloc batch --status -o {output}")
+        print(f"  reasons: leakloc batch --status -o {output}")
     print(f"worklist: {output / 'index.html'}")
     print(f"table: {output / 'summary.csv'}")
 
@@ -160,7 +164,7 @@ def _status(options: argparse.Namespace) -> int:
     from leakloc.services.batch.ledger import LEDGER_NAME, Ledger
 
     if not (options.output / LEDGER_NAME).exists():
-        raise InputError(f"{options.output} holds no ledger of a batch")
+        raise InputError(f"{options.output} contains no job database of a batch")
     entries = Ledger(options.output).entries()
     if options.json:
         from dataclasses import asdict
@@ -184,7 +188,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 class _Display:
-    """One line on a terminal that is overwritten; a line now and then in a log."""
+    """Progress display: one updated line on a terminal, periodic lines in a log."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -221,7 +225,7 @@ class _Display:
 
 
 def told(tally: Tally) -> str:
-    """How far a batch is, in one line."""
+    """Return the progress of a batch in one line."""
     left = tally.waiting + tally.running
     total = tally.finished + tally.failed + left
     text = f"{tally.finished} of {total} finished, {tally.failed} failed, {left} left"
@@ -240,7 +244,7 @@ def _duration(seconds: float) -> str:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("takes a number from 1")
+        raise argparse.ArgumentTypeError("requires a number >= 1")
     return int(text)
 
 
@@ -259,5 +263,5 @@ def _scaled(text: str, units: dict[str, int], wanted: str) -> float:
     except (ValueError, KeyError):
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"takes {wanted}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"requires {wanted}, not {text!r}")
     return value

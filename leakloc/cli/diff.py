@@ -1,4 +1,4 @@
-"""`leakloc diff`: two reports of a patient compared."""
+"""`leakloc diff`: compare two reports of one patient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
     diff = commands.add_parser(
-        "diff", parents=[common_options()], help="compare two reports of a patient"
+        "diff", parents=[common_options()], help="compare two reports of one patient"
     )
     diff.add_argument("before", type=Path, metavar="BEFORE", help="report.json or its folder")
     diff.add_argument("after", type=Path, metavar="AFTER", help="report.json or its folder")

@@ -1,4 +1,4 @@
-"""`leakloc evaluate`: results, or the analysis itself, measured against known truth."""
+"""`leakloc evaluate`: compare results, or the analysis itself, with ground truth."""
 
 from __future__ import annotations
 
@@ -21,40 +21,44 @@ def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         parents=[recipe_options(), common_options()],
-        help="measure results against truth, or the analysis on phantoms, simulations or SPIDER",
-        description="Compare reports or masks with truth (PRED TRUTH), or run the analysis on "
-        "phantoms (--phantom, --sweep), on the volumes of SPIDER (--spider) or on simulated "
-        "contrast on their anatomy (--simulated) and compare.",
+        help="compare results with ground truth, or test on phantoms, simulations or SPIDER",
+        description="Compare reports or masks with ground truth (PRED TRUTH), or run the analysis "
+        "on phantoms (--phantom, --sweep), on SPIDER volumes (--spider) or on contrast simulated "
+        "from their anatomy (--simulated) and compare.",
     )
     pair = evaluate.add_argument_group("results on disk")
-    pair.add_argument("found", nargs="?", type=Path, metavar="PRED", help="report, masks, or many")
-    pair.add_argument("truth", nargs="?", type=Path, metavar="TRUTH", help="the same, true")
     pair.add_argument(
-        "--kind", choices=("fluid", "sac"), default="fluid", help="what single mask files hold"
+        "found", nargs="?", type=Path, metavar="PRED", help="report, masks, or a folder of them"
     )
-    pair.add_argument("--label", type=int, metavar="N", help="only this value of mask files")
+    pair.add_argument("truth", nargs="?", type=Path, metavar="TRUTH", help="ground truth")
     pair.add_argument(
-        "--resample", action="store_true", help="put predictions on the truth's grid (nearest)"
+        "--kind", choices=("fluid", "sac"), default="fluid", help="content of single mask files"
+    )
+    pair.add_argument("--label", type=int, metavar="N", help="label to evaluate in mask files")
+    pair.add_argument(
+        "--resample",
+        action="store_true",
+        help="resample predictions to the grid of the ground truth (nearest)",
     )
     phantom = evaluate.add_argument_group("phantoms")
     phantom.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
     phantom.add_argument("--seeds", metavar="A-B", help="seeds (100-104; simulated: 100)")
-    phantom.add_argument("--keep", type=Path, metavar="DIR", help="keep made studies here")
+    phantom.add_argument("--keep", type=Path, metavar="DIR", help="save generated studies here")
     phantom.add_argument(
         "--compact", action="store_true", help="coarser voxels (1.25 mm): faster to render"
     )
-    phantom.add_argument("--sweep", metavar="PARAM", help="a curve against severity, such as snr")
-    phantom.add_argument("--values", metavar="A,B,...", help="steps of the sweep")
+    phantom.add_argument("--sweep", metavar="PARAM", help="parameter to vary, such as snr")
+    phantom.add_argument("--values", metavar="A,B,...", help="values of the parameter")
     phantom.add_argument(
-        "--baseline", action="store_true", help="a textbook method instead, to compare with"
+        "--baseline", action="store_true", help="use a textbook method instead, for comparison"
     )
     simulated = evaluate.add_argument_group("simulated contrast on real anatomy")
     simulated.add_argument("--simulated", type=Path, metavar="DIR", help="folder of SPIDER volumes")
     simulated.add_argument("--scenarios", metavar="A,B", help="scenarios (default: all)")
     whom = simulated.add_mutually_exclusive_group()
-    whom.add_argument("--patients", metavar="A,B", help="numbers of patients")
+    whom.add_argument("--patients", metavar="A,B", help="patient numbers")
     whom.add_argument(
-        "--split", choices=("test", "development"), default="test", help="patients (test)"
+        "--split", choices=("test", "development"), default="test", help="patient group (test)"
     )
     evaluate.add_argument("--spider", type=Path, metavar="DIR", help="folder of SPIDER volumes")
     evaluate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
@@ -76,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         return _sweep(options)
     if options.phantom is None:
         raise SettingsError(
-            "name PRED and TRUTH, or --phantom, --sweep PARAM, --spider DIR, or --simulated DIR"
+            "specify PRED and TRUTH, or --phantom, --sweep PARAM, --spider DIR, or --simulated DIR"
         )
     return _phantoms(options)
 
@@ -85,10 +89,10 @@ def _folders(options: argparse.Namespace) -> int:
     from leakloc.validation.evaluation import evaluate_folders
 
     if options.truth is None:
-        raise SettingsError("PRED is compared with TRUTH: name both")
+        raise SettingsError("PRED is compared with TRUTH: specify both")
     if options.sheet is not None:
         raise SettingsError(
-            "--sheet needs the images: it goes with --phantom, --sweep, --spider, --simulated"
+            "--sheet requires images: use it with --phantom, --sweep, --spider, --simulated"
         )
     with ProgressLine(verbose=options.verbose) as progress:
         cohort = evaluate_folders(
@@ -99,7 +103,7 @@ def _folders(options: argparse.Namespace) -> int:
             resample=options.resample,
             progress=progress,
         )
-    return _told(cohort, options)
+    return _print_result(cohort, options)
 
 
 def _phantoms(options: argparse.Namespace) -> int:
@@ -118,7 +122,7 @@ def _phantoms(options: argparse.Namespace) -> int:
             progress=progress,
         )
     _write_sheet(options.sheet, tiles)
-    return _told(cohort, options)
+    return _print_result(cohort, options)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -188,7 +192,7 @@ def _simulated(options: argparse.Namespace) -> int:
             progress=progress,
         )
     _write_sheet(options.sheet, tiles, CAVEAT)
-    return _told(cohort, options)
+    return _print_result(cohort, options)
 
 
 def _listed(text: str | None) -> list[str]:
@@ -202,7 +206,7 @@ def _method(options: argparse.Namespace) -> Method:
     return textbook_method if options.baseline else leakloc_method
 
 
-def _told(cohort: Any, options: argparse.Namespace) -> int:
+def _print_result(cohort: Any, options: argparse.Namespace) -> int:
     if options.output is not None:
         cohort.save(options.output)
     print(cohort.to_json() if options.json else cohort.to_text())
@@ -210,7 +214,7 @@ def _told(cohort: Any, options: argparse.Namespace) -> int:
 
 
 def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
-    """The scenarios asked for; None for the default ones."""
+    """Return the requested scenarios; None for the default ones."""
     if not options.compact:
         return options.phantom or None
     from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS

@@ -1,4 +1,4 @@
-"""`leakloc node`: takes studies from the network, analyses them, sends results back."""
+"""`leakloc node`: receive studies over the network, analyze them and return the results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def add(commands: Commands) -> None:
     node = commands.add_parser(
         "node",
         parents=[recipe_options(), common_options()],
-        help="receive studies as a DICOM node, analyse them, send results back",
-        description="Listens for C-STORE, or polls a DICOMweb server; analyses each study once it "
-        "has settled; sends SEG, SR and captures back. Stop it with Ctrl-C or SIGTERM; the next "
-        "start goes on. More settings: section [node] of a recipe, see `leakloc config`.",
+        help="receive studies as a DICOM node, analyze them, return the results",
+        description="Listens for C-STORE, or polls a DICOMweb server; analyzes each study once no "
+        "more images arrive; returns SEG, SR and secondary captures. Stop with Ctrl-C or SIGTERM; "
+        "a restart resumes. More settings: section [node] of a recipe, see `leakloc config`.",
     )
-    node.add_argument("-o", "--output", type=Path, metavar="OUT", help="folder")
+    node.add_argument("-o", "--output", type=Path, metavar="OUT", help="output folder")
     node.add_argument("--aet", default="LEAKLOC", metavar="AET", help="own AE title (LEAKLOC)")
     node.add_argument("--port", type=int, default=11112, metavar="PORT", help="port (11112)")
     node.add_argument(
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="AET",
-        help="AE title that may send (repeatable, or apart by commas)",
+        help="AE title allowed to send (repeatable, or comma-separated)",
     )
     node.add_argument("--return-to", metavar="AET@HOST:PORT", help="send results here by C-STORE")
     node.add_argument(
@@ -57,11 +57,13 @@ def add(commands: Commands) -> None:
         help="instead of listening, poll this Orthanc or other DICOMweb server and store results "
         "there; user and password: LEAKLOC_DICOMWEB_USER, LEAKLOC_DICOMWEB_PASSWORD",
     )
-    node.add_argument("--workers", type=int, metavar="N", help="analyses at a time (cores)")
+    node.add_argument(
+        "--workers", type=int, metavar="N", help="parallel analyses (number of cores)"
+    )
     node.add_argument(
         "--check",
         metavar="AET@HOST:PORT",
-        help="only ask that node by C-ECHO, calling as --aet; exit code 0 if it answers, else 4",
+        help="only send a C-ECHO to that node, calling as --aet; exit code 0 if it answers, else 4",
     )
     node.set_defaults(command=_run)
 
@@ -73,9 +75,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options, settings)
     if options.output is None:
-        raise SettingsError("name the output folder: -o OUT")
+        raise SettingsError("specify the output folder: -o OUT")
     if options.workers is not None and options.workers < 1:
-        raise SettingsError("--workers takes a number from 1")
+        raise SettingsError("--workers requires a number >= 1")
     from leakloc.services.batch.engine import WorkOptions
     from leakloc.services.node.node import Node
     from leakloc.services.node.sender import Peer
@@ -88,24 +90,24 @@ def _run(options: argparse.Namespace) -> int:
         options.orthanc,
         Peer.parse(options.return_to) if options.return_to else None,
         WorkOptions(workers=options.workers),
-        ready=lambda port: _say_ready(options, port),
+        ready=lambda port: _print_ready(options, port),
     )
     _log_to_stderr(verbose=options.verbose)
     try:
         with terminated_like_interrupted():
             node.run()
-    except KeyboardInterrupt:  # the usual way to stop a service
+    except KeyboardInterrupt:  # normal way to stop the service
         pass
     return DONE
 
 
 def listen_of(options: argparse.Namespace) -> Listen:
-    """Where and for whom to listen.
+    """Return the listening address and the allowed AE titles.
 
     Raises
     ------
     SettingsError
-        If the options do not go together.
+        If the options are incompatible.
     """
     from leakloc.services.node.receiver import Listen, titles
 
@@ -124,7 +126,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     return DONE if answers else ANALYSIS_FAILED
 
 
-def _say_ready(options: argparse.Namespace, port: int) -> None:
+def _print_ready(options: argparse.Namespace, port: int) -> None:
     if options.json:
         print(json.dumps({"aet": options.aet, "bind": options.bind, "port": port}), flush=True)
     else:
@@ -132,7 +134,7 @@ def _say_ready(options: argparse.Namespace, port: int) -> None:
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
-    """The node's own log only: what other libraries log may quote headers."""
+    """Log only the node itself: logs of other libraries may contain header values."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("leakloc.node")

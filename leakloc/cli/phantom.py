@@ -1,4 +1,4 @@
-"""`leakloc phantom`: a digital spine as a DICOM study, with its truth."""
+"""`leakloc phantom`: write a digital spine phantom as a DICOM study with ground truth."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
     phantom = commands.add_parser(
-        "phantom", parents=[common_options()], help="write a phantom study as DICOM, with its truth"
+        "phantom", parents=[common_options()], help="write a DICOM phantom study with ground truth"
     )
     phantom.add_argument("output", type=Path, metavar="OUT")
     phantom.add_argument("--scenario", default="postoperative_dorsal", metavar="NAME")
     phantom.add_argument("--seed", type=int, default=0, metavar="N")
-    phantom.add_argument("--list", action="store_true", help="list the scenarios and stop")
+    phantom.add_argument("--list", action="store_true", help="list the scenarios and exit")
     phantom.set_defaults(command=_run)
 
 
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
             f"no scenario is named {options.scenario!r}; see `leakloc phantom OUT --list`"
         )
     if options.output.exists() and any(options.output.iterdir()):
-        raise OutputError(f"{options.output} is not empty; name a new folder")
+        raise OutputError(f"{options.output} is not empty; specify a new folder")
     with ProgressLine(verbose=options.verbose) as progress:
         phantom = make_phantom(options.scenario, options.seed)
         write_study(phantom, options.output, progress=progress)

@@ -1,4 +1,4 @@
-"""`leakloc relabel`: other names for the levels of a finished report, without analysing again."""
+"""`leakloc relabel`: rename the vertebral levels of a finished report without reanalysis."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def add(commands: Commands) -> None:
     relabel = commands.add_parser(
         "relabel",
         parents=[numbering_options(), output_options(), common_options()],
-        help="name the levels of a finished report anew",
-        description="Names the levels of a finished report anew and rewrites it, in a second or "
-        "two. Without any option of the numbering the names of the analysis come back.",
+        help="rename the levels of a finished report",
+        description="Renames the levels of a finished report and rewrites it within a second or "
+        "two. Without numbering options, the level names of the analysis are restored.",
     )
-    relabel.add_argument("output", type=Path, metavar="OUT", help="folder that analyze wrote")
+    relabel.add_argument("output", type=Path, metavar="OUT", help="output folder of analyze")
     relabel.add_argument(
         "--study",
         type=Path,
         metavar="STUDY",
-        help="the study it was made from: pictures, page and DICOM objects are made anew too",
+        help="the analyzed study: images, HTML report and DICOM objects are also regenerated",
     )
     relabel.set_defaults(command=_run)
 

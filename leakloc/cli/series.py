@@ -1,4 +1,4 @@
-"""`leakloc series`: what is in a study, and what each series is taken for."""
+"""`leakloc series`: list the series of a study and the role of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     series = commands.add_parser(
         "series",
         parents=[study_options(), recipe_options(), common_options()],
-        help="show each series, its role and why",
+        help="list each series with its role and the reason",
     )
     series.set_defaults(command=_run)
 
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         for note in row["notes"]:
             print(f"series {row['series'] or '-'}: {note}")
     if skipped:
-        print(f"{len(skipped)} files left out:")
+        print(f"{len(skipped)} files skipped:")
         for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():
             print(f"  {count} x {reason}")
     return DONE

@@ -1,4 +1,4 @@
-"""What several commands share: exit codes, common options, settings, progress, tables."""
+"""Shared code of the commands: exit codes, options, settings, progress and tables."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 def common_options() -> argparse.ArgumentParser:
-    """Options of every command."""
+    """Return the options of every command."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-v", "--verbose", action="store_true", help="say more, to stderr")
-    common.add_argument("--json", action="store_true", help="print JSON for machines")
+    common.add_argument("-v", "--verbose", action="store_true", help="print details to stderr")
+    common.add_argument("--json", action="store_true", help="print JSON")
     return common
 
 
 def recipe_options() -> argparse.ArgumentParser:
-    """Options of the commands that take settings; `settings_of` reads them."""
+    """Return the options of commands that use settings; `settings_of` reads them."""
     recipe = argparse.ArgumentParser(add_help=False)
     recipe.add_argument(
         "--pipeline",
@@ -54,40 +54,42 @@ def recipe_options() -> argparse.ArgumentParser:
 
 
 def study_options() -> argparse.ArgumentParser:
-    """Options of the commands that read one study."""
+    """Return the options of commands that read one study."""
     choice = argparse.ArgumentParser(add_help=False)
     choice.add_argument("study", type=Path, metavar="STUDY", help="folder, archive or file")
-    choice.add_argument("--study", dest="study_uid", metavar="UID", help="which of several studies")
-    choice.add_argument("--myelogram", metavar="UID", help="series to find fluid on")
     choice.add_argument(
-        "--companion", action="append", default=[], metavar="UID", help="series to name levels on"
+        "--study", dest="study_uid", metavar="UID", help="Study Instance UID, if there are several"
+    )
+    choice.add_argument("--myelogram", metavar="UID", help="series used to detect fluid")
+    choice.add_argument(
+        "--companion", action="append", default=[], metavar="UID", help="series used to name levels"
     )
     return choice
 
 
 def output_options() -> argparse.ArgumentParser:
-    """Options of the commands that write reports; `settings_of` reads them."""
+    """Return the options of commands that write reports; `settings_of` reads them."""
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
         "--write",
         metavar="LIST",
-        help="what to write beside report.json, separated by commas: masks, png, html, seg, sr, "
+        help="outputs in addition to report.json, comma-separated: masks, png, html, seg, sr, "
         "sc, relabel, csv, pdf, html3d",
     )
     return output
 
 
 def numbering_options() -> argparse.ArgumentParser:
-    """Options of the commands that name levels, for those who know better."""
+    """Return the options that override the numbering of levels."""
     options = argparse.ArgumentParser(add_help=False)
-    numbering = options.add_argument_group("numbering, where you know better")
+    numbering = options.add_argument_group("numbering (overrides the analysis)")
     numbering.add_argument(
         "--anchor", metavar="DISC@X,Y,Z", help="a disc and a point in it, LPS mm: L4-L5@-3,12,-88"
     )
     numbering.add_argument("--lumbar-count", type=int, choices=(4, 5, 6), help="lumbar vertebrae")
     numbering.add_argument("--lowest-disc", metavar="DISC", help="the lowest well-formed disc")
     numbering.add_argument(
-        "--levels", type=Path, metavar="FILE", help="an edited levels.json of an earlier report"
+        "--levels", type=Path, metavar="FILE", help="edited levels.json of an earlier report"
     )
     numbering.add_argument(
         "--levels-from", type=Path, metavar="FILE", help="level map of another program"
@@ -95,22 +97,22 @@ def numbering_options() -> argparse.ArgumentParser:
     numbering.add_argument(
         "--scheme",
         metavar="NAME|TOML",
-        help="what its values mean: totalspineseg, spineps, totalsegmentator, "
+        help="label scheme of that map: totalspineseg, spineps, totalsegmentator, "
         "totalsegmentator_mr, sct, spider, leakloc, or a TOML file",
     )
     return options
 
 
 def check_numbering(options: argparse.Namespace) -> None:
-    """Refuse options of `numbering_options` that contradict each other."""
+    """Reject contradictory options of `numbering_options`."""
     if options.levels and options.levels_from:
-        raise SettingsError("--levels and --levels-from name the levels twice; give one of them")
+        raise SettingsError("--levels and --levels-from both name the levels; specify only one")
     if bool(options.levels_from) != bool(options.scheme):
-        raise SettingsError("--levels-from needs --scheme, which says what its values mean")
+        raise SettingsError("--levels-from requires --scheme, which defines its label values")
 
 
 def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
-    """Print the finding, the notes, and where to look."""
+    """Print the finding, the notes and the paths of the outputs."""
     if as_json:
         print(report.to_json())
         return
@@ -119,14 +121,14 @@ def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
         print(f"  note: {warning.message}")
     print(f"report: {folder / 'report.json'}")
     for picture in report.outputs.overlays:
-        print(f"picture: {folder / picture}")
+        print(f"image: {folder / picture}")
     if report.outputs.html:
-        print(f"page: {folder / report.outputs.html}")
+        print(f"HTML report: {folder / report.outputs.html}")
     print(report.notice)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings that the options name: the recipe, then each `--set`, then `--write`."""
+    """Return the settings: the recipe, then each `--set`, then `--write`."""
     from leakloc.core.settings import Settings, find_recipe
 
     settings = Settings.load(find_recipe(options.pipeline)) if options.pipeline else Settings()
@@ -134,7 +136,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     for change in options.set:
         name, equals, text = change.partition("=")
         if not equals:
-            raise SettingsError(f"--set takes SECTION.KEY=VALUE, not {change!r}")
+            raise SettingsError(f"--set requires SECTION.KEY=VALUE, not {change!r}")
         try:
             changes[name.replace(".", "__", 1)] = json.loads(text)
         except json.JSONDecodeError:
@@ -145,13 +147,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def parts_to_write(text: str) -> list[str]:
-    """What `--write` names, report.json always among it."""
+    """Return the outputs listed by `--write`, always including report.json."""
     parts = [part.strip() for part in text.split(",")]
     return list(dict.fromkeys(["json", *(part for part in parts if part)]))
 
 
 class ProgressLine:
-    """One line on a terminal that is overwritten; plain lines with -v; else silent."""
+    """Progress display: one updated line on a terminal; plain lines with -v; else none."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._lines = verbose
@@ -164,16 +166,16 @@ class ProgressLine:
         if self._line:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
-    def _show(self, what: str, share: float) -> None:
+    def _show(self, what: str, fraction: float) -> None:
         if self._lines:
-            print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
+            print(f"{fraction:4.0%} {what}", file=sys.stderr, flush=True)
         elif self._line:
-            print(f"\r\x1b[2K{share:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2K{fraction:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Stop on SIGTERM as on Ctrl-C: what runs waits again, what is finished is kept."""
+    """Handle SIGTERM like Ctrl-C: running jobs are requeued, finished ones are kept."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -186,7 +188,7 @@ def terminated_like_interrupted() -> Iterator[None]:
 
 
 def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
-    """Print `columns` of `rows`, aligned, every cell safe to show on a terminal."""
+    """Print an aligned table; unprintable characters are replaced."""
     texts = [[_cell(row.get(column)) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     for text in [list(columns), *texts]:

@@ -1,4 +1,4 @@
-"""`leakloc tune`: settings searched over a cohort, judged on a part held back."""
+"""`leakloc tune`: optimize settings on a cohort and evaluate them on a held-out part."""
 
 from __future__ import annotations
 
@@ -19,29 +19,35 @@ def add(commands: Commands) -> None:
     tune = commands.add_parser(
         "tune",
         parents=[recipe_options(), common_options()],
-        help="search settings over studies with known truth",
-        description="Search settings over studies with known truth, and show on a held-back part "
-        "what the best ones gain. Needs leakloc[research].",
+        help="optimize settings on studies with ground truth",
+        description="Optimize settings on studies with ground truth, and report the gain of the "
+        "best ones on a held-out part. Requires leakloc[research].",
     )
     tune.add_argument("studies", type=Path, metavar="STUDIES", help="folder of studies")
     tune.add_argument(
         "truth", nargs="?", type=Path, metavar="TRUTH",
-        help="folder of their truths by name (default: each study's own truth/)",
+        help="folder of ground truth by study name (default: truth/ of each study)",
     )  # fmt: skip
     tune.add_argument(
         "--search",
         action="append",
         required=True,
         metavar="SECTION.KEY[=LOW:HIGH]",
-        help="a setting to search (repeatable)",
+        help="setting to optimize (repeatable)",
     )
-    tune.add_argument("--trials", type=int, default=30, metavar="N", help="settings tried (30)")
+    tune.add_argument("--trials", type=int, default=30, metavar="N", help="number of trials (30)")
     tune.add_argument(
-        "--held-back", type=float, default=0.3, metavar="SHARE", help="of the patients (0.3)"
+        "--held-back",
+        type=float,
+        default=0.3,
+        metavar="FRACTION",
+        help="held-out fraction of patients (0.3)",
     )
-    tune.add_argument("--seed", type=int, default=0, metavar="N", help="of split and search (0)")
+    tune.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of split and search (0)"
+    )
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    tune.add_argument("-o", "--output", type=Path, metavar="TOML", help="recipe to write")
+    tune.add_argument("-o", "--output", type=Path, metavar="TOML", help="recipe file to write")
     tune.set_defaults(command=_run)
 
 

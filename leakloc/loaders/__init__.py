@@ -1,4 +1,4 @@
-"""Reading a study and choosing its series."""
+"""Read a study and select its series."""
 
 from leakloc.loaders.load import load_study
 from leakloc.loaders.masks import put_on_grid, read_mask

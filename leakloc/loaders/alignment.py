@@ -1,11 +1,10 @@
-"""Whether a companion shows the patient where the myelogram does, and bringing it there.
+"""Verify and register the position of companion series relative to the myelogram.
 
 Patients move between series, and series of another session have another frame of reference.
-Both show the same spine, so a rigid movement is sought that explains one by the other around
-the canal (mutual information, which holds across contrasts: Wells et al., Med Image Anal
-1:35, 1996). As vertebrae repeat, a fit one level off looks nearly as good: a movement counts
-only where it is much better than all fits farther along the canal, and where all stretches of
-the canal agree on it.
+Rigid registration around the canal maximizes mutual information, which is valid across
+contrasts (Wells et al., Med Image Anal 1:35, 1996). As vertebrae are similar, a registration off
+by one level fits almost as well: a registration is accepted only if it is much better than all
+others farther along the canal, and if all segments of the canal agree on it.
 """
 
 from __future__ import annotations
@@ -26,36 +25,36 @@ if TYPE_CHECKING:
     from leakloc.core.settings import LoaderSettings
 
 _CANAL_GRID_MM: Final = 2.0
-"""Voxel size at which the canal is followed: a tenth of its width."""
+"""Voxel size for canal detection: a tenth of its width."""
 _LEFT_MM: Final = 25.0
 _DORSAL_MM: Final = (-45.0, 30.0)
-"""Corridor about the canal: sac, vertebral bodies and arches, which move as one."""
+"""Region around the canal: sac, vertebral bodies and arches, which move rigidly together."""
 _BINS: Final = 32
 _SAMPLES: Final = 24_000
-"""Places compared; mutual information over 32 x 32 bins is steady from some 5,000."""
+"""Sampling points; mutual information over 32 x 32 bins is stable from about 5,000."""
 _SAMPLES_IN_FIT: Final = 8_000
 _MIN_INSIDE: Final = 0.6
-"""Share of the length that both could have in common that they must have in common: the less
-there is, the more places fit."""
+"""Minimum overlap as a fraction of the maximum possible overlap along the canal; with less, more
+positions fit."""
 _SCAN_STEP_MM: Final = 4.0
-"""Step of the search along the body; a fit draws from farther."""
+"""Step of the craniocaudal search; below the capture range of the registration."""
 _STARTS_TRIED: Final = 3
-"""Best places of the search from which a fit is tried."""
+"""Number of best search positions from which a registration is started."""
 _PARTS: Final = 5
-"""Stretches of the canal, about a vertebra or two each, which must agree: spines of two people,
-or two regions of one, may be fitted as a whole, but their vertebrae differ in height."""
+"""Segments of the canal, one or two vertebrae each, that must agree: spines of two patients, or two
+regions of one, may fit as a whole, but their vertebrae differ in height."""
 _COARSE_PARTS: Final = 3
-"""Stretches enough to see that nobody moved."""
+"""Number of segments sufficient to exclude movement."""
 _PARTS_AGREEING: Final = 3
-"""Fewer parts with common signal do not show whether they agree."""
+"""Minimum number of overlapping segments for assessing agreement."""
 _TURN_ARM_MM: Final = 100.0
-"""Distance at which a turn counts as much as a shift, so that an optimiser treats them alike."""
+"""Lever arm that converts rotation to displacement, for equal scaling in the optimizer."""
 _FIT_TOLERANCE_MM: Final = 0.05
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a companion must be moved to lie on the myelogram.
+    """Rigid registration of a companion to the myelogram.
 
     Parameters
     ----------
@@ -64,14 +63,14 @@ class Alignment:
     moved_mm : float
         Largest displacement along the canal.
     residual_mm : float
-        How far parts of the canal would still move, each on its own (root mean square); endless
-        where too few of them show the same.
+        Root mean square residual displacement of segments of the canal, each registered alone;
+        infinite if too few of them overlap.
     information : float
-        Mutual information after the movement, in nats.
+        Mutual information after registration, in nats.
     before : float
-        The same where the header puts the companion.
+        Mutual information at the position stated in the header.
     rival : float
-        The best of the places elsewhere along the canal.
+        Highest mutual information of competing positions along the canal.
     """
 
     movement: FloatArray
@@ -82,13 +81,13 @@ class Alignment:
     rival: float
 
     def is_certain(self, settings: LoaderSettings) -> bool:
-        """Whether the fit is better than its rivals and its parts agree."""
+        """Return whether it is better than competing positions and the segments agree."""
         distinct = self.information >= settings.alignment_competitor_factor * self.rival
         return distinct and self.residual_mm <= settings.alignment_residual_mm
 
 
 class Aligner:
-    """Places companions on one myelogram, whose canal is followed once.
+    """Register companions to one myelogram, whose canal is detected once.
 
     Parameters
     ----------
@@ -105,12 +104,12 @@ class Aligner:
         return _canal(self._myelogram, None)
 
     def verified(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
-        """A companion in the myelogram's frame of reference, moved back where the patient moved.
+        """Correct a companion in the same frame of reference for patient movement.
 
         Returns
         -------
         Volume or None
-            None where it visibly lies elsewhere and cannot be registered.
+            None if it is misaligned and cannot be registered.
         list of Note
         """
         line = self._line
@@ -130,10 +129,10 @@ class Aligner:
         return None, [_elsewhere_note(name, found)]
 
     def registered(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
-        """A companion of another frame of reference, registered; None where that is uncertain.
+        """Register a companion of another frame of reference; None if uncertain.
 
-        De-identification often gives every series a frame of its own. Where the images agree at
-        the places that the headers state, the companion stays there.
+        De-identification often assigns a separate frame of reference to every series. If the
+        images agree at the positions stated in the headers, the companion is not moved.
         """
         line = self._line
         if line is None:
@@ -151,7 +150,7 @@ class Aligner:
         return self._moved(companion, found), [_registered_note(name, found)]
 
     def _limit_mm(self, companion: Volume) -> float:
-        """Shift up to which nobody moved: below a voxel, noise moves the best fit as well."""
+        """Minimum shift regarded as movement; smaller than a voxel may be due to noise."""
         voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, companion)]
         return max(self._settings.companion_moved_mm, *voxels_mm)
 
@@ -171,54 +170,54 @@ def _moved_note(name: str, found: Alignment) -> Note:
 def _same_place_note(name: str) -> Note:
     return Note(
         "companion_frame_confirmed",
-        f"the {name} states another frame of reference than the myelogram, but both images agree "
-        "at the places that the headers state; it was used there",
+        f"the {name} has another frame of reference than the myelogram, but both images agree "
+        "at the positions stated in the headers; it was used without registration",
     )
 
 
 def _disagreement(found: Alignment) -> str:
     if not np.isfinite(found.residual_mm):
-        return "too little of the canal shows on both"
+        return "too little of the canal is visible on both"
     return f"parts of the canal disagree by {found.residual_mm:.1f} mm"
 
 
 def _unverified_note(name: str, found: Alignment) -> Note:
     return Note(
         "companion_alignment_unverified",
-        f"the images do not show clearly whether the {name} lies where its header puts it on the "
-        f"myelogram ({_disagreement(found)}); the header was followed",
+        f"the position of the {name} relative to the myelogram could not be verified in the images "
+        f"({_disagreement(found)}); the position in the header was used",
     )
 
 
 def _elsewhere_note(name: str, found: Alignment) -> Note:
     return Note(
         "companion_not_fused",
-        f"the {name} does not lie where its header puts it on the myelogram, and no movement fits "
-        f"well ({_disagreement(found)}); it was not combined with it",
+        f"the {name} is not aligned with the myelogram as its header states, and no rigid "
+        f"registration fits ({_disagreement(found)}); it was not used",
     )
 
 
 def _registered_note(name: str, found: Alignment) -> Note:
     return Note(
         "companion_registered",
-        f"the {name} lies in another frame of reference; it was registered rigidly to the "
+        f"the {name} has another frame of reference; it was registered rigidly to the "
         f"myelogram (parts of the canal agree within {found.residual_mm:.1f} mm)",
     )
 
 
 def _other_frame_note(name: str, found: Alignment | None) -> Note:
-    reason = "the canal was not found on both"
+    reason = "the canal was not detected on both"
     if found is not None:
-        reason = f"no rigid movement fits clearly better than others ({_disagreement(found)})"
+        reason = f"no rigid registration is clearly better than others ({_disagreement(found)})"
     return Note(
         "companion_other_frame",
-        f"the {name} lies in another frame of reference than the myelogram and could not be "
-        f"registered: {reason}; it was not combined with it",
+        f"the {name} has another frame of reference than the myelogram and could not be "
+        f"registered: {reason}; it was not used",
     )
 
 
 def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
-    """The way of the canal through a volume, None where there is none."""
+    """Detect the centerline of the canal; None if not detected."""
     from leakloc.anatomy.canal import find_canal
     from leakloc.core.settings import SegmentationSettings
 
@@ -231,7 +230,7 @@ def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
 
 
 def _canal_by_network(oriented: Volume) -> Centerline | None:
-    """The same on a conventional contrast, on which the brightest tube is often fat."""
+    """Detect the canal on conventional contrast, where the brightest tube is often fat."""
     from leakloc.anatomy.network import anatomy_probabilities
 
     try:
@@ -241,10 +240,12 @@ def _canal_by_network(oriented: Volume) -> Centerline | None:
 
 
 def _largest_shift(myelogram: Volume, line: Centerline, companion: Volume) -> float:
-    """How far the part of the canal that moved most would move to fit the companion."""
-    still = np.zeros(6)
+    """Largest displacement of a segment of the canal to match the companion."""
+    identity = np.zeros(6)
     quick = _Pair.of(myelogram, line, companion).thinned(_SAMPLES_IN_FIT)
-    shifts = [part.fitted(still, turn=False)[:3] for part in quick.parts(_COARSE_PARTS, still)]
+    shifts = [
+        part.fitted(identity, turn=False)[:3] for part in quick.parts(_COARSE_PARTS, identity)
+    ]
     return float(np.linalg.norm(shifts, axis=1).max()) if shifts else float("inf")
 
 
@@ -256,7 +257,7 @@ def align(
     *,
     other_line: Centerline | None = None,
 ) -> Alignment | None:
-    """Find the rigid movement that brings a companion onto the myelogram.
+    """Find the rigid registration of a companion to the myelogram.
 
     Parameters
     ----------
@@ -266,13 +267,13 @@ def align(
     companion : Volume
     settings : LoaderSettings
     other_line : Centerline, optional
-        The canal in the companion, from which the search starts where the two have no common
-        frame of reference; without it the search starts where the header puts the companion.
+        The canal in the companion, from which the search starts if the two have no common frame
+        of reference; otherwise the search starts at the position in the header.
 
     Returns
     -------
     Alignment or None
-        None where they share too little of the canal to tell.
+        None if they share too little of the canal.
     """
     pair = _Pair.of(myelogram, line, companion)
     quick = pair.thinned(_SAMPLES_IN_FIT)
@@ -285,7 +286,7 @@ def align(
     information = pair.information(params)
     along = np.array([abs(s[2] - params[2]) for s in starts])
     values = np.array([value for value, _ in fits])
-    rivals = values[along >= settings.alignment_competitor_mm]
+    competitors = values[along >= settings.alignment_competitor_mm]
     parts = [part for part in pair.parts(_PARTS, params) if part.information(params) > 0.0]
     shifts = [part.fitted(params, turn=False)[:3] - params[:3] for part in parts]
     apart = pair.moved(params, line.points_lps) - line.points_lps
@@ -299,12 +300,12 @@ def align(
         ),
         information=information,
         before=pair.information(np.zeros(6)),
-        rival=float(rivals.max(initial=0.0)),
+        rival=float(competitors.max(initial=0.0)),
     )
 
 
 def moved(volume: Volume, movement: FloatArray, frame_of_reference_uid: str | None) -> Volume:
-    """A volume after a rigid movement: the same voxels at another place."""
+    """Apply a rigid movement to the geometry of a volume; voxels are unchanged."""
     geometry = replace(
         volume.geometry,
         affine_lps=movement @ volume.geometry.affine_lps,
@@ -317,7 +318,7 @@ def moved(volume: Volume, movement: FloatArray, frame_of_reference_uid: str | No
 def _starts(
     line: Centerline, settings: LoaderSettings, other_line: Centerline | None
 ) -> list[FloatArray]:
-    """Shifts (with no turn) from which a fit may start, along the body."""
+    """Initial translations along the body for the registration."""
     if other_line is None:
         reach = settings.alignment_search_mm
         count = int(reach / _SCAN_STEP_MM)
@@ -331,7 +332,7 @@ def _starts(
         common = np.linspace(
             max(z.min() + shift, other_z.min()), min(z.max() + shift, other_z.max()), 30
         )
-        here, there = _beside(line, common - shift), _beside(other_line, common)
+        here, there = _canal_xy(line, common - shift), _canal_xy(other_line, common)
         x, y = np.median(there - here, axis=0)
         starts.append(_start(x, y, shift))
     return starts
@@ -341,28 +342,28 @@ def _start(x: float, y: float, z: float) -> FloatArray:
     return np.array([x, y, z, 0.0, 0.0, 0.0])
 
 
-def _beside(line: Centerline, z: FloatArray) -> FloatArray:
-    """Where the canal passes heights, LPS x and y, shape (n, 2)."""
+def _canal_xy(line: Centerline, z: FloatArray) -> FloatArray:
+    """Position of the canal at heights `z`, LPS x and y, shape (n, 2)."""
     points = line.points_lps[np.argsort(line.points_lps[:, 2])]
     return np.stack([np.interp(z, points[:, 2], points[:, n]) for n in (0, 1)], axis=1)
 
 
 def _mean_edge_mm(volume: Volume) -> float:
-    """Edge of the cube that holds as much as a voxel."""
+    """Edge of a cube with the volume of a voxel."""
     return float(np.cbrt(1000.0 * volume.geometry.voxel_volume_ml))
 
 
 def _height_mm(volume: Volume) -> float:
-    """Extent from head to tail of a grid oriented LPS."""
+    """Craniocaudal extent of a grid oriented LPS."""
     return volume.geometry.shape[0] * volume.geometry.spacing_kji_mm[0]
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Places around the canal with the myelogram's signal there, and the other image.
+    """Sampling points around the canal with the myelogram signal, and the companion.
 
-    A movement is six numbers: a shift in mm, and a turn about `center` as a rotation vector
-    times `_TURN_ARM_MM`. It maps points of the myelogram to points of the companion.
+    A movement has six parameters: a translation in mm, and a rotation about `center_lps` as a
+    rotation vector times `_TURN_ARM_MM`. It maps myelogram points to companion points.
     """
 
     points_lps: FloatArray
@@ -381,8 +382,8 @@ class _Pair:
         left = rng.uniform(-_LEFT_MM, _LEFT_MM, _SAMPLES)
         dorsal = rng.uniform(*_DORSAL_MM, _SAMPLES)
         points = line.at(arc) + left[:, None] * lefts + dorsal[:, None] * dorsals
-        seen = myelogram.geometry.contains(points)
-        points, arc = points[seen], arc[seen]
+        inside = myelogram.geometry.contains(points)
+        points, arc = points[inside], arc[inside]
         signal = myelogram.sample(points)
         other = companion.with_array(companion.array.astype(np.float32))
         return cls(
@@ -396,17 +397,17 @@ class _Pair:
         )
 
     def thinned(self, count: int) -> _Pair:
-        """Fewer places, for many evaluations."""
+        """Return a subset of the sampling points, for faster evaluation."""
         return self._only(np.arange(len(self.points_lps)) < count)
 
     def parts(self, count: int, params: FloatArray) -> list[_Pair]:
-        """The places that both show after a movement, stretch by stretch from head to tail."""
-        shown = self.other.geometry.contains(self.moved(params, self.points_lps))
-        if np.count_nonzero(shown) < count:
+        """Split the points inside both images after a movement into segments along the canal."""
+        visible = self.other.geometry.contains(self.moved(params, self.points_lps))
+        if np.count_nonzero(visible) < count:
             return []
-        bounds = np.quantile(self.arc_mm[shown], np.linspace(0, 1, count + 1))
+        bounds = np.quantile(self.arc_mm[visible], np.linspace(0, 1, count + 1))
         which = np.clip(np.searchsorted(bounds, self.arc_mm) - 1, 0, count - 1)
-        parts = [self._only(shown & (which == n)) for n in range(count)]
+        parts = [self._only(visible & (which == n)) for n in range(count)]
         return [replace(part, min_inside=_MIN_INSIDE) for part in parts]
 
     def _only(self, keep: npt.NDArray[np.bool_]) -> _Pair:
@@ -418,7 +419,7 @@ class _Pair:
         )
 
     def matrix(self, params: FloatArray) -> FloatArray:
-        """The movement as a matrix that maps LPS points."""
+        """Return the movement as an affine matrix for LPS points."""
         from scipy.spatial.transform import Rotation
 
         matrix = np.eye(4)
@@ -427,12 +428,12 @@ class _Pair:
         return matrix
 
     def moved(self, params: FloatArray, points_lps: FloatArray) -> FloatArray:
-        """Points of the myelogram in the companion."""
+        """Map points of the myelogram to the companion."""
         matrix = self.matrix(params)
         return np.asarray(points_lps @ matrix[:3, :3].T + matrix[:3, 3])
 
     def information(self, params: FloatArray) -> float:
-        """Mutual information in nats; 0 where they share too little."""
+        """Mutual information in nats; 0 if the overlap is too small."""
         from scipy.ndimage import map_coordinates
 
         grid = self.other.geometry
@@ -445,16 +446,16 @@ class _Pair:
         joint = np.bincount(
             self.fixed_bin[inside] * _BINS + other_bin, minlength=_BINS * _BINS
         ).reshape(_BINS, _BINS)
-        share = joint / joint.sum()
-        alone = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
-        some = share > 0
-        biased = float((share[some] * np.log(share[some] / alone[some])).sum())
-        # Unrelated images show (rows - 1)(columns - 1) / 2n (Miller and Madow).
-        used = np.count_nonzero(share.sum(axis=1)), np.count_nonzero(share.sum(axis=0))
+        fraction = joint / joint.sum()
+        product = fraction.sum(axis=1, keepdims=True) * fraction.sum(axis=0, keepdims=True)
+        nonzero = fraction > 0
+        biased = float((fraction[nonzero] * np.log(fraction[nonzero] / product[nonzero])).sum())
+        # Bias of independent images: (rows - 1)(columns - 1) / 2n (Miller and Madow).
+        used = np.count_nonzero(fraction.sum(axis=1)), np.count_nonzero(fraction.sum(axis=0))
         return biased - (used[0] - 1) * (used[1] - 1) / (2 * int(joint.sum()))
 
     def fitted(self, start: FloatArray, *, turn: bool = True) -> FloatArray:
-        """The movement of most information near a start."""
+        """Maximize mutual information from an initial movement."""
         from scipy.optimize import minimize
 
         free = 6 if turn else 3
@@ -470,5 +471,5 @@ class _Pair:
 
 
 def _quantiles(values: npt.NDArray[np.floating]) -> FloatArray:
-    """Edges of bins that hold about as much each; signal is spread too unevenly for even bins."""
+    """Edges of equal-count bins; the signal is too skewed for bins of equal width."""
     return np.asarray(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]), dtype=np.float64)

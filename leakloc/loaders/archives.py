@@ -1,4 +1,4 @@
-"""Unpacking zip and tar archives, with limits against bombs and escaping paths."""
+"""Extract zip and tar archives safely (decompression bombs, path traversal)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BROKEN: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
     *(OSError, EOFError, RuntimeError, ValueError),
 )
-"""What reading an archive raises that is broken, encrypted, or cannot be read or written."""
+"""Exceptions raised for archives that are corrupt, encrypted, unreadable or not writable."""
 
 
 def is_archive(path: Path, head: bytes) -> bool:
-    """Whether a file is a zip or tar archive, by its content."""
+    """Return whether a file is a zip or tar archive, by its content."""
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return True
     compressed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
@@ -41,15 +41,15 @@ def is_archive(path: Path, head: bytes) -> bool:
 
 
 def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[str]:
-    """Unpack an archive into a temporary folder that lives as long as the returned object.
+    """Extract an archive to a temporary folder that exists as long as the returned object.
 
-    Folders are renumbered, so no name in the archive can lead outside; links and devices are
-    left out.
+    Folders are renumbered, so paths in the archive cannot point outside; links and devices are
+    ignored.
 
     Raises
     ------
     InputError
-        If the archive is broken, encrypted, or larger than the settings allow.
+        If the archive is corrupt, encrypted, or larger than the settings allow.
     """
     folder = tempfile.TemporaryDirectory(prefix="leakloc-", ignore_cleanup_errors=True)
     left = int(settings.max_archive_gib * _GIB)
@@ -58,18 +58,18 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
         for number, (name, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 raise InputError(
-                    f"{path.name} holds more than {settings.max_archive_files} files; unpack it "
-                    "and name the study's folder, or raise max_archive_files"
+                    f"{path.name} contains more than {settings.max_archive_files} files; extract "
+                    "it and specify the study folder, or increase max_archive_files"
                 )
             parent, _, last = name.replace("\\", "/").rpartition("/")
-            # Files that lay together stay together: a .mhd names its .raw.
+            # Files of one folder stay together: a .mhd refers to its .raw.
             target = Path(folder.name, f"{parents.setdefault(parent, len(parents)):06d}")
             target.mkdir(exist_ok=True)
             last = last if last not in ("", ".", "..") else "file"
             left -= _copy(file, target / last, left, path)
     except BROKEN as error:
         folder.cleanup()
-        raise InputError(f"cannot unpack {path.name}: {_reason(error)}") from error
+        raise InputError(f"cannot extract {path.name}: {_reason(error)}") from error
     except InputError:
         folder.cleanup()
         raise
@@ -77,21 +77,23 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
 
 
 def _reason(error: Exception) -> str:
-    """In one line, with a way out; the libraries' own words may take many."""
+    """Return the reason and a remedy in one line."""
     if isinstance(error, OSError) and error.errno is not None:
         return str(error.strerror)
     if isinstance(error, RuntimeError):
-        return "it is encrypted or packed in an unusual way; unpack it and name the folder"
-    return "it is damaged or cut short; copy or export it again"
+        return (
+            "it is encrypted or uses an unsupported compression; extract it and specify the folder"
+        )
+    return "it is corrupt or truncated; copy or export it again"
 
 
 def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of each file in an archive, in order, without unpacking it.
+    """Yield name and content of each file in an archive, in order.
 
     Raises
     ------
     Exception
-        One of `BROKEN` if the archive is broken or encrypted.
+        One of `BROKEN` if the archive is corrupt or encrypted.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -106,23 +108,23 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
             content = archive.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield member.name, content
-        # tarfile takes a damaged header for the end; the true end is zeros, or that of the file.
+        # tarfile treats a corrupt header as the end; the true end is zeros or the end of file.
         if archive.fileobj is not None:
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError("a member's header is damaged")
-            archive.fileobj.read(_CHUNK)  # past the padding lies the checksum of what was packed
+                raise tarfile.ReadError("a member header is corrupt")
+            archive.fileobj.read(_CHUNK)  # the checksum follows the padding
 
 
 def _copy(file: IO[bytes], target: Path, limit: int, archive: Path) -> int:
-    """Copy at most `limit` bytes, whatever size the archive claims."""
+    """Copy at most `limit` bytes, regardless of the size stated in the archive."""
     written = 0
     with target.open("wb") as out:
         while chunk := file.read(_CHUNK):
             written += len(chunk)
             if written > limit:
                 raise InputError(
-                    f"{archive.name} unpacks to more than the setting max_archive_gib allows"
+                    f"the extracted size of {archive.name} exceeds the setting max_archive_gib"
                 )
             out.write(chunk)
     return written

@@ -1,4 +1,4 @@
-"""The index of a DICOM CD or USB stick."""
+"""DICOMDIR, the index of a DICOM CD or USB drive."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _INDEX_CLASS: Final = b"1.2.840.10008.1.3.10"
 
 
 def is_dicomdir(head: bytes) -> bool:
-    """Whether a file is a DICOMDIR, by its first 512 bytes."""
+    """Return whether a file is a DICOMDIR, by its first 512 bytes."""
     return head[128:132] == b"DICM" and _INDEX_CLASS in head
 
 
 def listed_files(path: Path) -> list[Path]:
-    """The files that a DICOMDIR lists, whether they are there or not.
+    """Return the files that a DICOMDIR lists, present or not.
 
-    Entries that lead out of the DICOMDIR's folder are left out.
+    Entries outside the DICOMDIR's folder are ignored.
 
     Raises
     ------
@@ -31,19 +31,19 @@ def listed_files(path: Path) -> list[Path]:
     try:
         records = pydicom.dcmread(path).DirectoryRecordSequence
         listed = [record.get("ReferencedFileID") for record in records]
-    except Exception as error:  # pydicom raises many kinds on broken files
+    except Exception as error:  # pydicom raises various exceptions on corrupt files
         raise InputError(
-            f"cannot read {path.name} ({type(error).__name__}); name the folder of the images"
+            f"cannot read {path.name} ({type(error).__name__}); specify the image folder"
         ) from error
     found = []
     for parts in listed:
         names = [parts] if isinstance(parts, str) else [str(part) for part in parts or []]
         if names and not any(name in ("", ".", "..") or {*name} & {*"/\\"} for name in names):
-            found.append(_whatever_case(path.parent, Path(*names)))
+            found.append(_existing_case(path.parent, Path(*names)))
     return found
 
 
-def _whatever_case(folder: Path, name: Path) -> Path:
-    """A listed file; media burnt under Windows may spell it in lower case."""
+def _existing_case(folder: Path, name: Path) -> Path:
+    """Path of a listed file; media written under Windows may use lower case."""
     path, lower = folder / name, folder / str(name).lower()
     return lower if not path.exists() and lower.exists() else path

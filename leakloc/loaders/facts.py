@@ -1,4 +1,4 @@
-"""What is known of a stack without its pixels: contrast, plane, region, fineness."""
+"""Features of a stack from its header: contrast, plane, region and resolution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIXON_WITH_FAT: Final = frozenset(
     {"F", "FAT", "IP", "IN", "IN_PHASE", "OP", "OPP", "OPP_PHASE", "OUT_PHASE"}
 )
 _LONG_TE_MS: Final = 250.0
-"""Echo time from which a named single-shot sequence is myelography."""
+"""Minimum echo time of a single-shot sequence classified as myelography."""
 _T2_TE_MS: Final = 60.0
 _SHORT_TE_MS: Final = 40.0
 _T1_TR_MS: Final = 1200.0
@@ -35,20 +35,20 @@ _STEADY_STATE_FLIP_DEG: Final = 35.0
 
 @dataclass(frozen=True)
 class Facts:
-    """Features of a stack that triage decides on.
+    """Features of a stack used for triage.
 
     Parameters
     ----------
     text : str
-        Series description, protocol and sequence names, normalized.
+        Normalized series description, protocol and sequence names.
     plane : str or None
-        Plane of the slices by geometry; by name where there is no geometry.
+        Slice plane by geometry, or by name if there is no geometry.
     coverage_mm : float
-        Extent from head to tail.
+        Craniocaudal extent.
     image_type : frozenset of str
     echo_time_ms, repetition_time_ms, slice_thickness_mm : float or None
     confirmed_by_pixels : bool
-        Whether pixels showed fluid to be bright where no header tells the contrast.
+        Whether the pixels showed bright fluid, if the header does not state the contrast.
     """
 
     text: str
@@ -69,23 +69,23 @@ class Facts:
 
     @property
     def is_silent(self) -> bool:
-        """Whether neither sequence parameters nor names tell the contrast."""
+        """Whether neither sequence parameters nor names indicate the contrast."""
         return self.contrast == "unknown" and self.echo_time_ms is None
 
     @property
     def is_composed(self) -> bool:
-        """Whether the scanner composed it of several stations."""
+        """Whether the scanner composed the series from several stations."""
         tokens = {"COMP_SP", "COMP_AD", "COMPOSED", "SPLICED", "PASTED"}
         return bool(tokens & self.image_type) or "comp sp" in self.text or "comp ad" in self.text
 
     @property
     def is_assembled(self) -> bool:
-        """Whether it is derived by joining or separating signal, not by projecting it."""
+        """Whether the series is composed or a Dixon water image, not a projection."""
         return self.is_composed or bool({"W", "WATER"} & self.image_type)
 
 
 def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
-    """Read the facts of a stack from its parameters and geometry."""
+    """Collect the features of a stack from its parameters and geometry."""
     p = stack.parameters
     text = names.normalized(
         stack.description,
@@ -170,8 +170,8 @@ def _contrast_by_name(p: dict[str, Any], text: str, *, named: bool) -> Contrast:
 def _post(p: dict[str, Any], text: str) -> Contrast:
     if names.NO_CONTRAST.search(text):
         return "t1"
-    given = names.CONTRAST.search(text) or p.get("ContrastBolusAgent")
-    return "t1_post" if given else "t1"
+    enhanced = names.CONTRAST.search(text) or p.get("ContrastBolusAgent")
+    return "t1_post" if enhanced else "t1"
 
 
 def _is_steady_state(p: dict[str, Any], text: str, te: float, tr: float | None) -> bool:
@@ -208,7 +208,7 @@ def _is_fat_suppressed(p: dict[str, Any], text: str, image_type: frozenset[str])
     water = bool({"W", "WATER"} & image_type)
     part = names.DIXON_PART.search(text) and not names.DIXON_WATER.search(text)
     if not water and (part or _DIXON_WITH_FAT & image_type):
-        return False  # a Dixon series shows its fat on all but the water image
+        return False  # fat is visible on all Dixon images but the water image
     return (
         bool(names.FAT_SUPPRESSED.search(names.NO_FAT_SUPPRESSION.sub(" ", text)))
         or water
@@ -226,7 +226,7 @@ def _is_3d(stack: SeriesStack, text: str) -> bool:
         return stated == "3D"
     if names.T2_3D.search(text) or "3d" in text:
         return True
-    # Without a word about it: 2D slices of the spine are never thinner than 2 mm.
+    # Not stated: 2D slices of the spine are never thinner than 2 mm.
     return stack.geometry is not None and max(stack.geometry.spacing_ijk_mm) < 2.0
 
 
@@ -241,7 +241,7 @@ def _plane(stack: SeriesStack, text: str) -> Plane | None:
 
 
 def _thick_axis(stack: SeriesStack) -> FloatArray:
-    """Normal of the slices: the k axis of DICOM stacks, the coarsest axis of other files."""
+    """Slice normal: the k axis of DICOM stacks, the coarsest axis of other files."""
     assert stack.geometry is not None
     axis = 2
     if stack.series_instance_uid is None:
@@ -258,7 +258,7 @@ def _coverage_mm(stack: SeriesStack) -> float:
 
 
 def _region(p: dict[str, Any], text: str) -> Region:
-    """By series names, else study description, else body part (often wrong)."""
+    """Region by series names, else study description, else body part (often incorrect)."""
     study, body_part = (
         names.normalized(p.get("StudyDescription")),
         names.normalized(p.get("BodyPartExamined")),

@@ -1,4 +1,4 @@
-"""How heavily T2-weighted a volume is, judged by its pixels."""
+"""T2-weighting check and other image-based classification of a volume."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from leakloc.core.volume import Volume
 Weighting = Literal["heavy", "moderate", "conventional"]
 
 _CENTER: Final = 0.6
-"""Share of each in-plane axis that is looked at: the middle of a spine study lies in the body."""
+"""Central fraction of each axis that is evaluated; in a spine study it lies within the body."""
 _SAMPLES: Final = 400_000
-"""Voxels that are enough for a percentile; more only cost time."""
+"""Number of voxels sampled for the percentiles."""
 _TISSUE_PERCENTILE: Final = 80.0
-"""Above most tissue, below the fluid: the median fell among dark muscle on ordinary T2 too."""
+"""Above most tissue, below fluid; the median fell within dark muscle even on conventional T2."""
 _FLUID_PERCENTILE: Final = 99.5
-"""Within the fluid, which fills 1 to 10 % of the middle of the field; below single hot voxels."""
-_SURE: Final = 0.5
-"""Probability from which a voxel is taken for what the network says."""
+"""Within fluid (1 to 10 % of the central field of view); below isolated bright voxels."""
+_MIN_PROBABILITY: Final = 0.5
+"""Network probability above which a voxel is assigned to a tissue."""
 _MIN_VOXELS: Final = 500
-"""Voxels of about 3 mm³ of each tissue: half a disc."""
+"""Minimum voxels (about 3 mm³ each) per tissue: half a disc."""
 _BRIGHTEST_DISC: Final = 2.0
-"""Signal of discs over marrow beyond which bodies were not found: up to 1.2 even on STIR."""
+"""Disc-to-marrow signal ratio above which the bodies were misdetected: up to 1.2 even on STIR."""
 _COARSE_MM: Final = 4.0
-"""Grid on which outlines are looked at."""
+"""Grid spacing for the body outline."""
 _BODY_FRACTION: Final = 0.1
-"""Share of the 99th percentile that tells body from air on ordinary T2 weighting."""
+"""Fraction of the 99th percentile separating body from air on conventional T2 weighting."""
 _AIR_FRACTION: Final = 0.02
-"""Largest share of bright voxels in a row or plane that is air."""
+"""Maximum fraction of bright voxels in a row or plane of air."""
 _AIR_MM: Final = 8.0
-"""Air above the vertex that a head study leaves."""
+"""Air above the vertex in a head study."""
 _HEAD_WIDTH_MM: Final = (110.0, 200.0)
 _HEAD_DEPTH_MM: Final = (130.0, 270.0)
-"""Adult and child heads with ears and nose; trunks are wider than 220 mm."""
+"""Adult and pediatric heads including ears and nose; trunks are wider than 220 mm."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Signal statistics of the body.
+    """T2 weighting of a volume and the signal ratio it is based on.
 
     Parameters
     ----------
     ratio : float
-        Tissue signal over fluid signal (80th over 99.5th percentile).
+        Tissue-to-fluid signal ratio (80th over 99.5th percentile).
     weighting : str
     """
 
@@ -56,11 +56,11 @@ class Gate:
 
 
 def weigh(volume: Volume, settings: LoaderSettings) -> Gate:
-    """Judge the T2 weighting on the middle of the field.
+    """Classify the T2 weighting from the central field of view.
 
-    On heavy weighting tissue sinks into the noise, so no threshold separates body from air;
-    the middle of the field is taken as body instead. Voxels of the darkest value in padded
-    borders are left out.
+    On heavy T2 weighting tissue signal is at noise level, so no threshold separates body from
+    air; the central field of view is assumed to be body instead. Voxels with the minimum value in
+    padded borders are excluded.
     """
     middle = volume.array[tuple(_middle(n) for n in volume.array.shape)]
     stride = max(1, round((middle.size / _SAMPLES) ** (1 / 3)))
@@ -77,20 +77,23 @@ def weigh(volume: Volume, settings: LoaderSettings) -> Gate:
 
 
 def fluid_over_bone(volume: Volume) -> float | None:
-    """Median signal of the canal over that of the vertebral bodies, seen by a network.
+    """Ratio of the median signal of the canal to that of the vertebral bodies.
 
-    Fluid is brighter than marrow on any T2 weighting (2.2 to 4.2 on phantoms and public
-    volumes) and darker on T1 (0.4 to 0.5). None where the network sees too little of a spine,
-    or discs that are brighter than any contrast makes them.
+    Both are segmented by a network. Fluid is brighter than marrow on any T2 weighting (2.2 to 4.2
+    on phantoms and public volumes) and darker on T1 (0.4 to 0.5). None if the network detects too
+    little of a spine, or discs that are implausibly bright.
     """
     from leakloc.anatomy.network import anatomy_probabilities
 
     try:
-        seen = anatomy_probabilities(volume)
+        detected = anatomy_probabilities(volume)
     except AnalysisError:
         return None
-    image = volume.oriented("LPS").resample(seen.canal.geometry).array
-    parts = [image[part.array > _SURE] for part in (seen.canal, seen.vertebra, seen.disc)]
+    image = volume.oriented("LPS").resample(detected.canal.geometry).array
+    parts = [
+        image[part.array > _MIN_PROBABILITY]
+        for part in (detected.canal, detected.vertebra, detected.disc)
+    ]
     if min(part.size for part in parts) < _MIN_VOXELS:
         return None
     canal, bone, disc = (float(np.median(part)) for part in parts)
@@ -100,7 +103,7 @@ def fluid_over_bone(volume: Volume) -> float | None:
 
 
 def looks_like_labels(volume: Volume) -> bool:
-    """Whether a volume is a label map rather than a picture: few whole numbers, mostly zero."""
+    """Return whether a volume is a label map: few distinct integers, mostly zero."""
     sample = volume.array[:: max(1, volume.array.shape[0] // 64)]
     values = np.unique(sample)
     whole = bool(np.all(values == np.round(values)))
@@ -108,15 +111,15 @@ def looks_like_labels(volume: Volume) -> bool:
 
 
 def looks_like_head(volume: Volume) -> bool:
-    """Whether the body seen is a head: as wide as one, with air beside and above it.
+    """Return whether the volume shows a head: of its width, with air lateral to and above it.
 
-    A trunk is wider or fills the field, a neck goes on upwards, and a sagittal slab of the
-    spine fills its own width; none of these is taken for a head.
+    A trunk is wider or fills the field of view, a neck continues cranially, and a sagittal slab of
+    the spine fills its own width; none of these is classified as a head.
     """
-    turned = volume.oriented("LPS")
-    spacing = turned.geometry.spacing_kji_mm
+    oriented = volume.oriented("LPS")
+    spacing = oriented.geometry.spacing_kji_mm
     strides = [max(1, round(_COARSE_MM / mm)) for mm in spacing]
-    coarse = turned.array[tuple(slice(None, None, n) for n in strides)].astype(np.float32)
+    coarse = oriented.array[tuple(slice(None, None, n) for n in strides)].astype(np.float32)
     k_mm, j_mm, i_mm = (mm * n for mm, n in zip(spacing, strides, strict=True))
     body = coarse > _BODY_FRACTION * np.percentile(coarse, 99)
     levels = body.mean(axis=(1, 2))

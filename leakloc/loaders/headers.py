@@ -1,4 +1,4 @@
-"""What one DICOM file's header says, frame by frame; no pixels are read here."""
+"""Read the header of a DICOM file frame by frame, without pixels."""
 
 from __future__ import annotations
 
@@ -92,59 +92,59 @@ _CONTRAST_KEYWORDS: Final = (
     *("SeriesInstanceUID", "EchoTime", "ImageType", "SliceThickness", "InversionTime"),
     *("ContrastBolusAgent", "BurnedInAnnotation"),
 )
-"""Classic images of one series that agree in these share their parameters."""
+"""Single-frame images of one series with equal values here have the same parameters."""
 _FRAME_CONTRAST_KEYWORDS: Final = ("EffectiveEchoTime", "FrameType", "InversionTimes")
-"""The same for the frames of one multi-frame object."""
+"""The same for frames of a multi-frame object."""
 _GE_SEQUENCE_NAME: Final = 0x0019109C
 _PHILIPS_SEQUENCE_NAME: Final = 0x20011020
 _PHILIPS_SCALE: Final = 0x2005100E
-"""Philips scale slope: signal is (stored + intercept / slope) over it (as in dcm2niix)."""
+"""Philips scale slope: signal is (stored + intercept / slope) / scale slope (as in dcm2niix)."""
 _PHILIPS_FRAME_GROUP: Final = 0x2005140F
 _PRIVATE_SEQUENCE_NAMES: Final = {"GE": _GE_SEQUENCE_NAME, "PHILIPS": _PHILIPS_SEQUENCE_NAME}
 
-_NOT_PICTURES: Final = {
-    "1.2.840.10008.1.3.10": "a DICOMDIR, the index of a disc, not an image",
+_NOT_IMAGES: Final = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR (index of a disc), not an image",
     "1.2.840.10008.5.1.4.1.1.66": "raw data, not an image",
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation, not an image",
     "1.2.840.10008.5.1.4.1.1.66.7": "a label map, not an image",
 }
 _LARGEST_NUMBER: Final = 1e5
-"""Millimetres beyond which a position or spacing is damage: a scanner room has 1e4."""
+"""Maximum valid position or spacing in millimeters: a scanner room measures 1e4."""
 _MIN_SPACING_MM: Final = 1e-3
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double and integer pixel data."""
 _REPEATED_BYTES: Final = 128
-"""Longer values do not repeat from file to file."""
+"""Maximum length of cached values; longer ones differ between files."""
 _MAX_VALUES: Final = 100_000
-"""Decoded values kept; a study of 2,000 images has some 6,000."""
+"""Maximum number of cached values; a study of 2,000 images has about 6,000."""
 _PIXEL_HEADER_BYTES: Final = 8
-"""Least bytes of tag, VR and length before uncompressed pixel values."""
+"""Minimum bytes of tag, VR and length before uncompressed pixel values."""
 _DELIMITERS: Final = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
 """End of encapsulated pixel data (FFFE,E0DD), little and big endian."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Grey pixels of one frame: where they lie and what they mean.
+    """Location and encoding of the grayscale pixels of one frame.
 
-    With these they are read without parsing the file again.
+    Allows reading them without parsing the file again.
 
     Parameters
     ----------
     at : int
-        First byte of the pixel data element.
+        Offset of the pixel data element.
     file_bytes : int
         Size of the file when its header was read.
     header_bytes : int
-        Of the element before its values: 8 with implicit, 12 with explicit VR.
+        Bytes of the element before its values: 8 with implicit, 12 with explicit VR.
     syntax : str or None
-        Transfer syntax of compressed pixels, None where they are uncompressed (16 bits each).
+        Transfer syntax of compressed pixels; None if uncompressed (16 bits each).
     allocated : int
-        Bits of a stored value.
+        Bits Allocated.
     bits : int
-        Bits that hold a value, from the lowest.
+        Bits Stored, the least significant ones.
     padding : tuple or None
-        Lowest and highest stored value that mean "outside".
+        Lowest and highest stored value of padding.
     inverted : bool
         Whether higher values are darker (MONOCHROME1).
     """
@@ -164,22 +164,22 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture: a classic instance, or one frame of a multi-frame object.
+    """One image: a single-frame instance, or one frame of a multi-frame object.
 
     Parameters
     ----------
     index : int or None
-        Frame number from 0 within a multi-frame object, None for a classic instance.
+        Zero-based frame number in a multi-frame object, None for a single-frame instance.
     position_lps, orientation_lps : tuple or None
-        Image Position (3) and Image Orientation (6), None where absent or unusable.
+        Image Position (3) and Image Orientation (6), None if absent or unusable.
     spacing_mm : tuple or None
         Between rows, between columns.
     cut_short : bool
-        Whether the file ends before its pixel data do.
+        Whether the pixel data are truncated.
     private_scale : float or None
-        Philips' scale slope. It matters only where it differs between the slices of a stack.
+        Philips scale slope. Used only if it differs between the slices of a stack.
     stored : Stored or None
-        How to read the pixels directly; None where a decoder is needed.
+        Location and encoding of the pixels; None if a decoder is needed.
     """
 
     path: Path
@@ -210,7 +210,7 @@ class Frame:
 
 
 class NotAnImageError(Exception):
-    """A readable file that holds no picture; the message says what it is."""
+    """A readable file without an image; the message states its type."""
 
 
 class HeaderReader:
@@ -232,12 +232,12 @@ class HeaderReader:
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def read(self, path: Path) -> list[Frame]:
-        """The frames of a file.
+        """Read the frames of a file.
 
         Raises
         ------
         NotAnImageError
-            If it is no DICOM image; the message is the reason.
+            If it is not a DICOM image; the message states the reason.
         """
         from pydicom.filereader import read_partial
 
@@ -247,7 +247,7 @@ class HeaderReader:
                 pixels_at = file.tell()
                 size = os.fstat(file.fileno()).st_size
                 source = _Repeating(dataset, self._tags, self._values)
-                _demand_picture(source)
+                _require_image(source)
                 cut_short = _is_cut_short(file, source, pixels_at, size)
             if "PerFrameFunctionalGroupsSequence" in dataset:
                 return _enhanced_frames(path, dataset, cut_short)
@@ -255,15 +255,15 @@ class HeaderReader:
             return [replace(frame, stored=_stored(source, pixels_at, size))]
         except (NotAnImageError, OSError):
             raise
-        except Exception as error:  # pydicom raises many kinds on broken files
-            raise NotAnImageError(f"broken DICOM header ({type(error).__name__})") from error
+        except Exception as error:  # pydicom raises various exceptions on corrupt files
+            raise NotAnImageError(f"corrupt DICOM header ({type(error).__name__})") from error
 
     def _classic_frame(self, path: Path, dataset: _Repeating, cut_short: bool) -> Frame:
         number = _integer(dataset, "NumberOfFrames") or 1
         key = tuple(dataset.undecoded(keyword) for keyword in _CONTRAST_KEYWORDS)
         if key not in self._known:
             self._known[key] = _parameters([dataset])
-        # Several frames without functional groups share one position: they form no volume.
+        # Frames without functional groups have a single position: they do not form a volume.
         geometric = [dataset] if number == 1 else []
         index = None if number == 1 else 0
         return _frame(path, index, dataset, geometric, self._known[key], cut_short)
@@ -274,7 +274,7 @@ def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
 
 
 class _Repeating:
-    """A header whose values are decoded once for all files that repeat their bytes."""
+    """A header whose decoded values are cached across files with the same bytes."""
 
     def __init__(
         self, dataset: Any, tags: dict[str, int], values: dict[tuple[Any, ...], Any]
@@ -294,23 +294,23 @@ class _Repeating:
         return self._dataset[tag]
 
     def get(self, keyword: str) -> Any:
-        """The value of an attribute, None where absent."""
+        """Return the value of an attribute, None if absent."""
         return self._dataset.get(keyword)
 
     def undecoded(self, keyword: str) -> Any:
-        """The bytes of an attribute, for comparison only."""
+        """Return the bytes of an attribute, for comparison only."""
         element = self._raw.get(self._tags.get(keyword, 0))
         value = None if element is None else element.value
         return value if isinstance(value, bytes) else str(value)
 
     def plain(self, keyword: str) -> Any:
-        """As `_plain`, decoded once for all files with the same bytes."""
+        """Return the value as `_plain` does, cached across files with the same bytes."""
         tag = self._tags.get(keyword, 0)
         raw = self._raw.get(tag)
         if raw is None:
-            return None  # absent, or not among what was read
+            return None  # absent, or not read
         bare = raw.value if raw.is_raw else None
-        # Other than ASCII bytes mean what the character set of their file says.
+        # Non-ASCII bytes depend on the character set of their file.
         if not isinstance(bare, bytes) or len(bare) > _REPEATED_BYTES or not bare.isascii():
             return _plain(self._dataset, keyword)
         key = (tag, bare, raw.VR, raw.is_little_endian)
@@ -321,16 +321,16 @@ class _Repeating:
         return self._values[key]
 
 
-def _demand_picture(dataset: Any) -> None:
+def _require_image(dataset: Any) -> None:
     sop_class = _text(dataset, "SOPClassUID") or ""
     modality = _text(dataset, "Modality") or ""
     for uid in (sop_class, str(getattr(dataset.file_meta, "MediaStorageSOPClassUID", ""))):
-        if uid in _NOT_PICTURES:
-            raise NotAnImageError(_NOT_PICTURES[uid])
+        if uid in _NOT_IMAGES:
+            raise NotAnImageError(_NOT_IMAGES[uid])
     if not sop_class and not modality and "Rows" not in dataset:
         raise NotAnImageError("not DICOM")
     if not _integer(dataset, "Rows") or not _integer(dataset, "Columns"):
-        raise NotAnImageError(f"a DICOM object without pictures ({modality or 'unknown kind'})")
+        raise NotAnImageError(f"a DICOM object without images ({modality or 'unknown modality'})")
     if not _text(dataset, "SOPInstanceUID") or not _text(dataset, "SeriesInstanceUID"):
         raise NotAnImageError("a DICOM image without instance or series UID")
 
@@ -354,7 +354,7 @@ def _enhanced_frames(path: Path, dataset: Any, cut_short: bool) -> list[Frame]:
 
 
 def _groups(items: Iterable[Any]) -> list[Any]:
-    """The datasets inside functional groups, each holding plain attributes."""
+    """Return the datasets in functional groups."""
     inner = []
     for item in items:
         for element in item or []:
@@ -431,10 +431,10 @@ def _parameters(sources: list[Any]) -> dict[str, Any]:
 
 
 def _is_cut_short(file: BinaryIO, dataset: Any, pixels_at: int, size: int) -> bool:
-    """Whether the file ends before its pixel data do."""
+    """Return whether the pixel data are truncated."""
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:
-        return False  # the position in the inflated stream says nothing about the file
+        return False  # the position is that in the inflated stream, not in the file
     if syntax is not None and syntax.is_compressed:
         file.seek(max(pixels_at, size - 4096))
         tail = file.read()
@@ -448,7 +448,7 @@ def _is_cut_short(file: BinaryIO, dataset: Any, pixels_at: int, size: int) -> bo
 
 
 def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
-    """How to read the pixels directly, None where they are unusual."""
+    """Return how to read the pixels directly; None if the encoding is unsupported."""
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
@@ -496,14 +496,14 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
 
 
 def _plain(source: Any, keyword: str) -> Any:
-    """A value as plain Python, None where absent or unreadable."""
+    """Return a value as a plain Python type; None if absent or unreadable."""
     from pydicom.multival import MultiValue
 
     if isinstance(source, _Repeating):
         return source.plain(keyword)
     try:
         value = source.get(keyword)
-    except Exception:  # an undecodable text or number must not cost the file
+    except Exception:  # an undecodable text or number must not exclude the file
         return None
     if isinstance(value, MultiValue):
         return [_scalar(part) for part in value]
@@ -558,12 +558,12 @@ def _positive(numbers: Vector | None) -> Vector | None:
 
 
 def _private_number(dataset: Any, tag: int) -> float | None:
-    """A positive private number; unknown to readers without that vendor's dictionary."""
+    """Return a positive number of a private element, with or without private dictionary."""
     if tag not in dataset:
         return None
     try:
         value = dataset[tag].value
-        if isinstance(value, bytes):  # implicit VR: four bytes of a float
+        if isinstance(value, bytes):  # implicit VR: a four-byte float
             value = struct.unpack("<f", value)[0]
         number = float(value)
     except Exception:  # bytes of another length, or text
@@ -574,7 +574,7 @@ def _private_number(dataset: Any, tag: int) -> float | None:
 def _private_text(dataset: Any, tag: int) -> str | None:
     try:
         value = dataset[tag].value
-    except Exception:  # absent, or bytes that are no text
+    except Exception:  # absent or not text
         return None
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     return text.strip().strip("\0") or None

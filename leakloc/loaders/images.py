@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage files: one volume each, without acquisition headers."""
+"""Read NIfTI, NRRD and MetaImage files: single volumes without acquisition headers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
 
 
 def sniff_image(path: Path, head: bytes) -> Kind | None:
-    """Which kind of volume file this is, by its first bytes."""
+    """Detect the format of a volume file from its first bytes."""
     if head.startswith(_GZIP):
         try:
             with gzip.open(path) as file:
@@ -45,19 +45,19 @@ def sniff_image(path: Path, head: bytes) -> Kind | None:
 
 
 def read_image_header(path: Path, kind: Kind) -> SeriesStack:
-    """A volume file as a stack; its pixels are read by `SeriesStack.load`.
+    """Read the header of a volume file; pixels are read by `SeriesStack.load`.
 
     Raises
     ------
     InputError
-        If the file is broken or has no three axes.
+        If the file is corrupt or not three-dimensional.
     """
     try:
         geometry = _nifti_geometry(path) if kind == "nifti" else _itk_geometry(path)
     except GeometryError as error:
         raise InputError(str(error)) from error
-    except Exception as error:  # the readers raise many kinds on broken files
-        raise InputError(f"broken {kind} file ({type(error).__name__})") from error
+    except Exception as error:  # readers raise various exceptions on corrupt files
+        raise InputError(f"corrupt {kind} file ({type(error).__name__})") from error
     name = path.name
     for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
         name = name.removesuffix(suffix)
@@ -65,7 +65,7 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
     def read() -> Volume:
         volume = read_voxels(path, kind)
         array = volume.array
-        if array.dtype.kind == "f":  # outside the field some tools write NaN
+        if array.dtype.kind == "f":  # some tools write NaN outside the field of view
             array = np.nan_to_num(array.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
         return Volume(array, volume.geometry, Provenance(source=kind))
 
@@ -83,26 +83,26 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
 
 
 def read_voxels(path: Path, kind: Kind) -> Volume:
-    """The voxels of a volume file as they are stored, NaN included.
+    """Read the voxels of a volume file as stored, including NaN.
 
     Raises
     ------
     InputError
-        If the file is broken or holds no grey values.
+        If the file is corrupt or not grayscale.
     """
     try:
         volume = _read_nifti(path) if kind == "nifti" else _read_itk(path)
     except InputError:
         raise
-    except Exception as error:  # the readers raise many kinds on broken files
+    except Exception as error:  # readers raise various exceptions on corrupt files
         raise InputError(f"cannot read {path.name}: {type(error).__name__}") from error
     if volume.array.dtype.kind not in "biuf":
-        raise InputError(f"{path.name} holds colours or complex numbers, not grey values")
+        raise InputError(f"{path.name} contains color or complex values, not grayscale")
     return volume
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """Sequence parameters from the BIDS JSON file that converters write beside a volume."""
+    """Read sequence parameters from the BIDS JSON sidecar of a volume."""
     import json
 
     try:
@@ -112,14 +112,14 @@ def _sidecar(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         return {}
     found = {key: values[key] for key in SEQUENCE_KEYWORDS if values.get(key) not in (None, "")}
-    for key in ("EchoTime", "RepetitionTime", "InversionTime"):  # BIDS seconds, DICOM ms
+    for key in ("EchoTime", "RepetitionTime", "InversionTime"):  # seconds in BIDS, ms in DICOM
         if isinstance(found.get(key), int | float):
             found[key] = 1000.0 * found[key]
     return found
 
 
 def _nifti(path: Path) -> Any:
-    """Open by content: a NIfTI file may carry any suffix."""
+    """Open a NIfTI file by content, regardless of its suffix."""
     import nibabel as nib
 
     if path.name.endswith((".nii", ".nii.gz")):
@@ -133,21 +133,23 @@ def _nifti(path: Path) -> Any:
 
 def _nifti_geometry(path: Path) -> Geometry:
     image = _nifti(path)
-    _demand_affine(image)
+    _require_affine(image)
     shape = _three_axes(image.shape)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
     return Geometry((shape[2], shape[1], shape[0]), affine)
 
 
-def _demand_affine(image: Any) -> None:
-    """NIfTI without qform and sform says nothing of the patient's sides."""
+def _require_affine(image: Any) -> None:
+    """Reject NIfTI without qform and sform: the patient orientation is unknown."""
     if not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
-        raise GeometryError("the NIfTI header has neither qform nor sform, so sides are unknown")
+        raise GeometryError(
+            "the NIfTI header has neither qform nor sform, so the orientation is unknown"
+        )
 
 
 def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise GeometryError(f"need one volume with three axes, not shape {tuple(shape)}")
+        raise GeometryError(f"one volume with three axes is required, not shape {tuple(shape)}")
     return tuple(int(n) for n in shape[:3])
 
 
@@ -167,11 +169,11 @@ def _itk_geometry(path: Path) -> Geometry:
     reader = _itk_reader(path)
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1:
-        raise GeometryError("a colour or vector image, not grey values")
+        raise GeometryError("a color or vector image, not grayscale")
     with path.open("rb") as file:
         is_nrrd = file.read(4) == b"NRRD"
     if is_nrrd and "NRRD_space" not in reader.GetMetaDataKeys():
-        raise GeometryError("the NRRD header names no space, so sides are unknown")
+        raise GeometryError("the NRRD header has no space field, so the orientation is unknown")
     i, j, k = _three_axes(reader.GetSize())
     return Geometry.from_axes(
         (k, j, i),

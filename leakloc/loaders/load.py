@@ -1,4 +1,4 @@
-"""Reading a study: find files, read headers, build stacks. No pixels are read here."""
+"""Read a study: find files, read headers and build stacks, without pixels."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 LoadProgress = Callable[[str, float], None]
 
 _HEAD_BYTES: Final = 512
-_DISC_MARK: Final = b"CD001"
-_DISC_MARK_AT: Final = 32_769
+_ISO_MAGIC: Final = b"CD001"
+_ISO_MAGIC_OFFSET: Final = 32_769
 _SIGNATURES: Final = {
     b"%PDF": "a PDF document",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"BM": "a bitmap picture",
-    b"MZ": "a program",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"BM": "a bitmap image",
+    b"MZ": "an executable file",
     b"<htm": "a web page",
     b"<!DO": "a web page",
     b"<?xm": "an XML file",
@@ -56,53 +56,55 @@ def load_study(
     ----------
     path : Path
         A folder of any depth and naming, a zip or tar archive, a DICOMDIR, a DICOM file, or a
-        NIfTI, NRRD or MetaImage volume. Files are told by content, never by suffix; volumes without
-        headers count only where there is no DICOM.
+        NIfTI, NRRD or MetaImage volume. File types are detected by content, not by suffix; volumes
+        without headers are used only if there are no DICOM images.
     settings : LoaderSettings
     study_uid : str, optional
-        Study Instance UID to read where there are several.
+        Study Instance UID to read if there are several.
     progress : callable, optional
-        Told what is done and the share of files read, 0..1.
+        Called with the current step and the fraction of files read, 0..1.
 
     Returns
     -------
     Study
-        Files that are no usable images are listed in `skipped` with the reason.
+        Unusable files are listed in `skipped` with the reason.
 
     Raises
     ------
     InputError
-        If there is nothing to read, or images of several studies or patients.
+        If there are no images, or images of several studies or patients.
     """
     skipped: list[SkippedFile] = []
     files, archive = _files(Path(path), settings, skipped)
     if not files:
-        raise InputError(f"no files in {path}: name a folder with the images of one study")
+        raise InputError(f"no files in {path}: specify a folder with the images of one study")
     frames, volumes = _scan(files, skipped, progress)
     if frames:
         skipped += [
-            SkippedFile(file, f"a {kind} volume beside DICOM images") for file, kind in volumes
+            SkippedFile(file, f"a {kind} volume next to DICOM images") for file, kind in volumes
         ]
         study = _dicom_study(frames, skipped, settings, study_uid)
     elif study_uid is not None:
-        raise InputError(f"there is no study {study_uid}: {path} holds no DICOM images")
+        raise InputError(f"there is no study {study_uid}: {path} contains no DICOM images")
     else:
         study = _volume_study(volumes, skipped)
     if not study.stacks:
         raise InputError(_nothing_found(Path(path), len(files), study.skipped))
-    return study if archive is None else _keeping(study, archive)
+    return study if archive is None else _keep_archive(study, archive)
 
 
 def _files(
     path: Path, settings: LoaderSettings, skipped: list[SkippedFile]
 ) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
-    """All regular files, and the temporary folder they lie in where they were unpacked."""
+    """Return all regular files, and the temporary folder if they were extracted."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             return _walk(path, skipped), None
         if not stat.S_ISREG(mode):  # a pipe or device would block
-            raise InputError(f"{path} is no regular file or folder: name the folder of one study")
+            raise InputError(
+                f"{path} is not a regular file or folder: specify the folder of one study"
+            )
         archived = is_archive(path, _head(path))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
@@ -115,13 +117,13 @@ def _files(
 
 
 def _indexed(path: Path, skipped: list[SkippedFile]) -> list[Path]:
-    """The files that a DICOMDIR lists and that are there."""
+    """Return the existing files that a DICOMDIR lists."""
     listed = listed_files(path)
     present = [file for file in listed if file.exists()]
     if not present:
         raise InputError(
-            f"none of the {len(listed)} files that {path} lists is there: copy the whole disc, not "
-            "only its index, or name the folder of the images"
+            f"none of the {len(listed)} files that {path} lists exists: copy the whole disc, not "
+            "only its index, or specify the image folder"
         )
     skipped += [
         SkippedFile(file, "listed in the DICOMDIR, but missing")
@@ -134,11 +136,13 @@ def _indexed(path: Path, skipped: list[SkippedFile]) -> list[Path]:
 def _walk(folder: Path, skipped: list[SkippedFile]) -> list[Path]:
     found = []
 
-    def closed(error: OSError) -> None:
-        skipped.append(SkippedFile(Path(error.filename), f"a closed folder ({error.strerror})"))
+    def unreadable(error: OSError) -> None:
+        skipped.append(
+            SkippedFile(Path(error.filename), f"a folder that cannot be opened ({error.strerror})")
+        )
 
-    # Links between folders may run in circles.
-    for parent, subfolders, names in os.walk(folder, onerror=closed, followlinks=False):
+    # Symbolic links may be circular.
+    for parent, subfolders, names in os.walk(folder, onerror=unreadable, followlinks=False):
         subfolders.sort()
         links = [Path(parent, name) for name in subfolders if Path(parent, name).is_symlink()]
         skipped += [
@@ -162,7 +166,7 @@ def _scan(
     volumes: list[tuple[Path, Kind]] = []
     reader = HeaderReader()
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")  # odd values are judged here, not printed
+        warnings.simplefilter("ignore")  # invalid values are handled here, not printed
         for number, file in enumerate(files):
             try:
                 found = _open(file, reader)
@@ -182,7 +186,7 @@ def _scan(
 
 
 def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
-    """Frames of a DICOM file, or the kind of volume file."""
+    """Return the frames of a DICOM file, or the format of a volume file."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device would block
         raise NotAnImageError("not a regular file")
     head = _head(path)
@@ -197,23 +201,23 @@ def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
         if head.startswith(signature):
             raise NotAnImageError(reason)
     if _is_disc_image(path):
-        raise NotAnImageError("a disc image; open it and name the folder inside")
+        raise NotAnImageError("a disc image; mount it and specify the folder inside")
     if is_archive(path, head):
-        raise NotAnImageError("an archive inside the study; unpack it or name it directly")
+        raise NotAnImageError("an archive inside the study; extract it or specify it directly")
     raise NotAnImageError("not DICOM")
 
 
 def _is_disc_image(path: Path) -> bool:
-    """Whether a file is the image of a CD or DVD (ISO 9660)."""
-    if path.stat().st_size <= _DISC_MARK_AT + len(_DISC_MARK):
+    """Return whether a file is a CD or DVD image (ISO 9660)."""
+    if path.stat().st_size <= _ISO_MAGIC_OFFSET + len(_ISO_MAGIC):
         return False
     with path.open("rb") as file:
-        file.seek(_DISC_MARK_AT)
-        return file.read(len(_DISC_MARK)) == _DISC_MARK
+        file.seek(_ISO_MAGIC_OFFSET)
+        return file.read(len(_ISO_MAGIC)) == _ISO_MAGIC
 
 
 def _looks_like_dicom(head: bytes) -> bool:
-    """Whether a file without preamble starts with a data element of group 0002 or 0008."""
+    """Return whether a file without preamble starts with an element of group 0002 or 0008."""
     return head[:2] in (b"\x08\x00", b"\x02\x00") or head[:2] in (b"\x00\x08", b"\x00\x02")
 
 
@@ -228,28 +232,28 @@ def _dicom_study(
         raise InputError(f"there is no study {study_uid}; found: {_listed(uids)}")
     if study_uid is None and len(uids) > 1:
         raise InputError(
-            f"the input holds images of {len(uids)} studies; choose one by its Study Instance UID: "
-            f"{_listed(uids)}"
+            f"the input contains images of {len(uids)} studies; select one by its Study Instance "
+            f"UID: {_listed(uids)}"
         )
     wanted = [frame for frame in frames if study_uid in (None, frame.study_instance_uid)]
     others = {frame.path for frame in frames} - {frame.path for frame in wanted}
     skipped += [SkippedFile(file, "belongs to another study") for file in sorted(others)]
-    _demand_one_patient(wanted)
+    _require_one_patient(wanted)
     stacks = build_stacks(wanted, settings, read_stack, same_pixels)
     return Study(_identity(wanted), tuple(stacks), tuple(skipped), _study_notes(wanted))
 
 
-def _demand_one_patient(frames: list[Frame]) -> None:
+def _require_one_patient(frames: list[Frame]) -> None:
     patients = {frame.identity.patient_id for frame in frames} - {None}
     if len(patients) > 1:
         raise InputError(
-            f"study {frames[0].study_instance_uid} holds images of {len(patients)} patient IDs; "
+            f"study {frames[0].study_instance_uid} contains images of {len(patients)} patient IDs; "
             "sort them into one folder per patient"
         )
 
 
 def _identity(frames: list[Frame]) -> StudyInfo:
-    """What the headers agree on, from the first that says anything."""
+    """Return the identifiers, each from the first header that contains it."""
 
     def first(values: Iterable[str | None]) -> str | None:
         return next((value for value in values if value), None)
@@ -266,7 +270,7 @@ def _study_notes(frames: list[Frame]) -> tuple[Note, ...]:
     marked = {f.path for f in frames if str(f.parameters.get("BurnedInAnnotation")) == "YES"}
     if not marked:
         return ()
-    text = f"{len(marked)} image(s) are marked as having text burned into the pixels"
+    text = f"{len(marked)} image(s) are marked as having burned-in text"
     return (Note("burned_in_annotation", text),)
 
 
@@ -286,22 +290,23 @@ def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> 
     reasons = Counter(item.reason for item in skipped).most_common(3)
     listed = ", ".join(f"{number} x {reason}" for reason, number in reasons)
     return (
-        f"no usable images among {count} file(s) in {path} ({listed}); name the folder of one study"
+        f"no usable images among {count} file(s) in {path} ({listed}); specify the folder of one "
+        "study"
     )
 
 
-def _listed(uids: list[str], most: int = 10) -> str:
-    shown = ", ".join(uid or "(no UID)" for uid in uids[:most])
-    return shown if len(uids) <= most else f"{shown} and {len(uids) - most} more"
+def _listed(uids: list[str], maximum: int = 10) -> str:
+    shown = ", ".join(uid or "(no UID)" for uid in uids[:maximum])
+    return shown if len(uids) <= maximum else f"{shown} and {len(uids) - maximum} more"
 
 
-def _keeping(study: Study, archive: tempfile.TemporaryDirectory[str]) -> Study:
-    """Tie the unpacked files' life to the stacks that read them."""
+def _keep_archive(study: Study, archive: tempfile.TemporaryDirectory[str]) -> Study:
+    """Keep the extracted files as long as the stacks that read them."""
 
     def bound(stack: SeriesStack) -> SeriesStack:
         def read() -> Volume:
             if not Path(archive.name).is_dir():
-                raise InputError("the unpacked archive is gone; read the study again")
+                raise InputError("the extracted archive was deleted; read the study again")
             return stack.read()
 
         return replace(stack, read=read)

@@ -1,8 +1,8 @@
-"""Label masks made elsewhere: reading them, and putting them on a myelogram's grid.
+"""Read external label masks and resample them to the grid of a myelogram.
 
-A mask is a `Volume` of whole numbers, 0 for background. It may come as NIfTI, NRRD, MetaImage
-or DICOM Segmentation; what is no mask (a picture, probabilities, one slice) is refused with
-the way to mend it.
+A mask is a `Volume` of integers, 0 for background, from NIfTI, NRRD, MetaImage or DICOM
+Segmentation. Other input (grayscale images, probabilities, one slice) is rejected with a message
+that states how to correct it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
 
 MAX_LABEL: Final = 65_535
-"""Largest label kept; published schemes of labels stay below 1,000."""
+"""Maximum label; published label schemes stay below 1,000."""
 
 _MAX_LABELS: Final = 500
-"""More different values are a picture: whole-body schemes have fewer than 200 labels."""
+"""Maximum number of labels; whole-body schemes have fewer than 200, images more."""
 _WHOLE: Final = 1e-3
-"""Farthest a label that went through floats and a scale factor is from a whole number."""
+"""Maximum difference of a label from an integer, due to float scale factors."""
 _SAME_GRID: Final = 0.05
-"""Share of the smallest voxel edge by which corners of one grid may differ: headers round."""
+"""Tolerance for corners of equal grids, as a fraction of the voxel edge: headers are rounded."""
 _LOST_TOLERANCE: Final = 0.02
-"""Share of a mask that may lie outside the myelogram unmentioned: a rim of half voxels."""
+"""Fraction of a mask outside the myelogram that needs no warning: a rim of half voxels."""
 _MIRRORED_INSIDE: Final = 0.5
-"""Share of a mask inside the myelogram after mirroring from which a mix-up of sides is likely."""
+"""Minimum fraction inside the myelogram after mirroring that indicates swapped axes."""
 _HEAD_BYTES: Final = 512
 
 _MIRRORS: Final[dict[str, tuple[float, float]]] = {
-    "left-right and front-back": (-1.0, -1.0),
+    "left-right and anterior-posterior": (-1.0, -1.0),
     "left-right": (-1.0, 1.0),
-    "front-back": (1.0, -1.0),
+    "anterior-posterior": (1.0, -1.0),
 }
 
 
@@ -47,27 +47,27 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
     Parameters
     ----------
     path : path
-        A NIfTI, NRRD or MetaImage file, or a DICOM Segmentation object, told by content. In
-        DICOM the label is the segment number.
+        A NIfTI, NRRD or MetaImage file, or a DICOM Segmentation object, detected by content.
+        In DICOM the label is the segment number.
     may_be_empty : bool
-        Whether a mask without any label is an answer (no fluid) and not a mistake.
+        Whether a mask without labels is valid (no fluid).
 
     Returns
     -------
     Volume
-        uint8 where every label fits, else uint16; LPS geometry, with the frame of reference
-        where the file is DICOM.
+        uint8 if all labels fit, else uint16; LPS geometry, with the frame of reference if the
+        file is DICOM.
 
     Raises
     ------
     InputError
-        If the file cannot be read, is no mask, or holds no label.
+        If the file cannot be read, is not a mask, or contains no label.
     GeometryError
-        If it has not three axes, or does not say where it lies in the patient.
+        If it is not three-dimensional, or has no position in the patient.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path.name} is a folder: name the mask file itself")
+        raise InputError(f"{path.name} is a folder: specify the mask file")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -80,7 +80,7 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
         volume = _dicom_segmentation(path)
     else:
         raise InputError(
-            f"{path.name} is no mask that can be read: give NIfTI, NRRD, MHA or a DICOM SEG file"
+            f"{path.name} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
         )
     labels = _labels(volume.array, path.name, may_be_empty)
     return Volume(labels, volume.geometry, Provenance(source="mask file", steps=("read",)))
@@ -89,59 +89,59 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
 def put_on_grid(
     mask: Volume, target: Geometry, what: str = "mask", onto: str = "myelogram"
 ) -> tuple[Volume, list[Note]]:
-    """A mask on another grid of the same patient space.
+    """Resample a mask to another grid of the same patient space.
 
-    The same grid, in whatever order of axes, is taken over voxel by voxel; another one is
-    resampled to the nearest label, with the note ``mask_resampled``.
+    A mask on the same grid, in any axis order, is copied; others are resampled by nearest
+    neighbor, with the note ``mask_resampled``.
 
     Parameters
     ----------
     mask : Volume
-        As `read_mask` gives it.
+        As returned by `read_mask`.
     target : Geometry
-        Of the myelogram.
+        Grid of the myelogram.
     what : str
-        What the mask is called in messages, such as ``"sac mask"``.
+        Name of the mask in messages, such as ``"sac mask"``.
     onto : str
-        What the volume of that grid is called.
+        Name of the volume of that grid in messages.
 
     Returns
     -------
     Volume
-        Same labels, on `target`.
+        The same labels on `target`.
     list of Note
 
     Raises
     ------
     GeometryError
-        If the mask lies in another frame of reference, elsewhere, or with its sides swapped
-        (RAS coordinates written as LPS); the message says how to mend it.
+        If the mask has another frame of reference, lies elsewhere, or is mirrored (RAS
+        coordinates written as LPS); the message states how to correct it.
     """
-    _demand_same_frame(mask.geometry, target, what, onto)
+    _require_same_frame(mask.geometry, target, what, onto)
     same = _same_voxels(mask, target)
     if same is not None:
         return same, []
-    _refuse_mirrored_grid(mask, target, what, onto)
+    _reject_mirrored_grid(mask, target, what, onto)
     if not mask.array.any():
         return Volume(np.zeros(target.shape, np.uint8), target, mask.provenance), []
     inside = _fraction_inside(mask, target)
     if inside == 0.0:
-        raise GeometryError(_nowhere(mask, target, what, onto))
+        raise GeometryError(_outside_message(mask, target, what, onto))
     moved = mask.resample(target, order=0)
     if not moved.array.any():
         raise GeometryError(
-            f"nothing is left of the {what} on the {onto}'s grid: its labels are smaller than "
-            f"the {onto}'s voxels; draw it on the {onto}"
+            f"the {what} is empty on the grid of the {onto}: its labels are smaller than the "
+            f"voxels of the {onto}; draw it on the {onto}"
         )
     spacing = " x ".join(f"{mm:.2g}" for mm in mask.geometry.spacing_ijk_mm)
-    text = f"the {what} lies on another grid ({spacing} mm) and was resampled to the nearest label"
+    text = f"the {what} has another grid ({spacing} mm) and was resampled by nearest neighbor"
     if inside < 1.0 - _LOST_TOLERANCE:
-        text += f"; {1.0 - inside:.0%} of it lies outside the {onto} and was left out"
+        text += f"; {1.0 - inside:.0%} of it lies outside the {onto} and was ignored"
     return moved, [Note("mask_resampled", text)]
 
 
 def _image(path: Path, kind: Kind) -> Volume:
-    """The voxels of a volume file that passes the checks of the loader."""
+    """Read the voxels of a volume file after checking its header."""
     try:
         read_image_header(path, kind)
         return read_voxels(path, kind)
@@ -150,65 +150,65 @@ def _image(path: Path, kind: Kind) -> Volume:
 
 
 def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArray[Any]:
-    """Whole labels in the smallest type, or the reason why these are none."""
+    """Return integer labels in the smallest type; raise if the values are not labels."""
     if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds colours or complex numbers, not labels")
+        raise InputError(f"{name} contains color or complex values, not labels")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise InputError(f"{name} holds values that are not finite (NaN): set them to 0")
+            raise InputError(f"{name} contains non-finite values (NaN): set them to 0")
         whole = np.round(array)
         if np.abs(array - whole).max() > _WHOLE:
-            raise InputError(_fractions(array, name))
+            raise InputError(_fraction_message(array, name))
         array = whole
     low, high = array.min(), array.max()
     if low < 0:
         raise InputError(
-            f"{name} holds negative values (down to {low:g}): background is 0, labels are 1 and up"
+            f"{name} contains negative values (down to {low:g}): background is 0, labels are >= 1"
         )
     if high > MAX_LABEL:
         raise InputError(
-            f"{name} holds values up to {high:g}, beyond the {MAX_LABEL} of a label: it looks like "
-            "a picture or an overflow, not like a mask"
+            f"{name} contains values up to {high:g}, above the maximum label {MAX_LABEL}: it "
+            "appears to be a grayscale image or an overflow, not a mask"
         )
     if high == 0 and not may_be_empty:
-        raise InputError(f"{name} is empty: it holds no label above 0")
+        raise InputError(f"{name} is empty: it contains no label above 0")
     labels = array.astype(np.uint8 if high < 256 else np.uint16)
     count = 0
-    if high >= _MAX_LABELS:  # else there cannot be as many
+    if high >= _MAX_LABELS:  # otherwise the count cannot exceed the maximum
         count = int(np.count_nonzero(np.bincount(labels.ravel())))
     if count > _MAX_LABELS:
         raise InputError(
-            f"{name} holds {count} different values: it looks like a picture, not like a mask"
+            f"{name} contains {count} distinct values: it appears to be an image, not a mask"
         )
     return labels
 
 
-def _fractions(array: npt.NDArray[Any], name: str) -> str:
+def _fraction_message(array: npt.NDArray[Any], name: str) -> str:
     low, high = float(array.min()), float(array.max())
     if low >= 0.0 and high <= 1.0:
         return (
-            f"{name} holds fractions between 0 and 1 (probabilities): threshold it, usually at "
-            "0.5, and save whole numbers"
+            f"{name} contains fractions between 0 and 1 (probabilities): threshold it, usually at "
+            "0.5, and save integers"
         )
     return (
-        f"{name} holds values that are no whole numbers ({low:.3g} to {high:.3g}): it looks like a "
-        "picture, or a mask resampled with interpolation; resample labels to the nearest"
+        f"{name} contains non-integer values ({low:.3g} to {high:.3g}): it appears to be a "
+        "grayscale image or an interpolated mask; resample labels by nearest neighbor"
     )
 
 
 def _dicom_segmentation(path: Path) -> Volume:
-    """Segments of a DICOM SEG (binary or label map) as labels by segment number."""
+    """Read a DICOM SEG (binary or label map); labels are segment numbers."""
     import highdicom as hd
     import pydicom
 
     try:
         dataset = pydicom.dcmread(path)
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"broken DICOM file {path.name} ({type(error).__name__})") from error
+    except Exception as error:  # corrupt files raise various exceptions
+        raise InputError(f"corrupt DICOM file {path.name} ({type(error).__name__})") from error
     if str(dataset.get("Modality")) != "SEG":
         raise InputError(
             f"{path.name} is a DICOM image or document, not a segmentation (modality "
-            f"{dataset.get('Modality', 'unknown')}): give a SEG object, NIfTI, NRRD or MHA"
+            f"{dataset.get('Modality', 'unknown')}): use a SEG object, NIfTI, NRRD or MHA"
         )
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
         raise InputError(
@@ -222,16 +222,20 @@ def _dicom_segmentation(path: Path) -> Volume:
     try:
         try:
             volume = volume_of()
-        except RuntimeError:  # tools copy the scanner's slice spacing, which is often wrong
+        except (
+            RuntimeError
+        ):  # tools copy the slice spacing of the scanner, which is often incorrect
             for item in dataset.SharedFunctionalGroupsSequence:
                 for measures in item.get("PixelMeasuresSequence") or []:
                     measures.pop("SpacingBetweenSlices", None)
             volume = volume_of()
-    except Exception as error:  # highdicom raises several kinds, each with its reason
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason"
+    except Exception as error:  # highdicom raises various exceptions with a message
+        reason = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else "unknown reason"
+        )
         raise GeometryError(
-            f"the segments of {path.name} form no volume of labels ({reason}); export one segment "
-            "per file, or a label map as NIfTI"
+            f"the segments of {path.name} do not form a label volume ({reason}); export one "
+            "segment per file, or a label map as NIfTI"
         ) from error
     array = np.asarray(volume.array)
     affine = np.asarray(volume.affine, dtype=np.float64)[:, [2, 1, 0, 3]]  # (k, j, i) -> (i, j, k)
@@ -239,62 +243,62 @@ def _dicom_segmentation(path: Path) -> Volume:
     return Volume(array, Geometry((k, j, i), affine, volume.frame_of_reference_uid))
 
 
-def _demand_same_frame(one: Geometry, other: Geometry, what: str, onto: str) -> None:
+def _require_same_frame(one: Geometry, other: Geometry, what: str, onto: str) -> None:
     if one.in_other_frame(other):
         raise GeometryError(
-            f"the {what} lies in another frame of reference than the {onto}: register it to the "
-            f"{onto} first, or name the series it was drawn on with --myelogram"
+            f"the {what} has another frame of reference than the {onto}: register it to the "
+            f"{onto} first, or specify the series it was drawn on with --myelogram"
         )
 
 
 def _same_voxels(mask: Volume, target: Geometry) -> Volume | None:
-    """The mask in the target's order of axes where both are the same grid."""
-    turned = mask.oriented(target.axis_codes)
-    if not turned.geometry.matches(target, _SAME_GRID * min(target.spacing_ijk_mm)):
+    """Return the mask in the axis order of the target if both have the same grid."""
+    oriented = mask.oriented(target.axis_codes)
+    if not oriented.geometry.matches(target, _SAME_GRID * min(target.spacing_ijk_mm)):
         return None
-    return Volume(np.ascontiguousarray(turned.array), target, mask.provenance)
+    return Volume(np.ascontiguousarray(oriented.array), target, mask.provenance)
 
 
 def _mirrored(geometry: Geometry, signs: tuple[float, float]) -> Geometry:
     return replace(geometry, affine_lps=np.diag([*signs, 1.0, 1.0]) @ geometry.affine_lps)
 
 
-def _refuse_mirrored_grid(mask: Volume, target: Geometry, what: str, onto: str) -> None:
-    """A grid that fits exactly once mirrored was written with the signs of another convention."""
+def _reject_mirrored_grid(mask: Volume, target: Geometry, what: str, onto: str) -> None:
+    """Reject a grid that matches only when mirrored: its affine has the wrong sign convention."""
     for sides, signs in _MIRRORS.items():
         if _same_voxels(replace(mask, geometry=_mirrored(mask.geometry, signs)), target):
-            raise GeometryError(_mixed_up(what, sides, onto))
+            raise GeometryError(_mirrored_message(what, sides, onto))
 
 
-def _mixed_up(what: str, sides: str, onto: str) -> str:
+def _mirrored_message(what: str, sides: str, onto: str) -> str:
     return (
-        f"the {what} fits the {onto} only when mirrored ({sides}): its affine was probably "
-        "written in LPS where the format means RAS, or the other way round; negate the first two "
+        f"the {what} matches the {onto} only when mirrored ({sides}): its affine was probably "
+        "written in LPS where the format requires RAS, or vice versa; negate the first two "
         "rows of its affine (in nibabel: np.diag([-1, -1, 1, 1]) @ affine) and save it again"
     )
 
 
 def _fraction_inside(mask: Volume, target: Geometry, map_lps: FloatArray | None = None) -> float:
-    """Share of the labelled voxels whose centre lies in the target's field."""
-    places = np.argwhere(mask.array)
-    stride = max(1, len(places) // 20_000)  # a share needs no more
-    points = mask.geometry.lps_from_kji(places[::stride])
+    """Fraction of labeled voxels whose center lies in the field of view of the target."""
+    voxels = np.argwhere(mask.array)
+    stride = max(1, len(voxels) // 20_000)  # a sample is sufficient
+    points = mask.geometry.lps_from_kji(voxels[::stride])
     if map_lps is not None:
         points = points * map_lps
     return float(target.contains(points).mean())
 
 
-def _nowhere(mask: Volume, target: Geometry, what: str, onto: str) -> str:
+def _outside_message(mask: Volume, target: Geometry, what: str, onto: str) -> str:
     for sides, (x, y) in _MIRRORS.items():
         if _fraction_inside(mask, target, np.array([x, y, 1.0])) >= _MIRRORED_INSIDE:
-            return _mixed_up(what, sides, onto)
+            return _mirrored_message(what, sides, onto)
     if sorted(mask.geometry.shape) == sorted(target.shape):
         return (
-            f"the {what} has as many voxels as the {onto}, but its affine puts it elsewhere: it "
-            "was probably saved without the affine; save it with that of the volume it was drawn on"
+            f"the {what} has as many voxels as the {onto}, but a different position: it was "
+            "probably saved without the affine; save it with that of the volume it was drawn on"
         )
     gap = np.linalg.norm(mask.geometry.center_lps - target.center_lps)
     return (
-        f"the {what} lies outside the {onto} (centres {gap:.0f} mm apart): it belongs to "
+        f"the {what} lies outside the {onto} (centers {gap:.0f} mm apart): it belongs to "
         f"another volume or patient, or its affine was lost; save it with that of the {onto}"
     )

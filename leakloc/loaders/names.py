@@ -1,7 +1,7 @@
-"""What series are called: word patterns of several vendors and languages.
+"""Patterns of series names of several vendors and languages.
 
-Names are hints. They may be missing, translated or wrong, so `leakloc.loaders.triage` weighs
-them together with sequence parameters and pixels. Patterns apply to `normalized` text.
+Names may be missing, translated or incorrect, so `leakloc.loaders.triage` combines them with
+sequence parameters and pixels. Patterns apply to `normalized` text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-# `\b` alone would miss words glued to digits ("t2space", "lws3d"), so letters bound them instead.
+# `\b` would miss words adjacent to digits ("t2space", "lws3d"), so only letters are excluded.
 _START: Final = r"(?<![^\W\d_])"
 _END: Final = r"(?![^\W\d_])"
 
@@ -32,7 +32,7 @@ MYELOGRAPHY: Final = _words(
 OTHER_HYDROGRAPHY: Final = _words(
     r"mrcp|ercp|\bmru\b|urogra|cholang|chol ?pan|biliar|sialo|inner ?ear|innenohr|\biac\b|\bcpa\b"
 )
-"""Other fluid imaging with the same physics: bile ducts, urinary tract, inner ear."""
+"""Other MR hydrography: bile ducts, urinary tract, inner ear."""
 
 SINGLE_SHOT: Final = _words(
     r"\bhaste\b|\bssfse\b|\bss ?fse\b|ssh ?tse|\bfase\b|single ?shot|\bss tse\b|\brare\b"
@@ -57,7 +57,7 @@ NO_FAT_SUPPRESSION: Final = _words(
     r"\b(no|non|not|without|w ?o|ohne|sans|sin|senza|zonder) ?"
     r"(fs\b|fat ?(sat|sup)|spair\b|spir\b|fett ?sat|suppression)|\b(fs|fat ?sat) ?(off|aus)\b"
 )
-"""Fat suppression named as absent."""
+"""Fat suppression stated as absent."""
 DIXON_PART: Final = _words(
     r"(dixon|ideal|flex|lava).*(\b(f|fat|in|ip|opp|op|in ?phase|out ?phase|opp? ?phase)$)"
     r"|^(fat|in ?phase|out ?phase): ?|^(fat|inphase|outphase) "
@@ -87,7 +87,7 @@ PROJECTION: Final = _words(
     r"\bmip\b|\bminip\b|\bproj(ection)?\b|\bradial\b|\brotat\w*|\btumble\b|\bcollapse\b"
     r"|\bpjn\b|\bvrt?\b|\bmpr\b|reformat\w*|\bcurved\b|\bcpr\b|thick ?slab"
 )
-"""Derived views."""
+"""Projections and reformats."""
 
 SPINE: Final = _words(
     rf"{_START}[clth]?s?spines?{_END}|spine|spinal|lumb|lomb|sacr|thorac|thorak|\bdors|cervic"
@@ -112,7 +112,7 @@ PLANES: Final = {
 
 
 def normalized(*texts: object) -> str:
-    """Texts joined, compatibility-folded, lower-case, separators turned into spaces.
+    """Join texts, apply NFKC and case folding, and replace separators with spaces.
 
     Examples
     --------
@@ -120,6 +120,6 @@ def normalized(*texts: object) -> str:
     't2 space sag p2 myélo'
     """
     joined = " ".join(str(text) for text in texts if text)
-    # NFC after folding keeps Hangul syllables and accents in one piece.
+    # NFC after folding recomposes Hangul syllables and accents.
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", joined).casefold())
     return " ".join(_SEPARATORS.sub(" ", folded).split())

@@ -1,4 +1,4 @@
-"""From laid-out frames to a volume of signal."""
+"""Decode the pixels of a stack and resample them to a regular volume."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ Result = TypeVar("Result")
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 """Tag of the pixel data element, little endian."""
 _UNDEFINED_LENGTH: Final = b"\xff\xff\xff\xff"
-"""Length of pixel data in fragments."""
+"""Length of encapsulated pixel data."""
 _JPEG_LS: Final = ("pyjpegls", "gdcm")
 _PLUGINS: Final = {
     "1.2.840.10008.1.2.4.80": _JPEG_LS,
     "1.2.840.10008.1.2.4.81": _JPEG_LS,
     "1.2.840.10008.1.2.5": ("gdcm", "pydicom"),
 }
-"""pydicom's decoders in the order to be tried; of other syntaxes all that there are.
+"""pydicom decoders in order of preference; for other syntaxes all available ones.
 
-pyjpegls takes two thirds of GDCM's time. pylibjpeg-rle is not for damaged data: it panics.
+pyjpegls takes two thirds of the time of GDCM. pylibjpeg-rle is not used: it panics on corrupt data.
 """
 
 
 def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
-    """Decode the frames of a stack and bring them onto its grid.
+    """Decode the frames of a stack and resample them to its grid.
 
     Rescale slope and intercept are applied slice by slice, padding is set to the lowest
-    signal (high padding would look like fluid), and MONOCHROME1 is inverted so that more
-    signal is always a higher number.
+    signal (high padding would resemble fluid), and MONOCHROME1 is inverted so that higher
+    values are always brighter.
 
     Returns
     -------
     Volume
-        The stored integer type where nothing had to be computed, float32 otherwise.
+        The stored integer type if unmodified, float32 otherwise.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
 def _signal(
     frames: tuple[Frame, ...],
 ) -> tuple[Picture, list[npt.NDArray[np.bool_] | None], bool]:
-    """All pictures in one array, their padding masks, and whether any is MONOCHROME1."""
+    """Return all frames in one array, their padding masks, and whether any is MONOCHROME1."""
     array: Picture | None = None
     padding: list[npt.NDArray[np.bool_] | None] = [None] * len(frames)
     inverted = False
@@ -80,9 +80,9 @@ def _signal(
         frame = frames[place]
         if values.shape != (frame.rows, frame.columns):
             raise InputError(
-                f"{frame.path.name} holds a picture of {values.shape}, not of "
-                f"{(frame.rows, frame.columns)} as its header said: it was changed while it was "
-                "read, or is broken; read the study again"
+                f"{frame.path.name} contains an image of {values.shape}, not of "
+                f"{(frame.rows, frame.columns)} as stated in its header: it was changed while it "
+                "was read, or is corrupt; read the study again"
             )
         if array is None:
             array = np.empty((len(frames), *values.shape), values.dtype)
@@ -96,7 +96,7 @@ def _signal(
 
 
 def same_pixels(one: Frame, other: Frame) -> bool:
-    """Whether two frames hold the same stored values."""
+    """Return whether two frames have identical stored values."""
     try:
         (_, first), (_, second) = [next(iter(_pictures((frame,)))) for frame in (one, other)]
     except InputError:
@@ -107,7 +107,7 @@ def same_pixels(one: Frame, other: Frame) -> bool:
 def _pictures(
     frames: tuple[Frame, ...],
 ) -> Iterator[tuple[int, tuple[Picture, npt.NDArray[np.bool_] | None, bool]]]:
-    """Place in the stack, signal, padding mask and whether it is MONOCHROME1; file by file."""
+    """Yield index in the stack, signal, padding mask and whether MONOCHROME1, file by file."""
     scaled = scale_varies(frames)
     numbered = sorted(enumerate(frames), key=lambda item: str(item[1].path))
     for path, group in groupby(numbered, key=lambda item: item[1].path):
@@ -116,7 +116,7 @@ def _pictures(
         if all(values is not None for _, _, values in direct):
             for place, frame, values in direct:
                 if values is not None:
-                    yield place, _meaning(frame, values, scaled=scaled)
+                    yield place, _decoded_signal(frame, values, scaled=scaled)
             continue
         dataset, stored = _decode(path, [frame.index for _, frame in members])
         for (place, frame), values in zip(members, stored, strict=True):
@@ -130,7 +130,7 @@ def _pictures(
 
 
 def _read_directly(frame: Frame) -> Picture | None:
-    """Values at the place the header told; None where the file has changed or is unusual."""
+    """Read values at the stored offset; None if the file has changed or is unsupported."""
     stored = frame.stored
     if stored is None:
         return None
@@ -148,17 +148,17 @@ def _read_directly(frame: Frame) -> Picture | None:
                 return _decompressed(fragments, stored.syntax, frame, stored)
             values = np.fromfile(file, "<i2" if stored.signed else "<u2", count)
     except OSError:
-        return None  # the decoder names the reason
+        return None  # the decoder reports the reason
     if values.size != count:
         return None
     unused = 16 - stored.bits
-    if unused:  # bits above those stored may hold anything
+    if unused:  # bits above Bits Stored are undefined
         values = (values << unused) >> unused
     return _native(values.reshape(frame.rows, frame.columns))
 
 
 def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -> Picture | None:
-    """Values of an encapsulated picture; None where that takes more than its fragments."""
+    """Decode an encapsulated frame; None if its fragments alone are not sufficient."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
@@ -179,25 +179,25 @@ def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # padding bytes and the like do no harm
+            warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
             return _first_to_succeed(decode, syntax)
-    except Exception:  # decoders raise many kinds; `_decode` names the reason
+    except Exception:  # various exceptions; `_decode` reports the reason
         return None
 
 
 def _first_to_succeed(decode: Callable[[str], Result], syntax: str) -> Result:
-    """What the first plugin gives that can; if none can, the last raises."""
+    """Return the result of the first plugin that succeeds; else the last one raises."""
     *others, last = _PLUGINS.get(syntax, ("",))
     for plugin in others:
-        with suppress(Exception):  # decoders raise many kinds
+        with suppress(Exception):  # decoders raise various exceptions
             return decode(plugin)
     return decode(last)
 
 
-def _meaning(
+def _decoded_signal(
     frame: Frame, values: Picture, *, scaled: bool
 ) -> tuple[Picture, npt.NDArray[np.bool_] | None, bool]:
-    """Signal, padding mask and whether MONOCHROME1, of directly read values."""
+    """Return signal, padding mask and whether MONOCHROME1, from directly read values."""
     stored = frame.stored
     assert stored is not None
     mask = None
@@ -215,7 +215,7 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # padding bytes and the like do no harm
+            warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
             dataset = pydicom.dcmread(path, force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 _assume_native(dataset)
@@ -231,11 +231,11 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
                 ]
 
             return dataset, _first_to_succeed(decode, dataset.file_meta.TransferSyntaxUID)
-    except Exception as error:  # decoders raise many kinds
-        if isinstance(error, OSError) and error.errno is not None:  # the file, not its content
+    except Exception as error:  # decoders raise various exceptions
+        if isinstance(error, OSError) and error.errno is not None:  # a file system error
             raise InputError(
                 f"cannot read {path.name} any more ({error.strerror}): it was moved, deleted or "
-                "closed after its header was read; read the study again"
+                "made inaccessible after its header was read; read the study again"
             ) from error
         meta = getattr(dataset, "file_meta", None) if "dataset" in locals() else None
         syntax = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
@@ -246,7 +246,7 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
 
 
 def _assume_native(dataset: Any) -> None:
-    """Files without meta information are uncompressed, as they were read."""
+    """Set the transfer syntax of files without meta information: uncompressed."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = dataset.original_encoding
@@ -269,13 +269,13 @@ def _padding_mask(values: Picture, dataset: Any) -> npt.NDArray[np.bool_] | None
 
 
 def _clear_padding(
-    array: Picture, masks: list[npt.NDArray[np.bool_] | None], darkest: Callable[..., Any]
+    array: Picture, masks: list[npt.NDArray[np.bool_] | None], lowest: Callable[..., Any]
 ) -> None:
-    """Set padding to the darkest signal of the stack."""
+    """Set padding to the lowest signal of the stack."""
     outside = np.stack(
         [np.zeros(array.shape[1:], dtype=bool) if mask is None else mask for mask in masks]
     )
-    array[outside] = darkest(array[~outside]) if not outside.all() else 0
+    array[outside] = lowest(array[~outside]) if not outside.all() else 0
 
 
 def _rescaled(values: Picture, dataset: Any, index: int | None) -> Picture:
@@ -289,7 +289,7 @@ def _linear(values: Picture, slope: float, intercept: float) -> Picture:
 
 
 def _unscaled(signal: Picture, slope: float, private_scale: float) -> Picture:
-    """Signal as Philips means it, from values rescaled by `slope`."""
+    """Convert values rescaled by `slope` to the Philips signal scale."""
     return np.asarray(signal / np.float32(slope * private_scale), dtype=np.float32)
 
 
@@ -308,14 +308,14 @@ def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
                 return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0.0)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"the rescale slope or intercept of an image is no number ({error}); export the "
+                f"the rescale slope or intercept of an image is not a number ({error}); export the "
                 "series again"
             ) from error
     return 1.0, 0.0
 
 
 def _onto_grid(array: Picture, layout: Layout) -> Picture:
-    """Shift slices in their plane, then interpolate linearly between neighbours."""
+    """Shift slices in plane, then interpolate linearly between adjacent slices."""
     from scipy import ndimage
 
     slices = array.astype(np.float32)
@@ -326,6 +326,6 @@ def _onto_grid(array: Picture, layout: Layout) -> Picture:
     below = np.searchsorted(layout.offsets_k, np.arange(count), side="right") - 1
     below = np.clip(below, 0, len(slices) - 2)
     reach = layout.offsets_k[below + 1] - layout.offsets_k[below]
-    share = np.clip((np.arange(count) - layout.offsets_k[below]) / reach, 0.0, 1.0)
-    upper = share[:, None, None].astype(np.float32)
+    fraction = np.clip((np.arange(count) - layout.offsets_k[below]) / reach, 0.0, 1.0)
+    upper = fraction[:, None, None].astype(np.float32)
     return np.asarray(slices[below] * (1 - upper) + slices[below + 1] * upper)

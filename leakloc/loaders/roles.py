@@ -1,6 +1,6 @@
-"""What each stack of a study is: rules on headers and names first, then pixels.
+"""Assign a role to each stack by rules on headers and names, then by pixels.
 
-Every stack keeps one sentence that says which rule gave it its role.
+Each stack has one sentence stating the rule that determined its role.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PROJECTIONS: Final = frozenset(
     {"PROJECTION IMAGE", "MIP", "MNIP", "MAX_IP", "MIN_IP", "MPR", "CURVED_MPR", "VOLUME_RENDER"}
 )
 _LOCALIZER_SLICES: Final = 7
-"""Most slices per plane of a three-plane localizer."""
+"""Maximum slices per plane of a three-plane localizer."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A stack with what the rules made of it."""
+    """A stack with its role and the features it is based on."""
 
     stack: SeriesStack
     facts: Facts
@@ -44,29 +44,29 @@ class Judged:
     gate: Gate | None = None
     score: float = 0.0
     set_aside: bool = False
-    """Whether a rule took it out before its contrast mattered (brain, phase image, label map)."""
+    """Whether it was excluded regardless of its contrast (brain, phase image, label map)."""
 
     @property
     def fluid_sensitive(self) -> bool:
-        """Whether fluid is the brightest thing on it and it forms a volume."""
+        """Whether fluid is the brightest tissue and the stack forms a volume."""
         bright = self.facts.contrast in ("t2", "stir", "heavy_t2") or self.facts.is_silent
         return bright and not self.set_aside and self.stack.geometry is not None
 
 
 class Pixels:
-    """Reads each stack once."""
+    """Cache of stack volumes; each is read once."""
 
     def __init__(self) -> None:
         self._volumes: dict[int, Volume] = {}
 
     def of(self, stack: SeriesStack) -> Volume:
-        """The volume of a stack; raises `InputError` where it cannot be read."""
+        """Return the volume of a stack; raise `InputError` if it cannot be read."""
         if id(stack) not in self._volumes:
             self._volumes[id(stack)] = stack.load()
         return self._volumes[id(stack)]
 
     def readable(self, stack: SeriesStack) -> bool:
-        """Whether the volume of a stack can be read; reads it."""
+        """Read the volume of a stack; return whether this succeeded."""
         try:
             self.of(stack)
         except InputError:
@@ -75,18 +75,18 @@ class Pixels:
 
 
 def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
-    """The role of every stack, without choosing any; never refuses a study."""
+    """Return the role of every stack without selecting any; no study is rejected."""
     return tuple(finished(item, ()) for item in judge_all(study, settings, Pixels()))
 
 
 def finished(item: Judged, used_for: tuple[str, ...]) -> TriagedStack:
-    """What the report keeps of a judged stack."""
+    """Convert a classified stack for the report."""
     heaviness = None if item.gate is None else item.gate.ratio
     return TriagedStack(item.stack, item.role, item.reason, item.score, heaviness, used_for)
 
 
 def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Judged]:
-    """Judge every stack of a study, in scanner order."""
+    """Classify every stack of a study, in scanner order."""
     planes: dict[str | None, set[str]] = {}
     facts = [gather(stack, settings.heavy_echo_time_ms) for stack in study.stacks]
     for stack, fact in zip(study.stacks, facts, strict=True):
@@ -97,21 +97,21 @@ def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Ju
         mixed = stack.series_instance_uid is not None and (
             len(planes.get(stack.series_instance_uid, ())) > 1
         )
-        verdict = _set_aside(stack, fact, settings, mixed_planes=mixed)
-        if verdict is not None:
-            role, reason = verdict
+        decision = _excluded(stack, fact, settings, mixed_planes=mixed)
+        if decision is not None:
+            role, reason = decision
             judged.append(Judged(stack, fact, role, reason, set_aside=True))
         else:
-            judged.append(_judge(stack, fact, settings, pixels))
+            judged.append(_classified(stack, fact, settings, pixels))
     return [replace(item, score=_score(item, settings)) for item in judged]
 
 
-def _set_aside(
+def _excluded(
     stack: SeriesStack, facts: Facts, settings: LoaderSettings, *, mixed_planes: bool
 ) -> tuple[Role, str] | None:
-    """The rules that take a stack out before its contrast matters."""
+    """Rules that exclude a stack regardless of its contrast."""
     if stack.modality not in ("MR", ""):
-        return "other", f"modality {stack.modality}: only MR is analysed"
+        return "other", f"modality {stack.modality}: only MR is analyzed"
     codes = {note.code: note.message for note in stack.notes}
     for code in ("color_image", "secondary_capture", "mosaic"):
         if code in codes:
@@ -123,14 +123,14 @@ def _set_aside(
     ):
         return "other", "calibration, diffusion, map or document by name or sequence"
     if names.OTHER_HYDROGRAPHY.search(facts.text):
-        return "other", "fluid imaging of another organ by name"
+        return "other", "hydrography of another organ by name"
     projection = _projection(stack, facts, settings)
     if projection is not None:
         return "projection", projection
     if stack.geometry is None:
         return _without_volume(stack, codes)
     if mixed_planes and stack.geometry.shape[0] <= _LOCALIZER_SLICES:
-        return "localizer", "a few slices in several planes under one series"
+        return "localizer", "few slices in several planes of one series"
     for token, what in _PHASE_OR_FAT.items():
         if token in facts.image_type and not (token in ("R", "I") and "M" in facts.image_type):
             return "other", f"{what} by image type"
@@ -139,7 +139,7 @@ def _set_aside(
         return "other", "fat, in-phase or opposed-phase part of a Dixon series by name"
     if facts.region in ("brain", "elsewhere"):
         what = "brain or head" if facts.region == "brain" else "another body part"
-        return "other", f"{what} by name or body part, nothing says spine"
+        return "other", f"{what} by name or body part, spine not mentioned"
     return None
 
 
@@ -148,7 +148,7 @@ def _without_volume(stack: SeriesStack, codes: dict[str, str]) -> tuple[Role, st
         return "localizer", "single slices in several orientations"
     if "too_few_slices" in codes:
         return "other", codes["too_few_slices"]
-    reason = stack.notes[-1].message if stack.notes else "the slices form no regular volume"
+    reason = stack.notes[-1].message if stack.notes else "the slices do not form a regular volume"
     return "unreadable", reason
 
 
@@ -159,7 +159,7 @@ def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> s
         and thickness >= settings.slab_thickness_mm
         and stack.n_instances <= settings.slab_max_slices
     ):
-        return f"thick slab of {thickness:.0f} mm: no depth, so overview only"
+        return f"thick slab of {thickness:.0f} mm: no depth information, overview only"
     if _PROJECTIONS & facts.image_type:
         return f"image type {', '.join(sorted(_PROJECTIONS & facts.image_type))}: a derived view"
     technique = str(stack.parameters.get("VolumeBasedCalculationTechnique", "NONE")).upper()
@@ -170,8 +170,10 @@ def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> s
     return None
 
 
-def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: Pixels) -> Judged:
-    """Contrast and plane make the role; pixels decide on heavy T2 weighting."""
+def _classified(
+    stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: Pixels
+) -> Judged:
+    """Role by contrast and plane; pixels determine heavy T2 weighting."""
     gate: Gate | None = None
     has_header = stack.series_instance_uid is not None
     if _needs_pixels(facts) or not has_header:
@@ -180,7 +182,7 @@ def _judge(stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: P
         except InputError as error:
             return Judged(stack, facts, "unreadable", str(error), set_aside=True)
         if not has_header and looks_like_labels(volume):
-            reason = "few whole-numbered values, mostly zero: a label map"
+            reason = "few distinct integers, mostly zero: a label map"
             return Judged(stack, facts, "other", reason, set_aside=True)
         gate = weigh(volume, settings)
         if facts.is_silent and gate.weighting != "heavy":
@@ -203,21 +205,24 @@ def _needs_pixels(facts: Facts) -> bool:
 def _role(facts: Facts, gate: Gate | None) -> tuple[Role, str]:
     why = _wording(facts)
     if gate is not None:
-        share = f"tissue at {gate.ratio:.0%} of fluid"
+        signal = f"tissue at {gate.ratio:.0%} of fluid"
         if facts.named_myelography and facts.contrast in ("heavy_t2", "t2", "steady_state"):
-            return "myelogram", f"named myelography{why}; pixels: {gate.weighting} ({share})"
+            return "myelogram", f"named myelography{why}; pixels: {gate.weighting} ({signal})"
         if facts.contrast == "steady_state" and facts.is_3d:
-            return "myelogram", f"3D balanced steady state{why}; pixels: {gate.weighting} ({share})"
+            return (
+                "myelogram",
+                f"3D balanced steady state{why}; pixels: {gate.weighting} ({signal})",
+            )
         if facts.contrast == "heavy_t2" and gate.weighting != "conventional":
-            return "myelogram", f"long echo time{why} and {gate.weighting} T2 by pixels ({share})"
+            return "myelogram", f"long echo time{why} and {gate.weighting} T2 by pixels ({signal})"
         if gate.weighting == "heavy" and facts.contrast == "t2":
-            return "myelogram", f"T2{why}, heavily weighted by pixels ({share})"
+            return "myelogram", f"T2{why}, heavily weighted by pixels ({signal})"
         if facts.is_silent and gate.weighting != "conventional":
-            return "myelogram", f"no header; {gate.weighting} T2 by pixels ({share})"
+            return "myelogram", f"no header; {gate.weighting} T2 by pixels ({signal})"
         if facts.is_silent:
-            return _by_plane(facts, "t2"), f"no header; ordinary weighting by pixels ({share})"
+            return _by_plane(facts, "t2"), f"no header; conventional weighting by pixels ({signal})"
         if facts.contrast in ("heavy_t2", "t2"):
-            return _by_plane(facts, "t2"), f"T2{why}, ordinary weighting by pixels ({share})"
+            return _by_plane(facts, "t2"), f"T2{why}, conventional weighting by pixels ({signal})"
     wording = facts.contrast.replace("_", " ")
     plane = facts.plane or "unknown plane"
     return _by_plane(facts, facts.contrast), f"{plane} {wording} by parameters or name{why}"
@@ -239,7 +244,7 @@ def _by_plane(facts: Facts, contrast: str) -> Role:
     if contrast in ("t2", "heavy_t2") and plane == "axial":
         return "axial_t2"
     if plane == "coronal" and contrast == "t2" and facts.anisotropy < 1.5:
-        return "sagittal_t2"  # as fine sagittally as in its own plane
+        return "sagittal_t2"  # similar resolution in sagittal and coronal planes
     if plane == "sagittal":
         if contrast == "stir":
             return "sagittal_stir"
@@ -269,7 +274,9 @@ def _score(item: Judged, settings: LoaderSettings) -> float:
         score += 1.0 * ((facts.echo_time_ms or 0.0) >= settings.heavy_echo_time_ms)
         score -= 2.0 * (facts.contrast == "steady_state")  # fat and banding
     else:
-        score += 1.0 * facts.is_composed  # one field from head to tail counts vertebrae best
+        score += (
+            1.0 * facts.is_composed
+        )  # one craniocaudal field of view is best for counting vertebrae
         score -= 0.5 * (facts.fat_suppressed and item.role == "sagittal_t2")
         score -= 1.0 * (facts.contrast == "t1_post" and item.role == "sagittal_t1")
     return score

@@ -1,7 +1,7 @@
-"""From frames to stacks: what belongs together, in which order, on which grid.
+"""Group frames into stacks and compute their slice order and grid.
 
-Slices are ordered and spaced by Image Position and Image Orientation alone. Instance
-numbers, slice locations, slice thickness and spacing tags are often wrong and are not used.
+Slice order and spacing are computed from Image Position and Image Orientation only. Instance
+numbers, slice locations, slice thickness and spacing tags are often incorrect and not used.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _COMPONENTS: Final = frozenset(
         *("COMP_SP", "COMP_AD", "COMPOSED", "SPLICED", "PASTED", "MOSAIC"),
     }
 )
-"""Image type values that tell apart images of one series; others (such as NORM) may vary."""
+"""Image type values that distinguish images of one series; others (such as NORM) may vary."""
 
-_CAPTURES: Final = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary capture and its multi-frame kinds."""
+_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+"""Prefix of the secondary capture SOP classes, including multi-frame ones."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the slices of a stack lie and how they become a regular grid.
+    """Positions of the slices of a stack relative to a regular grid.
 
     Parameters
     ----------
     geometry : Geometry
-        The grid that is handed out.
+        The regular grid.
     offsets_k : ndarray, shape (n,)
-        Place of each slice along the k axis of `geometry`, in voxels.
+        Position of each slice along the k axis of `geometry`, in voxels.
     shifts_ji : ndarray, shape (n, 2)
-        In-plane displacement of each slice against the grid, in voxels.
+        In-plane displacement of each slice relative to the grid, in voxels.
     """
 
     geometry: Geometry
@@ -58,17 +58,17 @@ class Layout:
 
     @property
     def is_regular(self) -> bool:
-        """Whether the slices are the grid's own slices, so that nothing is interpolated."""
+        """Whether the slices coincide with those of the grid (no interpolation)."""
         own = np.array_equal(self.offsets_k, np.arange(self.geometry.shape[0]))
         return own and not self.shifts_ji.any()
 
 
 _SCALE_VARIES: Final = 1e-3
-"""Relative difference of private scales that shows; they are written as four-byte floats."""
+"""Minimum relative difference of private scales, which are stored as four-byte floats."""
 
 
 def scale_varies(frames: Sequence[Frame]) -> bool:
-    """Whether slices of one stack were stored with different private scales."""
+    """Return whether the slices of a stack have different private scales."""
     scales = [frame.private_scale for frame in frames if frame.private_scale is not None]
     return len(scales) == len(frames) and max(scales) > (1 + _SCALE_VARIES) * min(scales)
 
@@ -82,21 +82,21 @@ def build_stacks(
     read: ReadStack,
     same_pixels: Callable[[Frame, Frame], bool],
 ) -> list[SeriesStack]:
-    """Group frames into stacks and lay each out in patient space.
+    """Group frames into stacks and compute the grid of each.
 
     Parameters
     ----------
     frames : iterable of Frame
     settings : LoaderSettings
     read : callable
-        Reads the pixels of laid-out frames.
+        Reads the pixels of frames, given their layout.
     same_pixels : callable
-        Whether two frames at the same place hold the same picture.
+        Returns whether two frames at the same position have identical pixels.
 
     Returns
     -------
     list of SeriesStack
-        By series number, then series UID.
+        Sorted by series number, then series UID.
     """
     by_series: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
@@ -120,7 +120,7 @@ def _series_stacks(
         notes.append(
             Note(
                 "truncated_slices",
-                f"{len(unique) - len(whole)} of {len(unique)} images are cut short and count as "
+                f"{len(unique) - len(whole)} of {len(unique)} images are truncated and treated as "
                 "missing; transfer the series again",
             )
         )
@@ -128,7 +128,7 @@ def _series_stacks(
         return [_without_geometry(unique, [*notes, Note("unreadable", "no image is complete")])]
     stacks = []
     for group in _split(whole, _contrast_key):
-        reason = _set_aside(group[0])
+        reason = _exclusion(group[0])
         if reason is not None:
             stacks.append(_without_geometry(group, [*notes, reason]))
             continue
@@ -145,8 +145,8 @@ def _series_stacks(
             gaps = dict.fromkeys(note for block in strays for note in block.notes)
             text = (
                 f"{len(left)} slice(s) in {count} orientation(s): fewer than "
-                f"{settings.min_slices} parallel slices {'between gaps ' if gaps else ''}make no "
-                "volume"
+                f"{settings.min_slices} parallel slices {'between gaps ' if gaps else ''}do not "
+                "form a volume"
             )
             code = "too_few_slices" if count == 1 else "mixed_orientations"
             stacks.append(_without_geometry(left, [*notes, *gaps, Note(code, text)]))
@@ -154,9 +154,9 @@ def _series_stacks(
 
 
 def _with_stated_count(stacks: list[SeriesStack], frames: list[Frame]) -> list[SeriesStack]:
-    """Say so where a series of one stack has fewer slices than its header states.
+    """Add a note if a series of one stack has fewer slices than its header states.
 
-    Slices missing at an end leave no gap; the count is the only trace.
+    Slices missing at an end leave no gap; only the count reveals them.
     """
     if len(stacks) != 1 or stacks[0].geometry is None:
         return stacks
@@ -168,14 +168,14 @@ def _with_stated_count(stacks: list[SeriesStack], frames: list[Frame]) -> list[S
         return stacks
     note = Note(
         "end_slices_may_be_missing",
-        f"the header states {stated} images, {present} are here: slices may be missing at an end",
+        f"the header states {stated} images, but {present} exist: slices may be missing at an end",
     )
     return [replace(stacks[0], notes=(*stacks[0].notes, note))]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Parallel slices, sorted along the normal, that may become one volume."""
+    """Parallel slices, sorted along the normal: candidate for one volume."""
 
     frames: list[Frame]
     notes: tuple[Note, ...] = ()
@@ -194,23 +194,23 @@ def _stack(
         return _without_geometry(block.frames, [*notes, *block.notes, fault])
     frames = tuple(block.frames)
     if scale_varies(frames):
-        text = "slices were stored with different private scales, which were undone"
+        text = "slices had different private scales, which were removed"
         layout_notes.append(Note("private_scale", text))
     stack = _without_geometry(block.frames, [*notes, *block.notes, *layout_notes])
     return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
 
 
 def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list[Note]]:
-    """The grid of parallel slices sorted along their normal.
+    """Compute the grid of parallel slices sorted along their normal.
 
-    Even, orthogonal slices become the grid as they are. Gaps up to
-    `settings.max_bridged_gap_mm`, uneven spacing and in-plane drift (shear) are laid onto a
-    regular grid by linear interpolation, and say so in a note.
+    Evenly spaced, orthogonal slices are used unmodified. Gaps up to
+    `settings.max_bridged_gap_mm`, uneven spacing and in-plane drift (shear) are resampled to a
+    regular grid by linear interpolation, with a note.
 
     Raises
     ------
     GeometryError
-        If the slices cannot be brought onto a regular grid.
+        If the slices cannot be resampled to a regular grid.
     """
     axes = _plane_axes(frames[0])
     row_mm, column_mm = frames[0].spacing_mm or (0.0, 0.0)
@@ -223,15 +223,15 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     count = round(span / step) + 1
     spacing = span / (count - 1)
     offsets = (along - along[0]) / spacing
-    snapped = np.round(offsets)  # positions are rounded in headers; no slice is blurred for that
+    snapped = np.round(offsets)  # header positions are rounded; do not interpolate for this
     offsets = np.where(np.abs(offsets - snapped) <= settings.spacing_tolerance, snapped, offsets)
     even = np.array_equal(offsets, np.arange(count))
     if not even and not notes:
         notes.append(
             Note(
                 "uneven_spacing",
-                f"slice steps vary from {steps.min():.3g} to {steps.max():.3g} mm; the slices were "
-                f"interpolated onto a {spacing:.3g} mm grid",
+                f"the slice spacing varies from {steps.min():.3g} to {steps.max():.3g} mm; the "
+                f"slices were interpolated to a {spacing:.3g} mm grid",
             )
         )
     drift = (positions - positions[0]) @ axes[:, :2]
@@ -242,15 +242,15 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     shifts = np.zeros((len(frames), 2))
     normal = axes[:, 2]
     if tilt <= settings.orientation_tolerance and wobble <= 0.5 * in_plane.min():
-        normal = line  # keeps the last slice exactly in place, within the tolerance
+        normal = line  # keeps the position of the last slice exact
     else:
-        _demand_overlap(drift, frames[0], in_plane)
+        _require_overlap(drift, frames[0], in_plane)
         shifts = np.asarray((drift / in_plane)[:, ::-1], dtype=np.float64)
         notes.append(
             Note(
                 "sheared_stack",
-                f"slices drift {np.degrees(np.arctan(tilt)):.1f} degrees off their normal; they "
-                "were shifted back onto an orthogonal grid",
+                f"slices are sheared by {np.degrees(np.arctan(tilt)):.1f} degrees; "
+                "they were resampled to an orthogonal grid",
             )
         )
     affine = np.eye(4)
@@ -264,14 +264,14 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
 
 
 def _step(steps: FloatArray, settings: LoaderSettings) -> float:
-    """The spacing the slices were acquired with: the median of the steps.
+    """Estimate the acquired slice spacing: the median of the steps.
 
-    With few slices the median may be a gap, so a smaller step of which all are multiples wins.
+    With few slices the median may be a gap; then the smallest step is used if all are multiples.
     """
-    median, least = float(np.median(steps)), float(steps.min())
-    multiples = steps / least
+    median, smallest = float(np.median(steps)), float(steps.min())
+    multiples = steps / smallest
     if np.abs(multiples - np.round(multiples)).max() <= settings.spacing_tolerance:
-        return least
+        return smallest
     return median
 
 
@@ -289,19 +289,19 @@ def _gap_notes(steps: FloatArray, step: float, settings: LoaderSettings) -> list
         Note(
             "missing_slices",
             f"{sum(missing)} of {len(steps) + 1 + sum(missing)} slices are missing: "
-            f"{where}{more}; they were interpolated from their neighbours",
+            f"{where}{more}; they were interpolated from adjacent slices",
         )
     ]
 
 
-def _demand_overlap(drift: FloatArray, frame: Frame, in_plane_mm: FloatArray) -> None:
+def _require_overlap(drift: FloatArray, frame: Frame, in_plane_mm: FloatArray) -> None:
     extent = np.array([frame.columns, frame.rows]) * in_plane_mm
     if (np.ptp(drift, axis=0) > 0.5 * extent).any():
-        raise GeometryError("the slices lie side by side rather than behind one another")
+        raise GeometryError("the slices lie side by side instead of forming a stack")
 
 
 def _plane_axes(frame: Frame) -> FloatArray:
-    """Unit vectors along a row, along a column, and their normal, as columns."""
+    """Return unit vectors along rows, along columns, and normal, as matrix columns."""
     row, column = np.reshape(frame.orientation_lps or (0.0,) * 6, (2, 3))
     row = row / np.linalg.norm(row)
     column = column - row * (row @ column)
@@ -309,23 +309,23 @@ def _plane_axes(frame: Frame) -> FloatArray:
     return np.stack([row, column, np.cross(row, column)], axis=1)
 
 
-def _set_aside(frame: Frame) -> Note | None:
-    """Why frames like this one can form no volume, if they cannot."""
+def _exclusion(frame: Frame) -> Note | None:
+    """Return the reason why such frames cannot form a volume, or None."""
     if frame.color:
-        return Note("color_image", "colour pictures are screenshots or maps, not signal")
-    if frame.sop_class_uid.startswith(_CAPTURES):
-        return Note("secondary_capture", "a secondary capture has no place in the patient")
+        return Note("color_image", "color images are screenshots or maps, not MR signal")
+    if frame.sop_class_uid.startswith(_SECONDARY_CAPTURE):
+        return Note("secondary_capture", "a secondary capture has no position in the patient")
     if frame.mosaic:
-        return Note("mosaic", "a Siemens mosaic (diffusion or functional series) is not read")
+        return Note("mosaic", "a Siemens mosaic (diffusion or functional series) is not supported")
     if frame.position_lps is None or frame.orientation_lps is None:
-        return Note("no_position", "no Image Position or Orientation: slices cannot be placed")
+        return Note("no_position", "no Image Position or Orientation: slices cannot be positioned")
     if frame.spacing_mm is None:
         return Note("no_pixel_spacing", "no Pixel Spacing: lengths cannot be measured")
     row, column = np.reshape(frame.orientation_lps, (2, 3))
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if max(abs(n - 1) for n in lengths) > 1e-2 or abs(row @ column) > 1e-2:
         return Note(
-            "bad_orientation", "the Image Orientation is no pair of orthogonal unit vectors"
+            "bad_orientation", "the Image Orientation is not a pair of orthogonal unit vectors"
         )
     return None
 
@@ -355,17 +355,17 @@ def _without_repeated_instances(frames: list[Frame], notes: list[Note]) -> list[
     unique: dict[tuple[str, int | None], Frame] = {}
     for frame in frames:
         known = unique.get((frame.sop_instance_uid, frame.index))
-        if known is None or known.cut_short:  # a complete copy replaces a broken one
+        if known is None or known.cut_short:  # a complete copy replaces a truncated one
             unique[(frame.sop_instance_uid, frame.index)] = frame
     if len(unique) < len(frames):
         notes.append(
-            Note("duplicate_instances", f"{len(frames) - len(unique)} repeated files were dropped")
+            Note("duplicate_instances", f"{len(frames) - len(unique)} duplicate files were ignored")
         )
     return list(unique.values())
 
 
 def _by_orientation(frames: list[Frame], tolerance: float) -> list[list[Frame]]:
-    """Groups whose direction cosines differ by at most `tolerance`."""
+    """Group frames whose direction cosines differ by at most `tolerance`."""
     leaders: list[FloatArray] = []
     groups: list[list[Frame]] = []
     for frame in frames:
@@ -385,7 +385,7 @@ def _blocks(
     settings: LoaderSettings,
     same_pixels: Callable[[Frame, Frame], bool],
 ) -> list[_Block]:
-    """Split parallel frames into runs without repeated places or wide gaps."""
+    """Split parallel frames into runs without duplicate positions or wide gaps."""
     blocks = []
     for station in _by_in_plane_origin(frames):
         for run in _by_repetition(station, same_pixels):
@@ -397,9 +397,9 @@ def _blocks(
 
 
 def _by_in_plane_origin(frames: list[Frame]) -> list[list[Frame]]:
-    """Stations of one orientation that lie beside one another in their own plane.
+    """Split stations of one orientation that are adjacent in plane.
 
-    A sheared stack drifts from slice to slice instead, and stays together.
+    A sheared stack, which drifts from slice to slice, is not split.
     """
     axes = _plane_axes(frames[0])
     origins = np.array([f.position_lps for f in frames]) @ axes[:, :2]
@@ -420,33 +420,33 @@ def _min_distance(cells: list[tuple[int, ...]]) -> float:
 def _by_repetition(
     frames: list[Frame], same_pixels: Callable[[Frame, Frame], bool]
 ) -> list[_Block]:
-    """Sort along the normal; tell repeats, time points and copies at one place apart."""
+    """Sort along the normal; separate repetitions, time points and copies at one position."""
     ordered, repeated = _sorted_along_normal(frames)
     if not repeated:
         return [_Block(ordered)]
     for n in range(3):
         parts = _split(ordered, lambda frame, n=n: frame.temporal_position[n])  # type: ignore[misc]
         if len(parts) > 1 and not any(_sorted_along_normal(part)[1] for part in parts):
-            text = f"{len(parts)} repetitions of the same slices were told apart"
+            text = f"{len(parts)} repetitions of the same slices were separated"
             return [_Block(part, (Note("repetitions", text),)) for part in parts]
     drop = {id(later) for first, later in repeated if same_pixels(first, later)}
     kept = [frame for frame in ordered if id(frame) not in drop]
     if not _sorted_along_normal(kept)[1]:
-        text = f"{len(drop)} copies of slices under other instance UIDs were dropped"
+        text = f"{len(drop)} copies of slices with other instance UIDs were ignored"
         return [_Block(kept, (Note("duplicate_slices", text),))]
-    text = "several different images lie at the same position and cannot be told apart"
+    text = "several different images have the same position and cannot be distinguished"
     return [_Block(ordered, fault=Note("ambiguous_positions", text))]
 
 
 def _sorted_along_normal(frames: list[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
-    """Frames by place along their normal, and pairs at the same place."""
+    """Sort frames by position along their normal; also return pairs at the same position."""
     normal = _plane_axes(frames[0])[:, 2]
     along = [float(np.dot(frame.position_lps or (0.0,) * 3, normal)) for frame in frames]
     order = np.argsort(along, kind="stable")
     ordered = [frames[n] for n in order]
     steps = np.diff(np.sort(along))
     wide = float(np.median(steps[steps > 1e-3])) if (steps > 1e-3).any() else 1.0
-    # A tenth of a step is far below any slice spacing yet above header rounding.
+    # A tenth of a step is far below any slice spacing but above header rounding.
     same = np.flatnonzero(steps < 0.1 * wide)
     pairs, first = [], -1
     for n in same:
@@ -456,7 +456,7 @@ def _sorted_along_normal(frames: list[Frame]) -> tuple[list[Frame], list[tuple[F
 
 
 def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
-    """Split where a gap is too wide to be bridged."""
+    """Split at gaps that are too wide for interpolation."""
     normal = _plane_axes(block.frames[0])[:, 2]
     along = np.array([frame.position_lps for frame in block.frames]) @ normal
     steps = np.diff(along)
@@ -469,7 +469,7 @@ def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
     note = Note(
         "split_at_gap",
         f"slices are missing over up to {widest:.3g} mm (step {step:.3g} mm), which is too wide to "
-        f"bridge; the series was split into {len(cuts) + 1} parts",
+        f"interpolate; the series was split into {len(cuts) + 1} parts",
     )
     bounds = [0, *(int(n) + 1 for n in cuts), len(block.frames)]
     return [_Block(block.frames[a:b], (*block.notes, note)) for a, b in pairwise(bounds)]
@@ -478,11 +478,11 @@ def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
 def _without_geometry(frames: list[Frame], notes: list[Note]) -> SeriesStack:
     first = frames[0]
     description = str(first.parameters.get("SeriesDescription", ""))
-    why = "; ".join(note.message for note in notes) or "the slices form no regular volume"
+    why = "; ".join(note.message for note in notes) or "the slices do not form a regular volume"
 
-    def refuse() -> Volume:
+    def fail() -> Volume:
         number = "" if first.series_number is None else f" (number {first.series_number})"
-        raise GeometryError(f"series {first.series_instance_uid}{number} is no volume: {why}")
+        raise GeometryError(f"series {first.series_instance_uid}{number} is not a volume: {why}")
 
     return SeriesStack(
         series_instance_uid=first.series_instance_uid,
@@ -493,7 +493,7 @@ def _without_geometry(frames: list[Frame], notes: list[Note]) -> SeriesStack:
         geometry=None,
         files=tuple(frame.path for frame in frames),
         sop_instance_uids=tuple(frame.sop_instance_uid for frame in frames),
-        read=refuse,
+        read=fail,
         series_number=first.series_number,
         notes=tuple(notes),
     )

@@ -1,4 +1,4 @@
-"""Couch positions of one protocol: recognising them and joining them to one volume."""
+"""Detect the stations (table positions) of one protocol and compose them to one volume."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Signal = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 _SAME_PLACE: Final = 0.6
-"""Share of the shorter field from which two series repeat one place instead of adjoining."""
+"""Minimum overlap, as a fraction of the shorter field of view, of series at the same position."""
 _WHOLE: Final = 0.95
-"""Share of the joint extent from which one series holds all stations (composed by the scanner)."""
+"""Minimum fraction of the total extent covered by a series composed by the scanner."""
 _MIN_OVERLAP_MM: Final = 8.0
 """Overlap needed to match signal between stations; scanners plan 20 to 60 mm."""
 _SAME_SPACING_MM: Final = 0.01
 _PARALLEL: Final = 1e-3
-"""Largest difference of direction cosines; stations are moved, not turned."""
+"""Maximum difference of direction cosines; stations are translated, not rotated."""
 _MORE_FIELD_MM: Final = 60.0
-"""A station adds this much of the spine, two levels; less is a repeat of the same place."""
+"""Minimum additional coverage of a station (two levels); with less it is a repetition."""
 _ALIKE_ANGLE_DEG: Final = 15.0
-"""Largest turn between stations planned one by one."""
+"""Maximum angle between separately planned stations."""
 _ALIKE_FACTOR: Final = 1.5
-"""Largest ratio of their echo times and of their voxels' edges: contrast and detail are alike."""
+"""Maximum ratio of echo times and of voxel edges of stations with similar contrast and detail."""
 _STEPS_PER_VOXEL: Final = 4
-"""Fineness of a movement; a quarter of a voxel is below what blending shows."""
+"""Subvoxel resolution of movement; a quarter voxel is invisible after blending."""
 _ALIGNMENT_ROUNDS: Final = 4
 _MIN_GAIN: Final = 0.01
-"""Rise in correlation from which a movement is believed; noise fits a little better anywhere."""
+"""Minimum increase in correlation to accept a movement; noise causes small increases."""
 _MIN_REGION_VOXELS: Final = 8
-"""Overlap along each axis below which a movement cannot be told."""
+"""Minimum overlap along each axis to estimate movement."""
 _GAIN_LIMITS: Final = (0.5, 2.0)
 _BRIGHT_PERCENTILE: Final = 98.0
-"""Fluid in the overlap, on which gains are compared; tissue lies in the noise."""
+"""Fluid in the overlap, used to match gains; tissue is at noise level."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Stations:
     Parameters
     ----------
     whole : int or None
-        Index of the first series that covers what all cover together.
+        Index of the first series that covers the total extent of all.
     parts : tuple of int
-        Indices of the others that lie at different places, in the order given.
+        Indices of the others at different positions, in input order.
     """
 
     whole: int | None
@@ -61,12 +61,12 @@ class Stations:
 
 @dataclass(frozen=True)
 class Joined:
-    """Stations joined to one volume.
+    """Volume composed of stations.
 
     Parameters
     ----------
     moved_mm : float
-        Largest movement between neighbouring stations that was undone.
+        Largest corrected movement between adjacent stations.
     """
 
     volume: Volume
@@ -74,7 +74,7 @@ class Joined:
 
 
 def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
-    """Which of the stacks, best first, are stations of the protocol of the first.
+    """Find the stacks, sorted best first, that are stations of the first one's protocol.
 
     Parameters
     ----------
@@ -95,10 +95,10 @@ def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
 
 
 def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
-    """Which of the stacks, best first, carry the field of the first on along the body.
+    """Find the stacks, sorted best first, that extend the first one along the body.
 
-    Sagittal series of the neck, the chest and the back are often planned one by one, each
-    turned a little to its part of the spine: alike is enough.
+    Cervical, thoracic and lumbar sagittal series are often planned separately, each slightly
+    rotated to its part of the spine: similar parameters are sufficient.
 
     Parameters
     ----------
@@ -121,18 +121,18 @@ def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
 
 
 def shared_extent(one: Geometry, other: Geometry) -> float:
-    """Share of the shorter of two extents along the body that both have in common."""
+    """Overlap of two extents along the body, as a fraction of the shorter one."""
     return max(_overlap_fraction(_range_mm(one), _range_mm(other)), 0.0)
 
 
 def adjoin(stacks: Sequence[SeriesStack]) -> bool:
-    """Whether the stations, ordered along the body, overlap enough to be joined."""
+    """Return whether adjacent stations along the body overlap enough to be composed."""
     ranges = sorted(_range_mm(s.geometry) for s in stacks if s.geometry is not None)
     return len(ranges) > 1 and all(a[1] - b[0] >= _MIN_OVERLAP_MM for a, b in pairwise(ranges))
 
 
 def covers(parts: Sequence[SeriesStack], whole: SeriesStack) -> bool:
-    """Whether overlapping stations reach as far as a composed series."""
+    """Return whether overlapping stations have the extent of a composed series."""
     if len(parts) < 2 or not adjoin(parts):
         return False
     ranges = [_range_mm(part.geometry) for part in parts]
@@ -142,18 +142,18 @@ def covers(parts: Sequence[SeriesStack], whole: SeriesStack) -> bool:
 
 
 def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
-    """Join overlapping stations on the grid of the most caudal one.
+    """Compose overlapping stations on the grid of the most caudal one.
 
-    From the tail up, each station is moved (not turned) to fit the ones below it, its gain
-    is matched on their common fluid, and the overlap is blended linearly.
+    From caudal to cranial, each station is translated (not rotated) to match the ones caudal to
+    it, its gain is matched on their common fluid, and the overlap is blended linearly.
 
     Parameters
     ----------
     volumes : sequence of Volume
-        Parallel grids of one spacing; see `find_stations` and `adjoin`.
+        Parallel grids of equal spacing; see `find_stations` and `adjoin`.
     max_movement_mm : float
-        Largest movement of the patient between stations that is undone; 0 leaves stations
-        where the scanner put them.
+        Maximum patient movement between stations that is corrected; 0 disables the
+        correction.
     """
     ordered = sorted(volumes, key=lambda volume: float(volume.geometry.center_lps[2]))
     grid = _union_grid([volume.geometry for volume in ordered])
@@ -165,12 +165,12 @@ def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
         movement = _movement_lps(volume, grid, total, weight, max_movement_mm)
         moved_mm = max(moved_mm, float(np.linalg.norm(movement)))
         box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
-        seen = inside & (weight[box] > 0)
-        gain = _gain(below[seen], part[seen]) if seen.any() else 1.0
-        share = _ramp(part.shape[axis], int(np.any(seen, axis=_others(axis)).sum()))
-        share = inside * share.reshape([-1 if n == axis else 1 for n in range(3)])
-        total[box] += share * (gain * part)
-        weight[box] += share
+        overlap = inside & (weight[box] > 0)
+        gain = _gain(below[overlap], part[overlap]) if overlap.any() else 1.0
+        ramp = _ramp(part.shape[axis], int(np.any(overlap, axis=_others(axis)).sum()))
+        ramp = inside * ramp.reshape([-1 if n == axis else 1 for n in range(3)])
+        total[box] += ramp * (gain * part)
+        weight[box] += ramp
     np.divide(total, weight, out=total, where=weight > 0)
     lowest = ordered[0]
     if lowest.array.dtype.kind in "iu":
@@ -183,7 +183,7 @@ def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
 def _against(
     volume: Volume, grid: Geometry, total: Signal, weight: Signal
 ) -> tuple[tuple[slice, slice, slice], Signal, Mask, Signal]:
-    """Where a station lies on the grid, its signal, and that of the stations below it there."""
+    """Return the grid box of a station, its signal, mask, and the signal of caudal stations."""
     box, part, inside = _placed(volume, grid)
     below = np.divide(total[box], weight[box], out=np.zeros_like(part), where=weight[box] > 0)
     return box, part, inside, below
@@ -192,7 +192,7 @@ def _against(
 def _movement_lps(
     volume: Volume, grid: Geometry, total: Signal, weight: Signal, limit_mm: float
 ) -> FloatArray:
-    """Translation that brings a station onto the ones below it; none where none fits better."""
+    """Translation that aligns a station with the caudal ones; zero if none improves the match."""
     movement = np.zeros(3)
     box, part, inside, below = _against(volume, grid, total, weight)
     before = _agreement(below, part, inside & (weight[box] > 0))
@@ -206,26 +206,26 @@ def _movement_lps(
     return movement if after > before + _MIN_GAIN else np.zeros(3)
 
 
-def _agreement(below: Signal, here: Signal, seen: npt.NDArray[np.bool_]) -> float:
-    """Correlation of two stations where both see the body, -1..1."""
-    if seen.sum() < 2 or below[seen].std() == 0 or here[seen].std() == 0:
+def _agreement(below: Signal, here: Signal, overlap: npt.NDArray[np.bool_]) -> float:
+    """Correlation of two stations in their overlap, -1..1."""
+    if overlap.sum() < 2 or below[overlap].std() == 0 or here[overlap].std() == 0:
         return 0.0
-    return float(np.corrcoef(below[seen], here[seen])[0, 1])
+    return float(np.corrcoef(below[overlap], here[overlap])[0, 1])
 
 
 def _step_lps(
-    below: Signal, here: Signal, seen: npt.NDArray[np.bool_], grid: Geometry
+    below: Signal, here: Signal, overlap: npt.NDArray[np.bool_], grid: Geometry
 ) -> FloatArray:
-    """One estimate of the movement, by cross-correlation.
+    """Estimate the movement once by cross-correlation.
 
-    The overlap is tapered, as its edges would hold the correlation at zero movement; what
-    bias remains shrinks from round to round.
+    The overlap is tapered, as its edges would bias the estimate toward zero; the remaining bias
+    decreases with each round.
     """
     from skimage.registration import phase_cross_correlation
 
-    if not seen.any():
+    if not overlap.any():
         return np.zeros(3)
-    ends = [np.flatnonzero(seen.any(axis=_others(n)))[[0, -1]] for n in range(3)]
+    ends = [np.flatnonzero(overlap.any(axis=_others(n)))[[0, -1]] for n in range(3)]
     box = tuple(slice(int(first), int(last) + 1) for first, last in ends)
     fixed, moving = below[box], here[box]
     if min(fixed.shape) < _MIN_REGION_VOXELS or fixed.std() == 0 or moving.std() == 0:
@@ -251,7 +251,7 @@ def _moved(volume: Volume, movement_lps: FloatArray) -> Volume:
 
 
 def overlap_fraction(one: Geometry, other: Geometry) -> float:
-    """Share of the smaller field's box, edges along the patient's axes, inside the other's."""
+    """Overlap of two patient-aligned bounding boxes, as a fraction of the smaller one."""
     a, b = one.corners_lps, other.corners_lps
     low = np.maximum(a.min(axis=0), b.min(axis=0))
     high = np.minimum(a.max(axis=0), b.max(axis=0))
@@ -271,7 +271,7 @@ def _union_grid(grids: Sequence[Geometry]) -> Geometry:
 
 
 def _placed(volume: Volume, grid: Geometry) -> tuple[tuple[slice, slice, slice], Signal, Mask]:
-    """The box of `grid` about a station, its signal there, and which voxels it holds."""
+    """Return the box of `grid` around a station, its resampled signal and its mask."""
     corners = grid.kji_from_lps(volume.geometry.corners_lps)
     low = np.maximum(np.ceil(corners.min(axis=0) - 0.01), 0).astype(int)
     high = np.minimum(np.floor(corners.max(axis=0) + 0.01) + 1, grid.shape).astype(int)
@@ -280,21 +280,21 @@ def _placed(volume: Volume, grid: Geometry) -> tuple[tuple[slice, slice, slice],
     signal = volume.resample(target, order=1).array.astype(np.float32)
     if np.abs(volume.geometry.directions_lps - grid.directions_lps).max() <= _PARALLEL:
         return (k, j, i), signal, np.ones(target.shape, bool)
-    # A station that is turned leaves the corners of its box empty.
+    # A rotated station does not fill the corners of its box.
     field = Volume(np.ones(volume.array.shape, np.uint8), volume.geometry)
     return (k, j, i), signal, field.resample(target, order=0).array > 0
 
 
 def _gain(below: Signal, here: Signal) -> float:
-    """Factor that brings a station's fluid to the signal of the one below it."""
+    """Gain that matches the fluid signal of a station to that of the caudal one."""
     bright = (below >= np.percentile(below, _BRIGHT_PERCENTILE)) & (here > 0)
-    if bright.sum() < 50:  # too little to tell a gain from noise
+    if bright.sum() < 50:  # too few voxels to estimate a gain
         return 1.0
     return float(np.clip(np.median(below[bright]) / np.median(here[bright]), *_GAIN_LIMITS))
 
 
 def _ramp(length: int, overlap: int) -> FloatArray:
-    """Weights along the body that fade over `overlap` voxels towards both ends."""
+    """Weights along the body that decrease over `overlap` voxels toward both ends."""
     distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1.0
     return np.minimum(distance / (max(overlap, 1) + 1), 1.0)
 
@@ -304,7 +304,7 @@ def _others(axis: int) -> tuple[int, ...]:
 
 
 def _range_mm(grid: Geometry | None) -> tuple[float, float]:
-    """Lowest and highest voxel centre along the body."""
+    """Lowest and highest voxel center along the body."""
     if grid is None:
         return 0.0, 0.0
     z = grid.corners_lps[:, 2]
@@ -325,8 +325,8 @@ def _same_protocol(one: SeriesStack, other: SeriesStack) -> bool:
     if one.parameters.get("EchoTime") != other.parameters.get("EchoTime"):
         return False
     spacing = np.abs(np.subtract(a.spacing_ijk_mm, b.spacing_ijk_mm)).max()
-    turned = np.abs(a.directions_lps - b.directions_lps).max()
-    return bool(spacing <= _SAME_SPACING_MM and turned <= _PARALLEL)
+    rotation = np.abs(a.directions_lps - b.directions_lps).max()
+    return bool(spacing <= _SAME_SPACING_MM and rotation <= _PARALLEL)
 
 
 def _alike(one: SeriesStack, other: SeriesStack) -> bool:
@@ -336,8 +336,8 @@ def _alike(one: SeriesStack, other: SeriesStack) -> bool:
     if a.frame_of_reference_uid != b.frame_of_reference_uid:
         return False
     cosines = np.abs(np.sum(a.directions_lps * b.directions_lps, axis=0))
-    turned = np.degrees(np.arccos(np.clip(cosines.min(), 0.0, 1.0)))
+    angle_deg = np.degrees(np.arccos(np.clip(cosines.min(), 0.0, 1.0)))
     echoes = [float(s.parameters.get("EchoTime") or np.nan) for s in (one, other)]
     ratios = [*np.divide(a.spacing_ijk_mm, b.spacing_ijk_mm), echoes[0] / echoes[1]]
     known = np.abs(np.log([ratio for ratio in ratios if np.isfinite(ratio)]))
-    return bool(turned <= _ALIKE_ANGLE_DEG and (known <= np.log(_ALIKE_FACTOR)).all())
+    return bool(angle_deg <= _ALIKE_ANGLE_DEG and (known <= np.log(_ALIKE_FACTOR)).all())

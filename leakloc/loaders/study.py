@@ -1,6 +1,6 @@
-"""What reading a study yields: series with their geometry, and what was left out.
+"""Result types of reading a study: series with their geometry, and skipped files.
 
-A `Study` is the result of a header scan: no pixels are read until `SeriesStack.load`.
+A `Study` results from reading headers; pixels are read only by `SeriesStack.load`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """Identity of a study as the headers state it; `None` where absent."""
+    """Identifiers of a study from its headers; `None` if absent."""
 
     study_instance_uid: str | None = None
     study_date: str | None = None
@@ -32,7 +32,7 @@ class StudyInfo:
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file that is no part of any series, and why."""
+    """A file that is not part of any series, and the reason."""
 
     path: Path
     reason: str
@@ -47,12 +47,12 @@ class SeriesStack:
     series_instance_uid : str or None
         None for files that are not DICOM.
     description : str
-        Series description as written by the scanner (may hold anything: escape it).
+        Series description as written by the scanner (untrusted text: escape it).
     parameters : dict
         Sequence parameters by DICOM keyword (`EchoTime`, `RepetitionTime`, `ImageType`, ...),
         only those present.
     geometry : Geometry or None
-        None where the slices form no regular volume (`notes` says why).
+        None if the slices do not form a regular volume (`notes` states why).
     files : tuple of Path
         Source files sorted along the stack normal, in the order of `geometry`'s k axis.
     sop_instance_uids : tuple of str
@@ -79,7 +79,7 @@ class SeriesStack:
         Raises
         ------
         GeometryError
-            If the slices form no regular volume.
+            If the slices do not form a regular volume.
         InputError
             If pixel data cannot be decoded.
         """
@@ -88,7 +88,7 @@ class SeriesStack:
 
 @dataclass(frozen=True)
 class Study:
-    """All stacks of one study, and the files that were left out."""
+    """All stacks of one study, and the skipped files."""
 
     info: StudyInfo
     stacks: tuple[SeriesStack, ...]
@@ -96,7 +96,7 @@ class Study:
     notes: tuple[Note, ...] = ()
 
     def table(self, settings: Settings | None = None) -> pd.DataFrame:
-        """Every series with its geometry, its role and the rule that gave it.
+        """Table of all series with geometry, role and the rule that assigned it.
 
         Raises
         ------
@@ -115,34 +115,34 @@ class Study:
 
 @dataclass(frozen=True)
 class TriagedStack:
-    """A stack with the role it was given and the rule that gave it."""
+    """A stack with its role and the rule that assigned it."""
 
     stack: SeriesStack
     role: Role
     reason: str
-    """One sentence: the rule that fired."""
+    """One sentence: the rule that applied."""
     score: float = 0.0
     """Rank among stacks of the same role; higher is better."""
     heaviness: float | None = None
-    """Tissue over fluid signal (80th over 99.5th percentile of the middle of the field), low
-    where T2 weighting is heavy; None where no pixels were read."""
+    """Tissue-to-fluid signal ratio (80th over 99.5th percentile of the central field of view), low
+    for heavy T2 weighting; None if no pixels were read."""
     used_for: tuple[str, ...] = ()
-    """``"fluid"`` and ``"levels"`` where the analysis used it."""
+    """Uses in the analysis: ``"fluid"``, ``"levels"``, both or none."""
 
 
 @dataclass(frozen=True)
 class Triage:
-    """Every stack with its role, and the ones chosen for analysis.
+    """Every stack with its role, and the volumes selected for analysis.
 
     Parameters
     ----------
     stacks : tuple of TriagedStack
         In scanner order.
     myelogram : Volume
-        The volume on which fluid is found.
+        The volume used to detect fluid.
     companions : dict
-        Volumes of other roles, by role. The localizer is among them only where it, or a quick
-        sagittal series in its place, shows the spine far above all others: to count levels on.
+        Volumes of other roles, by role. A localizer, or a fast sagittal series instead, is
+        included only if it extends far cranial to all others, to count levels.
     """
 
     stacks: tuple[TriagedStack, ...]

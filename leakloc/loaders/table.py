@@ -1,4 +1,4 @@
-"""The series of a study as plain rows, for people choosing series."""
+"""List the series of a study as plain rows, for manual selection."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def series_table(
     myelogram_uid: str | None = None,
     companion_uids: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Every stack with its role and why, and every file left out and why.
+    """List every stack with its role, and every skipped file, each with the reason.
 
-    A study that `triage` refuses is listed too; then nothing is marked as used.
+    A study that `triage` rejects is also listed, with no series marked as used.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def series_table(
     Raises
     ------
     InputError
-        If a series named by the caller cannot be used.
+        If a series specified by the caller cannot be used.
     """
     try:
         stacks = triage(

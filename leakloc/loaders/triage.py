@@ -1,7 +1,7 @@
-"""Choosing the series the analysis uses, from the roles that `leakloc.loaders.roles` gives.
+"""Select the series for analysis by the roles assigned in `leakloc.loaders.roles`.
 
-Thick slabs and other projections have no depth and are never used for level or volume. Where
-nothing can be used, the study is refused with the reason.
+Thick slabs and other projections have no depth and are never used for level or volume. A study
+without usable series is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from leakloc.core.settings import LoaderSettings
 
 _SHARED_FIELD: Final = 0.5
-"""Share of the smaller field from which two files without headers may show one place."""
+"""Minimum overlap, relative to the smaller field, of headerless files in one coordinate system."""
 _COMPANIONS: Final[tuple[Role, ...]] = (
     "sagittal_t2",
     "sagittal_stir",
@@ -41,10 +41,10 @@ _COMPANIONS: Final[tuple[Role, ...]] = (
     "axial_t1_post",
 )
 _UP_TO_THE_NECK_MM: Final = 150.0
-"""Field above all others' from which a coarse series is worth counting levels on: from T6, as high
-as lumbar series reach, C2 is 200 mm away."""
+"""Minimum additional cranial coverage of a coarse series used to count levels: C2 is 200 mm from
+T6, the cranial limit of lumbar series."""
 _PLANES_TO_COUNT: Final = 3
-"""Fewer sagittal planes, about 10 mm apart, miss the spine where it curves to a side."""
+"""Minimum sagittal planes, about 10 mm apart; fewer miss a laterally curved spine."""
 _FOR_LEVELS: Final[frozenset[Role]] = frozenset({"sagittal_t2", "sagittal_stir", "sagittal_t1"})
 
 
@@ -56,30 +56,30 @@ def triage(
     companion_uids: Sequence[str] = (),
     verify: bool | None = None,
 ) -> Triage:
-    """Give every stack its role and choose the volumes to analyse.
+    """Assign a role to every stack and select the volumes to analyze.
 
     Parameters
     ----------
     study : Study
     settings : LoaderSettings
     myelogram_uid : str, optional
-        Series Instance UID, or series number, of the series to find fluid on.
+        Series Instance UID, or series number, of the series used to detect fluid.
     companion_uids : sequence of str
-        The only series to use beside it, if any are named.
+        The only additional series to use, if specified.
     verify : bool, optional
-        Whether to look if companions show the patient where the myelogram does; as
-        `settings.verify_companions` says where None.
+        Whether to verify the alignment of companions with the myelogram; None for
+        `settings.verify_companions`.
 
     Returns
     -------
     Triage
-        Where no series is heavily T2-weighted, the best fluid-sensitive volume stands in for
-        the myelogram and the note ``no_myelogram`` says so.
+        If no series is heavily T2-weighted, the best fluid-sensitive volume replaces the
+        myelogram, with the note ``no_myelogram``.
 
     Raises
     ------
     InputError
-        If the study holds no usable fluid-sensitive volume of the spine; the message says why.
+        If the study has no usable fluid-sensitive volume of the spine; the message states why.
     """
     pixels = Pixels()
     judged = judge_all(study, settings, pixels)
@@ -109,15 +109,15 @@ def triage(
         _add_counting(judged, chosen, volume, volumes, used, pixels, settings)
     if not _FOR_LEVELS & volumes.keys():
         used.update({id(item.stack): ("fluid", "levels") for item in members})
-    beside = (part for parts in companions.values() for part in parts)
-    for item in {id(c): c for c in (*members, *beside)}.values():
+    additional = (part for parts in companions.values() for part in parts)
+    for item in {id(c): c for c in (*members, *additional)}.values():
         notes += [note for note in item.stack.notes if note not in notes]
     stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
     return Triage(stacks, volume, volumes, tuple(notes))
 
 
 def _with_fat_fact(volume: Volume, chosen: Judged) -> Volume:
-    """The volume to find fluid on, with what its header states about fat."""
+    """Record in the provenance whether the header states fat suppression."""
     stated = chosen.facts.fat_suppressed or chosen.facts.contrast == "stir"
     return replace(volume, provenance=replace(volume.provenance, fat_suppressed=stated))
 
@@ -136,14 +136,14 @@ def _choose_fluid(
     notes: list[Note],
     wanted: str | None,
 ) -> tuple[list[Judged], Volume]:
-    """The stack (or stations) to find fluid on, and its volume."""
+    """Select the stack (or stations) used to detect fluid, and its volume."""
     if wanted is not None:
         chosen = _named(judged, wanted)
         return [chosen], pixels.of(chosen.stack)
     myelograms = sorted(
         (item for item in judged if item.role == "myelogram"), key=lambda i: i.score, reverse=True
     )
-    _demand_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
+    _require_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:
         members, volume = _join_stations(myelograms, settings, pixels, notes)
         notes += _weighting_notes(members[0])
@@ -155,46 +155,46 @@ def _choose_fluid(
             continue
         if item.facts.region == "unknown" and looks_like_head(volume):
             raise InputError(
-                "the images look like a head (its width, with air beside and above it), not like a "
-                "spine: choose the spine study, or name the series to use all the same"
+                "the images appear to show a head (its width, with air lateral to and above it), "
+                "not a spine: select the spine study, or specify the series to use it anyway"
             )
-        notes.append(_stand_in_note(item))
+        notes.append(_substitute_note(item))
         return [item], volume
     raise InputError(_refusal(judged))
 
 
 def _weighting_notes(item: Judged) -> list[Note]:
     if item.facts.contrast == "steady_state":
-        text = "the myelogram is a balanced steady-state series, on which fat is bright as well"
+        text = "the myelogram is a balanced steady-state series, on which fat is also bright"
         return [Note("steady_state_myelogram", text)]
     if item.gate is not None and item.gate.weighting == "conventional":
-        text = "the series named myelography shows tissue as bright as ordinary T2 images do"
+        text = "the series named myelography has the tissue signal of conventional T2 images"
         return [Note("weak_t2_weighting", text)]
     return []
 
 
-def _demand_one_file(candidates: list[Judged]) -> None:
-    """Files without headers may show different patients, so none is preferred silently."""
+def _require_one_file(candidates: list[Judged]) -> None:
+    """Reject several candidate files without headers: they may be of different patients."""
     files = [item for item in candidates if item.stack.series_instance_uid is None]
     if len(files) > 1:
         raise InputError(
-            f"{len(files)} volume files without headers could be the one to analyse; name one file"
+            f"{len(files)} volume files without headers could be analyzed; specify one file"
         )
 
 
-def _stand_in_note(item: Judged) -> Note:
+def _substitute_note(item: Judged) -> Note:
     fat = (
         "fat is suppressed on it"
         if item.facts.fat_suppressed or item.facts.contrast == "stir"
-        else "fat may look like fluid on it"
+        else "fat may resemble fluid on it"
     )
     known = ""
     if item.facts.is_silent:
-        known = "by its pixels alone, as its file has no acquisition header"
+        known = "identified by its pixels only, as its file has no acquisition header"
         known += "; " if item.facts.confirmed_by_pixels else ", and they do not rule out T1; "
     return Note(
         "no_myelogram",
-        f"no heavily T2-weighted series was found; an ordinary fluid-sensitive volume was used "
+        f"no heavily T2-weighted series was found; a conventional fluid-sensitive volume was used "
         f"instead, {known}{fat}",
     )
 
@@ -202,10 +202,10 @@ def _stand_in_note(item: Judged) -> Note:
 def _join_stations(
     ranked: list[Judged], settings: LoaderSettings, pixels: Pixels, notes: list[Note]
 ) -> tuple[list[Judged], Volume]:
-    """The best myelogram, or the stations of its protocol joined; the main one first.
+    """Return the best myelogram, or the composed stations of its protocol, main one first.
 
-    A series that the scanner composed keeps its grid, but takes the signal of its stations:
-    scanners leave steps of gain at the joints.
+    For a series composed by the scanner, its grid is used with the signal of the stations:
+    scanners leave gain steps between stations.
     """
     stations = find_stations([item.stack for item in ranked])
     parts = sorted((ranked[n] for n in stations.parts), key=lambda item: _center_z(item.stack))
@@ -213,15 +213,15 @@ def _join_stations(
     if whole is not None and not covers([item.stack for item in parts], whole.stack):
         return [whole], pixels.of(whole.stack)
     if not adjoin([item.stack for item in parts]):
-        text = f"{len(parts)} stations do not overlap; the most caudal one was analysed"
+        text = f"{len(parts)} stations do not overlap; the most caudal one was analyzed"
         notes.append(Note("one_of_several_stations", text))
         return parts[:1], pixels.of(parts[0].stack)
     joined = stitch([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
     notes.append(
         Note(
             "stations_stitched",
-            f"{len(parts)} stations of one myelography were joined: gains matched, movement of up "
-            f"to {joined.moved_mm:.1f} mm between stations undone",
+            f"{len(parts)} stations of one myelogram were composed: gains matched, movement of up "
+            f"to {joined.moved_mm:.1f} mm between stations corrected",
         )
     )
     if whole is None or whole.stack.geometry is None:
@@ -239,7 +239,7 @@ def _center_z(stack: SeriesStack) -> float:
 
 
 def _named(judged: list[Judged], wanted: str) -> Judged:
-    """The largest volume of a series the user chose, by UID or series number."""
+    """Return the largest volume of a user-specified series, by UID or series number."""
     found = [
         item
         for item in judged
@@ -263,7 +263,7 @@ def _choose_companions(
     notes: list[Note],
     wanted: Sequence[str],
 ) -> dict[Role, list[Judged]]:
-    """The best companion of every role; of sagittal ones with the stations that adjoin it."""
+    """Select the best companion of every role; sagittal ones with their adjacent stations."""
     picked = [_as_companion(_named(judged, uid)) for uid in wanted]
     pool = picked if wanted else [item for item in judged if item.role in _COMPANIONS]
     companions: dict[Role, list[Judged]] = {}
@@ -271,7 +271,7 @@ def _choose_companions(
         companions[chosen.role] = [chosen]
 
     def rank(item: Judged) -> tuple[bool, float]:
-        """Those that show the myelogram's place first: of stations, not the neck's."""
+        """Prefer series that overlap the myelogram, e.g. not the cervical station."""
         return _shows(item.stack, myelogram) >= _SHARED_FIELD, item.score
 
     for role in _COMPANIONS:
@@ -300,9 +300,9 @@ def _add_counting(
     pixels: Pixels,
     settings: LoaderSettings,
 ) -> None:
-    """Add, as the localizer, what shows the spine up to the neck where nothing else does.
+    """Add, as the localizer, a series that shows the spine up to the neck if no other does.
 
-    Localizers of the whole spine and quick sagittal series are made to count the levels on.
+    Whole-spine localizers and fast sagittal series are acquired for counting levels.
     """
     others = [v.geometry for role, v in volumes.items() if role in _FOR_LEVELS]
     top = max(geometry.top_mm for geometry in (myelogram.geometry, *others))
@@ -330,21 +330,21 @@ def _add_counting(
 
 
 def _shows(stack: SeriesStack, myelogram: Volume) -> float:
-    """Share of the shorter extent along the body that a stack has in common with the myelogram."""
+    """Craniocaudal overlap of a stack with the myelogram, as a fraction of the shorter extent."""
     return 0.0 if stack.geometry is None else shared_extent(stack.geometry, myelogram.geometry)
 
 
 def _whole(
     role: Role, parts: list[Judged], pixels: Pixels, settings: LoaderSettings
 ) -> tuple[Volume, list[Note]]:
-    """A companion's volume, of all its stations."""
+    """Return the volume of a companion, composed of all its stations."""
     volumes = [pixels.of(part.stack) for part in parts]
     if len(parts) == 1:
         return volumes[0], []
     joined = stitch(volumes, settings.max_station_movement_mm)
     text = (
-        f"{len(parts)} stations of the {role.replace('_', ' ')} series were joined to count the "
-        f"levels: movement of up to {joined.moved_mm:.1f} mm between stations undone"
+        f"{len(parts)} stations of the {role.replace('_', ' ')} series were composed to count "
+        f"the levels: movement of up to {joined.moved_mm:.1f} mm between stations corrected"
     )
     return joined.volume, [Note("companion_stations_stitched", text)]
 
@@ -352,7 +352,7 @@ def _whole(
 def _placed(
     role: Role, companion: Judged, volume: Volume, chosen: Judged, aligner: Aligner, *, verify: bool
 ) -> tuple[Volume | None, list[Note]]:
-    """A companion's volume where the myelogram shows the same; None where that is unknown."""
+    """Align a companion with the myelogram; None if the alignment is unknown."""
     name = _name(companion)
     if not _same_frame(companion.stack, chosen.stack):
         return aligner.registered(volume, name)
@@ -383,45 +383,44 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
 def _assumed_frame(item: Judged) -> Note:
     return Note(
         "companion_frame_assumed",
-        f"the {item.role.replace('_', ' ')} file states no frame of reference; as it covers the "
-        "same place as the myelogram, it was taken to share its coordinates",
+        f"the {item.role.replace('_', ' ')} file has no frame of reference; as it overlaps the "
+        "myelogram, it was assumed to have the same coordinate system",
     )
 
 
 def _other_frame(item: Judged) -> Note:
     return Note(
         "companion_other_frame",
-        f"the {_name(item)} lies in another frame of reference than the myelogram, so it was not "
-        "combined with it",
+        f"the {_name(item)} has another frame of reference than the myelogram, so it was not used",
     )
 
 
 def _refusal(judged: Iterable[Judged]) -> str:
-    """Why none of the series can be analysed, in one sentence."""
+    """Return in one sentence why none of the series can be analyzed."""
     items = list(judged)
     modalities = {item.stack.modality for item in items}
     if not modalities & {"MR", ""}:
         listed = ", ".join(sorted(modalities))
-        return f"modality {listed}: leakloc reads MR myelography, give it the MR study"
+        return f"modality {listed}: leakloc reads MR myelography; specify the MR study"
     mr = [item for item in items if item.stack.modality in ("MR", "")]
     if any(item.facts.region == "brain" for item in mr) and not any(
         item.facts.region == "spine" for item in mr
     ):
-        return "this is an MR of the brain or head, not of the spine: choose the spine study"
+        return "this is an MR of the brain or head, not of the spine: select the spine study"
     if any(item.facts.region == "elsewhere" for item in mr) and not any(
         item.facts.region == "spine" for item in mr
     ):
-        return "this MR shows another body part, not the spine: choose the spine study"
+        return "this MR shows another body part, not the spine: select the spine study"
     present = {item.role for item in mr}
     if present <= {"localizer", "other"} and "localizer" in present:
-        return "only a localizer can be read: send the myelographic or sagittal T2 series too"
+        return "only a localizer can be read: include the myelographic or sagittal T2 series"
     if "projection" in present and not any(
         item.stack.geometry is not None and item.role not in ("projection", "localizer")
         for item in mr
     ):
         return (
             "only thick-slab or other projection images: they have no depth, so neither level nor "
-            "volume can be told; send the 3D or multislice series"
+            "volume can be determined; include the 3D or multislice series"
         )
     irregular = [item for item in mr if item.stack.geometry is None]
     if len(irregular) == len(mr):

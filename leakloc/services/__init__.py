@@ -1,1 +1,1 @@
-"""Studies in batches and from a PACS."""
+"""Batch processing of studies and the DICOM node."""

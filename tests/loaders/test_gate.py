@@ -1,4 +1,4 @@
-"""Contrast told by pixels where no header tells it."""
+"""Contrast classified by pixels if the header does not state it."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def test_sagittal_stations_of_one_series_are_told_apart(series, settings, tmp_pa
     assert sorted(s.geometry.origin_lps[2] for s in stacks) == [40.0, 240.0]
 
 
-def test_colour_pictures_are_set_aside(series, settings, tmp_path):
+def test_color_images_are_excluded(series, settings, tmp_path):
     made = series().write(tmp_path / "a")
     colour = series(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     colour.set(BitsAllocated=8, BitsStored=8, HighBit=7)
@@ -282,7 +282,7 @@ def test_colour_pictures_are_set_aside(series, settings, tmp_path):
     np.testing.assert_array_equal(stacks[0].load().array, made.array)
 
 
-def test_secondary_captures_are_set_aside(series, settings, tmp_path):
+def test_secondary_captures_are_excluded(series, settings, tmp_path):
     series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7").write(tmp_path)
     assert codes(only(load_study(tmp_path, settings))) == {"secondary_capture"}
 
@@ -406,7 +406,7 @@ def test_closed_folders_are_listed(series, settings, tmp_path):
     assert [i.path.name for i in load_study(tmp_path, settings).skipped] == ["closed"]
 
 
-def test_documents_and_indices_are_no_images(series, settings, tmp_path):
+def test_documents_and_indices_are_not_images(series, settings, tmp_path):
     series().write(tmp_path)
     report = series(shape=(1, 4, 4), Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")
     report.set(Rows=None, Columns=None, PixelData=None).write(tmp_path, prefix="sr")
@@ -415,8 +415,8 @@ def test_documents_and_indices_are_no_images(series, settings, tmp_path):
     study = load_study(tmp_path, settings)
     assert only(study).n_instances == 8
     assert sorted(item.reason for item in study.skipped) == [
-        "a DICOM object without pictures (SR)",
-        "a DICOMDIR, the index of a disc, not an image",
+        "a DICOM object without images (SR)",
+        "a DICOMDIR (index of a disc), not an image",
     ]
 
 
@@ -449,7 +449,7 @@ def test_two_patients_under_one_study_are_refused_without_naming_them(series, se
         (lambda folder: (folder / "a.txt").write_text("hello"), "1 x not DICOM"),
     ],
 )
-def test_nothing_usable_is_one_clear_sentence(settings, tmp_path, make, words):
+def test_unusable_input_is_reported_in_one_sentence(settings, tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(InputError, match=words):
         load_study(tmp_path, settings)
@@ -526,7 +526,7 @@ def test_archive_bombs_are_refused(zipped, settings, tmp_path):
 
 def test_broken_archive_is_one_clear_sentence(zipped, settings):
     zipped.write_bytes(zipped.read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"study.bin: it is damaged or cut short; copy .*again$"):
+    with pytest.raises(InputError, match=r"study.bin: it is corrupt or truncated; copy .*again$"):
         load_study(zipped, settings)
 
 
@@ -614,7 +614,7 @@ def test_a_dicomdir_without_its_disc_says_what_to_do(disc, settings, tmp_path):
         load_study(alone, settings)
 
 
-def test_a_dicomdir_leads_nowhere_else(disc, tmp_path):
+def test_dicomdir_entries_outside_its_folder_are_ignored(disc, tmp_path):
     import pydicom
 
     from leakloc.loaders.dicomdir import listed_files
@@ -677,7 +677,7 @@ def test_volumes_beside_dicom_are_left_out(series, settings, tmp_path):
     nib.save(made_volume().to_nibabel(), tmp_path / "v.nii")
     study = load_study(tmp_path, settings)
     assert only(study).modality == "MR"
-    assert study.skipped[0].reason == "a nifti volume beside DICOM images"
+    assert study.skipped[0].reason == "a nifti volume next to DICOM images"
 
 
 def test_nifti_without_orientation_or_with_time_is_refused(settings, tmp_path):
@@ -723,7 +723,7 @@ def test_nan_becomes_zero(settings, tmp_path):
 
 def test_progress_is_told(series, settings, tmp_path):
     series().write(tmp_path)
-    told: list[tuple[str, float]] = []
-    report: Callable[[str, float], None] = lambda what, share: told.append((what, share))  # noqa: E731
+    reported: list[tuple[str, float]] = []
+    report: Callable[[str, float], None] = lambda what, share: reported.append((what, share))  # noqa: E731
     load_study(tmp_path, LoaderSettings(), progress=report)
-    assert told == [("reading headers", 0.0)]
+    assert reported == [("reading headers", 0.0)]

@@ -105,22 +105,22 @@ CUBE = np.zeros((6, 6, 6), np.float32)
     [
         ({(1, 1, 1): np.nan}, "NaN"),
         ({(1, 1, 1): 0.4, (2, 2, 2): 1.0}, "threshold"),
-        ({(1, 1, 1): 3.7}, "no whole numbers"),
+        ({(1, 1, 1): 3.7}, "non-integer values"),
         ({(1, 1, 1): -1.0}, "negative"),
         ({(1, 1, 1): 1e6}, "overflow"),
         ({}, "empty"),
     ],
 )
-def test_values_that_are_no_labels_are_named(tmp_path, change, words):
+def test_invalid_label_values_are_reported(tmp_path, change, words):
     array = CUBE.copy()
     for place, value in change.items():
         array[place] = value
     assert words in refusal(tmp_path, array)
 
 
-def test_a_picture_is_no_mask(tmp_path):
+def test_image_is_not_a_mask(tmp_path):
     picture = np.random.default_rng(0).integers(0, 4000, (20, 20, 20)).astype(np.int16)
-    assert "looks like a picture" in refusal(tmp_path, picture)
+    assert "appears to be an image" in refusal(tmp_path, picture)
 
 
 def test_one_slice_and_time_series_are_no_volume(tmp_path):
@@ -131,14 +131,14 @@ def test_one_slice_and_time_series_are_no_volume(tmp_path):
 def test_a_nifti_without_sides_is_refused(tmp_path):
     image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), None)
     nib.save(image, tmp_path / "m.nii")
-    with pytest.raises(InputError, match="sides are unknown"):
+    with pytest.raises(InputError, match="orientation is unknown"):
         read_mask(tmp_path / "m.nii")
 
 
 def test_a_nrrd_without_a_space_is_refused(tmp_path):
     header = b"NRRD0004\ntype: unsigned char\ndimension: 3\nsizes: 6 5 4\nencoding: raw\n\n"
     (tmp_path / "m.nrrd").write_bytes(header + bytes([1] * 120))
-    with pytest.raises(InputError, match="names no space"):
+    with pytest.raises(InputError, match="no space field"):
         read_mask(tmp_path / "m.nrrd")
 
 
@@ -148,7 +148,7 @@ def test_wrong_files_are_named(series, tmp_path):
     with pytest.raises(InputError, match="not a segmentation"):
         read_mask(made.paths[0])
     (tmp_path / "a.txt").write_text("notes")
-    with pytest.raises(InputError, match="no mask that can be read"):
+    with pytest.raises(InputError, match="not a supported mask file"):
         read_mask(tmp_path / "a.txt")
     with pytest.raises(InputError, match="folder"):
         read_mask(tmp_path)

@@ -49,7 +49,7 @@ def stack(
     regular: bool = True,
     **parameters: Any,
 ) -> SeriesStack:
-    """A stack whose middle holds a bright tube in tissue of the given share of its signal."""
+    """A stack whose middle holds a bright tube in tissue of a specified fraction of its signal."""
     number = next(_count)
     shape, spacing = GRIDS[grid]
     geometry = Geometry.from_axes(
@@ -288,10 +288,10 @@ def test_without_myelogram_an_ordinary_t2_stands_in():
     assert chosen(result, "fluid") == ["t2_space_sag"]
     assert result.companions["sagittal_t2"] is result.myelogram
     [note] = [note for note in result.notes if note.code == "no_myelogram"]
-    assert "fat may look like fluid" in note.message
+    assert "fat may resemble fluid" in note.message
 
 
-def test_a_fat_suppressed_volume_is_preferred_as_stand_in():
+def test_fat_suppressed_volume_is_preferred_as_substitute():
     items = [stack("t2 sag", "sagittal", "2d", **TSE), stack("sag stir", "sagittal", "2d", **TIRM)]
     result = triage(study(*items), SETTINGS)
     assert chosen(result, "fluid") == ["sag stir"]
@@ -436,7 +436,7 @@ def ellipsoid(shape, spacing_kji_mm, axes_kji_mm, center_kji_mm) -> np.ndarray:
     [
         ((110.0, 95.0, 75.0), (100.0, 120.0, 96.0), True),  # a head, its neck cut below
         ((400.0, 95.0, 170.0), (100.0, 120.0, 96.0), False),  # a trunk fills the width
-        ((400.0, 70.0, 60.0), (100.0, 120.0, 96.0), False),  # a neck goes on upwards
+        ((400.0, 70.0, 60.0), (100.0, 120.0, 96.0), False),  # a neck continues cranially
         ((400.0, 95.0, 400.0), (100.0, 120.0, 96.0), False),  # a slab fills its own width
     ],
 )
@@ -447,8 +447,8 @@ def test_heads_without_headers_are_refused_and_spines_are_not(half_axes, center,
     array = ellipsoid(shape, (4.0, 4.0, 4.0), half_axes, center)
     geometry = Geometry(shape, np.diag([4.0, 4.0, 4.0, 1.0]))
     assert looks_like_head(Volume(array, geometry)) is head
-    turned = Volume(array, geometry).oriented("PIR")
-    assert looks_like_head(turned) is head
+    reoriented = Volume(array, geometry).oriented("PIR")
+    assert looks_like_head(reoriented) is head
 
 
 REFUSALS = [
@@ -474,7 +474,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("words", "items"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_refusals_say_why(words, items):
+def test_rejections_state_the_reason(words, items):
     with pytest.raises(InputError, match=words) as caught:
         triage(study(*items), SETTINGS)
     assert "\n" not in str(caught.value)

@@ -420,7 +420,7 @@ def rounded_positions(series, folder):
 
 @way(43)
 def false_duplicates(series, folder):
-    """Two echoes without an echo time, told apart by acquisition: nothing is dropped."""
+    """Two echoes without an echo time, distinguished by acquisition: nothing is dropped."""
     made = series(AcquisitionNumber=1).write(folder)
     other = another(series, made, array=made.array + 5, AcquisitionNumber=2)
     other.write(folder, prefix="other")

@@ -1,9 +1,9 @@
-"""Many studies: found, queued in a ledger, analysed in parallel, listed.
+"""Batch processing: find studies, queue them, analyze them in parallel and list the results.
 
     finder -> ledger -> engine (run, on Dask) -> cards -> worklist, summary
 
-`Batch` tells it all once; the DICOM node uses the ledger and the engine with studies that it
-receives.
+`Batch` runs all steps; the DICOM node uses the ledger (job database) and the engine for the
+studies it receives.
 """
 
 from leakloc.services.batch.batch import Batch, Tally

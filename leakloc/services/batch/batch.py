@@ -1,4 +1,4 @@
-"""A batch, told once: find studies, queue them, work through them, list them."""
+"""Batch analysis: find studies, queue them, analyze them and list the results."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from leakloc.services.batch.worklist import worklist
 
 @dataclass
 class Tally:
-    """How far a batch is, for whoever watches.
+    """Progress of a batch.
 
     Parameters
     ----------
     found : int
         Studies found.
     left_out : dict
-        Studies and files that are not among them, by reason.
+        Number of excluded studies and files, by reason.
     kept : int
-        Finished before, with the same input and settings.
+        Already finished with the same input and settings.
     finished, failed, waiting, running : int
-        Of the studies found, kept ones among the finished.
+        Of the studies found; `finished` includes `kept`.
     workers : int
-        Analyses possible at a time.
+        Maximum number of parallel analyses.
     seconds_left : float or None
-        Estimate, None until a study has ended.
+        Estimated remaining time; None until a study has ended.
     """
 
     found: int = 0
@@ -57,22 +57,22 @@ Ended = Callable[[Entry, State, Outcome], None]
 
 @dataclass
 class Batch:
-    """One run over an output folder.
+    """Batch analysis of studies into one output folder.
 
     Parameters
     ----------
     output : Path
     settings : Settings
-        Of every study.
+        Settings of all studies.
     options : WorkOptions
     force : bool
-        Analyse again what was finished.
+        Analyze finished studies again.
     watcher : callable, optional
-        Told the tally about twice a second.
+        Called with the tally about twice a second.
     ended : callable, optional
-        Told each study that ended.
+        Called for each study that ended.
     finding : callable, optional
-        Told the number of files looked at while searching.
+        Called with the number of files examined during the search.
 
     Examples
     --------
@@ -92,23 +92,23 @@ class Batch:
     def run(
         self, roots: Sequence[Path], *, watch: Sequence[Path] = (), settle_s: float = 60.0
     ) -> Tally:
-        """Find studies and work through them.
+        """Find studies and analyze them.
 
         Parameters
         ----------
         roots : sequence of Path
-            As `leakloc.services.batch.find_studies` takes them.
+            As for `leakloc.services.batch.find_studies`.
         watch : sequence of Path
-            Folders to look into again and again until `stop`.
+            Folders to search repeatedly until the run is interrupted.
         settle_s : float
-            How long nothing of a study may change in a watched folder before it is taken.
+            Time without changes after which a study in a watched folder is queued.
 
         Raises
         ------
         InputError
-            If there is nothing to do.
+            If no study is found.
         OutputError
-            If another process works on the output folder, or it cannot be written.
+            If another process uses the output folder, or it cannot be written.
         """
         need_dask()
         ledger = Ledger(self.output)
@@ -119,7 +119,7 @@ class Batch:
 
 
 class _Run:
-    """The parts of a running batch and what they share."""
+    """State of a running batch."""
 
     def __init__(self, batch: Batch, ledger: Ledger) -> None:
         self.batch, self.ledger = batch, ledger
@@ -201,21 +201,21 @@ class _Run:
         tally.finished, tally.failed = counts[State.FINISHED], counts[State.FAILED]
         tally.waiting, tally.running = counts[State.WAITING], counts[State.RUNNING]
         tally.workers = self.engine.workers
-        left = tally.waiting + tally.running / 2  # those running are half done on average
+        left = tally.waiting + tally.running / 2  # running studies are half done on average
         spent = time.monotonic() - self.started
         tally.seconds_left = left * spent / self.done if self.done else None
 
 
 class Pages:
-    """Worklist and tables of an output folder, written anew while studies end.
+    """Worklist and summary tables of an output folder, updated as studies end.
 
     Parameters
     ----------
     ledger : Ledger
     """
 
-    _MIN_S = 5.0  # people reload a page no faster
-    _SHARE = 0.02  # of the time may go into pages of long lists
+    _MIN_S = 5.0  # minimum interval between updates
+    _FRACTION = 0.02  # maximum fraction of the time spent on updates of long lists
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -224,22 +224,22 @@ class Pages:
         self._next = time.monotonic() + self._MIN_S
 
     def add(self, entry: Entry, state: State) -> None:
-        """Take in a study that ended."""
+        """Add a study that ended."""
         self._changed = True
         if state is State.FINISHED:
             try:
                 card = make_card(self._ledger.output / entry.name)
             except LeaklocError:
-                return  # the page then names the study without its finding
+                return  # the study is then listed without its finding
             self._cards.put(entry.name, card)
 
     def write_now_and_then(self) -> None:
-        """Write where something changed and the last time is long enough ago."""
+        """Write if something changed and the minimum interval has passed."""
         if self._changed and time.monotonic() >= self._next:
             start = time.monotonic()
             self.write()
             spent = time.monotonic() - start
-            self._next = time.monotonic() + max(self._MIN_S, spent / self._SHARE)
+            self._next = time.monotonic() + max(self._MIN_S, spent / self._FRACTION)
 
     def write(self) -> None:
         """Write ``index.html``, ``summary.csv`` and ``summary.parquet``.
@@ -247,7 +247,7 @@ class Pages:
         Raises
         ------
         OutputError
-            If they cannot be written; what stood there stays.
+            If they cannot be written; the existing files are kept.
         """
         entries = self._ledger.entries()
         finished = [entry.name for entry in entries if entry.state is State.FINISHED]
@@ -259,30 +259,30 @@ class Pages:
         self._changed = False
 
     def _put(self, name: str, content: bytes) -> None:
-        aside = self._ledger.output / f".{name}.partial"
+        partial = self._ledger.output / f".{name}.partial"
         try:
-            aside.write_bytes(content)
-            aside.replace(self._ledger.output / name)
+            partial.write_bytes(content)
+            partial.replace(self._ledger.output / name)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise OutputError(f"cannot write {name}: {error.strerror}") from error
 
 
 class FolderWatch:
-    """Looks into folders again and again, and hands over the studies that have settled.
+    """Watches folders and reports studies that have stopped changing.
 
     Parameters
     ----------
     ledger : Ledger
     folders : sequence of Path
     settle_s : float
-        How long a study must stay as it is: scanners and PACS send for minutes, with pauses.
+        Required time without changes: scanners and PACS send for minutes, with pauses.
     settled : callable
-        Takes the studies, in the thread of the watch.
+        Called with the studies in the watching thread.
     settings : Settings
     """
 
-    _LOOKS = 4  # looks per settling time
+    _SEARCHES = 4  # per settling time
 
     def __init__(
         self,
@@ -294,14 +294,14 @@ class FolderWatch:
     ) -> None:
         self._ledger, self._folders, self._settings = ledger, folders, settings
         self._settle_s, self._settled = settle_s, settled
-        self._seen: dict[str, tuple[str, float]] = {}
-        self._told: dict[str, str] = {}
+        self._fingerprints: dict[str, tuple[str, float]] = {}
+        self._reported: dict[str, str] = {}
         self.error: LeaklocError | None = None
         self._stopping = Event()
         self._thread = Thread(target=self._watch, name="leakloc-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to look.
+        """Start watching.
 
         Raises
         ------
@@ -310,15 +310,15 @@ class FolderWatch:
         """
         for folder in self._folders:
             if not folder.is_dir():
-                raise InputError(f"{folder} is no folder to watch")
+                raise InputError(f"{folder} is not a folder to watch")
         self._thread.start()
 
     def alive(self) -> bool:
-        """Whether it still looks."""
+        """Whether the folders are still watched."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._stopping.set()
         self._thread.join()
 
@@ -327,26 +327,26 @@ class FolderWatch:
             cache = ScanCache(self._ledger)
             while not self._stopping.is_set():
                 self.look(cache, time.monotonic())
-                self._stopping.wait(max(0.2, self._settle_s / self._LOOKS))
+                self._stopping.wait(max(0.2, self._settle_s / self._SEARCHES))
         except LeaklocError as error:
             self.error = error
         finally:
             self._ledger.close()
 
     def look(self, cache: ScanCache, now: float) -> None:
-        """Look once, at `now` seconds, and hand over what has settled by then."""
+        """Search once, at time `now` in seconds, and report the studies that have settled."""
         search = find_studies(
             self._folders, self._settings.loaders, output=self._ledger.output, cache=cache
         )
         ready = []
         for study in search.studies:
-            fingerprint, since = self._seen.get(study.name, ("", now))
+            fingerprint, since = self._fingerprints.get(study.name, ("", now))
             if fingerprint != study.fingerprint:
                 since = now
-            self._seen[study.name] = (study.fingerprint, since)
+            self._fingerprints[study.name] = (study.fingerprint, since)
             settled = now - since >= self._settle_s
-            if settled and self._told.get(study.name) != study.fingerprint:
-                self._told[study.name] = study.fingerprint
+            if settled and self._reported.get(study.name) != study.fingerprint:
+                self._reported[study.name] = study.fingerprint
                 ready.append(study)
         if ready:
             self._settled(ready)
@@ -355,4 +355,4 @@ class FolderWatch:
 def _nothing_found(roots: Sequence[Path], left_out: dict[str, int]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     places = ", ".join(str(root) for root in roots)
-    return f"no MR study in {places}" + (f" (left out: {reasons})" if reasons else "")
+    return f"no MR study in {places}" + (f" (excluded: {reasons})" if reasons else "")

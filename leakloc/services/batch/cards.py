@@ -1,4 +1,4 @@
-"""What a worklist shows of one study, kept so that 5,000 reports need not be read again."""
+"""Worklist data of one study, cached so that 5,000 reports need not be read again."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from leakloc.services.batch.ledger import Ledger
 
 THUMBNAIL_PX: Final = 160
-"""Longer side of a thumbnail: a sagittal spine is recognised, and 5,000 fit into 20 MB."""
+"""Longer side of a thumbnail: a sagittal spine is recognizable, and 5,000 images take 20 MB."""
 _QUALITY: Final = 55
 
 
 @dataclass(frozen=True)
 class Card:
-    """The gist of one report.
+    """Summary of one report.
 
     Parameters
     ----------
     study_instance_uid, study_date, patient_id : str or None
-        As in the report, so as its setting `report.identity` says.
+        As in the report, subject to the setting `report.identity`.
     leak, level, confidence, summary
         The finding.
     collections : int
         Number of collections.
     volume_ml, thickness_mm : float or None
-        Their whole volume, and their largest thickness.
+        Their total volume and maximum thickness.
     position, grade : str or None
         Of the first collection.
     numbering : str
-        Assumption of the level names.
+        Assumption of the vertebral numbering.
     numbering_confidence : float
     warnings : tuple of (code, message)
     page, picture : str or None
@@ -65,12 +65,12 @@ class Card:
 
 
 def make_card(folder: Path) -> Card:
-    """Read the report in a folder.
+    """Create a card from the report in a folder.
 
     Raises
     ------
     InputError
-        If there is none, or it does not keep the contract.
+        If there is none, or it does not match the report schema.
     """
     from leakloc.report import Report
 
@@ -114,7 +114,7 @@ def _thumbnail(picture: Path) -> str | None:
 
 
 class CardBox:
-    """Cards in the ledger, each good for one report.
+    """Cache of cards in the ledger, each valid for one version of a report.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class CardBox:
             )
 
     def put(self, name: str, card: Card) -> None:
-        """Keep a card for the report that stands in the folder now."""
+        """Store the card of the report that is currently in the folder."""
         stamp = self._ledger.stamp(name)
         if stamp is not None:
             with self._ledger.connection() as database:
@@ -140,7 +140,7 @@ class CardBox:
                 )
 
     def all(self, names: list[str]) -> dict[str, Card]:
-        """Cards of the studies whose report can be read, made where they are missing or old."""
+        """Cards of the studies with a readable report; missing or old ones are created."""
         from leakloc.core.errors import LeaklocError
 
         with self._ledger.connection() as database:

@@ -1,10 +1,9 @@
-"""Working through a ledger on a Dask cluster: the one embedded here, or any other.
+"""Parallel analysis of queued studies on a Dask cluster, embedded or external.
 
-The embedded cluster lives within this process and opens no port to other machines: each of
-its threads waits for one analysis, which runs in a process of its own
-(`leakloc.services.batch.run`).
-On a cluster of machines the same code runs in its workers; they may join and die meanwhile.
-Only this side writes to the ledger.
+The embedded cluster runs within this process and opens no port to other machines: each of its
+threads waits for one analysis, which runs in a separate process (`leakloc.services.batch.run`).
+On an external cluster, the same code runs in its workers, which may join and leave at any time.
+Only this process writes to the ledger.
 """
 
 from __future__ import annotations
@@ -32,35 +31,35 @@ if TYPE_CHECKING:
     Future = distributed.Future[Outcome]
 
 _POLL_S: Final = 0.5
-_CONNECT_S = 20.0  # a scheduler that was just started through a queue may take that long
+_CONNECT_S = 20.0  # a scheduler just submitted to a job queue may take this long
 _MIB: Final = 1024**2
-_WORKER_MIB: Final = 2048  # an analysis of a large study takes 1 to 1.5 GiB
-_MEMORY_FRACTION: Final = 0.9  # the rest is the system's, and the page cache's
+_WORKER_MIB: Final = 2048  # the analysis of a large study takes 1 to 1.5 GiB
+_MEMORY_FRACTION: Final = 0.9  # the rest is for the system and the page cache
 
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """How studies are worked through.
+    """Options for the analysis of queued studies.
 
     Parameters
     ----------
     workers : int or None
-        Analyses at a time on this machine; None for the cores, or fewer where memory is
-        short.
+        Parallel analyses on this machine; None for one per core, or fewer if memory is
+        limited.
     scheduler : str or None
-        Dask scheduler to work on instead of this machine: its address, ``tcp://host:8786``, or
+        Dask scheduler to use instead of this machine: its address, ``tcp://host:8786``, or
         the ``.json`` file that it wrote.
     timeout_s : float or None
-        Longest time for one study: one that takes 100 times the usual 10 to 20 s hangs.
+        Maximum time for one study: at 100 times the usual 10 to 20 s, it is assumed to hang.
     memory_mib : float or None
-        Largest resident memory of one analysis; None for its share of the machine's.
+        Maximum resident memory of one analysis; None for an equal fraction of the machine's.
     retries : int
-        How often a failed study is tried again, over all runs.
+        Maximum number of retries of a failed study, over all runs.
     min_free_mib : float
-        Room on the output disk below which no further study is begun: a report takes up to
-        some 10 MiB, and the ledger must still be written.
+        Free space on the output disk below which no further study is started: a report takes
+        up to about 10 MiB, and the ledger must remain writable.
     analyze : str
-        What analyses a study, ``module:function`` like `leakloc.pipeline.analyze`.
+        Analysis function, ``module:function``, like `leakloc.pipeline.analyze`.
     """
 
     workers: int | None = None
@@ -73,21 +72,21 @@ class WorkOptions:
 
 
 Ended = Callable[[Entry, State, Outcome], None]
-"""Told the study that ended, its state now, and how the analysis ended."""
+"""Called with the study that ended, its new state and the outcome of the analysis."""
 
 
 @dataclass
 class Engine:
-    """Takes waiting studies from a ledger and has them analysed, until none is left.
+    """Analyzes the waiting studies of a ledger until none is left.
 
-    The caller holds the ledger (`Ledger.hold`) and has called `Ledger.recover`.
+    The caller must hold the lock (`Ledger.hold`) and have called `Ledger.recover`.
 
     Parameters
     ----------
     ledger : Ledger
     options : WorkOptions
     ended : callable, optional
-        Called in the thread of `run` after the ledger knows.
+        Called in the thread of `run` after the ledger is updated.
     glance : callable, optional
         Called in the thread of `run` about twice a second.
     """
@@ -97,22 +96,22 @@ class Engine:
     ended: Ended | None = None
     glance: Callable[[], None] | None = None
     workers: int = 0
-    """Analyses possible at a time, while it runs."""
+    """Maximum number of parallel analyses while running."""
     _stopping: Event = field(default_factory=Event)
     _problem: str | None = None
     _looked: float = 0.0
 
     def run(self, more: Callable[[], bool] = lambda: False) -> None:
-        """Work until nothing waits and `more` says that nothing will come.
+        """Analyze until no study is waiting and `more` returns False.
 
-        Analyses that run when this is left by an exception are stopped and wait again.
+        If an exception is raised, running analyses are stopped and requeued.
 
         Raises
         ------
         OutputError
-            If the disk is full or the ledger cannot be written; what is finished is kept.
+            If the disk is full or the ledger cannot be written; finished studies are kept.
         AnalysisError
-            If the scheduler is lost.
+            If the connection to the scheduler is lost.
         """
         with connected(self.options) as client:
             self._check(client)
@@ -126,7 +125,7 @@ class Engine:
             raise OutputError(self._problem)
 
     def stop(self) -> None:
-        """Begin nothing more; stop what runs, which then waits again. From any thread."""
+        """Start no further analyses; stop and requeue the running ones. Thread-safe."""
         self._stopping.set()
 
     def _work(self, client: Client, running: dict[Future, Entry], more: Callable[[], bool]) -> None:
@@ -145,12 +144,12 @@ class Engine:
                 self._end(running.pop(future), future)
             if client.status not in ("running", "connecting"):
                 raise LeaklocError(
-                    "the Dask scheduler is gone; finished studies are kept, run again when it "
-                    "is back"
+                    "the connection to the Dask scheduler was lost; finished studies are kept, run "
+                    "again when it is available"
                 )
 
     def _more(self, more: Callable[[], bool]) -> bool:
-        # Asked first: what came before the answer is in the ledger by now.
+        # `more` is called first: studies queued before it returned are in the ledger.
         return more() or self.ledger.counts()[State.WAITING] > 0
 
     def _slots(self, client: Client) -> int:
@@ -166,7 +165,7 @@ class Engine:
         if free < self.options.min_free_mib:
             self._problem = (
                 f"only {free:.0f} MiB are free on the disk of {self.ledger.output}; finished "
-                "studies are kept, make room and run again"
+                "studies are kept, free some space and run again"
             )
             return None
         return self.ledger.take()
@@ -189,7 +188,7 @@ class Engine:
         if outcome.disk_full:
             self._problem = (
                 f"the disk of {self.ledger.output}, or that of the temporary files, is full; "
-                "finished studies are kept, make room and run again"
+                "finished studies are kept, free some space and run again"
             )
             self.ledger.put_back(entry)
             return
@@ -209,33 +208,33 @@ class Engine:
             self.ended(entry, state, outcome)
 
     def _abandon(self, client: Client, running: dict[Future, Entry]) -> None:
-        with suppress(Exception):  # a lost cluster cannot be told
+        with suppress(Exception):  # the cluster may be unreachable
             client.cancel(list(running), force=True)
             client.run(stop_jobs, str(self.ledger.output))
         for entry in running.values():
             self.ledger.put_back(entry)
 
     def _check(self, client: Client) -> None:
-        """Refuse a cluster whose workers cannot do the work, before they fail every study."""
+        """Reject a cluster with unsuitable workers before every study fails."""
         from leakloc.core.version import __version__
 
         output = str(self.ledger.output)
-        client.run(stop_jobs, output)  # of a batch that was killed
-        for address, (version, sees) in client.run(_introduce, output).items():
+        client.run(stop_jobs, output)  # left by a killed batch
+        for address, (version, accessible) in client.run(_worker_info, output).items():
             if version != __version__:
                 raise SettingsError(
-                    f"worker {address} has leakloc {version}, this is {__version__}; install the "
-                    "same on all"
+                    f"worker {address} has leakloc {version}, this process has {__version__}; "
+                    "install the same version on all machines"
                 )
-            if not sees:
+            if not accessible:
                 raise OutputError(
-                    f"worker {address} does not see {output}; every worker needs the input and "
-                    "the output folder at the same place"
+                    f"worker {address} cannot access {output}; every worker needs the input and "
+                    "the output folder at the same path"
                 )
 
 
 def _task(job: Job, limits: Limits, analyze: str) -> Outcome:
-    """One study on a worker, which shares its machine's memory and cores out."""
+    """Analyze one study on a worker with its fraction of the memory and cores."""
     from dask.system import CPU_COUNT
     from distributed import get_worker
 
@@ -248,20 +247,20 @@ def _task(job: Job, limits: Limits, analyze: str) -> Outcome:
     return run_job(job, Limits(limits.timeout_s, memory, max(1, CPU_COUNT // threads)), analyze)
 
 
-def _introduce(output: str) -> tuple[str, bool]:
+def _worker_info(output: str) -> tuple[str, bool]:
     from leakloc.core.version import __version__
 
     return __version__, Path(output).is_dir()
 
 
 def _outcome(future: Future) -> Outcome:
-    """What the task returned; where a worker was lost with it, again and again, that."""
+    """Outcome returned by the task, or a failure if its workers were lost."""
     try:
         outcome: Outcome = future.result()
     except Exception as error:
         kind = type(error).__name__
         message = (
-            "the workers that took it on were lost, each time"
+            "all workers that analyzed this study were lost"
             if kind == "KilledWorker"
             else f"the worker failed unexpectedly ({kind})"
         )
@@ -272,7 +271,7 @@ def _outcome(future: Future) -> Outcome:
 
 
 def default_workers() -> int:
-    """Analyses at a time that fit this machine's cores and memory."""
+    """Number of parallel analyses that fit the cores and memory of this machine."""
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
@@ -282,12 +281,12 @@ def default_workers() -> int:
 
 @contextmanager
 def connected(options: WorkOptions) -> Iterator[Client]:
-    """A client of the cluster that the options name.
+    """Return a client of the cluster specified by the options.
 
     Raises
     ------
     SettingsError
-        If the extra is not installed, or the scheduler does not answer.
+        If the extra is not installed, or the scheduler does not respond.
     """
     need_dask()
     import dask
@@ -300,21 +299,21 @@ def connected(options: WorkOptions) -> Iterator[Client]:
             client = Client(**{named: options.scheduler}, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError, ImportError) as error:
             raise SettingsError(
-                f"no Dask scheduler answers at {options.scheduler}: {error}"
+                f"no Dask scheduler responds at {options.scheduler}: {error}"
             ) from error
         with client:
             yield client
         return
     quiet = {
-        # No pages, no ports to other machines: nobody asked for a server.
+        # No dashboard and no ports to other machines.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
-        # Nor does anyone look at profiles of threads that only wait.
+        # No profiling of threads that only wait.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.tick.limit": "1h",
-        # Logs of the last thousands of steps, each with the study it was about.
+        # Short event logs: the default keeps thousands of events, each with its study.
         "distributed.admin.low-level-log-length": 20,
     }
     with (
@@ -334,15 +333,17 @@ def connected(options: WorkOptions) -> Iterator[Client]:
 
 
 def need_dask() -> None:
-    """Check that the extra is installed.
+    """Check that the packages of the ``batch`` extra are installed.
 
     Raises
     ------
     SettingsError
-        If it is not; the message says how to install it.
+        If they are not; the message states how to install them.
     """
     from importlib.util import find_spec
 
     missing = [name for name in ("dask", "distributed", "psutil") if find_spec(name) is None]
     if missing:
-        raise SettingsError(f"many studies need {', '.join(missing)}: pip install 'leakloc[batch]'")
+        raise SettingsError(
+            f"batch analysis needs {', '.join(missing)}: pip install 'leakloc[batch]'"
+        )

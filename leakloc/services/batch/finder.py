@@ -1,9 +1,9 @@
-"""Finding studies in whatever people point a batch at; headers only.
+"""Search for studies in folders, archives, files and lists; reads headers only.
 
-A study is its Study Instance UID, wherever its files lie: series in folders of their own,
-several studies in one folder, copies in archives. Volumes without headers (NIfTI, NRRD,
-MetaImage) count where there is no DICOM beside them. What is left out is counted, with the
-reason.
+A study is defined by its Study Instance UID, regardless of where its files are: series in
+separate folders, several studies in one folder, copies in archives. Volumes without headers
+(NIfTI, NRRD, MetaImage) are included if there is no DICOM study next to them. Excluded studies
+and files are counted by reason.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 
 Kind = Literal["dicom", "volume", "archive", "other"]
 FindProgress = Callable[[int], None]
-"""Told the number of files looked at so far."""
+"""Called with the number of files examined so far."""
 
 _MR: Final = "MR"
-_PICKED: Final = "picked files"  # place of files that a list names one by one
+_PICKED: Final = "picked files"  # location of files listed individually
 
 
 @dataclass(frozen=True)
 class Found:
-    """A study that was found.
+    """A study found by a search.
 
     Parameters
     ----------
     name : str
-        Folder for its report: the Study Instance UID, or a digest; no patient data.
+        Name of its report folder: Study Instance UID or a digest, without patient data.
     source : tuple of str
-        A folder, archive or file; or the folders (without what lies deeper) and files over
-        which the study is spread.
+        A folder, archive or file; or the folders (without subfolders) and files that contain
+        the study.
     study_uid : str or None
-        None where its files state none.
+        None if its files contain none.
     fingerprint : str
-        Digest of the names, sizes and times of its files.
+        Digest of the names, sizes and modification times of its files.
     n_files : int
     """
 
@@ -67,11 +67,11 @@ class Search:
     Parameters
     ----------
     studies : tuple of Found
-        By source.
+        Sorted by source.
     left_out : dict
-        Number of studies or files by the reason why they are not among them.
+        Number of excluded studies or files, by reason.
     n_files : int
-        Files looked at.
+        Number of files examined.
     """
 
     studies: tuple[Found, ...]
@@ -83,7 +83,7 @@ class Search:
 class _Group:
     """Files of one study in one folder or archive, or volumes, or archives.
 
-    `names` is None where they are all that counts in the folder.
+    `names` is None if the folder contains no other study.
     """
 
     kind: Kind
@@ -106,7 +106,7 @@ class _Finder:
     n_files: int = 0
 
     def add_root(self, path: Path, study_uid: str | None = None) -> None:
-        """Look through one thing that was named: a folder, archive, list or file."""
+        """Search one specified path: a folder, archive, list or file."""
         if not path.exists():
             raise InputError(f"{path} does not exist")
         place = str(path.absolute())
@@ -121,7 +121,7 @@ class _Finder:
             self._file(path)
 
     def _walk(self, top: str) -> None:
-        pending, seen = [top], {os.path.realpath(top)}
+        pending, visited = [top], {os.path.realpath(top)}
         while pending:
             folder = pending.pop()
             try:
@@ -138,9 +138,9 @@ class _Finder:
                 try:
                     if entry.is_dir():
                         inside = os.path.realpath(entry.path)
-                        if inside not in seen and inside not in self.skip:
-                            seen.add(inside)
-                            # A link is followed here but not by the loader: name its end.
+                        if inside not in visited and inside not in self.skip:
+                            visited.add(inside)
+                            # The loader does not follow links: use the target.
                             pending.append(inside if entry.is_symlink() else entry.path)
                     elif entry.is_file():
                         status = entry.stat()
@@ -151,7 +151,7 @@ class _Finder:
                 self.folders[folder] = self._groups(folder, files)
 
     def _groups(self, folder: str, files: list[tuple[str, int, int]]) -> tuple[_Group, ...]:
-        """The files of one folder by study; remembered while none of them changes."""
+        """Group the files of one folder by study; cached until a file changes."""
         self.n_files += len(files)
         if self.progress is not None:
             self.progress(self.n_files)
@@ -196,7 +196,7 @@ class _Finder:
         )
 
     def _archive(self, path: str, entry: tuple[str, int, int]) -> list[Found]:
-        """Studies in an archive; one that cannot be read is a study that will say so."""
+        """Studies in an archive; an unreadable archive is one study that fails later."""
         signature = _digest([entry])
         groups = self.cache.get(path, signature) if self.cache is not None else None
         if groups is None:
@@ -213,7 +213,7 @@ class _Finder:
         return [Found(uid, (path,), uid, _digest([entry, (uid, 0, 0)]), 1) for uid in named]
 
     def _csv(self, path: Path) -> None:
-        """A table with a column `path`, relative to it, and perhaps `study_uid`."""
+        """Read a table with a column `path`, relative to the table, and optionally `study_uid`."""
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.DictReader(file))
@@ -225,7 +225,7 @@ class _Finder:
             named = path.parent / (row["path"] or "").strip()
             uid = (row.get("study_uid") or "").strip() or None
             if not named.exists():
-                # Whoever listed it will look for it in the worklist.
+                # The user expects listed studies in the worklist.
                 place = str(named.absolute())
                 self.listed.append(Found(uid or _name_of(place), (place,), uid, "missing", 0))
             elif uid is not None:
@@ -239,7 +239,7 @@ class _Finder:
                 self.n_files += inner.n_files
 
     def _dicomdir(self, path: Path) -> None:
-        """The files that a DICOMDIR lists; their own headers say where they belong."""
+        """Add the files listed in a DICOMDIR, assigned to studies by their own headers."""
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         from leakloc.loaders.dicomdir import listed_files
 
@@ -256,14 +256,14 @@ class _Finder:
             groups = _Finder(self.skip, self.settings, None, self.progress)._groups(folder, members)
             self.n_files += len(members)
             present = sum(1 for entry in os.scandir(folder) if entry.is_file())
-            if present != len(members):  # others lie there too, so files are named one by one
+            if present != len(members):  # the folder has other files: list them individually
                 names = tuple(member[0] for member in members)
                 groups = tuple(replace(group, names=group.names or names) for group in groups)
             self.folders[folder] = groups
         self.roots.append(str(path.parent.absolute()))
 
     def studies(self) -> list[Found]:
-        """What was found so far, as studies."""
+        """Return the studies found so far."""
         dicom: dict[tuple[str, str], list[tuple[str, _Group]]] = defaultdict(list)
         nameless: list[tuple[str, _Group]] = []
         for folder, groups in self.folders.items():
@@ -282,7 +282,7 @@ class _Finder:
                 continue
             found.append(self._dicom_study(key, parts, below))
         for folder, group in nameless:
-            if self._is_beside_study(folder, below):
+            if self._is_next_to_study(folder, below):
                 self.left_out["files without a study beside a study"] += group.count
             else:
                 found.append(Found(_name_of(folder), (folder,), None, group.digest, group.count))
@@ -312,8 +312,8 @@ class _Finder:
         digest = _digest([(group.digest, group.count, 0) for _, group in parts])
         return Found(key[0], source, key[0], digest, sum(group.count for _, group in parts))
 
-    def _is_beside_study(self, folder: str, below: dict[str, set[tuple[str, str]]]) -> bool:
-        """Whether a study lies in a folder, below it, or in its sister folders alone."""
+    def _is_next_to_study(self, folder: str, below: dict[str, set[tuple[str, str]]]) -> bool:
+        """Whether studies are in or below a folder, or exactly one next to it."""
         if folder in below:
             return True
         parent = str(Path(folder).parent)
@@ -324,14 +324,14 @@ class _Finder:
         )
 
     def _volumes(self, below: dict[str, set[tuple[str, str]]], nameless: set[str]) -> list[Found]:
-        """Volumes without headers: in a root each is a study, deeper those of a folder are one."""
+        """Volumes without headers: one study per file in a root, one per folder below."""
         found = []
         for folder, groups in self.folders.items():
             for group in groups:
                 if group.kind != "volume":
                     continue
                 top = folder in self.roots
-                if folder in nameless or (not top and self._is_beside_study(folder, below)):
+                if folder in nameless or (not top and self._is_next_to_study(folder, below)):
                     self.left_out["volumes beside DICOM images"] += group.count
                 elif top:
                     for name in group.names or ():
@@ -377,13 +377,13 @@ def find_studies(
     ----------
     roots : iterable of Path
         Folders of any depth, archives, images, tables (``.csv`` with a column ``path`` and
-        perhaps ``study_uid``), DICOMDIR files.
+        optionally ``study_uid``), DICOMDIR files.
     settings : LoaderSettings
         Limits for archives.
     output : Path, optional
-        Output folder, which is not looked into. Nor are those of other batches.
+        Output folder, excluded from the search like those of other batches.
     cache : ScanCache, optional
-        What an earlier search read; folders that did not change are not read again.
+        Results of an earlier search; unchanged folders are not read again.
     progress : callable, optional
 
     Raises
@@ -406,7 +406,7 @@ def find_studies(
 
 
 class ScanCache:
-    """What headers said, by folder, kept in the ledger of a batch.
+    """Cache of header data by folder, stored in the ledger of a batch.
 
     Parameters
     ----------
@@ -425,7 +425,7 @@ class ScanCache:
         self._known = {row["place"]: (row["signature"], row["groups"]) for row in rows}
 
     def get(self, place: str, signature: str) -> tuple[_Group, ...] | None:
-        """Groups of a folder or archive, None where it changed or is not known."""
+        """Cached groups of a folder or archive; None if it is new or has changed."""
         if place in self._new and self._new[place][0] == signature:
             return self._new[place][1]
         known, text = self._known.get(place, ("", ""))
@@ -437,11 +437,11 @@ class ScanCache:
         )
 
     def put(self, place: str, signature: str, groups: tuple[_Group, ...]) -> None:
-        """Remember groups; `save` writes them."""
+        """Add groups to the cache; `save` writes them to the ledger."""
         self._new[place] = (signature, groups)
 
     def save(self) -> None:
-        """Write what is new into the ledger."""
+        """Write new entries to the ledger."""
         rows = [
             (
                 place,
@@ -457,30 +457,30 @@ class ScanCache:
 
 
 def _look(path: str) -> tuple[Kind, Belongs]:
-    """What a file is, by its first bytes."""
-    nobody = Belongs("", "", "")
+    """Kind and study of a file, determined from its first bytes."""
+    unknown = Belongs("", "", "")
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a million times
             head = file.read(HEAD_BYTES)
     except OSError:
-        return "other", nobody
+        return "other", unknown
     if is_dicom(head):
         if path.endswith("DICOMDIR") or path.endswith("dicomdir"):
-            return "other", nobody
+            return "other", unknown
         return "dicom", belongs(head)
     from leakloc.loaders.archives import is_archive
     from leakloc.loaders.images import sniff_image
 
     if sniff_image(Path(path), head) is not None:
-        return "volume", nobody
-    return ("archive" if is_archive(Path(path), head) else "other"), nobody
+        return "volume", unknown
+    return ("archive" if is_archive(Path(path), head) else "other"), unknown
 
 
 def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
     from leakloc.loaders.archives import BROKEN, members
 
     counts: Counter[Belongs] = Counter()
-    with suppress(*BROKEN):  # the analysis will say what is wrong with it
+    with suppress(*BROKEN):  # the analysis reports the error
         for number, (_, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 break
@@ -491,7 +491,7 @@ def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
 
 
 def _join_patientless(dicom: dict[tuple[str, str], list[tuple[str, _Group]]]) -> None:
-    """Give files without patient ID to the one patient of their study, where there is one."""
+    """Assign files without patient ID to the patient of their study, if unique."""
     for uid, patient in [key for key in dicom if not key[1]]:
         others = [key for key in dicom if key[0] == uid and key[1] != patient]
         if len(others) == 1:
@@ -501,7 +501,7 @@ def _join_patientless(dicom: dict[tuple[str, str], list[tuple[str, _Group]]]) ->
 def _keys_below(
     dicom: dict[tuple[str, str], list[tuple[str, _Group]]], roots: Sequence[str]
 ) -> dict[str, set[tuple[str, str]]]:
-    """Studies in each folder and all below it."""
+    """Studies in each folder and its subfolders."""
     below: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for key, parts in dicom.items():
         for folder, _ in parts:
@@ -511,7 +511,7 @@ def _keys_below(
 
 
 def _upwards(folder: str, roots: Sequence[str]) -> list[str]:
-    """The folder and those above it, up to the root it was found from."""
+    """The folder and its parents, up to the root of the search."""
     inside = [root for root in roots if folder == root or folder.startswith(root + os.sep)]
     top = max(inside, key=len, default=folder)
     places = [folder]
@@ -521,7 +521,7 @@ def _upwards(folder: str, roots: Sequence[str]) -> list[str]:
 
 
 def _with_different_names(studies: list[Found]) -> list[Found]:
-    """Copies of one study in several places, and studies that share a UID, told apart."""
+    """Give unique names to copies of a study and to studies with the same UID."""
     studies = list({(study.name, study.source): study for study in studies}.values())
     counts = Counter(study.name for study in studies)
     return [
@@ -538,7 +538,7 @@ def _digest(entries: Iterable[tuple[str, int, int]]) -> str:
 
 
 def _tree_digest(path: Path) -> str:
-    """Digest of everything below a place."""
+    """Digest of a file or of all files below a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return _digest(
         (file.name, status.st_size, status.st_mtime_ns)
@@ -548,7 +548,7 @@ def _tree_digest(path: Path) -> str:
 
 
 def _name_of(place: str) -> str:
-    """A name that tells a place from others and nobody's name."""
+    """Unique name derived from a path, without patient data."""
     return f"volume-{_short(place)}"
 
 

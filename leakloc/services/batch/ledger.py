@@ -1,8 +1,8 @@
-"""The ledger of an output folder: which study is waiting, running, finished or failed.
+"""Job database (ledger) of an output folder, with the state of each study.
 
-One SQLite file, ``ledger.sqlite``, beside the folders of the studies. Only the process that
-holds the folder (`Ledger.hold`) writes to it; workers hand their results to that process. A
-process that is killed leaves rows in the state ``running``, which `Ledger.recover` puts right.
+One SQLite file, ``ledger.sqlite``, next to the study folders. Only the process that locks the
+folder (`Ledger.hold`) writes to it; workers return their results to that process. A killed
+process leaves rows in the state ``running``, which `Ledger.recover` resolves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from leakloc.core.settings import Settings
 
 LEDGER_NAME: Final = "ledger.sqlite"
 LOCK_NAME: Final = ".leakloc-lock"
-_BUSY_S: Final = 30.0  # a reader never holds the file longer than one query
+_BUSY_S: Final = 30.0  # a reader locks the file for at most one query
 _VERSION: Final = 1
 
 _SCHEMA: Final = """
@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS holder (host TEXT, pid INTEGER, since REAL, what TEXT
 
 
 class State(StrEnum):
-    """What became of a study."""
+    """Processing state of a study."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -66,19 +66,19 @@ class State(StrEnum):
 
 
 class Decision(StrEnum):
-    """What `Ledger.queue` did with a study."""
+    """Action taken by `Ledger.queue` for a study."""
 
     NEW = "new"
     WAITING = "waiting"
-    """Queued before and not begun, or being analysed now."""
+    """Already queued and not started, or being analyzed now."""
     KEPT = "kept"
-    """Finished with the same input and settings."""
+    """Already finished with the same input and settings."""
     CHANGED = "changed"
-    """Input or settings differ: analysed again."""
+    """Input or settings differ; analyzed again."""
     RETRIED = "retried"
-    """Failed before, and may try again."""
+    """Failed before and is retried."""
     EXHAUSTED = "exhausted"
-    """Failed as often as it may."""
+    """Failed, with no retries left."""
     FORCED = "forced"
 
 
@@ -89,34 +89,34 @@ class Entry:
     Parameters
     ----------
     name : str
-        Folder of the study in the output folder; holds no patient data.
+        Folder of the study in the output folder; contains no patient data.
     source : tuple of str
-        Absolute paths of the folders, archives or files that hold the study. May hold patient
-        names, so it goes into no page, table or log.
+        Absolute paths of the folders, archives or files of the study. They may contain patient
+        names and are not written to HTML pages, tables or logs.
     study_uid : str or None
-        Study to read where the source holds several.
+        Study to read if the source contains several.
     fingerprint : str
         Digest of names, sizes and times of the input files.
     settings_sha256 : str
-        Digest of the settings, which `Ledger.settings` gives back.
+        Digest of the settings, which `Ledger.settings` returns.
     state : State
     attempts : int
-        Analyses begun and not cut off from outside, with this input and these settings.
+        Analyses started with this input and these settings, excluding interrupted ones.
     interruptions : int
-        Analyses cut off from outside: the batch was killed, the machine went down.
+        Analyses interrupted externally: the batch was killed, the machine shut down.
     error_class, error_message : str or None
-        Why it failed, without patient data.
+        Reason for the failure, without patient data.
     error_detail : str or None
-        Traceback or last words of the process; may name files, so it is shown nowhere else.
+        Traceback or last output of the process; may contain file names and is not shown.
     queued, started, ended : float or None
         Seconds since 1970.
     wall_s, cpu_s, peak_mib : float or None
-        Time, processor time and largest memory of the last analysis.
+        Wall-clock time, CPU time and peak memory of the last analysis.
     worker : str or None
-        Where it ran.
+        Host and process that ran the analysis.
     standing : str or None
-        Stamp of the report that stood in the folder when the analysis began; another one there
-        later means that the analysis came to its end.
+        Stamp of the report in the folder when the analysis started; a different stamp later
+        shows that the analysis was completed.
     """
 
     name: str
@@ -142,12 +142,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an analysis took.
+    """Time and memory used by an analysis.
 
     Parameters
     ----------
     wall_s, cpu_s, peak_mib : float
-        Time, processor time, largest resident memory.
+        Wall-clock time, CPU time, peak resident memory.
     worker : str
         ``host:process``.
     """
@@ -159,17 +159,17 @@ class Usage:
 
 
 class Ledger:
-    """The ledger of one output folder; safe to use from several threads.
+    """Job database of one output folder; thread-safe.
 
     Parameters
     ----------
     output : Path
-        Output folder; made where it is missing.
+        Output folder; created if missing.
 
     Raises
     ------
     OutputError
-        If the folder or the ledger cannot be written, or is no ledger of ours.
+        If the folder or the database cannot be written, or is not a leakloc database.
 
     Examples
     --------
@@ -192,13 +192,15 @@ class Ledger:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make the folder {self.output}: {error.strerror}") from error
+            raise OutputError(
+                f"cannot create the folder {self.output}: {error.strerror}"
+            ) from error
         with self.connection() as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise OutputError(
-                    f"{self.path} was written by a newer leakloc; update leakloc or name "
-                    "another output folder"
+                    f"{self.path} was written by a newer version of leakloc; update leakloc "
+                    "or specify another output folder"
                 )
             if version < _VERSION:
                 database.executescript(_SCHEMA)
@@ -206,14 +208,14 @@ class Ledger:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Connection of this thread, in a transaction that ends well or leaves no trace.
+        """Connection of this thread, in a transaction that is committed or rolled back.
 
-        Other users of the ledger (the DICOM node) may keep tables of their own in it.
+        Other components (the DICOM node) may store their own tables in the database.
 
         Raises
         ------
         OutputError
-            If the ledger cannot be read or written: disk full, damaged, read-only.
+            If the database cannot be read or written: disk full, damaged, read-only.
         """
         try:
             database = self._open()
@@ -224,15 +226,15 @@ class Ledger:
                 yield database
         except sqlite3.Error as error:
             raise OutputError(
-                f"cannot use the ledger {self.path}: {error}; finished studies are kept, "
-                "run again when this is put right"
+                f"cannot use the job database {self.path}: {error}; finished studies are kept, "
+                "run again when this is fixed"
             ) from error
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make what this thread does within the block one transaction: all of it or nothing.
+        """Combine all database operations of this thread in the block in one transaction.
 
-        Writing to the disk for each of 5,000 studies that are queued takes a minute.
+        Writing 5,000 queued studies to disk one by one takes a minute.
         """
         with self.connection() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -248,7 +250,7 @@ class Ledger:
             database = sqlite3.connect(self.path, timeout=_BUSY_S)
             database.row_factory = sqlite3.Row
             database.execute("PRAGMA journal_mode = WAL")
-            # A row written must survive a power cut: it is a few per minute.
+            # Committed rows must survive a power failure; only a few are written per minute.
             database.execute("PRAGMA synchronous = FULL")
             self._local.database = database
         return database
@@ -262,19 +264,19 @@ class Ledger:
 
     @contextmanager
     def hold(self, what: str) -> Iterator[None]:
-        """Hold the output folder: one process at a time, however the last one ended.
+        """Lock the output folder for this process.
 
-        The lock is the operating system's, on a file of its own, so it ends with the process.
+        An operating-system lock on a separate file, released whenever the process ends.
 
         Parameters
         ----------
         what : str
-            Who holds it, for the message to others, e.g. ``"leakloc batch"``.
+            Name of the holder for the error message of other processes, e.g. ``"leakloc batch"``.
 
         Raises
         ------
         OutputError
-            If another process holds it.
+            If another process holds the lock.
         """
         try:
             lock = sqlite3.connect(self.output / LOCK_NAME, timeout=0.2, isolation_level=None)
@@ -304,7 +306,7 @@ class Ledger:
             row = database.execute("SELECT * FROM holder").fetchone()
         who = f" ({row['what']}, process {row['pid']} on {row['host']})" if row else ""
         return (
-            f"another process works on {self.output}{who}; wait until it ends or name another "
+            f"another process uses {self.output}{who}; wait until it ends or specify another "
             "output folder"
         )
 
@@ -319,18 +321,18 @@ class Ledger:
         retries: int = 0,
         force: bool = False,
     ) -> Decision:
-        """Put a study into the ledger, to wait for analysis unless that was done.
+        """Queue a study for analysis unless it is finished or has no retries left.
 
         Parameters
         ----------
         name, source, study_uid, fingerprint
             As in `Entry`.
         settings : Settings
-            To analyse it with.
+            Settings of the analysis.
         retries : int
-            How often a failed study may be tried again, over all runs.
+            Maximum number of retries of a failed study, over all runs.
         force : bool
-            Analyse again whatever was done.
+            Analyze again even if finished or failed.
         """
         digest = settings.sha256
         places = json.dumps([str(path) for path in source])
@@ -343,7 +345,7 @@ class Ledger:
             database.execute(
                 "INSERT OR IGNORE INTO settings VALUES (?, ?)", (digest, _dumped(settings))
             )
-            # What runs goes on; its end compares fingerprints and queues it again if need be.
+            # A running analysis continues; `_end` requeues the study if its input has changed.
             database.execute(
                 "INSERT INTO studies (name, source, study_uid, fingerprint, settings_sha256, "
                 "state, queued) VALUES (?, ?, ?, ?, ?, 'waiting', ?) "
@@ -358,9 +360,9 @@ class Ledger:
         return decision
 
     def take(self) -> Entry | None:
-        """The study to analyse next, marked as running; None where none waits.
+        """Return the next study to analyze, marked as running; None if none is waiting.
 
-        First tries come before further ones, then in the order queued.
+        Ordered by number of previous attempts, then by queuing time.
         """
         with self.connection() as database:
             _begin(database)
@@ -380,12 +382,12 @@ class Ledger:
             return _entry(_row(database, row["name"]))
 
     def finish(self, entry: Entry, usage: Usage | None = None) -> State:
-        """Note that the report of a study that was taken stands in its folder.
+        """Record that the report of a study returned by `take` was written.
 
         Returns
         -------
         State
-            ``finished``, or ``waiting`` where its input or settings changed meanwhile.
+            ``finished``, or ``waiting`` if its input or settings changed in the meantime.
         """
         return self._end(entry, State.FINISHED, (None, None, None), usage)
 
@@ -399,18 +401,18 @@ class Ledger:
         detail: str | None = None,
         retries: int = 0,
     ) -> State:
-        """Note why the analysis of a study that was taken failed.
+        """Record why the analysis of a study returned by `take` failed.
 
         Returns
         -------
         State
-            ``waiting`` where it may be tried again, else ``failed``.
+            ``waiting`` if a retry is left, otherwise ``failed``.
         """
         state = State.WAITING if entry.attempts <= retries else State.FAILED
         return self._end(entry, state, (error_class, error_message, detail), usage)
 
     def put_back(self, entry: Entry) -> None:
-        """Let a study wait again whose analysis was cut off through no fault of its own."""
+        """Requeue a study whose analysis was interrupted externally."""
         with self.connection() as database:
             database.execute(
                 "UPDATE studies SET state = 'waiting', attempts = max(attempts - 1, 0), "
@@ -419,17 +421,17 @@ class Ledger:
             )
 
     def recover(self) -> tuple[list[Entry], list[Entry]]:
-        """Put right what a killed process left as running; call it while holding the folder.
+        """Resolve studies that a killed process left as running; call it within `hold`.
 
         Returns
         -------
         adopted, put_back : list of Entry
-            Studies whose new report stands in its folder, and those that wait again.
+            Studies whose new report is complete, and requeued studies.
         """
         adopted: list[Entry] = []
         waiting: list[Entry] = []
         for entry in self.entries(State.RUNNING):
-            if self._came_to_its_end(entry):
+            if self._was_completed(entry):
                 self.finish(entry)
                 adopted.append(entry)
             else:
@@ -437,7 +439,7 @@ class Ledger:
                 waiting.append(entry)
         return adopted, waiting
 
-    def _came_to_its_end(self, entry: Entry) -> bool:
+    def _was_completed(self, entry: Entry) -> bool:
         stamp = self.stamp(entry.name)
         if stamp is None or stamp == entry.standing:
             return False
@@ -480,7 +482,7 @@ class Ledger:
         return state
 
     def stamp(self, name: str) -> str | None:
-        """Tells one report in a study's folder from a later one; None where there is none."""
+        """Identifier of the current report file of a study; None if there is no report."""
         try:
             found = (self.output / name / "report.json").stat()
         except OSError:
@@ -488,13 +490,13 @@ class Ledger:
         return f"{found.st_ino}-{found.st_mtime_ns}"
 
     def entry(self, name: str) -> Entry | None:
-        """One study, None where the ledger does not know it."""
+        """Entry of one study; None if it is not in the database."""
         with self.connection() as database:
             row = _row(database, name)
         return None if row is None else _entry(row)
 
     def entries(self, state: State | None = None) -> list[Entry]:
-        """All studies, or those in one state, in the order queued."""
+        """Entries of all studies, or of those in one state, in queuing order."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
         with self.connection() as database:
             rows = database.execute(
@@ -516,13 +518,13 @@ class Ledger:
         return {row["name"]: State(row["state"]) for row in rows}
 
     def settings(self, sha256: str) -> Settings:
-        """The settings of an entry."""
+        """Return the settings with the given digest."""
         with self.connection() as database:
             row = database.execute(
                 "SELECT json FROM settings WHERE sha256 = ?", (sha256,)
             ).fetchone()
         if row is None:
-            raise OutputError(f"{self.path} holds no settings {sha256[:12]}: it is damaged")
+            raise OutputError(f"{self.path} is damaged: settings {sha256[:12]} are missing")
         return Settings.from_dict(json.loads(row["json"]), source=str(self.path))
 
 
@@ -543,7 +545,7 @@ def _decide(
 
 
 def _begin(database: sqlite3.Connection) -> None:
-    """Lock before reading what is about to be written, unless that was done."""
+    """Lock the database before a read-modify-write, unless already in a transaction."""
     if not database.in_transaction:
         database.execute("BEGIN IMMEDIATE")
 

@@ -1,6 +1,6 @@
-"""Everything an analysis imports, loaded once by the process that the analyses are forked from.
+"""Modules of an analysis, imported once by the process from which analyses are forked.
 
-Importing it takes some seconds, which each study would otherwise pay for.
+The import takes some seconds, which would otherwise be added to each study.
 """
 
 import gc
@@ -38,9 +38,9 @@ MODULES: Final = (
 
 
 def preload() -> None:
-    """Import what an analysis needs, and keep it out of garbage collection.
+    """Import the modules of an analysis and exclude them from garbage collection.
 
-    Collections in the forked processes then leave the shared pages shared.
+    Garbage collection in forked processes then does not copy shared memory pages.
     """
     for module in MODULES:
         importlib.import_module(module)
@@ -49,8 +49,8 @@ def preload() -> None:
 
 
 def _load_dicom_tables() -> None:
-    """Read the DICOM standard's tables, which highdicom keeps once they were asked for."""
-    with suppress(ImportError, AttributeError):  # private names: without them it is only slower
+    """Load the DICOM tables that highdicom caches on first use."""
+    with suppress(ImportError, AttributeError):  # private API: only slower if missing
         from highdicom import _standard_utils as tables
 
         tables.get_iod_module_map()

@@ -1,8 +1,8 @@
-"""One queued study, analysed safely: in a process of its own, watched, and put in place whole.
+"""Analysis of one queued study in a separate, monitored process.
 
-The process is forked from one that has everything imported, so it costs milliseconds. It may
-hang, crash or eat memory: that is its study's failure and nobody else's. When it ends, its
-memory is the system's again. Nothing here knows the ledger or who asked.
+The process is forked from a preloaded one, which takes milliseconds. If it hangs, crashes or
+uses too much memory, only its own study fails; its memory is released when it ends. This module
+does not depend on the ledger or the caller.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ if TYPE_CHECKING:
     import psutil
 
 ANALYZE: Final = "leakloc.pipeline:analyze"
-"""What analyses a study: `module:function` with the signature of `leakloc.pipeline.analyze`."""
+"""Analysis function: `module:function` with the signature of `leakloc.pipeline.analyze`."""
 PRELOAD = ["leakloc.services.batch.preload"]
-"""Modules that the process has imported from which analyses are forked."""
-_POLL_S: Final = 0.1  # NumPy fills some 100 MB in that time: the limit holds to that
+"""Modules imported by the process from which analyses are forked."""
+_POLL_S: Final = 0.1  # NumPy fills about 100 MB in this time: precision of the memory limit
 _GONE_S: Final = 5.0
-"""How long a killed process may take to be gone: a busy machine reaps late."""
-_FAMILY_S: Final = 2.0  # finding a process's children means looking at all of the machine's
+"""Maximum time to wait for a killed process to end; a busy machine is slow."""
+_FAMILY_S: Final = 2.0  # finding child processes scans all processes of the machine
 _MIB: Final = 1024**2
-_LOG_BYTES: Final = 16_000  # of what a crashed process printed last
+_LOG_BYTES: Final = 16_000  # of the last output of a crashed process
 _DISK_FULL: Final = "DiskFull"
-_running: dict[BaseProcess, str] = {}  # processes of this worker's analyses, and their output
-_lock = threading.Lock()  # threads that start and reap processes steal each other's exit codes
+_running: dict[BaseProcess, str] = {}  # analysis processes of this worker and their output
+_lock = threading.Lock()  # concurrent starting and reaping of processes can lose exit codes
 
 
 @dataclass(frozen=True)
 class Job:
-    """A study to analyse.
+    """A study to analyze.
 
     Parameters
     ----------
     name : str
-        Folder to write, below `output`.
+        Report folder, relative to `output`.
     source : tuple of str
-        Folders, archives or files that hold the study.
+        Folders, archives or files of the study.
     study_uid : str or None
-        Which study, where they hold several.
+        Study to read if the source contains several.
     output : str
-        Output folder, the same place on every machine that works on it.
+        Output folder, at the same path on every worker.
     settings : Settings
     """
 
@@ -74,14 +74,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one analysis may take.
+    """Resource limits of one analysis.
 
     Parameters
     ----------
     timeout_s, memory_mib : float or None
-        Longest time and largest resident memory; None for no limit.
+        Maximum time and resident memory; None for no limit.
     threads : int
-        Processor threads.
+        Number of CPU threads.
     """
 
     timeout_s: float | None = None
@@ -91,19 +91,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the analysis of one study ended; picklable.
+    """Outcome of the analysis of one study; picklable.
 
     Parameters
     ----------
     error_class : str or None
-        None where the report stands in its folder. Else the class of leakloc's error, the
+        None if the report was written. Otherwise the class of leakloc's error, the
         name of another exception, or ``Timeout``, ``MemoryLimit``, ``Crash``, ``DiskFull``.
     error_message : str or None
-        For people, without patient data.
+        Message for the user, without patient data.
     detail : str or None
-        Traceback or last words of the process, which may hold names of files.
+        Traceback or last output of the process; may contain file names.
     wall_s, cpu_s, peak_mib : float
-        Time, processor time, largest resident memory.
+        Wall-clock time, CPU time, peak resident memory.
     worker : str
         ``host:process``.
     """
@@ -118,13 +118,13 @@ class Outcome:
 
     @property
     def disk_full(self) -> bool:
-        """Whether it failed for want of room, which is not the study's fault."""
+        """Whether the analysis failed because the disk was full."""
         return self.error_class == _DISK_FULL
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the process of an analysis says when it ends by itself."""
+class _Result:
+    """Result that an analysis process sends before it exits."""
 
     error_class: str | None
     error_message: str | None
@@ -134,7 +134,7 @@ class _Said:
 
 
 def run_job(job: Job, limits: Limits | None = None, analyze: str = ANALYZE) -> Outcome:
-    """Analyse a study in a process of its own and put its folder in place.
+    """Analyze a study in a separate process and write its report folder.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def run_job(job: Job, limits: Limits | None = None, analyze: str = ANALYZE) -> O
     Returns
     -------
     Outcome
-        Whatever happens to the study is told here; nothing is raised for it.
+        Includes any failure of the analysis; no exception is raised for it.
     """
     limits = limits or Limits()
     start = time.perf_counter()
@@ -156,31 +156,31 @@ def run_job(job: Job, limits: Limits | None = None, analyze: str = ANALYZE) -> O
         process = _context(limits.threads).Process(
             target=_analyze_here, args=(there, job, limits, analyze, str(scratch)), daemon=True
         )
-        with _lock, _may_have_children():
+        with _lock, _children_allowed():
             process.start()
         _running[process] = job.output
         there.close()
         try:
-            said, memory = _watch(process, here, limits, start)
+            result, memory = _watch(process, here, limits, start)
         finally:
             _kill(process)
             _running.pop(process, None)
             here.close()
-        if said is None:
-            said = _last_words(process, memory, scratch)
+        if result is None:
+            result = _missing_result(process, memory, scratch)
     return Outcome(
-        said.error_class,
-        said.error_message,
-        said.detail,
+        result.error_class,
+        result.error_message,
+        result.detail,
         time.perf_counter() - start,
-        said.cpu_s,
-        max(said.peak_mib, memory.peak_mib),
+        result.cpu_s,
+        max(result.peak_mib, memory.peak_mib),
         worker,
     )
 
 
 def stop_jobs(output: str) -> None:
-    """Kill every analysis for an output folder that this worker is at."""
+    """Kill all analyses for an output folder that run on this worker."""
     for process in [one for one, place in list(_running.items()) if place == output]:
         with _lock:
             process.kill()
@@ -188,7 +188,7 @@ def stop_jobs(output: str) -> None:
 
 @dataclass
 class _Memory:
-    """What was seen of a process from outside."""
+    """Resource usage of a process, measured from outside."""
 
     peak_mib: float = 0.0
     cpu_s: float = 0.0
@@ -200,53 +200,53 @@ class _Memory:
 
 def _watch(
     process: BaseProcess, here: Connection, limits: Limits, start: float
-) -> tuple[_Said | None, _Memory]:
+) -> tuple[_Result | None, _Memory]:
     """Wait for the process to end; stop it at its limits."""
-    seen = _Memory()
+    usage = _Memory()
     while True:
         ready = connection.wait([here, process.sentinel], _POLL_S)
         if here in ready or here.poll():
-            with suppress(EOFError, OSError):  # it died while it spoke
-                said: _Said = here.recv()
-                return said, seen
+            with suppress(EOFError, OSError):  # it died while sending
+                result: _Result = here.recv()
+                return result, usage
         if ready:
-            return None, seen
-        _look_at(process, seen)
+            return None, usage
+        _measure(process, usage)
         if limits.timeout_s is not None and time.perf_counter() - start > limits.timeout_s:
-            seen.stopped_for = (
+            usage.stopped_for = (
                 "Timeout",
                 f"stopped after {limits.timeout_s:g} s; allow more with --timeout",
             )
-            return None, seen
-        if limits.memory_mib is not None and seen.peak_mib > limits.memory_mib:
-            seen.stopped_for = (
+            return None, usage
+        if limits.memory_mib is not None and usage.peak_mib > limits.memory_mib:
+            usage.stopped_for = (
                 "MemoryLimit",
-                f"stopped at {seen.peak_mib:.0f} MiB of memory; allow more with --memory-limit",
+                f"stopped at {usage.peak_mib:.0f} MiB of memory; allow more with --memory-limit",
             )
-            return None, seen
+            return None, usage
 
 
-def _look_at(process: BaseProcess, seen: _Memory) -> None:
+def _measure(process: BaseProcess, usage: _Memory) -> None:
     import psutil
 
     with suppress(psutil.Error):
-        if seen.watched is None:
-            seen.watched = psutil.Process(process.pid)
+        if usage.watched is None:
+            usage.watched = psutil.Process(process.pid)
         now = time.monotonic()
-        if now - seen.family_at > _FAMILY_S:
-            seen.family_at = now
-            seen.children = seen.watched.children(recursive=True)
-        resident = seen.watched.memory_info().rss
-        for child in seen.children:
+        if now - usage.family_at > _FAMILY_S:
+            usage.family_at = now
+            usage.children = usage.watched.children(recursive=True)
+        resident = usage.watched.memory_info().rss
+        for child in usage.children:
             with suppress(psutil.Error):
                 resident += child.memory_info().rss
-        seen.peak_mib = max(seen.peak_mib, resident / _MIB)
-        times = seen.watched.cpu_times()
-        seen.cpu_s = times.user + times.system
+        usage.peak_mib = max(usage.peak_mib, resident / _MIB)
+        times = usage.watched.cpu_times()
+        usage.cpu_s = times.user + times.system
 
 
 def _kill(process: BaseProcess) -> None:
-    """End the process and whatever it started."""
+    """Kill the process and its children."""
     import psutil
 
     with _lock:
@@ -262,31 +262,31 @@ def _kill(process: BaseProcess) -> None:
         process.join()
 
 
-def _last_words(process: BaseProcess, seen: _Memory, scratch: Path) -> _Said:
-    """Why a process ended that said nothing."""
+def _missing_result(process: BaseProcess, usage: _Memory, scratch: Path) -> _Result:
+    """Result for a process that ended without sending one."""
     log = ""
     with suppress(OSError):  # it may have died before it opened its log
         log = (scratch / "log").read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace")
     log = log.partition("\n\nExtension modules:")[0]
-    kind, message = seen.stopped_for or ("Crash", _how_it_died(process.exitcode))
-    return _Said(kind, message, log or None, seen.cpu_s, seen.peak_mib)
+    kind, message = usage.stopped_for or ("Crash", _exit_reason(process.exitcode))
+    return _Result(kind, message, log or None, usage.cpu_s, usage.peak_mib)
 
 
-def _how_it_died(exitcode: int | None) -> str:
+def _exit_reason(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         if name == "SIGKILL":
             return (
-                "the process of the analysis was killed (SIGKILL), most likely by the system "
-                "for want of memory; use fewer workers or set --memory-limit"
+                "the analysis process was killed (SIGKILL), most likely because the system ran "
+                "out of memory; use fewer workers or set --memory-limit"
             )
-        return f"the process of the analysis crashed ({name})"
-    return f"the process of the analysis ended without a word (exit code {exitcode})"
+        return f"the analysis process crashed ({name})"
+    return f"the analysis process ended without a result (exit code {exitcode})"
 
 
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
-    """Temporary folder of one analysis, which goes away however the analysis ends."""
+    """Temporary folder of one analysis, always removed at its end."""
     folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(Path(job.output))))
     try:
         yield folder
@@ -295,16 +295,16 @@ def _scratch(job: Job) -> Iterator[Path]:
 
 
 def scratch_prefix(output: Path) -> str:
-    """Start of the names of the temporary folders of one output folder."""
+    """Name prefix of the temporary folders of one output folder."""
     import hashlib
 
     return f"leakloc-batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
 
 
 def clean_up(output: Path) -> None:
-    """Remove what killed analyses left behind; call it while holding the output folder.
+    """Remove leftovers of killed analyses; call it while the output folder is locked.
 
-    A report that was about to be replaced, and whose place is empty, is put back.
+    A previous report is restored if its replacement was not written.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{scratch_prefix(output)}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -318,24 +318,24 @@ def clean_up(output: Path) -> None:
 
 
 @contextmanager
-def _may_have_children() -> Iterator[None]:
-    """Let this process start others, which multiprocessing forbids to daemons.
+def _children_allowed() -> Iterator[None]:
+    """Allow this process to start others, which multiprocessing forbids for daemons.
 
-    Dask's nannies run their workers as daemons. The rule keeps children from outliving such a
-    process; ours end by themselves when it does (`_end_with_parent`).
+    Dask nannies run their workers as daemons. The rule prevents children from outliving such a
+    process; analysis processes exit with their parent anyway (`_end_with_parent`).
     """
     config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
-    was = config.get("daemon")
+    previous = config.get("daemon")
     config["daemon"] = False
     try:
         yield
     finally:
-        config["daemon"] = was
+        config["daemon"] = previous
 
 
 @lru_cache(maxsize=1)
 def _context(threads: int) -> Any:
-    """Where processes come from: forked from a clean, loaded one; started anew on Windows."""
+    """Multiprocessing context: forked from a preloaded process, or spawned on Windows."""
     os.environ.update(_thread_variables(threads))
     if sys.platform == "win32":
         return get_context("spawn")
@@ -355,17 +355,17 @@ def _thread_variables(threads: int) -> dict[str, str]:
 
 
 def _analyze_here(there: Connection, job: Job, limits: Limits, analyze: str, scratch: str) -> None:
-    """Body of the process of one analysis."""
+    """Main function of an analysis process."""
     _end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the batch's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batch handles Ctrl-C
     _log_to(Path(scratch, "log"))
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     os.environ.update(_thread_variables(limits.threads))
-    there.send(_told(job, analyze, Path(scratch)))
+    there.send(_run_analysis(job, analyze, Path(scratch)))
     there.close()
 
 
-def _told(job: Job, analyze: str, scratch: Path) -> _Said:
+def _run_analysis(job: Job, analyze: str, scratch: Path) -> _Result:
     import traceback
 
     error_class = message = detail = None
@@ -373,9 +373,9 @@ def _told(job: Job, analyze: str, scratch: Path) -> _Said:
         _analyze(job, analyze, scratch)
     except BaseException as error:
         detail = traceback.format_exc()[-_LOG_BYTES:]
-        error_class, message = _blame(error, job, scratch)
-    cpu_s, peak_mib = _used()
-    return _Said(error_class, message, detail, cpu_s, peak_mib)
+        error_class, message = _describe(error, job, scratch)
+    cpu_s, peak_mib = _resource_usage()
+    return _Result(error_class, message, detail, cpu_s, peak_mib)
 
 
 def _analyze(job: Job, analyze: str, scratch: Path) -> None:
@@ -384,10 +384,10 @@ def _analyze(job: Job, analyze: str, scratch: Path) -> None:
     output = Path(job.output)
     if not output.is_dir():
         raise OutputError(
-            "this machine does not see the output folder; every worker needs it at the same place"
+            "this machine cannot access the output folder; every worker needs it at the same path"
         )
     call(
-        _one_place(job.source, scratch),
+        _single_path(job.source, scratch),
         output / job.name,
         job.settings,
         study_uid=job.study_uid,
@@ -395,8 +395,8 @@ def _analyze(job: Job, analyze: str, scratch: Path) -> None:
     )
 
 
-def _one_place(source: tuple[str, ...], scratch: Path) -> Path:
-    """The source as one path: a study that lies in several places is gathered by links."""
+def _single_path(source: tuple[str, ...], scratch: Path) -> Path:
+    """The source as one path; several paths are combined in a folder of links."""
     if len(source) == 1:
         return Path(source[0])
     gathered = scratch / "gathered"
@@ -414,11 +414,11 @@ def _one_place(source: tuple[str, ...], scratch: Path) -> Path:
 def _link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source)
-    except OSError:  # Windows allows links to few
+    except OSError:  # on Windows, links need a privilege
         shutil.copyfile(source, target)
 
 
-def _blame(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
+def _describe(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
     """Class and message of an error, without the names of input files."""
     import errno
 
@@ -434,12 +434,12 @@ def _blame(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
     if isinstance(error, LeaklocError):
         return kind, _without_names(str(error), job, scratch)
     if isinstance(error, MemoryError):
-        return "MemoryLimit", "memory ran out; use fewer workers"
+        return "MemoryLimit", "out of memory; use fewer workers"
     return kind, f"the analysis failed unexpectedly ({kind})"
 
 
 def _without_names(message: str, job: Job, scratch: Path) -> str:
-    """A message with the input's paths, which may name a patient, left out."""
+    """Remove the input paths, which may contain patient names, from a message."""
     message = message.replace(str(scratch), "(temporary folder)")
     for path in sorted(job.source, key=len, reverse=True):
         message = message.replace(path, "(input)")
@@ -448,8 +448,8 @@ def _without_names(message: str, job: Job, scratch: Path) -> str:
     return message
 
 
-def _used() -> tuple[float, float]:
-    """Processor seconds and peak MiB of this process."""
+def _resource_usage() -> tuple[float, float]:
+    """CPU time in s and peak memory in MiB of this process."""
     try:
         import resource
     except ImportError:  # Windows
@@ -462,7 +462,7 @@ def _used() -> tuple[float, float]:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that watches it is gone, however that ended."""
+    """Exit this process when its parent process has ended."""
     parent = parent_process()
     if parent is None:
         return
@@ -475,7 +475,7 @@ def _end_with_parent() -> None:
 
 
 def _log_to(path: Path) -> None:
-    """Send what libraries print to a file, and the places of a crash too."""
+    """Redirect the output of libraries and crash tracebacks to a file."""
     import faulthandler
 
     log = path.open("wb", buffering=0)

@@ -53,13 +53,13 @@ _NUMBERS: Final = (
     "peak_mib",
 )
 COLUMNS: Final = ("study", "state", *_CARD_COLUMNS, "warnings", *_ENTRY_COLUMNS, "report")
-"""Names of the columns, in order; numbers are in the units that their names end in."""
+"""Column names in order; the suffix of a name gives the unit."""
 
 
 def summary_rows(entries: Sequence[Entry], cards: Mapping[str, Card]) -> list[dict[str, Any]]:
-    """One row per study, most urgent first; None where there is nothing to say.
+    """Return one row per study, most urgent first; missing values are None.
 
-    ``warnings`` are codes joined by blanks, ``report`` a path from the output folder.
+    ``warnings`` are codes separated by spaces, ``report`` is relative to the output folder.
     """
     ordered = sorted(entries, key=lambda e: (*urgency(e, cards.get(e.name)), e.name))
     return [_row(entry, cards.get(entry.name)) for entry in ordered]
@@ -77,7 +77,7 @@ def _row(entry: Entry, card: Card | None) -> dict[str, Any]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV; unknown is empty."""
+    """Return the rows as CSV; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
@@ -86,12 +86,12 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """A text that spreadsheets take for a formula gets an apostrophe."""
+    """Prefix text that spreadsheets interpret as a formula with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows as Parquet, with types that hold whatever the rows hold."""
+    """Return the rows as Parquet, with fixed column types."""
     frame = as_frame(rows)
     packed = io.BytesIO()
     frame.to_parquet(packed, index=False)
@@ -99,7 +99,7 @@ def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows as a data frame."""
+    """Return the rows as a data frame."""
     import pandas as pd
 
     frame = pd.DataFrame.from_records([dict(row) for row in rows], columns=list(COLUMNS))

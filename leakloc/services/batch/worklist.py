@@ -1,7 +1,7 @@
-"""``index.html`` of an output folder: every study, most urgent first, on one page.
+"""Worklist (``index.html``) of an output folder: all studies, most urgent first.
 
-Self-contained and offline like the reports it links to. Sorting and filtering are the page's
-own script; without it the list is complete and in order. Every text is escaped.
+Self-contained and offline like the reports it links to. Sorting and filtering use an embedded
+script; without it, the list is complete and sorted. All text is escaped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LAST: Final = 4
 _WORDS: Final = {
     "present": "present",
     "indeterminate": "indeterminate",
-    "absent": "none seen",
-    "finished": "finished",  # its report cannot be read any more
+    "absent": "none detected",
+    "finished": "finished",  # its report is no longer readable
     "failed": "failed",
     "waiting": "waiting",
     "running": "running",
@@ -32,9 +32,9 @@ NOTICE: Final = "Research use only. Not a medical device."
 
 
 def urgency(entry: Entry, card: Card | None) -> tuple[float, ...]:
-    """Key to sort studies by: fluid first, then doubt, then failures, then the rest.
+    """Sort key of studies: fluid first, then indeterminate, failed and all others.
 
-    A failed study comes before one without fluid, because nobody has looked at it.
+    A failed study precedes one without fluid because it has no result.
     """
     status = status_of(entry, card)
     if card is None:
@@ -43,14 +43,14 @@ def urgency(entry: Entry, card: Card | None) -> tuple[float, ...]:
 
 
 def status_of(entry: Entry, card: Card | None) -> str:
-    """``present``, ``indeterminate`` or ``absent``; else the state of the study."""
+    """Finding (``present``, ``indeterminate``, ``absent``) or else the state of the study."""
     if entry.state is State.FINISHED and card is not None:
         return card.leak
     return entry.state.value
 
 
 def worklist(entries: Sequence[Entry], cards: Mapping[str, Card]) -> str:
-    """The page.
+    """Return the worklist as HTML.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def worklist(entries: Sequence[Entry], cards: Mapping[str, Card]) -> str:
 </tr></thead><tbody>
 {rows}
 </tbody></table></div>
-<p class="faint">Fluid first, the surest first; then doubtful and failed studies, then those
-without fluid. Written {time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}.</p>
+<p class="faint">Studies with fluid first, by confidence; then indeterminate and failed studies,
+then studies without fluid. Written {time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}.</p>
 </main><script>{_SCRIPT}</script></body></html>
 """
 
@@ -104,11 +104,11 @@ def _filters(entries: Sequence[Entry], cards: Mapping[str, Card]) -> str:
 
 _COLUMNS: Final = (
     ("", False),
-    ("Extradural fluid", True),
+    ("Epidural fluid", True),
     ("Level", True),
     ("Confidence", True),
     ("Volume", True),
-    ("What was found", False),
+    ("Summary", False),
     ("Warnings", True),
     ("Study", True),
 )
@@ -143,7 +143,7 @@ def _cells(place: int, entry: Entry, card: Card) -> str:
         for code, message in card.warnings
     )
     level = escape(card.level or "not named") if card.collections else ""
-    doubt = (
+    numbering = (
         f'<br><span class="faint">numbering {card.numbering_confidence:.0%}</span>'
         if card.collections
         else ""
@@ -152,7 +152,7 @@ def _cells(place: int, entry: Entry, card: Card) -> str:
     return (
         f"<td>{thumbnail}</td>"
         f'<td data-key="{place}"><b>{_WORDS[card.leak]}</b></td>'
-        f'<td data-key="{level}">{level}{doubt}</td>'
+        f'<td data-key="{level}">{level}{numbering}</td>'
         f'<td data-key="{-card.confidence:.4f}">{card.confidence:.0%}</td>'
         f'<td data-key="{-(card.volume_ml or 0):.4f}">{volume}</td>'
         f'<td><a href="{link}">{escape(card.summary)}</a></td>'

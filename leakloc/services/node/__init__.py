@@ -1,5 +1,5 @@
-"""The DICOM node: takes studies from a network, has them analysed, sends results back.
+"""DICOM node: receives studies, analyzes them and returns the results.
 
-`receiver` (C-STORE) or `dicomweb` (QIDO, WADO) -> `spool` -> `arrivals` (has it settled?) ->
+`receiver` (C-STORE) or `dicomweb` (QIDO, WADO) -> `spool` -> `arrivals` (is it complete?) ->
 the ledger and engine of `leakloc.services.batch` -> `outbox` -> C-STORE or STOW.
 """

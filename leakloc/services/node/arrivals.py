@@ -1,4 +1,4 @@
-"""Which studies have settled: nothing arrived for a while, and nobody is still sending."""
+"""Detection of settled studies: no new objects for some time and no active sender."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Hashable
 
 
 class Arrivals:
-    """What arrives, by study; safe to use from several threads.
+    """Tracks received objects by study; thread-safe.
 
-    DICOM has no sign that a study is complete, and senders open several associations for one.
+    DICOM does not signal a complete study, and senders may open several associations for one.
 
     Parameters
     ----------
     settle_s : float
-        How long a study must be quiet.
+        Time without new objects after which a study has settled.
     clock : callable
-        Seconds from anywhere.
+        Returns seconds from an arbitrary origin.
 
     Examples
     --------
@@ -40,14 +40,14 @@ class Arrivals:
         self._senders: defaultdict[str, set[Hashable]] = defaultdict(set)
 
     def arrived(self, study_uid: str, sender: Hashable = None) -> None:
-        """Note an object of a study, and who may send more of it until `left`."""
+        """Record an object of a study and its sender, which is active until `left`."""
         with self._lock:
             self._last[study_uid] = self._clock()
             if sender is not None:
                 self._senders[study_uid].add(sender)
 
     def left(self, sender: Hashable) -> None:
-        """Note that a sender is gone, however it went."""
+        """Record that a sender has disconnected."""
         with self._lock:
             for study_uid in [uid for uid, senders in self._senders.items() if sender in senders]:
                 self._senders[study_uid].discard(sender)
@@ -55,12 +55,12 @@ class Arrivals:
                     del self._senders[study_uid]
 
     def complete(self, study_uid: str) -> None:
-        """Note that a study is known to be complete: it has settled now."""
+        """Mark a study as complete, and therefore settled."""
         with self._lock:
             self._last[study_uid] = self._clock() - self._settle_s
 
     def settled(self) -> tuple[str, ...]:
-        """Studies that have settled since the last call."""
+        """Return the studies that have settled since the last call."""
         now = self._clock()
         with self._lock:
             quiet = tuple(

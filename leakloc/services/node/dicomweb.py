@@ -1,7 +1,7 @@
-"""Fetching studies from a DICOMweb server and storing results there (QIDO, WADO, STOW).
+"""Retrieval of studies from a DICOMweb server and storage of results (QIDO, WADO, STOW).
 
-Any server of the standard will do. What was fetched is remembered in the ledger by the MR
-series and the number of their images, so that our own results do not make a study look new.
+Works with any conforming server. Retrieved studies are recorded in the ledger by their MR series
+and image counts, so that stored results do not make a study appear new.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ if TYPE_CHECKING:
 USER: Final = "LEAKLOC_DICOMWEB_USER"
 PASSWORD: Final = "LEAKLOC_DICOMWEB_PASSWORD"
 _LOG = logging.getLogger("leakloc.node")
-_PAGE: Final = 200  # studies per query: servers cap answers, some at 1000
-_MAX_PAGES: Final = 500  # 100,000 studies; a server that repeats itself must not hold us
+_PAGE: Final = 200  # studies per query: servers limit responses, some to 1000
+_MAX_PAGES: Final = 500  # 100,000 studies; prevents an endless loop over repeated pages
 _AS_STORED: Final = (("application/dicom", "*"),)
 _STUDY_UID, _SERIES_UID, _SOP_UID = "0020000D", "0020000E", "00080018"
 _MODALITY, _INSTANCES = "00080060", "00201209"
-_TEXTS: Final = ("00081030", "0008103E", "00180015", "00181030")  # descriptions, part, protocol
-_BEGUN: Final = ""  # signature of a study that is being fetched
+_TEXTS: Final = (
+    "00081030",
+    "0008103E",
+    "00180015",
+    "00181030",
+)  # descriptions, body part, protocol
+_BEGUN: Final = ""  # signature of a study that is being retrieved
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS node_fetched "
     "(server TEXT, study_uid TEXT, signature TEXT NOT NULL, PRIMARY KEY (server, study_uid))"
@@ -54,7 +59,7 @@ class Remote:
     series : dict
         Number of images by UID of each MR series.
     texts : tuple of str
-        What its descriptions say; may name the patient, so it goes nowhere.
+        Descriptions; may contain the patient name and are not stored or logged.
     """
 
     study_uid: str
@@ -63,26 +68,26 @@ class Remote:
 
     @property
     def signature(self) -> str:
-        """Changes when an MR series or an image of one is added."""
+        """Identifier that changes when an MR series or image is added."""
         return json.dumps(sorted(self.series.items()))
 
 
 class Server:
     """A DICOMweb server.
 
-    User and password come from the environment (``LEAKLOC_DICOMWEB_USER``, ``..._PASSWORD``),
-    where neither lists of processes nor logs show them.
+    User and password are read from the environment (``LEAKLOC_DICOMWEB_USER``,
+    ``..._PASSWORD``), so that they do not appear in process lists or logs.
 
     Parameters
     ----------
     url : str
-        Root of its services. Of an Orthanc the root of the server will do.
+        Root of its services; for Orthanc, the root of the server is sufficient.
     settings : NodeSettings
 
     Raises
     ------
     SettingsError
-        If the URL is none, or dicomweb-client is not installed.
+        If the URL is invalid, or dicomweb-client is not installed.
     """
 
     def __init__(self, url: str, settings: NodeSettings) -> None:
@@ -95,44 +100,44 @@ class Server:
         if os.environ.get(USER):
             session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
         self._session = session
-        for name in ("dicomweb_client", "urllib3"):  # they quote addresses and answers
+        for name in ("dicomweb_client", "urllib3"):  # they log addresses and responses
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     @property
     def name(self) -> str:
-        """The server, as the ledger knows it."""
+        """Name of the server in the ledger."""
         return self.url
 
     def client(self) -> Any:
-        """A client of dicomweb-client."""
+        """Return a client of dicomweb-client."""
         from dicomweb_client.api import DICOMwebClient
 
         client = DICOMwebClient(
             self.url, session=self._session, timeout=self._settings.network_timeout_s
         )
-        client.set_http_retry_params(retry=False)  # trying again later is ours to do
+        client.set_http_retry_params(retry=False)  # the node retries later
         return client
 
     def recent(self, today: date | None = None) -> list[Remote]:
-        """MR studies of the last days.
+        """Return the MR studies of the last days (`node.look_back_days`).
 
         Raises
         ------
         AnalysisError
-            If the server does not answer as the standard says.
+            If the request fails or the response does not conform to the standard.
         """
         today = today or date.today()
         first = today - timedelta(days=self._settings.look_back_days)
-        asked = {
+        filters = {
             "ModalitiesInStudy": "MR",
             "StudyDate": f"{first:%Y%m%d}-{today + timedelta(days=1):%Y%m%d}",
         }
         client = self.client()
         studies: dict[str, Any] = {}
-        with _told("listing studies"):
+        with _converted_errors("listing studies"):
             for page in range(_MAX_PAGES):
                 found = client.search_for_studies(
-                    search_filters=asked,
+                    search_filters=filters,
                     fields=["StudyDescription"],
                     limit=_PAGE,
                     offset=page * _PAGE,
@@ -163,25 +168,25 @@ class Server:
         return Remote(study_uid, counts, tuple(text for text in texts if text))
 
     def images(self, study: Remote) -> Iterator[tuple[bytes, str]]:
-        """The MR objects of a study as files, each with its SOP Instance UID.
+        """Yield the MR objects of a study as files, each with its SOP Instance UID.
 
         Raises
         ------
         AnalysisError
-            If the server does not answer as the standard says.
+            If the request fails or the response does not conform to the standard.
         """
         from pydicom import dcmwrite
 
         client = self.client()
         for series_uid in study.series:
-            with _told("fetching a series"):
+            with _converted_errors("retrieving a series"):
                 for dataset in client.iter_series(study.study_uid, series_uid, _AS_STORED):
                     file = BytesIO()
                     dcmwrite(file, dataset, enforce_file_format=True)
                     yield file.getvalue(), str(dataset.get("SOPInstanceUID") or "")
 
     def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """Store objects; one that was tried before only if the server has it not."""
+        """Store objects; those tried before only if the server does not have them."""
         client = self.client()
         for parcel in parcels:
             try:
@@ -195,7 +200,7 @@ class Server:
                 yield parcel, None
 
     def _has(self, client: Any, parcel: Parcel) -> bool:
-        with _told("asking for an object"):
+        with _converted_errors("querying an object"):
             found = client.search_for_instances(
                 parcel.study_uid, search_filters={"SOPInstanceUID": parcel.sop_uid}
             )
@@ -205,7 +210,7 @@ class Server:
         from pydicom import dcmread
 
         dataset = dcmread(parcel.path)
-        with _told("storing an object"):
+        with _converted_errors("storing an object"):
             answer = client.store_instances([dataset], study_instance_uid=parcel.study_uid)
         if answer.get("FailedSOPSequence"):
             reason = answer.FailedSOPSequence[0].get("FailureReason") or 0
@@ -213,7 +218,7 @@ class Server:
 
 
 class Poller:
-    """Asks a server for new studies and fetches them into the spool.
+    """Polls a server for new studies and retrieves them into the spool.
 
     Parameters
     ----------
@@ -223,7 +228,7 @@ class Poller:
     arrivals : Arrivals
     settings : NodeSettings
     clock : callable
-        Seconds from anywhere.
+        Returns seconds from an arbitrary origin.
     """
 
     def __init__(
@@ -237,22 +242,22 @@ class Poller:
     ) -> None:
         self._server, self._ledger, self._spool = server, ledger, spool
         self._arrivals, self._settings, self._clock = arrivals, settings, clock
-        self._seen: dict[str, tuple[str, float]] = {}
+        self._signatures: dict[str, tuple[str, float]] = {}
         with ledger.connection() as database:
             database.execute(_SCHEMA)
 
     def poll(self, stopping: Event) -> int:
-        """Ask once and fetch what has settled since.
+        """Query the server once and retrieve the studies that have settled.
 
         Returns
         -------
         int
-            Studies fetched.
+            Number of studies retrieved.
 
         Raises
         ------
         LeaklocError
-            If the server does not answer, or there is no room.
+            If the server does not respond, or there is not enough space.
         """
         fetched = 0
         for study in self._server.recent():
@@ -264,19 +269,19 @@ class Poller:
         return fetched
 
     def _wanted(self, study: Remote) -> bool:
-        """Whether a study is new, of the spine, and did not change for the settling time."""
+        """Whether a study is new, possibly of the spine, and has settled."""
         if not study.series or self._fetched(study.study_uid) == study.signature:
             return False
         if self._settings.select == "spine" and not may_be_spine(study.texts):
             return False
-        signature, since = self._seen.get(study.study_uid, ("", 0.0))
+        signature, since = self._signatures.get(study.study_uid, ("", 0.0))
         if signature != study.signature:
             since = self._clock()
-            self._seen[study.study_uid] = (study.signature, since)
+            self._signatures[study.study_uid] = (study.signature, since)
         return self._clock() - since >= self._settings.settle_s
 
     def is_partial(self, study_uid: str) -> bool:
-        """Whether fetching a study was begun and cut off."""
+        """Whether retrieval of a study was started but not completed."""
         return self._fetched(study_uid) == _BEGUN
 
     def _remember(self, study_uid: str, signature: str) -> None:
@@ -305,17 +310,17 @@ class Poller:
                 if len(content) > self._settings.max_instance_mib * 1024**2:
                     raise InputError("it is larger than node.max_instance_mib")
                 if self._spool.store(content, sop_uid) != study.study_uid:
-                    raise InputError("it belongs to another study than the server said")
+                    raise InputError("it belongs to a study other than the one requested")
                 kept += 1
             except InputError as error:
                 refused += 1
                 _LOG.warning("left out an object of study %s: %s", study.study_uid, error)
-            # Held until it is whole: nobody wants half a study analysed.
+            # Held until complete, so that no partial study is analyzed.
             self._arrivals.arrived(study.study_uid, holder)
         if kept + refused < sum(study.series.values()):
             raise AnalysisError(
                 f"the server sent {kept + refused} of {sum(study.series.values())} images of "
-                f"study {study.study_uid}; they are fetched again"
+                f"study {study.study_uid}; retrieval will be repeated"
             )
         self._remember(study.study_uid, study.signature)
         self._arrivals.left(holder)
@@ -325,7 +330,7 @@ class Poller:
 
 
 def may_be_spine(texts: Sequence[str]) -> bool:
-    """Whether descriptions name the spine or myelography, or say nothing at all.
+    """Return whether descriptions mention the spine or myelography, or are all empty.
 
     Examples
     --------
@@ -334,17 +339,19 @@ def may_be_spine(texts: Sequence[str]) -> bool:
     """
     from leakloc.loaders.names import MYELOGRAPHY, SPINE, normalized
 
-    said = [text for text in map(normalized, texts) if text]
-    return not said or any(SPINE.search(text) or MYELOGRAPHY.search(text) for text in said)
+    described = [text for text in map(normalized, texts) if text]
+    return not described or any(
+        SPINE.search(text) or MYELOGRAPHY.search(text) for text in described
+    )
 
 
 def web_root(url: str) -> str:
-    """Root of the DICOMweb services of a server; of an Orthanc, ``/dicom-web`` is added.
+    """Return the DICOMweb root of a server; ``/dicom-web`` is added if there is no path.
 
     Raises
     ------
     SettingsError
-        If it is no URL, or holds a password.
+        If it is not a URL, or contains a password.
 
     Examples
     --------
@@ -355,13 +362,13 @@ def web_root(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError("--orthanc takes a URL such as http://localhost:8042/dicom-web")
     if parts.username is not None or parts.password is not None:
-        raise SettingsError(f"a URL with a password shows in logs: set {USER} and {PASSWORD}")
+        raise SettingsError(f"a password in the URL appears in logs; set {USER} and {PASSWORD}")
     path = parts.path.rstrip("/") or "/dicom-web"
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-class _told:  # noqa: N801 - used like a function
-    """Turns whatever a server or the network raises into one error, without what it said."""
+class _converted_errors:  # noqa: N801 - used like a function
+    """Converts server and network exceptions to `AnalysisError` without their text."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -378,7 +385,7 @@ class _told:  # noqa: N801 - used like a function
 
 
 def _value(entry: Any, tag: str) -> str:
-    """First value of an attribute in DICOM JSON, empty where there is none."""
+    """First value of an attribute in DICOM JSON; empty if there is none."""
     values = entry.get(tag, {}).get("Value") or [""]
     first = values[0]
     return str(first if first is not None else "").strip()

@@ -1,7 +1,7 @@
-"""The node, told once: objects come in, studies settle, are queued, analysed, and sent back.
+"""DICOM node: receives studies, queues complete ones, analyzes them and returns the results.
 
-Three things run side by side and none can stop another: receiving (or polling), working
-through the ledger (each study in a process of its own), and sending.
+Three tasks run in parallel and independently: receiving (or polling), analysis of queued studies
+(each in a separate process), and sending.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from leakloc.services.node.spool import Spool
 
 _LOG = logging.getLogger("leakloc.node")
 _POLL_S: Final = 0.2
-_PAUSE_S: Final = 30.0  # the disk may have room by then
+_PAUSE_S: Final = 30.0  # the disk may have free space by then
 
 
 @dataclass
 class Node:
-    """One DICOM node on an output folder.
+    """DICOM node with one output folder.
 
     Parameters
     ----------
     output : Path
     settings : Settings
-        Of every study, and of the node itself (``settings.node``).
+        Settings of all studies and of the node (``settings.node``).
     listen : Listen, optional
-        Where to take objects by C-STORE.
+        Where to receive objects by C-STORE.
     server : str, optional
-        URL of a DICOMweb server to poll, and to store results on.
+        URL of a DICOMweb server to poll and to store results on.
     return_to : Peer, optional
         Where to send results by C-STORE.
     options : WorkOptions
-        How studies are analysed.
+        Options of the analysis.
     ready : callable, optional
-        Told the port when the node listens.
+        Called with the port when the node is listening.
     """
 
     output: Path
@@ -65,14 +65,14 @@ class Node:
     _engine: Engine | None = None
 
     def run(self) -> None:
-        """Receive, analyse and send until `stop`, or an exception in this thread.
+        """Receive, analyze and send until `stop`, or an exception in this thread.
 
         Raises
         ------
         SettingsError
-            If it cannot listen, or something it needs is not installed.
+            If it cannot listen, or a required package is not installed.
         OutputError
-            If another process works on the output folder, or it cannot be written.
+            If another process uses the output folder, or it cannot be written.
         """
         need_dask()
         ledger = Ledger(self.output)
@@ -82,14 +82,14 @@ class Node:
             _Run(self, ledger).go()
 
     def stop(self) -> None:
-        """End `run`; from any thread. What is analysed now waits again."""
+        """End `run`; thread-safe. Running analyses are requeued."""
         self._stopping.set()
         if self._engine is not None:
             self._engine.stop()
 
 
 class _Run:
-    """The parts of a running node."""
+    """State of a running node."""
 
     def __init__(self, node: Node, ledger: Ledger) -> None:
         self.node, self.ledger = node, ledger
@@ -144,13 +144,13 @@ class _Run:
                     thread.join(self.node.settings.node.network_timeout_s)
 
     def _analyze(self) -> None:
-        """Work through the ledger; where the disk is full, wait until it has room again."""
+        """Analyze queued studies; after an error, such as a full disk, pause."""
         node = self.node
         node._engine = Engine(self.ledger, node.options, self._ended, self._check_inputs)
         try:
             node._engine.run(lambda: not node._stopping.is_set())
-        except Exception as error:  # receiving must go on; what was begun waits again
-            _LOG.error("analysing stopped for a while: %s", _told(error))
+        except Exception as error:  # receiving must continue; running studies are requeued
+            _LOG.error("analyzing stopped for a while: %s", _log_text(error))
             node._stopping.wait(_PAUSE_S)
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
@@ -163,12 +163,12 @@ class _Run:
             self._list(self.pages.write_now_and_then)
 
     def _list(self, step: Callable[[], None]) -> None:
-        """Do something for the worklist, which is a convenience: nothing may stop for it."""
+        """Run an update of the worklist; an error is logged and does not stop the node."""
         try:
             step()
         except Exception as error:
             self._list_from = time.monotonic() + _PAUSE_S
-            _LOG.error("the worklist is not up to date: %s", _told(error))
+            _LOG.error("the worklist is not up to date: %s", _log_text(error))
 
     def _settle(self) -> None:
         """Queue studies as they settle."""
@@ -176,9 +176,9 @@ class _Run:
             for study_uid in self.arrivals.settled():
                 try:
                     self._queue(study_uid)
-                except Exception as error:  # nothing received may be forgotten: try again
+                except Exception as error:  # retry, so that no received study is lost
                     self.arrivals.arrived(study_uid)
-                    _LOG.error("cannot queue study %s: %s", study_uid, _told(error))
+                    _LOG.error("cannot queue study %s: %s", study_uid, _log_text(error))
         self.ledger.close()
 
     def _queue(self, study_uid: str) -> None:
@@ -195,23 +195,23 @@ class _Run:
             )
             _LOG.info("study %s has %d files: %s", study.name, study.n_files, decision.value)
         if not found.studies:
-            _LOG.warning("study %s holds nothing to analyse", study_uid)
+            _LOG.warning("study %s holds nothing to analyze", study_uid)
 
     def _poll(self) -> None:
         assert self.poller is not None
         while not self.node._stopping.is_set():
             try:
                 self.poller.poll(self.node._stopping)
-            except Exception as error:  # a server may answer anything
-                _LOG.error("polling failed, it is tried again: %s", _told(error))
+            except Exception as error:  # a server may return anything
+                _LOG.error("polling failed, it is tried again: %s", _log_text(error))
             self.node._stopping.wait(self.node.settings.node.poll_s)
         self.ledger.close()
 
     def _ours(self, source: tuple[str, ...]) -> bool:
-        """Whether a study of the ledger was received, not named by a batch."""
+        """Whether a study of the ledger was received, not queued by a batch."""
         return any(Path(path).is_relative_to(self.spool.folder) for path in source)
 
 
-def _told(error: Exception) -> str:
-    """An error for the log: the words of others may quote headers."""
+def _log_text(error: Exception) -> str:
+    """Error text for the log; messages of other libraries may contain header data."""
     return str(error) if isinstance(error, LeaklocError) else f"unexpected {type(error).__name__}"

@@ -1,8 +1,8 @@
-"""What is to be sent back, kept in the ledger: sent once, and again only until it arrived.
+"""Queue of results to return, stored in the ledger; objects are resent until acknowledged.
 
-A row is noted as tried before it is sent and as sent after the peer acknowledged it. Killed in
-between, the object goes out once more under the same UID, which a DICOM archive takes for the
-same object; a DICOMweb server is asked first whether it has it.
+A row is marked as tried before sending and as sent after the acknowledgment. If the process is
+killed in between, the object is sent again with the same UID, which a DICOM archive treats as the
+same object; a DICOMweb server is queried first.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _SCHEMA: Final = (
 
 
 class Outbox:
-    """Results on their way to one peer.
+    """Queue of results for one peer.
 
     Parameters
     ----------
     ledger : Ledger
-        Of the output folder, whose studies' ``dicom`` folders are sent.
+        Ledger of the output folder; the ``dicom`` folders of its studies are sent.
     sender : Sender
     settings : NodeSettings
     ours : callable
-        Whether a study of the ledger came through this node.
+        Returns whether a study of the ledger was received by this node.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Outbox:
                 database.execute(statement)
 
     def start(self) -> None:
-        """Begin to send, in a thread of its own."""
+        """Start sending in a separate thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more; what waits is sent by the next run."""
+        """Stop sending; waiting objects are sent by the next run."""
         self._stopping.set()
         self._thread.join(self._settings.network_timeout_s)
 
     def enlist(self) -> int:
-        """Note the results of finished studies that are not yet noted.
+        """Queue the results of finished studies that are not yet queued.
 
         Returns
         -------
         int
-            Number of objects.
+            Number of objects queued.
         """
         with self._ledger.connection() as database:
             rows = database.execute("SELECT study, stamp FROM node_results").fetchall()
@@ -110,12 +110,12 @@ class Outbox:
         return len(found)
 
     def send_due(self) -> tuple[int, int]:
-        """Send what waits and is due.
+        """Send the waiting objects that are due.
 
         Returns
         -------
         sent, failed : int
-            Objects the peer took, and those it did not this time.
+            Number of objects that the peer accepted and did not accept.
         """
         now = time.time()
         with self._ledger.connection() as database:
@@ -154,7 +154,7 @@ class Outbox:
         given_up = time.time() - since > self._settings.resend_for_h * 3600
         state = "sent" if problem is None else "failed" if given_up else "waiting"
         with self._ledger.connection() as database:
-            # What was superseded meanwhile stays so, unless it did arrive.
+            # Superseded objects remain superseded unless they were sent.
             database.execute(
                 "UPDATE node_sends SET state = CASE WHEN state = 'waiting' OR ?1 = 'sent' "
                 "THEN ?1 ELSE state END, error = ?2 WHERE destination = ?3 AND sop_uid = ?4",
@@ -179,7 +179,7 @@ class Outbox:
                 sent, failed = self.send_due()
                 if sent or failed:
                     _LOG.info("sent %d objects to %s, %d not", sent, self._sender.name, failed)
-            except LeaklocError as error:  # the ledger's disk is full: it may have room later
+            except LeaklocError as error:  # a full disk may have free space later
                 _LOG.error("%s", error)
             except Exception as error:  # sending must never end while the node runs
                 _LOG.error("sending failed unexpectedly (%s)", type(error).__name__)

@@ -1,7 +1,7 @@
-"""Taking objects from the network: a C-STORE and C-ECHO service class provider.
+"""Receiver of objects: a C-STORE and C-ECHO service class provider.
 
-Whoever can reach the port may try anything, so what is read is bounded before it is parsed,
-only announced images of allowed senders are taken, and nothing is worked on here.
+The port may receive arbitrary data, so the size is limited before parsing, only announced images
+from allowed senders are accepted, and nothing is analyzed here.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ TRANSFER_SYNTAXES: Final = (
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
     "1.2.840.10008.1.2.4.50",  # JPEG baseline
 )
-"""What leakloc decodes, best first."""
+"""Supported transfer syntaxes, in order of preference."""
 
 _LOG = logging.getLogger("leakloc.node")
 _MIB: Final = 1024**2
-_PDU_BYTES: Final = 131072  # asked of senders: larger ones gain nothing on a local network
-_REQUEST_BYTES: Final = 1_048_576  # an association request with 128 contexts has some 20 KiB
+_PDU_BYTES: Final = 131072  # requested from senders: larger PDUs are not faster on a local network
+_REQUEST_BYTES: Final = 1_048_576  # an association request with 128 contexts has about 20 KiB
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _TITLE_LENGTH: Final = 16
 
 
 @dataclass(frozen=True)
 class Listen:
-    """Where and for whom the node listens.
+    """Address of the node and allowed senders.
 
     Parameters
     ----------
     title : str
-        Own AE title; senders must call it.
+        AE title of the node, required as called AE title.
     port : int
     bind : str
         Address to listen on.
     allow : tuple of str
-        AE titles that may call; all where empty, which only an address of this machine allows.
+        Allowed calling AE titles; all if empty, which requires a loopback address.
 
     Raises
     ------
     SettingsError
-        If it cannot be, or would let anybody on the network send.
+        If a value is invalid, or any machine on the network could send.
     """
 
     title: str = "LEAKLOC"
@@ -78,10 +78,10 @@ class Listen:
         for title in (self.title, *self.allow):
             check_title(title)
         if not 0 <= self.port <= 65535:
-            raise SettingsError(f"{self.port} is no port")
+            raise SettingsError(f"{self.port} is not a valid port")
         if not self.allow and self.bind not in _LOOPBACK:
             raise SettingsError(
-                f"{self.bind} can be reached from other machines: name who may send with "
+                f"{self.bind} is reachable from other machines; specify allowed senders with "
                 "--allow AET"
             )
 
@@ -92,15 +92,15 @@ def check_title(title: str) -> None:
     Raises
     ------
     SettingsError
-        If it is none.
+        If it is invalid.
     """
     fits = 0 < len(title) <= _TITLE_LENGTH and title == title.strip()
     if not (fits and title.isascii() and title.isprintable() and "\\" not in title):
-        raise SettingsError(f"{title!r} is no AE title: it has 1 to 16 plain characters")
+        raise SettingsError(f"{title!r} is not an AE title: use 1 to 16 printable ASCII characters")
 
 
 class Receiver:
-    """The listening side of the node.
+    """Receiving side of the node.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Receiver:
     Raises
     ------
     SettingsError
-        If pynetdicom is not installed, or a setting is wrong.
+        If pynetdicom is not installed, or a setting is invalid.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Port it listens on, once started."""
+        """Listening port, available after `start`."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises
         ------
@@ -170,12 +170,12 @@ class Receiver:
             ) from error
 
     def stop(self) -> None:
-        """Listen no more; an object that was not acknowledged is sent again by its sender."""
+        """Stop listening; senders resend objects that were not acknowledged."""
         if self._server is not None:
             self._server.ae.shutdown()
 
     def _opened(self, event: Any) -> None:
-        """Put bounds on what is read from a new connection, before anything is parsed."""
+        """Limit the data read from a new connection before anything is parsed."""
         connection = event.assoc.dul.socket
         connection.socket.settimeout(self._settings.network_timeout_s)
         meter = _Meter(
@@ -195,7 +195,7 @@ class Receiver:
         )
 
     def _stored(self, event: Any) -> int:
-        """Keep an object; the status tells the sender whether it is safe here."""
+        """Store an object and return the status, which tells the sender whether it is stored."""
         meter: _Meter = event.assoc.leakloc_meter
         try:
             return self._keep(event)
@@ -222,12 +222,12 @@ class Receiver:
 
 
 def sop_classes(settings: NodeSettings) -> tuple[str, ...]:
-    """Storage SOP classes that are taken.
+    """Return the accepted storage SOP classes.
 
     Raises
     ------
     SettingsError
-        If a further one is no UID.
+        If an additional one is not a UID.
     """
     for uid in settings.also_accept:
         if not is_uid(uid):
@@ -236,12 +236,12 @@ def sop_classes(settings: NodeSettings) -> tuple[str, ...]:
 
 
 def printable(text: object) -> str:
-    """A peer's words, safe in a log: no line breaks, no terminal codes, not long."""
+    """Text of a peer made safe for logs: short, without control characters."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in str(text))[:_TITLE_LENGTH]
 
 
 class _Budget:
-    """Bytes being received, all senders together."""
+    """Limit of the bytes being received from all senders together."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used = limit, 0
@@ -260,7 +260,7 @@ class _Budget:
 
 
 class _Meter:
-    """Reads from one connection within bounds; beyond them the connection ends."""
+    """Reads from one connection and closes it if a limit is exceeded."""
 
     def __init__(self, recv: Any, association: Any, limit: int, budget: _Budget) -> None:
         self._recv, self._association = recv, association
@@ -270,33 +270,33 @@ class _Meter:
 
     def recv(self, size: int) -> bytearray:
         """Read `size` bytes, as the socket of pynetdicom does."""
-        # Before an association stands, and in one unit, nobody needs much: lengths are claims.
+        # Lengths are stated by the peer and not trusted: limit the request and each PDU.
         established = self._association.is_established
-        most = 2 * _PDU_BYTES if established else _REQUEST_BYTES
-        if size > most or self._taken + size > self._limit or not self._budget.take(size):
+        maximum = 2 * _PDU_BYTES if established else _REQUEST_BYTES
+        if size > maximum or self._taken + size > self._limit or not self._budget.take(size):
             _LOG.error("closed a connection that sent more than the node's settings allow")
-            raise OSError("beyond the bounds")
+            raise OSError("limit exceeded")
         with self._lock:
             self._taken += size
         content: bytearray = self._recv(size)
         return content
 
     def done(self) -> None:
-        """Forget what was read: it is on the disk, or gone."""
+        """Release the budget of the data read, which was stored or discarded."""
         with self._lock:
             self._budget.give_back(self._taken)
             self._taken = 0
 
 
 class _LateHandshake(ssl.SSLContext):
-    """Shakes hands in the thread of the connection, so that a silent peer holds up nobody else."""
+    """TLS handshake in the thread of the connection, so that a silent peer blocks no other."""
 
     def wrap_socket(self, sock: socket.socket, *args: Any, **options: Any) -> ssl.SSLSocket:
         return super().wrap_socket(sock, *args, **{**options, "do_handshake_on_connect": False})
 
 
 def server_tls(settings: NodeSettings) -> ssl.SSLContext | None:
-    """How to speak TLS with senders; None where the settings name no certificate.
+    """Return the TLS context for senders; None if the settings have no certificate.
 
     Raises
     ------
@@ -315,7 +315,7 @@ def server_tls(settings: NodeSettings) -> ssl.SSLContext | None:
 
 
 def client_tls(settings: NodeSettings) -> ssl.SSLContext | None:
-    """How to speak TLS with the peer that takes results; None where the settings do not ask.
+    """Return the TLS context for returning results; None if not enabled in the settings.
 
     Raises
     ------
@@ -343,15 +343,15 @@ def _load(context: ssl.SSLContext, settings: NodeSettings) -> None:
 
 
 def silence() -> None:
-    """Keep pynetdicom's own log out of ours: it may quote what peers sent."""
+    """Disable the log of pynetdicom, which may contain data sent by peers."""
     from pynetdicom import _config
 
-    _config.LOG_HANDLER_LEVEL = "none"  # else it formats every unit for nobody
+    _config.LOG_HANDLER_LEVEL = "none"  # otherwise it formats every PDU for the log
     logger = logging.getLogger("pynetdicom")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False
 
 
 def titles(texts: Sequence[str]) -> tuple[str, ...]:
-    """AE titles as people list them: apart by commas, or one by one."""
+    """Split AE titles listed individually or separated by commas."""
     return tuple(t.strip() for text in texts for t in text.split(",") if t.strip())

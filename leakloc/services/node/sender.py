@@ -1,4 +1,4 @@
-"""Sending objects to a peer by C-STORE, and asking whether a peer is there by C-ECHO."""
+"""Sending of objects to a peer by C-STORE and verification of a peer by C-ECHO."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Parcel:
     sop_uid : str
     study_uid : str
     tried : bool
-        Whether it was tried before, so that the peer may have it.
+        Whether sending was tried before, so that the peer may already have it.
     """
 
     path: Path
@@ -41,18 +41,18 @@ class Parcel:
 
 
 Answer = tuple[Parcel, str | None]
-"""An object, and why it was not taken; None where the peer has it."""
+"""An object and why it was not accepted; None if the peer accepted it."""
 
 
 class Sender(Protocol):
-    """A way to send objects to one peer."""
+    """Protocol of a sender of objects to one peer."""
 
     @property
     def name(self) -> str:
-        """The peer, as the ledger knows it."""
+        """Name of the peer in the ledger."""
 
     def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """Send objects; each answer comes as soon as the peer gave it. Raises nothing."""
+        """Send objects and yield each answer immediately. Does not raise."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Peer:
         """
         found = _PEER.fullmatch(text)
         if found is None or not 0 < int(found["port"]) <= 65535:
-            raise SettingsError(f"{text!r} names no peer: write AET@host:port")
+            raise SettingsError(f"{text!r} is not a peer: use AET@host:port")
         check_title(found["title"])
         return cls(found["title"], found["host"].strip("[]"), int(found["port"]))
 
@@ -95,13 +95,13 @@ class Peer:
 
 
 class StoreSender:
-    """Sends by C-STORE.
+    """Sends objects by C-STORE.
 
     Parameters
     ----------
     peer : Peer
     title : str
-        Own AE title.
+        Calling AE title.
     settings : NodeSettings
 
     Raises
@@ -118,18 +118,18 @@ class StoreSender:
 
     @property
     def name(self) -> str:
-        """The peer, as the ledger knows it."""
+        """Name of the peer in the ledger."""
         return str(self._peer)
 
     def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """Send objects over one association; each answer comes as the peer gave it."""
+        """Send objects over one association and yield each answer immediately."""
         from pydicom import dcmread
 
         kinds: set[tuple[str, str]] = set()
         for parcel in parcels:
             try:
                 header = dcmread(parcel.path, specific_tags=[], stop_before_pixels=True)
-            except Exception:  # told below, when it is read to be sent
+            except Exception:  # reported below, when it is read for sending
                 continue
             meta = header.file_meta
             kinds.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
@@ -163,23 +163,23 @@ class StoreSender:
             status = association.send_c_store(dcmread(parcel.path))
         except ValueError:  # no accepted presentation context
             return "the peer does not take this kind of object"
-        except Exception as error:  # the file, the network, or whatever the peer made it raise
+        except Exception as error:  # an error of the file, the network or the peer
             return f"it could not be sent ({type(error).__name__})"
         code = status.get("Status")
         if code is None:
             return "the peer did not answer"
-        # Warnings (Bxxx) mean that it was stored, with something coerced or left out.
+        # Warnings (Bxxx): the object was stored, with elements coerced or omitted.
         return None if code == 0 or code >> 12 == 0xB else f"the peer refused it ({code:04X})"
 
 
 def echo(peer: Peer, title: str, settings: NodeSettings) -> bool:
-    """Whether a peer answers a C-ECHO.
+    """Return whether a peer responds to a C-ECHO.
 
     Parameters
     ----------
     peer : Peer
     title : str
-        AE title to call as.
+        Calling AE title.
     settings : NodeSettings
     """
     need("pynetdicom", "node")
@@ -205,7 +205,7 @@ def _entity(title: str, settings: NodeSettings) -> Any:
 
 
 def _associated(entity: Any, peer: Peer, tls: Any) -> Any:
-    """An association, established or not; None where the peer cannot be reached."""
+    """An association, established or not; None if the peer cannot be reached."""
     import ssl
 
     try:

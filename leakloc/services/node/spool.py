@@ -1,7 +1,7 @@
-"""Where received objects wait: one folder per study, one whole file per object.
+"""Storage of received objects: one folder per study, one complete file per object.
 
-A file is there only when it is complete and on the disk, so everything acknowledged survives
-a power cut and nothing half-written is ever analysed. Names are made of validated UIDs only.
+A file appears only when it is complete and flushed to disk, so acknowledged objects survive a
+power failure and incomplete files are never analyzed. File names contain only validated UIDs.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ IMAGES: Final = (
     "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image
     "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image
 )
-"""Storage SOP classes that can be analysed."""
+"""Storage SOP classes that can be analyzed."""
 _PARTIAL: Final = ".partial"
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 _MIB: Final = 1024**2
 _SHORT: Final = re.compile(b"A[EST]|CS|D[AST]|F[DL]|IS|L[OT]|PN|S[HLST]|TM|U[ILS]")
-"""Value representations whose length takes two bytes."""
+"""Value representations with a two-byte length."""
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _UNDEFINED: Final = 0xFFFFFFFF
 
 
 class FullError(OutputError):
-    """There is no room for an object: on the disk, or in the bounds of its study."""
+    """Raised if an object exceeds the disk space or the object limit of its study."""
 
 
 class Spool:
-    """The received objects of an output folder; safe to use from several threads.
+    """Received objects of an output folder; thread-safe.
 
     Parameters
     ----------
     output : Path
         Output folder; the spool is the folder ``incoming`` in it.
     settings : NodeSettings
-        Bounds.
+        Limits of disk space and objects.
 
     Raises
     ------
     OutputError
-        If the folder cannot be made.
+        If the folder cannot be created.
     """
 
     def __init__(self, output: Path, settings: NodeSettings) -> None:
@@ -68,17 +68,19 @@ class Spool:
         self._counts: dict[str, int] = {}
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o700)  # headers name patients
+            self.folder.chmod(0o700)  # headers contain patient names
         except OSError as error:
-            raise OutputError(f"cannot make the folder {self.folder}: {error.strerror}") from error
+            raise OutputError(
+                f"cannot create the folder {self.folder}: {error.strerror}"
+            ) from error
 
     def recover(self) -> tuple[str, ...]:
-        """Remove what a killed process left half-written.
+        """Remove incomplete files left by a killed process.
 
         Returns
         -------
         tuple of str
-            UIDs of the studies that are there.
+            UIDs of the stored studies.
         """
         for left in self._partial.iterdir():
             left.unlink(missing_ok=True)
@@ -90,33 +92,33 @@ class Spool:
         Raises
         ------
         InputError
-            If the UID is none.
+            If the UID is invalid.
         """
         return self.folder / _valid(study_uid, "Study Instance UID")
 
     def store(self, content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
-        """Keep an object, so that it is still there after a power cut.
+        """Write an object to disk so that it survives a power failure.
 
         Parameters
         ----------
         content : bytes
-            The whole DICOM file, preamble and meta information included.
+            Complete DICOM file, including preamble and file meta information.
         sop_uid : str
-            SOP Instance UID under which it was announced.
+            Announced SOP Instance UID.
         sop_class : str, optional
-            SOP class under which it was announced.
+            Announced SOP class.
 
         Returns
         -------
         str
-            UID of its study.
+            Its Study Instance UID.
 
         Raises
         ------
         InputError
-            If it is damaged, cut short, or not what was announced.
+            If it is damaged, truncated, or not the announced object.
         FullError
-            If there is no room for it.
+            If there is not enough space for it.
         OutputError
             If it cannot be written for another reason.
         """
@@ -133,26 +135,26 @@ class Spool:
         self._check_room(len(content))
         folder = self.study(study_uid)
         target = folder / f"{sop_uid}.dcm"
-        aside = self._partial / uuid.uuid4().hex
+        partial = self._partial / uuid.uuid4().hex
         try:
-            with aside.open("xb") as file:
+            with partial.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             with self._lock:
                 if target.exists():
-                    # Sent again, unchanged: its time stays, so the study is not analysed again.
-                    if filecmp.cmp(aside, target, shallow=False):
+                    # Resent unchanged: keep its time so that the study is not analyzed again.
+                    if filecmp.cmp(partial, target, shallow=False):
                         return
                 else:
                     self._count(folder)
-                aside.replace(target)
+                partial.replace(target)
             _sync(folder)
         finally:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
     def _count(self, folder: Path) -> None:
-        """Count one more object of a study, whose folder is made if need be."""
+        """Count one more object of a study; create its folder if needed."""
         if not folder.exists():
             folder.mkdir()
             _sync(self.folder)
@@ -160,7 +162,9 @@ class Spool:
         if count is None:
             count = sum(1 for _ in folder.iterdir())
         if count >= self._settings.max_study_instances:
-            raise FullError(f"a study may have {self._settings.max_study_instances} objects")
+            raise FullError(
+                f"a study may have at most {self._settings.max_study_instances} objects"
+            )
         self._counts[folder.name] = count + 1
 
     def _check_room(self, size: int) -> None:
@@ -170,7 +174,7 @@ class Spool:
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text is a DICOM UID, and so safe as a file name.
+    """Return whether a text is a DICOM UID, and therefore safe as a file name.
 
     Examples
     --------
@@ -181,7 +185,7 @@ def is_uid(text: str) -> bool:
 
 
 def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
-    """Check a DICOM file as far as keeping it needs; pixels are not looked at.
+    """Check a DICOM file before storage, without decoding pixel data.
 
     Returns
     -------
@@ -191,7 +195,7 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
     Raises
     ------
     InputError
-        If it is damaged, cut short, or not what was announced.
+        If it is damaged, truncated, or not the announced object.
     """
     from pydicom import dcmread
 
@@ -206,7 +210,7 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
         found = str(header.get("SOPInstanceUID") or "")
         found_class = str(header.get("SOPClassUID") or "")
         study_uid = str(header.get("StudyInstanceUID") or "")
-    except Exception as error:  # whatever damaged bytes make the parser raise
+    except Exception as error:  # any error from damaged data
         raise InputError(f"not readable as DICOM ({type(error).__name__})") from None
     if found != sop_uid:
         raise InputError("its SOP Instance UID is not the one announced")
@@ -214,15 +218,15 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
         raise InputError("its SOP class is not the one announced")
     _valid(study_uid, "Study Instance UID")
     syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
-    if syntax != _DEFLATED:  # which the parser inflates as a whole
+    if syntax != _DEFLATED:  # the parser decompresses these completely
         at = stream.tell()
         if (at >= len(content) and found_class in IMAGES) or not _whole(content, at, syntax):
-            raise InputError("it is cut short")
+            raise InputError("it is truncated")
     return study_uid
 
 
 def _whole(content: bytes, at: int, syntax: str) -> bool:
-    """Whether the pixel data, which begin at `at`, and what follows them are all there."""
+    """Whether the pixel data at offset `at` and all following elements are complete."""
     from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
     order: Literal["big", "little"] = "big" if syntax == ExplicitVRBigEndian else "little"
@@ -241,12 +245,12 @@ def _whole(content: bytes, at: int, syntax: str) -> bool:
         elif pixels:
             at = _after_fragments(content, at)
         else:
-            return True  # a sequence of another kind: the parser saw nothing wrong before it
+            return True  # another sequence: no error up to here
     return at == end
 
 
 def _after_fragments(content: bytes, at: int) -> int:
-    """End of encapsulated pixel data; past the end of the file where they are cut."""
+    """End offset of encapsulated pixel data; beyond the file if truncated."""
     while at + 8 <= len(content):
         last = content[at : at + 4] == b"\xfe\xff\xdd\xe0"
         at += 8 + int.from_bytes(content[at + 4 : at + 8], "little")
@@ -257,12 +261,12 @@ def _after_fragments(content: bytes, at: int) -> int:
 
 def _valid(uid: str, what: str) -> str:
     if not is_uid(uid):
-        raise InputError(f"its {what} is no valid UID")
+        raise InputError(f"its {what} is not a valid UID")
     return uid
 
 
 def _sync(folder: Path) -> None:
-    """Bring a folder's list of files onto the disk, where the system knows how."""
+    """Flush the directory entries of a folder to disk, if the system supports it."""
     with suppress(AttributeError, PermissionError):  # Windows cannot open folders
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -117,7 +117,7 @@ def test_nothing_found_is_an_input_error_that_counts_what_was_left_out(tmp_path)
         run(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_missing_extra_is_told(tmp_path, monkeypatch):
+def test_a_missing_extra_is_reported(tmp_path, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
@@ -128,10 +128,10 @@ def test_a_missing_extra_is_told(tmp_path, monkeypatch):
         run(tmp_path, tmp_path / "out")
 
 
-def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_respond_is_reported(tmp_path, monkeypatch):
     make(tmp_path / "in", "")
     monkeypatch.setattr(engine, "_CONNECT_S", 0.5)
-    with pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+    with pytest.raises(SettingsError, match=r"no Dask scheduler responds at tcp://127\.0\.0\.1:9"):
         run(tmp_path / "in", tmp_path / "out", replace(WORK, scheduler="tcp://127.0.0.1:9"))
     assert states(tmp_path / "out") == ["waiting"]
 
@@ -157,13 +157,13 @@ def wait_for(process: subprocess.Popen, what: Callable[[], bool], seconds: float
         time.sleep(0.02)
 
 
-def test_a_second_batch_on_the_same_folder_is_told(tmp_path, batch_process: Start):
+def test_a_second_batch_on_the_same_folder_is_reported(tmp_path, batch_process: Start):
     make(tmp_path / "in", "sleep 30")
     first = batch_process(tmp_path / "in", tmp_path / "out")
     assert first.stdout.readline() == "began\n"
     wait_for(first, lambda: (tmp_path / "out" / "ledger.sqlite").exists())
     wait_for(first, lambda: states(tmp_path / "out") == ["running"])
-    with pytest.raises(OutputError, match=f"another process works on .* process {first.pid} on"):
+    with pytest.raises(OutputError, match=f"another process uses .* process {first.pid} on"):
         run(tmp_path / "in", tmp_path / "out")
     assert states(tmp_path / "out") == ["running"]
 

@@ -50,7 +50,7 @@ def test_the_exit_code_says_whether_all_some_or_none_succeeded(
     found, out, _ = run(capsys, *options)
     good = behaviours.count("")
     assert found == code
-    assert f"{good} of 2 studies finished (0 of them before), {2 - good} failed" in out
+    assert f"{good} of 2 studies finished (0 of them earlier), {2 - good} failed" in out
     found, out, _ = run(capsys, *options, "--json")
     assert found == code
     assert json.loads(out) == {"finished": good, "failed": 2 - good, "kept": good, "left_out": {}}
@@ -78,13 +78,13 @@ def test_verbose_tells_each_study(capsys, tmp_path, quick):
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["-o", "{out}"], BAD_USAGE, "name at least one ROOT"),
+        (["-o", "{out}"], BAD_USAGE, "specify at least one ROOT"),
         (["{in}/gone", "-o", "{out}"], INPUT_UNUSABLE, "does not exist"),
         (["{in}", "-o", "{out}"], INPUT_UNUSABLE, "no MR study"),
         (["{in}", "-o", "{out}", "--retries", "-1"], BAD_USAGE, "--retries"),
-        (["--watch", "{in}/gone", "-o", "{out}"], INPUT_UNUSABLE, "no folder to watch"),
-        (["-o", "{out}", "--status"], INPUT_UNUSABLE, "no ledger"),
-        (["{in}", "-o", "{in}/file/out"], BAD_USAGE, "cannot make the folder"),
+        (["--watch", "{in}/gone", "-o", "{out}"], INPUT_UNUSABLE, "not a folder to watch"),
+        (["-o", "{out}", "--status"], INPUT_UNUSABLE, "no job database"),
+        (["{in}", "-o", "{in}/file/out"], BAD_USAGE, "cannot create the folder"),
     ],
 )
 def test_bad_usage_gets_one_sentence(capsys, tmp_path, arguments, code, complaint):
@@ -125,7 +125,7 @@ def test_the_line_says_what_is_left():
 
 
 @pytest.mark.slow
-def test_real_studies_are_analysed_in_the_same_way_as_alone(capsys, tmp_path):
+def test_real_studies_are_analyzed_in_the_same_way_as_alone(capsys, tmp_path):
     from leakloc.pipeline import analyze
 
     for number in range(2):

@@ -54,7 +54,7 @@ def test_series_in_folders_of_their_own_are_one_study(tmp_path):
     assert (first.source, first.n_files) == ((str(tmp_path / "patient"),), 4)
 
 
-def test_studies_mixed_in_one_folder_are_told_apart(tmp_path):
+def test_studies_mixed_in_one_folder_are_distinguished(tmp_path):
     for number in (1, 2):
         fakes.make_study(tmp_path / str(number), number)
         for image in ("im0", "im1"):

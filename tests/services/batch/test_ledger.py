@@ -173,18 +173,18 @@ def test_an_unusable_ledger_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="not a database"):
         Ledger(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot make"):
+    with pytest.raises(OutputError, match="cannot create"):
         Ledger(tmp_path / "file" / "out")
 
 
 def test_a_newer_ledger_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "ledger.sqlite") as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(OutputError, match="newer leakloc"):
+    with pytest.raises(OutputError, match="newer version of leakloc"):
         Ledger(tmp_path)
 
 
-def test_a_full_disk_is_told_and_loses_nothing(ledger):
+def test_a_full_disk_is_reported_and_loses_nothing(ledger):
     queue(ledger)
     with ledger.connection() as database:
         pages = database.execute("PRAGMA page_count").fetchone()[0]

@@ -34,7 +34,7 @@ def left_behind(job: Job) -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"{scratch_prefix(Path(job.output))}*"))
 
 
-def test_a_study_is_analysed_in_a_process_of_its_own(job):
+def test_a_study_is_analyzed_in_a_separate_process(job):
     made = job("leak L4-L5")
     outcome = run_job(made, Limits(60, 2000, 1), fakes.ANALYZE)
     assert (outcome.error_class, outcome.error_message) == (None, None)
@@ -59,7 +59,7 @@ def test_a_study_is_analysed_in_a_process_of_its_own(job):
         ("disk", "DiskFull", "the disk is full"),
     ],
 )
-def test_what_goes_wrong_is_told_without_names(job, behaviour, error_class, message):
+def test_errors_are_reported_without_names(job, behaviour, error_class, message):
     made = job(behaviour)
     timeout = 0.5 if behaviour.startswith("sleep") else 30
     outcome = run_job(made, Limits(timeout, 400, 1), fakes.ANALYZE)
@@ -142,7 +142,7 @@ def test_a_study_spread_over_places_is_read_as_one(job, tmp_path):
     assert len(names) == 4  # two images and a text here, one there
 
 
-def test_an_output_folder_that_is_not_there_is_told(job):
+def test_a_missing_output_folder_is_reported(job):
     made = job()
     Path(made.output).rmdir()
     outcome = run_job(made, Limits(30), fakes.ANALYZE)

@@ -116,7 +116,7 @@ def test_the_page_sorts_and_filters_in_a_browser(browser, tmp_path):
     assert shown()[0] == "doubtful"
     page.get_by_role("button", name="Level").click()
     assert shown()[3] == "doubtful"  # the other way round; those without a level stay last
-    page.get_by_role("button", name="Extradural fluid").click()
+    page.get_by_role("button", name="Epidural fluid").click()
     assert shown() == URGENT_FIRST
     page.get_by_label("failed").uncheck()
     assert "failed" not in shown() and len(shown()) == 6

@@ -90,7 +90,7 @@ def polling(output: Path, settings: Settings, analyze: str = FAKE) -> Any:
     return running(output, settings, listen=None, server=URL, analyze=analyze)
 
 
-def test_polls_analyses_and_stores_once(
+def test_polls_analyzes_and_stores_once(
     orthanc: Orthanc, tmp_path: Path, quick: Settings, study: Maker
 ) -> None:
     spine = study("spine", StudyDate=TODAY, SeriesDescription="MRT LWS sag")

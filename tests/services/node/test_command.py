@@ -26,7 +26,7 @@ Maker = Callable[..., Any]
         ([], "-o OUT"),
         (["-o", "out", "--bind", "0.0.0.0"], "--allow"),
         (["-o", "out", "--aet", "A" * 17], "AE title"),
-        (["-o", "out", "--port", "70000"], "no port"),
+        (["-o", "out", "--port", "70000"], "not a valid port"),
         (["-o", "out", "--return-to", "PACS:104"], "AET@host:port"),
         (["-o", "out", "--orthanc", "localhost:8042"], "takes a URL"),
         (["-o", "out", "--orthanc", "http://u:p@h/"], "LEAKLOC_DICOMWEB_USER"),
@@ -34,7 +34,7 @@ Maker = Callable[..., Any]
         (["-o", "out", "--set", "node.settle_s=-1"], "settle_s"),
     ],
 )
-def test_wrong_options_are_told(
+def test_wrong_options_are_reported(
     options: list[str],
     said: str,
     tmp_path: Path,

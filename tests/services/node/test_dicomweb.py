@@ -87,7 +87,7 @@ def test_fetches_what_settled_once(poller: Any, study: Maker, tmp_path: Path) ->
     assert client.asked[0]["search_filters"]["ModalitiesInStudy"] == "MR"
 
 
-def test_half_a_study_is_not_analysed(poller: Any, study: Maker) -> None:
+def test_a_partial_study_is_not_analyzed(poller: Any, study: Maker) -> None:
     client = Client(study())
     uid = str(client.series[0].datasets[0].StudyInstanceUID)
     poll, arrivals, now = poller(client)

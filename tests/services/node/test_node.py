@@ -23,7 +23,7 @@ def _peer(archive: Archive) -> Peer:
     return Peer("ARCHIVE", "127.0.0.1", archive.port)
 
 
-def test_receives_settles_analyses_and_returns(
+def test_receives_settles_analyzes_and_returns(
     tmp_path: Path, quick: Settings, study: Maker, archive: Archive
 ) -> None:
     datasets = study().datasets
@@ -41,7 +41,7 @@ def test_receives_settles_analyses_and_returns(
     assert len(set(archive.got)) == len(archive.got) == 2
 
 
-def test_late_images_are_analysed_too(tmp_path: Path, quick: Settings, study: Maker) -> None:
+def test_late_images_are_analyzed_too(tmp_path: Path, quick: Settings, study: Maker) -> None:
     datasets = study().datasets
     uid = datasets[0].StudyInstanceUID
     with running(tmp_path / "out", quick) as node:
@@ -115,16 +115,16 @@ def test_eight_senders_at_once(tmp_path: Path, quick: Settings, study: Maker) ->
         assert [node.report(uid)["n_files"] for uid in uids] == [6] * 8
 
 
-def test_two_nodes_on_one_folder_are_told(tmp_path: Path, quick: Settings) -> None:
+def test_two_nodes_on_one_folder_are_reported(tmp_path: Path, quick: Settings) -> None:
     with (
         running(tmp_path / "out", quick),
-        pytest.raises(OutputError, match="another process works"),
+        pytest.raises(OutputError, match="another process uses"),
         running(tmp_path / "out", quick),
     ):
         pass
 
 
-def test_a_port_in_use_is_told(tmp_path: Path, quick: Settings) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path, quick: Settings) -> None:
     with (
         running(tmp_path / "a", quick) as node,
         pytest.raises(SettingsError, match="cannot listen"),

@@ -153,7 +153,7 @@ def _ends(peer: socket.socket) -> bool:
     return True
 
 
-def test_silent_and_noisy_peers_hold_up_nobody(start: Start, study: Maker) -> None:
+def test_silent_and_noisy_peers_block_no_other(start: Start, study: Maker) -> None:
     receiver = start(network_timeout_s=2)
     silent = [socket.create_connection(("127.0.0.1", receiver.port), timeout=10) for _ in range(5)]
     noisy = socket.create_connection(("127.0.0.1", receiver.port), timeout=10)
@@ -164,7 +164,7 @@ def test_silent_and_noisy_peers_hold_up_nobody(start: Start, study: Maker) -> No
         peer.close()
 
 
-def test_more_senders_than_allowed_are_told(start: Start, study: Maker) -> None:
+def test_more_senders_than_allowed_are_reported(start: Start, study: Maker) -> None:
     receiver = start(max_associations=1)
     entity = AE(ae_title="SENDER")
     entity.add_requested_context("1.2.840.10008.1.1")

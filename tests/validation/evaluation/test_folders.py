@@ -81,7 +81,7 @@ def test_nothing_to_pair_is_said(tmp_path, truth_folder, pair):
 MISTAKES = {
     "NaN": (np.where(box(slice(9)).array, np.nan, 0).astype(np.float32), "NaN.*set them to 0"),
     "probabilities": (box(slice(9)).array * np.float32(0.7), "probabilities.*threshold"),
-    "picture": (np.arange(40 * 30 * 24, dtype=np.int32).reshape(GRID.shape), "picture"),
+    "picture": (np.arange(40 * 30 * 24, dtype=np.int32).reshape(GRID.shape), "to be an image"),
     "overflow": (box(slice(9)).array * np.int32(100_000), "overflow"),
     "signed overflow": (-box(slice(9)).array.astype(np.int16), "negative"),
 }
@@ -135,8 +135,8 @@ def test_command_prints_and_writes(tmp_path, pair, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name PRED and TRUTH"),
-        (["x"], "name both"),
+        ([], "specify PRED and TRUTH"),
+        (["x"], "specify both"),
         (["--sweep", "mood"], "nothing to sweep is named 'mood'; one of: snr"),
         (["--sweep", "snr", "--values", "a,b"], "SNR of CSF: 'a' is not a number"),
         (["--sweep", "plane", "--values", "1"], "'1' is not one of sagittal, coronal, axial"),
