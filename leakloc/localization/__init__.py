@@ -1,4 +1,4 @@
-"""Placing what was segmented: levels, extent, side, grade, and the way from the sacral hiatus."""
+"""Localization of segmented fluid: level, extent, side, grade, path from the sacral hiatus."""
 
 from __future__ import annotations
 

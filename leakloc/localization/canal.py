@@ -1,4 +1,4 @@
-"""Voxels in the canal's own frame, and what they add up to along it."""
+"""Voxels in canal coordinates, and profiles along the canal."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from leakloc.core.volume import FloatArray, Geometry
 IntArray = npt.NDArray[np.intp]
 
 _CURVATURE_SMOOTHING_MM = 8.0
-"""The canal bends over vertebrae, not over millimetres; faster changes are tracing noise."""
+"""Sigma for the curvature of the centerline; changes over shorter lengths are tracing noise."""
 
 _END_REACH_MM = 1.5
-"""How far in an end's full height is read, at least; 2.5 sigma of the smoothing where more."""
+"""Minimum distance inward over which the height of an end is taken; 2.5 sigma if larger."""
 
 _MIN_STRETCH = 0.3
-"""Far from the canal, perpendicular planes of a bend meet; sections are not blown up beyond."""
+"""Lower limit of the stretch factor: far from a curved canal, perpendicular planes intersect."""
 
 
 @dataclass(frozen=True, eq=False)
 class CanalVoxels:
-    """Some voxels of a mask, placed along and around the canal.
+    """Voxels of a mask in canal coordinates.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ class CanalVoxels:
         Flat indices into the array of the mask.
     points_lps : ndarray, shape (n, 3)
     arc_mm, left_mm, dorsal_mm : ndarray, shape (n,)
-        As `Centerline.project` gives them.
+        As returned by `Centerline.project`.
     fluid : ndarray, shape (n,)
         Fluid fraction, 0..1.
     section_mm3 : ndarray, shape (n,)
-        Voxel volume per unit of length along the centreline, so that sums over a stretch,
-        divided by its length, are areas perpendicular to the canal even where it bends.
+        Voxel volume per unit length along the centerline. Its sum over a segment of the canal,
+        divided by the segment length, is an area perpendicular to the canal, also in curves.
     voxel_mm3 : float
     """
 
@@ -59,7 +59,7 @@ class CanalVoxels:
         return float(self.fluid.sum()) * self.voxel_mm3 / 1000.0
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> CanalVoxels:
-        """The voxels for which `chosen` is true."""
+        """Return the voxels for which `chosen` is true."""
         return CanalVoxels(
             self.index[chosen],
             self.points_lps[chosen],
@@ -72,7 +72,7 @@ class CanalVoxels:
         )
 
     def joined(self, other: CanalVoxels) -> CanalVoxels:
-        """These voxels and others of the same grid."""
+        """Return these voxels and `other`, which are of the same grid."""
         return CanalVoxels(
             np.concatenate([self.index, other.index]),
             np.concatenate([self.points_lps, other.points_lps]),
@@ -91,14 +91,14 @@ def canal_voxels(
     fluid_fraction: npt.NDArray[np.floating],
     centerline: Centerline,
 ) -> CanalVoxels:
-    """Place voxels along the canal.
+    """Transform voxels to canal coordinates.
 
     Parameters
     ----------
     index : ndarray, shape (n,)
         Flat indices into arrays of `geometry`.
     fluid_fraction : ndarray
-        On `geometry`.
+        Array on `geometry`.
     """
     kji = np.stack(np.unravel_index(index, geometry.shape), axis=-1)
     points = geometry.lps_from_kji(kji)
@@ -119,7 +119,7 @@ def canal_voxels(
 
 
 def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
-    """Curvature towards the left and towards the back at each centreline point, 1/mm."""
+    """Return left and dorsal curvature at each centerline point, 1/mm."""
     from scipy.ndimage import gaussian_filter1d
 
     step = float(np.mean(np.diff(centerline.arc_mm)))
@@ -134,12 +134,12 @@ def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True, eq=False)
 class ArcGrid:
-    """Even bins along the canal that several masks share.
+    """Equally spaced bins along the canal, common to several masks.
 
     Parameters
     ----------
     start_mm : float
-        Centre of the first bin, as distance along the centreline.
+        Center of the first bin, as distance along the centerline.
     step_mm : float
     count : int
     """
@@ -155,20 +155,20 @@ class ArcGrid:
 
     @classmethod
     def over(cls, arcs_mm: FloatArray, step_mm: float, margin_mm: float) -> ArcGrid:
-        """Bins from the least to the greatest of some distances and a margin beyond."""
+        """Return bins over the range of `arcs_mm`, extended by a margin at both ends."""
         start = float(arcs_mm.min()) - margin_mm
         count = int(np.ceil((float(arcs_mm.max()) + margin_mm - start) / step_mm)) + 1
         return cls(start, step_mm, count)
 
     def bin_of(self, arcs_mm: npt.ArrayLike) -> IntArray:
-        """Nearest bin of distances, shape (...)."""
+        """Return the bin nearest to each distance, shape (...)."""
         at = np.round((np.asarray(arcs_mm, dtype=np.float64) - self.start_mm) / self.step_mm)
         return np.clip(at, 0, self.count - 1).astype(np.intp)
 
     def spread(self, arcs_mm: FloatArray, weights: FloatArray) -> FloatArray:
-        """Sum of weights per bin; each is shared between the two nearest bins.
+        """Return the sum of weights per bin, each split linearly between the two nearest bins.
 
-        Sharing keeps slices that beat against the bins from showing as ripple.
+        The split avoids aliasing between slices and bins.
         """
         place = np.clip((arcs_mm - self.start_mm) / self.step_mm, 0.0, self.count - 1.001)
         low = np.floor(place).astype(np.intp)
@@ -178,7 +178,7 @@ class ArcGrid:
         return np.asarray(total, dtype=np.float64)
 
     def smooth(self, profile: FloatArray, sigma_mm: float, axis: int = 0) -> FloatArray:
-        """Gaussian-smoothed profile, taken to be zero beyond the grid."""
+        """Return the Gaussian-smoothed profile, with zeros assumed beyond the grid."""
         from scipy.ndimage import gaussian_filter1d
 
         if sigma_mm <= 0:
@@ -191,12 +191,12 @@ class ArcGrid:
 def area_profile(
     grid: ArcGrid, voxels: CanalVoxels, share: FloatArray | float, sigma_mm: float
 ) -> FloatArray:
-    """Cross-section perpendicular to the canal in each bin, mm², shape (grid.count,).
+    """Return the cross-sectional area perpendicular to the canal per bin, mm², shape (count,).
 
     Parameters
     ----------
     share : ndarray of shape (n,) or float
-        How much of each voxel counts, such as its fluid fraction.
+        Weight of each voxel, such as its fluid fraction.
     sigma_mm : float
         Gaussian smoothing along the canal.
     """
@@ -207,18 +207,18 @@ def area_profile(
 def profile_ends(
     profile: FloatArray, grid: ArcGrid, threshold: float, sigma_mm: float
 ) -> tuple[float, float]:
-    """Where a profile begins and ends, mm along the centreline.
+    """Return the start and end of a profile, mm along the centerline.
 
-    The outermost bins that reach the threshold (or a tenth of the maximum, where that is less)
-    are taken, then moved to where the profile passes half of what it is a little further in: a
-    blunt end lies at half its height, whatever the smoothing, and a tapering one moves little.
+    The outermost bins that reach the threshold (or a tenth of the maximum, if lower) are moved
+    to where the profile crosses half of its maximum a short distance inward. A blunt end is
+    thus placed at half its height for any smoothing; a tapering end moves little.
 
     Parameters
     ----------
     threshold : float
         In units of the profile.
     sigma_mm : float
-        Smoothing that the profile has seen.
+        Smoothing already applied to the profile.
     """
     above = np.flatnonzero(profile >= min(threshold, 0.1 * float(profile.max())))
     reach = max(int(np.ceil(max(_END_REACH_MM, 2.5 * sigma_mm) / grid.step_mm)), 1)
@@ -237,12 +237,12 @@ def _half_height(profile: FloatArray, end: int, inwards: int, reach: int) -> flo
     outer = at - inwards
     if not 0 <= outer < len(profile):
         return float(at)
-    share = (profile[at] - half) / max(float(profile[at] - profile[outer]), 1e-9)
-    return at - inwards * float(np.clip(share, 0.0, 1.0))
+    fraction = (profile[at] - half) / max(float(profile[at] - profile[outer]), 1e-9)
+    return at - inwards * float(np.clip(fraction, 0.0, 1.0))
 
 
 def section_sigma_mm(geometry: Geometry, centerline: Centerline, wanted_mm: float) -> float:
-    """Smoothing wide enough that the slices of this grid leave no ripple along the canal."""
+    """Return a sigma along the canal that suppresses slice ripple, at least `wanted_mm`."""
     across = np.abs(centerline.tangents_lps @ geometry.directions_lps)
     along_mm = (across * np.array(geometry.spacing_ijk_mm)).max(axis=1)
     return max(wanted_mm, 0.6 * float(np.median(along_mm)))
@@ -251,9 +251,9 @@ def section_sigma_mm(geometry: Geometry, centerline: Centerline, wanted_mm: floa
 def centers_along(
     grid: ArcGrid, voxels: CanalVoxels, sigma_mm: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Centre of a mask's cross-section in each bin: left and dorsal offsets, mm.
+    """Return the center of a mask's cross-section per bin: left and dorsal offsets, mm.
 
-    Where the mask thins out, the centre slides over to the centreline.
+    Where the cross-section becomes small, the center moves toward the centerline.
     """
     weights = voxels.section_mm3
     area = grid.smooth(grid.spread(voxels.arc_mm, weights) / grid.step_mm, sigma_mm)
@@ -264,4 +264,4 @@ def centers_along(
 
 
 _ANCHOR_MM2 = 4.0
-"""Area credited to the centreline itself: little beside a sac, much beside a few voxels."""
+"""Area assigned to the centerline: small relative to a sac, large relative to a few voxels."""

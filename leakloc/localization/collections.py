@@ -1,4 +1,4 @@
-"""Measuring and naming one collection of extradural fluid."""
+"""Measurement and level assignment of one epidural fluid collection."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from leakloc.localization.thickness import ball_diameters_mm
 from leakloc.segmentation.result import Candidate, Segmentation
 
 _DIRECTIONS = 36
-"""Directions around the sac for which fluid is looked for: 10 degrees each."""
+"""Angular sectors around the sac, 10 degrees each."""
 
 _MIN_RADIUS_MM = 2.0
-"""Directions mean nothing nearer than this to the centre they are seen from."""
+"""Minimum distance from the center of the sac; the direction is undefined at the center."""
 
 _END_MM = 3.0
-"""The end of a collection is placed at the centre of this last stretch of it."""
+"""The end of a collection is at the center of the fluid within this distance of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A collection in the patient, and where it lies along the centreline.
+    """A located collection and its position along the centerline.
 
     Parameters
     ----------
     peak_mm, start_mm, stop_mm : float
-        Largest cross-section, cranial and caudal end, as distances along the centreline.
+        Largest cross-section, cranial and caudal end, as distances along the centerline.
     """
 
     collection: LocatedCollection
@@ -54,7 +54,7 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class _Measures:
-    """A collection along and around the canal, before it is judged."""
+    """Measurements of a collection in canal coordinates, before classification."""
 
     area_mm2: FloatArray
     thickness_mm: FloatArray
@@ -63,9 +63,9 @@ class _Measures:
     fractions: dict[str, float]
     surrounds: bool
     outside: FloatArray
-    """Distance from the canal's centre where that is beyond the canal, else 0; per voxel."""
+    """Distance from the centerline for voxels outside the canal, else 0; per voxel."""
     behind: npt.NDArray[np.bool_]
-    """Outside the canal and at its back, per voxel."""
+    """Whether a voxel is outside and posterior to the canal."""
 
 
 def locate_collection(
@@ -81,23 +81,23 @@ def locate_collection(
     *,
     blind: bool,
 ) -> Placed:
-    """Level, extent, side, size and grade of one collection.
+    """Determine level, extent, side, size and grade of one collection.
 
     Parameters
     ----------
     candidate : Candidate
-        An accepted one.
+        An accepted candidate.
     voxels : CanalVoxels
         Its voxels, at least one.
     rim : CanalVoxels
-        Voxels next to them that it fills in part.
+        Adjacent voxels that the collection fills partially.
     sac : SacProfile
     contact : ndarray of bool, shape (n,)
         Which of the voxels touch the sac.
     shifts : tuple of (shift, confidence, reason)
-        Other ways to number the levels.
+        Alternative numberings of the levels.
     blind : bool
-        Whether the input cannot tell fluid from something else.
+        Whether the input cannot distinguish fluid from other bright tissue.
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
@@ -183,7 +183,7 @@ def _measure(
     thickness = np.zeros(grid.count)
     places = np.searchsorted(voxels.index, index)
     np.maximum.at(thickness, grid.bin_of(voxels.arc_mm[places]), diameter)
-    if not len(index):  # no voxel is full: thinner than a voxel
+    if not len(index):  # no voxel at least half full: thinner than a voxel
         thickness = layer_mm.max(axis=1)
     from_canal = np.hypot(voxels.left_mm, voxels.dorsal_mm)
     outside = np.where(from_canal > settings.canal_radius_mm, from_canal, 0.0)
@@ -202,7 +202,7 @@ def _measure(
 def _peak_mm(
     area_mm2: FloatArray, grid: ArcGrid, coordinate: LevelCoordinate, level: str | None
 ) -> float:
-    """Place of the largest cross-section within a segment, or of all where none is named."""
+    """Return the position of the largest cross-section in `level`, or overall if it is None."""
     for name, start, stop in coordinate.segments():
         if name == level:
             inside = (grid.centers_mm >= start) & (grid.centers_mm < stop)
@@ -211,22 +211,22 @@ def _peak_mm(
 
 
 def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dict[str, float]:
-    """Share of the fluid behind, before, left and right of the sac: quadrants by angle."""
+    """Return fractions of the fluid dorsal, ventral, left and right of the sac (quadrants)."""
     total = max(float(weights.sum()), 1e-9)
     sagittal = np.abs(dorsal) >= np.abs(left)
-    shares = {
+    quadrants = {
         "dorsal": sagittal & (dorsal >= 0),
         "ventral": sagittal & (dorsal < 0),
         "left": ~sagittal & (left > 0),
         "right": ~sagittal & (left <= 0),
     }
-    return {name: float(weights[where].sum()) / total for name, where in shares.items()}
+    return {name: float(weights[where].sum()) / total for name, where in quadrants.items()}
 
 
 def _layer_thickness_mm(
     voxels: CanalVoxels, left: FloatArray, dorsal: FloatArray, grid: ArcGrid
 ) -> FloatArray:
-    """Fluid along the ray in each direction around the sac, shape (bins, directions)."""
+    """Return the radial fluid thickness around the sac, mm, shape (bins, directions)."""
     from scipy.ndimage import gaussian_filter1d
 
     radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
@@ -234,12 +234,12 @@ def _layer_thickness_mm(
     low = np.floor(turn).astype(np.intp)
     upper_fraction = turn - low
     width_rad = 2 * np.pi / _DIRECTIONS
-    # A voxel adds its volume over the area its direction covers: a radial thickness.
+    # Radial thickness: volume of a voxel divided by the area of its angular sector.
     weights = voxels.section_mm3 * voxels.fluid / (radius * width_rad * grid.step_mm)
     cells = np.zeros(grid.count * _DIRECTIONS)
     rows = grid.bin_of(voxels.arc_mm) * _DIRECTIONS
-    for column, share in ((low, 1.0 - upper_fraction), (low + 1, upper_fraction)):
-        cells += np.bincount(rows + column % _DIRECTIONS, weights * share, minlength=len(cells))
+    for column, part in ((low, 1.0 - upper_fraction), (low + 1, upper_fraction)):
+        cells += np.bincount(rows + column % _DIRECTIONS, weights * part, minlength=len(cells))
     thickness = grid.smooth(cells.reshape(grid.count, _DIRECTIONS), 1.5)
     return np.asarray(gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap"))
 
@@ -247,7 +247,7 @@ def _layer_thickness_mm(
 def _surrounds(
     layer_mm: FloatArray, grid: ArcGrid, length_mm: float, settings: LocalizationSettings
 ) -> bool:
-    """Whether fluid lies on most sides of the sac over a good part of its length."""
+    """Return whether fluid surrounds the sac over a sufficient length."""
     occupied_deg = 360.0 * (layer_mm >= settings.occupied_thickness_mm).mean(axis=1)
     surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
     needed_mm = max(
@@ -275,9 +275,9 @@ def _segments_touched(
     for name, start, stop in coordinate.segments():
         overlap = min(stop, measures.stop_mm) - max(start, measures.start_mm)
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
-        share = float(voxels.fluid[inside].sum()) / total
+        fraction = float(voxels.fluid[inside].sum()) / total
         reaches = overlap >= settings.segment_min_overlap_mm
-        if name == level or (reaches and share >= settings.segment_min_fraction):
+        if name == level or (reaches and fraction >= settings.segment_min_fraction):
             touched.append(name)
     return tuple(touched)
 
@@ -290,7 +290,7 @@ def _end(
     coordinate: LevelCoordinate,
     sac: SacProfile,
 ) -> ExtentEnd:
-    """The end at `arc_mm` of a collection that stretches `inwards` (1 tailwards, -1 headwards)."""
+    """Return the end at `arc_mm`; `inwards` is 1 (caudal) or -1 (cranial), into the collection."""
     depth = (voxels.arc_mm - arc_mm) * inwards
     near = (depth >= -_END_MM) & (depth <= _END_MM)
     if not near.any():
@@ -298,7 +298,7 @@ def _end(
     weights = np.maximum(voxels.fluid[near], 1e-3)
     center = np.average(voxels.points_lps[near], axis=0, weights=weights)
     at_mm = float(np.average(voxels.arc_mm[near], weights=weights))
-    # Within so short a stretch the canal is straight: move along it to the very end.
+    # The canal is straight over this distance: move along the tangent to the end.
     tangent = sac.centerline.frame_at(arc_mm)[0]
     return ExtentEnd(
         point_lps=center + (arc_mm - at_mm) * tangent,
@@ -322,10 +322,10 @@ def _pattern(
     settings: LocalizationSettings,
 ) -> Pattern:
     total = max(float(voxels.fluid.sum()), 1e-9)
-    behind = float(voxels.fluid[measures.behind].sum()) / total
-    beside = float(voxels.fluid[(measures.outside > 0) & ~measures.behind].sum()) / total
+    posterior = float(voxels.fluid[measures.behind].sum()) / total
+    lateral = float(voxels.fluid[(measures.outside > 0) & ~measures.behind].sum()) / total
     dorsal_bulk = {"paraspinal", "subcutaneous"} & set(candidate.compartments)
-    if dorsal_bulk and behind >= settings.outside_fraction:
+    if dorsal_bulk and posterior >= settings.outside_fraction:
         return "pseudomeningocele"
     levels = coordinate.level_at([measures.start_mm, measures.stop_mm])
     length_mm = measures.stop_mm - measures.start_mm
@@ -335,7 +335,7 @@ def _pattern(
         long = length_mm >= settings.longitudinal_length_mm
     if long:
         return "longitudinal"
-    if "foraminal" in candidate.compartments and beside >= settings.outside_fraction:
+    if "foraminal" in candidate.compartments and lateral >= settings.outside_fraction:
         return "periradicular"
     if "epidural" in candidate.compartments:
         return "focal"

@@ -1,8 +1,8 @@
-"""The level coordinate: which vertebral level a place along the canal belongs to.
+"""The level coordinate: mapping of positions along the canal to vertebral levels.
 
-Positions are counted in levels from the head: a whole number at the middle of each
-vertebral body, a half number at each disc centre, linear in between. The motion segment
-L4-L5 is the stretch from the middle of the L4 body to the middle of the L5 body.
+The coordinate increases caudally: it is an integer at the middle of each vertebral body and
+a half-integer at each disc center, and linear in between. The motion segment L4-L5 extends
+from the middle of the L4 body to the middle of the L5 body.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Levels
 
 NOT_NAMED = "outside the named levels"
-"""What is said of a place to which no level name reaches."""
+"""Description of a position outside the labeled range."""
 
 _ROUNDING = 1e-9
-"""Levels; the ends of what is named stay named after a sum or two."""
+"""Tolerance for rounding errors at the ends of the labeled range, in levels."""
 
 _MIN_GAP_MM = 2.0
-"""Two landmarks closer than this along the canal are one and the same, or out of order."""
+"""Minimum distance of two landmarks along the canal; closer ones are duplicates or out of order."""
 
 
 @dataclass(frozen=True, eq=False)
 class LevelCoordinate:
-    """Continuous, strictly increasing map between distance along the canal and level.
+    """Continuous, strictly increasing mapping between distance along the canal and level.
 
     Parameters
     ----------
     chain : tuple of str
-        Names of the vertebrae, head down; level n is the middle of the body ``chain[n]``.
+        Names of the vertebrae, cranial to caudal; level n is the middle of ``chain[n]``.
     knots_arc_mm, knots_level : ndarray, shape (n,)
-        Places where the level is known: bodies at whole, discs at half levels. Both
-        strictly increasing; fewer than two knots name nothing.
+        Positions of known level: bodies at integers, discs at half-integers. Both strictly
+        increasing; with fewer than two knots no level is named.
     """
 
     chain: tuple[str, ...]
@@ -50,9 +50,9 @@ class LevelCoordinate:
         arc = np.asarray(self.knots_arc_mm, dtype=np.float64)
         level = np.asarray(self.knots_level, dtype=np.float64)
         if arc.ndim != 1 or arc.shape != level.shape:
-            raise ValueError(f"knots need two equal rows, not {arc.shape} and {level.shape}")
+            raise ValueError(f"knots must be 1-D of equal shape, not {arc.shape} and {level.shape}")
         if (np.diff(arc) <= 0).any() or (np.diff(level) <= 0).any():
-            raise ValueError("knots must increase strictly in both distance and level")
+            raise ValueError("knots must be strictly increasing in distance and level")
         object.__setattr__(self, "knots_arc_mm", arc)
         object.__setattr__(self, "knots_level", level)
 
@@ -60,9 +60,9 @@ class LevelCoordinate:
     def from_levels(cls, levels: Levels, centerline: Centerline) -> LevelCoordinate:
         """Project bodies and discs onto the canal.
 
-        Each centre goes to the point of the centreline whose perpendicular plane holds it,
-        so that lordosis does not shift a body against its own stretch of canal. Landmarks
-        that would run backwards are dropped in favour of the better-trusted ones.
+        Each center is projected to the centerline point whose perpendicular plane contains it,
+        so lordosis does not shift a body relative to the adjacent canal. Landmarks out of order
+        are dropped in favor of those of higher confidence.
         """
         chain = _chain(levels)
         landmarks = []
@@ -93,13 +93,13 @@ class LevelCoordinate:
 
     @property
     def level_range(self) -> tuple[float, float]:
-        """First and last level that names reach: the segments of the end knots, complete."""
+        """First and last labeled level, including the complete segments of the end knots."""
         first = max(np.ceil(self.knots_level[0]) - 1, 0.0)
         last = min(np.floor(self.knots_level[-1]) + 1, len(self.chain) - 1.0)
         return float(first), float(last)
 
     def level_at(self, arc_mm: npt.ArrayLike) -> FloatArray:
-        """Level at distances along the canal, shape (...); NaN where no name reaches."""
+        """Return levels at distances along the canal, shape (...); NaN outside the range."""
         arc = np.asarray(arc_mm, dtype=np.float64)
         if not self.labelled:
             return np.full(arc.shape, np.nan)
@@ -109,7 +109,7 @@ class LevelCoordinate:
         return np.where(named, np.clip(level, first, last), np.nan)
 
     def arc_at(self, level: npt.ArrayLike) -> FloatArray:
-        """Distance along the canal of levels, mm, shape (...); NaN where no name reaches."""
+        """Return distances along the canal of levels, mm, shape (...); NaN outside the range."""
         wanted = np.asarray(level, dtype=np.float64)
         if not self.labelled:
             return np.full(wanted.shape, np.nan)
@@ -119,20 +119,20 @@ class LevelCoordinate:
         return np.where(named, arc, np.nan)
 
     def body_arc(self, vertebra: str) -> float | None:
-        """Where the middle of a body projects to; None where it is out of reach."""
+        """Return the position of a vertebral body, mm; None outside the labeled range."""
         if vertebra not in self.chain:
             return None
         return _known(self.arc_at(self.chain.index(vertebra)))
 
     def disc_arc(self, segment: str) -> float | None:
-        """Where the disc of a motion segment projects to; None where it is out of reach."""
+        """Return the position of the disc of a segment, mm; None outside the labeled range."""
         upper, _ = split_segment(segment)
         if upper not in self.chain:
             return None
         return _known(self.arc_at(self.chain.index(upper) + 0.5))
 
     def segment_at(self, arc_mm: float) -> str | None:
-        """Motion segment at a distance along the canal; None where no name reaches."""
+        """Return the motion segment at a position, or None outside the labeled range."""
         level = _known(self.level_at(arc_mm))
         if level is None:
             return None
@@ -140,7 +140,7 @@ class LevelCoordinate:
         return segment_name(self.chain[upper], self.chain[upper + 1])
 
     def segments_between(self, start_mm: float, stop_mm: float) -> tuple[str, ...]:
-        """Motion segments that overlap a stretch of the canal, from the head down."""
+        """Return motion segments that overlap a section of the canal, cranial to caudal."""
         return tuple(
             name
             for name, first, last in self.segments()
@@ -148,7 +148,7 @@ class LevelCoordinate:
         )
 
     def segments(self) -> tuple[tuple[str, float, float], ...]:
-        """Every named motion segment with its first and last mm along the canal."""
+        """Return each named motion segment with its start and end, mm along the canal."""
         if not self.labelled:
             return ()
         first, last = (int(level) for level in self.level_range)
@@ -159,12 +159,12 @@ class LevelCoordinate:
         )
 
     def body_at(self, arc_mm: float) -> str | None:
-        """The vertebra whose body, between the discs above and below, lies at this level."""
+        """Return the vertebra at a position; its range is from disc center to disc center."""
         level = _known(self.level_at(arc_mm))
         return None if level is None else self.chain[int(np.floor(level + 0.5))]
 
     def body_part_at(self, arc_mm: float) -> str | None:
-        """Third of a vertebral level, such as ``"upper S1"``."""
+        """Return the third of a vertebral level, such as ``"upper S1"``."""
         level = _known(self.level_at(arc_mm))
         if level is None:
             return None
@@ -174,14 +174,14 @@ class LevelCoordinate:
         return f"{third} {self.chain[nearest]}"
 
     def describe(self, arc_mm: float) -> str:
-        """A place in words, such as ``"L4-L5, 6 mm below the disc centre"``."""
+        """Describe a position, such as ``"L4-L5, 6 mm below the disc center"``."""
         segment = self.segment_at(arc_mm)
         if segment is None:
             return NOT_NAMED
         disc_mm = self.disc_arc(segment)
         if disc_mm is None:
             return segment
-        landmark = "junction" if split_segment(segment)[0] in SACRAL else "disc centre"
+        landmark = "junction" if split_segment(segment)[0] in SACRAL else "disc center"
         below = round(arc_mm - disc_mm)
         if below == 0:
             return f"{segment}, at the {landmark}"
@@ -189,7 +189,7 @@ class LevelCoordinate:
         return f"{segment}, {abs(below)} mm {side} the {landmark}"
 
     def shifted(self, segment: str, shift: int) -> str | None:
-        """The name a segment would bear if every name moved `shift` places to the tail."""
+        """Return the name of a segment after shifting all names caudally by `shift` levels."""
         upper, _ = split_segment(segment)
         if upper not in self.chain:
             return None
@@ -199,14 +199,14 @@ class LevelCoordinate:
         return segment_name(self.chain[index], self.chain[index + 1])
 
     def nearest_interlaminar(self, arc_mm: float, lumbar_below_disc_mm: float) -> str | None:
-        """The interlaminar window nearest to a place; there is none below L5-S1.
+        """Return the interlaminar window nearest to a position; none below L5-S1.
 
         Parameters
         ----------
         arc_mm : float
             Distance along the canal.
         lumbar_below_disc_mm : float
-            How far the middle of a lumbar window lies below its disc centre, along the canal.
+            Distance of the middle of a lumbar window below its disc center, along the canal.
         """
         best: tuple[float, str] | None = None
         for name, _, _ in self.segments():
@@ -227,7 +227,7 @@ def _known(value: npt.ArrayLike) -> float | None:
 
 
 def _interpolate(x: FloatArray, knots_x: FloatArray, knots_y: FloatArray) -> FloatArray:
-    """Piecewise linear, going on past the ends with the mean slope of the last level."""
+    """Interpolate linearly; extrapolate with the mean slope of the first or last level."""
     inside = np.interp(x, knots_x, knots_y)
     reach = min(3, len(knots_x))  # two half levels: the pitch of one whole level
     head = (knots_y[reach - 1] - knots_y[0]) / (knots_x[reach - 1] - knots_x[0])
@@ -238,7 +238,7 @@ def _interpolate(x: FloatArray, knots_x: FloatArray, knots_y: FloatArray) -> Flo
 
 
 def _chain(levels: Levels) -> tuple[str, ...]:
-    """All vertebrae of this patient: the counts follow from the names where these tell."""
+    """Return all vertebrae of the patient; counts are taken from the names if these suffice."""
     names = [body.name for body in levels.vertebrae]
     followers = dict(pairwise(names))
     lumbar = _last_before(followers, "L", "S1") or levels.numbering.lumbar_count
@@ -254,12 +254,12 @@ def _last_before(followers: dict[str, str], region: str, first: str) -> int | No
 
 
 def _increasing(arc: FloatArray, trust: Sequence[float] | FloatArray) -> list[int]:
-    """Indices of the most trusted set of landmarks whose distances strictly increase."""
+    """Return indices of the strictly increasing landmarks with the highest total confidence."""
     best = [float(t) for t in trust]
     previous: list[int | None] = [None] * len(arc)
     for n in range(len(arc)):
         for m in _reachable(arc, n):
-            # A small credit for each landmark keeps those of zero confidence too.
+            # A small increment per landmark retains those of zero confidence.
             if best[m] + float(trust[n]) + 1e-3 > best[n]:
                 best[n] = best[m] + float(trust[n]) + 1e-3
                 previous[n] = m

@@ -1,4 +1,4 @@
-"""The answer of a study, in one word and in one sentence."""
+"""The finding of a study: presence of epidural fluid and a one-sentence summary."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def find(
     *,
     blind: bool,
 ) -> Finding:
-    """Whether extradural fluid is present, where, and how sure that is.
+    """Determine whether epidural fluid is present, its level and the confidence.
 
-    ``present`` needs a definite or probable collection. Where only possible ones stand, or
-    where the input cannot tell fluid from something else, the answer is ``indeterminate``.
+    ``present`` requires a definite or probable collection. If there are only possible ones, or
+    the input cannot distinguish fluid from other bright tissue, the result is ``indeterminate``.
     """
     if collections:
         main = min(collections, key=lambda c: (_GRADES.index(c.grade), -c.volume_ml))
@@ -41,40 +41,40 @@ def find(
             sentence = f"{sentence}; {_BLIND}"
         return Finding(leak, main.level, main.confidence, _sentence(sentence))
     if blind:
-        return Finding("indeterminate", None, 0.0, _sentence(f"no answer: {_BLIND}"))
-    doubt = max((c.probability for c in segmentation.candidates), default=0.0)
+        return Finding("indeterminate", None, 0.0, _sentence(f"indeterminate: {_BLIND}"))
+    max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (
         _cannot_tell(segmentation) or _maybe_fat(segmentation, settings)
     ):
         return Finding(
             "indeterminate",
             None,
-            doubt,
+            max_probability,
             _sentence(
                 f"bright signal outside the thecal sac {_where(coverage)} may be fluid or "
                 "epidural fat, which is not suppressed on this acquisition"
             ),
         )
-    confidence = settings.absent_confidence * (1.0 - doubt)
+    confidence = settings.absent_confidence * (1.0 - max_probability)
     return Finding(
         "absent",
         None,
         confidence,
         _sentence(
-            f"no extradural fluid collection seen {_where(coverage)}; "
+            f"no epidural fluid collection detected {_where(coverage)}; "
             f"this does not exclude a leak{_numbering(None, levels, settings)}"
         ),
     )
 
 
 _BLIND = (
-    "the study holds no fat-suppressed myelogram, so extradural fluid can be neither shown "
+    "the study contains no fat-suppressed myelogram, so epidural fluid can be neither shown "
     "nor ruled out"
 )
 
 
 def _cannot_tell(segmentation: Segmentation) -> bool:
-    """Fluid beside the sac may have been taken into it: the dura was found by the canal's shape."""
+    """Return whether adjacent fluid may be part of the sac mask: dura inferred from canal shape."""
     return any(note.code == "fat_like_fluid" for note in segmentation.notes)
 
 
@@ -91,7 +91,7 @@ def _positive(
     main: LocatedCollection, others: int, levels: Levels, settings: LocalizationSettings
 ) -> str:
     side = _SIDES[main.position]
-    text = f"{side} extradural fluid signal"
+    text = f"{side} epidural fluid signal"
     if main.grade == "possible":
         text = f"possible {text}"
     if not main.segments:
@@ -117,7 +117,7 @@ def _numbering(
     if levels.status == "unlabelled":
         return "; vertebral levels could not be named"
     numbering = levels.numbering
-    assumed = numbering.assumption.partition(";")[0]  # what speaks for it stands in the report
+    assumed = numbering.assumption.partition(";")[0]  # the evidence is in the report
     text = f"; numbering assumes {assumed}"
     if main is None or main.level is None:
         return text

@@ -1,4 +1,4 @@
-"""How sure a collection is, and what that rests on."""
+"""Confidence and grade of a collection, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from leakloc.segmentation.result import Candidate
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a collection.
+    """Evidence for a collection.
 
     Parameters
     ----------
     voxel_mm : float
         Edge of a cube of the volume of one voxel.
     csf_signal, noise : float
-        In the same units.
+        CSF signal and noise in the same units.
     fat_suppressed : bool or None
     blind : bool
-        Whether the input cannot tell fluid from something else.
+        Whether the input cannot distinguish fluid from other bright tissue.
     """
 
     candidate: Candidate
@@ -36,20 +36,20 @@ class Evidence:
 
     @property
     def snr(self) -> float | None:
-        """Signal of CSF over noise; None where no noise was measured."""
+        """CSF signal divided by noise; None if noise was not measured."""
         return self.csf_signal / self.noise if self.noise > 0 else None
 
     @property
     def maybe_fat(self) -> bool:
-        """Whether fat is bright here and was considered for this collection."""
+        """Whether fat is not suppressed and was considered as a mimic of this collection."""
         named = any("fat" in mimic.lower().split() for mimic in self.candidate.mimics)
         return self.fat_suppressed is False and named
 
 
 def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
-    """The segmenter's probability, lowered where the input cannot tell fluid from fat, 0..1.
+    """Return the segmentation probability, reduced if fluid may be fat, 0..1.
 
-    How the levels were numbered plays no part: that doubt is kept with the levels.
+    The uncertainty of the level numbering is not included; it is reported with the levels.
     """
     confidence = evidence.candidate.probability
     if evidence.maybe_fat:
@@ -60,7 +60,7 @@ def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
 
 
 def grade_of(confidence: float, settings: LocalizationSettings) -> Grade:
-    """The grade that the settings give to a confidence."""
+    """Return the grade of a confidence according to the settings."""
     if confidence >= settings.definite_confidence:
         return "definite"
     return "probable" if confidence >= settings.probable_confidence else "possible"
@@ -74,14 +74,14 @@ def basis(
     contact_fraction: float,
     settings: LocalizationSettings,
 ) -> tuple[str, ...]:
-    """Sentences that say what grade and level rest on.
+    """Return sentences that state the evidence for grade and level.
 
     Parameters
     ----------
     place : str
-        The largest cross-section in words, from `LevelCoordinate.describe`.
+        Position of the largest cross-section, from `LevelCoordinate.describe`.
     contact_fraction : float
-        Share of the collection's voxels that touch the sac.
+        Fraction of the collection's voxels in contact with the sac.
     """
     sentences = [
         f"Fluid signal outside the thecal sac: {evidence.volume_ml:.1f} mL, "
@@ -90,20 +90,20 @@ def basis(
     area = f"Largest cross-section {max_area_mm2:.0f} mm²"
     sentences.append(f"{area}." if place == NOT_NAMED else f"{area} at {place}.")
     if contact_fraction > 0:
-        sentences.append("It lies against the thecal sac.")
+        sentences.append("It is in contact with the thecal sac.")
     else:
-        sentences.append("No contact with the thecal sac was seen.")
+        sentences.append("No contact with the thecal sac was detected.")
     if evidence.candidate.reason:
         sentences.append(evidence.candidate.reason)
     if evidence.volume_ml < settings.small_volume_ml:
-        sentences.append("It is so small that a root sleeve could look the same.")
+        sentences.append("It is so small that it could be a root sleeve.")
     if evidence.thickness_mm < settings.thin_voxels * evidence.voxel_mm:
         sentences.append("It is hardly thicker than a voxel.")
     if evidence.snr is not None and evidence.snr < settings.low_snr:
         sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
     if evidence.maybe_fat:
-        sentences.append("Fat is not suppressed, so epidural fat could look the same.")
+        sentences.append("Fat is not suppressed, so it may be epidural fat.")
     if evidence.blind:
-        sentences.append("It was seen on a series that is no fat-suppressed myelogram.")
-    sentences.append("This signal alone does not tell CSF from seroma or liquefied haematoma.")
+        sentences.append("It was detected on a series that is not a fat-suppressed myelogram.")
+    sentences.append("Signal alone does not distinguish CSF from seroma or liquefied hematoma.")
     return tuple(sentences)

@@ -1,9 +1,9 @@
-"""The sacral canal and its lower opening, as the images show them.
+"""Detection of the sacral canal and the sacral hiatus.
 
-The network finds the sacral bodies. Along their back, in the midline, lies the canal, and
-behind it a roof of bone: two dark lines with marrow between them on any contrast. The hiatus
-is where that roof ends. The roof is followed by dynamic programming over a straightened
-picture; where it ends inside the field, and something else lies below, the hiatus is seen.
+The network segments the sacral bodies. The canal lies posterior to them in the midline and is
+covered by a bony roof: two dark lines with marrow between them on any contrast. The roof is
+traced by dynamic programming on a straightened image. The hiatus is its caudal end; it counts
+as detected if it is inside the field of view with different tissue below.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.result import Levels
 
 STEP_MM: Final = 0.5
-"""Grid of the straightened picture, half of a fine voxel."""
+"""Grid spacing of the straightened image, half of a small voxel."""
 OFFSETS_MM: Final = (-8.0, 26.0)
-"""Span of the picture behind the sacral bodies: a canal of 15 mm, its roof, and some more."""
+"""Range of the image posterior to the sacral bodies: 15 mm of canal, the roof and a margin."""
 ROOF_FROM_MM: Final = 6.5
-"""The middle of the roof lies no nearer to the bodies: 4 mm of canal (5.4 ± 1.8 mm deep at the
-hiatus) and half a roof."""
+"""Minimum distance of the middle of the roof from the bodies: 4 mm of canal (5.4 ± 1.8 mm deep at
+the hiatus) and half the roof."""
 HALF_ROOF_MM: Final = (2.5, 3.5, 4.5)
-"""From the marrow of the roof to the dark lines in front and behind: it is 4 to 7 mm thick."""
+"""Distances from the marrow of the roof to its two dark lines; the roof is 4 to 7 mm thick."""
 MIDLINE_MM: Final = 3.0
-"""The picture is a mean over this much to both sides; the hiatus is 12 mm wide."""
+"""The image is averaged over this distance to both sides; the hiatus is 12 mm wide."""
 MIN_SACRUM_MM: Final = 50.0
-"""Less of the sacrum than three segments says nothing of its lower end."""
+"""Minimum visible length of the sacrum, about three segments."""
 BELOW_MM: Final = 30.0
-"""The picture goes on this far below the sacral bodies."""
+"""Extension of the image below the sacral bodies."""
 BRIGHTEST: Final = 1.2
-"""Signal is clipped at this much of the sacral marrow's."""
+"""Upper limit of the signal, relative to sacral marrow."""
 FAT_FROM: Final = 1.5
-"""What is brighter than this is the fat or fluid of the canal, or fat under the skin."""
+"""Minimum signal of fat or fluid in the canal and of subcutaneous fat, relative to marrow."""
 ROOF_WHOLE_MM: Final = 30.0
-"""Over this first stretch most of the roof is taken to be there: what it usually looks like."""
+"""Cranial part in which the roof is assumed to be mostly present; gives its typical signal."""
 FAT_STRETCH: Final = (0.5, 0.75)
-"""Stretch of the sacrum, below the sac and above the hiatus of most people, that tells whether
-the canal is filled with bright fat."""
+"""Range of the sacrum, caudal to the sac and cranial to most hiatuses, in which the canal is tested
+for bright fat."""
 _APEX_LEVEL: Final = 4.0
 _APEX_SD_LEVELS: Final = 0.6
 """The apex lies at S4 in 65 to 79 % of adults, in most others at S3 or S5 (Nastoulis et al.,
 Folia Morphol 2023;82:603: S4 in 78.7 % of 155 sacra)."""
 _NEARER_COST: Final = 0.2
-"""Per column: the roof comes nearer to the bodies, about 10 mm over S2 to S4,"""
+"""Cost per column of approaching the bodies, which the roof does by about 10 mm from S2 to S4."""
 _FARTHER_COST: Final = 1.5
-"""... and seldom goes away from them."""
+"""Cost per column of receding from the bodies, which is rare."""
 
 
 @dataclass(frozen=True, eq=False)
 class SacralCanal:
-    """The sacral canal down to its opening.
+    """The sacral canal down to the hiatus.
 
     Parameters
     ----------
     middle_lps : ndarray, shape (n, 3)
-        Middle of the canal, head down, on past the apex.
+        Middle of the canal, cranial to caudal, extending beyond the apex.
     back_lps : ndarray, shape (m, 3)
-        Posterior epidural line in front of the roof, head down; the last is the apex.
+        Posterior epidural line anterior to the roof, cranial to caudal; the last is the apex.
     confidence : float
-        That the roof ends where it is said to, 0..1.
+        Confidence of the position of the apex, 0..1.
     """
 
     middle_lps: FloatArray
@@ -81,18 +81,18 @@ class SacralCanal:
 
 @dataclass(frozen=True, eq=False)
 class StraightSacrum:
-    """The midline behind the sacral bodies, straightened.
+    """Straightened midline image posterior to the sacral bodies.
 
     Parameters
     ----------
     signal : ndarray, shape (n, m)
-        Mean across the midline over the signal of the sacral bodies' marrow; rows head down,
-        columns to the back.
+        Mean across the midline, divided by the marrow signal of the sacral bodies; rows cranial
+        to caudal, columns anterior to posterior.
     arc_mm : ndarray, shape (n,)
     offset_mm : ndarray, shape (m,)
-        From the back of the sacral bodies.
+        Distance from the posterior wall of the sacral bodies.
     inside : ndarray of bool, shape (n, m)
-        Whether the field holds the place.
+        Whether the position is inside the field of view.
     """
 
     signal: FloatArray
@@ -100,23 +100,23 @@ class StraightSacrum:
     offset_mm: FloatArray
     inside: npt.NDArray[np.bool_]
     length_mm: float = field(default=0.0)
-    """Of the sacral bodies along their back."""
+    """Length of the sacral bodies along their posterior wall."""
 
 
 def find_sacral_canal(
     images: Iterable[Volume], settings: LocalizationSettings
 ) -> SacralCanal | None:
-    """Look for the hiatus on each image; the surest answer counts.
+    """Detect the hiatus on each image; the result of highest confidence is returned.
 
     Parameters
     ----------
     images : iterable of Volume
-        Registered to the myelogram, those that show bone best first.
+        Registered to the myelogram, in descending order of bone contrast.
 
     Returns
     -------
     SacralCanal or None
-        None where no image shows enough of the sacrum, or no end of its roof.
+        None if no image shows enough of the sacrum or the end of its roof.
     """
     line = None
     best: SacralCanal | None = None
@@ -137,18 +137,18 @@ def plausible_canal(
     sac_tip_lps: FloatArray | None,
     settings: LocalizationSettings,
 ) -> SacralCanal | None:
-    """The sacral canal if its opening lies where an apex can lie; None otherwise.
+    """Return the sacral canal if the position of its apex is plausible; None otherwise.
 
-    Its confidence is lowered the more, the farther the opening is from the middle of S4: a canal
-    that goes on below looks like one that ends, and most apexes lie at S4.
+    The confidence decreases with the distance of the apex from the middle of S4: a canal that
+    continues caudally can resemble one that ends, and most apexes lie at S4.
 
     Parameters
     ----------
     canal : SacralCanal or None
     levels : Levels
-        Place of the sacral vertebrae; not considered where none is named.
+        Position of the sacral vertebrae; not considered if none is named.
     sac_tip_lps : ndarray or None
-        Lowest point of the thecal sac; the hiatus lies at least
+        Caudal end of the thecal sac; the hiatus lies at least
         `settings.hiatus_min_from_sac_mm` away.
     settings : LocalizationSettings
     """
@@ -160,7 +160,7 @@ def plausible_canal(
             return None
     centers = np.array([v.center_lps for v in levels.vertebrae if v.name in SACRAL])
     if len(centers):
-        if len(centers) < 4:  # the field ends above S4
+        if len(centers) < 4:  # the field of view ends above S4
             return None
         offset = (_sacral_level(canal.apex_lps, centers) - _APEX_LEVEL) / _APEX_SD_LEVELS
         canal = replace(canal, confidence=canal.confidence * float(np.exp(-0.5 * offset**2)))
@@ -168,7 +168,7 @@ def plausible_canal(
 
 
 def _sacral_level(point_lps: FloatArray, centers_lps: FloatArray) -> float:
-    """Place along the sacrum: 4.0 in the middle of S4, 4.5 between S4 and S5."""
+    """Return the level along the sacrum: 4.0 in the middle of S4, 4.5 between S4 and S5."""
     line = Centerline(centers_lps)
     arcs, _, _ = line.project(centers_lps)
     arc = float(line.project(point_lps)[0])
@@ -178,7 +178,7 @@ def _sacral_level(point_lps: FloatArray, centers_lps: FloatArray) -> float:
 
 
 def sacral_back(image: Volume) -> Centerline | None:
-    """Back of the sacral bodies in the midline, head down; None where they are not seen."""
+    """Return the midline posterior wall of the sacral bodies, or None if they are not visible."""
     from scipy import ndimage
 
     from leakloc.anatomy.network import anatomy_probabilities
@@ -188,15 +188,15 @@ def sacral_back(image: Volume) -> Centerline | None:
         found = anatomy_probabilities(image)
     except AnalysisError:
         return None
-    pieces, count = ndimage.label(found.sacrum.array > 0.5)
+    components, count = ndimage.label(found.sacrum.array > 0.5)
     if not count:
         return None
-    largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-    return _back_of(pieces == largest, found.sacrum)
+    largest = int(np.bincount(components.ravel())[1:].argmax()) + 1
+    return _back_of(components == largest, found.sacrum)
 
 
 def _back_of(mask: npt.NDArray[np.bool_], sacrum: Volume) -> Centerline | None:
-    """The rearmost surface of a mask in its own midline."""
+    """Return the posterior surface of a mask in its midline."""
     rows = np.unique(np.nonzero(mask)[0])
     middles = np.array([np.argwhere(mask[k])[:, 1].mean() for k in rows])
     middle = np.polyval(np.polyfit(rows, middles, 1 if len(rows) > 2 else 0), rows)
@@ -207,8 +207,8 @@ def _back_of(mask: npt.NDArray[np.bool_], sacrum: Volume) -> Centerline | None:
         if len(bone):
             last = int(bone[-1])
             after = float(column[last + 1]) if last + 1 < len(column) else 0.0
-            share = (float(column[last]) - 0.5) / max(float(column[last]) - after, 1e-3)
-            points.append((k, last + min(max(share, 0.0), 1.0), i))
+            fraction = (float(column[last]) - 0.5) / max(float(column[last]) - after, 1e-3)
+            points.append((k, last + min(max(fraction, 0.0), 1.0), i))
     if len(points) < MIN_SACRUM_MM / 2:
         return None
     line = Centerline.smoothed(
@@ -218,14 +218,14 @@ def _back_of(mask: npt.NDArray[np.bool_], sacrum: Volume) -> Centerline | None:
 
 
 def straighten(image: Volume, line: Centerline) -> StraightSacrum:
-    """The image behind the sacral bodies, one row for each place along them."""
+    """Resample the image posterior to the sacral bodies, one row per position along them."""
     arc = np.arange(0.0, line.length_mm + BELOW_MM, STEP_MM)
     offset = np.arange(OFFSETS_MM[0], OFFSETS_MM[1], STEP_MM)
     _, left, dorsal = line.frame_at(arc)
     points = line.at(arc)[:, None] + offset[None, :, None] * dorsal[:, None]
     inside = image.geometry.contains(points)
-    aside = np.linspace(-MIDLINE_MM, MIDLINE_MM, 5)
-    signal = np.mean([image.sample(points + x * left[:, None]) for x in aside], axis=0)
+    lateral = np.linspace(-MIDLINE_MM, MIDLINE_MM, 5)
+    signal = np.mean([image.sample(points + x * left[:, None]) for x in lateral], axis=0)
     bodies = (offset < -3.0) & inside & (arc < line.length_mm)[:, None]
     marrow = float(np.median(signal[bodies])) if bodies.any() else 1.0
     signal = signal / max(marrow, 1e-6)
@@ -235,13 +235,13 @@ def straighten(image: Volume, line: Centerline) -> StraightSacrum:
 def canal_behind(
     image: Volume, line: Centerline, settings: LocalizationSettings
 ) -> SacralCanal | None:
-    """Follow the roof behind the sacral bodies to its end.
+    """Trace the roof of the sacral canal to its caudal end.
 
     Parameters
     ----------
     image : Volume
     line : Centerline
-        Back of the sacral bodies, from `sacral_back`.
+        Posterior wall of the sacral bodies, from `sacral_back`.
     """
     straight = straighten(image, line)
     followed = follow_roof(straight, settings)
@@ -262,11 +262,11 @@ def canal_behind(
 def follow_roof(
     straight: StraightSacrum, settings: LocalizationSettings
 ) -> tuple[FloatArray, int, float] | None:
-    """Where the roof lies, the row at which it ends, and how sure that is.
+    """Return the position of the roof, the row at which it ends, and the confidence.
 
-    A path with two states, roof and no roof, of which the second is never left. Each place
-    earns how much its marrow stands out between dark lines, less half of what is usual for
-    this sacrum, so that the best path stops where the roof does.
+    Dynamic programming over two states, roof and no roof; the second is final. The gain at each
+    position is the ridge strength (marrow between dark lines) minus half the typical strength
+    for this sacrum, so the optimal path ends where the roof ends.
 
     Returns
     -------
@@ -285,7 +285,7 @@ def follow_roof(
     first = int(np.argmax(held & (straight.arc_mm >= start)))
     last = len(held) - int(np.argmax(held[::-1])) - 1
     whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
-    if last - first < ROOF_WHOLE_MM / STEP_MM or not whole.any():  # its upper part is not shown
+    if last - first < ROOF_WHOLE_MM / STEP_MM or not whole.any():  # cranial part not visible
         return None
     ridge, offset = ridge[first : last + 1, usable], straight.offset_mm[usable]
     usual = float(np.percentile(ridge[whole].max(axis=1), 70))
@@ -306,10 +306,10 @@ def follow_roof(
     under = ridge[end + 1 + int(1 / STEP_MM) : end + 1 + int(9 / STEP_MM)]
     if len(under) * STEP_MM < settings.hiatus_min_below_mm:
         return None
-    # Below, the best ridge that the roof could have gone on into.
+    # Strongest ridge below the end that could be a continuation of the roof.
     near = np.abs(offset[None, :] - (offset[path[end]] - 1.0)) <= 3.0
-    left = np.clip(np.where(near, under, -np.inf).max(axis=1) / usual, 0.0, 1.2)
-    drop = float(above.mean()) - float(left.mean())
+    below = np.clip(np.where(near, under, -np.inf).max(axis=1) / usual, 0.0, 1.2)
+    drop = float(above.mean()) - float(below.mean())
     typical = float(np.exp(-0.5 * max(abs(float(usual_place[end])) - 1.0, 0.0) ** 2))
     roof = np.full(len(straight.arc_mm), offset[path[end]])
     roof[first : first + end + 1] = offset[path[: end + 1]]
@@ -319,9 +319,9 @@ def follow_roof(
 
 
 def _bright_canal_end(straight: StraightSacrum) -> int | None:
-    """Row below which no bright fat lies behind the bodies; None where the canal is dark.
+    """Return the row at which bright fat in the canal ends; None if the canal is dark.
 
-    Fat fills the sacral canal down to the membrane that closes the hiatus.
+    Fat fills the sacral canal down to the membrane that covers the hiatus.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -337,10 +337,10 @@ def _bright_canal_end(straight: StraightSacrum) -> int | None:
 
 
 def _ridges(straight: StraightSacrum) -> FloatArray:
-    """How much each place stands out between darker ones in front and behind."""
+    """Return the ridge strength: signal minus that of the darker lines anterior and posterior."""
     from scipy.ndimage import gaussian_filter
 
-    # Fluid and fat brighter than marrow must not outshine the roof.
+    # Clipped so that fluid and fat brighter than marrow do not dominate the roof.
     clipped = np.minimum(straight.signal, BRIGHTEST)
     smooth = gaussian_filter(clipped, (2.0 / STEP_MM, 0.5 / STEP_MM), mode="nearest")
     best = np.full(smooth.shape, -np.inf)
@@ -354,23 +354,23 @@ def _ridges(straight: StraightSacrum) -> FloatArray:
 
 
 def _best_path(gain: FloatArray, end_gain: FloatArray) -> tuple[npt.NDArray[np.intp], int]:
-    """Column of every row and the last row of the path of the greatest gain."""
+    """Return the path of maximum gain: the column in each row, and its last row."""
     rows, columns = gain.shape
     total = gain[0].copy()
-    came: npt.NDArray[Any] = np.zeros((rows, columns), np.int8)
+    moves: npt.NDArray[Any] = np.zeros((rows, columns), np.int8)
     ends = np.full(rows, -np.inf)
     costs = ((-1, _NEARER_COST), (0, 0.0), (1, _FARTHER_COST))
     best_column = np.zeros(rows, np.intp)
     for row in range(rows):
         if row:
-            offers = [np.roll(total, move) - cost for move, cost in costs]
-            offers[0][-1] = offers[2][0] = -np.inf
-            came[row] = np.argmax(offers, axis=0) - 1
-            total = np.max(offers, axis=0) + gain[row]
+            options = [np.roll(total, move) - cost for move, cost in costs]
+            options[0][-1] = options[2][0] = -np.inf
+            moves[row] = np.argmax(options, axis=0) - 1
+            total = np.max(options, axis=0) + gain[row]
         best_column[row] = int(total.argmax())
         ends[row] = total.max() + end_gain[row]
     end = int(ends.argmax())
     path = np.full(rows, best_column[end], np.intp)
     for row in range(end, 0, -1):
-        path[row - 1] = path[row] - came[row][path[row]]
+        path[row - 1] = path[row] - moves[row][path[row]]
     return path, end

@@ -1,4 +1,4 @@
-"""What lies above the spine is no extradural collection of it."""
+"""Exclusion of intracranial CSF from the epidural fluid collections."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from leakloc.levels.result import Levels
 from leakloc.segmentation.result import Segmentation
 
 FORAMEN_MAGNUM_MM: Final = 32.0
-"""From the middle of the C2 body up to the foramen magnum: half the body (10 mm), and the dens
-with the arch of C1 (about 22 mm). Fluid behind C1 and C2 lies below it."""
+"""Distance from the middle of the C2 body up to the foramen magnum: half the body (10 mm), and the
+dens with the arch of C1 (about 22 mm). Fluid posterior to C1 and C2 lies below it."""
 
 
 AXIS_TOP_MM: Final = 10.0
-"""From the middle of the C2 body up to its top."""
+"""Distance from the middle of the C2 body up to its upper end plate."""
 
 BEYOND_MM: Final = 5.0
-"""The spinal dura is attached to the rim of the foramen magnum: extradural fluid does not pass it.
-More than the rim's own thickness and the error of the limit."""
+"""Tolerance above the foramen magnum, larger than the thickness of its rim and the error of the
+limit. The spinal dura is attached to the rim: epidural fluid does not extend beyond it."""
 
 
 def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation:
     """Reject CSF of the cisterns around the brainstem.
 
-    That is what is centred above the foramen magnum, or above C2 and goes on through the foramen.
-    Only where C2 was named; otherwise the field hardly reaches the skull and nothing changes.
+    Rejects collections centered above the foramen magnum, and those centered above C2 that extend
+    through the foramen. Without a named C2 nothing changes: the field of view hardly reaches the
+    skull.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
     Returns
     -------
     Segmentation
-        The rest of the collections, numbered from 1 again.
+        The remaining collections, renumbered from 1.
     """
     axis = next((v.center_lps for v in levels.vertebrae if v.name == "C2"), None)
     if axis is None:
@@ -56,7 +57,7 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
                 candidate,
                 id=0,
                 accepted=False,
-                reason="lies above or goes through the foramen magnum: CSF of the cisterns",
+                reason="lies above or extends through the foramen magnum: CSF of the cisterns",
                 mimics=(*candidate.mimics, "basal cistern"),
             )
         elif candidate.accepted:

@@ -1,4 +1,4 @@
-"""The localization stage: from masks and named levels to what the report says."""
+"""The localization stage: from masks and named levels to the content of the report."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
 
 _GRID_MARGIN_MM = 10.0
-"""Bins beyond the outermost voxels, so that smoothing finds nothing there."""
+"""Margin beyond the outermost voxels, so that smoothing is not truncated."""
 
 
 _TIP_MM = 40.0
-"""The end of the sac is sought in this last stretch."""
+"""Length of the caudal part of the sac in which its end is determined."""
 
 _JOIN_MM = 8.0
-"""Over this length the trace of the sac goes over into the middle of the sacral canal."""
+"""Length of the transition from the centerline of the sac to that of the sacral canal."""
 
 
 def localize(
@@ -50,26 +50,26 @@ def localize(
     sacral: SacralCanal | None = None,
     anatomy: Volume | None = None,
 ) -> Localization:
-    """Say where fluid lies, how far it reaches, how sure that is, and the way to it.
+    """Determine position, extent, confidence and path from the hiatus of each collection.
 
     Parameters
     ----------
     segmentation : Segmentation
     levels : Levels
-        Nothing is named where its status is ``"unlabelled"``.
+        No level is named if its status is ``"unlabelled"``.
     settings : LocalizationSettings
     input_notes : tuple of Note
-        Of earlier stages; some mean that the input cannot tell (`settings.blind_codes`).
+        Notes of earlier stages; those in `settings.blind_codes` preclude a definite result.
     sacral : SacralCanal, optional
-        From `find_sacral_canal`; without it no length from the sacral hiatus is given.
+        From `find_sacral_canal`; without it the hiatus is not detected.
     anatomy : Volume, optional
-        A companion on which fat is bright, for the depth of the posterior epidural space and
-        of the skin.
+        A registered volume with bright fat, to measure the depth of the posterior epidural space
+        and of the skin.
 
     Returns
     -------
     Localization
-        `Localization.notes` holds this stage's own notes only.
+        `Localization.notes` contains the notes of this stage only.
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
@@ -78,10 +78,12 @@ def localize(
     segmentation = replace(
         segmentation, centerline=_whole_canal(segmentation.centerline, tip, sacral)
     )
-    sac_voxels, pieces = _gather(segmentation)
+    sac_voxels, voxels_by_id = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
-    rims = {n: _rim(piece, segmentation, free) for n, piece in pieces.items()}
-    grid = _common_grid(segmentation, [sac_voxels, *pieces.values(), *rims.values()], settings)
+    rims = {n: _rim(voxels, segmentation, free) for n, voxels in voxels_by_id.items()}
+    grid = _common_grid(
+        segmentation, [sac_voxels, *voxels_by_id.values(), *rims.values()], settings
+    )
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
     blind = any(note.code in settings.blind_codes for note in input_notes)
@@ -89,10 +91,10 @@ def localize(
     placed = tuple(
         locate_collection(
             candidate,
-            pieces[candidate.id],
+            voxels_by_id[candidate.id],
             rims[candidate.id],
             sac,
-            _touches(pieces[candidate.id].index, segmentation),
+            _touches(voxels_by_id[candidate.id].index, segmentation),
             segmentation,
             coordinate,
             shifts,
@@ -100,7 +102,7 @@ def localize(
             blind=blind,
         )
         for candidate in segmentation.accepted
-        if candidate.id in pieces
+        if candidate.id in voxels_by_id
     )
     collections = tuple(p.collection for p in placed)
     coverage = _coverage(levels, coordinate, segmentation)
@@ -139,7 +141,7 @@ def crop_to_region_read(
     sacral: SacralCanal | None,
     settings: LocalizationSettings,
 ) -> Volume:
-    """The image with zeros wherever `localize` never looks, whatever the levels are named.
+    """Return the image with zeros outside the region `localize` can read, for any level names.
 
     Parameters
     ----------
@@ -147,7 +149,7 @@ def crop_to_region_read(
         As for `localize`.
     """
     line = segmentation.centerline
-    lines = [line]  # names decide whether the sacral canal is plausible
+    lines = [line]  # plausibility of the sacral canal depends on the level names
     if sacral is not None and sacral.confidence >= settings.hiatus_min_confidence:
         lines.append(_whole_canal(line, _sac_tip(segmentation), sacral))
     return crop_to_path(anatomy, lines)
@@ -156,19 +158,19 @@ def crop_to_region_read(
 def _whole_canal(
     line: Centerline, tip: FloatArray | None, sacral: SacralCanal | None
 ) -> Centerline:
-    """The traced canal, continued below the sac's tip through the sacral canal where detected."""
+    """Return the centerline, continued caudal to the sac through the sacral canal if detected."""
     if sacral is None or tip is None:
         return line
     nearest = int(np.linalg.norm(sacral.middle_lps - tip, axis=1).argmin())
     below = sacral.middle_lps[nearest:]
-    kept = line.points_lps[line.arc_mm < float(line.project(below[0])[0]) - _JOIN_MM]
-    if len(kept) < 2 or len(below) < 2:
+    above = line.points_lps[line.arc_mm < float(line.project(below[0])[0]) - _JOIN_MM]
+    if len(above) < 2 or len(below) < 2:
         return line
-    return Centerline.smoothed(np.concatenate([kept, below]), smoothing_mm=_JOIN_MM / 2)
+    return Centerline.smoothed(np.concatenate([above, below]), smoothing_mm=_JOIN_MM / 2)
 
 
 def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
-    """Lowest point of the sac on the centerline; None without a sac."""
+    """Return the caudal end of the sac on the centerline; None without a sac."""
     kji = np.argwhere(segmentation.thecal_sac.array)
     if not len(kji):
         return None
@@ -188,7 +190,7 @@ def _conus(
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:
-    """The voxels of the sac, and of each collection by id."""
+    """Return the voxels of the sac, and those of each collection by id."""
     geometry = segmentation.collections.geometry
     fraction = segmentation.fluid_fraction.array
     line = segmentation.centerline
@@ -200,11 +202,11 @@ def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVox
 
 
 def _rim(
-    piece: CanalVoxels, segmentation: Segmentation, free: npt.NDArray[np.bool_]
+    collection: CanalVoxels, segmentation: Segmentation, free: npt.NDArray[np.bool_]
 ) -> CanalVoxels:
-    """Voxels next to a collection that it fills in part; `free` of sac and collections."""
+    """Return adjacent `free` voxels (no sac, no collection) that a collection fills partially."""
     fraction = segmentation.fluid_fraction
-    voxels = np.unravel_index(piece.index, fraction.geometry.shape)
+    voxels = np.unravel_index(collection.index, fraction.geometry.shape)
     rim, filled = rim_of(voxels, fraction, free)
     index = np.ravel_multi_index(rim, fraction.geometry.shape)
     placed = canal_voxels(index, fraction.geometry, fraction.array, segmentation.centerline)
@@ -220,22 +222,22 @@ def _common_grid(
 
 
 def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool_]:
-    """Which voxels share a face with the sac."""
+    """Return which voxels share a face with the sac."""
     sac = segmentation.thecal_sac.array
     kji = np.stack(np.unravel_index(index, sac.shape), axis=-1)
     touching = np.zeros(len(index), dtype=bool)
     for axis in range(3):
         for step in (-1, 1):
-            neighbour = kji.copy()
-            neighbour[:, axis] = np.clip(neighbour[:, axis] + step, 0, sac.shape[axis] - 1)
-            touching |= sac[tuple(neighbour.T)] > 0
+            neighbor = kji.copy()
+            neighbor[:, axis] = np.clip(neighbor[:, axis] + step, 0, sac.shape[axis] - 1)
+            touching |= sac[tuple(neighbor.T)] > 0
     return touching
 
 
 def _coverage(
     levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation
 ) -> tuple[str | None, str | None]:
-    """First and last named vertebra whose stretch of canal lies in the field."""
+    """Return the first and last named vertebra whose canal level is in the field of view."""
     names = []
     for vertebra in levels.vertebrae:
         arc_mm = coordinate.body_arc(vertebra.name)
@@ -253,8 +255,8 @@ def _bulge_notes(sac: LocatedSac, settings: LocalizationSettings) -> tuple[Note,
     return (
         Note(
             "sac_unusually_wide",
-            f"The thecal sac is unusually wide at {names}: fluid that lies against it may have "
-            "been counted into it.",
+            f"The thecal sac is unusually wide at {names}: adjacent fluid may be included in its "
+            "segmentation.",
         ),
     )
 
@@ -265,8 +267,8 @@ def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
     return (
         Note(
             "sac_interrupted",
-            f"The thecal sac is hardly detected at {', '.join(places)}: severe stenosis or a "
-            "signal void. Its outline there rests on the levels above and below.",
+            f"The thecal sac is hardly visible at {', '.join(places)}: severe stenosis or a "
+            "signal void. Its outline there is inferred from the levels above and below.",
         ),
     )
 
@@ -277,12 +279,12 @@ def _edge_notes(
     segmentation: Segmentation,
     settings: LocalizationSettings,
 ) -> tuple[Note, ...]:
-    """Collections that may go on beyond the field."""
+    """Return notes for collections that may extend beyond the field of view."""
     notes = []
     for p in placed:
         for end, arc_mm, outwards in (
-            ("head", p.start_mm, -1.0),
-            ("tail", p.stop_mm, 1.0),
+            ("cranial", p.start_mm, -1.0),
+            ("caudal", p.stop_mm, 1.0),
         ):
             point = p.collection.cranial if outwards < 0 else p.collection.caudal
             tangent = segmentation.centerline.frame_at(arc_mm)[0]
@@ -292,7 +294,7 @@ def _edge_notes(
                     Note(
                         "collection_reaches_field_edge",
                         f"Collection {p.collection.id} reaches the {end} end of the field "
-                        "and may go on beyond it.",
+                        "of view and may extend beyond it.",
                     )
                 )
     return tuple(notes)

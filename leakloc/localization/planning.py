@@ -1,4 +1,4 @@
-"""The way from the sacral hiatus along the posterior epidural space to each collection."""
+"""Path from the sacral hiatus along the posterior epidural space to each collection."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _MEAN_PATH_MM = (
     82.0, 115.0, 150.0, 186.0, 221.0, 254.0, 285.5, 317.0, 346.0, 372.5, 399.5, 426.0, 451.5, 477.0,
     501.5, 524.5, 547.5, 569.0,
 )  # fmt: skip
-"""Mean distance from the hiatus along the back of the canal to each disc from the lumbosacral one
-up to C7-T1, mm, whatever the number of lumbar vertebrae: a chain of posterior wall heights that
-agrees with hiatus to conus, 232 ± 22 mm, measured on MRI in 200 adults (Park 2016)."""
+"""Mean distance from the hiatus along the posterior canal to each disc from the lumbosacral disc up
+to C7-T1, mm, for any number of lumbar vertebrae. Sum of posterior wall heights; agrees with hiatus
+to conus, 232 ± 22 mm, measured on MRI in 200 adults (Park 2016)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +41,10 @@ class _Path:
     Parameters
     ----------
     arc_mm : ndarray, shape (n,)
-        Distance along the centreline, from the lowest point upwards (falling).
+        Distance along the centerline, starting at the lowest point (decreasing).
     points_lps : ndarray, shape (n, 3)
     length_mm : ndarray, shape (n,)
-        Distance along the line from its lowest point.
+        Distance along the path from its lowest point.
     """
 
     arc_mm: FloatArray
@@ -52,7 +52,7 @@ class _Path:
     length_mm: FloatArray
 
     def length_at(self, arc_mm: float) -> float:
-        """Distance from the lowest point to a level of the canal; 0 below it."""
+        """Return the path length from the lowest point to `arc_mm`; 0 caudal to it."""
         return float(np.interp(arc_mm, self.arc_mm[::-1], self.length_mm[::-1]))
 
 
@@ -67,21 +67,21 @@ def plan(
     surroundings: Surroundings,
     settings: LocalizationSettings,
 ) -> tuple[Planning, tuple[Note, ...]]:
-    """Hiatus, paths and distances.
+    """Determine the hiatus, and the path and distances to each collection.
 
     Parameters
     ----------
     target_arcs_mm : dict
-        By collection id: where its largest cross-section, cranial and caudal end lie along
-        the centreline.
+        By collection id: positions of its largest cross-section, cranial end and caudal end
+        along the centerline.
     sac_end_mm : float or None
-        Where the sac ends along the centreline.
+        Caudal end of the sac along the centerline.
     traced_mm : float
-        Where along the centreline the canal was last seen.
+        Caudal end of the traced canal along the centerline.
     sacral : SacralCanal or None
-        The sacral canal, where the images show it.
+        The sacral canal, if detected.
     surroundings : Surroundings
-        What lies around the way.
+        Anatomy adjacent to the path.
 
     Returns
     -------
@@ -106,9 +106,9 @@ def plan(
         notes.append(
             Note(
                 "hiatus_from_levels",
-                "The sacral hiatus was not detected. Distances are measured from S4, where it lies "
-                "in two of three people; their range is that from the middle of S3 to the end of "
-                "S5.",
+                "The sacral hiatus was not detected. Distances are measured from S4, its level in "
+                "two of three people; their range is for a hiatus between the middle of S3 and the "
+                "end of S5.",
             )
         )
     if hiatus_mm is None:
@@ -148,7 +148,7 @@ def plan(
 def _expected_arcs(
     coordinate: LevelCoordinate, traced_mm: float, settings: LocalizationSettings
 ) -> tuple[float, float, float] | None:
-    """Arcs of S4, the middle of S3 and the end of S5, if S4 is in the field."""
+    """Return arcs of S4, the middle of S3 and the end of S5, if S4 is in the field of view."""
     if not coordinate.labelled or "S3" not in coordinate.chain:
         return None
     s3 = coordinate.chain.index("S3")
@@ -161,7 +161,7 @@ def _expected_arcs(
 def _lengths_from(
     range_mm: list[float], target_mm: float, sac: SacProfile, settings: LocalizationSettings
 ) -> tuple[float, float]:
-    """Lengths of the path to a level from the cranial and the caudal end of a range."""
+    """Return path lengths to a level from the cranial and the caudal end of a range."""
     cranial, caudal = (
         posterior_path(target_mm, start_mm, None, sac, settings).length_at(target_mm)
         for start_mm in range_mm
@@ -176,15 +176,15 @@ def posterior_path(
     sac: SacProfile,
     settings: LocalizationSettings,
 ) -> _Path:
-    """The line behind the sac, and in front of the back wall of the sacral canal below it.
+    """Return the path posterior to the sac and, below it, along the posterior sacral canal.
 
     Parameters
     ----------
     top_mm, bottom_mm : float
-        Its ends, as distances along the centreline.
+        Ends of the path, as distances along the centerline.
     back : ndarray, shape (2, n), or None
-        Distance along the centreline and dorsal offset of the posterior epidural line of the
-        sacral canal, where that was seen.
+        Distance along the centerline and dorsal offset of the posterior epidural line of the
+        sacral canal, if detected.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -209,23 +209,23 @@ def _back_of_canal(
     sac: SacProfile,
     settings: LocalizationSettings,
 ) -> FloatArray:
-    """Dorsal offset of the posterior epidural space, mm; constant beyond what is known."""
+    """Return the dorsal offset of the posterior epidural space, mm; constant where unknown."""
     behind_sac = sac.back_mm + settings.posterior_epidural_mm
     known = np.isfinite(behind_sac)
-    if sac.ends_mm is not None:  # where the sac tapers, the back of the canal does not follow
+    if sac.ends_mm is not None:  # the posterior canal does not taper with the sac
         known &= sac.grid.centers_mm <= sac.ends_mm[1] - settings.sac_taper_mm
     at, offsets = sac.grid.centers_mm[known], behind_sac[known]
     if back is not None:
-        seen = back[:, back[0] > (at[-1] if len(at) else -np.inf)]
-        order = np.argsort(seen[0])
-        at, offsets = np.append(at, seen[0, order]), np.append(offsets, seen[1, order])
+        detected = back[:, back[0] > (at[-1] if len(at) else -np.inf)]
+        order = np.argsort(detected[0])
+        at, offsets = np.append(at, detected[0, order]), np.append(offsets, detected[1, order])
     if len(at):
         offset = np.interp(arc_mm, at, offsets)
     else:
         offset = np.full(arc_mm.shape, settings.default_dorsal_mm)
     here = behind_sac[sac.grid.bin_of(arc_mm)]
     inside = (arc_mm >= sac.grid.centers_mm[0]) & (arc_mm <= sac.grid.centers_mm[-1])
-    # ... but the line never runs through the sac.
+    # The path never crosses the sac.
     offset = np.fmax(offset, np.where(inside, here, np.nan))
     return np.asarray(offset, dtype=np.float64)
 
@@ -242,7 +242,7 @@ def _target(
     surroundings: Surroundings,
     settings: LocalizationSettings,
 ) -> PlanningTarget:
-    """The way to the disc of the collection's level, or to its largest section without one."""
+    """Return the path to the disc of the collection's level, or to its largest cross-section."""
     peak_mm, cranial_mm, caudal_mm = arcs_mm
     disc_mm = coordinate.disc_arc(collection.level) if collection.level else None
     target_mm = peak_mm if disc_mm is None else disc_mm
@@ -285,7 +285,7 @@ def _windows(
     surroundings: Surroundings,
     settings: LocalizationSettings,
 ) -> tuple[InterlaminarWindow, ...]:
-    """The interlaminar windows next to a place, nearest first."""
+    """Return the interlaminar windows near a position, nearest first."""
     found = []
     for name, _, _ in coordinate.segments():
         disc_mm = coordinate.disc_arc(name)
@@ -315,7 +315,7 @@ def _plausibility(
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
 ) -> list[Note]:
-    """Compare this patient's distances with those of other people, worst level first."""
+    """Compare path lengths with population means; report the level of largest deviation."""
     top_mm = float(coordinate.knots_arc_mm[0])
     if top_mm >= hiatus_mm:
         return []
@@ -338,8 +338,8 @@ def _plausibility(
     return [
         Note(
             "path_implausible",
-            f"From the sacral hiatus to {name} the canal measures {length_mm:.0f} mm, where "
-            f"{mean_mm:.0f} mm is usual: the numbering of the levels or the place of the hiatus "
-            "is suspect.",
+            f"The canal from the sacral hiatus to {name} measures {length_mm:.0f} mm (mean in "
+            f"adults {mean_mm:.0f} mm): the level numbering or the position of the hiatus may be "
+            "wrong.",
         )
     ]

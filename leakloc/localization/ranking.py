@@ -1,4 +1,4 @@
-"""Which segments a collection may belong to, and why."""
+"""Ranking of the motion segments to which a collection may belong, with reasons."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import AlternativeLevel
 
 _DRAWS: Final = 500
-"""Standard error of a probability of 0.85: 0.016."""
+"""Number of random draws; standard error of a probability of 0.85: 0.016."""
 _BORDER_ERROR_MM: Final = 2.0
-"""Standard deviation of the border between two segments: median error of discs on SPIDER."""
+"""Standard deviation of segment borders: median error of discs on SPIDER."""
 _ERROR_LENGTH_MM: Final = 10.0
-"""Gaussian sigma along the canal by which errors of cross-sections are correlated. Of 3, 6, 10, 16
-and 25 mm, 10 mm gave the smallest sets on 71 simulated collections of development patients."""
+"""Gaussian sigma of the correlation of cross-section errors along the canal. Of 3, 6, 10, 16 and
+25 mm, 10 mm gave the smallest sets on 71 simulated collections of development patients."""
 
 
 @dataclass(frozen=True)
 class SegmentEvidence:
-    """What one motion segment holds of a collection.
+    """Part of a collection within one motion segment.
 
     Parameters
     ----------
     probability : float
-        That the collection's largest cross-section lies in the segment.
+        Probability that the collection's largest cross-section lies in the segment.
     section : float
-        Largest cross-section in the segment over the largest of all.
+        Largest cross-section in the segment, divided by the largest overall.
     contact : float
-        Share of the collection's contact with the sac.
+        Fraction of the collection's contact with the sac.
     beyond_canal : float
-        Share of its fluid that lies outside the canal.
+        Fraction of the collection's fluid outside the canal.
     """
 
     segment: str
@@ -55,7 +55,7 @@ def segment_evidence(
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
 ) -> tuple[SegmentEvidence, ...]:
-    """Evidence by segment, from the head down; segments that hold nothing are left out."""
+    """Return evidence by segment, cranial to caudal; segments without fluid are omitted."""
     fluid = voxels.fluid
     all_contact = max(float(contact.sum()), 1.0)
     all_beyond = max(float(fluid[beyond_canal].sum()), 1e-9)
@@ -80,7 +80,7 @@ def segment_evidence(
 
 
 def _possible_tops_mm(area_mm2: FloatArray, grid: ArcGrid, error: float) -> FloatArray:
-    """Places of the largest cross-section in draws of sections and borders from their errors."""
+    """Return positions of the largest cross-section in random draws of sections and borders."""
     rng = np.random.default_rng(0)
     noise = grid.smooth(rng.standard_normal((_DRAWS, grid.count)), _ERROR_LENGTH_MM, axis=1)
     noise = noise / max(float(noise.std()), 1e-9)
@@ -91,22 +91,22 @@ def _possible_tops_mm(area_mm2: FloatArray, grid: ArcGrid, error: float) -> Floa
 def probable_segments(
     shares: tuple[SegmentEvidence, ...], settings: LocalizationSettings
 ) -> tuple[str, ...]:
-    """The smallest set of segments that holds the largest cross-section with high probability.
+    """Return the smallest set of segments that probably contains the largest cross-section.
 
     Returns
     -------
     tuple of str
-        The most probable segment first; empty where the largest cross-section most probably
-        lies outside the named segments.
+        Most probable segment first; empty if the largest cross-section most probably lies
+        outside the named segments.
     """
-    unnamed = 1.0 - sum(share.probability for share in shares)
-    if unnamed > max((share.probability for share in shares), default=0.0):
+    unnamed = 1.0 - sum(evidence.probability for evidence in shares)
+    if unnamed > max((evidence.probability for evidence in shares), default=0.0):
         return ()
-    ranked = sorted(shares, key=lambda share: -share.probability)
-    before = np.cumsum([0.0, *(share.probability for share in ranked[:-1])])
+    ranked = sorted(shares, key=lambda evidence: -evidence.probability)
+    before = np.cumsum([0.0, *(evidence.probability for evidence in ranked[:-1])])
     return tuple(
-        share.segment
-        for share, sum_before in zip(ranked, before, strict=False)
+        evidence.segment
+        for evidence, sum_before in zip(ranked, before, strict=False)
         if sum_before < settings.level_set_probability
     )
 
@@ -118,30 +118,30 @@ def rank_levels(
     shifts: tuple[tuple[int, float, str], ...],
     settings: LocalizationSettings,
 ) -> tuple[AlternativeLevel, ...]:
-    """Segments other than `level` that could be meant, best first.
+    """Return alternatives to `level`, highest score first.
 
-    Two kinds of doubt are kept in one list: in which segment the largest cross-section lies,
-    and how the segment there is called (the confidence of each other numbering).
+    The list combines two uncertainties: the segment of the largest cross-section, and the name
+    of that segment (the confidence of each alternative numbering).
 
     Parameters
     ----------
     shifts : tuple of (shift, confidence, reason)
-        Other ways to number the levels.
+        Alternative numberings of the levels.
     """
     if level is None:
         return ()
     scores: dict[str, float] = {}
     reasons: dict[str, list[str]] = {}
-    for share in shares:
-        if share.segment != level:
-            scores[share.segment] = share.probability
-            reasons[share.segment] = _reasons(share)
+    for evidence in shares:
+        if evidence.segment != level:
+            scores[evidence.segment] = evidence.probability
+            reasons[evidence.segment] = _reasons(evidence)
     for shift, confidence, reason in shifts:
         name = coordinate.shifted(level, shift)
         if name is not None and name != level:
             scores[name] = scores.get(name, 0.0) + confidence
             reasons.setdefault(name, []).append(
-                f"the same place if the levels are numbered differently: {reason}"
+                f"the same position if the levels are numbered differently: {reason}"
             )
     ranked = sorted(scores, key=lambda name: -scores[name])
     return tuple(
@@ -151,10 +151,10 @@ def rank_levels(
     )
 
 
-def _reasons(share: SegmentEvidence) -> list[str]:
-    reasons = [f"cross-section {share.section:.0%} of the largest"]
-    if share.contact >= 0.1:
-        reasons.append(f"{share.contact:.0%} of the contact with the thecal sac")
-    if share.beyond_canal >= 0.1:
-        reasons.append(f"{share.beyond_canal:.0%} of the fluid outside the canal")
+def _reasons(evidence: SegmentEvidence) -> list[str]:
+    reasons = [f"cross-section {evidence.section:.0%} of the largest"]
+    if evidence.contact >= 0.1:
+        reasons.append(f"{evidence.contact:.0%} of the contact with the thecal sac")
+    if evidence.beyond_canal >= 0.1:
+        reasons.append(f"{evidence.beyond_canal:.0%} of the fluid outside the canal")
     return reasons

@@ -1,7 +1,7 @@
-"""What localization yields: the report's content before it is written.
+"""Results of localization: the content of the report.
 
-Names and meanings are those of the report contract; lengths mm, areas mm², volumes mL,
-points LPS mm. Unknown is `None`, never a made-up number.
+Names and meanings are those of the report schema; lengths in mm, areas in mm², volumes in mL,
+points in LPS mm. Unknown values are None.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from leakloc.core.volume import FloatArray
 
 @dataclass(frozen=True)
 class AlternativeLevel:
-    """Another segment the finding could belong to, and why."""
+    """Alternative segment of the finding, with reasons."""
 
     level: str
     score: float
@@ -29,17 +29,17 @@ class ExtentEnd:
     point_lps: FloatArray
     segment: str | None
     description: str
-    """Such as ``"L4-L5, 6 mm below the disc centre"``."""
+    """For example ``"L4-L5, 6 mm below the disc center"``."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How a collection changes along the canal.
+    """Thickness and cross-section of a collection along the canal.
 
     Parameters
     ----------
     arc_mm : ndarray, shape (n,)
-        Distance along the centreline, head down.
+        Distance along the centerline, cranial to caudal.
     thickness_mm, area_mm2 : ndarray, shape (n,)
     """
 
@@ -50,14 +50,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class LocatedCollection:
-    """One extradural collection, placed."""
+    """One located epidural fluid collection."""
 
     id: int
     level: str | None
-    """Motion segment of the largest cross-section; None where nothing is named."""
+    """Motion segment of the largest cross-section; None if no level is named."""
     alternatives: tuple[AlternativeLevel, ...]
     segments: tuple[str, ...]
-    """Every segment touched, from the head down."""
+    """All segments the collection extends into, cranial to caudal."""
     cranial: ExtentEnd
     caudal: ExtentEnd
     length_mm: float
@@ -70,17 +70,17 @@ class LocatedCollection:
     max_thickness_mm: float
     max_area_mm2: float
     sac_compression: float | None
-    """1 - least sac area along the collection / area expected from its neighbours, 0..1."""
+    """1 - minimum sac area along the collection / area expected from adjacent levels, 0..1."""
     centroid_lps: FloatArray
     epicenter_lps: FloatArray
-    """Centre of the largest cross-section."""
+    """Center of the largest cross-section."""
     confidence: float
     grade: Grade
     basis: tuple[str, ...]
     mimics_considered: tuple[str, ...]
     profile: Profile
     level_set: tuple[str, ...] = ()
-    """`level` and the segments that may hold the largest cross-section instead, by probability."""
+    """`level` and the alternative segments of the largest cross-section, by probability."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class SacSegment:
 
 @dataclass(frozen=True)
 class LocatedSac:
-    """The thecal sac, measured."""
+    """Measurements of the thecal sac."""
 
     volume_ml: float
     csf_volume_ml: float
     caudal_end_lps: FloatArray | None
-    """None where the sac runs out of the field."""
+    """None if the sac extends beyond the field of view."""
     caudal_end_level: str | None
     by_segment: tuple[SacSegment, ...]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of the study."""
+    """The finding of the study."""
 
     leak: LeakStatus
     level: str | None
@@ -117,10 +117,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class ExpectedHiatus:
-    """Where the apex of a hiatus that was not detected lies in most people.
+    """Expected position of the apex of a hiatus that was not detected.
 
-    At S4 in two of three people, at S3 to S5 in 19 of 20 (155 sacra: Nastoulis et al., Folia
-    Morphol 2023;82:603).
+    S4 in two of three people, S3 to S5 in 19 of 20 (155 sacra: Nastoulis et al., Folia Morphol
+    2023;82:603).
     """
 
     level: str
@@ -131,18 +131,18 @@ class ExpectedHiatus:
 
 @dataclass(frozen=True)
 class SacralHiatus:
-    """Lower opening of the sacral canal."""
+    """The sacral hiatus, the caudal opening of the sacral canal."""
 
     visible: bool
     point_lps: FloatArray | None
     confidence: float
     expected: ExpectedHiatus | None = None
-    """Only where it was not detected."""
+    """Only if the hiatus was not detected."""
 
 
 @dataclass(frozen=True)
 class LevelCrossing:
-    """Where the path passes the middle of a disc."""
+    """Distance at which the path passes the middle of a disc."""
 
     disc: str
     distance_from_hiatus_mm: float
@@ -150,19 +150,19 @@ class LevelCrossing:
 
 @dataclass(frozen=True)
 class InterlaminarWindow:
-    """A window between two arches near a collection."""
+    """An interlaminar window near a collection."""
 
     segment: str
     along_canal_mm: float
-    """From the collection's level to the window, positive towards the head."""
+    """From the collection's level to the window, positive cranially."""
     skin_to_canal_mm: float | None
-    """From the skin of the back, in the midline and square to the canal, to the back of the
-    canal; None where the field does not show the skin there."""
+    """Midline distance from the skin of the back to the posterior canal, perpendicular to the
+    canal; None if the skin is outside the field of view."""
 
 
 @dataclass(frozen=True)
 class NarrowestDepth:
-    """Where the posterior epidural space is narrowest on the way."""
+    """Minimum depth of the posterior epidural space along the path."""
 
     depth_mm: float
     point_lps: FloatArray
@@ -179,7 +179,7 @@ class CystOnPath:
 
 @dataclass(frozen=True)
 class PlanningTarget:
-    """The way along the posterior epidural space from the hiatus to one collection."""
+    """Path along the posterior epidural space from the hiatus to one collection."""
 
     collection: int
     level: str | None
@@ -187,11 +187,11 @@ class PlanningTarget:
     distance_to_caudal_end_mm: float | None
     distance_to_cranial_end_mm: float | None
     path_lps: FloatArray
-    """Shape (n, 3), from the hiatus (or the lowest point in the field) up to the level."""
+    """Shape (n, 3), from the hiatus (or the lowest point in the field of view) to the level."""
     nearest_interlaminar: str | None
     crossings: tuple[LevelCrossing, ...]
     canal_distance_range_mm: tuple[float, float] | None = None
-    """Shortest and longest, from the ends of the expected range of a hiatus not detected."""
+    """Minimum and maximum for the expected range of a hiatus that was not detected."""
     interlaminar: tuple[InterlaminarWindow, ...] = ()
     """Nearest first."""
     narrowest_depth: NarrowestDepth | None = None
@@ -200,7 +200,7 @@ class PlanningTarget:
 
 @dataclass(frozen=True)
 class Planning:
-    """Geometry for a catheter that comes up from the sacral hiatus."""
+    """Geometry for a catheter advanced cranially from the sacral hiatus."""
 
     hiatus: SacralHiatus
     targets: tuple[PlanningTarget, ...]
@@ -209,26 +209,26 @@ class Planning:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the images were for the purpose."""
+    """Image quality and coverage."""
 
     snr: float | None
-    """Signal of CSF over noise; None where no noise was measured."""
+    """CSF signal divided by noise; None if noise was not measured."""
     coverage_cranial: str | None
     coverage_caudal: str | None
 
 
 @dataclass(frozen=True)
 class LocatedConus:
-    """The end of the spinal cord."""
+    """The conus medullaris."""
 
     point_lps: FloatArray
     level: str | None
-    """Third of a vertebral level, such as ``"lower L1"``; None where no level is named."""
+    """Third of a vertebral level, such as ``"lower L1"``; None if no level is named."""
 
 
 @dataclass(frozen=True)
 class Localization:
-    """Everything said about one study, in the patient's own frame."""
+    """Localization results of one study, in patient coordinates."""
 
     sac: LocatedSac
     collections: tuple[LocatedCollection, ...]
@@ -236,5 +236,5 @@ class Localization:
     planning: Planning
     quality: Quality
     conus: LocatedConus | None = None
-    """None where the end of the cord was not detected."""
+    """None if the conus was not detected."""
     notes: tuple[Note, ...] = ()

@@ -1,4 +1,4 @@
-"""Measuring the thecal sac."""
+"""Measurement of the thecal sac."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import LocatedSac, SacSegment
 
 _PROBE_MM = 8.0
-"""Half depth of a canal: sections are whole where this far in front and behind is in the field."""
+"""Half depth of the canal: a section is complete if the field of view includes this distance
+anterior and posterior to the centerline."""
 
 _USUAL_AREA_MM2 = {
     "C2": 165.0, "C4": 138.0, "C6": 135.0, "T1": 135.0, "T4": 123.0, "T8": 133.0, "T10": 155.0,
     "T11": 175.0, "T12": 195.0, "L1": 200.0, "L2": 190.0, "L3": 175.0, "L4": 165.0, "L5": 160.0,
     "S1": 85.0,
 }  # fmt: skip
-"""Mean area of the sac at the disc below each vertebra in adults; only ratios are used. L5 from L4
-and the depths of the sac in 17 development patients of SPIDER (13.5 mm at L5-S1, 12.7 mm at
-L4-L5)."""
+"""Mean area of the sac at the disc below each vertebra in adults; only ratios are used. L5 is
+derived from L4 and the sac depths in 17 development patients of SPIDER (13.5 mm at L5-S1, 12.7 mm
+at L4-L5)."""
 
 _NO_USUAL_WIDTH = frozenset({"S1"})
-"""The sac ends between S1 and S3: below L5-S1 no width is usual."""
+"""The sac ends between S1 and S3, so there is no typical width below L5-S1."""
 
 _ENOUGH_SEGMENTS = 4
-"""Fewer do not show what is usual in this person."""
+"""Minimum number of segments to estimate the typical width in a patient."""
 
 _CUT_MM = 5.0
-"""Areas this close to the upper end of the sac are not measured: the field cuts it aslant."""
+"""Areas this close to the cranial end are excluded: the field of view cuts the sac obliquely."""
 
 _SEVERE_MM2 = 20.0
-"""A cross-section below this is severe stenosis or a signal void: its outline rests on a few
+"""A smaller cross-section is severe stenosis or a signal void, with an outline based on a few
 voxels. Absolute stenosis begins at 75 mm² (Schonstrom et al., Spine 1985;10:806)."""
 
 _MIDLINE_MM = 4.0
-"""The back of the sac is sought within this distance of its middle, left and right."""
+"""The back of the sac is measured within this distance left and right of its center."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +59,15 @@ class SacProfile:
     Parameters
     ----------
     area_mm2 : ndarray
-        Cross-section perpendicular to the canal, zero where there is no sac.
+        Cross-section perpendicular to the canal, zero without a sac.
     left_mm, dorsal_mm : ndarray
-        Centre of the cross-section, as offsets from the centreline.
+        Center of the cross-section, as offsets from the centerline.
     back_mm : ndarray
-        Dorsal offset of the back of the sac near the midline; NaN where there is no sac.
+        Dorsal offset of the back of the sac near the midline; NaN without a sac.
     whole : ndarray of bool
-        Whether the field holds the whole depth of the cross-section.
+        Whether the field of view includes the full depth of the cross-section.
     ends_mm : (float, float) or None
-        Where the sac begins and ends along the centreline; None where there is none.
+        Cranial and caudal end of the sac along the centerline; None without a sac.
     """
 
     grid: ArcGrid
@@ -79,7 +80,7 @@ class SacProfile:
     ends_mm: tuple[float, float] | None
 
     def measurable(self, settings: LocalizationSettings) -> npt.NDArray[np.bool_]:
-        """Bins whose area is that of a whole cross-section, away from the sac's ends."""
+        """Return bins with a complete cross-section, away from the ends of the sac."""
         if self.ends_mm is None:
             return np.zeros(self.grid.count, dtype=bool)
         first = self.ends_mm[0] + _CUT_MM
@@ -95,7 +96,7 @@ def sac_profile(
     geometry: Geometry,
     settings: LocalizationSettings,
 ) -> SacProfile:
-    """Area, centre and back of the sac along the canal."""
+    """Measure area, center and back of the sac along the canal."""
     sigma_mm = section_sigma_mm(geometry, centerline, settings.section_smoothing_mm)
     sharp_mm = section_sigma_mm(geometry, centerline, 0.0)
     sharp = area_profile(grid, voxels, 1.0, sharp_mm)
@@ -143,7 +144,7 @@ def locate_sac(
     geometry: Geometry,
     settings: LocalizationSettings,
 ) -> LocatedSac:
-    """Volumes, caudal end and areas by motion segment."""
+    """Determine volumes, caudal end, and areas by motion segment."""
     tip_mm = caudal_end_mm(profile, geometry, settings)
     return LocatedSac(
         volume_ml=len(voxels) * voxels.voxel_mm3 / 1000.0,
@@ -157,7 +158,7 @@ def locate_sac(
 def caudal_end_mm(
     profile: SacProfile, geometry: Geometry, settings: LocalizationSettings
 ) -> float | None:
-    """Where along the canal the sac ends; None where it runs out of the field."""
+    """Return the caudal end of the sac, mm; None if it extends beyond the field of view."""
     if profile.ends_mm is None:
         return None
     end_mm = profile.ends_mm[1]
@@ -204,20 +205,20 @@ def compression(
     coordinate: LevelCoordinate,
     settings: LocalizationSettings,
 ) -> float | None:
-    """How much narrower the sac is along a stretch than its neighbours predict.
+    """Return the reduction of sac area along a range relative to adjacent levels.
 
-    What is expected follows the usual narrowing from level to level, scaled to the areas
-    above and below the stretch. The tapering end of the sac is left out.
+    The expected area is the typical area of each level, scaled to the areas above and below
+    the range. The tapering end of the sac is excluded.
 
     Parameters
     ----------
     start_mm, stop_mm : float
-        The stretch, as distances along the centreline.
+        The range, as distances along the centerline.
 
     Returns
     -------
     float or None
-        1 - least area / expected area, 0..1; None where the field shows no neighbouring sac.
+        1 - minimum area / expected area, 0..1; None if no adjacent sac is in the field of view.
     """
     if profile.ends_mm is None:
         return None
@@ -245,9 +246,9 @@ def compression(
 def narrow_places(
     profile: SacProfile, coordinate: LevelCoordinate, settings: LocalizationSettings
 ) -> tuple[str, ...]:
-    """Where the sac is hardly detected between its ends: segments, or the place in mm.
+    """Return where the sac is hardly visible between its ends: segments, or the position in mm.
 
-    The tapering end is left out.
+    The tapering end is excluded.
     """
     if profile.ends_mm is None:
         return ()
@@ -260,9 +261,9 @@ def narrow_places(
 
 
 def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tuple[SacSegment, ...]:
-    """Segments in which the sac is much wider than in the others, for their level.
+    """Return segments in which the sac is unusually wide for its level and this patient.
 
-    A dura that cannot be seen between two fluids makes a collection look like a wide sac.
+    If the dura between sac and collection is not visible, the collection resembles a wide sac.
     """
     relative = {
         part.segment: part.mean_area_mm2 / area
@@ -277,7 +278,7 @@ def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tup
 
 
 def _usual_area_mm2(arc_mm: FloatArray, coordinate: LevelCoordinate) -> FloatArray:
-    """Usual sac area along the canal; the same everywhere where levels are not named."""
+    """Return the typical sac area along the canal; constant if levels are not named."""
     levels = [(n + 0.5, _USUAL_AREA_MM2.get(name)) for n, name in enumerate(coordinate.chain)]
     known = [(level, area) for level, area in levels if area is not None]
     if not coordinate.labelled or not known:

@@ -1,4 +1,4 @@
-"""What lies around the way: depth of the posterior epidural space, the skin, cysts."""
+"""Anatomy adjacent to the path: posterior epidural depth, skin and cysts."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from leakloc.segmentation.result import Segmentation
 
 _STEP_MM = 0.5
 _FILL_MM = 2.0
-"""The space is filled by what lies this far behind the sac, at its brightest."""
+"""The reference signal is the maximum within this distance posterior to the sac."""
 _SMOOTH_MM = 4.0
-"""Sigma along the canal; a depth is that of a stretch, not of one row."""
+"""Sigma of the signal smoothing along the canal."""
 _SKIN_MM = 160.0
-"""The back is not thicker."""
+"""Maximum distance from the canal to the skin."""
 _AIR_MM = 6.0
-"""So much air must follow the skin inside the field."""
+"""Minimum depth of air posterior to the skin inside the field of view."""
 _START_MM = 25.0
-"""Depths start no further behind the middle of the canal: at the back of the sac or canal."""
+"""Maximum distance from the centerline to the start of a depth, the back of the sac or canal."""
 _ASIDE_MM = 3.0
-"""Rays to the skin run in the midline, but for the canal's turns between places on its line."""
+"""Lateral tolerance for rays to the skin in the midline, for turns of the canal."""
 _SAC_ASIDE_MM = 10.0
-"""The middle of the sac lies no further to the side of the canal's line."""
+"""Maximum lateral distance of the sac center from the centerline."""
 _PAST_MM = 60.0
-"""The line goes straight on for as much past its ends, where a level may still be named."""
+"""Straight extension of the centerline beyond its ends, where levels may still be named."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What the images show around the posterior epidural space.
+    """Anatomy around the posterior epidural space.
 
     Parameters
     ----------
     sac : SacProfile
     depth_mm : ndarray, shape (grid.count,)
-        Depth of the posterior epidural space in the midline; NaN where not measured.
+        Depth of the posterior epidural space in the midline; NaN if not measured.
     anatomy : Volume or None
         Image on which fat is bright.
     cysts : tuple of (arc_mm, CystOnPath)
@@ -64,7 +64,7 @@ class Surroundings:
         sac: SacProfile,
         settings: LocalizationSettings,
     ) -> Surroundings:
-        """Measure them."""
+        """Measure the anatomy around the posterior epidural space."""
         cysts = []
         for candidate in segmentation.candidates:
             arc, left, dorsal = sac.centerline.project(candidate.center_lps)
@@ -79,13 +79,13 @@ class Surroundings:
         return cls(sac, depth, anatomy, tuple(cysts), settings)
 
     def cysts_between(self, top_mm: float, bottom_mm: float) -> tuple[CystOnPath, ...]:
-        """Those along a stretch of the canal, below the last lumbar nerve roots or not."""
+        """Return the cysts along a range of the canal."""
         return tuple(cyst for arc, cyst in self.cysts if top_mm <= arc <= bottom_mm)
 
     def narrowest_depth(
         self, top_mm: float, bottom_mm: float, coordinate: LevelCoordinate
     ) -> NarrowestDepth | None:
-        """Where the posterior epidural space is narrowest along a stretch."""
+        """Return the minimum depth of the posterior epidural space along a range."""
         arc = self.sac.grid.centers_mm
         along = (arc >= top_mm) & (arc <= bottom_mm) & np.isfinite(self.depth_mm)
         if not along.any():
@@ -97,7 +97,7 @@ class Surroundings:
         return NarrowestDepth(float(self.depth_mm[at]), point, coordinate.segment_at(arc[at]))
 
     def skin_depth_mm(self, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
-        """Distance from the skin of the back to a point; None where the field ends before it."""
+        """Return the distance from skin to point; None if the skin is outside the field of view."""
         if self.anatomy is None:
             return None
         out = np.arange(0.0, _SKIN_MM, 1.0)
@@ -114,13 +114,13 @@ class Surroundings:
 
 
 def crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
-    """The image with zeros wherever `Surroundings` never looks, whatever the levels are named.
+    """Return the image with zeros outside the region `Surroundings` can read, for any level names.
 
     Parameters
     ----------
     anatomy : Volume
     lines : sequence of Centerline
-        Each down the whole canal.
+        Centerlines of the whole canal.
     """
     from scipy.ndimage import maximum_filter
 
@@ -150,10 +150,11 @@ def crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
 def posterior_depths_mm(
     anatomy: Volume, sac: SacProfile, settings: LocalizationSettings
 ) -> FloatArray:
-    """Depth of the space behind the sac in the midline, in each bin; NaN where not seen.
+    """Return the midline depth of the posterior epidural space per bin; NaN if not visible.
 
-    From the back of the sac outwards to the first fall of the signal to a share of what fills
-    the space: fat is bright on T1 and T2, the flaval ligament and the arch are dark.
+    Measured from the back of the sac to the first position where the signal drops below a
+    fraction of that of the fat: fat is bright on T1 and T2, the ligamentum flavum and the arch
+    are dark.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How thick a piece of fluid is: diameter of the largest ball that fits into it."""
+"""Thickness of a fluid collection: diameter of the largest inscribed ball."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import IntArray
 
 _MAX_QUERIES = 40_000
-"""Balls tried at most; a large piece holds many more voxels than its thickness needs."""
+"""Maximum number of balls; the thickness of a large collection needs only a sample of voxels."""
 
 
 def ball_diameters_mm(
     index: IntArray, fluid_fraction: npt.NDArray[np.floating], geometry: Geometry
 ) -> tuple[IntArray, FloatArray]:
-    """Diameters of the balls about voxels of a piece that just fit into its fluid.
+    """Return diameters of the largest balls inscribed in a collection, centered on its voxels.
 
-    The surface lies where the fluid fraction passes one half between neighbouring voxels, or
-    midway to a neighbour that is fluid but no part of the piece; so a thickness is not
-    rounded to whole voxels. For a layer or a crescent the largest ball spans its thickness.
+    The surface lies where the fluid fraction crosses one half between neighboring voxels, or
+    midway to a neighbor that is fluid but not part of the collection, so the thickness is not
+    rounded to whole voxels. In a layer or crescent the largest ball spans its thickness.
 
     Parameters
     ----------
     index : ndarray, shape (n,)
-        Flat indices of the piece into arrays of `geometry`.
+        Flat indices of the collection into arrays of `geometry`.
     fluid_fraction : ndarray
-        On `geometry`.
+        Array on `geometry`.
 
     Returns
     -------
     index : ndarray, shape (m,)
-        Voxels at least half full; at most some ten thousand, evenly picked.
+        Voxels at least half full; a regular subset if there are more than 40 000.
     diameter_mm : ndarray, shape (m,)
     """
     from scipy.spatial import cKDTree
@@ -40,13 +40,13 @@ def ball_diameters_mm(
     low = kji.min(axis=0) - 1
     shape = kji.max(axis=0) + 2 - low
     fraction = _padded_crop(fluid_fraction, low, shape)
-    piece = np.zeros(tuple(shape), dtype=bool)
-    piece[tuple((kji - low).T)] = True
-    full = piece & (fraction >= 0.5)
+    collection = np.zeros(tuple(shape), dtype=bool)
+    collection[tuple((kji - low).T)] = True
+    full = collection & (fraction >= 0.5)
     if not full.any():
         return np.empty(0, dtype=np.intp), np.empty(0)
     spacing = np.array(geometry.spacing_kji_mm)
-    surface = cKDTree(_surface_points(full, piece, fraction) * spacing)
+    surface = cKDTree(_surface_points(full, collection, fraction) * spacing)
     centers = np.argwhere(full)
     centers = centers[:: int(np.ceil(len(centers) / _MAX_QUERIES))]
     radius, _ = surface.query(centers * spacing)
@@ -57,7 +57,7 @@ def ball_diameters_mm(
 def _padded_crop(
     array: npt.NDArray[np.floating], low: IntArray, shape: IntArray
 ) -> npt.NDArray[np.float32]:
-    """`array` from `low` on, zero where that reaches beyond it."""
+    """Return a crop of `array` starting at `low`, zero outside the array."""
     crop = np.zeros(tuple(shape), dtype=np.float32)
     start = np.maximum(low, 0)
     stop = np.minimum(low + shape, array.shape)
@@ -68,10 +68,10 @@ def _padded_crop(
 
 def _surface_points(
     full: npt.NDArray[np.bool_],
-    piece: npt.NDArray[np.bool_],
+    collection: npt.NDArray[np.bool_],
     fraction: npt.NDArray[np.float32],
 ) -> FloatArray:
-    """Where grid edges between full and other voxels cross the surface, in voxels (k, j, i)."""
+    """Return surface points on grid edges between full and other voxels, in voxels (k, j, i)."""
     found = []
     for axis in range(3):
         first = np.take(full, range(full.shape[axis] - 1), axis=axis)
@@ -84,9 +84,9 @@ def _surface_points(
         outer = np.where(first_full[:, None], crossing + step, crossing)
         f_in = fraction[tuple(inner.T)].astype(np.float64)
         f_out = fraction[tuple(outer.T)].astype(np.float64)
-        # A full neighbour outside the piece is other fluid (the sac): the border lies midway.
-        other = ~piece[tuple(outer.T)] & (f_out >= 0.5)
-        share = (f_in - 0.5) / np.maximum(f_in - f_out, 1e-6)
-        share = np.where(other, 0.5, np.clip(share, 0.0, 1.0))
-        found.append(inner + (outer - inner) * share[:, None])
+        # A full neighbor outside the collection is other fluid (the sac): surface at the midpoint.
+        other = ~collection[tuple(outer.T)] & (f_out >= 0.5)
+        offset = (f_in - 0.5) / np.maximum(f_in - f_out, 1e-6)
+        offset = np.where(other, 0.5, np.clip(offset, 0.0, 1.0))
+        found.append(inner + (outer - inner) * offset[:, None])
     return np.concatenate(found)

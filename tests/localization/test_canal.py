@@ -43,7 +43,7 @@ def test_a_tilted_or_bent_tube_keeps_its_cross_section(spine, radius_mm, tilt_de
     assert inner == pytest.approx(np.pi * 8.0**2, rel=0.03)
 
 
-def test_fluid_beside_a_bend_is_not_stretched(spine, crescent):
+def test_area_lateral_to_a_curve_is_not_distorted(spine, crescent):
     """Behind a lordotic canal perpendicular planes converge: volume per length is not area."""
     fluid = crescent(40.0, 160.0, 6.0, half_angle_deg=45.0)
     model = spine(radius_mm=70.0, crescents=(fluid,), half_width_mm=18.0, field_mm=(20.0, 180.0))
@@ -61,7 +61,7 @@ def test_fluid_beside_a_bend_is_not_stretched(spine, crescent):
     assert area[middle].mean() == pytest.approx(truth, rel=0.05)
 
 
-def test_slices_that_beat_against_the_bins_leave_no_ripple():
+def test_slice_spacing_causes_no_ripple():
     from leakloc.anatomy.centerline import Centerline
 
     geometry = Geometry.from_axes((60, 8, 8), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1.3))

@@ -18,7 +18,7 @@ def only(model, **options):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_a_dorsal_crescent_is_placed(spine, crescent, grid):
+def test_a_dorsal_crescent_is_located(spine, crescent, grid):
     peak = spine().disc_mm("L4-L5") + 3.0
     fluid = crescent(peak - 38, peak + 30, 6.0, peak_mm=peak)
     model = spine(crescents=(fluid,), half_width_mm=18.0, field_mm=(90.0, 220.0), **grid)
@@ -97,7 +97,7 @@ def test_circumferential_needs_angle_and_length(
         assert found.position == expected
 
 
-def test_a_spill_of_a_voxel_touches_no_segment(spine, crescent):
+def test_an_overlap_of_one_voxel_adds_no_segment(spine, crescent):
     model = spine()
     border = model.body_mm("L4")
     inside = crescent(border + 1.0, border + 25.0, 4.0)

@@ -46,7 +46,7 @@ def test_level_and_distance_are_inverse(coordinate, share):
 
 
 @given(coordinates(), st.floats(0.01, 0.99))
-def test_every_stretch_between_bodies_bears_their_names(coordinate, share):
+def test_each_section_between_bodies_has_their_names(coordinate, share):
     whole = coordinate.knots_level[coordinate.knots_level % 1 == 0].astype(int)
     for level in whole[:-1]:
         upper, lower = CHAIN[level], CHAIN[level + 1]
@@ -55,7 +55,7 @@ def test_every_stretch_between_bodies_bears_their_names(coordinate, share):
 
 
 @given(coordinates())
-def test_nothing_is_named_far_beyond_the_last_landmarks(coordinate):
+def test_positions_far_beyond_the_last_landmarks_are_not_named(coordinate):
     first = coordinate.knots_arc_mm[0] - 60
     last = coordinate.knots_arc_mm[-1] + 60
     assert coordinate.segment_at(first) is None
@@ -76,13 +76,13 @@ def test_segments_follow_each_other_without_gaps(coordinate):
     assert everything == tuple(name for name, _, _ in segments)
 
 
-def test_words_name_the_side_of_the_disc(spine):
+def test_description_states_the_side_of_the_disc(spine):
     model = spine(radius_mm=160.0)
     coordinate = LevelCoordinate.from_levels(model.levels(), model.centerline())
     disc = model.disc_mm("L4-L5")
-    assert coordinate.describe(disc + 6) == "L4-L5, 6 mm below the disc centre"
-    assert coordinate.describe(disc - 4) == "L4-L5, 4 mm above the disc centre"
-    assert coordinate.describe(disc) == "L4-L5, at the disc centre"
+    assert coordinate.describe(disc + 6) == "L4-L5, 6 mm below the disc center"
+    assert coordinate.describe(disc - 4) == "L4-L5, 4 mm above the disc center"
+    assert coordinate.describe(disc) == "L4-L5, at the disc center"
     assert coordinate.describe(model.disc_mm("S1-S2")) == "S1-S2, at the junction"
     assert coordinate.body_part_at(model.body_mm("L4")) == "mid L4"
     assert coordinate.body_part_at(disc - 3) == "lower L4"
@@ -92,7 +92,7 @@ def test_words_name_the_side_of_the_disc(spine):
 
 @pytest.mark.parametrize("radius_mm", [np.inf, 120.0, -120.0])
 def test_a_bend_does_not_shift_bodies_along_the_canal(spine, radius_mm):
-    """Bodies lie 26 mm in front of the canal: a projection along the z axis would be off."""
+    """Bodies lie 26 mm anterior to the canal: a projection along the z axis would be off."""
     model = spine(radius_mm=radius_mm)
     coordinate = LevelCoordinate.from_levels(model.levels(), model.centerline())
     for name in model.names:
@@ -101,7 +101,7 @@ def test_a_bend_does_not_shift_bodies_along_the_canal(spine, radius_mm):
         assert coordinate.disc_arc(segment) == pytest.approx(model.disc_mm(segment), abs=0.6)
 
 
-def test_a_landmark_out_of_order_is_left_out(spine):
+def test_a_landmark_out_of_order_is_ignored(spine):
     from dataclasses import replace
 
     model = spine()

@@ -38,7 +38,7 @@ def test_the_grade_decides(spine, crescent, probability, leak):
     assert finding.confidence == pytest.approx(probability, abs=0.05)
 
 
-def test_a_sure_collection_leads_over_a_larger_doubtful_one(spine, crescent):
+def test_a_definite_collection_precedes_a_larger_possible_one(spine, crescent):
     big = crescent(65.0, 105.0, 5.0, probability=0.3)
     sure = crescent(130.0, 145.0, 4.0)
     model = spine(crescents=(big, sure), **SMALL)
@@ -48,16 +48,16 @@ def test_a_sure_collection_leads_over_a_larger_doubtful_one(spine, crescent):
     assert "1 other collection" in result.finding.summary
 
 
-def test_nothing_found_is_absent_but_excludes_nothing(spine):
+def test_without_collections_absent_does_not_exclude_a_leak(spine):
     finding = spine(**SMALL).localized().finding
     assert finding.leak == "absent"
     assert finding.level is None
-    assert finding.summary.startswith("No extradural fluid collection seen from ")
+    assert finding.summary.startswith("No epidural fluid collection detected from ")
     assert "does not exclude a leak" in finding.summary
     assert 0.5 < finding.confidence < 0.95
 
 
-def test_doubtful_signal_makes_a_negative_less_sure(spine):
+def test_uncertain_candidates_lower_the_confidence_of_absent(spine):
     model = spine(**SMALL)
     plain = model.localized().finding
     doubtful = with_candidates(model, rejected(0.4, "nerve root sleeve")).finding
@@ -75,12 +75,12 @@ def test_doubtful_signal_makes_a_negative_less_sure(spine):
         (None, "epidural fat", 0.4, "absent"),
     ],
 )
-def test_fat_that_may_be_fluid_leaves_the_answer_open(spine, suppressed, mimic, probability, leak):
+def test_fat_that_may_be_fluid_is_indeterminate(spine, suppressed, mimic, probability, leak):
     model = spine(fat_suppressed=suppressed, **SMALL)
     assert with_candidates(model, rejected(probability, mimic)).finding.leak == leak
 
 
-def test_where_fat_looks_like_fluid_nothing_seen_is_no_answer(spine):
+def test_fat_like_fluid_without_collections_is_indeterminate(spine):
     model = spine(fat_suppressed=False, **SMALL)
     note = Note("fat_like_fluid", "Soft tissue and fat are bright.")
     segmentation = replace(model.segmentation(), notes=(note,))
@@ -91,7 +91,9 @@ def test_where_fat_looks_like_fluid_nothing_seen_is_no_answer(spine):
 
 @pytest.mark.parametrize("code", ["no_myelogram", "no_fluid_sensitive_volume"])
 @pytest.mark.parametrize("fluid", [True, False])
-def test_without_a_fluid_sensitive_volume_there_is_no_answer(spine, crescent, code, fluid):
+def test_without_a_fluid_sensitive_volume_the_finding_is_indeterminate(
+    spine, crescent, code, fluid
+):
     crescents = (crescent(80.0, 110.0, 4.0),) if fluid else ()
     notes = (Note(code, "There is none."),)
     result = spine(crescents=crescents, **SMALL).localized(input_notes=notes)
@@ -118,7 +120,7 @@ def test_the_numbering_is_stated(spine, crescent):
     assert not re.search(r"\b[CTLS]\d", unnamed)
 
 
-# --- what may never be said (no diagnosis, tear, dose, needle, technique, exclusion) ------
+# --- forbidden statements (no diagnosis, tear, dose, needle, technique, exclusion) ------
 
 FORBIDDEN = (
     r"\btears?\b", r"\btorn\b", r"extravasation", r"\bconfirm", r"\bdiagnos", r"\bdose",
@@ -193,7 +195,7 @@ def every_kind_of_result(spine, crescent):
     yield localize(full.segmentation(), replace(stretched, vertebrae=renamed), full.settings)
 
 
-def test_no_sentence_claims_what_images_cannot_tell(results):
+def test_no_sentence_exceeds_the_evidence_of_images(results):
     seen = set()
     for result in results:
         seen.update(sentences_of(result))
@@ -201,7 +203,7 @@ def test_no_sentence_claims_what_images_cannot_tell(results):
     for words in (
         "possible", "circumferential", "not exclude", "neither shown", "numbered differently",
         "noisy", "hardly thicker", "so small", "may be fluid or epidural fat", "No contact",
-        "could not be named", "reaches the head end", "hiatus",
+        "could not be named", "reaches the cranial end", "hiatus",
     ):  # fmt: skip
         assert any(words.lower() in sentence.lower() for sentence in seen), words
     for sentence in seen:

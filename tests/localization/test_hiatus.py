@@ -64,7 +64,7 @@ def test_the_hiatus_is_where_the_roof_ends(apex_mm, spacing):
     assert middle[0][-1] > apex_mm + 5 and (middle[2] < 6.0).all()
 
 
-def test_bright_fat_in_the_canal_costs_confidence():
+def test_bright_fat_in_the_canal_lowers_confidence():
     dark, line = sacrum(80.0)
     bright, _ = sacrum(80.0, fat=1.8)
     sure = canal_behind(dark, line, SETTINGS)
@@ -79,20 +79,20 @@ def test_a_roof_that_runs_out_of_the_field_has_no_end():
     assert found is None or found.confidence < SETTINGS.hiatus_min_confidence
 
 
-def test_the_roofs_end_alone_tells_nothing():
+def test_the_end_of_the_roof_alone_is_insufficient():
     image, line = sacrum(92.0)
     k = int(image.geometry.kji_from_lps(line.at(80.0))[0])
     assert canal_behind(image.crop((slice(0, k), slice(None), slice(None))), line, SETTINGS) is None
 
 
-def test_noise_shows_no_roof():
+def test_noise_gives_no_roof():
     image, line = sacrum(80.0)
     noise = np.random.default_rng(0).normal(100.0, 30.0, image.array.shape)
     found = canal_behind(image.with_array(noise.astype(np.float32)), line, SETTINGS)
     assert found is None or found.confidence < SETTINGS.hiatus_min_confidence
 
 
-def test_images_without_a_sacrum_give_nothing():
+def test_images_without_a_sacrum_give_no_canal():
     image, _ = sacrum(80.0)
     flat = image.with_array(np.full(image.array.shape, 7.0, np.float32))
     assert find_sacral_canal([flat], SETTINGS) is None

@@ -40,7 +40,7 @@ def levels() -> Levels:
     return Levels("partial", numbering, (axis,), (), mask)
 
 
-def test_cisterns_are_rejected_and_the_rest_numbered_again(segmentation, levels):
+def test_cisterns_are_rejected_and_the_others_renumbered(segmentation, levels):
     kept = without_cisterns(segmentation, levels)
     assert [c.center_lps[2] for c in kept.accepted] == [15.0]
     assert [c.id for c in kept.accepted] == [1]

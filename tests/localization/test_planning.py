@@ -26,7 +26,7 @@ def codes(result):
 
 @pytest.mark.parametrize("radius_mm", [np.inf, 160.0, -160.0])
 def test_path_has_the_length_of_the_posterior_epidural_line(spine, crescent, radius_mm):
-    """Behind a lordotic canal the way is shorter than along its middle, in closed form."""
+    """Posterior to a lordotic canal the path is shorter than along its center, in closed form."""
     disc = spine().disc_mm("L4-L5")
     fluid = crescent(disc - 15, disc + 15, 3.0, toward_deg=180.0)
     model = spine(
@@ -78,11 +78,11 @@ def test_the_hiatus_is_where_it_was_detected(spine):
 
 
 def seen_only(model):
-    """The same spine, analysed without putting an unseen hiatus at S4."""
+    """The same spine, analyzed without assuming an undetected hiatus at S4."""
     return replace(model, settings=model.settings.model_copy(update={"hiatus_from_levels": False}))
 
 
-def test_a_doubtful_hiatus_gives_no_length(spine, crescent):
+def test_a_low_confidence_hiatus_gives_no_distance(spine, crescent):
     model = seen_only(spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0))
     result = planned(model, confidence=0.29)
     (target,) = result.planning.targets
@@ -164,7 +164,7 @@ def test_hiatus_outside_the_field_is_unknown(spine, crescent):
     assert model.canal(target.path_lps)[0][0] == pytest.approx(230.0, abs=1)
 
 
-def test_the_sacral_canal_leads_on_where_the_trace_was_lost(spine, crescent):
+def test_the_sacral_canal_continues_a_lost_trace(spine, crescent):
     """The segmenter lost the canal below the sac and ran straight on; the sacrum bends."""
     fluid = crescent(100.0, 130.0, 4.0)
     model = spine(radius_mm=-140.0, half_width_mm=25.0, crescents=(fluid,))
@@ -183,8 +183,8 @@ def test_the_sacral_canal_leads_on_where_the_trace_was_lost(spine, crescent):
     assert np.abs(model.canal(paths[1].path_lps[below])[2]).max() < 8.0
 
 
-def test_a_path_unlike_other_peoples_is_doubted(spine, crescent):
-    """Names that are two levels off make the way to 'L4-L5' far too long."""
+def test_a_path_of_unusual_length_is_flagged(spine, crescent):
+    """Names that are two levels off make the path to 'L4-L5' far too long."""
     fluid = crescent(100.0, 130.0, 4.0)
     model = spine(crescents=(fluid,), half_width_mm=15.0)
     assert "path_implausible" not in codes(planned(model))
@@ -198,8 +198,8 @@ def test_a_path_unlike_other_peoples_is_doubted(spine, crescent):
     assert "path_implausible" in codes(result)
 
 
-def test_six_lumbar_vertebrae_make_no_path_unlike_other_peoples(spine, crescent):
-    """Lengths go with the place above the sacrum, not with the name."""
+def test_six_lumbar_vertebrae_do_not_flag_the_path(spine, crescent):
+    """Lengths depend on the number of levels above the sacrum, not on the name."""
     model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
     levels = model.levels()
     down = {"T12": "L1", **{f"L{n}": f"L{n + 1}" for n in range(1, 6)}}
@@ -252,7 +252,7 @@ def anatomy(model, *, depth_mm, narrow_mm=None, skin_mm=40.0):
     return Volume(image.astype(np.float32), geometry)
 
 
-def test_the_narrowest_posterior_depth_on_the_way_is_found(spine, crescent):
+def test_the_minimum_posterior_depth_along_the_path_is_found(spine, crescent):
     disc = spine().disc_mm("L3-L4")
     fluid = crescent(disc - 10, disc + 10, 3.0, toward_deg=180.0)
     model = spine(crescents=(fluid,), half_width_mm=22.0)
@@ -267,7 +267,7 @@ def test_the_narrowest_posterior_depth_on_the_way_is_found(spine, crescent):
     assert planned(model).planning.targets[0].narrowest_depth is None  # nothing to see it on
 
 
-def test_windows_near_the_level_come_with_the_depth_of_the_skin(spine, crescent):
+def test_windows_near_the_level_have_a_skin_depth(spine, crescent):
     disc = spine().disc_mm("L3-L4")
     fluid = crescent(disc - 10, disc + 10, 3.0, toward_deg=180.0)
     model = spine(crescents=(fluid,), half_width_mm=50.0, spacing_ijk_mm=(2.0, 2.0, 2.0))

@@ -16,7 +16,7 @@ def test_volume_end_and_level(spine):
     assert sac.caudal_end_level == "S2"
 
 
-def test_csf_volume_leaves_out_what_is_not_fluid(spine):
+def test_csf_volume_excludes_what_is_not_fluid(spine):
     from dataclasses import replace
 
     from leakloc.localization import localize
@@ -89,7 +89,7 @@ def test_without_neighbouring_sac_compression_is_unknown(spine, crescent):
     assert model.localized().collections[0].sac_compression is None
 
 
-def test_a_collection_counted_into_the_sac_is_noticed(spine, crescent):
+def test_a_collection_included_in_the_sac_is_reported(spine, crescent):
     from dataclasses import replace
 
     from leakloc.localization import localize

@@ -179,10 +179,10 @@ def _localization(*, leak: bool) -> Localization:
         alternatives=(AlternativeLevel("L3-L4", 0.2, ("numbering may be one too low",)),),
         segments=("L3-L4", "L4-L5"),
         cranial=ExtentEnd(
-            beside(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc centre"
+            beside(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc center"
         ),
         caudal=ExtentEnd(
-            beside(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc centre"
+            beside(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc center"
         ),
         length_mm=50.0,
         position="dorsal",
@@ -239,9 +239,9 @@ def _localization(*, leak: bool) -> Localization:
             "present" if leak else "absent",
             "L4-L5" if leak else None,
             0.86,
-            "Dorsal extradural fluid at L4-L5, 3.2 mL; probable."
+            "Dorsal epidural fluid signal at L4-L5, 3.2 mL; probable."
             if leak
-            else "No extradural fluid seen; this does not exclude a leak.",
+            else "No epidural fluid detected; this does not exclude a leak.",
         ),
         planning=Planning(SacralHiatus(False, None, 0.0), (target,) if leak else (), float("nan")),
         quality=Quality(58.3, "L1", "S1"),

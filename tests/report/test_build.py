@@ -21,7 +21,7 @@ def test_numbers_arrive_unchanged(analysis: Analysis) -> None:
     written = report.collections[0]
     np.testing.assert_allclose(written.epicenter_lps_mm, found.epicenter_lps, atol=0.006)
     assert (written.level, written.volume_ml, written.grade) == ("L4-L5", 3.21, "definite")
-    assert written.extent.cranial.description == "L3-L4, 5 mm below the disc centre"
+    assert written.extent.cranial.description == "L3-L4, 5 mm below the disc center"
     vertebra = analysis.levels.vertebrae[3]
     assert report.levels.vertebrae[3].name == vertebra.name == "L4"
     np.testing.assert_allclose(

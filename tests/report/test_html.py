@@ -88,7 +88,7 @@ def test_finding_comes_before_everything_but_the_notice(analysis: Analysis) -> N
     text = html.page(build_report(analysis), [picture()])
     order = [
         text.index("Not a medical device"),
-        text.index("<h1>Dorsal extradural fluid at L4-L5"),
+        text.index("<h1>Dorsal epidural fluid signal at L4-L5"),
         text.index("<img"),
         text.index("<h2>Collections"),
         text.index("<h2>Series"),

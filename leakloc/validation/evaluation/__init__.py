@@ -1,4 +1,4 @@
-"""Measuring results against truth."""
+"""Evaluation of results against ground truth."""
 
 from leakloc.validation.evaluation.agreement import wilson_interval
 from leakloc.validation.evaluation.cases import Case, compare

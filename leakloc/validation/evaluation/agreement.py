@@ -1,4 +1,4 @@
-"""Statistics of agreement over many cases: proportions, volumes, levels, confidence."""
+"""Agreement statistics of a cohort: proportions, volumes, levels, confidence."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NORMAL_975: Final = 1.959963984540054
 """97.5th percentile of the normal distribution: two-sided intervals of 95 %."""
 
 RELIABILITY_BINS: Final = 5
-"""Bins of stated confidence; cohorts here hold tens of findings, not thousands."""
+"""Number of confidence bins, for cohorts of tens of findings."""
 
 BOOTSTRAP_RESAMPLES: Final = 2000
-"""Draws of a bootstrap: the ends of an interval of Dice are steady to the third decimal."""
+"""Bootstrap resamples: the limits of a Dice interval are stable to the third decimal."""
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion; (0, 1) without trials.
+    """Return the 95 % Wilson score interval of a proportion; (0, 1) without trials.
 
     Wilson, J Am Stat Assoc 1927;22:209.
     """
@@ -37,14 +37,14 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean, by percentiles; NaN below three finite values.
+    """Return the 95 % percentile bootstrap interval of a mean; NaN below three finite values.
 
-    Efron, Ann Stat 1979;7:1. Cases are drawn with replacement, always in the same way.
+    Efron, Ann Stat 1979;7:1. The random seed is fixed.
 
     Parameters
     ----------
     values : array_like
-        One figure a case, such as its Dice; NaN where it is undefined.
+        One value per case, such as its Dice; NaN if undefined.
     """
     from scipy.stats import bootstrap
 
@@ -52,27 +52,28 @@ def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
     known = known[np.isfinite(known)]
     if len(known) < 3:
         return float("nan"), float("nan")
-    found = bootstrap(
+    interval = bootstrap(
         (known,),
         np.mean,
         n_resamples=BOOTSTRAP_RESAMPLES,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
 class BlandAltman:
-    """Agreement of two measurements of the same things, in their unit.
+    """Bland-Altman agreement of two measurements, in their unit.
 
     Parameters
     ----------
     bias : float
-        Mean of found - true.
+        Mean of detected - true.
     low, high : float
-        Limits of agreement: bias -+ 1.96 standard deviations of the differences.
+        Limits of agreement: bias -/+ 1.96 standard deviations of the differences.
     n : int
+        Number of pairs.
     """
 
     bias: float
@@ -82,7 +83,10 @@ class BlandAltman:
 
 
 def bland_altman(found: npt.ArrayLike, truth: npt.ArrayLike) -> BlandAltman:
-    """Bias and limits of agreement (Bland and Altman, Lancet 1986;1:307); NaN below two pairs."""
+    """Return bias and limits of agreement; NaN below two pairs.
+
+    Bland and Altman, Lancet 1986;1:307.
+    """
     found, truth = _pairs(found, truth)
     difference = found - truth
     if len(difference) < 2:
@@ -93,7 +97,7 @@ def bland_altman(found: npt.ArrayLike, truth: npt.ArrayLike) -> BlandAltman:
 
 
 def icc_2_1(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
-    """Intraclass correlation ICC(2,1), absolute agreement of two raters; NaN below three pairs.
+    """Return ICC(2,1), absolute agreement of two raters; NaN below three pairs.
 
     Shrout and Fleiss, Psychol Bull 1979;86:420.
     """
@@ -104,22 +108,22 @@ def icc_2_1(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     ratings = np.stack([found, truth], axis=1)
     mean = ratings.mean()
     between = raters * ((ratings.mean(axis=1) - mean) ** 2).sum() / (n - 1)
-    judges = n * ((ratings.mean(axis=0) - mean) ** 2).sum() / (raters - 1)
+    raters_ms = n * ((ratings.mean(axis=0) - mean) ** 2).sum() / (raters - 1)
     residual = ratings - ratings.mean(axis=1, keepdims=True) - ratings.mean(axis=0) + mean
     error = (residual**2).sum() / ((n - 1) * (raters - 1))
-    bottom = between + (raters - 1) * error + raters * (judges - error) / n
-    return float((between - error) / bottom) if bottom > 0 else float("nan")
+    denominator = between + (raters - 1) * error + raters * (raters_ms - error) / n
+    return float((between - error) / denominator) if denominator > 0 else float("nan")
 
 
 def weighted_kappa(found: Sequence[int], truth: Sequence[int]) -> float:
-    """Cohen's kappa with linear weights of ordered categories; NaN without disagreement to expect.
+    """Return linearly weighted Cohen's kappa; NaN if the expected disagreement is 0.
 
     Cohen, Psychol Bull 1968;70:213. With two categories it is the unweighted kappa.
 
     Parameters
     ----------
     found, truth : sequence of int
-        Category of each case by both raters, numbered in their order.
+        Category number of each case by both raters, in category order.
     """
     a, b = np.asarray(found, dtype=int), np.asarray(truth, dtype=int)
     if a.size == 0:
@@ -131,17 +135,18 @@ def weighted_kappa(found: Sequence[int], truth: Sequence[int]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Whether what was said with confidence p holds in a share p of cases.
+    """Calibration of confidence: fraction correct against stated confidence.
 
     Parameters
     ----------
     confidence, fraction_correct : ndarray, shape (bins,)
-        Mean confidence and share that was right, of the bins that hold any.
+        Mean confidence and fraction correct of each non-empty bin.
     counts : ndarray, shape (bins,)
+        Number of cases in each bin.
     brier : float
-        Mean squared difference of confidence and outcome: 0 is best, 0.25 a coin.
+        Mean squared difference of confidence and outcome: 0 is best, 0.25 is chance.
     calibration_error : float
-        Mean distance of confidence and share right over the cases (expected calibration error).
+        Expected calibration error: mean |confidence - fraction correct| over cases.
     """
 
     confidence: FloatArray
@@ -152,27 +157,27 @@ class Reliability:
 
 
 def reliability(confidence: npt.ArrayLike, right: npt.ArrayLike) -> Reliability:
-    """Reliability of stated confidence, 0..1, against what turned out right."""
+    """Return the calibration of stated confidence, 0 to 1, against correctness."""
     p, y = _pairs(confidence, np.asarray(right, dtype=float))
     if len(p) == 0:
-        nothing = np.empty(0)
-        return Reliability(nothing, nothing, np.empty(0, np.int64), float("nan"), float("nan"))
+        empty = np.empty(0)
+        return Reliability(empty, empty, np.empty(0, np.int64), float("nan"), float("nan"))
     number = np.minimum((p * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     bins = [number == n for n in range(RELIABILITY_BINS) if (number == n).any()]
     mean = np.array([p[b].mean() for b in bins])
-    share = np.array([y[b].mean() for b in bins])
+    fraction = np.array([y[b].mean() for b in bins])
     counts = np.array([b.sum() for b in bins], dtype=np.int64)
     return Reliability(
         mean,
-        share,
+        fraction,
         counts,
         float(((p - y) ** 2).mean()),
-        float((counts * np.abs(mean - share)).sum() / counts.sum()),
+        float((counts * np.abs(mean - fraction)).sum() / counts.sum()),
     )
 
 
 def _pairs(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Both as floats, without the places where either is not finite."""
+    """Return both as floats, without pairs of which either value is not finite."""
     x, y = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]

@@ -1,8 +1,7 @@
-"""A textbook method to compare with: Otsu, the largest component, and a split by distance.
+"""Baseline method: Otsu threshold, largest component, and morphological opening.
 
-What anybody would try first on a bright-fluid volume: threshold the signal, keep the largest
-connected piece (by its height, since a full bladder beats the sac by volume), and take for the
-thecal sac what an opening by a ball leaves of it; what the opening cuts off is fluid outside.
+The signal is thresholded, the tallest connected component is kept (a full bladder may exceed
+the sac in volume), and its opening by a ball is the thecal sac; the rest is epidural fluid.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study
 
 CORE_MM: Final = 4.0
-"""Depth below the surface that only the sac reaches: half an adult sac's radius."""
+"""Minimum depth below the surface of the core of the sac: half an adult sac's radius."""
 
 SMOOTHING_MM: Final = 0.7
-"""Gaussian before the threshold, about a voxel: Otsu of raw noise leaves holes."""
+"""Gaussian smoothing before thresholding, about one voxel, to avoid holes from noise."""
 
 
 def textbook_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
-    """Measure the textbook method like the analysis (`evaluate_phantoms`'s `method`)."""
+    """Apply the baseline method to a study; for `method` of `evaluate_phantoms`."""
     from leakloc.loaders import triage
 
     myelogram = triage(study, settings.loaders).myelogram
@@ -36,17 +35,17 @@ def textbook_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
 
 
 def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
-    """Thecal sac and fluid outside it, by threshold, connection and distance.
+    """Segment the thecal sac and epidural fluid by threshold, connectivity and distance.
 
     Parameters
     ----------
     volume : Volume
-        Fluid is bright.
+        T2-weighted volume with bright fluid.
 
     Returns
     -------
     sac, fluid : Volume
-        uint8 0/1, and uint8 ids of the pieces of at least 0.5 mL.
+        uint8 0/1, and uint8 ids of the components of at least 0.5 mL.
 
     References
     ----------
@@ -63,18 +62,18 @@ def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
     core = sitk.GetImageFromArray(_largest(_depth_mm(component) >= CORE_MM).astype(np.uint8))
     core.CopyInformation(component)
     whole = sitk.GetArrayFromImage(component) > 0
-    # Voxel centres on both surfaces: an opening on a grid loses up to a voxel.
+    # Both distances are to voxel centers: opening on a grid loses up to one voxel.
     reach_mm = CORE_MM + min(volume.geometry.spacing_ijk_mm)
     sac = whole & (-_depth_mm(core) <= reach_mm)
-    pieces, _ = ndimage.label(whole & ~sac)
+    components, _ = ndimage.label(whole & ~sac)
     return (
         volume.with_array(sac.astype(np.uint8), "textbook sac"),
-        volume.with_array(_large(pieces, volume.geometry.voxel_volume_ml), "textbook fluid"),
+        volume.with_array(_large(components, volume.geometry.voxel_volume_ml), "textbook fluid"),
     )
 
 
 def _tallest(components: Any) -> Any:
-    """The component that reaches farthest along the body, as a mask."""
+    """Return the component of largest craniocaudal extent, as a mask."""
     import SimpleITK as sitk
 
     shapes = sitk.LabelShapeStatisticsImageFilter()
@@ -88,7 +87,7 @@ def _tallest(components: Any) -> Any:
 
 
 def _depth_mm(mask: Any) -> npt.NDArray[Any]:
-    """Distance to the surface of a mask: positive inside, negative outside."""
+    """Return the distance to the surface of a mask: positive inside, negative outside."""
     import SimpleITK as sitk
 
     depth = sitk.SignedMaurerDistanceMap(
@@ -106,11 +105,11 @@ def _largest(mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return np.asarray(labels == 1 + np.bincount(labels.ravel())[1:].argmax())
 
 
-def _large(pieces: npt.NDArray[Any], voxel_ml: float) -> npt.NDArray[np.uint8]:
-    """Pieces large enough to be reported, numbered by falling size."""
-    counts = np.bincount(pieces.ravel())
+def _large(components: npt.NDArray[Any], voxel_ml: float) -> npt.NDArray[np.uint8]:
+    """Return components of reportable size, numbered by decreasing size."""
+    counts = np.bincount(components.ravel())
     counts[0] = 0
     order = [n for n in np.argsort(-counts) if counts[n] * voxel_ml >= SMALLEST_COLLECTION_ML]
     table = np.zeros(len(counts), np.uint8)
     table[order[:255]] = np.arange(1, len(order[:255]) + 1)
-    return np.asarray(table[pieces])
+    return np.asarray(table[components])

@@ -1,7 +1,7 @@
-"""One study compared with its truth: every figure of one row of an evaluation.
+"""Comparison of one study with its ground truth: all metrics of one evaluation row.
 
-Definitions follow Maier-Hein et al., Metrics reloaded, Nat Methods 2024;21:195. Figures from
-phantoms are upper bounds; they say nothing about patients.
+Definitions follow Maier-Hein et al., Metrics reloaded, Nat Methods 2024;21:195. Results
+on phantoms are upper bounds and do not apply to patients.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from leakloc.validation.evaluation.metrics import assd_mm, dice, hd95_mm, match_
 from leakloc.validation.evaluation.reading import SMALLEST_COLLECTION_ML, ReadCollection, Reading
 
 VERTEBRA_TOLERANCE_MM: Final = 10.0
-"""A vertebra is right where its centre lies this near the true centre of the same name."""
+"""Maximum distance of the centers for a vertebra of the same name to be correct."""
 
 UNJUDGED_VERTEBRAE: Final = ("C1", "S2", "S3", "S4", "S5")
-"""Without discs of their own to be seen by, or without a body."""
+"""Vertebrae excluded from the evaluation: no disc of their own or no vertebral body."""
 
 NAN: Final = float("nan")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One study's figures; NaN or empty where a figure does not apply.
+    """Metrics of one study; NaN or empty if not applicable.
 
-    Volumes mL, lengths mm. ``fluid_hd95_mm`` of two masks of which one is empty is the
-    diagonal of the field, and ``fluid_distance_defined`` is False.
+    Volumes in mL, lengths in mm. If exactly one mask is empty, ``fluid_hd95_mm`` is the diagonal
+    of the field of view and ``fluid_distance_defined`` is False.
     """
 
     case: str
     group: str = ""
-    """What it is pooled with, such as a phantom's scenario."""
+    """Group for pooling, such as the phantom scenario."""
     seed: int = -1
     error: str = ""
-    """Why there is no result; empty where there is one."""
+    """Reason why there is no result; empty if there is one."""
     refusal_right: bool = True
-    """Whether refusing (or not) was the right answer."""
+    """Whether refusing or analyzing the study was correct."""
     sac_dice: float = NAN
     sac_hd95_mm: float = NAN
     sac_assd_mm: float = NAN
@@ -55,64 +55,64 @@ class Case:
     fluid_true_ml: float = NAN
     fluid_found_ml: float = NAN
     fluid_volume_error: float = NAN
-    """(found - true) / true volume of all collections."""
+    """(detected - true) / true volume of all collections."""
     true_collections: int = 0
     found_collections: int = 0
     false_positive_collections: int = 0
     true_volumes_ml: tuple[float, ...] = ()
     true_were_found: tuple[bool, ...] = ()
     confidences: tuple[float, ...] = ()
-    """Stated confidence of every collection found, and whether it is one."""
+    """Confidence of each detected collection; `were_right`: whether it is a true positive."""
     were_right: tuple[bool, ...] = ()
     grades: tuple[str, ...] = ()
     """Grade of each of these collections."""
     positions_compared: int = 0
     positions_right: int = 0
-    """Matched collections on the true side of the sac."""
+    """Matched collections with the correct position around the sac."""
     notes: tuple[str, ...] = ()
     """Codes of the warnings."""
     leak_true: str = ""
     leak_found: str = ""
     levels_compared: int = 0
     levels_exact: int = 0
-    """Matched collections whose segment is the true one."""
+    """Matched collections with the correct segment."""
     levels_within_one: int = 0
     level_sets_right: int = 0
-    """Matched collections whose stated set of segments holds the true one."""
+    """Matched collections whose set of segments contains the true one."""
     level_set_sizes: tuple[int, ...] = ()
     level_pairs: tuple[tuple[int, int], ...] = ()
-    """Found and true segment of each, as numbers in the true chain."""
+    """Detected and true segment of each, as indices into the true sequence of segments."""
     segments_true: tuple[str, ...] = ()
-    """Segments that truly hold fluid, those said to, and all in the field."""
+    """Segments with true fluid, with detected fluid, and all in the field of view."""
     segments_found: tuple[str, ...] = ()
     segments_in_field: tuple[str, ...] = ()
     extent_error_mm: float = NAN
-    """|difference of upper ends| + |difference of lower ends| along the discs; worst collection."""
+    """|cranial end error| + |caudal end error| along the discs; maximum over collections."""
     extent_error_levels: float = NAN
     vertebrae_true: int = 0
-    """True vertebrae C2 to S1 whose centres lie in the field."""
+    """Number of true vertebrae C2 to S1 with the center in the field of view."""
     vertebrae_right: int = 0
     numbering_confidence: float = NAN
     transitional_true: bool = False
     transitional_found: bool = False
     path_error_mm: float = NAN
-    """Largest error of the way from the hiatus, over matched collections."""
+    """Maximum error of the path length from the sacral hiatus, over matched collections."""
     runtime_s: float = NAN
     patient: str = ""
-    """Number of the real patient whose anatomy it shows; empty for a phantom."""
+    """Number of the patient whose anatomy is used; empty for a phantom."""
 
     def right_of_grade(self, *grades: Grade) -> tuple[bool, ...]:
-        """Of every collection found with one of these grades, whether it is one."""
+        """Return for each detected collection with one of the grades whether it is true."""
         pairs = zip(self.grades, self.were_right, strict=False)
-        return tuple(right for grade, right in pairs if grade in grades)
+        return tuple(correct for grade, correct in pairs if grade in grades)
 
     @property
     def firm_false_positives(self) -> int:
-        """False positives that are graded definite or probable."""
+        """Number of false positives graded definite or probable."""
         return self.right_of_grade("definite", "probable").count(False)
 
     def row(self) -> dict[str, Any]:
-        """Plain values for CSV and JSON: tuples as lists, NaN as None."""
+        """Return plain values for CSV and JSON: tuples as lists, NaN as None."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
 
@@ -127,9 +127,9 @@ def failed(
     patient: str = "",
     runtime_s: float = NAN,
 ) -> Case:
-    """The row of a study that was refused or left without a result.
+    """Return the row of a study that was refused or has no result.
 
-    Unless refusing was right, all its collections count as missed.
+    Unless refusing was correct, all its collections count as missed.
     """
     missed = truth.counted if truth is not None and not right else ()
     return Case(
@@ -160,36 +160,36 @@ def compare(
     refusal_right: bool = True,
     runtime_s: float = NAN,
 ) -> Case:
-    """Every figure that both sides allow.
+    """Compare a result with the ground truth in all available metrics.
 
     Parameters
     ----------
     found, truth : Reading
     resample : bool
-        Whether masks on another grid are put on the truth's, to the nearest label; without it
-        they are refused, because interpolation costs Dice.
+        Whether masks on another grid are resampled to that of the truth (nearest neighbor);
+        if False they are rejected, because interpolation lowers Dice.
 
     Raises
     ------
     GeometryError
-        If masks do not lie on one grid; the message says how to mend it.
+        If the masks do not share a grid; the message describes the fix.
     """
     values: dict[str, Any] = {}
     pairs: dict[int, int] = {}
-    invented: list[int] = []
+    false_positives: list[int] = []
     if found.thecal_sac is not None and truth.thecal_sac is not None:
         sac = on_grid_of(found.thecal_sac, truth.thecal_sac, "sac", resample=resample)
         values |= _sac(sac, truth.thecal_sac)
     if found.fluid is not None and truth.fluid is not None:
         fluid = on_grid_of(found.fluid, truth.fluid, "fluid", resample=resample)
-        pairs, _, invented = match_collections(fluid, truth.fluid)
+        pairs, _, false_positives = match_collections(fluid, truth.fluid)
         values |= _fluid(fluid, truth.fluid, found, truth)
-    values |= _detection(found, truth, pairs, invented)
+    values |= _detection(found, truth, pairs, false_positives)
     values |= _levels(found, truth, pairs)
     field_of = truth.thecal_sac or truth.fluid
     if truth.vertebrae and found.numbering_confidence is not None and field_of is not None:
-        right, total = _vertebrae(found.vertebrae, truth.vertebrae, field_of.geometry)
-        values |= {"vertebrae_right": right, "vertebrae_true": total}
+        correct, total = _vertebrae(found.vertebrae, truth.vertebrae, field_of.geometry)
+        values |= {"vertebrae_right": correct, "vertebrae_true": total}
     if found.numbering_confidence is not None:
         values["numbering_confidence"] = found.numbering_confidence
     return Case(
@@ -209,12 +209,12 @@ def compare(
 
 
 def on_grid_of(found: Volume, truth: Volume, what: str, *, resample: bool) -> Volume:
-    """A mask voxel by voxel on the truth's grid.
+    """Return a mask on the voxel grid of the truth.
 
     Raises
     ------
     GeometryError
-        If it lies on another grid and `resample` is False, or elsewhere altogether.
+        If it is on another grid and `resample` is False, or at a different location.
     """
     from leakloc.loaders import put_on_grid
 
@@ -229,7 +229,7 @@ def on_grid_of(found: Volume, truth: Volume, what: str, *, resample: bool) -> Vo
 
 
 def _emptied(found: Volume, truth: Volume, resample: bool) -> Volume:
-    """An empty mask has no place: it must have the shape at least, unless resampling is asked."""
+    """Return an empty mask on the grid of the truth; the shapes must match unless resampled."""
     if not resample and sorted(found.geometry.shape) != sorted(truth.geometry.shape):
         raise GeometryError(_other_grid(found.geometry, truth.geometry, "(empty)"))
     return truth.with_array(np.zeros(truth.geometry.shape, found.array.dtype))
@@ -241,9 +241,9 @@ def _other_grid(found: Geometry, truth: Geometry, what: str) -> str:
         return f"{' x '.join(map(str, geometry.shape))} voxels of {spacing} mm"
 
     return (
-        f"the predicted {what} mask lies on another grid ({size(found)}) than the true one "
-        f"({size(truth)}): compare on one grid, or add --resample (resample=True) to put the "
-        "prediction on the truth's grid to the nearest label"
+        f"the predicted {what} mask is on another grid ({size(found)}) than the true one "
+        f"({size(truth)}): use the same grid, or add --resample (resample=True) to resample the "
+        "prediction to the grid of the truth (nearest neighbor)"
     )
 
 
@@ -258,13 +258,13 @@ def _sac(found: Volume, truth: Volume) -> dict[str, Any]:
     }
 
 
-def _fluid(found: Volume, truth: Volume, said: Reading, true: Reading) -> dict[str, Any]:
+def _fluid(found: Volume, truth: Volume, result: Reading, true: Reading) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    true_ml, found_ml = true.fluid_ml, said.fluid_ml
+    true_ml, found_ml = true.fluid_ml, result.fluid_ml
     if true_ml is not None and found_ml is not None:
         values |= {"fluid_true_ml": true_ml, "fluid_found_ml": found_ml}
     if not true.counted:
-        return values  # nothing to overlap with: judged as detection, not by Dice
+        return values  # no true fluid: evaluated as detection, not by Dice
     values["fluid_dice"] = dice(found.array > 0, truth.array > 0)
     if found.array.any():
         values["fluid_hd95_mm"] = hd95_mm(found, truth)
@@ -281,15 +281,15 @@ def _fluid(found: Volume, truth: Volume, said: Reading, true: Reading) -> dict[s
 
 
 def _detection(
-    found: Reading, truth: Reading, pairs: dict[int, int], invented: list[int]
+    found: Reading, truth: Reading, pairs: dict[int, int], unmatched: list[int]
 ) -> dict[str, Any]:
     if found.fluid is None or truth.fluid is None:
         return {}
     counted = truth.counted
     sizes = {c.id: c.volume_ml for c in found.collections}
-    # A reader's specks are no inventions; what a report names is, whatever its size.
+    # Small components of a mask are not counted; collections of a report always are.
     named = any(c.confidence is not None for c in found.collections)
-    false = [n for n in invented if named or sizes.get(n, 0.0) >= SMALLEST_COLLECTION_ML]
+    false = [n for n in unmatched if named or sizes.get(n, 0.0) >= SMALLEST_COLLECTION_ML]
     confident = [c for c in found.collections if c.confidence is not None]
     return {
         "true_collections": len(counted),
@@ -298,15 +298,17 @@ def _detection(
         "true_volumes_ml": tuple(c.volume_ml for c in counted),
         "true_were_found": tuple(c.id in pairs for c in counted),
         "confidences": tuple(c.confidence or 0.0 for c in confident),
-        "were_right": tuple(c.id not in invented for c in confident),
+        "were_right": tuple(c.id not in unmatched for c in confident),
         "grades": tuple(c.grade or "" for c in confident),
     }
 
 
 def _levels(found: Reading, truth: Reading, pairs: dict[int, int]) -> dict[str, Any]:
-    said = {c.id: c for c in found.collections}
+    detected = {c.id: c for c in found.collections}
     matched = [
-        (said[pairs[c.id]], c) for c in truth.counted if c.id in pairs and pairs[c.id] in said
+        (detected[pairs[c.id]], c)
+        for c in truth.counted
+        if c.id in pairs and pairs[c.id] in detected
     ]
     chain = with_neighbors(list(truth.discs)) if truth.discs else ()
     sides = [f.position == t.position for f, t in matched if f.position and t.position]
@@ -342,7 +344,7 @@ def _levels(found: Reading, truth: Reading, pairs: dict[int, int]) -> dict[str, 
 
 
 def _segments(found: Reading, truth: Reading) -> dict[str, Any]:
-    """Fluid, segment by segment: what inter-reader kappas of the literature are about."""
+    """Return the segments with fluid, as used for inter-reader kappa in the literature."""
     grid = truth.fluid or truth.thecal_sac
     sides = (*truth.collections, *found.collections)
     if grid is None or not truth.discs or any(c.segments is None for c in sides):
@@ -351,11 +353,11 @@ def _segments(found: Reading, truth: Reading) -> dict[str, Any]:
         name for name, center in truth.discs.items() if bool(grid.geometry.contains(center))
     )
     union = {n for c in truth.collections for n in c.segments or ()}
-    said = {n for c in found.collections for n in c.segments or ()}
+    detected = {n for c in found.collections for n in c.segments or ()}
     return {
         "segments_in_field": inside,
         "segments_true": tuple(n for n in inside if n in union),
-        "segments_found": tuple(n for n in inside if n in said),
+        "segments_found": tuple(n for n in inside if n in detected),
     }
 
 
@@ -370,7 +372,7 @@ def _steps_apart(found: str | None, true: str | None, chain: tuple[str, ...]) ->
 def _extent_error(
     found: ReadCollection, true: ReadCollection, discs: dict[str, FloatArray]
 ) -> tuple[float, float] | None:
-    """Errors of both ends added up, in mm and in levels, along the line of the discs."""
+    """Return the summed error of both ends along the disc centers, in mm and in levels."""
     ends = (found.cranial_lps, true.cranial_lps, found.caudal_lps, true.caudal_lps)
     if any(end is None for end in ends) or len(discs) < 2:
         return None
@@ -383,13 +385,13 @@ def _extent_error(
 
 
 def _along(point: FloatArray, line: FloatArray, arc: FloatArray) -> float:
-    """Arc length of the point of a polyline that is nearest to `point`."""
+    """Return the arc length of the point on a polyline nearest to `point`."""
     start, step = line[:-1], np.diff(line, axis=0)
-    share = ((point - start) * step).sum(axis=1) / (step**2).sum(axis=1)
-    share = share.clip(0, 1)
-    gap = np.linalg.norm(start + share[:, None] * step - point, axis=1)
+    fraction = ((point - start) * step).sum(axis=1) / (step**2).sum(axis=1)
+    fraction = fraction.clip(0, 1)
+    gap = np.linalg.norm(start + fraction[:, None] * step - point, axis=1)
     best = int(gap.argmin())
-    return float(arc[best] + share[best] * (arc[best + 1] - arc[best]))
+    return float(arc[best] + fraction[best] * (arc[best + 1] - arc[best]))
 
 
 def _vertebrae(
@@ -400,11 +402,11 @@ def _vertebrae(
         for name, center in true.items()
         if name not in UNJUDGED_VERTEBRAE and bool(geometry.contains(center))
     }
-    right = sum(
+    correct = sum(
         name in found and float(np.linalg.norm(found[name] - center)) <= VERTEBRA_TOLERANCE_MM
         for name, center in wanted.items()
     )
-    return right, len(wanted)
+    return correct, len(wanted)
 
 
 def _plain(value: Any) -> Any:

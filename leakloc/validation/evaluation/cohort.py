@@ -1,4 +1,4 @@
-"""Many cases: pooled figures with their uncertainty, as text, CSV, JSON and pictures."""
+"""Evaluation of many cases: pooled metrics with intervals, as text, CSV, JSON, figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Cohort:
     ----------
     cases : tuple of Case
     caveat : str
-        What the figures do not show; printed with them.
+        Limitation that is printed with the results.
     """
 
     cases: tuple[Case, ...]
@@ -52,23 +52,23 @@ class Cohort:
 
     @property
     def judged(self) -> tuple[Case, ...]:
-        """Cases that ought to have a result: what failed counts as missed."""
+        """Cases that should have a result; failures count as missed."""
         return tuple(c for c in self.cases if not c.error or not c.refusal_right)
 
     def groups(self) -> dict[str, Cohort]:
-        """Cases by group, in the order they came."""
+        """Return the cases by group, in input order."""
         names = dict.fromkeys(c.group for c in self.cases)
         return {n: Cohort(tuple(c for c in self.cases if c.group == n)) for n in names}
 
     @property
     def volume_agreement(self) -> BlandAltman:
-        """Bland-Altman of fluid volume, mL, over studies with fluid on either side."""
+        """Bland-Altman of fluid volume, mL, over studies with detected or true fluid."""
         found, true = self._volumes()
         return bland_altman(found, true)
 
     @property
     def reliability(self) -> Reliability:
-        """Confidence of the collections found against whether they are any."""
+        """Confidence of the detected collections against their correctness."""
         return reliability(
             [p for c in self.ran for p in c.confidences],
             [y for c in self.ran for y in c.were_right],
@@ -76,7 +76,7 @@ class Cohort:
 
     @property
     def numbering_reliability(self) -> Reliability:
-        """Confidence of the numbering against all vertebrae of the study being right."""
+        """Confidence of the numbering against all vertebrae of the study being correct."""
         numbered = [c for c in self.ran if c.vertebrae_true]
         return reliability(
             [c.numbering_confidence for c in numbered],
@@ -84,12 +84,12 @@ class Cohort:
         )
 
     def found_and_true(self) -> tuple[int, int]:
-        """Collections found, and truly there."""
+        """Return the numbers of true collections that were detected, and of all of them."""
         judged = self.judged
         return sum(c.found_collections for c in judged), sum(c.true_collections for c in judged)
 
     def detection_by_volume(self) -> list[tuple[str, int, int]]:
-        """Stratum of true volume, collections found in it, collections truly there."""
+        """Return the volume stratum, detected collections, and true collections of each row."""
         sizes = [
             (ml, hit)
             for c in self.judged
@@ -102,7 +102,7 @@ class Cohort:
         return rows
 
     def dice_by_volume(self) -> dict[str, float | None]:
-        """Mean fluid Dice of the studies by their true volume of fluid."""
+        """Return the mean fluid Dice of the studies by true fluid volume."""
         return {
             _stratum(low, high): _mean(
                 c.fluid_dice for c in self.ran if low <= c.fluid_true_ml < high
@@ -111,14 +111,14 @@ class Cohort:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Pooled figures; None where nothing supports one."""
+        """Return the pooled metrics; None if undefined."""
         ran = self.ran
         found, true = self.found_and_true()
         free = [c for c in self.judged if c.leak_true == "absent"]
         leaking = [c for c in self.judged if c.leak_true == "present"]
         compared = sum(c.levels_compared for c in ran)
         vertebrae = sum(c.vertebrae_true for c in ran)
-        volumes, sure = self.volume_agreement, self.reliability
+        volumes, calibration = self.volume_agreement, self.reliability
         pairs = [pair for c in ran for pair in c.level_pairs]
         sets = [size for c in ran for size in c.level_set_sizes]
         votes = [
@@ -126,9 +126,9 @@ class Cohort:
             for c in ran
             for name in c.segments_in_field
         ]
-        called = sum(c.leak_found == "present" for c in leaking)
+        detected = sum(c.leak_found == "present" for c in leaking)
         cleared = sum(c.leak_found == "absent" for c in free)
-        definite = [right for c in ran for right in c.right_of_grade("definite")]
+        definite = [correct for c in ran for correct in c.right_of_grade("definite")]
         return {
             "cases": len(self.cases),
             "wrongly_refused_or_failed": sum(not c.refusal_right for c in self.cases),
@@ -171,8 +171,8 @@ class Cohort:
             "leak_status": dict(Counter(c.leak_found for c in self.cases if c.leak_found)),
             "notes": dict(Counter(code for c in ran for code in sorted(set(c.notes)))),
             "leak_right": _mean(c.leak_true == c.leak_found for c in self.judged if c.leak_true),
-            "sensitivity": f"{called}/{len(leaking)}",
-            "sensitivity_95_interval": wilson_interval(called, len(leaking)),
+            "sensitivity": f"{detected}/{len(leaking)}",
+            "sensitivity_95_interval": wilson_interval(detected, len(leaking)),
             "specificity": f"{cleared}/{len(free)}",
             "specificity_95_interval": wilson_interval(cleared, len(free)),
             "level_exact": _ratio(sum(c.levels_exact for c in ran), compared),
@@ -193,13 +193,13 @@ class Cohort:
                 c.vertebrae_right == c.vertebrae_true for c in ran if c.vertebrae_true
             ),
             "path_error_mm": _mean(c.path_error_mm for c in ran),
-            "confidence_brier": _known(sure.brier),
-            "confidence_calibration_error": _known(sure.calibration_error),
+            "confidence_brier": _known(calibration.brier),
+            "confidence_calibration_error": _known(calibration.calibration_error),
             "runtime_s": _mean(c.runtime_s for c in ran),
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Cases and summary as plain values; NaN as None."""
+        """Return cases and summary as plain values; NaN as None."""
         return {
             "caveat": self.caveat,
             "cases": [c.row() for c in self.cases],
@@ -207,11 +207,11 @@ class Cohort:
         }
 
     def to_json(self) -> str:
-        """Cases and summary; NaN as null."""
+        """Return cases and summary as JSON; NaN as null."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
-        """Cases, one a line; several values of one cell parted by semicolons."""
+        """Return the cases as CSV, one per row; multiple values separated by semicolons."""
         stream = io.StringIO()
         writer = csv.DictWriter(stream, list(Case("").row()), lineterminator="\n")
         writer.writeheader()
@@ -220,13 +220,13 @@ class Cohort:
         return stream.getvalue()
 
     def to_text(self) -> str:
-        """Means by group, the pooled row, and the figures that need words."""
+        """Return a table of means by group with pooled metrics, as text."""
         named = [(name or "-", part) for name, part in self.groups().items()]
         if len(named) == 1:
             named = [(c.case, Cohort((c,))) for c in self.cases]
         rows = [_HEADER, *(_row(name, part) for name, part in named), _row("all", self)]
         problems = [
-            f"{c.case}: {c.error or 'analysed, but should have been refused'}"
+            f"{c.case}: {c.error or 'analyzed, but should have been refused'}"
             for c in self.cases
             if not c.refusal_right
         ]
@@ -267,8 +267,9 @@ class Cohort:
             low, high = s["collections_found_95_interval"]
             strata = ", ".join(f"{k} {v}" for k, v in s["collections_found_by_volume"].items())
             lines.append(
-                f"collections found {s['collections_found']} (95 % interval {low:.0%}-{high:.0%}): "
-                f"{strata}; invented {s['false_positive_collections']}"
+                f"collections detected {s['collections_found']} "
+                f"(95 % interval {low:.0%}-{high:.0%}): "
+                f"{strata}; false positives {s['false_positive_collections']}"
             )
         for name in ("sensitivity", "specificity"):
             if not s[name].endswith("/0"):
@@ -284,7 +285,7 @@ class Cohort:
             lines.append(
                 f"levels: weighted kappa {shown(s['level_weighted_kappa'], '.2f')}, segment by "
                 f"segment {shown(s['segment_by_segment_kappa'], '.2f')}; extent error "
-                f"{shown(s['extent_error_mm'], '.1f')} mm; set of levels holds the true one in "
+                f"{shown(s['extent_error_mm'], '.1f')} mm; set of levels contains the true one in "
                 f"{shown(s['level_set_right'], '.0%')}, {shown(s['level_set_size'], '.2f')} "
                 "segments on average"
             )
@@ -297,8 +298,8 @@ class Cohort:
 
 
 _HEADER: Final = (
-    "", "cases", "sac Dice", "HD95", "ASSD", "fluid Dice", "HD95", "volume", "found", "invented",
-    "leak right", "level", "within 1", "vertebrae", "path mm", "s",
+    "", "cases", "sac Dice", "HD95", "ASSD", "fluid Dice", "HD95", "volume", "detected",
+    "false positives", "leak correct", "level", "within 1", "vertebrae", "path mm", "s",
 )  # fmt: skip
 
 
@@ -325,7 +326,7 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, all others to the right."""
+    """Return table lines: first column left-aligned, all others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -369,5 +370,5 @@ def _known(value: float) -> float | None:
 
 
 def shown(value: float | None, style: str) -> str:
-    """A figure in a format, or a dash where it is None."""
+    """Return a formatted value, or a dash if it is None."""
     return "-" if value is None else format(value, style)

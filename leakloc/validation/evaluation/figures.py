@@ -1,4 +1,4 @@
-"""Figures of an evaluation: agreement, detection, confidence, sweeps."""
+"""Plots of an evaluation: agreement, detection, calibration, sweeps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
 GREEN: Final = "#009E73"
 GREY: Final = "#777777"
-"""Okabe and Ito's colours: told apart by the colour-blind."""
+"""Colors of Okabe and Ito, distinguishable with color vision deficiency."""
 
 
 def cohort_figures(cohort: Cohort) -> dict[str, bytes]:
-    """PNG files by name; those that the cases support."""
+    """Return the figures that the cases support, as PNG files by name."""
     drawn = {
         "dice": dice_figure(cohort),
         "volume": volume_figure(cohort),
@@ -36,7 +36,7 @@ def cohort_figures(cohort: Cohort) -> dict[str, bytes]:
 
 
 def dice_figure(cohort: Cohort) -> Figure | None:
-    """Dice of sac and fluid, every case a point, by group."""
+    """Plot Dice of sac and fluid by group, one point per case."""
     groups = list(cohort.groups().items())
     rows = [(c.sac_dice, c.fluid_dice) for _, part in groups for c in part.ran]
     if not rows or not np.isfinite(rows).any():
@@ -44,11 +44,11 @@ def dice_figure(cohort: Cohort) -> Figure | None:
     figure = _figure(7.0, 1.2 + 0.28 * len(groups))
     axes = figure.subplots()
     for row, (_, part) in enumerate(groups):
-        for name, colour, shift in (("sac_dice", BLUE, -0.12), ("fluid_dice", ORANGE, 0.12)):
+        for name, color, shift in (("sac_dice", BLUE, -0.12), ("fluid_dice", ORANGE, 0.12)):
             values = np.array([getattr(c, name) for c in part.ran], dtype=float)
             label = name.replace("_dice", "").replace("sac", "thecal sac") if row == 0 else None
             axes.plot(
-                values, np.full(len(values), row + shift), "o", ms=4, color=colour, label=label
+                values, np.full(len(values), row + shift), "o", ms=4, color=color, label=label
             )
     axes.set_yticks(range(len(groups)), [name or "all" for name, _ in groups])
     axes.invert_yaxis()
@@ -59,7 +59,7 @@ def dice_figure(cohort: Cohort) -> Figure | None:
 
 
 def volume_figure(cohort: Cohort) -> Figure | None:
-    """Bland-Altman plot of fluid volume."""
+    """Draw a Bland-Altman plot of fluid volume."""
     agreement = cohort.volume_agreement
     if agreement.n < 2:
         return None
@@ -83,13 +83,13 @@ def volume_figure(cohort: Cohort) -> Figure | None:
             va="bottom",
             fontsize=8,
         )
-    axes.set_xlabel("mean of found and true fluid volume, mL")
-    axes.set_ylabel("found - true, mL")
+    axes.set_xlabel("mean of detected and true fluid volume, mL")
+    axes.set_ylabel("detected - true, mL")
     return _finished(figure, axes, cohort.caveat)
 
 
 def detection_figure(cohort: Cohort) -> Figure | None:
-    """Share of collections found by their volume, with Wilson intervals."""
+    """Plot the fraction of collections detected by volume, with Wilson intervals."""
     rows = [row for row in cohort.detection_by_volume() if row[2]]
     if not rows:
         return None
@@ -104,68 +104,68 @@ def detection_figure(cohort: Cohort) -> Figure | None:
     axes.set_xlim(-0.5, len(rows) - 0.3)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("true volume")
-    axes.set_ylabel("fraction found")
+    axes.set_ylabel("fraction detected")
     return _finished(figure, axes, cohort.caveat)
 
 
 def reliability_figure(cohort: Cohort) -> Figure | None:
-    """What was said with confidence p against how often it held."""
+    """Plot the fraction correct against stated confidence."""
     curves = [
         ("collections", cohort.reliability, BLUE),
         ("numbering", cohort.numbering_reliability, ORANGE),
     ]
-    curves = [(name, curve, colour) for name, curve, colour in curves if len(curve.counts)]
+    curves = [(name, curve, color) for name, curve, color in curves if len(curve.counts)]
     if not curves:
         return None
     figure = _figure(4.2, 4.0)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1)
-    for name, curve, colour in curves:
-        _reliability(axes, name, curve, colour)
+    for name, curve, color in curves:
+        _reliability(axes, name, curve, color)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("stated confidence")
-    axes.set_ylabel("fraction that was right")
+    axes.set_ylabel("fraction correct")
     axes.legend(loc="upper left", frameon=False, fontsize=8)
     return _finished(figure, axes, cohort.caveat)
 
 
-def _reliability(axes: Axes, name: str, curve: Reliability, colour: str) -> None:
+def _reliability(axes: Axes, name: str, curve: Reliability, color: str) -> None:
     label = f"{name}: Brier {curve.brier:.3f}"
-    axes.plot(curve.confidence, curve.fraction_correct, "o-", color=colour, label=label)
+    axes.plot(curve.confidence, curve.fraction_correct, "o-", color=color, label=label)
     for x, y, n in zip(curve.confidence, curve.fraction_correct, curve.counts, strict=True):
         axes.annotate(f"n={n}", (x, y), (4, -10), textcoords="offset points", fontsize=7)
 
 
 def sweep_figure(sweep: Sweep) -> Figure:
-    """Dice, detection and inventions against severity, with 95 % intervals."""
+    """Plot Dice, detection and false positives against severity, with 95 % intervals."""
     from leakloc.validation.evaluation.sweep import PARAMETERS
 
     figure = _figure(9.0, 3.4)
     left, right = figure.subplots(1, 2)
     x = np.array([point.value for point in sweep.points])
     parts = [point.cohort.summary() for point in sweep.points]
-    for key, colour, label in (
+    for key, color, label in (
         ("sac_dice", BLUE, "thecal sac"),
         ("fluid_dice", ORANGE, "fluid"),
     ):
-        left.plot(x, _series(parts, key), "o-", color=colour, label=label)
+        left.plot(x, _series(parts, key), "o-", color=color, label=label)
         ends = [[np.nan if e is None else e for e in s[f"{key}_95_interval"]] for s in parts]
-        left.vlines(x, *np.array(ends).T, color=colour, alpha=0.35, lw=4)
+        left.vlines(x, *np.array(ends).T, color=color, alpha=0.35, lw=4)
     left.set_ylabel("Dice")
     left.set_ylim(0, 1.0)
     found = [point.cohort.found_and_true() for point in sweep.points]
-    share = np.array([f / t if t else np.nan for f, t in found])
+    fraction = np.array([f / t if t else np.nan for f, t in found])
     bounds = np.array([wilson_interval(f, t) for f, t in found])
     right.fill_between(x, bounds[:, 0], bounds[:, 1], color=BLUE, alpha=0.15, lw=0)
-    right.plot(x, share, "o-", color=BLUE, label="collections found")
+    right.plot(x, fraction, "o-", color=BLUE, label="collections detected")
     right.plot(x, _series(parts, "level_exact"), "s--", color=GREEN, label="level exact")
     right.plot(
         x,
         [s["false_positive_collections"] / s["cases"] for s in parts],
         "^:",
         color=ORANGE,
-        label="invented per study",
+        label="false positives per study",
     )
     right.set_ylim(bottom=0)
     names = PARAMETERS[sweep.parameter].names
@@ -180,7 +180,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
+    """Return a figure as a PNG file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": "leakloc"})
     return stream.getvalue()
@@ -202,7 +202,7 @@ def _figure(width_in: float, height_in: float) -> Figure:
 def _finished(figure: Figure, axes: Axes, caveat: str) -> Figure:
     _plain(axes)
     if caveat:
-        wrapped = textwrap.fill(caveat, int(16 * figure.get_figwidth()))  # 16 letters per inch
+        wrapped = textwrap.fill(caveat, int(16 * figure.get_figwidth()))  # 16 characters per inch
         figure.supxlabel(wrapped, fontsize=7, color=GREY, x=0.99, ha="right")
     return figure
 

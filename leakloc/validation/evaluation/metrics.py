@@ -1,8 +1,8 @@
-"""Agreement between a result and the truth.
+"""Overlap, surface distance and detection metrics of masks.
 
 Definitions follow Maier-Hein et al., Metrics reloaded, Nat Methods 2024;21:195: Dice on
-voxels, HD95 on surfaces pooled over both directions, a collection found where its overlap
-with the truth is at least a tenth or the centres lie within 10 mm.
+voxels, HD95 on surface distances pooled over both directions; a collection counts as detected
+if its intersection over union with the truth is at least 0.1 or the centers lie within 10 mm.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Volume
 
 MATCH_IOU: Final = 0.1
-"""Least intersection over union for a collection to count as found."""
+"""Minimum intersection over union for a collection to count as detected."""
 
 MATCH_DISTANCE_MM: Final = 10.0
-"""Largest distance of centres, in mm, at which it counts as found without that overlap."""
+"""Maximum distance of centers, in mm, to count as detected with less overlap."""
 
 Mask = npt.NDArray[np.bool_]
 
 
 def dice(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
-    """Dice coefficient of two masks of the same shape; NaN where both are empty."""
+    """Return the Dice coefficient of two masks of equal shape; NaN if both are empty."""
     a, b = np.asarray(found, dtype=bool), np.asarray(truth, dtype=bool)
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / total if total else float("nan")
 
 
 def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
-    """Distances between the surfaces of two masks, both directions pooled, shape (n,).
+    """Return surface distances of two masks, both directions pooled, shape (n,).
 
-    Surface voxels are mask voxels with a face on the outside; distances are Euclidean, in
-    mm, exact (Maurer's transform). Empty where either mask is empty.
+    Surface voxels are mask voxels with a background face neighbor; distances are exact
+    Euclidean distances in mm (Maurer transform). Empty if either mask is empty.
 
     Raises
     ------
@@ -62,19 +62,19 @@ def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
 
 
 def hd95_mm(found: Volume, truth: Volume) -> float:
-    """95th percentile of `surface_distances_mm`; NaN where either mask is empty."""
+    """Return the 95th percentile of `surface_distances_mm`; NaN if either mask is empty."""
     distances = surface_distances_mm(found, truth)
     return float(np.percentile(distances, 95)) if distances.size else float("nan")
 
 
 def assd_mm(found: Volume, truth: Volume) -> float:
-    """Average symmetric surface distance: mean of `surface_distances_mm`; NaN where empty."""
+    """Return the average symmetric surface distance; NaN if either mask is empty."""
     distances = surface_distances_mm(found, truth)
     return float(distances.mean()) if distances.size else float("nan")
 
 
 def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], list[int], list[int]]:
-    """Pair found collections with true ones, best overlap first.
+    """Match detected to true collections, best overlap first.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], lis
     Returns
     -------
     pairs : dict
-        True id to found id.
+        True id to detected id.
     missed : list of int
-        True ids without a partner.
-    invented : list of int
-        Found ids that neither are a partner nor touch a true collection at all. (A second
-        piece of one true collection is not an invention.)
+        True ids without a match.
+    false_positives : list of int
+        Detected ids that are not matched and do not overlap any true collection. (A second
+        component of one true collection is not a false positive.)
     """
     _same_grid(found, truth)
     true_ids = [int(n) for n in np.unique(truth.array) if n]
@@ -111,8 +111,8 @@ def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], lis
             pairs[true_id] = found_id
     touching = {int(n) for n in np.unique(found.array[truth.array > 0]) if n}
     missed = [n for n in true_ids if n not in pairs]
-    invented = [n for n in found_ids if n not in pairs.values() and n not in touching]
-    return pairs, missed, invented
+    false_positives = [n for n in found_ids if n not in pairs.values() and n not in touching]
+    return pairs, missed, false_positives
 
 
 def _same_grid(a: Volume, b: Volume) -> None:

@@ -1,7 +1,7 @@
-"""The whole analysis measured on phantom studies.
+"""Evaluation of the whole analysis on phantom studies.
 
-Each case goes the way a patient's study does: written as DICOM, read back, triaged,
-analysed. Figures from phantoms are upper bounds; they say nothing about patients.
+Each case is processed like a patient study: written as DICOM, read, triaged and analyzed.
+Results on phantoms are upper bounds and do not apply to patients.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 AnyTask = TypeVar("AnyTask")
 
 Method = Callable[["Study", Settings], tuple[Reading, Volume]]
-"""What is measured: from a study to what it says, and the volume it was found on."""
+"""Method to evaluate: returns the reading of a study and the analyzed volume."""
 
 
 def leakloc_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
-    """The whole analysis."""
+    """Run the whole analysis of leakloc on a study."""
     from leakloc.pipeline import analyze_study
 
     analysis = analyze_study(study, settings)
@@ -68,23 +68,23 @@ def evaluate_phantoms(
     tiles: list[Tile] | None = None,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Analyse phantom studies and compare with their truth.
+    """Analyze phantom studies and compare them with the ground truth.
 
     Parameters
     ----------
     scenarios : sequence of str or Scenario, or None
-        Names from `leakloc.validation.phantom.SCENARIOS`, or own ones; all where None.
+        Names from `leakloc.validation.phantom.SCENARIOS`, or custom ones; None for all.
     seeds : iterable of int
-        Each gives another anatomy.
+        Random seeds of the anatomy.
     settings : Settings
     method : callable
-        What is measured; `leakloc.validation.evaluation.baseline.textbook_method` is another.
+        Method to evaluate, such as `leakloc.validation.evaluation.baseline.textbook_method`.
     workers : int
-        Processes to run side by side.
+        Number of parallel processes.
     keep : Path, optional
-        Folder in which rendered phantoms are kept for the next run.
+        Folder in which rendered phantoms are cached.
     tiles : list, optional
-        Gets a picture of every case, for `contact_sheet`.
+        Receives an image of each case, for `contact_sheet`.
     progress : callable, optional
 
     Raises
@@ -108,7 +108,7 @@ def run_tasks(
     tiles: list[Tile] | None,
     progress: Progress | None,
 ) -> tuple[Case, ...]:
-    """Cases of tasks in their order, each measured in one of `workers` processes."""
+    """Return the cases of the tasks in task order, computed in `workers` processes."""
     cases: list[Case] = []
     with ExitStack() as stack:
         results: Iterable[tuple[Case, Tile | None]] = map(measured, tasks)
@@ -154,7 +154,7 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
 
 
 def measure(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
-    """Analyse the study in ``folder/dicom`` and compare it with what is true of the phantom."""
+    """Analyze the study in ``folder/dicom`` and compare it with the phantom's ground truth."""
     from leakloc.loaders import load_study
 
     scenario = phantom.scenario
@@ -196,6 +196,6 @@ def _compared(
         try:
             return against(truth), truth
         except GeometryError:
-            pass  # analysed on another grid, such as that of joined stations: truth made there
+            pass  # analyzed on another grid, such as composed stations: truth is made on that grid
     truth = phantom_reading(phantom, found.thecal_sac)
     return against(truth), truth

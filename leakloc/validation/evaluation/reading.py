@@ -1,7 +1,7 @@
-"""What one side says of one study: a result, a truth, or another reader, in the same words.
+"""Common data model of one study's result, ground truth, or human annotation.
 
-A reading is made from an analysis in memory, a report folder, a phantom's truth, or masks
-alone; whatever it does not hold is None and is not judged.
+A reading is built from an analysis in memory, a report folder, a phantom's truth, or masks
+only; missing items are None and are not evaluated.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SAC_NAMES: Final = ("thecal_sac", "sac")
 FLUID_NAMES: Final = ("epidural_fluid", "fluid", "collections")
 
 SMALLEST_COLLECTION_ML: Final = 0.5
-"""Collections below this volume are neither missed nor invented: readers disagree on them."""
+"""Smaller collections are neither missed nor false positives: readers disagree on them."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReadCollection:
-    """One collection as one side describes it; None where it does not say."""
+    """One collection of a reading; None for items not reported."""
 
     id: int
     volume_ml: float
@@ -44,16 +44,16 @@ class ReadCollection:
     cranial_lps: FloatArray | None = None
     caudal_lps: FloatArray | None = None
     path_mm: float | None = None
-    """Way from the sacral hiatus to the level."""
+    """Path length from the sacral hiatus to the level."""
     confidence: float | None = None
     grade: Grade | None = None
     position: Position | None = None
-    """Where around the sac it lies."""
+    """Position around the sac."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One study as one side describes it.
+    """Result or ground truth of one study.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ class Reading:
     fluid : Volume or None
         Collection ids.
     fluid_ml : float or None
-        Volume of all collections, partial volume as fractions where it is known.
+        Volume of all collections; partial volumes count as fractions if known.
     discs : dict
-        Centres by name, LPS mm, head down; the axis of levels.
+        Disc centers by name, LPS mm, cranial to caudal; they define the axis of levels.
     """
 
     case: str
@@ -80,16 +80,16 @@ class Reading:
     numbering_confidence: float | None = None
     transitional: bool | None = None
     notes: tuple[str, ...] = ()
-    """Codes of the warnings."""
+    """Warning codes."""
 
     @property
     def counted(self) -> tuple[ReadCollection, ...]:
-        """The collections large enough to count."""
+        """Collections of at least `SMALLEST_COLLECTION_ML`."""
         return tuple(c for c in self.collections if c.volume_ml >= SMALLEST_COLLECTION_ML)
 
 
 def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> Reading:
-    """A reading from whatever stands at `path`.
+    """Read a result or ground truth from a folder or file.
 
     Parameters
     ----------
@@ -97,14 +97,14 @@ def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> 
         A report folder, a folder with a phantom's ``truth.json`` (or one above it), a folder of
         masks named ``thecal_sac`` or ``epidural_fluid``, or one mask file.
     label : int, optional
-        Of a mask file: the only value that counts.
+        Label value to use in a mask file; all by default.
     kind : {"fluid", "sac"}
-        Of a mask file: what its labels are.
+        Content of a mask file.
 
     Raises
     ------
     InputError
-        If there is nothing to read, or a mask that is none.
+        If there is nothing to read, or a file is not a valid mask.
     """
     if path.is_file():
         if path.name == "report.json":
@@ -120,14 +120,14 @@ def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> 
     sac, fluid = mask_in(path, SAC_NAMES), mask_in(path, FLUID_NAMES)
     if sac is None and fluid is None:
         raise InputError(
-            f"{path} holds no report.json, no truth.json and no mask named thecal_sac or "
+            f"{path} contains no report.json, truth.json, or mask named thecal_sac or "
             "epidural_fluid (.nii.gz, .nrrd, .mha, .dcm)"
         )
     return _masks_reading(path.name, sac, fluid)
 
 
 def is_case(path: Path) -> bool:
-    """Whether `read_case` would find one study there."""
+    """Return whether the path is a study that `read_case` can read."""
     if path.is_file():
         return path.name.lower().endswith(MASK_SUFFIXES)
     known = ("report.json", "truth.json", "truth/truth.json")
@@ -139,7 +139,7 @@ def is_case(path: Path) -> bool:
 
 
 def case_name(path: Path) -> str:
-    """Name of a study: that of its folder, or of its file without suffix."""
+    """Return the name of a study: its folder name, or file name without suffix."""
     name = path.name
     if path.is_file():
         for suffix in MASK_SUFFIXES:
@@ -149,7 +149,7 @@ def case_name(path: Path) -> str:
 
 
 def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
-    """The mask file of a folder (or its ``masks``) that bears one of the names."""
+    """Return the mask file with one of the names in a folder or its ``masks``, or None."""
     for place in (folder, folder / "masks"):
         for name in names:
             for suffix in MASK_SUFFIXES:
@@ -159,7 +159,7 @@ def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
-    """What an analysis in memory says."""
+    """Return the reading of an analysis in memory."""
     located, levels = analysis.localization, analysis.levels
     targets = {t.collection: t for t in located.planning.targets}
     notes = (*analysis.segmentation.notes, *levels.notes, *located.notes)
@@ -194,7 +194,7 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
 
 
 def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
-    """The truth of a phantom, on the grid of `like` or of its own myelogram."""
+    """Return the ground truth of a phantom, on the grid of `like` or of its own myelogram."""
     geometry = phantom.myelogram_geometry() if like is None else like.geometry
     masks = phantom.masks(geometry)
     return truth_reading(
@@ -207,7 +207,7 @@ def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
 
 
 def truth_without_masks(truth: Truth, case: str) -> Reading:
-    """What is true of a phantom whose study has no grid, or was refused."""
+    """Return the ground truth of a phantom without masks, for a study that was refused."""
     return truth_reading(truth.to_dict(), case, None, None, None)
 
 
@@ -226,7 +226,7 @@ def _truth_reading(folder: Path, case: str) -> Reading:
         return truth_reading(values, case, sac, load("fluid"), load("fluid_fraction"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"the truth in {folder} cannot be read ({error}): make it again"
+            f"the ground truth in {folder} cannot be read ({error}): create it again"
         ) from error
 
 
@@ -237,12 +237,12 @@ def truth_reading(
     fluid: Volume | None,
     fraction: Volume | None,
 ) -> Reading:
-    """The reading of a truth.
+    """Return the reading of a ground truth.
 
     Parameters
     ----------
     values : dict
-        As in ``truth.json``.
+        Content of ``truth.json``.
     sac, fluid, fraction : Volume or None
         Mask of the sac, collection ids, and fraction of fluid, on one grid.
     """
@@ -320,7 +320,7 @@ def _report_reading(folder: Path) -> Reading:
 
 
 def _mask(path: Path) -> Volume:
-    """A mask; one without labels says that there is no fluid."""
+    """Read a mask file; an empty mask means no fluid."""
     from leakloc.loaders import read_mask
 
     return read_mask(path, may_be_empty=True)
@@ -333,7 +333,7 @@ def _mask_reading(path: Path, label: int | None, kind: Kind) -> Reading:
         if label not in present and present:
             listed = ", ".join(map(str, present[:12]))
             raise InputError(
-                f"{path.name} holds no label {label}; its labels: {listed}. Name one with --label"
+                f"{path.name} has no label {label}; its labels: {listed}. Select one with --label"
             )
         mask = mask.with_array((mask.array == label).astype(np.uint8))
     if kind == "sac":
@@ -345,14 +345,16 @@ def _masks_reading(case: str, sac: Path | None, fluid: Path | None) -> Reading:
     thecal_sac = None if sac is None else _mask(sac)
     if fluid is None:
         return Reading(case=case, thecal_sac=thecal_sac)
-    made = fluid_reading(case, _mask(fluid))
-    return Reading(case, thecal_sac, made.fluid, made.fluid_ml, made.leak, made.collections)
+    reading = fluid_reading(case, _mask(fluid))
+    return Reading(
+        case, thecal_sac, reading.fluid, reading.fluid_ml, reading.leak, reading.collections
+    )
 
 
 def fluid_reading(case: str, mask: Volume, sac: Volume | None = None) -> Reading:
-    """A reading of a mask of fluid alone.
+    """Return the reading of a fluid mask.
 
-    Labels are collections; a mask of one label is split into its connected pieces.
+    Labels are collections; a mask with a single label is split into connected components.
     """
     ids = mask.array
     if len(np.unique(ids[ids > 0])) == 1:
@@ -362,9 +364,9 @@ def fluid_reading(case: str, mask: Volume, sac: Volume | None = None) -> Reading
         ids = ids.astype(np.uint8 if count < 256 else np.uint16)
     fluid = mask.with_array(ids)
     counts = np.bincount(ids.ravel())
-    unit = mask.geometry.voxel_volume_ml
+    voxel_ml = mask.geometry.voxel_volume_ml
     collections = tuple(
-        ReadCollection(n, float(count * unit)) for n, count in enumerate(counts) if n and count
+        ReadCollection(n, float(count * voxel_ml)) for n, count in enumerate(counts) if n and count
     )
     found = any(c.volume_ml >= SMALLEST_COLLECTION_ML for c in collections)
     return Reading(

@@ -1,4 +1,4 @@
-"""Contact sheets: every case at a glance, truth and result outlined on the image."""
+"""Contact sheets: images of all cases with outlines of ground truth and result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ COLOURS: Final = {
     "true fluid": (0, 200, 120),
     "found fluid": (255, 60, 180),
 }
-"""Outlines: truth cool, result warm."""
+"""Outline colors: cool for ground truth, warm for the result."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One case: a sagittal plane and an axial one, with outlines.
+    """Image of one case: a sagittal and an axial plane, with outlines.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class Tile:
 def make_tile(
     name: str, image: Volume, found: Reading, truth: Reading, case: Case | None = None
 ) -> Tile:
-    """Draw one case at the largest cross-section of its fluid (true before found).
+    """Draw one case at the largest cross-section of its true, else detected, fluid.
 
     Parameters
     ----------
     image : Volume
-        What the masks lie on.
+        Image on which the masks are drawn.
     """
     masks = {
         "true fluid": truth.fluid,
@@ -64,32 +64,32 @@ def make_tile(
 
 
 def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
-    """All tiles on one picture, as a PNG file; `caveat` is printed with the notice."""
+    """Return all tiles in one PNG image; `caveat` is printed with the notice."""
     from PIL import Image, ImageDraw
 
     from leakloc.report.canvas import font
 
     face = font(13)
     line = 17
-    words = max((len(tile.caption) for tile in tiles), default=1) * line + 6
+    caption_px = max((len(tile.caption) for tile in tiles), default=1) * line + 6
     width = max((tile.rgb.shape[1] for tile in tiles), default=200) + 8
     columns = min(COLUMNS, max(len(tiles), 1))
     rows = -(-len(tiles) // columns)
     notice = f"{SHORT_NOTICE}. {caveat}" if caveat else SHORT_NOTICE
     key_px = 12 + 110 * len(COLOURS) + int(face.getlength(notice))
-    size = max(columns * width, key_px), 40 + rows * (OUTLINED_PX + words)
+    size = max(columns * width, key_px), 40 + rows * (OUTLINED_PX + caption_px)
     sheet = Image.new("RGB", size, "black")
     pen = ImageDraw.Draw(sheet)
     x = 6
-    for name, colour in COLOURS.items():
-        pen.text((x, 10), name, fill=colour, font=face)
+    for name, color in COLOURS.items():
+        pen.text((x, 10), name, fill=color, font=face)
         x += 110
     pen.text((x, 10), notice, fill="white", font=face)
     for number, tile in enumerate(tiles):
-        left, top = number % columns * width, 40 + number // columns * (OUTLINED_PX + words)
+        left, top = number % columns * width, 40 + number // columns * (OUTLINED_PX + caption_px)
         for row, text in enumerate(tile.caption):
             pen.text((left + 2, top + row * line), text, fill="white", font=face)
-        sheet.paste(Image.fromarray(tile.rgb), (left, top + words))
+        sheet.paste(Image.fromarray(tile.rgb), (left, top + caption_px))
     stream = io.BytesIO()
     sheet.save(stream, "PNG", optimize=True)
     return stream.getvalue()
@@ -101,7 +101,7 @@ def _caption(name: str, case: Case | None) -> tuple[str, ...]:
     figures = [f"sac {case.sac_dice:.3f}" if case.sac_dice == case.sac_dice else ""]
     if case.fluid_dice == case.fluid_dice:
         figures.append(f"fluid {case.fluid_dice:.2f}")
-    figures.append(f"found {case.found_collections}/{case.true_collections}")
+    figures.append(f"detected {case.found_collections}/{case.true_collections}")
     if case.false_positive_collections:
-        figures.append(f"invented {case.false_positive_collections}")
+        figures.append(f"false positives {case.false_positive_collections}")
     return name, "  ".join(f for f in figures if f)

@@ -1,9 +1,9 @@
-"""The whole analysis measured on simulated contrast on real anatomy.
+"""Evaluation of the whole analysis on simulated contrast on real anatomy.
 
-Each case goes the way a patient's study does: written as DICOM, read back, triaged, analysed.
-Anatomy is that of SPIDER's patients; contrast and extradural fluid are simulated. Figures are kept
-apart by patient: networks of leakloc are trained on the development patients, never on the test
-patients.
+Each case is processed like a patient study: written as DICOM, read, triaged and analyzed.
+The anatomy is that of SPIDER patients; contrast and epidural fluid are simulated. Results are
+reported separately by patient split: networks of leakloc are trained on the development patients,
+never on the test patients.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Split = Literal["development", "test"]
 
 SIMULATED_CAVEAT: Final = (
-    f"{CAVEAT} Extradural fluid is painted; no patient with a leak, no clinical validation."
+    f"{CAVEAT} Epidural fluid is simulated; no patient with a leak, no clinical validation."
 )
 
 PATIENTS_OF: Final[dict[Split, tuple[str, ...]]] = {
@@ -60,10 +60,10 @@ _TRAINING: Final = {
 
 
 class SimulatedCohort(Cohort):
-    """Cases of simulated contrast on real anatomy, apart by patient split."""
+    """Cases of simulated contrast on real anatomy, reported by patient split."""
 
     def splits(self) -> dict[str, SimulatedCohort]:
-        """Cases of the development patients, of the test patients, and of any others."""
+        """Return the cases of development patients, test patients, and any others."""
         names = {c.case: _split_of(c.patient) for c in self.cases}
         return {
             name: SimulatedCohort(tuple(c for c in self.cases if names[c.case] == name))
@@ -72,15 +72,15 @@ class SimulatedCohort(Cohort):
         }
 
     def summary(self) -> dict[str, Any]:
-        """Pooled figures of all studies with stated fat suppression.
+        """Return the pooled metrics of all studies with fat suppression in the header.
 
-        Without it a study is to be called indeterminate, so that it counts in its own row only.
+        The expected result without it is "indeterminate"; such studies count in their own row only.
         """
         fat = {name for name, scenario in SCENARIOS.items() if scenario.fat == "none"}
         return Cohort(tuple(c for c in self.cases if c.group not in fat)).summary()
 
     def to_dict(self) -> dict[str, Any]:
-        """As of any cohort, with the figures of each split and of its scenarios."""
+        """Return cases and summary, with the metrics of each split and its scenarios."""
         splits = {
             name: {
                 "patients": sorted({c.patient for c in part.cases}),
@@ -93,7 +93,7 @@ class SimulatedCohort(Cohort):
         return {**super().to_dict(), "splits": splits}
 
     def to_text(self) -> str:
-        """One table and its pooled figures for each split."""
+        """Return one table with pooled metrics for each split, as text."""
         lines: list[str] = []
         for name, part in self.splits().items():
             count = len({c.patient for c in part.cases})
@@ -130,28 +130,28 @@ def evaluate_simulated(
     tiles: list[Tile] | None = None,
     progress: Progress | None = None,
 ) -> SimulatedCohort:
-    """Analyse simulated studies and compare with their truth.
+    """Analyze simulated studies and compare them with the ground truth.
 
     Parameters
     ----------
     folder : Path
-        Holds SPIDER's ``spider-NNN_T2SPACE.nii.gz``, ``_mask.nii.gz`` and ``_discs.json``.
+        Contains ``spider-NNN_T2SPACE.nii.gz``, ``_mask.nii.gz`` and ``_discs.json``.
     scenarios : sequence of str or SimulationScenario, or None
-        Names from `leakloc.validation.simulation.SCENARIOS`, or own ones; all where None.
+        Names from `leakloc.validation.simulation.SCENARIOS`, or custom ones; None for all.
     seeds : iterable of int
-        Each gives every patient other fluid and another contrast.
+        Random seeds of fluid and contrast.
     settings : Settings
     patients : iterable of str, optional
-        Their numbers; where None, those of `leakloc.validation.simulation.TEST_PATIENTS` that the
-        folder holds.
+        Patient numbers; by default those of `leakloc.validation.simulation.TEST_PATIENTS` that
+        are in the folder.
     method : callable
-        What is measured; `leakloc.validation.evaluation.baseline.textbook_method` is another.
+        Method to evaluate, such as `leakloc.validation.evaluation.baseline.textbook_method`.
     workers : int
-        Processes to run side by side.
+        Number of parallel processes.
     keep : Path, optional
-        Folder in which written studies are kept for the next run.
+        Folder in which written studies are cached.
     tiles : list, optional
-        Gets a picture of every case, for `contact_sheet`.
+        Receives an image of each case, for `contact_sheet`.
     progress : callable, optional
 
     Raises
@@ -188,15 +188,15 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
         write_study(simulate(patient, task.scenario, task.seed), place)
 
     if task.keep is not None:
-        kept = cached_simulation(task.scenario, task.patient, task.seed, task.keep, make)
-        return _measure(task, kept)
+        cached = cached_simulation(task.scenario, task.patient, task.seed, task.keep, make)
+        return _measure(task, cached)
     with tempfile.TemporaryDirectory() as place:
         make(Path(place))
         return _measure(task, Path(place))
 
 
 def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
-    """Analyse the study in ``place/dicom`` and compare it with ``place/truth``."""
+    """Analyze the study in ``place/dicom`` and compare it with ``place/truth``."""
     from dataclasses import replace
 
     from leakloc.loaders import load_study
@@ -215,7 +215,7 @@ def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
         )  # fmt: skip
         return case, None
     runtime_s = time.perf_counter() - start
-    # Without a myelogram the companion may be analysed: its masks lie on another grid.
+    # Without a myelogram the companion may be analyzed; its masks are on another grid.
     case = compare(
         found, truth, resample=True, group=task.scenario.name, seed=task.seed,
         patient=task.patient, runtime_s=runtime_s,
@@ -228,8 +228,9 @@ def _split_of(patient: str) -> str:
 
 
 _HEADER: Final = (
-    "", "studies", "sac Dice", "HD95", "fluid Dice", "over 5 mL", "found", "false pos.", "firm",
-    "mL, no leak", "position", "segment", "within 1", "present/absent/indet.", "s",
+    "", "studies", "sac Dice", "HD95", "fluid Dice", "over 5 mL", "detected",
+    "false positives", "def./prob.", "mL, no leak", "position", "segment", "within 1",
+    "present/absent/indet.", "s",
 )  # fmt: skip
 
 
@@ -256,17 +257,17 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
 
 
 def _more_words(s: dict[str, Any]) -> list[str]:
-    """Figures of a split that the words of any cohort leave out."""
+    """Return text lines of a split in addition to those of `Cohort`."""
     lines = []
     if s["false_positives_per_leak_free_study"] is not None:
         lines.append(
             f"per leak-free study: {s['false_positives_per_leak_free_study']:.2f} false positives, "
-            f"{s['definite_or_probable_false_positives_per_leak_free_study']:.2f} of them firm "
-            "(definite or probable); "
-            f"{shown(s['extradural_ml_per_leak_free_study'], '.2f')} mL called extradural"
+            f"{s['definite_or_probable_false_positives_per_leak_free_study']:.2f} of them "
+            "definite or probable; "
+            f"{shown(s['extradural_ml_per_leak_free_study'], '.2f')} mL of detected epidural fluid"
         )
     if not s["definite_wrong"].endswith("/0"):
-        lines.append(f"collections graded definite that are false positives {s['definite_wrong']}")
+        lines.append(f"false positives among collections graded definite {s['definite_wrong']}")
     if s["notes"]:
         notes = sorted(s["notes"].items(), key=lambda item: -item[1])
         lines.append("studies with a warning: " + ", ".join(f"{k} {n}" for k, n in notes))

@@ -1,9 +1,9 @@
-"""The analysis measured on the public lumbar volumes of SPIDER.
+"""Evaluation of the analysis on the public lumbar volumes of SPIDER.
 
 SPIDER: van der Graaf et al., Sci Data 2024;11:264, doi 10.1038/s41597-024-03090-w, CC BY 4.0.
-The patients have no leak, the volumes no fat suppression: every collection found is
-invented, and epidural fat is the trap. Discs are numbered up from the lowest, as the data
-set does; the canal is as the data set drew it, within the slab that it covers.
+The patients have no leak and the volumes no fat suppression: every detected collection is a
+false positive, most likely epidural fat. Discs are numbered cranially from the lowest, as in the
+data set; the canal is that of the data set, within its slab.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from leakloc.pipeline import Analysis, Progress
 
 DISC_TOLERANCE_MM: Final = 10.0
-"""A disc is right where its centre lies this near the true centre of the same name."""
+"""Maximum distance of the centers for a disc of the same name to be correct."""
 
 LANDMARKS: Final = Path(__file__).with_name("spider_landmarks.json")
-"""Discs of the sacrum and ends of the cord, read from pictures; its `source` says how."""
+"""Sacral discs and caudal ends of the cord, annotated on images; see its `source`."""
 
 CANAL_LABEL: Final = 3
 """Voxel value of the spinal canal in SPIDER's masks."""
@@ -39,24 +39,24 @@ CANAL_LABEL: Final = 3
 
 @dataclass(frozen=True)
 class SpiderCase:
-    """One analysed patient."""
+    """Evaluation of one patient."""
 
     patient: str
     error: str
     discs_true: int
     discs_right: int
     disc_error_mm: float | None
-    """Median distance of the right discs from the true centres."""
+    """Median distance of the correct discs from the true centers."""
     numbering_confidence: float | None
     canal_dice: float | None
     leak_found: str
     accepted: int
-    """Collections found; all of them invented."""
+    """Number of detected collections; all are false positives."""
     runtime_s: float
     sacral_error_mm: dict[str, float] = field(default_factory=dict)
-    """Distance of the discs of the sacrum from those read in the picture, in its plane, by name."""
+    """In-plane distance of the sacral discs from the annotated ones, by name."""
     cord_error_mm: float | None = None
-    """Detected end of the cord above the one read in the picture; None without either."""
+    """Height of the detected above the annotated end of the cord; None if either is missing."""
     cord_detected: bool = False
     hiatus_detected: bool = False
 
@@ -69,22 +69,22 @@ def evaluate_spider(
     tiles: list[Tile] | None = None,
     progress: Progress | None = None,
 ) -> tuple[SpiderCase, ...]:
-    """Analyse every ``spider-NNN_T2SPACE.nii.gz`` of a folder and compare with its labels.
+    """Analyze each ``spider-NNN_T2SPACE.nii.gz`` of a folder and compare with its labels.
 
     Parameters
     ----------
     folder : Path
     settings : Settings
     patients : iterable of str, optional
-        Only these numbers.
+        Patient numbers; all by default.
     tiles : list, optional
-        Gets a picture of every patient, for `contact_sheet`.
+        Receives an image of each patient, for `contact_sheet`.
     progress : callable, optional
 
     Raises
     ------
     InputError
-        If the folder holds no such volume.
+        If the folder contains no such volume.
     """
     wanted = set(patients) if patients is not None else None
     images = [
@@ -94,7 +94,7 @@ def evaluate_spider(
     ]
     if not images:
         of = f" of patient {', '.join(sorted(wanted))}" if wanted else ""
-        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz{of}")
+        raise InputError(f"{folder} contains no spider-NNN_T2SPACE.nii.gz{of}")
     cases = []
     for n, path in enumerate(images):
         cases.append(_case(path, settings, tiles))
@@ -104,29 +104,31 @@ def evaluate_spider(
 
 
 def spider_text(cases: Iterable[SpiderCase]) -> str:
-    """Cases and pooled figures as aligned text."""
+    """Return cases and pooled metrics as aligned text."""
     cases = list(cases)
-    lines = ["patient  discs right  error mm  confidence  canal Dice  leak           found     s"]
+    lines = [
+        "patient  discs correct  error mm  confidence  canal Dice  leak           detected     s"
+    ]
     for c in cases:
         lines.append(
-            f"{c.patient:7}  {c.discs_right:5}/{c.discs_true:<5}  {_text(c.disc_error_mm, '8.1f')}"
+            f"{c.patient:7}  {c.discs_right:6}/{c.discs_true:<6}  {_text(c.disc_error_mm, '8.1f')}"
             f"  {_text(c.numbering_confidence, '10.2f')}  {_text(c.canal_dice, '10.3f')}"
-            f"  {c.leak_found:13}  {c.accepted:5}  {c.runtime_s:4.1f}  {c.error}"
+            f"  {c.leak_found:13}  {c.accepted:8}  {c.runtime_s:4.1f}  {c.error}"
         )
     total = sum(c.discs_true for c in cases)
     whole = sum(c.discs_right == c.discs_true for c in cases)
     canal = [c.canal_dice for c in cases if c.canal_dice is not None]
     lines.append(
-        f"{sum(c.discs_right for c in cases)} of {total} discs right, all of them in {whole} of "
+        f"{sum(c.discs_right for c in cases)} of {total} discs correct, all of them in {whole} of "
         f"{len(cases)} patients; mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
-        f"{sum(c.accepted for c in cases)} collections invented; "
-        f"called present in {sum(c.leak_found == 'present' for c in cases)}."
+        f"{sum(c.accepted for c in cases)} false-positive collections; "
+        f"leak reported as present in {sum(c.leak_found == 'present' for c in cases)}."
     )
     sacral = [mm for c in cases for mm in c.sacral_error_mm.values()]
     cord = [abs(c.cord_error_mm) for c in cases if c.cord_error_mm is not None]
     if sacral:
         lines.append(
-            f"Discs of the sacrum ({len(sacral)}): {np.median(sacral):.1f} mm off on the median, "
+            f"Sacral discs ({len(sacral)}): median error {np.median(sacral):.1f} mm, "
             f"95th percentile {np.percentile(sacral, 95):.1f} mm."
         )
     if cord:
@@ -160,20 +162,20 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
         for name, center in centers.items()
         if name in found
     }
-    right = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
+    correct = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
     mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
     canal = Volume.from_nibabel(mask)
     sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
     if tiles is not None:
         truth = Reading("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
-        found_all = analysis_reading(analysis)
-        tiles.append(make_tile(_patient(path), analysis.triage.myelogram, found_all, truth))
+        result = analysis_reading(analysis)
+        tiles.append(make_tile(_patient(path), analysis.triage.myelogram, result, truth))
     return SpiderCase(
         patient=_patient(path),
         error="",
         discs_true=len(centers),
-        discs_right=len(right),
-        disc_error_mm=float(np.median(right)) if right else None,
+        discs_right=len(correct),
+        disc_error_mm=float(np.median(correct)) if correct else None,
         numbering_confidence=analysis.levels.numbering.confidence,
         canal_dice=dice(sac.array > 0, canal.array == CANAL_LABEL),
         leak_found=analysis.localization.finding.leak,
@@ -185,16 +187,16 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
 
 
 def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
-    """Errors against the landmarks read in the picture of a patient."""
-    read = json.loads(LANDMARKS.read_text())["patients"].get(patient, {})
+    """Return the errors relative to the annotated landmarks of a patient."""
+    annotated = json.loads(LANDMARKS.read_text())["patients"].get(patient, {})
     found = {d.name: d.center_lps for d in analysis.levels.discs}
     sacral = {
         name: float(np.hypot(*(found[name][1:] - np.array(yz))))
-        for name, yz in read.get("sacral_discs_yz_mm", {}).items()
+        for name, yz in annotated.get("sacral_discs_yz_mm", {}).items()
         if name in found
     }
     conus = analysis.localization.conus
-    end_mm = read.get("cord_end_z_mm")
+    end_mm = annotated.get("cord_end_z_mm")
     return {
         "sacral_error_mm": sacral,
         "cord_error_mm": float(conus.point_lps[2] - end_mm)
@@ -205,12 +207,12 @@ def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def spider_json(cases: Iterable[SpiderCase]) -> str:
-    """Cases as a JSON list."""
+    """Return the cases as a JSON list."""
     return json.dumps([asdict(c) for c in cases], indent=2)
 
 
 def true_discs(path: Path) -> dict[str, FloatArray]:
-    """Centres (LPS mm) of the discs of a volume's patient, by name."""
+    """Return the true disc centers (LPS mm) of a volume by name."""
     labels = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
     return {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
 

@@ -1,4 +1,4 @@
-"""Made studies that are kept between runs: rendering is the slow part of an evaluation."""
+"""Cache of rendered studies: rendering is the slowest part of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from leakloc.validation.simulation import SimulationScenario
 
 Writer = Callable[[Path], None]
-"""Writes a study into a folder that exists."""
+"""Writes a study into an existing folder."""
 
 STAMP: Final = "phantom.json"
 
 
 def cached_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
-    """Folder of a rendered phantom with its truth, made if it is not there yet.
+    """Return the folder of a rendered phantom with its truth; render it if not cached.
 
-    What was made for other parameters, or by other code of the phantom, is made again.
+    A study rendered with other parameters or another version of the code is rendered again.
 
     Parameters
     ----------
     scenario : Scenario
     seed : int
     folder : Path
-        Holds one folder a phantom.
+        Cache folder; contains one folder per phantom.
 
     Returns
     -------
     Path
-        Holds ``dicom/`` and ``truth/``.
+        Folder with ``dicom/`` and ``truth/``.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the study cannot be written.
     """
     stamp = {"scenario": repr(scenario), "seed": seed, "code": _code_digest()}
     name = _name(scenario, seed, SCENARIOS)
@@ -55,7 +55,7 @@ def cached_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
 def cached_simulation(
     scenario: SimulationScenario, patient: str, seed: int, folder: Path, make: Writer
 ) -> Path:
-    """Folder of a simulated study with its truth, made if it is not there yet.
+    """Return the folder of a simulated study with its truth; create it if not cached.
 
     Parameters
     ----------
@@ -63,19 +63,19 @@ def cached_simulation(
     patient : str
     seed : int
     folder : Path
-        Holds one folder a study.
+        Cache folder; contains one folder per study.
     make : callable
         Writes the study into a folder.
 
     Returns
     -------
     Path
-        Holds ``dicom/`` and ``truth/``.
+        Folder with ``dicom/`` and ``truth/``.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the study cannot be written.
     """
     from leakloc.validation import simulation
 
@@ -86,27 +86,27 @@ def cached_simulation(
 
 
 def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
-    """A folder that `write` fills, unless one with the same stamp stands there.
+    """Return a folder filled by `write`; one with the same stamp is reused.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the study cannot be written.
     """
     if _is_made(place, stamp):
         return place
-    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
-        aside.mkdir(parents=True)
-        write(aside)
-        (aside / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        temporary.mkdir(parents=True)
+        write(temporary)
+        (temporary / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
         if place.exists():
             shutil.rmtree(place)
-        aside.rename(place)
+        temporary.rename(place)
     except OSError as error:
-        raise OutputError(f"cannot keep a study in {place.parent}: {error.strerror}") from error
+        raise OutputError(f"cannot write a study to {place.parent}: {error.strerror}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return place
 
 
@@ -121,13 +121,13 @@ def _is_made(place: Path, stamp: dict[str, object]) -> bool:
 def _name(scenario: Scenario | SimulationScenario, seed: int, shipped: Mapping[str, object]) -> str:
     if shipped.get(scenario.name) == scenario:
         return f"{scenario.name}_{seed}"
-    changes = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
-    return f"{scenario.name}_{seed}_{changes}"
+    digest = hashlib.sha256(repr(scenario).encode()).hexdigest()[:8]
+    return f"{scenario.name}_{seed}_{digest}"
 
 
 @cache
 def _code_digest(*packages: str) -> str:
-    """Of the source that makes the studies (the phantom's alone by default)."""
+    """Return a digest of the source code that renders the studies; by default of `phantom`."""
     digest = hashlib.sha256()
     for package in packages or ("phantom",):
         for file in sorted((Path(__file__).parents[1] / package).glob("*.py")):

@@ -1,6 +1,6 @@
-"""Sweeps: one property of phantoms made worse step by step, everything else the same.
+"""Parameter sweeps: one property of phantom studies is degraded stepwise.
 
-The anatomy of a seed does not change along a sweep, so that a curve shows the property alone.
+The anatomy of a seed is constant along a sweep, so that a curve shows only this property.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from leakloc.validation.evaluation.sheet import Tile
 
 DEFAULT_SCENARIOS: Final = ("postoperative_dorsal", "circumferential_thin", "normal")
-"""A thick collection, a thin one, and none."""
+"""A thick collection, a thin collection, and no leak."""
 
 _PLANES: Final[tuple[Literal["sagittal", "coronal", "axial"], ...]] = (
     "sagittal",
@@ -36,18 +36,18 @@ _PLANES: Final[tuple[Literal["sagittal", "coronal", "axial"], ...]] = (
 
 @dataclass(frozen=True)
 class Parameter:
-    """A property of a phantom study that can be made worse.
+    """A property of a phantom study that can be degraded.
 
     Parameters
     ----------
     label : str
-        For axes, with its unit.
+        Axis label with unit.
     values : tuple of float
-        Steps of the sweep, mild first.
+        Steps of the sweep, mildest first.
     apply : callable
-        A scenario with the property set to a value.
+        Returns the scenario with the property set to a value.
     names : tuple of str
-        Of the values 0, 1, ... where they are kinds and no amounts.
+        Names of the values 0, 1, ... of a categorical property.
     """
 
     label: str
@@ -56,12 +56,12 @@ class Parameter:
     names: tuple[str, ...] = ()
 
     def value(self, text: str) -> float:
-        """A value from its name or number.
+        """Return a value from its name or number.
 
         Raises
         ------
         SettingsError
-            If it is neither.
+            If the text is neither.
         """
         if text in self.names:
             return float(self.names.index(text))
@@ -75,12 +75,12 @@ class Parameter:
         return value
 
     def named(self, value: float) -> str:
-        """A value as a person reads it."""
+        """Return a value as text: its name, else its number."""
         return self.names[int(value)] if self.names else f"{value:g}"
 
 
 def _voxel(scenario: Scenario, mm: float) -> Scenario:
-    """Isotropic voxels over the same field."""
+    """Set isotropic voxels over the same field of view."""
     rows, columns, slices = scenario.myelogram_shape
     old = _in_plane_mm(scenario)
     shape = (
@@ -92,14 +92,14 @@ def _voxel(scenario: Scenario, mm: float) -> Scenario:
 
 
 def _slice(scenario: Scenario, mm: float) -> Scenario:
-    """Thicker slices over the same field."""
+    """Set the slice thickness over the same field of view."""
     rows, columns, slices = scenario.myelogram_shape
     count = max(round(slices * scenario.slice_mm / mm), 3)
     return replace(scenario, myelogram_shape=(rows, columns, count), slice_mm=mm)
 
 
 def _plane(scenario: Scenario, number: float) -> Scenario:
-    """The same voxels acquired in another plane."""
+    """Set the acquisition plane with the same voxel size."""
     plane = _PLANES[int(number)]
     if plane == "sagittal":
         return scenario
@@ -147,7 +147,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         lambda s, v: replace(s, echo_time_ms=v),
     ),
     "fat": Parameter(
-        "share of fat signal left by suppression", (0.0, 0.07, 0.15, 0.3, 0.5, 1.0),
+        "fraction of fat signal after suppression", (0.0, 0.07, 0.15, 0.3, 0.5, 1.0),
         lambda s, v: replace(s, fat_residual=v),
     ),
     "pulsation": Parameter(
@@ -155,25 +155,26 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "thickness": Parameter("thickness of the fluid, mm", (6, 4, 3, 2, 1.5, 1.0), _thickness),
 }  # fmt: skip
-"""What can be swept, by its name on the command line."""
+"""Sweep parameters by command-line name."""
 
 
 def parameter_named(name: str) -> Parameter:
-    """What can be swept, by its name.
+    """Return a sweep parameter by name.
 
     Raises
     ------
     SettingsError
-        If nothing has that name.
+        If no parameter has that name.
     """
     if name not in PARAMETERS:
-        raise SettingsError(f"nothing to sweep is named {name!r}; one of: {', '.join(PARAMETERS)}")
+        known = ", ".join(PARAMETERS)
+        raise SettingsError(f"no sweep parameter is named {name!r}; one of: {known}")
     return PARAMETERS[name]
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """All cases at one value of the property."""
+    """All cases at one value of the swept property."""
 
     value: float
     cohort: Cohort
@@ -181,7 +182,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A curve of figures against severity."""
+    """Metrics as a function of a swept property."""
 
     parameter: str
     label: str
@@ -189,13 +190,13 @@ class Sweep:
     points: tuple[SweepPoint, ...]
 
     def to_text(self) -> str:
-        """The curve as aligned text."""
+        """Return the metrics at each value as aligned text."""
         head = f"{self.label}"
         width = max(len(head), 12)
         named = PARAMETERS[self.parameter].named
         lines = [
-            f"{head:{width}}  {'sac Dice':19}  HD95  {'fluid Dice':19}  found  invented"
-            "  leak right  level  vertebrae  refused"
+            f"{head:{width}}  {'sac Dice':19}  HD95  {'fluid Dice':19}  detected"
+            "  false positives  leak correct  level  vertebrae  refused"
         ]
         for point in self.points:
             s = point.cohort.summary()
@@ -203,15 +204,15 @@ class Sweep:
             lines.append(
                 f"{named(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
                 f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
-                f"  {s['collections_found']:>5}  {s['false_positive_collections']:>8}"
-                f"  {_text(s['leak_right'], 10, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
+                f"  {s['collections_found']:>8}  {s['false_positive_collections']:>15}"
+                f"  {_text(s['leak_right'], 12, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
                 f"  {_text(s['vertebrae_right'], 9, '.0%')}  {refused:>7}"
             )
         cases = f"{', '.join(self.scenarios)}; Dice with the 95 % bootstrap interval of its mean"
         return "\n".join([*lines, f"{cases}. {PHANTOM_CAVEAT}"])
 
     def to_csv(self) -> str:
-        """Every case of every point, with the value before it."""
+        """Return all cases as CSV, with the value of the property in the first column."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         for n, point in enumerate(self.points):
@@ -223,7 +224,7 @@ class Sweep:
         return stream.getvalue()
 
     def to_json(self) -> str:
-        """Summary at every value."""
+        """Return the summary at each value as JSON."""
         named = PARAMETERS[self.parameter].named
         points = [
             {"value": p.value, "name": named(p.value), **p.cohort.summary()} for p in self.points
@@ -254,19 +255,19 @@ def sweep_phantoms(
     tiles: list[Tile] | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Measure the analysis while one property of the phantoms gets worse.
+    """Evaluate the analysis while one property of the phantoms is degraded.
 
     Parameters
     ----------
     parameter : str
         Name from `PARAMETERS`.
     scenarios : sequence of str or Scenario, or None
-        Those of `DEFAULT_SCENARIOS` where None.
+        None for `DEFAULT_SCENARIOS`.
     seeds : iterable of int
     values : sequence of float, optional
-        Steps; those of the parameter where None.
+        Steps of the sweep; by default those of the parameter.
     method, workers, keep, tiles, progress
-        As for `evaluate_phantoms`.
+        See `evaluate_phantoms`.
 
     Raises
     ------
@@ -280,14 +281,14 @@ def sweep_phantoms(
         raise SettingsError(
             f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
         )
-    bases = [_lean(SCENARIOS[n] if isinstance(n, str) else n) for n in names]
+    bases = [_minimal(SCENARIOS[n] if isinstance(n, str) else n) for n in names]
     steps, seeds = tuple(values or swept.values), tuple(seeds)
     points: list[SweepPoint] = []
     for n, value in enumerate(steps):
 
-        def at_value(what: str, share: float, n: int = n, value: float = value) -> None:
+        def at_value(what: str, fraction: float, n: int = n, value: float = value) -> None:
             if progress is not None:
-                progress(f"{parameter} {swept.named(value)}: {what}", (n + share) / len(steps))
+                progress(f"{parameter} {swept.named(value)}: {what}", (n + fraction) / len(steps))
 
         cohort = evaluate_phantoms(
             [swept.apply(base, value) for base in bases],
@@ -303,8 +304,8 @@ def sweep_phantoms(
     return Sweep(parameter, swept.label, tuple(base.name for base in bases), tuple(points))
 
 
-def _lean(scenario: Scenario) -> Scenario:
-    """Without the series that only cost rendering: they play no part in any figure."""
+def _minimal(scenario: Scenario) -> Scenario:
+    """Return the scenario without series that do not affect any metric."""
     needed = tuple(s for s in scenario.series if s not in ("ht2w_mip", "ht2w_slab"))
     return replace(scenario, series=needed or scenario.series, optional_series=())
 

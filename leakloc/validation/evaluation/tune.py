@@ -1,7 +1,7 @@
-"""Searching settings over a cohort, with a part held back to show what was really gained.
+"""Optimization of settings on a cohort, with evaluation on a held-out part.
 
-The search (Akiba et al., Optuna, KDD 2019) sees only the fitting part. What the best settings
-gain there is partly luck; what they gain on the held-back part is what to believe.
+The search (Akiba et al., Optuna, KDD 2019) uses only the fitting part. The gain there is
+optimistically biased; the gain on the held-out part is unbiased.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 SEARCHED_SECTIONS: Final = ("segmentation", "levels", "localization")
 
 CACHED_STUDIES: Final = 64
-"""Studies kept in memory by each process: 64 of 50 MB are 3 GB."""
+"""Number of studies cached in memory per process: 64 of 50 MB are 3 GB."""
 
 BOOTSTRAPS: Final = 2000
-"""Resamples for the interval of the gain; its ends move by less than 1 % of its width."""
+"""Bootstrap resamples of the gain; its limits vary by less than 1 % of the interval width."""
 
 _VARIANT: Final = re.compile(r"_[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
 class Range:
-    """One setting and the values it may take.
+    """One setting and its search range.
 
     Parameters
     ----------
     section, key : str
     low, high : float
     whole : bool
-        Whether only whole numbers are meant.
+        Whether the setting is an integer.
     """
 
     section: str
@@ -59,13 +59,13 @@ class Range:
 
     @property
     def name(self) -> str:
-        """As `Settings.changed` takes it."""
+        """Name as used by `Settings.changed`."""
         return f"{self.section}__{self.key}"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A study and where its truth stands."""
+    """Paths of a study and its ground truth."""
 
     name: str
     study: Path
@@ -73,24 +73,24 @@ class Pair:
 
     @property
     def patient(self) -> str:
-        """What must not be split: variants of one phantom share its anatomy."""
+        """Unit of splitting; variants of one phantom share its anatomy."""
         return _VARIANT.sub("", self.name)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a search found, and what it is worth.
+    """Result of a search and its evaluation.
 
     Parameters
     ----------
     settings : Settings
-        The best of the fitting part.
+        Best settings on the fitting part.
     changes : dict
-        Values that differ from the start, by section and key.
+        Values that differ from the initial settings, by section and key.
     fit_before, fit_after, held_before, held_after : Cohort
-        Both parts with the settings at the start and the best ones.
+        Fitting and held-out part with the initial and the best settings.
     trials : tuple of (dict, float)
-        Values tried and their score on the fitting part.
+        Values of each trial and their score on the fitting part.
     """
 
     settings: Settings
@@ -103,7 +103,7 @@ class Tuning:
 
     @property
     def held_gain(self) -> tuple[float, float, float]:
-        """Mean gain of the score on the held-back part, and its 95 % bootstrap interval."""
+        """Mean gain of the score on the held-out part, and its 95 % bootstrap interval."""
         before, after = (
             np.array([score(c) for c in part.cases]) for part in (self.held_before, self.held_after)
         )
@@ -114,32 +114,36 @@ class Tuning:
         return float(gain.mean()), float(low), float(high)
 
     def to_text(self) -> str:
-        """Before and after on both parts, and the changes."""
-        lines = ["part       settings  cases  score  sac Dice  fluid Dice  found   invented"]
+        """Return a table of both parts before and after, and the changes, as text."""
+        lines = [
+            "part       settings  cases  score  sac Dice  fluid Dice  detected  false positives"
+        ]
         for part, name, cohort in (
             ("fitting", "start", self.fit_before),
             ("fitting", "tuned", self.fit_after),
-            ("held back", "start", self.held_before),
-            ("held back", "tuned", self.held_after),
+            ("held-out", "start", self.held_before),
+            ("held-out", "tuned", self.held_after),
         ):
             s = cohort.summary()
             lines.append(
                 f"{part:9}  {name:8}  {s['cases']:5}  {mean_score(cohort.cases):.3f}"
                 f"  {_text(s['sac_dice']):>8}  {_text(s['fluid_dice']):>10}"
-                f"  {s['collections_found']:6}  {s['false_positive_collections']:8}"
+                f"  {s['collections_found']:8}  {s['false_positive_collections']:15}"
             )
         gain, low, high = self.held_gain
-        verdict = "" if low > 0 else ": no gain that is more than chance"
+        conclusion = "" if low > 0 else ": no gain beyond chance"
         lines.append(
-            f"gain on the held-back part {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
-            f"{verdict}"
+            f"gain on the held-out part {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+            f"{conclusion}"
         )
         for section, values in self.changes.items():
             lines += [f"{section}.{key} = {value:g}" for key, value in values.items()]
-        return "\n".join(lines if self.changes else [*lines, "nothing beat the settings at start"])
+        if not self.changes:
+            lines.append("no trial improved on the initial settings")
+        return "\n".join(lines)
 
     def to_toml(self) -> str:
-        """A recipe of all settings that differ from the defaults, with what was gained."""
+        """Return a recipe of all settings that differ from the defaults, with the gain."""
         import tomlkit
 
         gain, low, high = self.held_gain
@@ -149,7 +153,7 @@ class Tuning:
         recipe.add(
             "description",
             f"Tuned on {len(self.fit_after.cases)} studies; gain of the score on "
-            f"{len(self.held_after.cases)} held-back studies {gain:+.4f} "
+            f"{len(self.held_after.cases)} held-out studies {gain:+.4f} "
             f"({low:+.4f} to {high:+.4f}).",
         )
         document.add("recipe", recipe)
@@ -162,10 +166,10 @@ class Tuning:
 
 
 def score(case: Case) -> float:
-    """One number of a case, 0 (failed) to 1 (perfect).
+    """Return the score of a case, 0 (failed) to 1 (perfect).
 
-    Mean of sac Dice, of fluid (Dice where there is some, each divided by 1 + inventions), and,
-    where levels were named, of the share of right levels and vertebrae.
+    Mean of sac Dice, fluid Dice (1 without true fluid) divided by 1 + false positives, and, if
+    available, the fractions of correct levels and of correct vertebrae.
     """
     if case.error:
         return 0.0
@@ -179,12 +183,12 @@ def score(case: Case) -> float:
 
 
 def mean_score(cases: Iterable[Case]) -> float:
-    """Mean of `score`."""
+    """Return the mean `score` of the cases."""
     return float(np.mean([score(c) for c in cases]))
 
 
 def ranges(wanted: Sequence[str], settings: Settings) -> tuple[Range, ...]:
-    """Ranges of the settings to search.
+    """Return the search ranges of settings.
 
     Parameters
     ----------
@@ -192,12 +196,12 @@ def ranges(wanted: Sequence[str], settings: Settings) -> tuple[Range, ...]:
         ``section.key`` (half to double its value, within its bounds) or
         ``section.key=low:high``.
     settings : Settings
-        Where the search starts.
+        Initial settings.
 
     Raises
     ------
     SettingsError
-        If a setting is unknown, is no number, or has no range of its own.
+        If a setting is unknown or not a number, or has no default range.
     """
     return tuple(_range(text, settings) for text in wanted)
 
@@ -215,7 +219,7 @@ def _range(text: str, settings: Settings) -> Range:
     if field is None:
         raise SettingsError(f"no setting is named {name!r}; `leakloc config` prints them all")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SettingsError(f"{name!r} is no number and cannot be tuned")
+        raise SettingsError(f"{name!r} is not a number and cannot be tuned")
     if equals:
         try:
             low, high = (float(limit) for limit in limits.split(":"))
@@ -227,30 +231,30 @@ def _range(text: str, settings: Settings) -> Range:
             low = max(low, *(getattr(bound, n) for n in ("ge", "gt") if hasattr(bound, n)), low)
             high = min(high, *(getattr(bound, n) for n in ("le", "lt") if hasattr(bound, n)), high)
     if not low < high:
-        raise SettingsError(f"{name!r} has no range of its own: write {name}=LOW:HIGH")
+        raise SettingsError(f"{name!r} has no default range: write {name}=LOW:HIGH")
     for limit in (low, high):
         settings.changed(**{f"{section}__{key}": _typed(limit, isinstance(value, int))})
     return Range(section, key, low, high, isinstance(value, int))
 
 
 def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
-    """Studies with their truth.
+    """Return the studies that have a ground truth.
 
     Parameters
     ----------
     studies : Path
-        A folder of studies. Without `truth` each holds ``dicom/`` and ``truth/``, as kept
+        Folder of studies. Without `truth` each contains ``dicom/`` and ``truth/``, as cached
         phantoms do.
     truth : Path, optional
-        A folder that holds the truth of each study under the same name.
+        Folder with the ground truth of each study under the same name.
 
     Raises
     ------
     InputError
-        If fewer than two studies have one.
+        If fewer than two patients have a ground truth.
     """
     if not studies.is_dir():
-        raise InputError(f"{studies} is no folder of studies")
+        raise InputError(f"{studies} is not a folder of studies")
     found = []
     for path in sorted(studies.iterdir()):
         if path.name.startswith("."):
@@ -266,8 +270,9 @@ def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
             found.append(Pair(name, path, exact[0]))
     if len({pair.patient for pair in found}) < 2:
         raise InputError(
-            f"{studies} holds {len(found)} studies with a truth; a search needs two patients at "
-            "least, one of them held back (`leakloc evaluate --phantom --keep DIR` makes some)"
+            f"{studies} contains {len(found)} studies with ground truth; a search requires at "
+            "least two patients, one of them held out (`leakloc evaluate --phantom --keep DIR` "
+            "creates phantoms)"
         )
     return tuple(found)
 
@@ -275,15 +280,15 @@ def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
 def split(
     pairs: Sequence[Pair], held_back: float, seed: int
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Fitting and held-back part; no patient is in both.
+    """Split studies by patient into a fitting and a held-out part.
 
     Raises
     ------
     SettingsError
-        If the share is not between 0 and 1.
+        If the fraction is not between 0 and 1.
     """
     if not 0 < held_back < 1:
-        raise SettingsError(f"the held-back share lies between 0 and 1, not at {held_back:g}")
+        raise SettingsError(f"the held-out fraction must be between 0 and 1, not {held_back:g}")
     patients = sorted({pair.patient for pair in pairs})
     np.random.default_rng(seed).shuffle(patients)
     count = min(max(round(held_back * len(patients)), 1), len(patients) - 1)
@@ -305,9 +310,9 @@ def tune(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Search settings on one part of a cohort and judge them on the other.
+    """Optimize settings on one part of a cohort and evaluate them on the other.
 
-    Only the segmentation runs where nothing else is searched.
+    Only the segmentation runs if only segmentation settings are searched.
 
     Parameters
     ----------
@@ -316,14 +321,14 @@ def tune(
     space : sequence of Range
         See `ranges`.
     settings : Settings
-        The start, and the first trial.
+        Initial settings, used in the first trial.
     trials : int
     held_back : float
-        Share of the patients that the search does not see.
+        Fraction of the patients excluded from the search.
     seed : int
-        Of the split and the search.
+        Random seed of the split and the search.
     workers : int
-        Processes over the studies of a trial.
+        Number of parallel processes.
     progress : callable, optional
 
     Raises
@@ -335,32 +340,32 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fitting, held = split(pairs, held_back, seed)
     whole = any(r.section != "segmentation" for r in space)
-    steps = trials + 1  # the last one is the held-back part
+    steps = trials + 1  # the last one is the held-out part
 
     with _runner(workers) as run:
 
         def measured(part: Sequence[Pair], wanted: Settings) -> Cohort:
             return Cohort(tuple(run([(pair, wanted, whole) for pair in part])))
 
-        tried: list[tuple[dict[str, float], float]] = []
+        results: list[tuple[dict[str, float], float]] = []
         cohorts: list[Cohort] = []
 
         def objective(trial: Any) -> float:
             values = {r.name: _suggested(trial, r) for r in space}
             cohorts.append(measured(fitting, settings.changed(**values)))
-            tried.append((values, mean_score(cohorts[-1].cases)))
+            results.append((values, mean_score(cohorts[-1].cases)))
             if progress is not None:
-                progress(f"trial {len(tried)}: {tried[-1][1]:.4f}", len(tried) / steps)
-            return tried[-1][1]
+                progress(f"trial {len(results)}: {results[-1][1]:.4f}", len(results) / steps)
+            return results[-1][1]
 
         search = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
         )
         search.enqueue_trial({r.name: getattr(getattr(settings, r.section), r.key) for r in space})
         search.optimize(objective, n_trials=trials)
-        best = int(np.argmax([value for _, value in tried]))
+        best = int(np.argmax([value for _, value in results]))
         changes = {
-            name: value for name, value in tried[best][0].items() if value != tried[0][0][name]
+            name: value for name, value in results[best][0].items() if value != results[0][0][name]
         }
         after = settings.changed(**changes)
         held_before = measured(held, settings)
@@ -372,7 +377,7 @@ def tune(
         cohorts[best],
         held_before,
         held_after,
-        tuple(tried),
+        tuple(results),
     )
 
 
@@ -391,7 +396,7 @@ def _by_section(changes: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _short(value: float) -> float:
-    """Four digits say all that a search over tens of studies can know."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 
@@ -459,7 +464,7 @@ def _segmented(chosen: Triage, settings: Settings) -> Reading:
 
 
 def segmentation_reading(segmentation: Segmentation) -> Reading:
-    """What a segmentation says before levels and grades."""
+    """Return the reading of a segmentation, without levels and grades."""
     from leakloc.validation.evaluation.reading import ReadCollection
 
     accepted = segmentation.accepted

@@ -1,7 +1,7 @@
-"""Simulated contrast on real anatomy: studies with known extradural fluid from real T2 volumes.
+"""Simulated contrast on real anatomy: studies with known epidural fluid from real T2 volumes.
 
-`read_patient` reads a volume with its masks, `simulate` turns it into a myelogram of any contrast
-with its truth. Figures from such studies are to be called "simulated contrast on real anatomy".
+`read_patient` reads a volume with its masks; `simulate` converts it to a myelogram with ground
+truth. Report results from such studies as "simulated contrast on real anatomy".
 """
 
 from leakloc.validation.simulation.patients import (

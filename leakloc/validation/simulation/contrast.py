@@ -1,7 +1,7 @@
-"""From conventional T2 to a myelogram of any contrast, and from tissue to the scanner's grid.
+"""Simulation of MR myelography contrast and acquisition from conventional T2.
 
-Real scanners differ more than any fixed formula, so every parameter is drawn from a wide range:
-from moderately T2-weighted and STIR images with a gray cord to true heavy T2 weighting.
+Each parameter is drawn from a wide range to cover the variation between scanners: from
+moderately T2-weighted and STIR images with a gray cord to heavily T2-weighted images.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Fat = Literal["suppressed", "partial", "none"]
 Plane = Literal["sagittal", "coronal", "axial"]
 
 SAC_EDGE_MM: Final = 0.7
-"""Width over which signal inside the sac passes into that outside."""
+"""Width of the signal transition at the surface of the sac."""
 
 CSF_LIMIT: Final = 1.15
-"""Relative signal above this is inflow or clipping of the source volume."""
+"""Maximum relative signal; higher values are inflow or clipping in the source volume."""
 
 _RANGES: Final[dict[ContrastKind, dict[str, tuple[float, float]]]] = {
     "heavy": {
@@ -43,34 +43,34 @@ _RANGES: Final[dict[ContrastKind, dict[str, tuple[float, float]]]] = {
         "bone": (0.1, 0.5), "disc": (0.3, 1.1), "other": (0.05, 0.4),
     },
 }  # fmt: skip
-"""Limits of each parameter of `Contrast`; conventional T2 is left as it is."""
+"""Range of each parameter of `Contrast`; conventional T2 is unchanged."""
 
 _AXES: Final[dict[Plane, FloatArray]] = {
     "sagittal": np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]]),
     "coronal": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
     "axial": np.eye(3),
 }
-"""Columns: direction of i, j, k in the axes (left, posterior, superior) of the patient's grid."""
+"""Columns: directions of i, j, k in the axes (left, posterior, superior) of the patient grid."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """How relative T2 signal becomes the signal of a myelogram (CSF is 1).
+    """Mapping of relative T2 signal to myelogram signal (CSF is 1).
 
     Parameters
     ----------
     floor, ceiling, gamma : float
-        Within the sac: ``((signal - floor) / (ceiling - floor)) ** gamma``.
+        Inside the sac: ``((signal - floor) / (ceiling - floor)) ** gamma``.
     power : float
-        Outside the sac, before the gains.
+        Exponent outside the sac, applied before the gains.
     bone, disc, other : float
-        Gain of vertebrae, discs, and fat with everything else.
+        Gain of vertebrae, of discs, and of fat and all other tissue.
     failed : float
-        Gain of fat where its suppression fails; `other` for no failure.
+        Gain of fat where fat suppression fails; equals `other` without failure.
     fluid : float
-        Extradural fluid relative to CSF at the same level.
+        Signal of epidural fluid relative to CSF at the same level.
     dural_line : float
-        Depth of the dark line between CSF and extradural fluid, 0 to 1.
+        Depth of the dark line between CSF and epidural fluid, 0 to 1.
     """
 
     floor: float
@@ -87,19 +87,19 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Grid and quality of a series.
+    """Voxel grid and image quality of a series.
 
     Parameters
     ----------
     plane : str
     pixel_mm, slice_mm : float
-        In plane, and from slice to slice.
+        In-plane pixel size and slice spacing.
     blur_voxels : float
-        Standard deviation of the point spread, in plane.
+        Standard deviation of the in-plane point spread function.
     snr : float
-        Signal of CSF over the standard deviation of the noise.
+        Signal of CSF divided by the standard deviation of the noise.
     shading : float
-        Largest relative deviation of the receive field.
+        Maximum relative deviation of the receive field.
     """
 
     plane: Plane
@@ -111,7 +111,7 @@ class Acquisition:
 
 
 def draw_contrast(kind: ContrastKind, fat: Fat, rng: Rng) -> Contrast:
-    """Draw a contrast of a kind."""
+    """Draw random contrast parameters of a kind."""
     u = rng.uniform
     fluid, line = float(np.clip(rng.normal(1.0, 0.08), 0.85, 1.2)), float(u(0.1, 1.0))
     if kind == "conventional":
@@ -122,7 +122,7 @@ def draw_contrast(kind: ContrastKind, fat: Fat, rng: Rng) -> Contrast:
 
 
 def render(patient: Patient, painted: Painted, contrast: Contrast, rng: Rng) -> Array:
-    """Signal of every tissue on the grid of the patient, CSF about 1, without noise."""
+    """Return the noise-free signal on the patient grid, CSF about 1."""
     signal, distance = patient.relative_signal, patient.sac_distance_mm
     span = contrast.ceiling - contrast.floor
     inside = np.clip((np.clip(signal, 0, CSF_LIMIT) - contrast.floor) / span, 0, None)
@@ -134,7 +134,7 @@ def render(patient: Patient, painted: Painted, contrast: Contrast, rng: Rng) -> 
     if contrast.failed != contrast.other:
         field = _low_frequency(rng, patient.image.geometry)
         weight = 1 / (1 + np.exp(-4.0 * (field + np.float32(rng.normal(0.0, 0.8)))))
-        weight[bone] *= rng.uniform(0.0, 0.8)  # marrow holds less fat
+        weight[bone] *= rng.uniform(0.0, 0.8)  # marrow contains less fat
         gain += np.float32(max(contrast.failed - contrast.other, 0.0)) * weight
     gain[patient.labels.array == DISC] = contrast.disc
     outside = np.clip(signal, 0, 2.0) ** np.float32(contrast.power) * gain
@@ -150,7 +150,7 @@ def render(patient: Patient, painted: Painted, contrast: Contrast, rng: Rng) -> 
 
 
 def _dura_near(fluid: Array, distance: Array, patient: Patient) -> Array:
-    """Where the dura runs between CSF and painted fluid, 0 to 1."""
+    """Return a weight, 0 to 1, of the dura between CSF and simulated fluid."""
     from scipy.ndimage import maximum_filter
 
     size = [max(round(1.8 / mm) | 1, 1) for mm in patient.image.geometry.spacing_kji_mm]
@@ -159,24 +159,24 @@ def _dura_near(fluid: Array, distance: Array, patient: Patient) -> Array:
 
 
 def _low_frequency(rng: Rng, geometry: Geometry, length_mm: float = 50.0) -> Array:
-    """Smooth noise of about unit variance over a grid."""
+    """Return smooth noise of approximately unit variance on a grid."""
     from scipy.ndimage import zoom
 
     extent = [n * mm for n, mm in zip(geometry.shape, geometry.spacing_kji_mm, strict=True)]
     coarse = rng.normal(size=[max(int(mm / length_mm) + 3, 4) for mm in extent])
-    coarse = zoom(coarse.astype(np.float32), 4, order=3)  # smooth first, then fast
+    coarse = zoom(coarse.astype(np.float32), 4, order=3)  # cubic upsampling, then fast linear
     factors = [n / m for n, m in zip(geometry.shape, coarse.shape, strict=True)]
     return np.asarray(zoom(coarse, factors, order=1), np.float32)
 
 
 def acquisition_grid(patient: Patient, acquisition: Acquisition) -> Geometry:
-    """The grid of a series that covers the patient's volume."""
+    """Return the grid of a series that covers the patient volume."""
     source = patient.image.geometry
-    turn = _AXES[acquisition.plane]
-    directions = source.directions_lps @ turn
+    rotation = _AXES[acquisition.plane]
+    directions = source.directions_lps @ rotation
     extent_lps = np.array([n * mm for n, mm in zip(source.shape[::-1], source.spacing_ijk_mm,
                                                    strict=True)])  # fmt: skip
-    extent = np.abs(turn.T) @ extent_lps
+    extent = np.abs(rotation.T) @ extent_lps
     spacing = np.array([acquisition.pixel_mm, acquisition.pixel_mm, acquisition.slice_mm])
     counts = np.maximum(np.floor(extent / spacing + 1e-6), 1).astype(int)
     corner = -0.5 * (counts - 1) * spacing
@@ -189,9 +189,9 @@ def acquisition_grid(patient: Patient, acquisition: Acquisition) -> Geometry:
 
 
 def sample_on(volume: Volume, target: Geometry) -> Array:
-    """Mean of a volume over each voxel of a coarser grid.
+    """Return the mean of a volume over each voxel of a coarser grid.
 
-    Each axis of the target is divided to about the spacing of the source; the parts are
+    Each target voxel is divided to approximately the source spacing; the subvoxels are
     interpolated and averaged.
     """
     native = np.abs(target.directions_lps.T @ volume.geometry.directions_lps)
@@ -212,7 +212,7 @@ def sample_on(volume: Volume, target: Geometry) -> Array:
 
 
 def acquire(signal: Array, geometry: Geometry, acquisition: Acquisition, rng: Rng) -> Array:
-    """Blur, receive field and Rician noise on the grid of a series."""
+    """Apply blur, receive field and Rician noise on the grid of a series."""
     from scipy.ndimage import gaussian_filter
 
     blur = acquisition.blur_voxels
@@ -228,7 +228,7 @@ def acquire(signal: Array, geometry: Geometry, acquisition: Acquisition, rng: Rn
 
 
 def smooth_voids(patient: Patient, count: int, rng: Rng) -> Array:
-    """Factor 0 to 1: flow voids in the CSF, a few blurred blobs and a slow modulation."""
+    """Return a factor for flow voids in CSF: blurred ellipsoids and a slow modulation."""
     factor = np.ones(patient.image.geometry.shape, np.float32)
     c = patient.coordinates
     length = patient.centerline.length_mm

@@ -1,4 +1,4 @@
-"""Write a simulated study as DICOM, as a scanner would, together with its truth."""
+"""Write a simulated study as DICOM with its ground truth."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ STORED_CSF: Final = 1000.0
 """Stored value of CSF, as in the phantom."""
 
 FIELD_T: Final = 1.5
-"""Stated in the header; the contrast does not depend on it."""
+"""Field strength in the header; the contrast does not depend on it."""
 
 THICK_SLICE_MM: Final = 2.0
-"""From this distance of slices on, a series is stated to be two-dimensional."""
+"""Minimum slice spacing for a series to be labeled two-dimensional in the header."""
 
 COMMENTS: Final = (
-    "Simulated contrast on real anatomy. Contrast and extradural fluid are computed; this is no "
-    "image of a patient with a leak. Anatomy: SPIDER patient {patient} (van der Graaf et al., Sci "
-    "Data 2024;11:264, doi 10.1038/s41597-024-03090-w), CC BY 4.0, modified."
+    "Simulated contrast on real anatomy. Contrast and epidural fluid are computed; this is not "
+    "an image of a patient with a leak. Anatomy: SPIDER patient {patient} (van der Graaf et al., "
+    "Sci Data 2024;11:264, doi 10.1038/s41597-024-03090-w), CC BY 4.0, modified."
 )
 
 
 def write_study(study: SimulatedStudy, folder: Path, *, truth: bool = True) -> None:
-    """Write a simulated study.
+    """Write a simulated study to a folder.
 
     Parameters
     ----------
     study : SimulatedStudy
     folder : Path
-        Gets ``dicom/`` (all series in one flat folder) and, where asked for, ``truth/``:
+        Receives ``dicom/`` (all series in one flat folder) and, if requested, ``truth/``:
         ``truth.json`` and, on the myelogram's grid, ``thecal_sac.nii.gz`` (0/1), ``fluid.nii.gz``
         (collection ids) and ``fluid_fraction.nii.gz``.
     truth : bool
@@ -73,7 +73,7 @@ def write_study(study: SimulatedStudy, folder: Path, *, truth: bool = True) -> N
 
 
 def _planned(study: SimulatedStudy) -> list[tuple[str, Sequence, Volume]]:
-    """Description, sequence and volume of each series."""
+    """Return description, sequence and volume of each series."""
     scenario, myelogram = study.scenario, study.myelogram
     planned = [(*_myelogram(scenario.contrasts[0], scenario.fat != "none", myelogram), myelogram)]
     if study.companion is not None:
@@ -82,7 +82,7 @@ def _planned(study: SimulatedStudy) -> list[tuple[str, Sequence, Volume]]:
 
 
 def _myelogram(contrast: str, fat_suppressed: bool, volume: Volume) -> tuple[str, Sequence]:
-    """Header of the series that is analysed; fat suppression is stated even where it fails."""
+    """Return the header of the myelogram; it states fat suppression even if that fails."""
     if not fat_suppressed:
         return _t2(volume)
     thickness = _thickness_mm(volume)
@@ -104,7 +104,7 @@ def _myelogram(contrast: str, fat_suppressed: bool, volume: Volume) -> tuple[str
 
 
 def _t2(volume: Volume) -> tuple[str, Sequence]:
-    """Header of conventional T2 without fat suppression."""
+    """Return the header of conventional T2 without fat suppression."""
     thickness = _thickness_mm(volume)
     if thickness is None:
         return "t2_spc_iso", Sequence(
@@ -117,6 +117,6 @@ def _t2(volume: Volume) -> tuple[str, Sequence]:
 
 
 def _thickness_mm(volume: Volume) -> float | None:
-    """Slice thickness of a two-dimensional series; None for a three-dimensional one."""
+    """Return the slice thickness of a two-dimensional series; None for three-dimensional."""
     spacing = volume.geometry.spacing_ijk_mm[2]
     return spacing if spacing >= THICK_SLICE_MM else None

@@ -1,7 +1,7 @@
-"""Extradural fluid and its mimics, painted around the sac of a real patient.
+"""Simulation of epidural fluid and its mimics around the thecal sac of a patient.
 
-Everything is drawn on the grid of the patient in canal coordinates: a layer along the dura, a
-pool behind the canal with a neck, and bright structures that are no leak.
+All structures are computed on the patient grid in canal coordinates: a layer along the dura, a
+collection posterior to the canal with a neck, and bright structures that mimic a leak.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ Mask = npt.NDArray[np.bool_]
 SECTOR_ANGLE: Final[dict[Position, float]] = {
     "left": 0.0, "dorsal": np.pi / 2, "right": np.pi, "ventral": -np.pi / 2
 }  # fmt: skip
-"""Middle of each sector about the sac, from the patient's left to the back, radians."""
+"""Central angle of each sector around the sac, from left to posterior, radians."""
 
 EDGE_MM: Final = 0.6
-"""Width over which the edge of painted fluid is blurred: about a voxel of the patients."""
+"""Width of the blurred edge of simulated fluid: about one voxel of the patient volumes."""
 
 MIN_LAYER_MM: Final = 0.7
-"""A layer that tapers below this thickness ends."""
+"""Minimum thickness of a layer; thinner parts are removed."""
 
 FIELD_STEP_MM: Final = 4.0
-"""Grid of the smooth noise that modulates a layer."""
+"""Grid spacing of the smooth noise that modulates a layer."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Fluid along the dura.
+    """Layer of fluid along the dura.
 
     Parameters
     ----------
     position : str
-        Sector, or all round.
+        Sector or circumferential.
     arc_mm : tuple of float
-        Upper and lower end along the centerline.
+        Cranial and caudal end along the centerline.
     half_width_rad : float
-        Half the angle that the layer covers; not used where it is circumferential.
+        Half the angle covered by the layer; not used if circumferential.
     thickness_mm : float
-        Before modulation.
+        Thickness before modulation.
     gap_mm : float
-        Dura between the sac and the fluid.
+        Distance between sac and fluid (dura).
     """
 
     position: Position
@@ -62,16 +62,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pseudomeningocele: a pool behind the canal that a neck joins to the dura.
+    """A pseudomeningocele: a collection posterior to the canal with a neck to the dura.
 
     Parameters
     ----------
     arc_mm, left_mm, dorsal_mm : float
-        Centre in canal coordinates.
+        Center in canal coordinates.
     radii_mm : tuple of float
-        Along the canal, to the left, to the back.
+        Along the canal, to the left, posteriorly.
     neck_mm : float
-        Radius of the neck; 0 for none (a seroma apart from the canal).
+        Radius of the neck; 0 for none (a seroma separate from the canal).
     """
 
     arc_mm: float
@@ -83,18 +83,18 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """Fluid on the grid of a patient.
+    """Simulated fluid and mimics on the grid of a patient.
 
     Parameters
     ----------
     fraction : ndarray, float32
-        Fraction of each voxel that extradural fluid fills.
+        Fraction of each voxel filled by epidural fluid.
     ids : ndarray, uint8
         Number of the collection that contributes most; 0 for none.
     positions : dict
         Position of each collection by number.
     mimics : ndarray, float32
-        Signal of bright structures that are no leak, relative to CSF.
+        Signal of bright structures that mimic a leak, relative to CSF.
     """
 
     fraction: Array
@@ -104,7 +104,7 @@ class Painted:
 
 
 def smooth_field(rng: Rng, shape: tuple[int, ...], sigma: float | tuple[float, ...]) -> Array:
-    """Gaussian noise of unit variance with a correlation length in samples."""
+    """Return Gaussian noise of unit variance, smoothed with `sigma` in samples."""
     from scipy.ndimage import gaussian_filter
 
     noise = gaussian_filter(rng.normal(size=shape).astype(np.float32), sigma, mode="wrap")
@@ -112,7 +112,7 @@ def smooth_field(rng: Rng, shape: tuple[int, ...], sigma: float | tuple[float, .
 
 
 def paint_layer(patient: Patient, layer: Layer, rng: Rng) -> Array:
-    """Fraction of each voxel that a layer fills; never inside the sac, bone or disc."""
+    """Return the voxel fractions of a layer, outside sac, bone and discs."""
     from scipy.ndimage import map_coordinates
 
     c = patient.coordinates
@@ -123,8 +123,8 @@ def paint_layer(patient: Patient, layer: Layer, rng: Rng) -> Array:
     rows = max(int((stop - start) / FIELD_STEP_MM) + 2, 4)
     noise = smooth_field(rng, (rows, 24), (rng.uniform(1.0, 4.0), rng.uniform(1.5, 4.0)))
     at = [(arc - start) / FIELD_STEP_MM, (angle + np.pi) / (2 * np.pi) * 24]
-    uneven = map_coordinates(noise, at, order=1, mode="grid-wrap")
-    thickness = layer.thickness_mm * np.exp(np.float32(rng.uniform(0.1, 0.35)) * uneven)
+    modulation = map_coordinates(noise, at, order=1, mode="grid-wrap")
+    thickness = layer.thickness_mm * np.exp(np.float32(rng.uniform(0.1, 0.35)) * modulation)
     for end in (arc - start, stop - arc):
         length = min(rng.uniform(3.0, 14.0), 0.45 * (stop - start))
         thickness *= np.sqrt(np.clip(end / length, 0.0, 1.0))
@@ -143,7 +143,7 @@ def paint_layer(patient: Patient, layer: Layer, rng: Rng) -> Array:
 
 
 def paint_pool(patient: Patient, pool: Pool) -> Array:
-    """Fraction of each voxel that a pool and its neck fill; arches in their way are removed."""
+    """Return the voxel fractions of a pool and its neck; vertebral arches are replaced."""
     c = patient.coordinates
     a, b, d = pool.radii_mm
     near = (np.abs(c.arc - pool.arc_mm) < a + 1.0) & (c.dorsal > 0)
@@ -164,7 +164,7 @@ def paint_pool(patient: Patient, pool: Pool) -> Array:
 def paint_blob(
     patient: Patient, center: tuple[float, float, float], radii: tuple[float, float, float]
 ) -> Array:
-    """Fraction of each voxel in an ellipsoid (arc, left, dorsal) outside the sac."""
+    """Return the voxel fractions of an ellipsoid (arc, left, dorsal) outside the sac."""
     c = patient.coordinates
     near = (np.abs(c.arc - center[0]) < radii[0] + 1.0) & (patient.sac_distance_mm > 0.3)
     axes = (c.arc[near], c.left[near], c.dorsal[near])
@@ -177,7 +177,7 @@ def paint_blob(
 def paint_vein(
     patient: Patient, arc_mm: tuple[float, float], angle: float, radius_mm: float, rng: Rng
 ) -> Array:
-    """Fraction of each voxel in a thin vessel that runs along the dura."""
+    """Return the voxel fractions of a thin vessel along the dura."""
     c = patient.coordinates
     start, stop = arc_mm
     near = (c.arc > start) & (c.arc < stop) & (patient.sac_distance_mm < 8.0) & ~patient.solid

@@ -1,4 +1,4 @@
-"""Real lumbar anatomy that simulated studies start from.
+"""Real lumbar anatomy used for simulated studies.
 
 The volumes are those of SPIDER (van der Graaf et al., Sci Data 2024;11:264,
 doi 10.1038/s41597-024-03090-w, CC BY 4.0, modified): sagittal T2 with masks of vertebrae, discs
@@ -24,30 +24,30 @@ from leakloc.core.volume import FloatArray, Geometry, Volume
 Array = npt.NDArray[np.float32]
 
 BONE, DISC, SAC = 1, 2, 3
-"""Label values of SPIDER: vertebrae with their arches, discs, spinal canal (the thecal sac)."""
+"""Label values: vertebrae with arches, discs, spinal canal (used as the thecal sac)."""
 
 TEST_PATIENTS: Final = ("005", "045", "069", "098", "107", "127", "152", "162", "220")
-"""Patients that no network of this project was trained on."""
+"""Test patients: not used to train any network of this project."""
 
 DEVELOPMENT_PATIENTS: Final = (
     "007", "018", "022", "034", "052", "057", "078", "081", "110", "118", "141", "146", "166",
     "185", "209", "239", "241",
 )  # fmt: skip
-"""Patients that networks are trained on."""
+"""Development patients: used to train networks."""
 
 REFERENCE_STEP_MM: Final = 2.0
-"""Step along the canal at which the local signal of CSF is measured."""
+"""Step along the canal for measuring the local CSF signal."""
 
 CAUDAL_EXTENSION_MM: Final = 45.0
-"""The centerline continues this far below the end of the sac, into the sacral canal."""
+"""Length by which the centerline is extended caudally into the sacral canal."""
 
 CLOSED_GAP_MM: Final = 6.0
-"""Gaps between bone and disc up to this width hold ligament and endplate, never fluid."""
+"""Maximum gap between bone and disc that is closed: ligament and endplate, not fluid."""
 
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """One real volume with its labels, arrays ``[k, j, i]`` oriented LPS.
+    """One patient volume with its labels, arrays ``[k, j, i]`` oriented LPS.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Patient:
     labels : Volume
         uint8 on the grid of `image`: `BONE`, `DISC`, `SAC`.
     discs : dict
-        Centre of each disc by name, LPS mm, shape (3,).
+        Center of each disc by name, LPS mm, shape (3,).
     """
 
     number: str
@@ -68,16 +68,16 @@ class Patient:
 
     @cached_property
     def centerline(self) -> Centerline:
-        """Through the middle of the sac, cranial end first, extended caudally."""
+        """Centerline of the sac, cranial to caudal, extended caudally."""
         sac = self.labels.array == SAC
         area = sac.sum(axis=(1, 2))
         planes = np.flatnonzero(area > 0.15 * np.percentile(area[area > 0], 75))[::-1]
         _, rows, columns = np.meshgrid(*map(np.arange, (1, *sac.shape[1:])), indexing="ij")
-        middles = [
+        centroids = [
             (k, (rows[0] * sac[k]).sum() / area[k], (columns[0] * sac[k]).sum() / area[k])
             for k in planes
         ]
-        points = self.image.geometry.lps_from_kji(np.array(middles))
+        points = self.image.geometry.lps_from_kji(np.array(centroids))
         line = Centerline.smoothed(points, step_mm=1.0, smoothing_mm=5.0)
         beyond = line.length_mm + np.arange(1.0, CAUDAL_EXTENSION_MM)
         extended = np.concatenate([line.points_lps, line.at(beyond)])
@@ -85,7 +85,7 @@ class Patient:
 
     @cached_property
     def coordinates(self) -> CanalCoordinates:
-        """Arc, left and dorsal offset of every voxel about the centerline."""
+        """Arc length, left and dorsal offset of each voxel relative to the centerline."""
         return CanalCoordinates.of(self.image.geometry, self.centerline)
 
     @cached_property
@@ -100,17 +100,17 @@ class Patient:
             )
             return np.asarray(sitk.GetArrayFromImage(signed))
 
-        # Each map is zero at the centers of border voxels: the surface lies between the two.
+        # Each map is zero at the centers of border voxels; the surface is midway between them.
         sac = self.labels.array == SAC
         return np.asarray(np.clip(0.5 * (distance(sac) - distance(~sac)), -60.0, 60.0), np.float32)
 
     @cached_property
     def solid(self) -> npt.NDArray[np.bool_]:
-        """Bone, disc, and the narrow gaps between them along the spine."""
+        """Mask of bone, discs, and the narrow gaps between them along the spine."""
         from scipy.ndimage import binary_closing
 
         solid = np.isin(self.labels.array, (BONE, DISC))
-        # Arches are apart from each other: only the column of bodies and discs is closed.
+        # Vertebral arches are separate: only the column of bodies and discs is closed.
         front = self.coordinates.dorsal < 0
         steps = max(round(CLOSED_GAP_MM / self.image.geometry.spacing_kji_mm[0]), 1)
         closed = binary_closing(solid & front, np.ones((steps, 3, 1), bool))
@@ -118,7 +118,7 @@ class Patient:
 
     @cached_property
     def relative_signal(self) -> Array:
-        """Signal relative to that of CSF at the same height of the sac."""
+        """Signal relative to that of CSF at the same position along the sac."""
         from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
         sac = self.sac_distance_mm < -1.0
@@ -130,13 +130,13 @@ class Patient:
         level = np.array([np.percentile(p, 92) if len(p) > 20 else np.nan for p in parts])
         known = np.isfinite(level)
         level = np.interp(np.arange(count), np.flatnonzero(known), level[known])
-        # A narrow or crowded stretch holds little pure CSF: its neighbors tell the level.
+        # Narrow or crowded segments contain little pure CSF: use the neighboring maximum.
         level = gaussian_filter1d(maximum_filter1d(level, 21), 8.0, mode="nearest")
         at = np.interp(self.coordinates.arc, np.arange(count) * REFERENCE_STEP_MM, level)
         return np.asarray(self.image.array / np.maximum(at, 1e-3), np.float32)
 
     def scaled(self, factor: float) -> Patient:
-        """The same patient, larger or smaller about the origin."""
+        """Return the patient scaled about the origin."""
         affine = np.diag([factor, factor, factor, 1.0]) @ self.image.geometry.affine_lps
         geometry = Geometry(self.image.geometry.shape, affine)
         return Patient(
@@ -147,10 +147,10 @@ class Patient:
         )
 
     def widened(self, side_mm: float) -> Patient:
-        """The same patient with synthetic tissue on either side of the slab.
+        """Return the patient with synthetic tissue on both sides of the slab.
 
-        The outermost planes go on outwards; the sac does not, its place is taken by the tissue
-        nearest to it in that plane.
+        The outermost planes are repeated outward; the sac is replaced by the nearest tissue in the
+        plane.
         """
         from scipy.ndimage import distance_transform_edt
 
@@ -181,7 +181,7 @@ class Patient:
         )
 
     def cropped(self, front_mm: float, back_mm: float) -> Patient:
-        """The same patient with a field that ends in front of and behind the canal."""
+        """Return the patient cropped anterior and posterior to the canal."""
         j = self.image.geometry.kji_from_lps(self.centerline.points_lps)[:, 1]
         dj = self.image.geometry.spacing_kji_mm[1]
         low = max(int(j.min() - front_mm / dj), 0)
@@ -191,26 +191,26 @@ class Patient:
 
 
 def list_patients(folder: Path) -> tuple[str, ...]:
-    """Numbers of the patients in a folder of ``spider-NNN_T2SPACE.nii.gz``.
+    """Return the patient numbers in a folder of ``spider-NNN_T2SPACE.nii.gz``.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there are none.
     """
     paths = sorted(Path(folder).glob("spider-*_T2SPACE.nii.gz"))
     if not paths:
-        raise InputError(f"{folder} holds no spider-NNN_T2SPACE.nii.gz")
+        raise InputError(f"{folder} contains no spider-NNN_T2SPACE.nii.gz")
     return tuple(path.name.removeprefix("spider-").split("_")[0] for path in paths)
 
 
 def read_patient(folder: Path, number: str) -> Patient:
-    """Read one patient.
+    """Read one patient of SPIDER.
 
     Raises
     ------
     InputError
-        If a file is missing or the mask shows no sac.
+        If a file is missing or the mask contains no sac.
     """
     import nibabel as nib
 
@@ -220,9 +220,9 @@ def read_patient(folder: Path, number: str) -> Patient:
     if missing:
         raise InputError(f"{folder} lacks {', '.join(missing)}")
     image, mask = (Volume.from_nibabel(nib.load(file)).oriented("LPS") for file in files[:2])
-    labels = Volume(_without_specks(np.ascontiguousarray(mask.array)), image.geometry)
+    labels = Volume(_largest_sac(np.ascontiguousarray(mask.array)), image.geometry)
     if not (labels.array == SAC).any():
-        raise InputError(f"{files[1].name} holds no voxel of the spinal canal (value {SAC})")
+        raise InputError(f"{files[1].name} contains no voxel of the spinal canal (value {SAC})")
     found = json.loads(files[2].read_text(encoding="utf-8"))["discs"]
     flip = np.array([-1.0, -1.0, 1.0])
     discs = {disc["name"]: np.array(disc["ras_mm"]) * flip for disc in found}
@@ -230,13 +230,13 @@ def read_patient(folder: Path, number: str) -> Patient:
     return Patient(number, signal, labels, discs)
 
 
-def _without_specks(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Labels with only the largest connected piece of the sac."""
+def _largest_sac(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Return the labels with only the largest connected component of the sac."""
     from scipy.ndimage import label
 
     result = labels.astype(np.uint8)
-    pieces, count = label(result == SAC, np.ones((3, 3, 3)))
+    components, count = label(result == SAC, np.ones((3, 3, 3)))
     if count > 1:
-        sizes = np.bincount(pieces.ravel())[1:]
-        result[(pieces > 0) & (pieces != 1 + sizes.argmax())] = 0
+        sizes = np.bincount(components.ravel())[1:]
+        result[(components > 0) & (components != 1 + sizes.argmax())] = 0
     return result

@@ -1,4 +1,4 @@
-"""A simulated study: known extradural fluid on real anatomy, in a drawn contrast."""
+"""Simulated studies: known epidural fluid on real anatomy with random contrast."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ Mimic = Literal["veins", "basivertebral", "facet", "cyst", "seroma", "fat"]
 AcquisitionKind = Literal["3d", "2d_sagittal", "2d_axial"]
 
 CAVEAT: Final = "Simulated contrast on real anatomy (SPIDER, CC BY 4.0, modified)."
-"""Stated with every figure."""
+"""Statement to accompany all results."""
 
 ALL_MIMICS: Final[tuple[Mimic, ...]] = ("veins", "basivertebral", "facet", "cyst", "seroma", "fat")
 
 
 @dataclass(frozen=True)
 class SimulationScenario:
-    """What a simulated study shows; ranges are drawn from for each study.
+    """Content of a simulated study; values are drawn from the ranges for each study.
 
     Parameters
     ----------
     patterns : tuple of str
-        One collection each; empty for no leak.
+        One collection per pattern; empty for no leak.
     thickness_mm, length_mm : tuple of float
-        Of a layer.
+        Range for a layer.
     contrasts : tuple of str
-        One is drawn.
+        Candidate contrasts; one is drawn.
     fat : str
-        How well its suppression works.
+        Quality of fat suppression.
     acquisition : str
     snr : tuple of float
-        CSF over noise.
+        Range of CSF signal divided by noise.
     mimics : tuple of str
-        Bright structures that are no leak.
+        Bright structures that mimic a leak.
     """
 
     name: str
@@ -79,7 +79,7 @@ class SimulationScenario:
 
     @property
     def leak(self) -> bool:
-        """Whether there is extradural fluid."""
+        """Whether there is epidural fluid."""
         return bool(self.patterns)
 
 
@@ -110,12 +110,12 @@ SCENARIOS: Final[dict[str, SimulationScenario]] = {
         _S("conventional_t2", ("dorsal",), contrasts=("conventional",), fat="none"),
     )
 }
-"""Studies of an evaluation, by name."""
+"""Scenarios of an evaluation by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedStudy:
-    """A study and what is true of it.
+    """A simulated study and its ground truth.
 
     Parameters
     ----------
@@ -128,13 +128,13 @@ class SimulatedStudy:
     thecal_sac : Volume
         uint8 0/1 on the grid of `myelogram`.
     fluid : Volume
-        uint8: collection that fills at least half of the voxel; 0 for none.
+        uint8: id of the collection that fills at least half of the voxel; 0 for none.
     fluid_fraction : Volume
-        float32: fraction of each voxel that extradural fluid fills.
+        float32: fraction of each voxel filled by epidural fluid.
     centerline : Centerline
-        Through the sac, extended caudally.
+        Centerline of the sac, extended caudally.
     discs : dict
-        Disc centres by name, LPS mm.
+        Disc centers by name, LPS mm.
     positions : dict
         Position of each collection by number.
     """
@@ -160,17 +160,17 @@ def simulate(
     *,
     companion: bool = True,
 ) -> SimulatedStudy:
-    """Turn a patient without a leak into a myelogram with known extradural fluid.
+    """Simulate a myelogram with known epidural fluid from a patient without a leak.
 
     Parameters
     ----------
     patient : Patient
     scenario : SimulationScenario or str
-        One's own, or a name from `SCENARIOS`.
+        Custom scenario, or a name from `SCENARIOS`.
     seed : int
-        Everything drawn depends on it, on the scenario's name and on the patient.
+        Random seed; combined with scenario name and patient.
     companion : bool
-        Whether to make the sagittal T2, too.
+        Whether to also create the sagittal T2.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def simulate(
 
 
 def find_scenario(wanted: SimulationScenario | str) -> SimulationScenario:
-    """A scenario of one's own as it is, or that of a name.
+    """Return a scenario by name; a custom scenario is returned unchanged.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def find_scenario(wanted: SimulationScenario | str) -> SimulationScenario:
 
 
 def draw_acquisition(scenario: SimulationScenario, rng: Rng) -> Acquisition:
-    """Grid and quality of the myelogram."""
+    """Draw random voxel grid and quality of the myelogram."""
     snr = float(np.exp(rng.uniform(*np.log(scenario.snr))))
     quality = (float(rng.uniform(0.0, 0.7)), snr, float(rng.uniform(0.0, 0.45)))
     if scenario.acquisition == "3d":
@@ -242,7 +242,7 @@ def draw_acquisition(scenario: SimulationScenario, rng: Rng) -> Acquisition:
 
 
 def _companion(patient: Patient, painted: Painted, rng: Rng) -> Volume:
-    """The T2 volume with the painted fluid as bright as CSF."""
+    """Return the T2 volume with the simulated fluid as bright as CSF."""
     signal = patient.relative_signal.copy()
     near = painted.fraction > 0
     signal[near] += painted.fraction[near] * (np.float32(0.95) - signal[near])
@@ -255,7 +255,7 @@ def _companion(patient: Patient, painted: Painted, rng: Rng) -> Volume:
 def _ids_on(
     painted: Painted, patient: Patient, fraction: Array, grid: Geometry
 ) -> npt.NDArray[np.uint8]:
-    """Number of the collection that fills at least half of each voxel."""
+    """Return the id of the collection that fills at least half of each voxel."""
     ids = Volume(painted.ids, patient.image.geometry).resample(grid, order=0).array
     if len(painted.positions) == 1:
         ids = np.ones_like(ids)
@@ -263,18 +263,18 @@ def _ids_on(
 
 
 def _paint(patient: Patient, scenario: SimulationScenario, rng: Rng) -> Painted:
-    """Draw and paint the collections and the mimics of a scenario."""
+    """Draw the collections and mimics of a scenario."""
     length = patient.centerline.length_mm - CAUDAL_EXTENSION_MM
     shape = patient.image.geometry.shape
     fraction, ids = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
     positions: dict[int, Position] = {}
     for number, pattern in enumerate(scenario.patterns, start=1):
-        # Several collections divide the canal between them.
+        # Multiple collections are placed in equal parts of the canal.
         part = length / len(scenario.patterns)
         window = (part * (number - 1), part * number - (12.0 if len(scenario.patterns) > 1 else 0))
-        piece, position = _collection(patient, scenario, pattern, window, rng)
-        more = piece > fraction
-        fraction[more], ids[more] = piece[more], number
+        layer, position = _collection(patient, scenario, pattern, window, rng)
+        more = layer > fraction
+        fraction[more], ids[more] = layer[more], number
         positions[number] = position
     mimics = np.zeros(shape, np.float32)
     for kind in scenario.mimics:
@@ -304,13 +304,13 @@ def _collection(
     painted = paint_pool(patient, pool)
     if rng.random() < 0.5:
         reach = (max(middle - extent / 2, 1.0), min(middle + extent / 2, window[1]))
-        sheet = replace(layer, arc_mm=reach, thickness_mm=min(thickness, 4.0))
-        painted = np.maximum(painted, paint_layer(patient, sheet, rng))
+        thin = replace(layer, arc_mm=reach, thickness_mm=min(thickness, 4.0))
+        painted = np.maximum(painted, paint_layer(patient, thin, rng))
     return painted, position
 
 
 def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
-    """Signal of one kind of mimic, relative to CSF."""
+    """Return the signal of one kind of mimic, relative to CSF."""
     length = patient.centerline.length_mm - CAUDAL_EXTENSION_MM
     total = np.zeros(patient.image.geometry.shape, np.float32)
     u = rng.uniform
@@ -351,7 +351,7 @@ def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
         radii = (float(u(8, 25)), float(u(6, 18)), float(u(4, 9)))
         pool = Pool(u(0.4, 0.95) * length, u(-3, 3), u(26, 34) + radii[2], radii, 0.0)
         total = np.float32(u(0.8, 1.1)) * paint_pool(patient, pool)
-    else:  # lobules of fat, unevenly bright
+    else:  # lobules of fat of varying brightness
         for _ in range(int(rng.integers(2, 6))):
             center = (u(0, length), u(-5, 5), u(9, 16))
             radii = (u(3, 10), u(2, 5), u(1.5, 4))

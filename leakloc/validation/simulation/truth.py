@@ -1,8 +1,8 @@
-"""What is true of a simulated study, in the words of the phantom's truth.
+"""Ground truth of a simulated study, in the format of the phantom.
 
-Levels follow the definition of the phantom: the motion segment of the largest cross-section, where
-a segment runs from the middle of one vertebra to the middle of the next. SPIDER names discs up from
-the lowest one, taken as L5-S1; one segment beyond either end of them is named as well.
+Levels are defined as in the phantom: the motion segment of the largest cross-section, where a
+segment extends from the middle of one vertebra to the middle of the next. SPIDER numbers discs
+cranially from the lowest one, taken as L5-S1; one more segment at either end is named as well.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from leakloc.validation.simulation.study import SimulatedStudy
 
 STEP_MM: Final = 1.0
-"""Stretch of the centerline over which a cross-section is measured."""
+"""Length along the centerline over which a cross-section is measured."""
 
 SMOOTHING_STEPS: Final = 5
-"""Cross-sections averaged before the largest one is chosen."""
+"""Number of cross-sections averaged before the largest is selected."""
 
 SAMPLE_MM: Final = 0.5
-"""Voxels are split along the canal into parts of at most this length."""
+"""Maximum length of the parts into which voxels are split along the canal."""
 
 CIRCUMFERENTIAL_DEG: Final = 270.0
-"""A collection surrounds the sac where it takes up this angle,"""
+"""Minimum angle occupied by a collection that surrounds the sac."""
 
 CIRCUMFERENTIAL_MM: Final = 20.0
-"""... over this length, and over a third of its own."""
+"""Minimum length of that angle for "circumferential"; also one third of the collection."""
 
 OCCUPIED_MM: Final = 0.4
-"""Radial thickness from which on a direction is taken up."""
+"""Minimum radial thickness for a direction to be occupied."""
 
 END_AREA_MM2: Final = 2.0
-"""A collection ends where its cross-section falls to this area."""
+"""Cross-sectional area at which a collection ends."""
 
 
 class SegmentAxis:
@@ -54,17 +54,17 @@ class SegmentAxis:
         ordered = sorted(discs_mm, key=lambda name: discs_mm[name])
         arcs = np.array([discs_mm[name] for name in ordered])
         inner = 0.5 * (arcs[1:] + arcs[:-1])
-        # Beyond the outermost discs a segment is as long as its neighbor.
+        # Segments beyond the outermost discs are as long as the adjacent ones.
         self._borders = np.array([2 * arcs[0] - inner[0], *inner, 2 * arcs[-1] - inner[-1]])
         self.names = with_neighbors(ordered)
 
     def at(self, arc_mm: float) -> str:
-        """The segment that holds a position along the centerline."""
+        """Return the segment that contains a position along the centerline."""
         return self.names[int(np.searchsorted(self._borders, arc_mm))]
 
 
 def simulated_reading(study: SimulatedStudy) -> Reading:
-    """The truth of a simulated study as a reading on the grid of its myelogram."""
+    """Return the ground truth of a simulated study as a reading on the myelogram grid."""
     from leakloc.validation.evaluation.reading import truth_reading
 
     name = f"{study.scenario.name}_{study.patient}_{study.seed}"
@@ -73,10 +73,10 @@ def simulated_reading(study: SimulatedStudy) -> Reading:
 
 
 def true_values(study: SimulatedStudy) -> dict[str, Any]:
-    """The truth as plain values with the field names of the phantom's ``truth.json``.
+    """Return the ground truth as plain values with the keys of the phantom's ``truth.json``.
 
-    A collection that fills no voxel of the myelogram by half is not listed, because it is not in
-    the mask. What is not known of a real patient (vertebrae, sacral hiatus) is empty or None.
+    A collection that does not fill at least half of any myelogram voxel is not in the mask and not
+    listed. Items unknown for a real patient (vertebrae, sacral hiatus) are empty or None.
     """
     arcs = study.centerline.project(np.array(list(study.discs.values())))[0]
     axis = SegmentAxis(dict(zip(study.discs, map(float, arcs), strict=True)))
@@ -102,7 +102,7 @@ def true_values(study: SimulatedStudy) -> dict[str, Any]:
 
 
 def _by_collection(study: SimulatedStudy) -> dict[int, Volume]:
-    """Fraction of each collection: what fills less than half belongs to the nearest one."""
+    """Return the voxel fractions of each collection; partial voxels go to the nearest one."""
     from scipy.ndimage import distance_transform_edt
 
     ids, fraction = study.fluid, study.fluid_fraction
@@ -156,15 +156,15 @@ def _collection(
 def _position(
     painted: Position, arcs: FloatArray, left: FloatArray, dorsal: FloatArray, mm3: FloatArray
 ) -> Position:
-    """Where the fluid lies: bone and discs may leave little of a layer painted all round."""
+    """Return the position of the fluid; bone and discs may interrupt a circumferential layer."""
     from scipy.ndimage import gaussian_filter1d
 
     if painted != "circumferential":
         return painted
     directions = 24
     row = (arcs - arcs.min()).astype(int)
-    turn = np.arctan2(dorsal, left) % (2 * np.pi) / (2 * np.pi)
-    column = (turn * directions).astype(int) % directions
+    revolution = np.arctan2(dorsal, left) % (2 * np.pi) / (2 * np.pi)
+    column = (revolution * directions).astype(int) % directions
     area = np.maximum(np.hypot(left, dorsal), 2.0) * (2 * np.pi / directions)
     cells = np.bincount(row * directions + column, mm3 / area, (row.max() + 1) * directions)
     thickness = gaussian_filter1d(cells.reshape(-1, directions), 1.5, axis=0, mode="constant")
@@ -173,14 +173,14 @@ def _position(
     if surrounded_mm >= max(CIRCUMFERENTIAL_MM, len(occupied_deg) / 3):
         return "circumferential"
     quadrants: tuple[Position, ...] = ("left", "dorsal", "right", "ventral")
-    quadrant = ((turn * 4 + 0.5).astype(int)) % 4
+    quadrant = ((revolution * 4 + 0.5).astype(int)) % 4
     return quadrants[int(np.bincount(quadrant, mm3, 4).argmax())]
 
 
 def _samples(fraction: Volume, along_lps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Points (n, 3) in the voxels that hold fluid, LPS mm, and the volume of each in mm3.
+    """Return sample points (n, 3) in fluid voxels, LPS mm, and the volume of each in mm3.
 
-    Thick slices would leave cross-sections between them empty: voxels are split along the canal.
+    Voxels are split along the canal, so that thick slices leave no empty cross-sections.
     """
     geometry = fraction.geometry
     along = np.abs(geometry.directions_lps.T @ (along_lps / np.linalg.norm(along_lps)))

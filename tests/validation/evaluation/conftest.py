@@ -1,4 +1,4 @@
-"""A made study with truth on disk, small enough to compare in milliseconds."""
+"""A synthetic study with ground truth on disk, small enough to compare in milliseconds."""
 
 from __future__ import annotations
 

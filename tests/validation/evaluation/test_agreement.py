@@ -30,7 +30,7 @@ def test_bland_altman_of_published_example():
     assert (agreement.high - agreement.low) / 2 / 1.96 == pytest.approx(38.8, abs=0.05)
 
 
-def test_bland_altman_leaves_out_what_is_unknown():
+def test_bland_altman_ignores_unknown_values():
     assert bland_altman([1.0, float("nan"), 3.0], [0.0, 1.0, 2.0]).bias == 1.0
     assert np.isnan(bland_altman([1.0], [0.5]).low)
 
@@ -47,7 +47,7 @@ def test_icc_of_published_example():
     expected = (between - error) / (between + error + 2 * (judges - error) / 6)
     assert icc_2_1(one, three) == pytest.approx(expected)
     assert icc_2_1([1, 2, 3, 4], [1, 2, 3, 4]) == pytest.approx(1.0)
-    assert icc_2_1([1, 2, 3, 4], [6, 7, 8, 9]) < 0.2  # a constant shift is no agreement
+    assert icc_2_1([1, 2, 3, 4], [6, 7, 8, 9]) < 0.2  # a constant shift is not agreement
 
 
 def test_kappa_of_two_categories_is_cohens():
@@ -57,7 +57,7 @@ def test_kappa_of_two_categories_is_cohens():
     assert weighted_kappa(found, truth) == pytest.approx(0.4)
 
 
-def test_kappa_forgives_neighbours_more_than_strangers():
+def test_kappa_weights_errors_by_distance():
     truth = [0, 1, 2, 3, 4] * 4
     near = [1, 1, 2, 3, 3] * 4
     far = [4, 1, 2, 3, 0] * 4
@@ -67,7 +67,7 @@ def test_kappa_forgives_neighbours_more_than_strangers():
     assert np.isnan(weighted_kappa([2, 2], [2, 2]))
 
 
-def test_reliability_of_honest_and_boastful_confidence():
+def test_reliability_of_calibrated_and_overstated_confidence():
     rng = np.random.default_rng(0)
     p = rng.uniform(0, 1, 4000)
     y = rng.uniform(0, 1, 4000) < p

@@ -21,14 +21,14 @@ def truth(truth_folder):
 
 
 def said(truth, **changes):
-    """A perfect report, but for the changes to its collection."""
+    """Return a perfect report, except for the changes to its collection."""
     true = truth.collections[0]
-    told = ReadCollection(
+    reported = ReadCollection(
         id=1, volume_ml=true.volume_ml, level=true.level, segments=true.segments,
         cranial_lps=true.cranial_lps, caudal_lps=true.caudal_lps, path_mm=true.path_mm,
         confidence=0.9,
     )  # fmt: skip
-    return replace(truth, collections=(replace(told, **changes),), numbering_confidence=0.8)
+    return replace(truth, collections=(replace(reported, **changes),), numbering_confidence=0.8)
 
 
 def test_perfect_result_is_perfect(truth):
@@ -77,7 +77,7 @@ def test_missed_collection_has_the_fields_diagonal(truth):
     assert case.true_were_found == (False,)
 
 
-def test_inventions_of_a_mask_count_from_half_a_millilitre(truth):
+def test_false_positives_of_a_mask_count_from_half_a_milliliter(truth):
     extra = truth.fluid.array.copy()
     extra[2:5, 2:9, 0:9] = 2  # 0.68 mL
     extra[37, 1, 1] = 3  # 0.004 mL
@@ -86,13 +86,13 @@ def test_inventions_of_a_mask_count_from_half_a_millilitre(truth):
     assert case.found_collections == 1
 
 
-def test_what_a_report_names_counts_whatever_its_size(truth):
+def test_collections_of_a_report_count_at_any_size(truth):
     extra = truth.fluid.array.copy()
     extra[37, 1, 1] = 2
-    told = said(truth)
+    base = said(truth)
     speck = ReadCollection(id=2, volume_ml=0.004, confidence=0.6)
     report = replace(
-        told, fluid=truth.fluid.with_array(extra), collections=(*told.collections, speck)
+        base, fluid=truth.fluid.with_array(extra), collections=(*base.collections, speck)
     )
     case = compare(report, truth)
     assert case.false_positive_collections == 1
@@ -152,7 +152,7 @@ def test_leak_free_case_has_no_dice(truth_folder):
     assert case.leak_true == case.leak_found == "absent"
 
 
-def test_failed_case_keeps_what_was_true(truth):
+def test_failed_case_keeps_the_truth(truth):
     case = failed(truth, "a", "no canal")
     assert (case.leak_true, case.leak_found, case.refusal_right) == ("present", "refused", False)
     assert case.row()["sac_dice"] is None

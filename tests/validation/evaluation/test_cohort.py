@@ -12,7 +12,7 @@ from leakloc.validation.evaluation.cohort import Cohort
 
 @pytest.fixture
 def cohort():
-    """Three leaking studies, one of them missed, two free ones, one of them called leaking."""
+    """Three leaking studies, one of them missed, two free ones, one of them reported as leaking."""
     leaking = [
         Case(
             f"wet{n}", "wet", n, sac_dice=0.9 + n / 100, fluid_dice=dice, fluid_true_ml=10.0 * n,
@@ -64,9 +64,9 @@ def test_csv_and_json_hold_every_case(cohort):
     assert len(json.loads(cohort.to_json())["cases"]) == 6
 
 
-def test_text_says_the_uncertainty_and_the_caveat(cohort):
+def test_text_reports_intervals_and_caveat(cohort):
     text = cohort.to_text()
-    assert "collections found 2/3 (95 % interval 21%-94%)" in text
+    assert "collections detected 2/3 (95 % interval 21%-94%)" in text
     assert "x: refused" in text
     assert text.endswith("made up")
 

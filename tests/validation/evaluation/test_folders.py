@@ -36,7 +36,7 @@ def test_mask_file_against_a_phantoms_truth(pair, truth_folder):
     assert case.fluid_dice == pytest.approx(0.8)
 
 
-def test_one_label_in_pieces_is_several_collections():
+def test_components_of_one_label_are_separate_collections():
     mask = box(slice(2, 8), slice(2, 12), slice(2, 12))
     mask.array[20:28, 2:12, 2:12] = 1
     reading = fluid_reading("", mask)
@@ -57,7 +57,7 @@ def test_folders_are_paired_by_name(tmp_path, truth_folder):
     a, b, c = cohort.cases
     assert a.fluid_dice == 1.0
     assert "another grid" in b.error
-    assert c.error == "no result of that name"
+    assert c.error == "no result with this name"
     assert cohort.summary()["wrongly_refused_or_failed"] == 2
 
 
@@ -68,7 +68,7 @@ def test_mask_files_of_folders_are_paired_by_stem(tmp_path, pair):
     assert len(evaluate_folders(tmp_path / "p", tmp_path / "t").cases) == 1
 
 
-def test_nothing_to_pair_is_said(tmp_path, truth_folder, pair):
+def test_nothing_to_pair_is_reported(tmp_path, truth_folder, pair):
     with pytest.raises(InputError, match="one study"):
         evaluate_folders(pair[0], tmp_path / "truth")
     save(box(slice(3)), tmp_path / "found" / "elsewhere.nii.gz")
@@ -88,7 +88,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mask_that_is_none_is_refused_with_the_fix(tmp_path, pair, name):
+def test_invalid_mask_is_refused_with_the_fix(tmp_path, pair, name):
     array, message = MISTAKES[name]
     save(Volume(array, GRID), tmp_path / "bad.nii.gz")
     with pytest.raises(InputError, match=message):
@@ -118,7 +118,7 @@ def test_wrong_labels_are_named(tmp_path, pair):
         evaluate_folders(tmp_path / "levels.nii.gz", pair[1])
     with pytest.raises(InputError, match="more than a sac mask has"):
         evaluate_folders(tmp_path / "levels.nii.gz", tmp_path / "levels.nii.gz", kind="sac")
-    with pytest.raises(InputError, match=r"holds no label 9; its labels: 1\."):
+    with pytest.raises(InputError, match=r"has no label 9; its labels: 1\."):
         evaluate_folders(*pair, label=9)
 
 
@@ -137,7 +137,7 @@ def test_command_prints_and_writes(tmp_path, pair, capsys):
     [
         ([], "specify PRED and TRUTH"),
         (["x"], "specify both"),
-        (["--sweep", "mood"], "nothing to sweep is named 'mood'; one of: snr"),
+        (["--sweep", "mood"], "no sweep parameter is named 'mood'; one of: snr"),
         (["--sweep", "snr", "--values", "a,b"], "SNR of CSF: 'a' is not a number"),
         (["--sweep", "plane", "--values", "1"], "'1' is not one of sagittal, coronal, axial"),
         (["--phantom", "nobody"], "no scenario is named"),

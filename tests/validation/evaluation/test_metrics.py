@@ -60,7 +60,7 @@ def test_other_grids_are_refused():
         hd95_mm(box(grid(), slice(2, 4)), box(grid(spacing=(1, 1, 2)), slice(2, 4)))
 
 
-def test_matching_pairs_misses_and_inventions():
+def test_matches_misses_and_false_positives():
     geometry = grid((40, 40, 40))
     truth = np.zeros(geometry.shape, np.uint8)
     truth[2:10, 2:10, 2:10] = 1
@@ -69,10 +69,10 @@ def test_matching_pairs_misses_and_inventions():
     found[2:10, 2:10, 3:11] = 5  # the first, shifted
     found[2:10, 9:10, 1:2] = 6  # far from everything but near the first: no overlap
     found[20:22, 2:4, 30:38] = 7
-    pairs, missed, invented = match_collections(Volume(found, geometry), Volume(truth, geometry))
+    pairs, missed, false = match_collections(Volume(found, geometry), Volume(truth, geometry))
     assert pairs == {1: 5}
     assert missed == [2]
-    assert invented == [6, 7]
+    assert false == [6, 7]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ HEALTHY = replace(TINY, name="normal", collections=(), laminectomy=False)
 
 
 def oracle(study, settings):
-    """A method that knows the truth of `TINY`, on the volume it was given."""
+    """A method that returns the truth of `TINY`, on the grid of the input volume."""
     myelogram = study.stacks[-1].load()
     return phantom_reading(make_phantom(TINY, 3), myelogram), myelogram
 
@@ -65,13 +65,13 @@ def test_the_truth_is_perfect(perfect):
     assert case.levels_exact == case.found_collections == case.true_collections == 1
 
 
-def test_kept_phantoms_are_not_rendered_again(perfect, keep, monkeypatch):
+def test_cached_phantoms_are_not_rendered_again(perfect, keep, monkeypatch):
     monkeypatch.setattr(study_cache, "write_study", None)  # would fail if called
     again = evaluate_phantoms([TINY], [3], Settings(), method=oracle, keep=keep)
     assert again.cases[0].fluid_dice == 1.0
 
 
-def test_another_renderer_makes_them_anew(perfect, keep, monkeypatch):
+def test_changed_code_renders_them_again(perfect, keep, monkeypatch):
     [place] = [path for path in keep.iterdir() if path.is_dir()]
     assert place.name.startswith("postoperative_dorsal_3_")  # not the scenario as shipped
     made = []
@@ -98,10 +98,10 @@ def test_unknown_scenario_is_named():
 
 def test_tile_outlines_truth_and_result(perfect):
     [tile] = perfect[1]
-    colours = {tuple(c) for c in tile.rgb.reshape(-1, 3)}
+    colors = {tuple(c) for c in tile.rgb.reshape(-1, 3)}
     # The result is drawn over the truth, which it equals here.
-    assert COLOURS["found sac"] in colours
-    assert COLOURS["found fluid"] in colours
+    assert COLOURS["found sac"] in colors
+    assert COLOURS["found fluid"] in colors
     assert "sac 1.000" in tile.caption[1]
 
 
@@ -114,7 +114,7 @@ def test_contact_sheet_holds_every_tile(perfect):
     assert eight.height > 1.8 * six.height
 
 
-def test_tile_shows_head_up():
+def test_tile_is_drawn_cranial_side_up():
     geometry = Geometry.from_axes((60, 50, 40), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
     array = np.zeros(geometry.shape, np.float32)
     array[45:] = 100.0
@@ -131,7 +131,7 @@ def test_tile_shows_head_up():
 # --- the textbook method ------------------------------------------------------------------
 
 
-def test_textbook_method_splits_a_tube_from_what_hangs_on_it():
+def test_textbook_method_separates_a_tube_from_an_attached_blob():
     geometry = Geometry.from_axes((60, 60, 60), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
     k, j, i = np.indices(geometry.shape)
     tube = (j - 30) ** 2 + (i - 30) ** 2 <= 8**2

@@ -34,7 +34,7 @@ def made(made_simulation, monkeypatch):
 
 @pytest.fixture
 def oracle(made, made_simulation):
-    """A method that knows what was simulated last."""
+    """A method that returns the truth of the last simulated study."""
 
     def method(study, settings):
         patient, scenario, seed = made[-1]
@@ -47,7 +47,7 @@ def oracle(made, made_simulation):
 
 @pytest.fixture
 def one_false_positive(oracle):
-    """A method that adds a false positive of 1 mL, graded probable, to what is true."""
+    """A method that adds a false positive of 1 mL, graded probable, to the truth."""
 
     def method(study, settings):
         found, image = oracle(study, settings)
@@ -99,7 +99,7 @@ def test_false_positives_are_counted_by_grade(one_false_positive, tmp_path):
     assert s["extradural_ml_per_leak_free_study"] == pytest.approx(1.0)
     assert s["leak_status"] == {"present": 4}
     text = cohort.to_text()
-    assert "per leak-free study: 1.00 false positives, 1.00 of them firm" in text
+    assert "per leak-free study: 1.00 false positives, 1.00 of them definite or probable" in text
     assert text.endswith(simulated.SIMULATED_CAVEAT)
 
 
@@ -132,7 +132,7 @@ def test_refusal_counts_as_missed(made, tmp_path):
     assert (case.leak_true, case.found_collections, case.true_collections) == ("present", 0, 1)
 
 
-def test_kept_studies_are_not_made_again(made, oracle, tmp_path):
+def test_cached_studies_are_not_rendered_again(made, oracle, tmp_path):
     for _ in range(2):
         cohort = evaluate_simulated(
             tmp_path, ["dorsal"], SEEDS, Settings(), patients=["107"], method=oracle,

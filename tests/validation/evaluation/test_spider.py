@@ -19,4 +19,4 @@ def test_one_patient_is_compared_with_discs_and_landmarks():
     assert max(case.sacral_error_mm.values()) < 8.0
     assert case.cord_detected and abs(case.cord_error_mm) <= 6.0
     text = spider_text([case])
-    assert "Discs of the sacrum (2)" in text and "detected in 1 of 1" in text
+    assert "Sacral discs (2)" in text and "detected in 1 of 1" in text

@@ -27,7 +27,7 @@ def made_up(best_for):
     return measured
 
 
-def test_search_finds_what_helps_everybody(monkeypatch):
+def test_search_finds_the_best_value(monkeypatch):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
     space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
     tuning = tune(PAIRS, space, START, trials=25)
@@ -39,7 +39,7 @@ def test_search_finds_what_helps_everybody(monkeypatch):
     assert tuning.trials[0] == ({"segmentation__fluid_min_fraction": 0.5}, pytest.approx(0.8))
 
 
-def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
+def test_gain_by_chance_is_reported(monkeypatch):
     fitting, held = split(PAIRS, 0.3, 0)
     names = {pair.name for pair in fitting}
     monkeypatch.setattr(
@@ -48,7 +48,7 @@ def test_luck_on_the_fitting_part_is_called_so(monkeypatch):
     space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
     tuning = tune(PAIRS, space, START, trials=15)
     assert tuning.held_gain[0] < 0
-    assert "no gain that is more than chance" in tuning.to_text()
+    assert "no gain beyond chance" in tuning.to_text()
     assert len(held) == 3
 
 
@@ -62,15 +62,15 @@ def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
     path.write_text(tuning.to_toml())
     assert Settings.load(path) == tuning.settings
     assert set(tuning.settings.differences()) == {"segmentation", "localization"}
-    assert "held-back" in path.read_text()
+    assert "held-out" in path.read_text()
 
 
-def test_start_stays_where_nothing_is_better(monkeypatch):
+def test_initial_settings_stay_if_none_is_better(monkeypatch):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.5))
     tuning = tune(PAIRS, ranges(["segmentation.fluid_min_fraction"], START), START, trials=4)
     assert tuning.changes == {}
     assert tuning.held_gain[0] == 0
-    assert "nothing beat" in tuning.to_text()
+    assert "no trial improved" in tuning.to_text()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.99])
@@ -98,18 +98,18 @@ def test_ranges_stay_within_bounds():
     [
         ("loaders.min_slices", "cannot be tuned"),
         ("segmentation.no_such", "no setting is named"),
-        ("localization.blind_codes", "is no number"),
+        ("localization.blind_codes", "is not a number"),
         ("segmentation.fluid_min_fraction=1", "LOW:HIGH"),
         ("segmentation.fluid_min_fraction=0.5:7", "less than or equal to 1"),
-        ("segmentation.fluid_min_fraction=0.7:0.5", "no range of its own"),
+        ("segmentation.fluid_min_fraction=0.7:0.5", "no default range"),
     ],
 )
-def test_bad_ranges_say_what_is_wrong(text, message):
+def test_invalid_ranges_are_refused(text, message):
     with pytest.raises(SettingsError, match=message):
         ranges([text], Settings())
 
 
-def test_score_falls_with_every_failing():
+def test_score_falls_with_each_error():
     good = Case("", sac_dice=0.9, fluid_dice=0.8, levels_compared=1, levels_exact=1)
     from dataclasses import replace
 
@@ -129,11 +129,11 @@ def test_studies_and_truths_are_paired_by_name(tmp_path, truth_folder):
     pairs = pairs_in(tmp_path / "studies", tmp_path / "truth")
     assert [p.name for p in pairs] == ["case_a", "case_b"]
     shutil.rmtree(tmp_path / "truth" / "case_b")
-    with pytest.raises(InputError, match="two patients at least"):
+    with pytest.raises(InputError, match="least two patients"):
         pairs_in(tmp_path / "studies", tmp_path / "truth")
 
 
-def test_kept_phantoms_bring_their_truth(tmp_path, truth_folder):
+def test_cached_phantoms_include_their_truth(tmp_path, truth_folder):
     import shutil
 
     for name in ("normal_1", "normal_2"):
@@ -149,7 +149,7 @@ def test_command(monkeypatch, tmp_path, capsys):
     recipe = tmp_path / "mine.toml"
     wanted = ["tune", "x", "--search", "segmentation.fluid_min_fraction", "--trials", "6"]
     assert main([*wanted, "-o", str(recipe)]) == 0
-    assert "held back" in capsys.readouterr().out
+    assert "held-out" in capsys.readouterr().out
     assert Settings.load(recipe).segmentation.fluid_min_fraction != 0.5
     assert main([*wanted, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held_back_gain"] > 0

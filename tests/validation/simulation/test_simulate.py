@@ -193,7 +193,7 @@ def test_widened_patients_keep_their_sac(patient: Patient) -> None:
 def test_unknown_scenarios_and_missing_files_are_named(patient: Patient, tmp_path) -> None:
     with pytest.raises(SettingsError, match="no simulated scenario is named 'nothing'"):
         simulate(patient, "nothing", 0)
-    with pytest.raises(InputError, match="holds no spider-NNN"):
+    with pytest.raises(InputError, match="contains no spider-NNN"):
         list_patients(tmp_path)
     nib.save(patient.image.to_nibabel(), tmp_path / "spider-999_T2SPACE.nii.gz")
     assert list_patients(tmp_path) == ("999",)
