@@ -116,14 +116,14 @@ def test_noise_without_a_spine_gives_no_report(capsys, tmp_path, out):
 def test_output_that_holds_a_report(capsys, study, out):
     out.mkdir()
     (out / "report.json").write_text("{}")
-    refused(capsys, study, out, BAD_USAGE, "holds a report")
+    refused(capsys, study, out, BAD_USAGE, "contains a report")
     assert (out / "report.json").read_text() == "{}"
 
 
 def test_output_that_holds_other_files(capsys, study, out):
     out.mkdir()
     (out / "thesis.doc").write_text("precious")
-    refused(capsys, study, out, BAD_USAGE, "no part of a report")
+    refused(capsys, study, out, BAD_USAGE, "not belonging to a report")
 
 
 def test_output_below_a_file(capsys, study, tmp_path):

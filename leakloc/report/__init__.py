@@ -1,4 +1,4 @@
-"""Writing what an analysis found: JSON, pictures, masks, a page, DICOM objects."""
+"""Output of an analysis: JSON report, figures, masks, HTML report and DICOM objects."""
 
 from leakloc.report.build import build_report
 from leakloc.report.model import Report, report_schema

@@ -1,4 +1,4 @@
-"""From the stages' results to the report: the words and numbers of the contract."""
+"""Build the report (`leakloc.report.model`) from the results of all stages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Candidate, Segmentation
 
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
-"""Environment variable with the secret of pseudonyms: settings are written into reports."""
+"""Environment variable with the pseudonym key; not a setting, as reports contain all settings."""
 
 _MM_DIGITS: Final = 2  # 0.01 mm, far below any voxel
 _ML_DIGITS: Final = 4  # 0.1 µL, below one voxel of 0.5 mm
@@ -50,7 +50,7 @@ _DIRECTION_DIGITS: Final = 6
 
 @dataclass(frozen=True)
 class Source:
-    """What a report says of the images it was made from, identity as the settings let it through.
+    """Image information in the report, with the identity according to ``report.identity``.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Source:
     series : tuple of model.Series
     skipped : tuple of model.SkippedFiles
     notes : tuple of Note
-        Of reading the study and choosing its series.
+        Warnings from reading the study and selecting its series.
     """
 
     study: model.StudyIdentity
@@ -88,7 +88,7 @@ class Relabelled:
 
 
 Results = AnalysisData | Relabelled
-"""What a report is made from."""
+"""Input of `build_report`."""
 
 
 def source_of(results: Results) -> Source:
@@ -112,25 +112,25 @@ def build_report(
     runtime_s: Mapping[str, float] | None = None,
     created: datetime | None = None,
 ) -> model.Report:
-    """Say in the contract's words what the stages found.
+    """Build the report from the results of all stages.
 
     Parameters
     ----------
     analysis : AnalysisData or Relabelled
         Results of all stages.
     outputs : Outputs, optional
-        Files written beside the report; none where omitted.
+        Files written with the report; none if omitted.
     notes : iterable of Note
-        Further warnings, such as of writers that failed.
+        Further warnings, for example from failed writers.
     runtime_s : mapping, optional
-        Seconds of further steps, by name.
+        Run time in seconds of further steps, by name.
     created : datetime, optional
-        Now, where omitted.
+        Defaults to the current time.
 
     Returns
     -------
     Report
-        Unknown is None; NaN and infinities become None (confidences 0).
+        Unknown, NaN and infinite values are None (0 for confidences).
     """
     settings = analysis.settings
     found, source = analysis.localization, source_of(analysis)
@@ -167,12 +167,12 @@ def build_report(
         finding=model.Finding(
             leak=found.finding.leak,
             level=found.finding.level,
-            confidence=_share(found.finding.confidence),
+            confidence=_fraction(found.finding.confidence),
             summary=found.finding.summary,
         ),
         planning=_planning(found.planning),
         quality=model.Quality(
-            snr=_amount(found.quality.snr, 2),
+            snr=_nonnegative(found.quality.snr, 2),
             coverage=model.Coverage(
                 cranial=found.quality.coverage_cranial, caudal=found.quality.coverage_caudal
             ),
@@ -185,7 +185,7 @@ def build_report(
 
 
 def _rejected(results: Results) -> tuple[model.Rejected, ...]:
-    """What was looked at and not counted, so that a reader can judge it."""
+    """Return the rejected candidates, for review by the reader."""
     line = results.segmentation.centerline
     coordinate = LevelCoordinate.from_levels(results.levels, line)
 
@@ -194,11 +194,11 @@ def _rejected(results: Results) -> tuple[model.Rejected, ...]:
         lateral: Position = "left" if left_mm > 0 else "right"
         sagittal: Position = "dorsal" if dorsal_mm > 0 else "ventral"
         return model.Rejected(
-            volume_ml=_amount(c.volume_ml, _ML_DIGITS) or 0.0,
+            volume_ml=_nonnegative(c.volume_ml, _ML_DIGITS) or 0.0,
             center_lps_mm=_point(c.center_lps),
             level=coordinate.segment_at(arc_mm),
             position=lateral if abs(left_mm) > abs(dorsal_mm) else sagittal,
-            probability=_share(c.probability),
+            probability=_fraction(c.probability),
             reason=c.reason,
             mimics=c.mimics,
         )
@@ -210,16 +210,16 @@ def _rejected(results: Results) -> tuple[model.Rejected, ...]:
 
 
 def identity(info: StudyInfo, settings: Settings) -> model.StudyIdentity:
-    """The study's identity as far as the setting ``report.identity`` lets it through.
+    """Return the study's identity according to the setting ``report.identity``.
 
-    ``keep`` copies what the headers say. ``hash`` (the default) replaces the patient ID and
-    the accession number by the first 16 hex digits of an HMAC-SHA256. Its key is the
-    environment variable ``LEAKLOC_IDENTITY_KEY`` where set: then the same patient gets the
-    same pseudonym in every report of the site, and nobody without the key can compute it.
-    Without it the key is the Study Instance UID: pseudonyms are repeatable for a study, not
-    linkable between studies, but whoever guesses a patient ID can confirm the guess.
-    ``remove`` writes null, for the study date too. The Study Instance UID always stays, as
-    planners need it to find the images; de-identify the images first where it must not.
+    ``keep`` copies the header values. ``hash`` (the default) replaces the patient ID and the
+    accession number by the first 16 hex digits of an HMAC-SHA256. If the environment variable
+    ``LEAKLOC_IDENTITY_KEY`` is set, it is the key: a patient has the same pseudonym in all
+    reports of the site, which cannot be computed without the key. Otherwise the key is the
+    Study Instance UID: pseudonyms are reproducible within a study and not linkable between
+    studies, but a guessed patient ID can be confirmed. ``remove`` writes null, including the
+    study date. The Study Instance UID is always kept, as planning software needs it to find the
+    images; if it must not be kept, de-identify the images first.
     """
     mode = settings.report.identity
     if mode == "keep":
@@ -274,12 +274,12 @@ def _levels(levels: Levels, conus: LocatedConus | None, scheme: LevelScheme) -> 
         numbering=model.Numbering(
             method=numbering.method,
             assumption=numbering.assumption,
-            confidence=_share(numbering.confidence),
+            confidence=_fraction(numbering.confidence),
             transitional_suspected=bool(numbering.transitional_suspected),
             lumbar_count=numbering.lumbar_count,
             alternatives=tuple(
                 model.NumberingAlternative(
-                    shift=a.shift, confidence=_share(a.confidence), reason=a.reason
+                    shift=a.shift, confidence=_fraction(a.confidence), reason=a.reason
                 )
                 for a in numbering.alternatives
             ),
@@ -287,17 +287,17 @@ def _levels(levels: Levels, conus: LocatedConus | None, scheme: LevelScheme) -> 
         vertebrae=tuple(
             model.Vertebra(
                 name=v.name,
-                center_lps_mm=_sure_point(v.center_lps),
-                confidence=_share(v.confidence),
+                center_lps_mm=_rounded_point(v.center_lps),
+                confidence=_fraction(v.confidence),
             )
             for v in levels.vertebrae
         ),
         discs=tuple(
             model.Disc(
                 name=d.name,
-                center_lps_mm=_sure_point(d.center_lps),
-                normal_lps=_sure_point(d.normal_lps, _DIRECTION_DIGITS),
-                confidence=_share(d.confidence),
+                center_lps_mm=_rounded_point(d.center_lps),
+                normal_lps=_rounded_point(d.normal_lps, _DIRECTION_DIGITS),
+                confidence=_fraction(d.confidence),
             )
             for d in levels.discs
         ),
@@ -306,21 +306,21 @@ def _levels(levels: Levels, conus: LocatedConus | None, scheme: LevelScheme) -> 
         },
         conus=None
         if conus is None
-        else model.Conus(lps_mm=_sure_point(conus.point_lps), level=conus.level),
+        else model.Conus(lps_mm=_rounded_point(conus.point_lps), level=conus.level),
     )
 
 
 def _sac(sac: LocatedSac) -> model.ThecalSac:
     return model.ThecalSac(
-        volume_ml=_amount(sac.volume_ml, _ML_DIGITS),
-        csf_volume_ml=_amount(sac.csf_volume_ml, _ML_DIGITS),
+        volume_ml=_nonnegative(sac.volume_ml, _ML_DIGITS),
+        csf_volume_ml=_nonnegative(sac.csf_volume_ml, _ML_DIGITS),
         caudal_end=model.CaudalEnd(lps_mm=_point(sac.caudal_end_lps), level=sac.caudal_end_level),
         by_segment=tuple(
             model.SacSegment(
                 segment=s.segment,
-                volume_ml=_amount(s.volume_ml, _ML_DIGITS),
-                min_area_mm2=_amount(s.min_area_mm2),
-                mean_area_mm2=_amount(s.mean_area_mm2),
+                volume_ml=_nonnegative(s.volume_ml, _ML_DIGITS),
+                min_area_mm2=_nonnegative(s.min_area_mm2),
+                mean_area_mm2=_nonnegative(s.mean_area_mm2),
             )
             for s in sac.by_segment
         ),
@@ -334,31 +334,31 @@ def _collection(c: LocatedCollection) -> model.Collection:
         level=c.level,
         level_set=c.level_set,
         alternatives=tuple(
-            model.LevelAlternative(level=a.level, score=_share(a.score), basis=a.basis)
+            model.LevelAlternative(level=a.level, score=_fraction(a.score), basis=a.basis)
             for a in c.alternatives
         ),
         segments=c.segments,
         extent=model.Extent(
-            cranial=_end(c.cranial), caudal=_end(c.caudal), length_mm=_amount(c.length_mm)
+            cranial=_end(c.cranial), caudal=_end(c.caudal), length_mm=_nonnegative(c.length_mm)
         ),
         position=model.PositionFractions(
             label=c.position,
-            dorsal=_share(fractions.get("dorsal", 0.0)),
-            ventral=_share(fractions.get("ventral", 0.0)),
-            left=_share(fractions.get("left", 0.0)),
-            right=_share(fractions.get("right", 0.0)),
+            dorsal=_fraction(fractions.get("dorsal", 0.0)),
+            ventral=_fraction(fractions.get("ventral", 0.0)),
+            left=_fraction(fractions.get("left", 0.0)),
+            right=_fraction(fractions.get("right", 0.0)),
         ),
         compartments=c.compartments,
         pattern=c.pattern,
-        volume_ml=_amount(c.volume_ml, _ML_DIGITS),
-        max_thickness_mm=_amount(c.max_thickness_mm),
-        max_area_mm2=_amount(c.max_area_mm2),
+        volume_ml=_nonnegative(c.volume_ml, _ML_DIGITS),
+        max_thickness_mm=_nonnegative(c.max_thickness_mm),
+        max_area_mm2=_nonnegative(c.max_area_mm2),
         sac_compression=None
-        if _known(c.sac_compression) is None
-        else _share(c.sac_compression or 0),
+        if _finite(c.sac_compression) is None
+        else _fraction(c.sac_compression or 0),
         centroid_lps_mm=_point(c.centroid_lps),
         epicenter_lps_mm=_point(c.epicenter_lps),
-        confidence=_share(c.confidence),
+        confidence=_fraction(c.confidence),
         grade=c.grade,
         basis=c.basis,
         mimics_considered=c.mimics_considered,
@@ -375,8 +375,8 @@ def _end(end: ExtentEnd) -> model.ExtentEnd:
 def _profile(profile: Profile) -> model.Profile:
     return model.Profile(
         arc_mm=tuple(round(float(a), _MM_DIGITS) for a in profile.arc_mm),
-        thickness_mm=tuple(_known(t, _MM_DIGITS) for t in profile.thickness_mm),
-        area_mm2=tuple(_known(a, _MM_DIGITS) for a in profile.area_mm2),
+        thickness_mm=tuple(_finite(t, _MM_DIGITS) for t in profile.thickness_mm),
+        area_mm2=tuple(_finite(a, _MM_DIGITS) for a in profile.area_mm2),
     )
 
 
@@ -385,9 +385,9 @@ def _expected_hiatus(expected: ExpectedHiatus | None) -> model.ExpectedHiatus | 
         return None
     return model.ExpectedHiatus(
         level=expected.level,
-        lps_mm=_sure_point(expected.point_lps),
-        cranial_lps_mm=_sure_point(expected.cranial_lps),
-        caudal_lps_mm=_sure_point(expected.caudal_lps),
+        lps_mm=_rounded_point(expected.point_lps),
+        cranial_lps_mm=_rounded_point(expected.cranial_lps),
+        caudal_lps_mm=_rounded_point(expected.caudal_lps),
     )
 
 
@@ -402,19 +402,19 @@ def _planning(planning: Planning) -> model.Planning:
         sacral_hiatus=model.SacralHiatus(
             visible=bool(planning.hiatus.visible),
             lps_mm=_point(planning.hiatus.point_lps),
-            confidence=_share(planning.hiatus.confidence),
+            confidence=_fraction(planning.hiatus.confidence),
             expected=_expected_hiatus(planning.hiatus.expected),
         ),
         targets=tuple(
             model.Target(
                 collection=t.collection,
                 level=t.level,
-                canal_distance_from_hiatus_mm=_amount(t.canal_distance_from_hiatus_mm),
-                path_lps_mm=tuple(_sure_point(p) for p in t.path_lps),
+                canal_distance_from_hiatus_mm=_nonnegative(t.canal_distance_from_hiatus_mm),
+                path_lps_mm=tuple(_rounded_point(p) for p in t.path_lps),
                 nearest_interlaminar=t.nearest_interlaminar,
                 canal_distance_range_mm=_range(t.canal_distance_range_mm),
-                distance_to_caudal_end_mm=_known(t.distance_to_caudal_end_mm, _MM_DIGITS),
-                distance_to_cranial_end_mm=_known(t.distance_to_cranial_end_mm, _MM_DIGITS),
+                distance_to_caudal_end_mm=_finite(t.distance_to_caudal_end_mm, _MM_DIGITS),
+                distance_to_cranial_end_mm=_finite(t.distance_to_cranial_end_mm, _MM_DIGITS),
                 crossings=tuple(
                     model.Crossing(
                         disc=x.disc,
@@ -426,7 +426,7 @@ def _planning(planning: Planning) -> model.Planning:
                     model.InterlaminarWindow(
                         segment=w.segment,
                         along_canal_mm=round(float(w.along_canal_mm), _MM_DIGITS),
-                        skin_to_canal_mm=_amount(w.skin_to_canal_mm),
+                        skin_to_canal_mm=_nonnegative(w.skin_to_canal_mm),
                     )
                     for w in t.interlaminar
                 ),
@@ -434,25 +434,25 @@ def _planning(planning: Planning) -> model.Planning:
                 if t.narrowest_depth is None
                 else model.NarrowestDepth(
                     depth_mm=round(float(t.narrowest_depth.depth_mm), _MM_DIGITS),
-                    lps_mm=_sure_point(t.narrowest_depth.point_lps),
+                    lps_mm=_rounded_point(t.narrowest_depth.point_lps),
                     level=t.narrowest_depth.level,
                 ),
                 cysts=tuple(
                     model.CystOnPath(
                         volume_ml=round(float(c.volume_ml), _ML_DIGITS),
-                        center_lps_mm=_sure_point(c.center_lps),
+                        center_lps_mm=_rounded_point(c.center_lps),
                     )
                     for c in t.cysts
                 ),
             )
             for t in planning.targets
         ),
-        sac_tip_to_hiatus_mm=_known(planning.sac_tip_to_hiatus_mm, _MM_DIGITS),
+        sac_tip_to_hiatus_mm=_finite(planning.sac_tip_to_hiatus_mm, _MM_DIGITS),
     )
 
 
 def _warnings(notes: Iterable[Note]) -> tuple[model.Warning_, ...]:
-    """Each once: stages hand on what earlier ones said."""
+    """Remove duplicate warnings: stages pass on the notes of earlier stages."""
     unique = dict.fromkeys(
         (re.sub(r"[^a-z0-9]+", "_", note.code.lower()).strip("_") or "note", note.message)
         for note in notes
@@ -467,21 +467,21 @@ def _skipped(files: Iterable[SkippedFile]) -> tuple[model.SkippedFiles, ...]:
     )
 
 
-def _known(value: float | None, digits: int = _MM_DIGITS) -> float | None:
-    """A finite number, or None."""
+def _finite(value: float | None, digits: int = _MM_DIGITS) -> float | None:
+    """Return the rounded value, or None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return round(float(value), digits)
 
 
-def _amount(value: float | None, digits: int = _MM_DIGITS) -> float | None:
-    known = _known(value, digits)
+def _nonnegative(value: float | None, digits: int = _MM_DIGITS) -> float | None:
+    known = _finite(value, digits)
     return None if known is None or known < 0 else known
 
 
-def _share(value: float) -> float:
-    """Clipped to 0..1; not a number means no confidence."""
-    known = _known(value, _FRACTION_DIGITS)
+def _fraction(value: float) -> float:
+    """Clip to 0..1; None, NaN and infinite values become 0."""
+    known = _finite(value, _FRACTION_DIGITS)
     return 0.0 if known is None else min(max(known, 0.0), 1.0)
 
 
@@ -494,7 +494,7 @@ def _point(point: npt.ArrayLike | None, digits: int = _MM_DIGITS) -> model.Point
     return round(x, digits), round(y, digits), round(z, digits)
 
 
-def _sure_point(point: npt.ArrayLike, digits: int = _MM_DIGITS) -> model.Point:
+def _rounded_point(point: npt.ArrayLike, digits: int = _MM_DIGITS) -> model.Point:
     x, y, z = _floats(point)
     return round(x, digits), round(y, digits), round(z, digits)
 

@@ -1,9 +1,9 @@
-"""Laying out one picture: grey panels with thin outlines, names, letters and a scale bar.
+"""Layout of figures: grayscale panels with outlines, labels, orientation labels and scale bar.
 
-Nothing here knows what a thecal sac is. A `Panel` is a picture of one plane in display
-order (row 0 on top, column 0 on the left) with its pixel spacing; everything drawn on it is
-placed in its rows and columns, so that image, outlines and names cannot part. The layout is
-a `Drawing`, which becomes pixels here and lines and type in `leakloc.report.vector`.
+This module is independent of anatomy. A `Panel` is an image of one plane in display order
+(row 0 at the top, column 0 at the left) with its pixel spacing; outlines and labels are
+positioned in its rows and columns, so that they stay registered to the image. The layout is a
+`Drawing`, rendered as pixels here and as vector graphics in `leakloc.report.vector`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-# Okabe & Ito, "Color Universal Design" (2008): told apart with any kind of colour vision.
+# Okabe & Ito, "Color Universal Design" (2008): distinguishable with color vision deficiency.
 BLUE: Final[Colour] = (86, 180, 233)
 ORANGE: Final[Colour] = (230, 159, 0)
 BACKGROUND: Final[Colour] = (14, 15, 18)
@@ -34,42 +34,42 @@ FAINT: Final[Colour] = (168, 173, 182)
 GRID: Final[Colour] = (70, 75, 84)
 BLACK: Final[Colour] = (0, 0, 0)
 
-TEXT_PX: Final = 15  # smallest type that is read easily at 1:1 on a full-HD screen
+TEXT_PX: Final = 15  # smallest font that is legible at 1:1 on a full-HD screen
 TITLE_PX: Final = 22
 LABEL_PX: Final = 16
 OUTLINE_PX: Final = 2
-SHEET_PX_PER_MM: Final = 3.0  # below it a sheet of 2 mm drowns in the lines beside it
+SHEET_PX_PER_MM: Final = 3.0  # below this scale, adjacent outlines obscure a 2 mm layer
 SCALE_BAR_MM: Final = 20.0
 MARGIN_PX: Final = 16
 MAX_WIDTH_PX: Final = 1880  # fits a full-HD screen
-MIN_WIDTH_PX: Final = 190  # room for a scale bar, letters and names
-LINE_PX: Final = 21  # TEXT_PX with leading
-CHART_PX: Final = 210  # width of a chart: four figures on its scale
-_SUPERSAMPLING: Final = 2  # outlines are drawn larger and reduced, for smooth edges
+MIN_WIDTH_PX: Final = 190  # space for scale bar, orientation labels and level labels
+LINE_PX: Final = 21  # TEXT_PX with line spacing
+CHART_PX: Final = 210  # width of a chart: four digits on its scale
+_SUPERSAMPLING: Final = 2  # outlines are drawn larger and downsampled, for smooth edges
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of a panel."""
+"""Left, top, right and bottom, in pixels of a panel."""
 Place = tuple[float, float]
-"""Row and column on a panel's grid (centres of its cells at whole numbers)."""
+"""Row and column on a panel's grid (pixel centers at integers)."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A word at a place."""
+    """A text label at a position."""
 
     text: str
     place: Place
     colour: Colour = INK
     side: Literal["left", "right"] = "right"
-    """Which side of the place the text stands on."""
+    """Side of the position on which the text is drawn."""
     bold: bool = False
     optional: bool = False
-    """Whether it is left out where it would cover another."""
+    """Whether the label is omitted if it would overlap another."""
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """A straight line between two places."""
+    """A straight line between two positions."""
 
     start: Place
     end: Place
@@ -79,28 +79,27 @@ class Stroke:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One plane, ready to be drawn.
+    """One image plane with its annotations.
 
     Parameters
     ----------
     shape : tuple of int
-        Rows and columns of the grid on which places are given.
+        Rows and columns of the grid of all positions.
     spacing_mm : tuple of float
-        Between rows, between columns of that grid.
+        Row and column spacing of that grid.
     grey : ndarray
-        0..1, over the same field in any resolution.
+        Image, 0..1, of the same field at any resolution.
     letters : tuple of str
-        Patient directions at the left, right, top and bottom edge.
+        Orientation labels at the left, right, top and bottom edge.
     outlines : sequence of (mask, colour)
-        Masks over the same field (or shares of a mask, 0..1: the line runs at one half), drawn
-        as thin lines around them, the first one on top (the last one in a panel of small
-        scale).
+        Masks of the same field (or mask fractions, 0..1, outlined at 0.5), drawn as thin
+        outlines, the first one on top (the last one in a panel of small scale).
     tints : sequence of (mask, colour)
-        Masks whose pixels take the colour and keep their brightness.
+        Masks whose pixels are colored; their brightness is preserved.
     caption : tuple of str
-        Lines under the panel; the first one in full brightness.
+        Lines below the panel; the first one is emphasized.
     framed : bool
-        Whether a thin frame marks it as the one to look at first.
+        Whether a thin frame highlights the panel.
     """
 
     shape: tuple[int, int]
@@ -117,19 +116,19 @@ class Panel:
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Height and width."""
+        """Height and width in millimeters."""
         rows, columns = self.shape
         return rows * self.spacing_mm[0], columns * self.spacing_mm[1]
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A measure along the canal.
+    """A measurement along the canal.
 
     Parameters
     ----------
     down_mm, values : ndarray, shape (n,)
-        Distance from the top of the chart, and the value there (NaN: unknown, a gap).
+        Distance from the top of the chart, and the value there (NaN: unknown, drawn as a gap).
     """
 
     down_mm: npt.NDArray[np.floating]
@@ -139,14 +138,14 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """Curves beside a panel of the same height: values grow to the right.
+    """A chart of curves next to a panel of the same height; values increase to the right.
 
     Parameters
     ----------
     height_mm : float
-        As the panel's beside it.
+        Height of the adjacent panel.
     marks : sequence of (float, str)
-        Distances from the top where a line crosses, and its name.
+        Distances from the top of labeled horizontal lines, and their labels.
     """
 
     height_mm: float
@@ -156,13 +155,13 @@ class Chart:
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Height; a chart is as wide on any scale."""
+        """Height; the width of a chart does not depend on the scale."""
         return self.height_mm, 0.0
 
 
 @dataclass(frozen=True)
 class Column:
-    """Panels below each other at one scale: as large as fits, or `max_px_per_mm`."""
+    """Panels stacked vertically at the same scale, limited by the height and `max_px_per_mm`."""
 
     panels: tuple[Panel | Chart, ...]
     max_px_per_mm: float = float("inf")
@@ -170,7 +169,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one picture says: a title, lines under it, panels side by side, a footer."""
+    """Content of one figure: title, subtitle lines, columns of panels, footer and color legend."""
 
     title: str
     lines: tuple[str, ...]
@@ -179,12 +178,12 @@ class Sheet:
     key: tuple[tuple[str, Colour], ...] = field(default=())
 
 
-# --- what a drawing is made of ------------------------------------------------------------
+# --- drawing primitives -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """A grey image, 0..1, that fills a box; masks on its grid take a colour."""
+    """A grayscale image, 0..1, that fills a box, with colored masks on its grid."""
 
     box: Box
     grey: npt.NDArray[np.float32]
@@ -193,7 +192,7 @@ class Raster:
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """Closed or open thin lines with a dark edge that keeps them visible on bright."""
+    """Closed or open thin lines with a dark border for contrast on bright signal."""
 
     paths: Sequence[npt.NDArray[np.float64]]
     """Each of shape (n, 2): x, y in pixels."""
@@ -213,7 +212,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Frame:
-    """The edge of a box."""
+    """The border of a box."""
 
     box: Box
     colour: Colour
@@ -222,7 +221,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Words:
-    """A line of type."""
+    """A line of text."""
 
     x: float
     y: float
@@ -230,10 +229,10 @@ class Words:
     size_px: int
     colour: Colour
     anchor: str = "la"
-    """Where `x`, `y` lie in the text, as Pillow names it: l, m, r and a, m, s, d."""
+    """Text anchor of `x`, `y`, as defined by Pillow: l, m, r and a, m, s, d."""
     bold: bool = False
     edged: bool = False
-    """Whether a dark edge keeps it legible on an image."""
+    """Whether the text has a dark border for contrast on an image."""
 
 
 Item = Raster | Outline | Line | Frame | Words
@@ -241,7 +240,7 @@ Item = Raster | Outline | Line | Frame | Words
 
 @dataclass
 class Drawing:
-    """Items in the order they are drawn, cut off at the edges, then parts at their corners."""
+    """Items in drawing order, clipped at the edges, followed by nested drawings at (x, y)."""
 
     width: int
     height: int
@@ -251,7 +250,7 @@ class Drawing:
 
 
 def render(drawing: Drawing) -> Image.Image:
-    """A drawing as RGB pixels."""
+    """Render a drawing as RGB pixels."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (drawing.width, drawing.height), drawing.colour)
@@ -311,7 +310,7 @@ def _render_outline(image: Image.Image, item: Outline) -> None:
     if (high <= low).any():
         return
     width, height = ((high - low) * _SUPERSAMPLING).tolist()
-    # The centre of pixel (0, 0) is where its finer pixels meet.
+    # The center of pixel (0, 0) is the common corner of its subpixels.
     finer = [((path - low + 0.5) * _SUPERSAMPLING - 0.5) for path in item.paths]
     paths = [[tuple(xy) for xy in path] for path in finer]
     for ink, wide, strength in ((BLACK, item.width_px + 2, 0.55), (item.colour, item.width_px, 1)):
@@ -328,18 +327,18 @@ def _render_outline(image: Image.Image, item: Outline) -> None:
 
 
 def draw(sheet: Sheet, height_px: int) -> Image.Image:
-    """Draw a sheet as pixels; see `laid_out`."""
+    """Render a sheet as pixels; see `laid_out`."""
     return render(laid_out(sheet, height_px))
 
 
 def laid_out(sheet: Sheet, height_px: int) -> Drawing:
-    """Lay out a sheet; it gets as wide as its panels need, up to the width of a screen.
+    """Lay out a sheet; its width is that of its panels, up to `MAX_WIDTH_PX`.
 
     Parameters
     ----------
     sheet : Sheet
     height_px : int
-        Height of the tallest column of panels; captions, title and footer come on top.
+        Height of the tallest column of panels, without captions, title and footer.
     """
     drawn = [_column(column, height_px) for column in sheet.columns]
     total = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) + 1)
@@ -349,7 +348,11 @@ def laid_out(sheet: Sheet, height_px: int) -> Drawing:
     bold, plain = font(TITLE_PX, bold=True), font(TEXT_PX)
     body_width = sum(part.width for part in drawn) + MARGIN_PX * (len(drawn) - 1)
     needed = max(
-        [_width(sheet.footer, plain) + _key_width(sheet.key), _width("x" * 60, plain), body_width]
+        [
+            _width(sheet.footer, plain) + _legend_width(sheet.key),
+            _width("x" * 60, plain),
+            body_width,
+        ]
     )
     width = round(needed) + 2 * MARGIN_PX
     title = wrapped(sheet.title, bold, width - 2 * MARGIN_PX)
@@ -371,12 +374,12 @@ def laid_out(sheet: Sheet, height_px: int) -> Drawing:
         x += part.width + MARGIN_PX
     y = whole.height - MARGIN_PX - LINE_PX + 4
     whole.items.append(Words(MARGIN_PX, y, sheet.footer, TEXT_PX, FAINT))
-    _lay_key(whole, sheet.key, width - MARGIN_PX, y)
+    _place_legend(whole, sheet.key, width - MARGIN_PX, y)
     return whole
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The image as PNG, compressed fast: a third larger than the best, five times sooner."""
+    """Encode an image as PNG: a third larger than with maximum compression, five times faster."""
     buffer = BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -384,7 +387,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 @cache
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib on every system."""
+    """Return DejaVu Sans, which is distributed with matplotlib."""
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -393,7 +396,7 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 @cache
 def _fonts() -> Path:
-    """Where matplotlib keeps its fonts; found without importing it, which takes longer."""
+    """Return the font folder of matplotlib without importing it, which is slower."""
     spec = find_spec("matplotlib")
     usual = Path(str(spec and spec.origin)).parent / "mpl-data" / "fonts" / "ttf"
     if usual.is_dir():
@@ -404,7 +407,7 @@ def _fonts() -> Path:
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
-    """Break a text into lines that fit."""
+    """Break text into lines that fit the width."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -416,9 +419,9 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[st
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move positions apart until they keep `gap`, with the least squared shift.
+    """Separate positions by at least `gap`, minimizing the sum of squared shifts.
 
-    Where they cannot all fit between `low` and `high`, the gap shrinks.
+    The gap is reduced if the positions do not fit between `low` and `high`.
 
     >>> spread([10, 11, 50], 8, 0, 100)
     [6.5, 14.5, 50.0]
@@ -430,7 +433,7 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     gap = min(gap, (high - low) / max(len(positions) - 1, 1))
     order = np.argsort(positions, kind="stable")
     steps = gap * np.arange(len(positions))
-    # With the steps taken off, "at least a gap apart" becomes "never falling".
+    # After subtracting the steps, the minimum distance becomes a monotonicity constraint.
     level = isotonic_regression(np.asarray(positions, dtype=float)[order] - steps).x
     result = np.empty(len(positions))
     result[order] = np.clip(level, low, max(high - steps[-1], low)) + steps
@@ -441,8 +444,9 @@ def _column(column: Column, height_px: int) -> Drawing:
     captions = sum(_caption_px(panel) for panel in column.panels)
     total_mm = sum(panel.size_mm[0] for panel in column.panels)
     gaps = MARGIN_PX * (len(column.panels) - 1)
-    most = height_px + _caption_px(column.panels[0])  # captions hang below the tallest column
-    scale = min((most - captions - gaps) / total_mm, column.max_px_per_mm)
+    # Captions extend below the tallest column.
+    available = height_px + _caption_px(column.panels[0])
+    scale = min((available - captions - gaps) / total_mm, column.max_px_per_mm)
     drawn = [
         _chart(panel, scale) if isinstance(panel, Chart) else lay_panel(panel, scale)
         for panel in column.panels
@@ -460,20 +464,20 @@ def _caption_px(panel: Panel | Chart) -> int:
 
 
 def draw_panel(panel: Panel, px_per_mm: float) -> Image.Image:
-    """One panel with its caption as pixels."""
+    """Render one panel with its caption as pixels."""
     return render(lay_panel(panel, px_per_mm))
 
 
 def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
-    """Lay out one panel with its caption, true to scale in both directions."""
+    """Lay out one panel with its caption, with the same scale in both directions."""
     height = max(round(panel.size_mm[0] * px_per_mm), 1)
     width = max(round(panel.size_mm[1] * px_per_mm), 1)
-    # A thin slab is widened: letters and names stand beside it.
+    # A thin slab is padded to make space for the labels.
     left = max((MIN_WIDTH_PX - width) // 2, 0)
     whole = Drawing(width + 2 * left, height)
     to_px = _ToPx(height / panel.shape[0], width / panel.shape[1], float(left))
     whole.items.append(Raster((left, 0, left + width, height), panel.grey, panel.tints))
-    # Where a thin sheet is hardly wider than a line, its own line must win.
+    # At small scales, a thin layer is hardly wider than a line, so its outline is drawn last.
     coarse = px_per_mm < SHEET_PX_PER_MM
     for mask, colour in panel.outlines if coarse else reversed(panel.outlines):
         paths = [to_px.path(contour) for contour in _contours(mask)]
@@ -482,18 +486,18 @@ def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
         ends = to_px(stroke.start), to_px(stroke.end)
         whole.items.append(Line(*ends, stroke.colour, stroke.width_px))
     width = whole.width
-    taken = _lay_labels(whole, panel.labels, to_px)
+    taken = _place_labels(whole, panel.labels, to_px)
     taken += [box for box in map(_tick_box, panel.strokes, repeat(to_px)) if box is not None]
     if panel.scale_bar:
-        taken += _lay_scale_bar(whole, px_per_mm, taken)
-    _lay_letters(whole, panel.letters, taken)
+        taken += _place_scale_bar(whole, px_per_mm, taken)
+    _place_orientation_labels(whole, panel.letters, taken)
     if panel.framed:
         whole.items.append(Frame((0, 0, width - 1, height - 1), ORANGE, 2))
     return _with_caption(whole, panel.caption) if panel.caption else whole
 
 
 def _chart(chart: Chart, px_per_mm: float) -> Drawing:
-    """Curves on a scale that ends at a round value above the largest."""
+    """Lay out a chart whose axis ends at a round value above the maximum."""
     height = max(round(chart.height_mm * px_per_mm), 1)
     whole = Drawing(CHART_PX, height)
     known = [c.values[np.isfinite(c.values)] for c in chart.curves]
@@ -529,7 +533,7 @@ def _chart(chart: Chart, px_per_mm: float) -> Drawing:
 
 
 def _round_scale(largest: float) -> tuple[float, float]:
-    """End of an axis that holds `largest`, and the step between its figures."""
+    """Return the end of an axis that includes `largest`, and the step between its tick labels."""
     if largest <= 0.0:
         return 1.0, 0.5
     step = 10.0 ** np.floor(np.log10(largest))
@@ -540,7 +544,7 @@ def _round_scale(largest: float) -> tuple[float, float]:
 
 
 def _contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.float64]]:
-    """Lines around a mask, each of shape (n, 2): row, column."""
+    """Return the contours of a mask, each of shape (n, 2): row, column."""
     from skimage import measure
 
     if not mask.any():
@@ -562,12 +566,14 @@ class _ToPx:
         return x, (place[0] + 0.5) * self.rows - 0.5
 
     def path(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Pixels (x, y) of places (row, column), shape (n, 2)."""
+        """Convert positions (row, column) to pixels (x, y), shape (n, 2)."""
         return np.stack(self((places[:, 0], places[:, 1])), axis=1)  # type: ignore[arg-type]
 
 
-def _lay_letters(whole: Drawing, letters: tuple[str, str, str, str], taken: Sequence[Box]) -> None:
-    """Patient directions in the middle of the edges, or as near to it as nothing is covered."""
+def _place_orientation_labels(
+    whole: Drawing, letters: tuple[str, str, str, str], taken: Sequence[Box]
+) -> None:
+    """Place orientation labels at the middle of the edges, or nearby to avoid overlap."""
     width, height = whole.width, whole.height
     left, right, top, bottom = letters
     for text, anchor, along_x in (
@@ -576,9 +582,9 @@ def _lay_letters(whole: Drawing, letters: tuple[str, str, str, str], taken: Sequ
         (top, "ma", True),
         (bottom, "md", True),
     ):
-        for share in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
-            x = width * share if along_x else (6.0 if anchor == "lm" else width - 6.0)
-            y = height * share if not along_x else (5.0 if anchor == "ma" else height - 5.0)
+        for fraction in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
+            x = width * fraction if along_x else (6.0 if anchor == "lm" else width - 6.0)
+            y = height * fraction if not along_x else (5.0 if anchor == "ma" else height - 5.0)
             words = Words(x, y, text, LABEL_PX, INK, anchor, bold=True, edged=True)
             if not any(_overlap(_box_of(words), other) for other in taken):
                 break
@@ -586,14 +592,14 @@ def _lay_letters(whole: Drawing, letters: tuple[str, str, str, str], taken: Sequ
 
 
 def _tick_box(stroke: Stroke, to_px: _ToPx) -> Box | None:
-    """What a tick covers; a long line is no obstacle, a letter may stand on it."""
+    """Return the box of a tick; None for long lines, which labels may overlap."""
     xs, ys = zip(to_px(stroke.start), to_px(stroke.end), strict=True)
     box = (min(xs) - 2, min(ys) - 2, max(xs) + 2, max(ys) + 2)
     return box if max(box[2] - box[0], box[3] - box[1]) < 3 * LABEL_PX else None
 
 
 def _box_of(words: Words) -> Box:
-    """What a line of type covers, its edge included."""
+    """Return the box of a line of text, including its border."""
     from PIL import Image, ImageDraw
 
     face = font(words.size_px, bold=words.bold)
@@ -605,8 +611,8 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _lay_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> list[Box]:
-    """A bar in the lower right corner, or the left one where a name stands in the right."""
+def _place_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> list[Box]:
+    """Place the scale bar in the lower right corner, or the left one if that is occupied."""
     width, height = whole.width, whole.height
     length = SCALE_BAR_MM * px_per_mm
     if length > 0.6 * width:
@@ -628,8 +634,8 @@ def _lay_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> li
     return [box]
 
 
-def _lay_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list[Box]:
-    """Words at their places, moved apart; returns the boxes they fill."""
+def _place_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list[Box]:
+    """Place labels without overlap; return their boxes."""
     width, height = whole.width, whole.height
     taken: list[Box] = []
     for side in ("left", "right"):
@@ -641,7 +647,7 @@ def _lay_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list[B
         heights = spread([y for _, y in at], LABEL_PX + 3, half, height - half)
         for label, (x, _), y in zip(group, at, heights, strict=True):
             length = _width(label.text, font(LABEL_PX, bold=label.bold))
-            # Inside the picture even where the place is near its edge.
+            # Keep labels near an edge inside the image.
             start = x - length - 4 if side == "left" else x + 4
             start = min(max(start, 4.0), max(width - length - 4, 4.0))
             box = (start, y - half, start + length, y + half)
@@ -668,7 +674,9 @@ def _with_caption(part: Drawing, caption: tuple[str, ...]) -> Drawing:
     return whole
 
 
-def _lay_key(whole: Drawing, key: tuple[tuple[str, Colour], ...], right: float, y: float) -> None:
+def _place_legend(
+    whole: Drawing, key: tuple[tuple[str, Colour], ...], right: float, y: float
+) -> None:
     face = font(TEXT_PX)
     middle = y + LINE_PX / 2 - 1
     for text, colour in reversed(key):
@@ -679,7 +687,7 @@ def _lay_key(whole: Drawing, key: tuple[tuple[str, Colour], ...], right: float, 
         right -= 16
 
 
-def _key_width(key: tuple[tuple[str, Colour], ...]) -> float:
+def _legend_width(key: tuple[tuple[str, Colour], ...]) -> float:
     return sum(_width(text, font(TEXT_PX)) + 44 for text, _ in key) + 24
 
 

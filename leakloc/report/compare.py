@@ -1,4 +1,4 @@
-"""Two reports of one patient, before and after: what grew, shrank, moved, came or went."""
+"""Comparison of two reports of a patient, for example before and after a blood patch."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
 
 STEADY_FRACTION: Final = 0.2
 STEADY_ML: Final = 0.5
-"""Volumes that differ by less than this share of the larger one, or by less than this, count as
-unchanged: about what leakloc's own volumes are off by on phantoms (README)."""
+"""Volume differences below this fraction of the larger volume, or below this volume in mL, are
+reported as unchanged: approximately the volume error of leakloc on phantoms (README)."""
 
 _SIDE_WEIGHT: Final = 0.5
-"""A collection on another side of the sac is the same one only if nothing fits better."""
+"""Matching weight of a collection on another side of the sac."""
 
 
 @dataclass(frozen=True)
 class CollectionChange:
-    """One collection in both reports, or in one of them.
+    """Change of one collection between the reports; it may be in only one of them.
 
     Parameters
     ----------
     before, after : int or None
-        Ids in the two reports.
+        Ids in the reports; None if not in the report.
     levels : tuple
-        Level before and after; None where there is no collection.
+        Level before and after; None if unknown or not in the report.
     segments_gained, segments_lost : tuple of str
-        Motion segments touched only after, only before.
+        Motion segments involved only after or only before.
     """
 
     before: int | None
@@ -46,7 +46,7 @@ class CollectionChange:
 
     @property
     def text(self) -> str:
-        """The change in one line."""
+        """One-line description of the change."""
         place = self.levels[1] or self.levels[0] or "level unknown"
         if self.levels[0] and self.levels[1] and self.levels[0] != self.levels[1]:
             place = f"{self.levels[0]} -> {self.levels[1]}"
@@ -64,14 +64,14 @@ class CollectionChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed between two reports.
+    """Differences between two reports.
 
     Parameters
     ----------
     same_patient : bool or None
-        None where a report keeps no patient id.
+        None if a report contains no patient ID or the IDs are not comparable.
     cautions : tuple of str
-        What keeps the two from being compared at face value.
+        Limitations of the comparison.
     """
 
     same_patient: bool | None
@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """The comparison for reading."""
+        """The comparison as text."""
         lines = [f"before: {self.findings[0]}", f"after:  {self.findings[1]}"]
         lines += [f"  {change.text}" for change in self.collections]
         if not self.collections:
@@ -93,15 +93,16 @@ class Comparison:
         return "\n".join([*lines, self.notice])
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison for machines."""
+        """Return the comparison as a dictionary."""
         return asdict(self)
 
 
 def compare(before: Report, after: Report) -> Comparison:
     """Compare two reports of a patient, such as before and after a blood patch.
 
-    Collections are the same where they share most motion segments, first on the same side of
-    the sac. Names are compared as they stand: with another numbering, they mean other places.
+    Collections are matched by the overlap of their motion segments, preferably on the same side
+    of the sac. Level names are compared as reported: with a different numbering, the same name
+    is a different level.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def compare(before: Report, after: Report) -> Comparison:
     >>> from leakloc import Report
     >>> compare(Report.load("before"), Report.load("after")).text  # doctest: +SKIP
     """
-    pairs = _matched(before.collections, after.collections)
+    pairs = _matched_pairs(before.collections, after.collections)
     old = {c.id: c for c in before.collections}
     new = {c.id: c for c in after.collections}
     changes = [_change(old[a], new[b]) for a, b in pairs]
@@ -128,12 +129,12 @@ def compare(before: Report, after: Report) -> Comparison:
     )
 
 
-def _matched(
+def _matched_pairs(
     before: tuple[Collection, ...], after: tuple[Collection, ...]
 ) -> list[tuple[int, int]]:
-    """Pairs of ids, best overlap first, each id once."""
+    """Match collections one to one: pairs of ids, in order of decreasing overlap."""
     scores = {
-        (a.id, b.id): _likeness(a, b)
+        (a.id, b.id): _similarity(a, b)
         for a in before
         for b in after
         if set(a.segments) & {*b.segments}
@@ -145,14 +146,14 @@ def _matched(
     return pairs
 
 
-def _likeness(one: Collection, two: Collection) -> float:
+def _similarity(one: Collection, two: Collection) -> float:
     shared, all_ = {*one.segments} & {*two.segments}, {*one.segments} | {*two.segments}
     same_side = one.position.label == two.position.label
     return len(shared) / len(all_) * (1.0 if same_side else _SIDE_WEIGHT)
 
 
 def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
-    volumes = (_of(old, "volume_ml"), _of(new, "volume_ml"))
+    volumes = (_measurement(old, "volume_ml"), _measurement(new, "volume_ml"))
     change: Change = "new" if old is None else "gone" if new is None else _direction(volumes)
     before, after = (() if c is None else c.segments for c in (old, new))
     both = old is not None and new is not None
@@ -166,20 +167,26 @@ def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
             None if new is None else new.position.label,
         ),
         volumes_ml=volumes,
-        lengths_mm=(_of(old and old.extent, "length_mm"), _of(new and new.extent, "length_mm")),
-        thicknesses_mm=(_of(old, "max_thickness_mm"), _of(new, "max_thickness_mm")),
-        segments_gained=_only(after, before) if both else (),
-        segments_lost=_only(before, after) if both else (),
+        lengths_mm=(
+            _measurement(old and old.extent, "length_mm"),
+            _measurement(new and new.extent, "length_mm"),
+        ),
+        thicknesses_mm=(
+            _measurement(old, "max_thickness_mm"),
+            _measurement(new, "max_thickness_mm"),
+        ),
+        segments_gained=_difference(after, before) if both else (),
+        segments_lost=_difference(before, after) if both else (),
     )
 
 
-def _of(part: object, name: str) -> float | None:
-    """A figure of a collection, where there is one."""
+def _measurement(part: object, name: str) -> float | None:
+    """Return a measurement, or None if there is no collection."""
     value: float | None = getattr(part, name, None)
     return value
 
 
-def _only(segments: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+def _difference(segments: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(segment for segment in segments if segment not in others)
 
 
@@ -203,27 +210,27 @@ def _cautions(before: Report, after: Report) -> list[str]:
     found = []
     same = _same_patient(before, after)
     if same is False:
-        found.append("the two reports carry different patient ids")
+        found.append("the reports have different patient IDs")
     elif same is None:
-        found.append("whether both reports are of one patient cannot be told from them")
+        found.append("the reports do not show whether they are of the same patient")
     dates = before.study.study_date, after.study.study_date
     if dates[0] and dates[1] and dates[0] > dates[1]:
-        found.append("the report given first is the later study")
+        found.append("the first report is of the later study")
     one, two = before.levels.numbering, after.levels.numbering
     if (one.method, one.lumbar_count) != (two.method, two.lumbar_count):
         found.append(
-            f"numbered differently: {one.assumption}, against {two.assumption}; "
+            f"different level numbering: {one.assumption}, versus {two.assumption}; "
             "the same name may mean different levels"
         )
     if before.generator.version != after.generator.version:
-        found.append("written by different versions of leakloc")
+        found.append("created with different versions of leakloc")
     if before.generator.config_sha256 != after.generator.config_sha256:
-        found.append("analysed with different settings")
+        found.append("analyzed with different settings")
     spans = before.quality.coverage, after.quality.coverage
     if (spans[0].cranial, spans[0].caudal) != (spans[1].cranial, spans[1].caudal):
         found.append(
-            f"the fields differ ({spans[0].cranial} to {spans[0].caudal}, "
-            f"{spans[1].cranial} to {spans[1].caudal}): what lies beyond one is unknown there"
+            f"the fields of view differ ({spans[0].cranial} to {spans[0].caudal}, "
+            f"{spans[1].cranial} to {spans[1].caudal}): findings outside are unknown"
         )
     return found
 

@@ -1,8 +1,8 @@
-"""The finding as DICOM objects of the source study: segmentation, structured report, captures.
+"""DICOM objects of the source study: segmentation, structured report and secondary captures.
 
-highdicom builds the objects and places the masks from their affine; nothing is flipped by
-hand. Segments and measurements of one thing share a tracking UID. Codes are those of
-`vocabulary`: standard where one could be verified, private to ``99LEAKLOC`` where not.
+The objects are created with highdicom, which derives the position of the masks from their
+affine. Segment and measurements of a structure share a tracking UID. Codes are those of
+`vocabulary`: standard codes if verified, otherwise private codes of ``99LEAKLOC``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 MANUFACTURER: Final = "leakloc developers"
 MODEL: Final = "leakloc"
-SERIAL: Final = "0"  # software: DICOM demands a device serial number
-SEG_SERIES_NUMBER: Final = 9801  # far above what scanners use
+SERIAL: Final = "0"  # software: DICOM requires a device serial number
+SEG_SERIES_NUMBER: Final = 9801  # above the numbers used by scanners
 SR_SERIES_NUMBER: Final = 9802
 SC_SERIES_NUMBER: Final = 9803
 VERTEBRA_COLOUR: Final[Colour] = (204, 121, 167)  # Okabe-Ito reddish purple
@@ -77,7 +77,7 @@ _UNITS: Final = {
     "1": CodedTerm("1", "UCUM", "no units"),
 }
 _SOURCE: Final = CodedTerm("260753009", "SCT", "Source")
-_SHARED: Final = (
+_GROUP_ATTRIBUTES: Final = (
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
     "Rows",
@@ -87,8 +87,8 @@ _SHARED: Final = (
     "SpacingBetweenSlices",
     "ImageOrientationPatient",
 )
-"""What the image library says of a group of images that agree in all of it."""
-# What DICOM demands to be present, if only empty, and anonymised files lack.
+"""Attributes of an image group of the image library, equal for all images of the group."""
+# Required by DICOM but possibly empty; missing in some anonymized files.
 _MAY_BE_EMPTY: Final = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -100,7 +100,7 @@ _MAY_BE_EMPTY: Final = (
     "StudyID",
     "StudyTime",
 )
-_OF_THE_PATIENT: Final = (
+_PATIENT_ATTRIBUTES: Final = (
     "AccessionNumber",
     "PatientAge",
     "PatientBirthDate",
@@ -116,16 +116,16 @@ _OF_THE_PATIENT: Final = (
 
 @dataclass(frozen=True)
 class Segment:
-    """One thing to be segmented, before it is written.
+    """One segment before it is written.
 
     Parameters
     ----------
     labels : ndarray, shape (k, j, i)
-        Label mask it is part of.
+        Label mask that contains the segment.
     value : int
-        Its value there.
+        Label value of the segment.
     collection : int or None
-        Id of the collection it is.
+        Id of the collection; None for other structures.
     """
 
     label: str
@@ -140,20 +140,20 @@ class Segment:
     tracking_uid: str = field(default_factory=lambda: _new_uid())
 
     def mask(self, box: Any = ...) -> npt.NDArray[np.bool_]:
-        """Where it is, in all of the grid or in a box of it."""
+        """Return the binary mask, of the whole grid or of a box."""
         return np.asarray(self.labels[box] == self.value)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Headers of the images the fluid was found on, without pixels.
+    """Headers of the images used for fluid detection, without pixel data.
 
     Parameters
     ----------
     main : list of Dataset
-        The series whose grid the masks lie on, in the order of its slices.
+        The series whose grid the masks have, in slice order.
     further : list of Dataset
-        Of the other stations, where several were joined.
+        Images of the other stations if several were composed.
     """
 
     main: list[Dataset]
@@ -161,12 +161,12 @@ class Sources:
 
     @property
     def all(self) -> list[Dataset]:
-        """Every image."""
+        """All images."""
         return [*self.main, *self.further]
 
 
 def source_stacks(analysis: AnalysisData) -> tuple[SeriesStack, ...]:
-    """The DICOM series the fluid was found on, that of the grid first; none for other formats."""
+    """Return the DICOM series used for fluid detection, that of the mask grid first."""
     uid = analysis.triage.myelogram.provenance.series_instance_uid
     used = [t.stack for t in analysis.triage.stacks if "fluid" in t.used_for]
     used.sort(key=lambda stack: stack.series_instance_uid != uid)
@@ -181,25 +181,27 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
     stacks : sequence of SeriesStack
         From `source_stacks`, at least one.
     keep_identity : bool
-        Whether the objects made from them carry the patient module.
+        Whether the created objects contain the patient attributes.
 
     Raises
     ------
     OutputError
-        If they lack what an object derived from them must refer to.
+        If required attributes are missing or the source cannot be referenced.
     """
     main, *others = ([_header(path, keep_identity) for path in _files(s)] for s in stacks)
     if not getattr(main[0], "FrameOfReferenceUID", None):
-        raise OutputError("the source images have no Frame of Reference UID to place results in")
+        raise OutputError(
+            "the source images have no Frame of Reference UID, which the results require"
+        )
     if len(main) > 1 and "NumberOfFrames" in main[0]:
         raise OutputError(
-            f"the source is spread over {len(main)} multi-frame files; one can be referred to"
+            f"the source consists of {len(main)} multi-frame files; only one can be referenced"
         )
     return Sources(main, [header for headers in others for header in headers])
 
 
 def _files(stack: SeriesStack) -> tuple[Path, ...]:
-    """Each file once: one with several frames stands once per frame in the stack."""
+    """Remove duplicates: a multi-frame file is listed once per frame in the stack."""
     return tuple(dict.fromkeys(stack.files))
 
 
@@ -211,7 +213,7 @@ def _header(path: Path, keep_identity: bool) -> Dataset:
         if keyword not in header:
             setattr(header, keyword, "")
     if not keep_identity:
-        for keyword in _OF_THE_PATIENT:
+        for keyword in _PATIENT_ATTRIBUTES:
             if keyword in header:
                 header[keyword].value = None
     return header
@@ -221,7 +223,7 @@ def _header(path: Path, keep_identity: bool) -> Dataset:
 
 
 def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
-    """Thecal sac, collections and named vertebrae, those that hold any voxel."""
+    """Return the non-empty segments: thecal sac, collections and named vertebrae."""
     segmentation, levels = analysis.segmentation, analysis.levels
     located = {c.id: c for c in analysis.localization.collections}
     found = [
@@ -238,7 +240,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
     ]
     for number in (int(value) for value in np.unique(segmentation.collections.array) if value):
         level = located[number].level if number in located else None
-        name = f"Extradural fluid {number}" + (f" {level}" if level else "")
+        name = f"Epidural fluid {number}" + (f" {level}" if level else "")
         found.append(
             Segment(
                 name,
@@ -248,7 +250,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 EXTRADURAL_FLUID,
                 level_code(level) if level else SPINE,
                 ORANGE,
-                f"extradural fluid {number}",
+                f"epidural fluid {number}",
                 collection=number,
             )
         )
@@ -269,7 +271,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
 
 
 def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], sources: Sources) -> Any:
-    """A BINARY Segmentation on the grid of the source.
+    """Create a BINARY Segmentation on the grid of the source.
 
     Parameters
     ----------
@@ -293,10 +295,10 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
         if labels is not None
         else np.any([s.mask().any(axis=(1, 2)) for s in found], axis=0)
     )
-    # Empty slices at both ends are left out: they cost time, and no frame is written for them.
+    # Empty slices at both ends are excluded for speed; no frames are written for them.
     box = (slice(int(filled[0]), int(filled[-1]) + 1), slice(None), slice(None))
     place = (
-        # highdicom indexes arrays [k, j, i]; our affine takes (i, j, k).
+        # highdicom indexes arrays [k, j, i]; the affine is for (i, j, k).
         geometry.cropped(box).affine_lps[:, [2, 1, 0, 3]],
         "PATIENT",
         sources.main[0].FrameOfReferenceUID,
@@ -333,17 +335,17 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
             for number, segment in enumerate(found, 1)
         ],
         content_label="LEAKLOC",
-        content_description="Thecal sac, extradural fluid, vertebrae",
+        content_description="Thecal sac, epidural fluid, vertebrae",
         series_description=f"leakloc segmentation - {SHORT_NOTICE}"[:64],
-        **_made_by_us(SEG_SERIES_NUMBER),
+        **_instance_attributes(SEG_SERIES_NUMBER),
         device_serial_number=SERIAL,
     )
 
 
 def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
-    """All segments as one map of their numbers, a fraction of the memory of a mask for each.
+    """Merge all segments into one map of segment numbers, which requires less memory.
 
-    None where some overlap, or are too many for 8 bits.
+    None if segments overlap or their number exceeds 8 bits.
     """
     if len(found) > np.iinfo(np.uint8).max:
         return None
@@ -370,17 +372,17 @@ def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
 def report_object(
     report: Report, found: Sequence[Segment], sources: Sources, segmentation: Any = None
 ) -> Any:
-    """The measurements as an unverified Comprehensive 3D SR (TID 1500).
+    """Create the measurements as an unverified Comprehensive 3D SR (TID 1500).
 
     Parameters
     ----------
     report : Report
     found : sequence of Segment
-        Those of `segmentation`, in its order.
+        The segments of `segmentation`, in the same order.
     sources : Sources
         From `read_sources`.
     segmentation : highdicom.seg.Segmentation, optional
-        Referred to where given.
+        Referenced by the measurements if supplied.
 
     Returns
     -------
@@ -424,19 +426,19 @@ def report_object(
         is_final=False,
         is_verified=False,
         series_description=f"leakloc measurements - {SHORT_NOTICE}"[:64],
-        **_made_by_us(SR_SERIES_NUMBER),
+        **_instance_attributes(SR_SERIES_NUMBER),
     )
     library = _library(sources)
-    if library is not None:  # put in late: highdicom copies all it is given, item by item
+    if library is not None:  # inserted last: highdicom copies all supplied items
         kinds = [item.ValueType for item in document.ContentSequence]
         document.ContentSequence.insert(kinds.index("CONTAINER"), library)
     return document
 
 
 def _library(sources: Sources) -> Any:
-    """The image library (TID 1600), or None: highdicom describes single frames only.
+    """Create the image library (TID 1600); None for multi-frame sources.
 
-    What the images of one stack have in common is said once, of their group.
+    Attributes common to the images of a stack are listed once, for their group.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -444,7 +446,9 @@ def _library(sources: Sources) -> Any:
     groups: dict[str, list[Dataset]] = {}
     for image in sources.all:
         if "NumberOfFrames" not in image:
-            groups.setdefault(str([image.get(word) for word in _SHARED]), []).append(image)
+            groups.setdefault(str([image.get(word) for word in _GROUP_ATTRIBUTES]), []).append(
+                image
+            )
     if not groups:
         return None
     contains = hd.sr.RelationshipTypeValues.CONTAINS
@@ -467,7 +471,7 @@ def _library(sources: Sources) -> Any:
 
 
 def _entry(image: Dataset, names: Sequence[Any]) -> Any:
-    """One image of the library, with its place under those names."""
+    """Create an image library entry with its position, encoded with the concepts `names`."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
@@ -556,7 +560,7 @@ def _collection_group(
     common = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=segment.tracking_uid if segment else _new_uid(),
-            identifier=segment.tracking_id if segment else f"extradural fluid {c.id}",
+            identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
         ),
         "finding_type": _code(EXTRADURAL_FLUID),
         "finding_sites": [site],
@@ -589,7 +593,7 @@ def _measurement(
 
 
 def _evaluation(code: str, meaning: str, value: str) -> Any:
-    """One of our own words as a coded answer."""
+    """Create a qualitative evaluation with a private code."""
     import highdicom as hd
 
     answer = private_term(value.replace("_", "").upper()[:16], value.replace("_", " "))
@@ -610,14 +614,14 @@ def _algorithm() -> Any:
     return hd.sr.AlgorithmIdentification(name=MODEL, version=__version__)
 
 
-# --- captures -----------------------------------------------------------------------------
+# --- secondary captures -------------------------------------------------------------------
 
 
 def captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
-    """Each picture as a Secondary Capture, all in one series, with its name."""
+    """Yield the name and Secondary Capture of each figure, all in one series."""
     import highdicom as hd
 
-    common = _made_by_us(SC_SERIES_NUMBER)
+    common = _instance_attributes(SC_SERIES_NUMBER)
     for number, picture in enumerate(pictures, 1):
         capture = hd.sc.SCImage.from_ref_dataset(
             ref_dataset=sources.main[0],
@@ -630,21 +634,21 @@ def captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[st
             sop_instance_uid=_new_uid(),
             instance_number=number,
             manufacturer=MANUFACTURER,
-            patient_orientation=("L", "F"),  # highdicom takes no empty one
+            patient_orientation=("L", "F"),  # highdicom does not accept an empty value
         )
-        capture.PatientOrientation = []  # several planes in one picture: letters stand in it
+        capture.PatientOrientation = []  # several planes with burned-in orientation labels
         capture.BodyPartExamined = "SPINE"  # unpaired: no laterality
-        capture.BurnedInAnnotation = "NO"  # words, but none that tell who it is
-        capture.SeriesDescription = f"leakloc pictures - {SHORT_NOTICE}"[:64]
+        capture.BurnedInAnnotation = "NO"  # text, but no patient identity
+        capture.SeriesDescription = f"leakloc figures - {SHORT_NOTICE}"[:64]
         capture.ImageComments = SHORT_NOTICE
         yield picture.name, capture
 
 
-# --- pieces -------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------
 
 
-def _made_by_us(series_number: int) -> dict[str, Any]:
-    """Fresh UIDs and the equipment module."""
+def _instance_attributes(series_number: int) -> dict[str, Any]:
+    """Return new UIDs and the equipment attributes."""
     return {
         "series_instance_uid": _new_uid(),
         "series_number": series_number,

@@ -1,8 +1,7 @@
-"""``report.html``: the whole report on one page that opens offline.
+"""``report.html``: the complete report as a self-contained HTML file.
 
-Styles, pictures and the viewer's script are in the file; a content security policy forbids
-every request, and every script but that one. Every text is escaped, as DICOM headers may
-hold anything.
+Styles, figures and the viewer script are embedded; a content security policy blocks all requests
+and all other scripts. All text is escaped, as DICOM headers may contain arbitrary text.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ if TYPE_CHECKING:
     from leakloc.report.viewer import Viewer
 
 PAGE_BYTES: Final = 2_900_000
-"""Pictures fill the page up to this size: below 3 MB, so that it can go by mail."""
+"""Maximum size of the HTML report: below 3 MB, suitable for email."""
 TEXT_BYTES: Final = 150_000
-"""Room for everything but pictures."""
+"""Size reserved for everything except images."""
 VIEWER_BYTES: Final = 1_500_000
-"""Room for the viewer's slices: half of the page, the figures tell the finding first."""
-MANY: Final = 5  # columns of a table that is scrolled sideways on a phone
-MAX_REJECTED_LISTED: Final = 12  # candidates shown; the smallest are specks
-LONG: Final = 90  # letters of a fact that takes a line of its own
-WEBP_QUALITY: Final = 88  # type stays crisp; a third of the size of PNG
+"""Maximum size of the viewer's slices: half of the report; the rest is for the figures."""
+MANY: Final = 5  # columns above which a table scrolls horizontally on a phone
+MAX_REJECTED_LISTED: Final = 12  # number of candidates listed, in order of probability
+LONG: Final = 90  # characters above which a value has its own line
+WEBP_QUALITY: Final = 88  # text stays sharp; a third of the size of PNG
 
 _HEADLINES: Final = {
-    "present": "Extradural fluid: present",
-    "absent": "Extradural fluid: none seen",
-    "indeterminate": "Extradural fluid: indeterminate",
+    "present": "Epidural fluid: present",
+    "absent": "Epidural fluid: not detected",
+    "indeterminate": "Epidural fluid: indeterminate",
 }
 
 _SECTIONS: Final = {
@@ -46,38 +45,38 @@ _SECTIONS: Final = {
     "planning": "Planning geometry",
     "series": "Series",
     "warnings": "Quality and warnings",
-    "limits": "Limits",
+    "limits": "Limitations",
     "provenance": "Provenance",
 }
-"""Headings by the name a link uses, in the order of the page."""
+"""Headings by section id, in order of appearance."""
 
 LIMITS: Final = (
-    "Shows where fluid is; a dural tear may lie far from it and cannot be placed.",
-    "No fluid seen does not exclude a leak: fast, slow and venous leaks may leave none.",
-    "Signal alone does not tell CSF from seroma or liquefied haematoma.",
-    "Level names rest on the stated numbering; without C2 in the field it is an assumption.",
-    "Distances are geometry along the canal; they choose no route, volume or device.",
+    "Shows the location of fluid; a dural tear may be distant from it and is not localized.",
+    "Absence of detected fluid does not exclude a leak: fast, slow and venous leaks may show none.",
+    "Signal alone does not distinguish CSF from seroma or liquefied hematoma.",
+    "Level names depend on the numbering, which is assumed if C2 is outside the field of view.",
+    "Distances are measured along the canal; no recommendation of a route, volume or device.",
 )
-"""What the report cannot say, for whoever reads only this page."""
+"""Limitations stated in the HTML report."""
 
 
 def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None = None) -> str:
-    """The report as one HTML document.
+    """Create the report as an HTML document.
 
     Parameters
     ----------
     report : Report
     pictures : sequence of Picture
-        Embedded as far as they fit; the others are named.
+        Figures, embedded if they fit; the others are listed by file name.
     viewer : Viewer, optional
-        From `leakloc.report.viewer.make_viewer`; a page without it holds no script.
+        From `leakloc.report.viewer.make_viewer`; without it, the document contains no script.
     """
     used = TEXT_BYTES + (viewer.size_bytes if viewer is not None else 0)
     figures = _figures(pictures, PAGE_BYTES - used)
     sections = (
         _head(report),
         _contents(with_viewer=viewer is not None),
-        _row(figures, None),
+        _figure_row(figures, None),
         viewing.section(viewer) if viewer is not None else "",
         _collections(report, figures, linked=viewer is not None),
         _levels(report, linked=viewer is not None),
@@ -115,7 +114,7 @@ def _head(report: Report) -> str:
     facts += [
         ("Confidence", f"{finding.confidence:.2f}"),
         ("Numbering", _numbering(report)),
-        ("Field", _coverage(report)),
+        ("Field of view", _coverage(report)),
     ]
     if report.study.study_date:
         facts.append(("Study date", _date(report.study.study_date)))
@@ -126,13 +125,13 @@ def _head(report: Report) -> str:
         f"{a.level} (score {a.score:.2f})" for c in report.collections[:1] for a in c.alternatives
     ]
     also = (
-        f"<p>Level could also be {escape(' or '.join(alternatives))}: "
-        '<a href="#collections">why</a>.</p>'
+        f"<p>Alternative level: {escape(' or '.join(alternatives))}; "
+        '<a href="#collections">reasons</a>.</p>'
         if alternatives
         else ""
     )
     doubt = (
-        '<p class="doubt">A transitional vertebra is suspected: check the numbering first.</p>'
+        '<p class="doubt">Transitional vertebra suspected: verify the numbering first.</p>'
         if numbering.transitional_suspected
         else ""
     )
@@ -150,7 +149,7 @@ def _head(report: Report) -> str:
 
 def _collections(report: Report, figures: dict[int | None, str], *, linked: bool) -> str:
     if not report.collections:
-        none = "<p>No fluid outside the dura was accepted as a collection.</p>"
+        none = "<p>No collection of epidural fluid was detected.</p>"
         return _section("collections", none + _rejected(report, linked=linked))
     header = (
         "#",
@@ -185,18 +184,18 @@ def _collections(report: Report, figures: dict[int | None, str], *, linked: bool
         )
         for c in report.collections
     ]
-    details = "".join(_collection(c, _row(figures, c.id)) for c in report.collections)
-    table = _table("Fluid outside the dura, largest first", header, rows)
+    details = "".join(_collection(c, _figure_row(figures, c.id)) for c in report.collections)
+    table = _table("Epidural fluid collections, largest first", header, rows)
     return _section("collections", f"{table}{details}{_rejected(report, linked=linked)}")
 
 
 def _rejected(report: Report, *, linked: bool) -> str:
-    """What was looked at and not counted: the reader may judge it otherwise."""
+    """Section on rejected candidates, for review by the reader."""
     if not report.rejected:
         return ""
     rows = [
         (
-            _Link(_point(r.center_lps_mm), r.center_lps_mm, "this place")
+            _Link(_point(r.center_lps_mm), r.center_lps_mm, "this position")
             if linked and r.center_lps_mm is not None
             else _point(r.center_lps_mm),
             f"{r.level or 'level not named'}, {r.position}",
@@ -207,16 +206,16 @@ def _rejected(report: Report, *, linked: bool) -> str:
         for r in report.rejected[:MAX_REJECTED_LISTED]
     ]
     header = (
-        "Centre",
-        "Place",
+        "Center",
+        "Location",
         "Volume, mL",
-        "Not counted because",
-        "Probability of extradural fluid",
+        "Reason for rejection",
+        "Probability of epidural fluid",
     )
-    table = _table("Bright outside the sac, and not counted", header, rows)
+    table = _table("Rejected bright signal outside the thecal sac", header, rows)
     more = len(report.rejected) - len(rows)
-    rest = f"<p>{more} smaller: see report.json.</p>" if more else ""
-    return f"<h3>Looked at and not counted</h3>{table}{rest}"
+    rest = f"<p>{more} more: see report.json.</p>" if more else ""
+    return f"<h3>Rejected candidates</h3>{table}{rest}"
 
 
 def _collection(c: Collection, figures: str) -> str:
@@ -225,21 +224,21 @@ def _collection(c: Collection, figures: str) -> str:
         for name in ("dorsal", "ventral", "left", "right")
     )
     facts = [
-        ("From", _end(c.extent.cranial.description, c.extent.cranial.segment)),
-        ("To", _end(c.extent.caudal.description, c.extent.caudal.segment)),
-        ("Around the sac", position),
-        ("Compartments", ", ".join(c.compartments) or "not told"),
+        ("Cranial end", _end(c.extent.cranial.description, c.extent.cranial.segment)),
+        ("Caudal end", _end(c.extent.caudal.description, c.extent.caudal.segment)),
+        ("Position around the sac", position),
+        ("Compartments", ", ".join(c.compartments) or "not reported"),
         ("Largest cross-section at", _point(c.epicenter_lps_mm)),
     ]
     if c.alternatives:
         others = "; ".join(
             f"{a.level} ({a.score:.2f}: {_join_words(a.basis)})" for a in c.alternatives
         )
-        facts.append(("Could also be", others))
+        facts.append(("Alternative levels", others))
     if c.basis:
-        facts.append(("Because", _join_words(c.basis)))
+        facts.append(("Basis", _join_words(c.basis)))
     if c.mimics_considered:
-        facts.append(("Also considered", _join_words(c.mimics_considered)))
+        facts.append(("Mimics considered", _join_words(c.mimics_considered)))
     title = f"Collection {c.id}: {c.level or 'level not named'}, {c.position.label}, {c.grade}"
     return f"<article><h3>{escape(title)}</h3>{_facts(facts)}{figures}</article>"
 
@@ -248,8 +247,8 @@ def _levels(report: Report, *, linked: bool) -> str:
     levels = report.levels
     parts = [f"<p>{escape(_numbering(report))}. Status: {levels.status}.</p>"]
     if levels.conus is not None:
-        place = levels.conus.level or "a place without a name"
-        parts.append(f"<p>The spinal cord ends at {escape(place)}.</p>")
+        place = levels.conus.level or "an unnamed level"
+        parts.append(f"<p>Conus medullaris: {escape(place)}.</p>")
     if levels.numbering.alternatives:
         others = [
             (
@@ -260,8 +259,8 @@ def _levels(report: Report, *, linked: bool) -> str:
             )
             for a in levels.numbering.alternatives
         ]
-        header = ("Shift", "The finding would be at", "Confidence", "Why")
-        parts.append(_table("Other numberings that fit", header, others))
+        header = ("Shift", "Level of the finding", "Confidence", "Reason")
+        parts.append(_table("Alternative numberings", header, others))
     if levels.vertebrae or levels.discs:
         centers = [
             (
@@ -274,18 +273,22 @@ def _levels(report: Report, *, linked: bool) -> str:
             for part in parts
         ]
         columns = ("Kind", "Name", "L, mm", "P, mm", "H, mm", "Confidence")
-        table = _table("Centres in patient coordinates (to the left, back, head)", columns, centers)
-        parts.append(f"<details><summary>Every vertebra and disc</summary>{table}</details>")
+        table = _table(
+            "Centers in patient coordinates (LPS: left, posterior, head)", columns, centers
+        )
+        parts.append(f"<details><summary>All vertebrae and discs</summary>{table}</details>")
     return _section("levels", "".join(parts))
 
 
 def _sac(report: Report) -> str:
     sac = report.thecal_sac
-    end = sac.caudal_end.level or ("not named" if sac.caudal_end.lps_mm else "not in the field")
+    end = sac.caudal_end.level or (
+        "not named" if sac.caudal_end.lps_mm else "not in the field of view"
+    )
     facts = [
         ("Volume", _with_unit(sac.volume_ml, 1, "mL")),
-        ("CSF in it", _with_unit(sac.csf_volume_ml, 1, "mL")),
-        ("Ends at", end),
+        ("CSF volume", _with_unit(sac.csf_volume_ml, 1, "mL")),
+        ("Caudal end", end),
     ]
     rows = [
         (
@@ -296,8 +299,8 @@ def _sac(report: Report) -> str:
         )
         for s in sac.by_segment
     ]
-    header = ("Segment", "Volume, mL", "Least area, mm²", "Mean area, mm²")
-    table = _table("By motion segment, head down", header, rows) if rows else ""
+    header = ("Segment", "Volume, mL", "Minimum area, mm²", "Mean area, mm²")
+    table = _table("By motion segment, cranial to caudal", header, rows) if rows else ""
     return _section("sac", f"{_facts(facts)}{table}")
 
 
@@ -312,14 +315,14 @@ def _planning(report: Report) -> str:
         where = f"detected at {_point(hiatus.lps_mm)} (confidence {hiatus.confidence:.2f})"
     elif hiatus.expected is not None:
         where = (
-            f"not detected; distances are measured from {hiatus.expected.level}, where it lies in "
-            "two of three people, with their range from S3 to S5"
+            f"not detected; distances are measured from {hiatus.expected.level}, its position in "
+            "two of three people, with their range for S3 to S5"
         )
     else:
-        where = "not detected, or outside the field: no distances from it"
+        where = "not detected or outside the field of view; no distances from it"
     facts = [("Sacral hiatus", where)]
     if planning.sac_tip_to_hiatus_mm is not None:
-        facts.append(("Sac tip to hiatus", f"{planning.sac_tip_to_hiatus_mm:.0f} mm"))
+        facts.append(("Caudal end of the sac to hiatus", f"{planning.sac_tip_to_hiatus_mm:.0f} mm"))
     rows = [
         (
             str(t.collection),
@@ -336,27 +339,27 @@ def _planning(report: Report) -> str:
         "Collection",
         "Level",
         "Hiatus to level, mm",
-        "to lower end, mm",
-        "to upper end, mm",
+        "Hiatus to caudal end, mm",
+        "Hiatus to cranial end, mm",
         "Nearest interlaminar window",
-        "Discs passed, mm from the hiatus",
+        "Discs crossed, mm from the hiatus",
     )
-    table = _table("Along the posterior epidural space", header, rows) if rows else ""
-    ways = "".join(_way(t) for t in planning.targets)
+    table = _table("Distances along the posterior epidural space", header, rows) if rows else ""
+    ways = "".join(_path(t) for t in planning.targets)
     return _section("planning", f"{_facts(facts)}{table}{ways}")
 
 
-def _way(target: Target) -> str:
-    """What else there is to know of the way to one collection."""
+def _path(target: Target) -> str:
+    """Further measurements along the path to one collection."""
     facts = []
     narrowest = target.narrowest_posterior_depth
     if narrowest is not None:
         level = f" at {narrowest.level}" if narrowest.level else ""
         where = f"{narrowest.depth_mm:.1f} mm{level} ({_point(narrowest.lps_mm)})"
-        facts.append(("Narrowest posterior epidural depth on the way", where))
+        facts.append(("Minimum posterior epidural depth along the path", where))
     if target.cysts:
         cysts = (f"{c.volume_ml:.2f} mL at {_point(c.center_lps_mm)}" for c in target.cysts)
-        facts.append(("Cyst-like structures on the way", _join_words(cysts)))
+        facts.append(("Cyst-like structures along the path", _join_words(cysts)))
     rows = [
         (
             w.segment,
@@ -365,8 +368,8 @@ def _way(target: Target) -> str:
         )
         for w in target.interlaminar
     ]
-    header = ("Interlaminar window", "From the level, mm", "Skin to canal, mm")
-    caption = f"Windows near collection {target.collection}, nearest first"
+    header = ("Interlaminar window", "Distance from the level, mm", "Skin to canal, mm")
+    caption = f"Interlaminar windows near collection {target.collection}, nearest first"
     table = _table(caption, header, rows) if rows else ""
     return f"{_facts(facts) if facts else ''}{table}"
 
@@ -385,10 +388,10 @@ def _series(report: Report) -> str:
         )
         for s in report.series
     ]
-    header = ("Series", "Role", "Used for", "Why", "Images", "Shape", "Spacing, mm", "Notes")
+    header = ("Series", "Role", "Used for", "Reason", "Images", "Shape", "Spacing, mm", "Notes")
     skipped = "".join(f"<li>{f.count} × {escape(f.reason)}</li>" for f in report.skipped_files)
-    left_out = f"<p>Files left out:</p><ul>{skipped}</ul>" if skipped else ""
-    table = _table("What was found in the study and what it was taken for", header, rows)
+    left_out = f"<p>Skipped files:</p><ul>{skipped}</ul>" if skipped else ""
+    table = _table("Series of the study and their roles", header, rows)
     return _section("series", f"{table}{left_out}")
 
 
@@ -398,7 +401,7 @@ def _warnings(report: Report) -> str:
         for w in report.quality.warnings
     )
     body = f"<ul>{items}</ul>" if items else "<p>None.</p>"
-    facts = _facts([("Signal to noise", _number(report.quality.snr, 0))])
+    facts = _facts([("Signal-to-noise ratio", _number(report.quality.snr, 0))])
     return _section("warnings", f"{facts}{body}")
 
 
@@ -411,15 +414,15 @@ def _provenance(report: Report) -> str:
     generator = report.generator
     runtime = ", ".join(f"{name} {value:.1f}" for name, value in generator.runtime_s.items())
     facts = [
-        ("Written by", f"{generator.name} {generator.version}, {generator.created}"),
+        ("Created by", f"{generator.name} {generator.version}, {generator.created}"),
         ("Study Instance UID", report.study.study_instance_uid or "none"),
-        ("Settings digest", generator.config_sha256),
-        ("Seconds", runtime),
+        ("SHA-256 of the settings", generator.config_sha256),
+        ("Run time, s", runtime),
     ]
     settings = escape(json.dumps(generator.config, indent=2, ensure_ascii=False))
     return _section(
         "provenance",
-        f"{_facts(facts)}<details><summary>Every setting</summary><pre>{settings}</pre></details>",
+        f"{_facts(facts)}<details><summary>All settings</summary><pre>{settings}</pre></details>",
     )
 
 
@@ -428,22 +431,22 @@ def _section(name: str, body: str) -> str:
 
 
 def _contents(*, with_viewer: bool) -> str:
-    """Links to the sections: the page is long."""
+    """Navigation links to the sections."""
     names = {"viewer": "Viewer", **_SECTIONS} if with_viewer else _SECTIONS
     links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in names.items())
     return f'<nav aria-label="Sections">{links}</nav>'
 
 
-# --- pieces -------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------
 
 
 def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, str]:
-    """HTML of the pictures by collection (None: the whole study), as many as fit."""
+    """HTML of the figures by collection (None: whole study), embedded if they fit."""
     figures: dict[int | None, str] = {}
     for picture in pictures:
         source = base64.b64encode(_webp(picture)).decode()
         if len(source) > room:
-            figure = f"<p>The {picture.kind} picture is overlays/{escape(picture.name)}.png.</p>"
+            figure = f"<p>The {picture.kind} figure is overlays/{escape(picture.name)}.png.</p>"
         else:
             room -= len(source)
             height, width = picture.rgb.shape[:2]
@@ -457,19 +460,19 @@ def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, str]:
     return figures
 
 
-def _row(figures: dict[int | None, str], collection: int | None) -> str:
+def _figure_row(figures: dict[int | None, str], collection: int | None) -> str:
     found = figures.get(collection)
     return f'<div class="figures">{found}</div>' if found else ""
 
 
 def _figure_caption(picture: Picture) -> str:
     if picture.kind == "count":
-        return "To check the count of levels from C2."
+        return "Verification of the level count from C2."
     if picture.collection is None:
-        about = {"straightened": "The canal straightened"}.get(picture.kind, "Overview")
+        about = {"straightened": "Straightened canal"}.get(picture.kind, "Overview")
     else:
         about = f"Collection {picture.collection}, {picture.kind}"
-    return f"{about}. Blue: thecal sac. Orange: extradural fluid."
+    return f"{about}. Blue: thecal sac. Orange: epidural fluid."
 
 
 def _webp(picture: Picture) -> bytes:
@@ -481,7 +484,7 @@ def _webp(picture: Picture) -> bytes:
 
 
 class _Link(NamedTuple):
-    """A word that takes the viewer to a place in the patient."""
+    """A link that moves the viewer to a position in the patient."""
 
     text: str
     lps_mm: Sequence[float]
@@ -529,12 +532,12 @@ def _numbering(report: Report) -> str:
 def _coverage(report: Report) -> str:
     coverage = report.quality.coverage
     if coverage.cranial is None or coverage.caudal is None:
-        return "levels not known"
+        return "levels unknown"
     return f"{coverage.cranial} to {coverage.caudal}"
 
 
 def _shifted(segment: str | None, shift: int, lumbar_count: int) -> str:
-    """What a segment would be called with every name moved towards the tail by `shift`."""
+    """Name of a segment with all names shifted caudally by `shift` levels."""
     if segment is None:
         return "not named"
     try:
@@ -548,7 +551,7 @@ def _shifted(segment: str | None, shift: int, lumbar_count: int) -> str:
 
 
 def _date(text: str) -> str:
-    """``20260102`` as ``2026-01-02``; anything else as it is."""
+    """Format ``20260102`` as ``2026-01-02``; other text is returned unchanged."""
     if len(text) == 8 and text.isdigit():
         return f"{text[:4]}-{text[4:6]}-{text[6:]}"
     return text

@@ -1,7 +1,7 @@
-"""``report3d.html``: the volume and its masks in NiiVue, on one page that opens offline.
+"""``report3d.html``: the volume and its masks in NiiVue, as a self-contained HTML file.
 
-For who has WebGL2 and wants a rendering; ``report.html`` needs neither. NiiVue's bundle is
-shipped with the package (BSD 2-Clause, see ``niivue.LICENSE.txt``) and written into the page.
+Requires WebGL2, unlike ``report.html``. The NiiVue bundle is distributed with the package (BSD
+2-Clause, see ``niivue.LICENSE.txt``) and embedded in the file.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
     from leakloc.report.model import Report
 
-SIGNAL_STEPS: Final = 255  # NiiVue's textures hold eight bits
+SIGNAL_STEPS: Final = 255  # NiiVue textures have 8 bits
 SAC_VALUE: Final = 1
 FLUID_VALUE: Final = 2
 
 
 def page(report: Report, analysis: AnalysisData) -> str:
-    """The page as one HTML document.
+    """Create the 3D viewer as an HTML document.
 
     Parameters
     ----------
     report : Report
     analysis : AnalysisData
-        Results of all stages; nothing of the patient's identity goes in.
+        Results of all stages; patient identity is not included.
     """
     programs = (_packed("niivue.umd.js.xz"), _plain("viewer3d.js"))
     digests = " ".join(
@@ -70,7 +70,7 @@ def page(report: Report, analysis: AnalysisData) -> str:
         '<button type="button" id="rendering">Rendering</button>'
         '<label>masks <input type="range" id="opacity" min="0" max="1" step="0.05" value="0.5">'
         "</label>"
-        '<span class="sac">thecal sac</span><span class="fluid">extradural fluid</span>'
+        '<span class="sac">thecal sac</span><span class="fluid">epidural fluid</span>'
         '<span id="place" role="status"></span></div>\n'
         '<canvas id="gl" tabindex="0" aria-label="Three planes and a rendering"></canvas>\n'
         f'<script type="application/json" id="viewer-data">{data}</script>\n'
@@ -82,8 +82,8 @@ def _data(scene: Scene) -> dict[str, Any]:
     low, high = scene.window
     white = low + WHITE * (high - low)
     block = neighbourhood(scene)
-    share = (np.asarray(block.signal, dtype=np.float32) - low) / (white - low)
-    signal = (np.clip(share, 0, 1) * SIGNAL_STEPS).astype(np.uint8)
+    fraction = (np.asarray(block.signal, dtype=np.float32) - low) / (white - low)
+    signal = (np.clip(fraction, 0, 1) * SIGNAL_STEPS).astype(np.uint8)
     labels = np.where(block.labels == SAC, SAC_VALUE, FLUID_VALUE).astype(np.uint8)
     labels[block.labels == 0] = 0
     found = scene.analysis.localization.collections
@@ -105,7 +105,7 @@ def _data(scene: Scene) -> dict[str, Any]:
             "B": [c[2] for c in colours],
             "A": [0, 255, 255],
             "I": [0, SAC_VALUE, FLUID_VALUE],
-            "labels": ["", "thecal sac", "extradural fluid"],
+            "labels": ["", "thecal sac", "epidural fluid"],
         },
     }
 

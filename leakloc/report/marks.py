@@ -1,4 +1,4 @@
-"""Words and colours that every figure bears."""
+"""Labels, captions and colors common to all figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def collection_tags(cells: Plane) -> tuple[Label, ...]:
-    """The id of each collection in a plane, beside its right edge in the picture."""
+    """Label each collection in a plane with its id, at its right edge in the figure."""
     tags = []
     for value in np.unique(cells):
         if value:
@@ -29,7 +29,7 @@ def collection_tags(cells: Plane) -> tuple[Label, ...]:
 
 
 def numbering_line(scene: Scene, collection: LocatedCollection | None = None) -> str:
-    """How levels were numbered, and what else a collection's level could be."""
+    """Describe the level numbering and the alternative levels of a collection."""
     levels = scene.analysis.levels
     if levels.status == "unlabelled" or not levels.vertebrae:
         return "Levels could not be named."
@@ -37,29 +37,29 @@ def numbering_line(scene: Scene, collection: LocatedCollection | None = None) ->
     text = f"Numbering assumes {numbering.assumption} (confidence {numbering.confidence:.2f})."
     if collection is not None and collection.alternatives:
         others = ", ".join(f"{a.level} ({a.score:.2f})" for a in collection.alternatives[:3])
-        text += f" Could also be {others}."
+        text += f" Alternative levels: {others}."
     elif numbering.transitional_suspected:
         text += " Transitional vertebra suspected."
     return text
 
 
 def footer() -> str:
-    """The notice, on every figure."""
+    """Return the notice and version for the footer of a figure."""
     return f"{SHORT_NOTICE} · leakloc {__version__}"
 
 
 def key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
-    """What the colours of the outlines mean."""
+    """Return the color legend of the outlines."""
     sac = ("thecal sac", BLUE)
-    return (sac, ("extradural fluid", ORANGE)) if with_fluid else (sac,)
+    return (sac, ("epidural fluid", ORANGE)) if with_fluid else (sac,)
 
 
 def position(scene: Scene, kji: tuple[float, float, float], axis: int) -> str:
-    """Slice position in patient millimetres, with the letter of its side."""
+    """Format a slice position as patient coordinate in mm, with its orientation label."""
     return millimetres(float(scene.geometry.lps_from_kji(kji)[axis]), axis)
 
 
 def millimetres(value: float, axis: int) -> str:
-    """A patient coordinate (axis 0: left, 1: back, 2: head) with the letter of its side."""
+    """Format an LPS coordinate (axis 0: left, 1: posterior, 2: head) with its orientation label."""
     letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
     return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"

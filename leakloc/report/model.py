@@ -1,10 +1,9 @@
-"""The report as typed data: names and meanings of the report contract, version 1.
+"""Data models of the report, version 1.
 
-These models are the one source of the JSON Schema (`report_schema`). Keys of ours that the
-contract does not name stand beside the contract's (an extent's description, the discs a path
-passes); every key of the contract is required, unknown is ``None``, and a number is always
-finite. Positions are LPS millimetres in the frame of reference of the myelogram, volumes mL,
-lengths mm, areas mm², confidences 0..1.
+The JSON Schema (`report_schema`) is generated from these models. All keys of the report contract
+are required, further keys (such as the description of an extent) are optional; unknown values are
+``None`` and all numbers are finite. Positions are in LPS millimeters in the frame of reference of
+the myelogram, volumes in mL, lengths in mm, areas in mm², confidences 0..1.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from leakloc.anatomy.vocabulary import (
 from leakloc.core.errors import InputError
 
 SCHEMA_NAME: Final = "leakloc.report/1"
-"""Value of the key ``schema``; a new number for every change that breaks a reader."""
+"""Value of the key ``schema``; incremented with each incompatible change."""
 
 Point = tuple[float, float, float]
-"""LPS millimetres."""
+"""Position in LPS millimeters."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """A fraction or a confidence."""
 Amount = Annotated[float, Field(ge=0.0)]
@@ -41,7 +40,7 @@ Amount = Annotated[float, Field(ge=0.0)]
 
 
 class _Part(BaseModel):
-    # Keys added by a later version survive reading and writing by this one.
+    # Keys added by later versions are preserved.
     model_config = ConfigDict(
         frozen=True,
         extra="allow",
@@ -53,97 +52,97 @@ class _Part(BaseModel):
 
 
 class Generator(_Part):
-    """What wrote the report, with which settings."""
+    """Program that created the report, and its settings."""
 
     name: Literal["leakloc"]
     """Always ``leakloc``."""
     version: str
     """Version of the package."""
     created: str
-    """UTC, ISO 8601."""
+    """Date and time, UTC, ISO 8601."""
     config: dict[str, Any]
-    """Every setting of the run."""
+    """All settings of the analysis."""
     config_sha256: str
-    """SHA-256 of `config`: two reports with the same one were made with the same settings."""
+    """SHA-256 of `config`; equal for reports with the same settings."""
     runtime_s: dict[str, Amount]
-    """Seconds by stage, and ``total``."""
+    """Run time in seconds by stage, and ``total``."""
 
 
 class StudyIdentity(_Part):
-    """The study; patient fields as the setting `report.identity` says."""
+    """Study identifiers; patient attributes according to the setting `report.identity`."""
 
     study_instance_uid: str | None
-    """Null where the input has none (files other than DICOM)."""
+    """Null if the input has none (formats other than DICOM)."""
     study_date: str | None
-    """As DICOM writes it, ``YYYYMMDD``."""
+    """In DICOM format, ``YYYYMMDD``."""
     accession_number: str | None
-    """As the setting `report.identity` leaves it; null where absent or removed."""
+    """According to the setting `report.identity`; null if absent or removed."""
     patient_id: str | None
-    """As the setting `report.identity` leaves it; null where absent or removed."""
+    """According to the setting `report.identity`; null if absent or removed."""
     identity: Literal["keep", "hash", "remove"]
-    """What was done with the patient fields."""
+    """Processing of the patient attributes."""
 
 
 class Warning_(_Part):  # noqa: N801 - `Warning` is a builtin
-    """Something the reader should know."""
+    """Warning for the reader of the report."""
 
     model_config = ConfigDict(title="Warning")
 
     code: str = Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")
-    """Lower-case words joined by underscores; stable, for machines."""
+    """Machine-readable, stable code: lower-case words joined by underscores."""
     message: str
     """One sentence, without patient data."""
 
 
 class Series(_Part):
-    """One stack of slices that was found, and what it was taken for."""
+    """One stack of slices and its role."""
 
     series_instance_uid: str | None
-    """Null for files other than DICOM."""
+    """Null for formats other than DICOM."""
     description: str
-    """As the scanner wrote it: may hold anything, escape it."""
+    """Series Description; may contain arbitrary text and must be escaped for display."""
     role: Role
-    """What the series was taken for."""
+    """Role assigned to the series."""
     used_for: tuple[str, ...]
     """``fluid``, ``levels``, both or neither."""
     reason: str
-    """One sentence: the rule that fired."""
+    """One sentence: the rule that determined the role."""
     n_instances: int = Field(ge=0)
-    """Images of the stack."""
+    """Number of images of the stack."""
     shape: tuple[int, int, int] | None
-    """Slices, rows, columns; null where the slices form no regular volume."""
+    """Slices, rows, columns; null if the slices do not form a regular volume."""
     spacing_mm: tuple[float, float, float] | None
     """Distance between slices, between rows, between columns (the order of `shape`)."""
     notes: tuple[Warning_, ...] = ()
-    """What was mended or is odd about the series."""
+    """Corrections and irregularities of the series."""
 
 
 class NumberingAlternative(_Part):
-    """Another way to number the same vertebrae."""
+    """Alternative numbering of the same vertebrae."""
 
     shift: int
-    """How many names every level moves towards the tail."""
+    """Caudal shift of all names, in levels."""
     confidence: Share
-    """How likely this numbering is the right one."""
+    """Probability that this numbering is correct."""
     reason: str
-    """What would have to be so."""
+    """Condition under which this numbering is correct."""
 
 
 class Numbering(_Part):
-    """How names were given, and how far to trust them."""
+    """Method, assumption and confidence of the level numbering."""
 
     method: NumberingMethod
-    """Counted down from C2, up from the sacrum, fixed by the user, or taken from outside."""
+    """Counted down from C2, up from the sacrum, set by the user, or supplied externally."""
     assumption: str
-    """What the names rest on, in one sentence."""
+    """Assumption of the numbering, in words."""
     confidence: Share
-    """How likely all names are right; the rest is shared by `alternatives`."""
+    """Probability that all names are correct; the remainder is distributed among `alternatives`."""
     transitional_suspected: bool
-    """Whether a transitional vertebra, or another number of lumbar ones, may be there."""
+    """Whether a transitional vertebra or a different number of lumbar vertebrae is suspected."""
     lumbar_count: int
-    """Number of lumbar vertebrae that the names assume."""
+    """Assumed number of lumbar vertebrae."""
     alternatives: tuple[NumberingAlternative, ...]
-    """One name more and one name less, each with its reason."""
+    """Shifts by one level up and down, each with its reason."""
 
 
 class Vertebra(_Part):
@@ -152,381 +151,381 @@ class Vertebra(_Part):
     name: str
     """``C2`` to ``S5``."""
     center_lps_mm: Point
-    """Centre of the vertebral body."""
+    """Center of the vertebral body."""
     confidence: Share
-    """That this place is a vertebra of this name."""
+    """Confidence in the position and name of the vertebra."""
 
 
 class Disc(_Part):
-    """A disc, or the remnant between sacral segments."""
+    """An intervertebral disc, or a remnant disc between sacral segments."""
 
     name: str
     """The vertebrae above and below, such as ``L4-L5``."""
     center_lps_mm: Point
-    """Centre of the disc."""
+    """Center of the disc."""
     normal_lps: Point
-    """Unit normal, towards the head."""
+    """Unit normal of the disc plane, cranial."""
     confidence: Share
-    """That this place is the disc of this name; low where it was filled in."""
+    """Confidence in the position and name of the disc; low if the disc was interpolated."""
 
 
 class Conus(_Part):
-    """The end of the spinal cord."""
+    """The conus medullaris."""
 
     lps_mm: Point
-    """On the centerline of the canal."""
+    """Tip of the conus, on the centerline of the canal."""
     level: str | None
-    """Third of a vertebral level, such as ``lower L1``; null where levels are unlabelled."""
+    """Third of a vertebral level, such as ``lower L1``; null if levels are unlabelled."""
 
 
 class Levels(_Part):
-    """Vertebrae and discs, from the head down."""
+    """Vertebrae and discs, cranial to caudal."""
 
     status: LevelStatus
-    """``partial``: names rest on vertebral sizes alone; ``unlabelled``: no level is named."""
+    """``partial``: numbering based on vertebral size only; ``unlabelled``: no level is named."""
     numbering: Numbering
-    """How names were given."""
+    """Level numbering."""
     vertebrae: tuple[Vertebra, ...]
-    """Vertebral bodies, from the head down."""
+    """Vertebral bodies, cranial to caudal."""
     discs: tuple[Disc, ...]
-    """Discs, from the head down."""
+    """Discs, cranial to caudal."""
     label_values: dict[str, int]
     """Voxel value of each vertebra in ``masks/levels.nii.gz``."""
     conus: Conus | None = None
-    """End of the spinal cord; null where it was not detected."""
+    """Conus medullaris; null if not detected."""
 
 
 class CaudalEnd(_Part):
-    """Lower end of the thecal sac."""
+    """Caudal end of the thecal sac."""
 
     lps_mm: Point | None
-    """Tip of the sac; null where it runs out of the field."""
+    """Caudal end of the sac; null if the sac extends beyond the field of view."""
     level: str | None
-    """Vertebra or segment at the tip; null where unknown."""
+    """Vertebra or segment at the caudal end; null if unknown."""
 
 
 class SacSegment(_Part):
-    """The sac within one motion segment."""
+    """The thecal sac within one motion segment."""
 
     segment: str
     """Motion segment, such as ``L4-L5``."""
     volume_ml: Amount | None
     """Sac volume within the segment."""
     min_area_mm2: Amount | None
-    """Least cross-section, square to the canal."""
+    """Minimum cross-section, perpendicular to the canal."""
     mean_area_mm2: Amount | None
-    """Mean cross-section, square to the canal."""
+    """Mean cross-section, perpendicular to the canal."""
 
 
 class ThecalSac(_Part):
-    """Everything the dura encloses."""
+    """Measurements of the thecal sac."""
 
     volume_ml: Amount | None
-    """The sac, cord and roots included."""
+    """Volume of the sac, including cord and roots."""
     csf_volume_ml: Amount | None
-    """The fluid in it, partial volume as fraction."""
+    """CSF volume in the sac, with voxels weighted by their fluid fraction."""
     caudal_end: CaudalEnd
-    """Where the sac ends."""
+    """Caudal end of the sac."""
     by_segment: tuple[SacSegment, ...]
-    """Motion segments in the field, from the head down."""
+    """Motion segments in the field of view, cranial to caudal."""
 
 
 class LevelAlternative(_Part):
-    """Another segment a collection could belong to."""
+    """Alternative level of a collection."""
 
     level: str
     """Motion segment."""
     score: Share
-    """Support for it against that for the level reported, 0 to 1; scores are ranks, not
-    probabilities."""
+    """Support relative to the reported level, 0 to 1; a score for ranking, not a probability."""
     basis: tuple[str, ...]
-    """What speaks for it, in words and figures."""
+    """Reasons for the alternative level."""
 
 
 class ExtentEnd(_Part):
     """One end of a collection along the canal."""
 
     lps_mm: Point | None
-    """On the centreline at the end."""
+    """Position on the centerline."""
     segment: str | None
-    """Motion segment of the end; null where levels are unlabelled."""
+    """Motion segment of the end; null if levels are unlabelled."""
     description: str | None = None
-    """In words, such as ``L4-L5, 6 mm below the disc centre``."""
+    """Description, such as ``L4-L5, 6 mm below the disc center``."""
 
 
 class Extent(_Part):
-    """How far a collection reaches along the canal."""
+    """Extent of a collection along the canal."""
 
     cranial: ExtentEnd
-    """End towards the head."""
+    """Cranial end of the collection."""
     caudal: ExtentEnd
-    """End towards the tail."""
+    """Caudal end of the collection."""
     length_mm: Amount | None
-    """Along the canal."""
+    """Length along the canal."""
 
 
 class PositionFractions(_Part):
-    """Where around the sac a collection lies: fractions of its volume."""
+    """Position of a collection around the thecal sac, as fractions of its volume."""
 
     label: Position
-    """The side with most of the volume, or ``circumferential``."""
+    """Position of the largest fraction, or ``circumferential``."""
     dorsal: Share
-    """Share of the volume behind the sac."""
+    """Fraction of the volume posterior to the sac."""
     ventral: Share
-    """Share of the volume in front of the sac."""
+    """Fraction of the volume anterior to the sac."""
     left: Share
-    """Share of the volume on the patient's left."""
+    """Fraction of the volume on the patient's left."""
     right: Share
-    """Share of the volume on the patient's right."""
+    """Fraction of the volume on the patient's right."""
 
 
 class Profile(_Part):
-    """A collection along the canal."""
+    """Thickness and cross-section of a collection along the canal."""
 
     arc_mm: tuple[float, ...]
-    """Distance along the centreline, from its head end."""
+    """Distance along the centerline, from its cranial end."""
     thickness_mm: tuple[float | None, ...]
-    """Greatest thickness at each place of `arc_mm`; null where not measured."""
+    """Maximum thickness at each position of `arc_mm`; null if not measured."""
     area_mm2: tuple[float | None, ...]
-    """Cross-section at each place of `arc_mm`; null where not measured."""
+    """Cross-section at each position of `arc_mm`; null if not measured."""
 
 
 class Collection(_Part):
-    """CSF-like fluid outside the dura, in or connected with the spinal canal."""
+    """Epidural fluid collection, in or connected with the spinal canal."""
 
     id: int = Field(ge=1)
     """Voxel value in ``masks/epidural_fluid.nii.gz``."""
     level: str | None
     """Motion segment of the largest cross-section."""
     level_set: tuple[str, ...] = ()
-    """`level` and the segments that may hold the largest cross-section instead, by probability:
-    the smallest set that holds it with the probability that the settings state."""
+    """`level` and the alternative segments of the largest cross-section, by probability: the
+    smallest set that includes the correct segment with the probability defined in the settings."""
     alternatives: tuple[LevelAlternative, ...]
-    """Other segments it could belong to, best first."""
+    """Alternative segments, best first."""
     segments: tuple[str, ...]
-    """Every motion segment touched, from the head down."""
+    """All motion segments the collection extends into, cranial to caudal."""
     extent: Extent
-    """Its ends along the canal."""
+    """Extent along the canal."""
     position: PositionFractions
-    """Where around the sac it lies."""
+    """Position around the thecal sac."""
     compartments: tuple[Compartment, ...]
-    """Where it reaches: epidural, foraminal, paraspinal, subcutaneous."""
+    """Compartments involved: epidural, foraminal, paraspinal, subcutaneous."""
     pattern: Pattern
-    """Its form, by rules on length, place and compartments."""
+    """Shape, by rules on length, position and compartments."""
     volume_ml: Amount | None
-    """Partial volume counted as a fraction of the voxel."""
+    """Volume, with voxels weighted by their fluid fraction."""
     max_thickness_mm: Amount | None
-    """Greatest thickness outside the dura."""
+    """Maximum thickness outside the dura."""
     max_area_mm2: Amount | None
-    """Largest cross-section, square to the canal."""
+    """Largest cross-section, perpendicular to the canal."""
     sac_compression: Share | None
-    """1 - least sac area along the collection / area expected from its neighbours."""
+    """1 - minimum sac area along the collection / area expected from adjacent levels."""
     centroid_lps_mm: Point | None
-    """Centre of its volume."""
+    """Centroid of the collection."""
     epicenter_lps_mm: Point | None
-    """Centre of the largest cross-section."""
+    """Center of the largest cross-section."""
     confidence: Share
-    """How likely it is extradural CSF-like fluid."""
+    """Probability of epidural CSF-like fluid."""
     grade: Grade
-    """`confidence` in a word."""
+    """Category of `confidence`."""
     basis: tuple[str, ...]
-    """What the answer rests on, in sentences."""
+    """Criteria for the finding, in sentences."""
     mimics_considered: tuple[str, ...]
-    """What else looks like it and was weighed."""
+    """Mimics that were considered."""
     profile: Profile | None = None
-    """Thickness and area along the canal; null where not measured."""
+    """Thickness and area along the canal; null if not measured."""
 
 
 class Rejected(_Part):
-    """Bright signal outside the thecal sac that was looked at and not counted."""
+    """Rejected candidate: bright signal outside the thecal sac."""
 
     volume_ml: Amount
-    """Partial volume counted as a fraction of the voxel."""
+    """Volume, with voxels weighted by their fluid fraction."""
     center_lps_mm: Point | None
-    """Centre of its signal."""
+    """Center of the bright signal."""
     level: str | None
-    """Motion segment of its centre; null where no level is named there."""
+    """Motion segment of the center; null if no level is named there."""
     position: Position
-    """Direction of its centre from the middle of the canal."""
+    """Direction of the center relative to the canal centerline."""
     probability: Share
-    """How likely it is extradural fluid all the same."""
+    """Probability of epidural fluid."""
     reason: str
-    """What it is taken for, in one sentence."""
+    """Reason for rejection, in one sentence."""
     mimics: tuple[str, ...]
-    """What it is taken for, in names."""
+    """Names of the assumed mimics."""
 
 
 class Finding(_Part):
-    """The answer of the study."""
+    """The finding of the study."""
 
     leak: LeakStatus
-    """Whether extradural fluid is seen; ``indeterminate`` where the input cannot tell."""
+    """Presence of epidural fluid; ``indeterminate`` if the images do not allow a decision."""
     level: str | None
-    """Level of the leading collection; null without one."""
+    """Level of the main collection; null without collections."""
     confidence: Share
-    """In the answer `leak`."""
+    """Confidence in `leak`."""
     summary: str
-    """One sentence a radiologist would write."""
+    """One-sentence summary in the style of a radiology report."""
 
 
 class ExpectedHiatus(_Part):
-    """Where the apex of a hiatus that was not detected lies in 19 of 20 people."""
+    """Expected position of the apex of an undetected hiatus; the range includes 19 of 20 people."""
 
     level: str
-    """Sacral vertebra of the most frequent place."""
+    """Sacral vertebra of the most frequent position."""
     lps_mm: Point
-    """The most frequent place: the middle of that vertebra, in the canal."""
+    """Most frequent position: the middle of that vertebra, in the canal."""
     cranial_lps_mm: Point
-    """Upper end of the range: the middle of S3."""
+    """Cranial end of the range: the middle of S3."""
     caudal_lps_mm: Point
-    """Lower end of the range: the end of S5."""
+    """Caudal end of the range: the end of S5."""
 
 
 class SacralHiatus(_Part):
-    """Lower opening of the sacral canal."""
+    """The sacral hiatus, the caudal opening of the sacral canal."""
 
     visible: bool
-    """Whether it was detected."""
+    """Whether the hiatus was detected."""
     lps_mm: Point | None
-    """Its apex, in the midline; null where it was not detected."""
+    """Apex, in the midline; null if not detected."""
     confidence: Share
-    """In the place; 0 where it was not detected."""
+    """Confidence in the position; 0 if not detected."""
     expected: ExpectedHiatus | None = None
-    """Where it lies in most people; null where it was detected or S4 is not in the field."""
+    """Expected position; null if the hiatus was detected or S4 is not in the field of view."""
 
 
 class Crossing(_Part):
-    """Where the path passes the middle of a disc."""
+    """Distance at which the path crosses the middle of a disc."""
 
     disc: str
     """Name of the disc."""
     distance_from_hiatus_mm: float
-    """Along the path."""
+    """Distance along the path."""
 
 
 class InterlaminarWindow(_Part):
-    """A window between two arches near a collection."""
+    """An interlaminar window near a collection."""
 
     segment: str
     """Motion segment of the window."""
     along_canal_mm: float
-    """From the collection's level to the window, positive towards the head."""
+    """Distance of the window from the level of the collection, positive cranially."""
     skin_to_canal_mm: Amount | None
-    """In the midline, square to the canal; null where the skin is not in the field."""
+    """Skin-to-canal distance in the midline, perpendicular to the canal;
+    null if the skin is not in the field of view."""
 
 
 class NarrowestDepth(_Part):
-    """Where the posterior epidural space behind the sac is narrowest on the way."""
+    """Minimum depth of the posterior epidural space along the path."""
 
     depth_mm: Amount
-    """Back of the sac to the back of the canal."""
+    """Distance from the posterior border of the sac to that of the canal."""
     lps_mm: Point
-    """Where that is."""
+    """Position of the minimum."""
     level: str | None
-    """Motion segment there; null where levels are unlabelled."""
+    """Motion segment of the minimum; null if levels are unlabelled."""
 
 
 class CystOnPath(_Part):
-    """A cyst-like structure in the canal on the way."""
+    """A cyst-like structure in the canal along the path."""
 
     volume_ml: Amount
     """Volume of the cyst."""
     center_lps_mm: Point
-    """Centre of the cyst."""
+    """Center of the cyst."""
 
 
 class Target(_Part):
-    """The way from the hiatus along the posterior epidural space to one collection."""
+    """Path from the hiatus along the posterior epidural space to one collection."""
 
     collection: int
     """The `id` of the collection."""
     level: str | None
-    """Motion segment of the collection; null where levels are unlabelled."""
+    """Motion segment of the collection; null if levels are unlabelled."""
     canal_distance_from_hiatus_mm: Amount | None
-    """Along the path to the level, from the hiatus or, where it was not detected, from its expected
-    place; null where neither is in the field."""
+    """Distance along the path to the level, from the hiatus or, if not detected, its expected
+    position; null if neither is in the field of view."""
     path_lps_mm: tuple[Point, ...]
-    """From the hiatus, or the lowest point in the field, upwards."""
+    """Points of the path, from the hiatus or the most caudal point in the field of view upward."""
     nearest_interlaminar: str | None
-    """Motion segment of the nearest window; null without levels."""
+    """Motion segment of the nearest interlaminar window; null if levels are unlabelled."""
     distance_to_caudal_end_mm: float | None = None
-    """The same to the collection's lower end."""
+    """Distance from the hiatus to the caudal end of the collection."""
     distance_to_cranial_end_mm: float | None = None
-    """The same to the collection's upper end."""
+    """Distance from the hiatus to the cranial end of the collection."""
     canal_distance_range_mm: tuple[Amount, Amount] | None = None
-    """From both ends of the expected range; null where the hiatus was detected."""
+    """Distances from both ends of the expected range; null if the hiatus was detected."""
     crossings: tuple[Crossing, ...] = ()
-    """Discs passed, from the hiatus up."""
+    """Discs crossed by the path, from the hiatus upward."""
     interlaminar: tuple[InterlaminarWindow, ...] = ()
-    """Nearest first."""
+    """Interlaminar windows, nearest first."""
     narrowest_posterior_depth: NarrowestDepth | None = None
-    """Null where it was not measured: behind the sac only, on a companion with bright fat."""
+    """Measured only posterior to the sac, on a companion series with bright fat; null otherwise."""
     cysts: tuple[CystOnPath, ...] = ()
-    """Cysts in the sacral canal on the way."""
+    """Cysts in the sacral canal along the path."""
 
 
 class Planning(_Part):
-    """Geometry for whoever plans; no dose, needle or technique."""
+    """Geometric measurements for planning; no dose, needle or technique."""
 
     sacral_hiatus: SacralHiatus
-    """Where a path from below would begin."""
+    """Sacral hiatus, the caudal end of the paths."""
     targets: tuple[Target, ...]
-    """One for each collection."""
+    """One path for each collection."""
     sac_tip_to_hiatus_mm: float | None = None
-    """From the tip of the sac down to the hiatus or its expected place, along the canal; null where
-    either is unknown."""
+    """Distance from the caudal end of the sac to the hiatus or its expected position, along the
+    canal; null if either is unknown."""
 
 
 class Coverage(_Part):
-    """First and last vertebra in the field."""
+    """First and last vertebra in the field of view."""
 
     cranial: str | None
-    """Uppermost vertebra in the field; null where levels are unlabelled."""
+    """Most cranial vertebra in the field of view; null if levels are unlabelled."""
     caudal: str | None
-    """Lowest vertebra in the field; null where levels are unlabelled."""
+    """Most caudal vertebra in the field of view; null if levels are unlabelled."""
 
 
 class Quality(_Part):
-    """How good the images were for the purpose."""
+    """Image quality and warnings."""
 
     snr: Amount | None
-    """Signal of CSF over the noise in tissue; null where no noise was measured."""
+    """CSF signal divided by the noise in tissue; null if noise was not measured."""
     coverage: Coverage
-    """What the field shows of the spine."""
+    """Coverage of the spine."""
     warnings: tuple[Warning_, ...]
-    """Everything the reader should know, each once."""
+    """Warnings, without duplicates."""
 
 
 class Outputs(_Part):
-    """Files beside the report, relative to its folder."""
+    """Output files, relative to the report folder."""
 
     overlays: tuple[str, ...] = ()
-    """PNG pictures."""
+    """PNG figures."""
     masks: dict[str, str] = Field(default_factory=dict)
-    """NIfTI masks by what they hold."""
+    """NIfTI masks by content."""
     dicom: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """DICOM objects by kind."""
     html: str | None = None
-    """The page to read; null where it was not written."""
+    """HTML report; null if not written."""
     pdf: str | None = None
-    """The figures as lines and type."""
+    """PDF with the figures as vector graphics."""
     html3d: str | None = None
-    """A page with the volume and the masks in three dimensions."""
+    """HTML file with a 3D viewer of volume and masks."""
     tables: tuple[str, ...] = ()
-    """CSV of collections and levels."""
+    """CSV files of collections and levels."""
 
 
 class SkippedFiles(_Part):
-    """Files that are no part of any series."""
+    """Files that do not belong to a series."""
 
     reason: str
-    """Why they were left out."""
+    """Reason for skipping the files."""
     count: int
-    """How many files."""
+    """Number of files."""
 
 
 class Report(_Part):
-    """What one analysed study says; the content of ``report.json``.
+    """Report of one study; the content of ``report.json``.
 
     Examples
     --------
@@ -538,66 +537,68 @@ class Report(_Part):
     model_config = ConfigDict(title="leakloc report", protected_namespaces=())
 
     schema_: Literal["leakloc.report/1"] = Field(default=SCHEMA_NAME, alias="schema")
-    """Name and number of this form of the report."""
+    """Name and version of the report schema."""
     notice: str
-    """What the report must not be used for."""
+    """Notice on the intended use."""
     generator: Generator
-    """The program, its settings, and when it ran."""
+    """Program version, settings and run time."""
     study: StudyIdentity
-    """Which study it is about."""
+    """Identifiers of the study."""
     series: tuple[Series, ...]
-    """Every stack of slices found, with what it was taken for."""
+    """All stacks of slices of the study, with their roles."""
     levels: Levels
-    """Vertebrae and discs with their names."""
+    """Named vertebrae and discs."""
     thecal_sac: ThecalSac
-    """What the dura encloses."""
+    """Volumes, cross-sections and caudal end of the thecal sac."""
     collections: tuple[Collection, ...]
-    """Fluid outside the dura, by falling volume."""
+    """Epidural fluid collections, by decreasing volume."""
     finding: Finding
-    """The answer: leak or none, its level, how sure."""
+    """Presence of epidural fluid, level and confidence."""
     planning: Planning
-    """Lengths and places for a way up from the sacral hiatus."""
+    """Distances and positions along the paths from the sacral hiatus."""
     quality: Quality
-    """How good the images were, and warnings."""
+    """Image quality and warnings of the study."""
     outputs: Outputs
-    """Files beside the report."""
+    """Output files of the report."""
     skipped_files: tuple[SkippedFiles, ...] = ()
-    """Files that could not be used, by reason."""
+    """Number of skipped files, by reason."""
     rejected: tuple[Rejected, ...] = ()
-    """Largest first."""
+    """Rejected candidates, by decreasing probability."""
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read a ``report.json``, or the one in a report folder, of this version or an older one.
+        """Read a ``report.json`` or report folder of this or an older schema version.
 
         Raises
         ------
         InputError
-            If there is none, or it does not keep the contract.
+            If the file is missing or does not conform to the schema.
         """
         file = Path(path)
         file = file / "report.json" if file.is_dir() else file
         try:
             values = json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{file} is no report: it is not JSON") from error
+            raise InputError(f"{file} is not a report: not JSON") from error
         except OSError as error:
             raise InputError(f"cannot read the report {file}: {error.strerror}") from error
         try:
-            # Strict JSON reading as before: NaN and infinity are no numbers of a report.
+            # Strict JSON validation: NaN and infinity are rejected.
             return cls.model_validate_json(json.dumps(upgraded(values, str(file))))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(f"{file} is no {SCHEMA_NAME}: {where}: {first['msg']}") from error
+            raise InputError(
+                f"{file} is not a valid {SCHEMA_NAME}: {where}: {first['msg']}"
+            ) from error
 
     def to_json(self) -> str:
-        """The text of ``report.json``: UTF-8, indented, no NaN or infinity."""
+        """Return the text of ``report.json``: indented JSON without NaN or infinity."""
         values = self.model_dump(mode="json", by_alias=True)
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _repr_html_(self) -> str:
-        """The finding, for notebooks."""
+        """Return an HTML summary for notebooks."""
         rows = "".join(
             f"<tr><td>{c.id}</td><td>{escape(c.level or '?')}</td><td>{c.position.label}</td>"
             f"<td>{_number(c.volume_ml)} mL</td><td>{c.grade}</td></tr>"
@@ -619,29 +620,29 @@ class Report(_Part):
 
 
 def upgraded(values: Any, source: str = "the report") -> Any:
-    """The values of a report of any known version, as this version writes them.
+    """Convert the values of a report of an older schema version to the current one.
 
     Parameters
     ----------
     values : dict
         Parsed ``report.json``.
     source : str
-        Named in errors.
+        Source name in error messages.
 
     Raises
     ------
     InputError
-        If the version is newer than this program, or none of a leakloc report.
+        If the version is newer than supported, or not that of a leakloc report.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{source} is no report: it holds no object")
+        raise InputError(f"{source} is not a report: not a JSON object")
     schema = values.get("schema")
-    seen = []
+    visited = []
     while schema != SCHEMA_NAME:
         upgrade = _UPGRADES.get(schema) if isinstance(schema, str) else None
-        if upgrade is None or schema in seen:
+        if upgrade is None or schema in visited:
             raise InputError(_unknown_version(schema, source))
-        seen.append(schema)
+        visited.append(schema)
         values = upgrade(values)
         schema = values.get("schema")
     return values
@@ -652,14 +653,14 @@ def _unknown_version(schema: Any, source: str) -> str:
     ours = int(SCHEMA_NAME.partition("/")[2])
     if name == SCHEMA_NAME.partition("/")[0] and number.isdigit() and int(number) > ours:
         return (
-            f"{source} was written as {schema}, this leakloc reads up to {SCHEMA_NAME}: "
+            f"{source} has schema {schema}, this version of leakloc reads up to {SCHEMA_NAME}: "
             "install a newer leakloc"
         )
-    return f"{source} is no leakloc report: its schema is {schema!r}"[:300]
+    return f"{source} is not a report of leakloc: its schema is {schema!r}"[:300]
 
 
 def _from_0(values: dict[str, Any]) -> dict[str, Any]:
-    """What the first drafts lacked: the treatment of identity, and outputs."""
+    """Convert version 0, which lacks `study.identity` and `outputs`."""
     study = {"identity": "keep", **values.get("study", {})}
     outputs = values.get("outputs", {})
     return {**values, "schema": "leakloc.report/1", "study": study, "outputs": outputs}
@@ -668,11 +669,11 @@ def _from_0(values: dict[str, Any]) -> dict[str, Any]:
 _UPGRADES: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "leakloc.report/0": _from_0
 }
-"""By version: how its values become those of the next one."""
+"""By version: conversion to the next version."""
 
 
 def report_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) every ``report.json`` is validated against."""
+    """Return the JSON Schema (draft 2020-12) of ``report.json``."""
     schema = Report.model_json_schema(by_alias=True, mode="validation")
     schema["required"] = ["schema", *schema["required"], "outputs"]
     schema["required"] = list(dict.fromkeys(schema["required"]))

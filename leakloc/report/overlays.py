@@ -1,11 +1,10 @@
-"""Pictures of the finding, to be read at a glance.
+"""Figures of the finding.
 
-One overview, the canal straightened, the count of levels where other series show more of it, and
-for each collection a sagittal, an axial (across the canal) and a coronal picture. Every plane is
-cut from the volume in patient directions (`Volume.oriented`), never in the order it was stored:
-head up, front to the left on sagittal pictures, the patient's right on the left of axial and
-coronal ones. Voxels keep their physical aspect; the grey image stays undisturbed but for thin
-outlines.
+An overview, the straightened canal, the level count if another series shows more levels, and a
+sagittal, an axial (perpendicular to the canal) and a coronal figure of each collection. Planes
+are extracted in patient orientation (`Volume.oriented`), independent of the storage order: head
+up, anterior on the left in sagittal figures, the patient's right on the left in axial and coronal
+ones. Aspect ratios are physical; only thin outlines are drawn on the grayscale images.
 """
 
 from __future__ import annotations
@@ -48,19 +47,19 @@ if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
-ALONG_MM: Final = 40.0  # above and below a collection: one vertebra and a disc
-MIN_HEIGHT_MM: Final = 120.0  # so that three vertebrae can be counted
-SLAB_MM: Final = 18.0  # half the depth of a projection: canal and foramina, not the bladder
-NEAR_CANAL_MM: Final = 15.0  # half the depth of a canal and the epidural space behind it
-BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with a little room
-BODY_SIDE_MM: Final = 27.0  # half its width, with a little room
-AXIAL_HEIGHT: Final = 0.52  # of the other pictures' height: four panels on a full-HD screen
-AXIAL_PX_PER_MM: Final = 4.5  # beside the overview: as large as three of them would be
+ALONG_MM: Final = 40.0  # margin above and below a collection: one vertebra and a disc
+MIN_HEIGHT_MM: Final = 120.0  # height of three vertebrae
+SLAB_MM: Final = 18.0  # half the slab thickness of a projection: canal and foramina, no bladder
+NEAR_CANAL_MM: Final = 15.0  # half the depth of the canal and posterior epidural space
+BODY_HALF_MM: Final = 19.0  # half the depth of a vertebral body, with margin
+BODY_SIDE_MM: Final = 27.0  # half its width, with margin
+AXIAL_HEIGHT: Final = 0.52  # relative to the other figures: four panels on a full-HD screen
+AXIAL_PX_PER_MM: Final = 4.5  # maximum scale in the overview: that of three sections
 OVERVIEW_SECTIONS: Final = 3
-BEND_MM: Final = 4.0  # a midline that bends less is as good as straight
+BEND_MM: Final = 4.0  # a midline with less lateral deviation is considered straight
 TICK_MM: Final = 5.0
 COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
-COMPANION_FRACTION: Final = 0.3  # of the plane that it must cover to be worth showing
+COMPANION_FRACTION: Final = 0.3  # minimum covered fraction of the plane
 _ROLE_WORDS: Final[dict[str, str]] = {
     "sagittal_t2": "sagittal T2",
     "sagittal_stir": "sagittal STIR",
@@ -70,16 +69,16 @@ _ROLE_WORDS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished picture.
+    """A rendered figure.
 
     Parameters
     ----------
     name : str
         File name without suffix.
     alt : str
-        What it shows, for who cannot see it.
+        Alternative text.
     collection : int or None
-        Id of the collection it is about.
+        Id of the collection; None for figures of the whole study.
     rgb : ndarray, shape (rows, columns, 3)
     png : bytes
     """
@@ -92,44 +91,44 @@ class Picture:
     png: bytes
 
     def _repr_png_(self) -> bytes:
-        """For notebooks."""
+        """Return the image for display in notebooks."""
         return self.png
 
 
 def draw_pictures(analysis: AnalysisData) -> tuple[Picture, ...]:
-    """The overview, the canal straightened, the count, then three pictures of each collection.
+    """Draw overview, straightened canal, level count and three figures per collection.
 
     Parameters
     ----------
     analysis : AnalysisData
-        Results of all stages; nothing of the patient's identity is drawn.
+        Results of all stages; patient identity is not drawn.
     """
     return tuple(_picture(figure) for figure in figures(analysis))
 
 
 def picture(analysis: AnalysisData, name: str = "overview") -> Picture:
-    """One figure of a study as pixels, which a notebook shows.
+    """Draw one figure of a study as pixels, for display in a notebook.
 
     Parameters
     ----------
     analysis : AnalysisData
     name : str
-        ``"overview"``, ``"straightened"``, ``"count"`` (where levels were counted on a series
-        that shows more than the myelogram), or ``"collection-1-sagittal"``, ``-axial``,
+        ``"overview"``, ``"straightened"``, ``"count"`` (if levels were counted on a series with
+        a larger field of view than the myelogram), or ``"collection-1-sagittal"``, ``-axial``,
         ``-coronal``.
 
     Raises
     ------
     InputError
-        If the study has no such figure.
+        If the study does not have this figure.
     """
     return _picture(_only(analysis, name))
 
 
 def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
-    """One figure of a study for matplotlib, to be changed or saved as PDF or SVG.
+    """Return one figure of a study as matplotlib figure, for editing or saving as PDF or SVG.
 
-    Parameters as for `picture`.
+    The parameters are those of `picture`.
     """
     from leakloc.report.vector import figure as as_lines
 
@@ -145,19 +144,19 @@ def _only(analysis: AnalysisData, name: str) -> Figure:
         for c in analysis.localization.collections
         for kind in ("sagittal", "axial", "coronal")
     ]
-    raise InputError(f"this study has no figure {name!r}; there are: {', '.join(names)}")
+    raise InputError(f"this study has no figure {name!r}; available: {', '.join(names)}")
 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A figure that is laid out but not drawn yet.
+    """A figure that is laid out but not yet rendered.
 
     Parameters
     ----------
     name : str
         ``"overview"``, ``"straightened"``, ``"collection-1-axial"`` ...
     collection : int or None
-        Id of the collection it is about.
+        Id of the collection; None for figures of the whole study.
     """
 
     name: str
@@ -168,13 +167,13 @@ class Figure:
 
 
 def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figure]:
-    """Lay out the figures of a study, one after the other.
+    """Yield the laid-out figures of a study.
 
     Parameters
     ----------
     analysis : AnalysisData
     wanted : str, optional
-        Name of the only one.
+        Name of a figure; all figures if omitted.
     """
     scene = Scene(analysis)
     height = analysis.settings.report.picture_height_px
@@ -199,7 +198,7 @@ def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figur
             yield Figure(
                 name=name,
                 kind=kind,
-                alt=f"{kind.capitalize()} picture. {sheet.title} {' '.join(sheet.lines)}",
+                alt=f"{kind.capitalize()} figure. {sheet.title} {' '.join(sheet.lines)}",
                 collection=None if collection is None else collection.id,
                 drawing=laid_out(sheet, tall),
             )
@@ -223,7 +222,7 @@ def _picture(figure: Figure) -> Picture:
 def _sagittal(
     scene: Scene, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
 ) -> Panel:
-    """A sagittal plane; `columns_i` holds the plane's index i for every slice k."""
+    """Extract a sagittal plane; `columns_i` contains its index i for each slice k."""
     depth = scene.depth(rows)
     heights = np.arange(rows.start, rows.stop)
 
@@ -248,15 +247,15 @@ def _sagittal(
 def _companion(
     scene: Scene, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
 ) -> Panel | None:
-    """Another sequence in the same plane with the same outlines, where it covers it."""
+    """Show another sequence in the same plane with the same outlines, if it covers the plane."""
     companions = scene.analysis.triage.companions
     role = next((role for role in COMPANION_ROLES if role in companions), None)
     if role is None:
         return None
     other = companions[role]
-    if other is scene.analysis.triage.myelogram:  # one volume serves both purposes
+    if other is scene.analysis.triage.myelogram:  # the same volume has both roles
         return None
-    if other.geometry.in_other_frame(scene.geometry):  # not in the same place: outlines would lie
+    if other.geometry.in_other_frame(scene.geometry):  # not registered: outlines would be wrong
         return None
     depth = scene.depth(rows)
     finest = min(other.geometry.spacing_ijk_mm)
@@ -290,7 +289,7 @@ def _companion(
 def _coronal(
     scene: Scene, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
 ) -> Panel:
-    """A coronal plane, or where `plane_j` is None a projection along the canal's depth."""
+    """Extract a coronal plane, or if `plane_j` is None an anterior-posterior projection."""
     across = scene.across(rows)
     if plane_j is not None:
         image = scene.image.array[rows, plane_j, across][::-1]
@@ -314,7 +313,7 @@ def _coronal(
 
 
 def _projected(scene: Scene, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
-    """Brightest signal through a slab that follows the canal; masks through all depths."""
+    """Project the maximum signal of a slab along the canal, and the masks at all depths."""
     half = SLAB_MM / scene.geometry.spacing_ijk_mm[1]
     collections = scene.collections[rows, :, across]
     found: Plane = np.asarray((collections > 0).max(axis=2))
@@ -331,7 +330,7 @@ def _projected(scene: Scene, rows: slice, across: slice) -> tuple[Plane, Plane, 
 def _level_names(
     scene: Scene, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
 ) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
-    """Names in front of (sagittal) or to the right of (coronal) the bodies; ticks at discs."""
+    """Label the bodies anteriorly (sagittal) or on the right (coronal), with ticks at discs."""
     levels = scene.analysis.levels
     outwards = np.array([0.0, -1.0, 0.0] if plane == "sagittal" else [-1.0, 0.0, 0.0])
     reach = BODY_HALF_MM if plane == "sagittal" else BODY_SIDE_MM
@@ -343,13 +342,13 @@ def _level_names(
     def visible(point: FloatArray) -> bool:
         return bool(rows.start - 0.5 <= scene.geometry.kji_from_lps(point)[0] <= rows.stop - 0.5)
 
-    # In the row of the centre, also where the grid is tilted against the patient.
+    # In the row of the center, also if the grid is oblique.
     spacing = scene.geometry.spacing_ijk_mm[1 if plane == "sagittal" else 0]
     labels = []
     for vertebra in levels.vertebrae:
         if visible(vertebra.center_lps):
             row, column = place(vertebra.center_lps)
-            column -= (reach + TICK_MM) / spacing  # clear of the ticks
+            column -= (reach + TICK_MM) / spacing  # no overlap with the ticks
             labels.append(Label(vertebra.name, (row, column), side="left"))
     strokes = []
     for disc in levels.discs:
@@ -362,7 +361,7 @@ def _level_names(
 
 
 def _hiatus(scene: Scene, rows: slice) -> tuple[Label, ...]:
-    """The sacral hiatus, where the way of a caudal catheter begins."""
+    """Label the sacral hiatus."""
     hiatus = scene.analysis.localization.planning.hiatus
     if not hiatus.visible or hiatus.point_lps is None:
         return ()
@@ -377,13 +376,13 @@ def _hiatus(scene: Scene, rows: slice) -> tuple[Label, ...]:
 
 
 def _overview(scene: Scene) -> Sheet:
-    """The whole field: canal in sagittal section, companion, projection from the front."""
+    """Lay out the whole field of view: sagittal plane, companion, coronal projection, sections."""
     located = scene.analysis.localization
     rows = slice(0, scene.geometry.shape[0])
     columns_i = np.round(scene.canal_i).astype(np.intp)
     bend_mm = float(np.ptp(scene.canal_i) * scene.geometry.spacing_ijk_mm[0])
     middle = "Midline of the canal" + (
-        f" (follows its {bend_mm:.0f} mm bend)" if bend_mm > BEND_MM else ""
+        f" (curved by {bend_mm:.0f} mm)" if bend_mm > BEND_MM else ""
     )
     sagittal = _sagittal(scene, columns_i, rows, (middle, _coverage(scene)))
     sagittal = replace(sagittal, labels=(*sagittal.labels, *_hiatus(scene, rows)))
@@ -391,10 +390,10 @@ def _overview(scene: Scene) -> Sheet:
     companion = _companion(scene, sagittal, columns_i, rows)
     if companion is not None:
         columns.append(Column((companion,)))
-    seen = "fluid tinted" if located.collections else "brightest signal around the canal"
-    columns.append(Column((_coronal(scene, rows, ("Projection from the front", seen)),)))
+    subtitle = "fluid in color" if located.collections else "maximum signal around the canal"
+    columns.append(Column((_coronal(scene, rows, ("Coronal projection", subtitle)),)))
     if located.collections:
-        columns.append(Column(_worst_sections(scene), max_px_per_mm=AXIAL_PX_PER_MM))
+        columns.append(Column(_main_sections(scene), max_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
         title=located.finding.summary,
         lines=(numbering_line(scene),),
@@ -404,8 +403,8 @@ def _overview(scene: Scene) -> Sheet:
     )
 
 
-def _worst_sections(scene: Scene) -> tuple[Panel, ...]:
-    """The largest cross-section of the collections that matter most, head down."""
+def _main_sections(scene: Scene) -> tuple[Panel, ...]:
+    """Show sections of the collections of highest confidence, cranial to caudal."""
     first = sorted(scene.analysis.localization.collections, key=lambda c: -c.confidence)
     shown = first[:OVERVIEW_SECTIONS]
     panels = []
@@ -435,12 +434,12 @@ def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
     rows = _around(scene, collection)
     j = _coronal_plane(scene, collection)
     plane = _coronal(scene, rows, (f"Coronal, {position(scene, (k, j, i), 1)}",), j)
-    projection = _coronal(scene, rows, ("Projection from the front, fluid tinted",))
+    projection = _coronal(scene, rows, ("Coronal projection, fluid in color",))
     return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
 
 
 def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
-    """The largest cross-section between one above and one below, and where they lie."""
+    """Show the largest cross-section, one above, one below, and their positions."""
     _, _, i = scene.epicenter(collection)
     rows = _around(scene, collection)
     arcs = arcs_across(scene, collection)
@@ -451,7 +450,7 @@ def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
         first = f"{level}, largest cross-section" if arc == arcs[1] else level
         tiles.append(section(scene, arc, reach, (first,), framed=arc == arcs[1]))
     columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
-    locator = _sagittal(scene, columns_i, rows, ("Where the sections lie",))
+    locator = _sagittal(scene, columns_i, rows, ("Position of the sections",))
     depth = scene.depth(rows)
 
     def place(arc: float, dorsal_mm: float) -> Place:
@@ -495,13 +494,13 @@ def _span(c: LocatedCollection) -> str:
     return c.segments[0] if len(c.segments) == 1 else f"{c.segments[0]} to {c.segments[-1]}"
 
 
-# --- places -------------------------------------------------------------------------------
+# --- positions ----------------------------------------------------------------------------
 
 
 def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
-    """The coronal plane that holds most of a collection, in or next to the canal if it can.
+    """Return the coronal plane with the largest area of a collection, near the canal if possible.
 
-    A pool in the surgical bed may be the larger part, but a plane through it shows no canal.
+    The larger part may be in the surgical bed, but a plane there would not show the canal.
     """
     k, j, _ = scene.epicenter(collection)
     near = NEAR_CANAL_MM / scene.geometry.spacing_ijk_mm[1]
@@ -512,7 +511,7 @@ def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
 
 
 def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
-    """First and last slice that holds the collection."""
+    """Return the first and last slice of a collection."""
     box = scene.boxes.get(collection.id)
     if box is None:
         k = scene.epicenter(collection)[0]
@@ -521,7 +520,7 @@ def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
 
 
 def _around(scene: Scene, collection: LocatedCollection) -> slice:
-    """Slices of a collection and of its neighbourhood."""
+    """Return the slices of a collection with a margin."""
     spacing = scene.geometry.spacing_ijk_mm[2]
     low, high = _rows_of(scene, collection)
     margin = max(ALONG_MM, (MIN_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
@@ -538,5 +537,5 @@ def _offset_from_midline(scene: Scene, k: int, i: int) -> str:
 def _coverage(scene: Scene) -> str:
     quality = scene.analysis.localization.quality
     if quality.coverage_cranial and quality.coverage_caudal:
-        return f"field from {quality.coverage_cranial} to {quality.coverage_caudal}"
-    return "levels of the field not known"
+        return f"field of view from {quality.coverage_cranial} to {quality.coverage_caudal}"
+    return "levels of the field of view unknown"

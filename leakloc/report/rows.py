@@ -1,4 +1,4 @@
-"""A report as flat rows for tables: one row a thing, units in the names of the columns."""
+"""Flat tables of a report: one row per collection or level, with units in column names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEVEL_COLUMNS: Final = (
 
 
 def collection_rows(report: Report) -> list[Row]:
-    """Collections: level, side, size, certainty, and the way from the sacral hiatus."""
+    """Return one row per collection: level, position, size, confidence, path distances."""
     targets = {target.collection: target for target in report.planning.targets}
     rows = []
     for c in report.collections:
@@ -57,7 +57,7 @@ def collection_rows(report: Report) -> list[Row]:
 
 
 def level_rows(report: Report) -> list[Row]:
-    """Vertebrae and discs, head down; a disc's row tells of the sac in its motion segment."""
+    """Return one row per vertebra and disc, cranial to caudal; disc rows include the thecal sac."""
     sac = {part.segment: part for part in report.thecal_sac.by_segment}
     rows: list[Row] = []
     for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
@@ -80,7 +80,7 @@ def level_rows(report: Report) -> list[Row]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write rows as UTF-8 CSV with a header; what is unknown is left empty."""
+    """Write rows as UTF-8 CSV with a header; unknown values are empty."""
     with path.open("w", encoding="utf-8", newline="") as target:
         writer = csv.DictWriter(target, columns)
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""The study turned to patient directions, ready to be shown: what figures and viewer share."""
+"""Study data in LPS orientation for display, used by the figures and viewers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 Plane = npt.NDArray[Any]
 
-FRONT_MM: Final = 62.0  # in front of the canal: vertebral body (35 mm) and room for names
-BACK_MM: Final = 48.0  # behind it: spinous processes and the surgical bed
-SIDE_MM: Final = 58.0  # beside it: foramina, psoas; room for names
-ROOM_MM: Final = 8.0  # around a collection that reaches beyond the usual crop
-CSF_HEADROOM: Final = 1.3  # white above CSF, so that roots and cord show against it
-GAMMA: Final = 0.8  # heavily T2-weighted images are dark but for fluid: lift the bones a little
-MAX_POINTS: Final = 20_000  # enough to know how far a collection reaches
-OBLIQUE: Final = 0.35  # sine of 20 degrees: an axis tilted further bears a second letter
+FRONT_MM: Final = 62.0  # anterior to the canal: vertebral body (35 mm) and space for labels
+BACK_MM: Final = 48.0  # posterior to the canal: spinous processes and surgical bed
+SIDE_MM: Final = 58.0  # lateral to the canal: foramina, psoas and space for labels
+ROOM_MM: Final = 8.0  # margin around a collection that extends beyond the default crop
+CSF_HEADROOM: Final = 1.3  # white level relative to CSF, for contrast with roots and cord
+GAMMA: Final = 0.8  # brightens tissue other than fluid on heavily T2-weighted images
+MAX_POINTS: Final = 20_000  # sufficient to determine the extent of a collection
+OBLIQUE: Final = 0.35  # sine of 20 degrees: more oblique axes have a second letter
 
-_LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # towards lower and higher x, y, z
+_LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # decreasing and increasing x, y, z
 
 
 class Scene:
-    """Image, masks and canal with k to the head, j to the back, i to the left.
+    """Image, masks and canal in LPS orientation: k cranial, j posterior, i left.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class Scene:
         canal = self.geometry.kji_from_lps(self.centerline.points_lps)
         canal = canal[np.argsort(canal[:, 0])]
         heights = np.arange(self.geometry.shape[0])
-        # Past the ends of the centreline its last place is held; a canal that leaves a thin
-        # slab is shown by the slab's last plane.
+        # Constant extrapolation beyond the ends of the centerline; where the canal leaves a thin
+        # slab, the outermost plane is used.
         _, last_j, last_i = (n - 1 for n in self.geometry.shape)
         self.canal_j = np.interp(heights, canal[:, 0], canal[:, 1]).clip(0, last_j)
         self.canal_i = np.interp(heights, canal[:, 0], canal[:, 2]).clip(0, last_i)
@@ -59,7 +59,7 @@ class Scene:
 
     @cached_property
     def window(self) -> tuple[float, float]:
-        """Signal shown as black and as white."""
+        """Signal displayed as black and as white."""
         near = self.image.array[self.canal_rows, :, self.across(self.canal_rows)]
         values = near[:: max(near.shape[0] // 64, 1), ::2, ::2]
         low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
@@ -70,39 +70,39 @@ class Scene:
 
     @cached_property
     def coordinate(self) -> LevelCoordinate:
-        """Names of places along the canal."""
+        """Level names along the canal."""
         from leakloc.localization.coordinate import LevelCoordinate
 
         return LevelCoordinate.from_levels(self.analysis.levels, self.centerline)
 
     def grey(self, values: Plane) -> npt.NDArray[np.float32]:
-        """Signal as brightness, 0..1."""
+        """Convert signal to brightness, 0..1."""
         low, high = self.window
         scaled = (np.asarray(values, dtype=np.float32) - low) / (high - low)
         return np.asarray(np.clip(scaled, 0, 1) ** GAMMA, dtype=np.float32)
 
     def rows(self, low_k: float, high_k: float) -> slice:
-        """Slices from `low_k` to `high_k`, inside the volume."""
+        """Return the slices from `low_k` to `high_k`, clipped to the volume."""
         return inside(low_k, high_k, self.geometry.shape[0])
 
     def depth(self, rows: slice, front_mm: float = FRONT_MM, back_mm: float = BACK_MM) -> slice:
-        """Crop from front to back around the canal and the collections, in some slices."""
+        """Return the anterior-posterior crop around canal and collections in a range of slices."""
         spacing = self.geometry.spacing_ijk_mm[1]
         low = self.canal_j[rows].min() - front_mm / spacing
         high = self.canal_j[rows].max() + back_mm / spacing
         found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 2)))
-        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
+        return _with_margin(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
 
     def across(self, rows: slice, side_mm: float = SIDE_MM) -> slice:
-        """Crop from right to left around the canal and the collections, in some slices."""
+        """Return the right-left crop around canal and collections in a range of slices."""
         spacing = self.geometry.spacing_ijk_mm[0]
         low = self.canal_i[rows].min() - side_mm / spacing
         high = self.canal_i[rows].max() + side_mm / spacing
         found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
-        return _with_room(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
+        return _with_margin(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
 
     def epicenter(self, collection: LocatedCollection) -> tuple[int, int, int]:
-        """Index (k, j, i) of the largest cross-section's centre, inside the volume."""
+        """Return the index (k, j, i) of the center of the largest cross-section, clipped."""
         point = np.asarray(collection.epicenter_lps, dtype=float)
         if not np.isfinite(point).all():
             point = self.geometry.lps_from_kji(self.voxels_of(collection).mean(axis=0))
@@ -111,7 +111,7 @@ class Scene:
         return int(k), int(j), int(i)
 
     def sample(self, array: Plane, points_lps: FloatArray, order: int) -> Plane:
-        """Values of an array on the scene's grid at points, zero outside."""
+        """Interpolate an array of the scene's grid at points, zero outside."""
         from scipy import ndimage
 
         stored = array.view(np.uint8) if array.dtype == np.bool_ else array
@@ -123,14 +123,14 @@ class Scene:
 
     @cached_property
     def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
-        """The box around each collection, by id."""
+        """Bounding box of each collection, by id."""
         from scipy import ndimage
 
         found = ndimage.find_objects(self.collections)
         return {n + 1: box for n, box in enumerate(found) if box is not None}
 
     def voxels_of(self, collection: LocatedCollection) -> npt.NDArray[np.intp]:
-        """Indices (k, j, i) of a collection's voxels, shape (n, 3); none where it has no mask."""
+        """Return the indices (k, j, i) of a collection's voxels, shape (n, 3), or none."""
         box = self.boxes.get(collection.id)
         if box is None:
             return np.empty((0, 3), dtype=np.intp)
@@ -138,27 +138,27 @@ class Scene:
         return np.asarray(np.argwhere(self.collections[box] == collection.id) + corner)
 
     def points_of(self, collection: LocatedCollection) -> FloatArray:
-        """Voxels of a collection in patient coordinates, every nth of a large one; (n, 3)."""
+        """Return voxel positions of a collection (LPS), subsampled if large; shape (n, 3)."""
         found = self.voxels_of(collection)
         return self.geometry.lps_from_kji(found[:: len(found) // MAX_POINTS + 1])
 
     def segment_at(self, point_lps: FloatArray) -> str | None:
-        """Motion segment at a point: between the middles of two neighbouring bodies."""
+        """Return the motion segment at a point: between the centers of two adjacent bodies."""
         arc, _, _ = self.centerline.project(point_lps)
         return self.coordinate.segment_at(float(arc))
 
 
 def edge_letters(geometry: Geometry) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
-    """Patient directions at the low and the high end of the i, j and k axes.
+    """Return the orientation labels at the low and the high end of the i, j and k axes.
 
-    An axis that lies obliquely bears two letters, the nearer direction first.
+    An oblique axis has two letters, the closer direction first.
     """
     i, j, k = (direction_letters(direction) for direction in geometry.directions_lps.T)
     return i, j, k
 
 
 def direction_letters(direction_lps: FloatArray) -> tuple[str, str]:
-    """Patient directions against and along a unit vector."""
+    """Return the orientation labels against and along a unit vector."""
     first, second = np.argsort(-np.abs(direction_lps), kind="stable")[:2]
     axes = [first, second] if abs(direction_lps[second]) > OBLIQUE else [first]
     low = "".join(_LETTERS[axis][int(direction_lps[axis] < 0)] for axis in axes)
@@ -166,12 +166,12 @@ def direction_letters(direction_lps: FloatArray) -> tuple[str, str]:
 
 
 def inside(low: float, high: float, length: int) -> slice:
-    """Whole indices from `low` to `high`, both included, cut to 0..length - 1."""
+    """Return the integer indices from `low` to `high`, inclusive, clipped to 0..length - 1."""
     start = min(max(int(np.floor(low)), 0), length - 1)
     return slice(start, max(min(int(np.ceil(high)) + 1, length), start + 1))
 
 
-def _with_room(
+def _with_margin(
     low: float, high: float, found: npt.NDArray[np.intp], room: float, length: int
 ) -> slice:
     if found.size:

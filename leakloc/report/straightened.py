@@ -1,4 +1,4 @@
-"""Views that follow the canal: straightened along it, and cut across it."""
+"""Curved reformations: straightened canal and sections perpendicular to it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 ACROSS_SIDE_MM: Final = 36.0  # foramina and facet joints
 ACROSS_FRONT_MM: Final = 30.0
 ACROSS_BACK_MM: Final = 42.0
-LATERAL_MM: Final = 45.0  # to each side of the straightened view from the front
-SLAB_MM: Final = 12.0  # half the depth of its projection: the canal, not the paraspinal pools
+LATERAL_MM: Final = 45.0  # to each side in the straightened coronal projection
+SLAB_MM: Final = 12.0  # half its slab thickness: canal without paraspinal collections
 SLAB_STEP_MM: Final = 1.0
-MIN_STEP_MM: Final = 0.4  # finer sampling shows nothing that was measured
+MIN_STEP_MM: Final = 0.4  # finer sampling adds no information
 TICK_MM: Final = 5.0
-PROFILE_STEP_MM: Final = 2.0  # along the canal, as fine as the sac's outline is smooth
-SAC_HALF_MM: Final = 24.0  # wider than any sac: half the side of the square it is counted in
-WHOLE_MM: Final = 12.0  # the field must reach this far from the middle to hold a whole sac
+PROFILE_STEP_MM: Final = 2.0  # along the canal, matched to the smoothness of the sac's outline
+SAC_HALF_MM: Final = 24.0  # half the side of the square used for area measurement; exceeds any sac
+WHOLE_MM: Final = 12.0  # minimum distance from the centerline to the field edge for a complete sac
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a view goes to the left and to the back of the canal's middle, mm."""
+    """Extent of a view to the left and dorsal of the centerline, in mm."""
 
     left_mm: tuple[float, float]
     dorsal_mm: tuple[float, float]
@@ -56,7 +56,7 @@ def reach_of(
     front_mm: float = ACROSS_FRONT_MM,
     back_mm: float = ACROSS_BACK_MM,
 ) -> Reach:
-    """The usual reach around the canal, widened to hold collections."""
+    """Return the default extent around the canal, enlarged to include collections."""
     left, dorsal = [-side_mm, side_mm], [-front_mm, back_mm]
     for collection in collections:
         points = scene.points_of(collection)
@@ -73,15 +73,15 @@ def reach_of(
 def section(
     scene: Scene, arc_mm: float, reach: Reach, caption: tuple[str, ...], *, framed: bool = False
 ) -> Panel:
-    """A plane across the canal: the patient's right on the left, the front on top.
+    """Extract a plane perpendicular to the canal: patient's right on the left, anterior at the top.
 
     Parameters
     ----------
     arc_mm : float
-        Distance along the centreline.
+        Distance along the centerline.
     reach : Reach
     caption : tuple of str
-        The place is added as a last line.
+        The position is added as last line.
     """
     step = max(min(scene.geometry.spacing_ijk_mm[:2]), MIN_STEP_MM)
     center = scene.centerline.at(arc_mm)
@@ -93,7 +93,7 @@ def section(
     tilt = np.degrees(np.arccos(min(abs(float(tangent[2])), 1.0)))
     where = f"Axial, {millimetres(float(center[2]), 2)}"
     if tilt >= 1:
-        where += f", tilted {tilt:.0f}°"  # to lie across the canal
+        where += f", tilted {tilt:.0f}°"  # plane perpendicular to the canal
     letters = (*direction_letters(left), *direction_letters(dorsal))
     return Panel(
         shape=(len(dorsals), len(lefts)),
@@ -108,7 +108,7 @@ def section(
 
 
 def arcs_across(scene: Scene, collection: LocatedCollection) -> tuple[float, float, float]:
-    """Where to cut a collection: half-way up, its largest cross-section, half-way down."""
+    """Return section positions: halfway up, at the largest cross-section, halfway down."""
     line = scene.centerline
     peak = float(line.project(scene.geometry.lps_from_kji(scene.epicenter(collection)))[0])
     points = scene.points_of(collection)
@@ -119,14 +119,14 @@ def arcs_across(scene: Scene, collection: LocatedCollection) -> tuple[float, flo
 
 
 def straightened_sheet(scene: Scene) -> Sheet:
-    """The canal as if it were straight, from the left and from the front, with its profile."""
+    """Lay out the straightened canal in lateral view and coronal projection, with its profile."""
     located = scene.analysis.localization
     line = scene.centerline
     step = max(min(scene.geometry.spacing_ijk_mm), MIN_STEP_MM)
-    arcs = _in_the_field(scene, np.arange(0.0, line.length_mm, step))
+    arcs = _in_field_of_view(scene, np.arange(0.0, line.length_mm, step))
     columns = [
-        Column((_from_the_left(scene, arcs, step),)),
-        Column((_from_the_front(scene, arcs, step),)),
+        Column((_lateral_view(scene, arcs, step),)),
+        Column((_coronal_projection(scene, arcs, step),)),
     ]
     height_mm = len(arcs) * step
     marks = [(arc - arcs[0], name) for name, arc in _discs(scene, arcs)]
@@ -144,10 +144,10 @@ def straightened_sheet(scene: Scene) -> Sheet:
     if np.isfinite(sac).any():
         areas.insert(0, Curve(along - arcs[0], sac, BLUE))
     if areas:
-        caption = ("Cross-section, mm²", "across the canal")
+        caption = ("Cross-section, mm²", "perpendicular to the canal")
         columns.append(Column((Chart(height_mm, tuple(areas), caption, marks),)))
     return Sheet(
-        title="The canal straightened: down the picture is along the canal",
+        title="Straightened canal: the vertical axis is the distance along the canal",
         lines=(located.finding.summary, numbering_line(scene)),
         columns=tuple(columns),
         footer=footer(),
@@ -156,26 +156,26 @@ def straightened_sheet(scene: Scene) -> Sheet:
 
 
 def sac_areas(scene: Scene) -> tuple[FloatArray, FloatArray]:
-    """Cross-section of the thecal sac across the canal.
+    """Measure the cross-section of the thecal sac perpendicular to the canal.
 
     Returns
     -------
     arc_mm, area_mm2 : ndarray, shape (n,)
-        NaN where the field does not hold the whole width and depth of a sac.
+        NaN if the field of view does not include the whole width and depth of the sac.
     """
     line = scene.centerline
     arcs = np.arange(0.0, line.length_mm, PROFILE_STEP_MM)
     _, left, dorsal = (vectors[:, None, None] for vectors in line.frame_at(arcs))
-    offsets = np.arange(-SAC_HALF_MM, SAC_HALF_MM + 0.5)  # 1 mm apart: a count is in mm²
+    offsets = np.arange(-SAC_HALF_MM, SAC_HALF_MM + 0.5)  # 1 mm apart: a count is the area in mm²
     center = line.at(arcs)[:, None, None]
     points = center + offsets[None, :, None, None] * left + offsets[None, None, :, None] * dorsal
     areas = (scene.sample(scene.sac, points, 1) > 0.5).sum(axis=(1, 2)).astype(float)
     probes = [side * axis for axis in (left, dorsal) for side in (-WHOLE_MM, WHOLE_MM)]
-    held = np.logical_and.reduce([scene.geometry.contains(center + p)[:, 0, 0] for p in probes])
-    return arcs, np.where(held, areas, np.nan)
+    complete = np.logical_and.reduce([scene.geometry.contains(center + p)[:, 0, 0] for p in probes])
+    return arcs, np.where(complete, areas, np.nan)
 
 
-def _from_the_left(scene: Scene, arcs: FloatArray, step: float) -> Panel:
+def _lateral_view(scene: Scene, arcs: FloatArray, step: float) -> Panel:
     found = scene.analysis.localization.collections
     reach = reach_of(scene, found, front_mm=FRONT_MM, back_mm=BACK_MM)
     offsets = np.arange(*reach.dorsal_mm, step)
@@ -191,12 +191,12 @@ def _from_the_left(scene: Scene, arcs: FloatArray, step: float) -> Panel:
         outlines=((scene.sample(scene.sac, points, 1), BLUE), (cells > 0, ORANGE)),
         labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
-        caption=("Through the canal's middle, from the left", "front to back"),
+        caption=("Lateral view through the centerline", "anterior to posterior"),
     )
 
 
-def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
-    """Brightest signal through the canal; masks through all depths."""
+def _coronal_projection(scene: Scene, arcs: FloatArray, step: float) -> Panel:
+    """Project the maximum signal within the canal, and the masks at all depths."""
     found = scene.analysis.localization.collections
     reach = reach_of(scene, found, side_mm=LATERAL_MM)
     offsets = np.arange(*reach.left_mm, step)
@@ -211,7 +211,7 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
         image = np.maximum(image, scene.sample(scene.image.array, points, 1))
         sac |= scene.sample(scene.sac, points, 0) > 0
     for collection in found:
-        rows, depths = _stretch(scene, collection, arcs)
+        rows, depths = _range_of(scene, collection, arcs)
         for depth in depths:
             points = plane[rows] + depth * dorsal[rows, None]
             fluid = scene.sample(scene.collections, points, 0)
@@ -231,27 +231,27 @@ def _from_the_front(scene: Scene, arcs: FloatArray, step: float) -> Panel:
         tints=((fluid_drawn, ORANGE),),
         labels=(*labels, *collection_tags(cells)),
         strokes=strokes,
-        caption=("Projection from the front", "fluid tinted" if found else "brightest signal"),
+        caption=("Coronal projection", "fluid in color" if found else "maximum signal"),
     )
 
 
-def _stretch(
+def _range_of(
     scene: Scene, collection: LocatedCollection, arcs: FloatArray
 ) -> tuple[slice, FloatArray]:
-    """Rows of the straightened view that a collection takes, and the depths it lies in."""
+    """Return the rows of the straightened view with a collection, and its range of depths."""
     points = scene.points_of(collection)
     if not len(points):
         return slice(0, 0), np.empty(0)
     arc, _, dorsal = scene.centerline.project(points)
-    room = max(scene.geometry.spacing_ijk_mm)
-    rows = slice(*np.searchsorted(arcs, [arc.min() - room, arc.max() + room]).tolist())
-    return rows, np.arange(dorsal.min() - room, dorsal.max() + room, SLAB_STEP_MM)
+    margin = max(scene.geometry.spacing_ijk_mm)
+    rows = slice(*np.searchsorted(arcs, [arc.min() - margin, arc.max() + margin]).tolist())
+    return rows, np.arange(dorsal.min() - margin, dorsal.max() + margin, SLAB_STEP_MM)
 
 
 def _names(
     scene: Scene, arcs: FloatArray, step: float
 ) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
-    """Names of the bodies and ticks at the discs along the left edge."""
+    """Label the bodies, with ticks at the discs, along the left edge."""
     bodies = ((v.name, scene.coordinate.body_arc(v.name)) for v in scene.analysis.levels.vertebrae)
     labels = tuple(
         Label(name, ((arc - arcs[0]) / step, 0.0))
@@ -264,12 +264,12 @@ def _names(
 
 
 def _discs(scene: Scene, arcs: FloatArray) -> list[tuple[str, float]]:
-    """Discs and where they cross the stretch of the canal that is shown."""
+    """Return the discs and their positions along the displayed part of the canal."""
     discs = ((d.name, scene.coordinate.disc_arc(d.name)) for d in scene.analysis.levels.discs)
     return [(name, arc) for name, arc in discs if arc is not None and arcs[0] < arc < arcs[-1]]
 
 
-def _in_the_field(scene: Scene, arcs: FloatArray) -> FloatArray:
-    """From the first to the last place whose middle of the canal was imaged."""
+def _in_field_of_view(scene: Scene, arcs: FloatArray) -> FloatArray:
+    """Clip positions along the canal to the field of view."""
     inside = np.flatnonzero(scene.geometry.contains(scene.centerline.at(arcs)))
     return arcs[inside[0] : inside[-1] + 1] if len(inside) else arcs

@@ -1,4 +1,4 @@
-"""The same figures as lines and type: one page of a PDF each, or a matplotlib figure."""
+"""Figures as vector graphics: PDF with one figure per page, or matplotlib figures."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PX_PER_INCH: Final = 100  # of a drawing: type of 15 px is 11 points on paper
+PX_PER_INCH: Final = 100  # resolution of a drawing: text of 15 px has 11 points on paper
 _POINTS: Final = 72 / PX_PER_INCH
 _ACROSS: Final = {"l": "left", "m": "center", "r": "right"}
 _DOWN: Final = {"a": "top", "m": "center", "s": "baseline", "d": "bottom"}
 
 
 def figure(drawing: Drawing) -> Figure:
-    """A drawing as a matplotlib figure, of the same layout.
+    """Convert a drawing to a matplotlib figure of the same layout.
 
-    The figure belongs to no window and no notebook until it is shown there.
+    The figure is not registered with pyplot.
     """
     from matplotlib.figure import Figure
 
     size = (drawing.width / PX_PER_INCH, drawing.height / PX_PER_INCH)
-    made = Figure(figsize=size, dpi=PX_PER_INCH, facecolor=_shade(drawing.colour))
+    made = Figure(figsize=size, dpi=PX_PER_INCH, facecolor=_rgb(drawing.colour))
     axes = made.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set(
@@ -48,12 +48,11 @@ def figure(drawing: Drawing) -> Figure:
 
 
 def write_pdf(drawings: Iterable[Drawing], target: BinaryIO) -> None:
-    """Write one page for each drawing; type stays type, outlines stay lines."""
+    """Write a PDF with one page per drawing, with searchable text and vector outlines."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_pdf import PdfPages
 
-    # Fonts as TrueType, so that words can be found and copied; no date, so that the same
-    # study gives the same file.
+    # TrueType fonts for searchable text; no creation date, so that the output is reproducible.
     with (
         rc_context({"pdf.fonttype": 42, "pdf.compression": 6}),
         PdfPages(target, metadata={"Creator": "leakloc", "CreationDate": None}) as pages,
@@ -69,14 +68,14 @@ def _draw(axes: Axes, drawing: Drawing, left: float, top: float) -> None:
     low = (left - 0.5, top - 0.5)
     clip = Rectangle(low, drawing.width, drawing.height, transform=axes.transData)
     if (left, top) != (0, 0):
-        page = Rectangle(low, drawing.width, drawing.height, color=_shade(drawing.colour))
+        page = Rectangle(low, drawing.width, drawing.height, color=_rgb(drawing.colour))
         axes.add_patch(page)
     order = len(axes.get_children())
     for item in drawing.items:
         for artist in _artists(axes, item, left, top):
             artist.set_clip_path(clip)
             order += 1
-            artist.set_zorder(10 + order)  # as they were laid out, whatever their kind
+            artist.set_zorder(10 + order)  # in layout order, independent of artist type
     for x, y, part in drawing.parts:
         _draw(axes, part, left + x, top + y)
 
@@ -95,7 +94,7 @@ def _artists(
         return axes.plot(  # type: ignore[return-value]
             [left + x1, left + x2],
             [top + y1, top + y2],
-            color=_shade(item.colour),
+            color=_rgb(item.colour),
             linewidth=item.width_px * _POINTS,
             solid_capstyle="butt",
         )
@@ -106,8 +105,8 @@ def _artists(
             x2 - x1,
             y2 - y1,
             fill=False,
-            edgecolor=_shade(item.colour),
-            linewidth=2 * item.width_px * _POINTS,  # its outer half is cut off
+            edgecolor=_rgb(item.colour),
+            linewidth=2 * item.width_px * _POINTS,  # its outer half is clipped
         )
         axes.add_patch(frame)
         return [frame]
@@ -118,7 +117,7 @@ def _image(axes: Axes, item: Raster, left: float, top: float) -> Artist:
     x1, y1, x2, y2 = item.box
     rgb = np.repeat(np.clip(item.grey, 0, 1)[..., None], 3, axis=-1)
     for mask, colour in item.tints:
-        rgb = np.where(mask[..., None], item.grey[..., None] * np.array(_shade(colour)), rgb)
+        rgb = np.where(mask[..., None], item.grey[..., None] * np.array(_rgb(colour)), rgb)
     extent = (left + x1 - 0.5, left + x2 - 0.5, top + y2 - 0.5, top + y1 - 0.5)
     return axes.imshow(
         (rgb * 255).astype(np.uint8), extent=extent, aspect="auto", interpolation="none"
@@ -135,7 +134,7 @@ def _lines(axes: Axes, item: Outline, left: float, top: float) -> list[Artist]:
         (item.colour, item.width_px, 1.0),
     ):
         lines = LineCollection(
-            paths, colors=[_shade(colour)], linewidths=width * _POINTS, alpha=strength
+            paths, colors=[_rgb(colour)], linewidths=width * _POINTS, alpha=strength
         )
         axes.add_collection(lines, autolim=False)
         drawn.append(lines)
@@ -149,7 +148,7 @@ def _words(axes: Axes, item: Words, left: float, top: float) -> Artist:
         left + item.x,
         top + item.y,
         item.text,
-        color=_shade(item.colour),
+        color=_rgb(item.colour),
         family="DejaVu Sans",
         fontsize=item.size_px * _POINTS,
         fontweight="bold" if item.bold else "normal",
@@ -162,6 +161,6 @@ def _words(axes: Axes, item: Words, left: float, top: float) -> Artist:
     return text
 
 
-def _shade(colour: Colour) -> tuple[float, float, float]:
+def _rgb(colour: Colour) -> tuple[float, float, float]:
     red, green, blue = colour
     return red / 255, green / 255, blue / 255

@@ -1,8 +1,8 @@
-"""The interactive viewer of ``report.html``: what of the volume goes into the page.
+"""Image data and HTML of the interactive viewer in ``report.html``.
 
-The neighbourhood of the spine is stored as sagittal slices (WebP) with one label picture
-each (PNG); the script in ``viewer.js`` decodes them into one small volume and cuts all
-three planes from it. Needs no network, no server and no WebGL.
+The region around the spine is stored as sagittal slices (WebP) with one label image each (PNG);
+``viewer.js`` decodes them into a small volume and displays its three orthogonal planes. Requires
+no network, server or WebGL.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from leakloc.report.scene import GAMMA, Plane, Scene, edge_letters
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
 
-MAX_VOXELS: Final = 24_000_000  # decoded in three seconds and held in 48 MB by an old PC
+MAX_VOXELS: Final = 24_000_000  # decoded in three seconds on an old PC, requires 48 MB
 QUALITIES: Final = (70, 55, 40)
-"""Qualities of WebP, best first; below the last, vessels and roots blur more than by binning."""
-PROBES: Final = 7  # slices that are encoded to foresee the size of all
-WHITE: Final = 2.0  # signal stored as 255, in terms of the window's white: room to widen it
-NAME_STEP_MM: Final = 2.0  # between named places along the canal, finer than a level is known
+"""WebP qualities, best first; below the last, binning preserves vessels and roots better."""
+PROBES: Final = 7  # number of slices encoded to estimate the total size
+WHITE: Final = 2.0  # signal stored as 255, relative to the white level: allows a wider window
+NAME_STEP_MM: Final = 2.0  # spacing of level names, finer than the accuracy of levels
 SAC: Final = 255
-"""Value of the thecal sac in a label picture; collections keep their ids."""
+"""Value of the thecal sac in a label image; the values of collections are their ids."""
 
 
 @dataclass(frozen=True, eq=False)
 class Viewer:
-    """What the page embeds.
+    """Viewer data embedded in the HTML report.
 
     Parameters
     ----------
     data : dict
-        As ``viewer.js`` reads it.
+        Input of ``viewer.js``.
     binned : tuple of int
-        How many voxels were averaged along i, j and k.
+        Number of voxels averaged along i, j and k.
     """
 
     data: dict[str, Any]
@@ -53,20 +53,20 @@ class Viewer:
 
     @property
     def size_bytes(self) -> int:
-        """Length of the pictures in the page, after base64."""
+        """Size of the base64-encoded images."""
         return sum(len(text) for key in ("slices", "labels") for text in self.data[key])
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Signal and labels on one grid, k to the head.
+    """Signal and labels on one grid, k cranial.
 
     Parameters
     ----------
     labels : ndarray
         Collection ids, `SAC` in the thecal sac, 0 elsewhere.
     binned : tuple of int
-        How many voxels were averaged along i, j and k.
+        Number of voxels averaged along i, j and k.
     """
 
     signal: Plane
@@ -81,10 +81,10 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
     Parameters
     ----------
     analysis : AnalysisData
-        Results of all stages; nothing of the patient's identity goes in.
+        Results of all stages; patient identity is not included.
     room_bytes : int
-        What the pictures may take in the page. To fit, quality goes down first; then
-        neighbouring voxels are averaged, those along the finest axis first.
+        Maximum size of the images. If it is exceeded, first the quality is reduced, then
+        adjacent voxels are averaged along the finest axis.
 
     Returns
     -------
@@ -123,8 +123,8 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
 
 
 def section(viewer: Viewer) -> str:
-    """HTML of the viewer: panes, controls, and the data for the script."""
-    # No "<" is left, so that no text in the data can end the element.
+    """Create the HTML of the viewer: panes, controls and data."""
+    # All "<" are escaped, so that no text in the data can close the element.
     data = json.dumps(viewer.data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     sagittal, coronal, axial = (_pane(name, plane) for name, plane in _PANES)
     targets = "".join(
@@ -136,7 +136,7 @@ def section(viewer: Viewer) -> str:
     return (
         '<section id="viewer" aria-label="Interactive viewer"><h2>Viewer</h2>'
         f"<p>{escape(_resolution(viewer))}</p>"
-        '<noscript><p class="doubt">The viewer needs JavaScript, which is switched off here; '
+        '<noscript><p class="doubt">The viewer needs JavaScript, which is disabled; '
         "the figures show the finding.</p></noscript>"
         f'{goto}<div class="panes">{sagittal}{coronal}'
         f'<div class="side">{axial}<div class="controls">{_CONTROLS}</div></div></div>'
@@ -148,18 +148,18 @@ def section(viewer: Viewer) -> str:
 
 @cache
 def script() -> str:
-    """The viewer's program."""
+    """Return the viewer script."""
     return files("leakloc.report").joinpath("viewer.js").read_text(encoding="utf-8")
 
 
 @cache
 def style() -> str:
-    """The viewer's style sheet."""
+    """Return the viewer style sheet."""
     return files("leakloc.report").joinpath("viewer.css").read_text(encoding="utf-8")
 
 
 def script_digest() -> str:
-    """What a content security policy calls the viewer's program: nothing else may run."""
+    """Return the hash of the viewer script for the content security policy."""
     return f"'sha256-{base64.b64encode(sha256(script().encode()).digest()).decode()}'"
 
 
@@ -167,7 +167,7 @@ def script_digest() -> str:
 
 
 def neighbourhood(scene: Scene) -> Block:
-    """The spine's neighbourhood as acquired, the sac and the collections in one label array."""
+    """Crop image and labels to the region around the spine, at acquired resolution."""
     rows = slice(0, scene.geometry.shape[0])
     box = (rows, scene.depth(rows), scene.across(rows))
     labels = np.where(scene.sac[box], SAC, 0).astype(np.uint8)
@@ -177,7 +177,7 @@ def neighbourhood(scene: Scene) -> Block:
 
 
 def _binned(block: Block) -> Block:
-    """Half as many voxels along the finest axis: mean of the signal, largest share of labels."""
+    """Bin pairs of voxels along the finest axis: mean signal, fluid labels preferred."""
     spacing = np.array(block.geometry.spacing_kji_mm)
     spacing[np.array(block.signal.shape) < 2] = np.inf
     axis = int(spacing.argmin())
@@ -188,7 +188,7 @@ def _binned(block: Block) -> Block:
     pairs[axis : axis + 1] = [count, 2]
     signal = block.signal[tuple(even)].reshape(pairs).mean(axis=axis + 1, dtype=np.float32)
     labels = block.labels[tuple(even)].reshape(pairs)
-    # A sheet of fluid one voxel thin must not vanish, so fluid wins over the sac beside it.
+    # Fluid has priority over the sac, to preserve thin layers of one voxel.
     fluid = np.where(labels == SAC, 0, labels).max(axis=axis + 1)
     joined = np.where(fluid > 0, fluid, labels.max(axis=axis + 1)).astype(np.uint8)
     affine = block.geometry.affine_lps.copy()
@@ -203,26 +203,26 @@ def _binned(block: Block) -> Block:
 
 
 def _stored(signal: Plane, low: float, white: float) -> npt.NDArray[np.uint8]:
-    """Signal in eight bits; the root keeps steps between dark tissues fine."""
-    share = (np.asarray(signal, dtype=np.float32) - low) / (white - low)
-    return np.asarray(np.sqrt(np.clip(share, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    """Convert signal to 8 bits, with square root for finer steps at low signal."""
+    fraction = (np.asarray(signal, dtype=np.float32) - low) / (white - low)
+    return np.asarray(np.sqrt(np.clip(fraction, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 
 def _fitting_quality(block: Block, low: float, white: float, room: int) -> int | None:
-    """The best quality at which a sample of the slices foretells that all fit, in base64."""
+    """Return the best quality at which all slices are estimated to fit, from a sample."""
     count = block.signal.shape[2]
     chosen = np.unique(np.linspace(0, count - 1, PROBES + 2).round().astype(int)[1:-1])
     sample = _stored(block.signal[:, :, chosen], low, white)
     for quality in QUALITIES:
         size = sum(len(_webp(plane, quality)) for plane in np.moveaxis(sample, 2, 0))
-        # The middle slices hold more than the outer ones: this errs on the safe side.
+        # Overestimates the size, as central slices contain more signal than outer ones.
         if size / len(chosen) * count * 4 / 3 <= room:
             return quality
     return None
 
 
 def _label_pictures(block: Block) -> list[str]:
-    """One picture for each sagittal slice, empty where nothing is labelled."""
+    """Encode one label image per sagittal slice, empty without labels."""
     planes = np.moveaxis(block.labels, 2, 0)
     return [_base64(_png(plane)) if plane.any() else "" for plane in planes]
 
@@ -289,16 +289,16 @@ def _csv(point: list[float]) -> str:
 
 def _resolution(viewer: Viewer) -> str:
     i_mm, j_mm, k_mm = viewer.data["spacing"]
-    size = f"{i_mm:.2g} × {j_mm:.2g} × {k_mm:.2g} mm (right-left, front-back, head-foot)"
-    text = f"The spine's neighbourhood at {size}"
+    size = f"{i_mm:.2g} × {j_mm:.2g} × {k_mm:.2g} mm (right-left, anterior-posterior, head-foot)"
+    text = f"Region around the spine at {size}"
     if viewer.binned == (1, 1, 1):
         text += ", as acquired"
     else:
         factors = " × ".join(str(n) for n in viewer.binned)
-        text += f", averaged over {factors} voxels to keep this page small"
+        text += f", averaged over {factors} voxels to reduce the file size"
     return (
-        f"{text}; compressed for display. Not for measurement: the masks and the images "
-        "themselves are the record."
+        f"{text}; lossy compression for display. Not for measurement: use the masks and the "
+        "original images."
     )
 
 
@@ -337,8 +337,8 @@ _CONTROLS: Final = (
 _HELP: Final = (
     "<ul><li>Wheel, arrow keys: next and previous slice. Page Up, Page Down: ten slices. "
     "Home, End: first and last.</li>"
-    "<li>Click, or Shift and arrow keys: move the cross-hair, which the three planes share.</li>"
-    "<li>Drag: window (right and left) and level (up and down).</li>"
+    "<li>Click, or Shift and arrow keys: move the cross-hair in all three planes.</li>"
+    "<li>Drag: window width (horizontal) and level (vertical).</li>"
     "<li>M masks, N names, C cross-hair, R reset window, + and − zoom, 1 to 9 go to that "
     "collection.</li></ul>"
 )

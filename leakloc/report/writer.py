@@ -1,8 +1,8 @@
-"""The folder of one study: written aside, checked, and moved into place whole.
+"""Atomic writing of the report folder of a study.
 
-Everything goes into a hidden sibling of the folder that was asked for. Only when
-``report.json`` is written and validates against the schema is the sibling renamed, so a
-reader never meets a half-written report, and a failure leaves nothing behind.
+All files are written to a hidden sibling of the target folder, which is renamed after
+``report.json`` has been validated against the schema. Incomplete reports are therefore never
+visible, and a failure leaves no files.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ PARTS: Final = frozenset(
         "relabel.npz",
     }
 )
-"""What a report folder holds; a folder with anything else in it is never replaced."""
+"""Contents of a report folder; a folder with other contents is never replaced."""
 
 PICTURED: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
-"""What cannot be made without the images of the study; the page then stands without figures."""
+"""Outputs that require the images; without images, the HTML report has no figures."""
 
 _HEAD_BYTES: Final = 352
-"""NIfTI-1: a header of 348 bytes, and four that say that no extension follows."""
+"""NIfTI-1: header of 348 bytes and 4 bytes for the absence of extensions."""
 _HEAD_LENGTH: Final = struct.pack("<i", 348)
 _UNSIGNED_BYTES: Final = 2
-"""NIfTI-1's code of the type of voxels."""
+"""NIfTI-1 data type code of uint8."""
 
 _SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning", "series", "study")
-"""Parts of a report that pictures, page and DICOM objects show."""
+"""Parts of a report that are shown in figures, HTML report and DICOM objects."""
 _PICTURE_NOTES: Final = frozenset(
     {
         "pictures_removed",
@@ -79,21 +79,21 @@ _PICTURE_NOTES: Final = frozenset(
         ),
     }
 )  # fmt: skip
-"""What is said of them when they are written, or not."""
+"""Codes of warnings about figures, HTML report and DICOM objects."""
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
-    """Whether a report may be written to `folder`, before any work is done for it.
+    """Check that a report can be written to `folder`, before the analysis.
 
     Raises
     ------
     OutputError
-        If it holds a report and `overwrite` is false, holds anything that is no part of a
-        report, is a file or a mount point, or lies where nothing can be written.
+        If it contains a report and `overwrite` is false, contains files not belonging to a
+        report, is a file or a mount point, or is not writable.
     """
     folder = folder.absolute()
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OutputError(f"{folder} is no folder; name a new one")
+        raise OutputError(f"{folder} is not a folder; specify a new one")
     if folder.exists():
         _check_replaceable(folder, overwrite=overwrite)
     ancestor = next(parent for parent in folder.parents if parent.exists())
@@ -103,15 +103,15 @@ def check_output(folder: Path, *, overwrite: bool = False) -> None:
         probe.rmdir()
     except OSError as error:
         raise OutputError(
-            f"cannot write in {ancestor}: {error.strerror}; name a folder elsewhere"
+            f"cannot write in {ancestor}: {error.strerror}; specify another folder"
         ) from error
 
 
 def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
     if folder.is_mount():
         raise OutputError(
-            f"{folder} is a mount point, where a report cannot appear whole; "
-            f"name a folder in it, such as {folder / 'report'}"
+            f"{folder} is a mount point, which cannot be replaced atomically; "
+            f"specify a folder in it, such as {folder / 'report'}"
         )
     try:
         names = {entry.name for entry in folder.iterdir()}
@@ -119,78 +119,82 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
         raise OutputError(f"cannot read {folder}: {error.strerror}") from error
     if names - PARTS or (names and "report.json" not in names):
         raise OutputError(
-            f"{folder} holds files that are no part of a report; name a new or empty folder"
+            f"{folder} contains files not belonging to a report; specify a new or empty folder"
         )
     if names and not overwrite:
-        raise OutputError(f"{folder} holds a report; name another folder or ask to overwrite it")
+        raise OutputError(
+            f"{folder} contains a report; specify another folder or enable overwriting"
+        )
 
 
 def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = False) -> Report:
-    """Write the folder of one study as ``analysis.settings.report.write`` says.
+    """Write the report folder of one study according to ``analysis.settings.report.write``.
 
     Parameters
     ----------
     analysis : AnalysisData
         Results of all stages.
     folder : Path
-        Appears whole or not at all; missing parents are made.
+        Created atomically; missing parents are created.
     overwrite : bool
-        Replace a report that stands there.
+        Replace an existing report.
 
     Returns
     -------
     Report
-        As written. A writer of anything but ``report.json`` that fails is named in
+        As written. If another output than ``report.json`` fails, it is reported in
         ``quality.warnings`` and leaves no file.
 
     Raises
     ------
     OutputError
-        If the folder must not be replaced, nothing can be written there, or the report
-        breaks its own schema.
+        If the folder must not be replaced or is not writable, or the report violates its
+        schema.
     """
     start = time.perf_counter()
     folder = Path(folder).absolute()
     check_output(folder, overwrite=overwrite)
-    with _written_aside(folder, overwrite=overwrite) as aside:
-        draft = _Draft(analysis, aside)
+    with _staged(folder, overwrite=overwrite) as staging:
+        draft = _Draft(analysis, staging)
         if "relabel" in draft.wanted and analysis.basis is not None:
             draft.attempt("relabel_file", draft.write_relabel, "relabel.npz")
         return _fill(draft, start)
 
 
 def check_rewritable(folder: Path) -> None:
-    """Whether a report's folder may be replaced by one with other names.
+    """Check that a report folder can be replaced by one with renumbered levels.
 
     Raises
     ------
     InputError
-        If there is no report.
+        If the folder contains no report.
     OutputError
-        If it holds anything that is no part of one, or cannot be replaced.
+        If it contains files not belonging to a report, or cannot be replaced.
     """
     if not (folder / "report.json").is_file():
-        raise InputError(f"{folder} holds no report; name the output folder of leakloc analyze")
+        raise InputError(
+            f"{folder} contains no report; specify an output folder of leakloc analyze"
+        )
     foreign = sorted({entry.name for entry in folder.iterdir()} - PARTS)
     if foreign:
         raise OutputError(
-            f"{foreign[0]} in {folder} is no part of the report, which is replaced as a whole; "
-            "move it elsewhere first"
+            f"{foreign[0]} in {folder} does not belong to the report; move it elsewhere first, as "
+            "the folder is replaced"
         )
     check_output(folder, overwrite=True)
 
 
 def rewrite_outputs(results: Results, folder: Path) -> Report:
-    """Replace a report by one whose levels were named anew.
+    """Replace a report by one with renumbered levels.
 
     Parameters
     ----------
     results : AnalysisData or Relabelled
-        With the images everything is written as by `write_outputs`. Without, what needs the
-        images is kept where the report says the same as before; else it is gone, and a note
-        in the report says so.
+        With images, all outputs are written as by `write_outputs`. Without, outputs that
+        require images are kept if the content of the report is unchanged; otherwise they are
+        removed, with a warning in the report.
     folder : Path
-        Holds the report; replaced whole or not at all.
+        Contains the report; replaced atomically.
 
     Raises
     ------
@@ -202,16 +206,16 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
     start = time.perf_counter()
     folder = Path(folder).absolute()
     check_rewritable(folder)
-    with _written_aside(folder, overwrite=True) as aside:
-        draft = _Draft(results, aside, former=folder)
-        shutil.copyfile(folder / "relabel.npz", aside / "relabel.npz")
+    with _staged(folder, overwrite=True) as staging:
+        draft = _Draft(results, staging, former=folder)
+        shutil.copyfile(folder / "relabel.npz", staging / "relabel.npz")
         if not isinstance(results, AnalysisData):
             draft.keep_pictured(folder, Report.load(folder))
         return _fill(draft, start)
 
 
 def _fill(draft: _Draft, start: float) -> Report:
-    """Write everything that is wanted, the report last."""
+    """Write all requested outputs, ``report.json`` last."""
     draft.write_all()
     draft.write_dicom(draft.report(time.perf_counter() - start))
     draft.write_tables(draft.report(time.perf_counter() - start))
@@ -221,18 +225,19 @@ def _fill(draft: _Draft, start: float) -> Report:
         report = _write_page(draft, report)
     validate(report)
     levels = report.levels.model_dump_json(indent=2, by_alias=True)
-    (draft.folder / "levels.json").write_text(levels, encoding="utf-8")  # to edit and give back
+    # levels.json can be edited and supplied again.
+    (draft.folder / "levels.json").write_text(levels, encoding="utf-8")
     (draft.folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report
 
 
 def validate(report: Report) -> None:
-    """Check a report against the JSON Schema, as any other reader would.
+    """Validate a report against the JSON Schema.
 
     Raises
     ------
     OutputError
-        If it breaks the schema; the message names the place.
+        If it violates the schema; the message includes the path.
     """
     import jsonschema
 
@@ -240,18 +245,18 @@ def validate(report: Report) -> None:
     values = json.loads(report.to_json())
     error = jsonschema.exceptions.best_match(validator.iter_errors(values))
     if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the top"
-        raise OutputError(f"the report breaks its schema at {place}: {error.message[:200]}")
+        place = "/".join(str(part) for part in error.absolute_path) or "the top level"
+        raise OutputError(f"the report violates its schema at {place}: {error.message[:200]}")
 
 
 @dataclass
 class _Draft:
-    """A folder being filled."""
+    """A report folder that is being written."""
 
     analysis: Results
     folder: Path
     former: Path | None = None
-    """The report that this one replaces, where it is of the same analysis."""
+    """Folder of the replaced report of the same analysis."""
     notes: list[Note] = field(default_factory=list)
     overlays: tuple[str, ...] = ()
     masks: dict[str, str] = field(default_factory=dict)
@@ -268,7 +273,7 @@ class _Draft:
 
     @property
     def images(self) -> AnalysisData | None:
-        """The results with the study they were found in, where that is at hand."""
+        """The results including images; None without images."""
         from leakloc.analysis import AnalysisData
 
         return self.analysis if isinstance(self.analysis, AnalysisData) else None
@@ -288,7 +293,7 @@ class _Draft:
         )
 
     def write_all(self) -> None:
-        """Everything but the page and ``report.json``, which tell of all the others."""
+        """Write masks and figures."""
         if "masks" in self.wanted:
             self.attempt("masks", self._masks, "masks")
         if (images := self.images) is None:
@@ -301,7 +306,7 @@ class _Draft:
             self.attempt("pdf", lambda: self._pdf(images), "figures.pdf")
 
     def keep_pictured(self, folder: Path, before: Report) -> None:
-        """Take over what shows images where it says the same as before; else say it is gone."""
+        """Keep outputs that require images if the report is unchanged; else add a warning."""
         wanted = self.wanted & {*PICTURED, "html"}
         now = build_report(self.analysis)
         if any(getattr(now, part) != getattr(before, part) for part in _SHOWN):
@@ -309,9 +314,9 @@ class _Draft:
                 self.notes.append(
                     Note(
                         "pictures_removed",
-                        "The levels were named anew without the images: figures and DICOM objects "
-                        "with the former names were removed. leakloc relabel --study makes them "
-                        "anew.",
+                        "The levels were renumbered without the images: figures and DICOM objects "
+                        "with the previous names were removed. leakloc relabel --study recreates "
+                        "them.",
                     )
                 )
             return
@@ -333,10 +338,10 @@ class _Draft:
         ]
 
     def attempt(self, what: str, write: Callable[[], None], *leftovers: str) -> None:
-        """Run one writer; its failure costs its own files and becomes a warning."""
+        """Run one writer; if it fails, remove its files and add a warning."""
         try:
             write()
-        except Exception as error:  # a picture must never cost the report
+        except Exception as error:  # the report is written even if a writer fails
             logging.getLogger(__name__).debug("writing the %s failed", what, exc_info=True)
             for name in leftovers:
                 _remove(self.folder / name)
@@ -350,7 +355,7 @@ class _Draft:
             )
 
     def write_dicom(self, report: Report) -> None:
-        """The DICOM objects, which repeat the report's numbers."""
+        """Write the DICOM objects, which contain the measurements of the report."""
         if (images := self.images) is None or not self.wanted & {"seg", "sr", "sc"}:
             return
         stacks = dicom.source_stacks(images)
@@ -358,7 +363,7 @@ class _Draft:
             self.notes.append(
                 Note(
                     "no_dicom_source",
-                    "The myelogram is no DICOM series, so no DICOM objects were made.",
+                    "No DICOM objects were created, as the myelogram is not a DICOM series.",
                 )
             )
             return
@@ -421,7 +426,7 @@ class _Draft:
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
 
     def write_relabel(self) -> None:
-        """What levels can be named anew from."""
+        """Write the data for renumbering the levels."""
         from leakloc.report import saved
 
         if self.images is not None:
@@ -441,7 +446,7 @@ class _Draft:
         self.pdf = "figures.pdf"
 
     def write_3d(self, report: Report) -> None:
-        """The page in three dimensions, where it is wanted."""
+        """Write the 3D viewer, if requested."""
         images = self.images
 
         def write() -> None:
@@ -456,7 +461,7 @@ class _Draft:
             self.attempt("page_3d", write, "report3d.html")
 
     def write_tables(self, report: Report) -> None:
-        """The CSV tables, where they are wanted."""
+        """Write the CSV tables, if requested."""
         from leakloc.report import rows
 
         names = ("collections.csv", "levels.csv")
@@ -471,7 +476,7 @@ class _Draft:
             self.attempt("tables", write, *names)
 
     def viewer(self) -> Viewer | None:
-        """What the page's viewer shows; the page stands without it if that fails."""
+        """Create the viewer of the HTML report; None if that fails."""
         from leakloc.report.html import VIEWER_BYTES
         from leakloc.report.viewer import make_viewer
 
@@ -490,7 +495,7 @@ class _Draft:
 def write_mask(
     mask: Volume, path: Path, *, compression: int = 1, head: bytes | None = None
 ) -> None:
-    """Write a label volume as ``.nii.gz``: uint8, its real place in the patient, RAS.
+    """Write a label volume as ``.nii.gz``: uint8, with its affine (RAS).
 
     Parameters
     ----------
@@ -499,33 +504,33 @@ def write_mask(
     compression : int
         gzip level, 0..9.
     head : bytes, optional
-        What stands before the voxels in a mask on the same grid, from `mask_header`.
+        Header of a mask on the same grid, from `mask_header`.
     """
     import gzip
 
     array = mask.array
     if array.dtype != np.uint8:
         if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):
-            raise OutputError(f"the labels of {path.name} do not fit into 8 bits")
+            raise OutputError(f"the labels of {path.name} exceed 8 bits")
         array = array.astype(np.uint8)
     if head is None:
         content = mask.with_array(array).to_nibabel().to_bytes()
-    else:  # NIfTI runs through i first: the order of our arrays
+    else:  # NIfTI order: i fastest, as in the arrays
         content = head + np.ascontiguousarray(array).tobytes()
-    # mtime 0: the same mask gives the same file.
+    # mtime 0: reproducible files.
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compression, raw, mtime=0) as packed:
         packed.write(content)
 
 
 def mask_header(path: Path, geometry: Geometry) -> bytes | None:
-    """What stands before the voxels in a mask that `write_mask` wrote.
+    """Return the header of a mask written by `write_mask`.
 
-    Importing nibabel takes longer than all else that naming levels anew does.
+    Avoids importing nibabel, which takes longer than renumbering the levels.
 
     Returns
     -------
     bytes or None
-        None where there is no such file, or it is no 8-bit mask on this very grid.
+        None if the file is missing or is not an 8-bit mask on this grid.
     """
     import gzip
 
@@ -549,7 +554,7 @@ def mask_header(path: Path, geometry: Geometry) -> bytes | None:
 
 
 def _write_page(draft: _Draft, report: Report) -> Report:
-    """Add ``report.html``, which shows the report it is part of."""
+    """Write ``report.html`` and add it to the outputs of the report."""
 
     def write() -> None:
         from leakloc.report.html import page
@@ -568,32 +573,32 @@ def _write_page(draft: _Draft, report: Report) -> Report:
 
 
 @contextmanager
-def _written_aside(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new hidden sibling of `folder` that takes its place when the block ends well."""
-    aside = _sibling(folder, "partial")
+def _staged(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Create a hidden sibling of `folder`, which replaces it when the block succeeds."""
+    staging = _sibling(folder, "partial")
     try:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            aside.mkdir()
-            yield aside
-            _put_in_place(aside, folder, overwrite=overwrite)
+            staging.mkdir()
+            yield staging
+            _replace(staging, folder, overwrite=overwrite)
         except OSError as error:
             raise OutputError(
                 f"cannot write the report to {folder}: {error.strerror or error}"
             ) from error
     finally:
-        _remove(aside)
+        _remove(staging)
 
 
-def _put_in_place(aside: Path, folder: Path, *, overwrite: bool) -> None:
+def _replace(staging: Path, folder: Path, *, overwrite: bool) -> None:
     if not folder.exists():
-        aside.rename(folder)
+        staging.rename(folder)
         return
-    _check_replaceable(folder, overwrite=overwrite)  # someone may have written meanwhile
+    _check_replaceable(folder, overwrite=overwrite)  # it may have changed in the meantime
     old = _sibling(folder, "old")
     folder.rename(old)
     try:
-        aside.rename(folder)
+        staging.rename(folder)
     except OSError:
         old.rename(folder)
         raise

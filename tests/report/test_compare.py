@@ -30,7 +30,7 @@ def test_a_report_against_itself_changes_nothing(report):
     assert found.same_patient in (True, None)
     assert [c.change for c in found.collections] == ["unchanged"] * len(report.collections)
     assert all(not c.segments_gained and not c.segments_lost for c in found.collections)
-    assert not [c for c in found.cautions if "numbered" in c or "settings" in c]
+    assert not [c for c in found.cautions if "numbering" in c or "settings" in c]
 
 
 def test_shrunk_gone_and_new(report):

@@ -63,17 +63,17 @@ def test_names_stand_beside_their_vertebrae(analysis: Analysis) -> None:
 @pytest.mark.parametrize("role", ["localizer", "sagittal_t2"])
 def test_the_count_is_one_of_the_pictures(analysis: Analysis, role: Role) -> None:
     found = overlays.picture(counted(analysis, role=role), "count")
-    assert "check the count" in found.alt and found.collection is None
+    assert "verify the count" in found.alt and found.collection is None
 
 
-def test_where_c2_was_not_recognised_the_reader_sees_the_neck(analysis: Analysis) -> None:
+def test_neck_is_shown_if_c2_was_not_detected(analysis: Analysis) -> None:
     made = counted(analysis, method="sacrum_up")
     field = made.triage.companions["localizer"].geometry
     seen = SpineDetection((), (), (field,), (), localizer=field)
     made = replace(made, levels=replace(made.levels, seen=seen))
     name, volume = counted_on(made)
     sheet = counted_sheet(Scene(made), name, volume)
-    assert "not recognised" in sheet.title
+    assert "not detected" in sheet.title
     (panel,) = sheet.columns[0].panels
     assert panel.labels[0].place[0] > 80.0  # millimetres above the first name
 

@@ -63,8 +63,8 @@ def test_segmentation_read_back_is_the_mask(
     segmentation, levels = analysis.segmentation, analysis.levels.mask
     expected = {
         "Thecal sac": segmentation.thecal_sac.array == 1,
-        "Extradural fluid 1 L4-L5": segmentation.collections.array == 1,
-        "Extradural fluid 2 L2-L3": segmentation.collections.array == 2,
+        "Epidural fluid 1 L4-L5": segmentation.collections.array == 1,
+        "Epidural fluid 2 L2-L3": segmentation.collections.array == 2,
         **{
             f"{v.name} vertebra": levels.array == LABEL_VALUES[v.name]
             for v in analysis.levels.vertebrae
@@ -184,13 +184,13 @@ def test_structured_report_says_what_the_report_says(written: tuple[Analysis, Pa
     document = pydicom.dcmread(out / "dicom" / "sr.dcm")
     assert document.VerificationFlag == "UNVERIFIED"
     assert document.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
-    first = groups(document)["extradural fluid 1"]
+    first = groups(document)["epidural fluid 1"]
     report = build_report(analysis)
     found = values(first)
     assert found["Volume"] == report.collections[0].volume_ml
     assert found["Depth"] == report.collections[0].max_thickness_mm
     assert found["Path length"] == report.planning.targets[0].canal_distance_from_hiatus_mm
-    assert "Sac compression" not in values(groups(document)["extradural fluid 2"])  # unknown
+    assert "Sac compression" not in values(groups(document)["epidural fluid 2"])  # unknown
     site = next(i for i in first if i.ConceptNameCodeSequence[0].CodeValue == "363698007")
     code = site.ConceptCodeSequence[0]
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("243923001", "SCT")
@@ -205,7 +205,7 @@ def test_report_and_segmentation_share_tracking_uids(written: tuple[Analysis, Pa
     document = pydicom.dcmread(out / "dicom" / "sr.dcm")
     for number in seg.segment_numbers:
         segment = seg.get_segment_description(number)
-        if not segment.segment_label.startswith("Extradural"):
+        if not segment.segment_label.startswith("Epidural"):
             continue
         items = groups(document)[segment.tracking_id]
         uid = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "112040")
@@ -261,7 +261,7 @@ def test_without_segmentation_the_report_stands_alone(
     analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
     report = write_outputs(with_settings(analysis, report__write=["sr"]), tmp_path / "out")
     assert report.outputs.dicom == {"sr": "dicom/sr.dcm"}
-    assert "extradural fluid 1" in groups(pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm"))
+    assert "epidural fluid 1" in groups(pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm"))
 
 
 def test_a_source_without_frame_of_reference_is_a_warning(
@@ -365,7 +365,7 @@ def test_a_multi_frame_source_is_referred_to(
     assert set(report.outputs.dicom) == {"seg", "sr"}
     masks = read_back(tmp_path / "out" / "dicom" / "seg.dcm", analysis.triage.myelogram.geometry)
     np.testing.assert_array_equal(
-        masks["Extradural fluid 1 L4-L5"], analysis.segmentation.collections.array == 1
+        masks["Epidural fluid 1 L4-L5"], analysis.segmentation.collections.array == 1
     )
 
 

@@ -124,7 +124,7 @@ def test_the_page_stays_below_3_mb(analysis: Analysis) -> None:
     ]  # noise is the worst to compress
     text = html.page(build_report(analysis), many)
     assert len(text.encode()) < 3_000_000
-    assert "The axial picture is overlays/collection-1-axial-" in text
+    assert "The axial figure is overlays/collection-1-axial-" in text
 
 
 def test_other_numberings_say_what_the_finding_would_be_called(analysis: Analysis) -> None:
@@ -150,7 +150,7 @@ def test_shifted_names(segment: str | None, shift: int, name: str) -> None:
 
 def test_nothing_found_says_what_that_does_not_mean(leakless: Analysis) -> None:
     text = html.page(build_report(leakless))
-    assert "none seen" in text and "does not exclude" in text
+    assert "Epidural fluid: not detected" in text and "does not exclude" in text
     Outline(text)
 
 
@@ -177,10 +177,10 @@ def test_a_broken_page_costs_only_the_page(
     assert not (folder / "report.html").exists()
 
 
-def test_the_way_to_a_collection_is_told(analysis: Analysis) -> None:
+def test_path_to_a_collection_is_reported(analysis: Analysis) -> None:
     report = build_report(analysis)
     (target,) = report.planning.targets
-    told = target.model_copy(
+    changed = target.model_copy(
         update={
             "interlaminar": (
                 InterlaminarWindow(segment="L5-S1", along_canal_mm=-31, skin_to_canal_mm=None),
@@ -191,7 +191,7 @@ def test_the_way_to_a_collection_is_told(analysis: Analysis) -> None:
             "cysts": (CystOnPath(volume_ml=0.4, center_lps_mm=(-4, 90, -120)),),
         }
     )
-    planning = report.planning.model_copy(update={"targets": (told,)})
+    planning = report.planning.model_copy(update={"targets": (changed,)})
     text = html.page(report.model_copy(update={"planning": planning}))
     way = text[text.index('id="planning"') : text.index('id="series"')]
     assert "<td>L5-S1</td><td>31 below</td><td>unknown</td>" in way
@@ -199,7 +199,7 @@ def test_the_way_to_a_collection_is_told(analysis: Analysis) -> None:
     assert "0.40 mL at R 4.0 mm" in way
 
 
-def test_what_was_not_counted_is_told_with_its_reason(leakless: Analysis) -> None:
+def test_rejected_candidates_are_listed_with_reason(leakless: Analysis) -> None:
     candidate = Candidate(
         id=0,
         accepted=False,
@@ -216,7 +216,7 @@ def test_what_was_not_counted_is_told_with_its_reason(leakless: Analysis) -> Non
     report = build_report(replace(leakless, segmentation=seen))
     assert report.rejected[0].volume_ml == 2.4 and len(report.rejected) == 21
     text = html.page(report, (), make_viewer(leakless, 100_000))
-    part = text[text.index("Looked at and not counted") : text.index('id="levels"')]
+    part = text[text.index("Rejected candidates") : text.index('id="levels"')]
     assert 'data-lps="-12.00,40.00,8.00"' in part and "2.40" in part
     assert "&lt;script&gt;" in part and "<script>" not in part
-    assert f"{21 - html.MAX_REJECTED_LISTED} smaller" in part
+    assert f"{21 - html.MAX_REJECTED_LISTED} more" in part

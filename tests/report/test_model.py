@@ -149,9 +149,9 @@ def test_reports_of_this_version_without_later_keys_are_read(
     ("text", "message"),
     [
         ('{"schema": "leakloc.report/2"}', "install a newer leakloc"),
-        ('{"schema": "other/1"}', "no leakloc report"),
-        ("{}", "no leakloc report"),
-        ("[1]", "no object"),
+        ('{"schema": "other/1"}', "not a report of leakloc"),
+        ("{}", "not a report of leakloc"),
+        ("[1]", "not a JSON object"),
         ("{", "not JSON"),
         ("\xff", "not JSON"),
     ],

@@ -253,7 +253,7 @@ def test_foreign_files_and_folders_without_a_report_are_left_alone(folder, tmp_p
     with pytest.raises(OutputError, match=r"my notes\.txt"):
         relabel(folder)
     assert (folder / "my notes.txt").read_text() == "mine"
-    with pytest.raises(InputError, match="holds no report"):
+    with pytest.raises(InputError, match="contains no report"):
         relabel(tmp_path)
 
 

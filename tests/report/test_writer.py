@@ -73,7 +73,7 @@ def test_labels_beyond_8_bits_are_refused(analysis: Analysis, tmp_path: Path) ->
 def test_a_report_is_replaced_only_when_asked(bare: Analysis, folder: Path) -> None:
     write_outputs(bare, folder)
     (folder / "masks" / "levels.nii.gz").unlink()
-    with pytest.raises(OutputError, match="holds a report"):
+    with pytest.raises(OutputError, match="contains a report"):
         write_outputs(bare, folder)
     write_outputs(bare, folder, overwrite=True)
     assert (folder / "masks" / "levels.nii.gz").is_file()
@@ -85,7 +85,7 @@ def test_foreign_files_are_never_touched(bare: Analysis, folder: Path, overwrite
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
     (folder / "report.json").write_text("{}")
-    with pytest.raises(OutputError, match="no part of a report"):
+    with pytest.raises(OutputError, match="not belonging to a report"):
         write_outputs(bare, folder, overwrite=overwrite)
     assert (folder / "thesis.txt").read_text() == "years of work"
 
@@ -100,7 +100,7 @@ def test_an_empty_folder_is_used_and_parents_are_made(bare: Analysis, tmp_path: 
 
 def test_a_file_in_the_way_is_named(bare: Analysis, folder: Path) -> None:
     folder.write_text("")
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         write_outputs(bare, folder)
 
 

@@ -1,7 +1,7 @@
-"""A digital spine phantom with known truth.
+"""A digital spine phantom with ground truth.
 
-Anatomy, signal and faults are drawn from published distributions, so that seeds differ in
-the person and not only in the noise. Figures measured on phantoms are upper bounds.
+Anatomy, signal and artifacts are drawn from published distributions, so that seeds differ in
+anatomy, not only in noise. Results on phantoms are upper bounds.
 """
 
 from leakloc.validation.phantom.dicom import series_datasets, write_study

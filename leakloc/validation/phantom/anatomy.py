@@ -1,7 +1,7 @@
-"""One person's spine: sizes, curves and states drawn from published distributions.
+"""Anatomy of one subject: sizes and curvature drawn from published distributions.
 
-Everything is a function of the arc ``s`` along the canal (millimetres, head down), kept in
-tables with a fine step, so that a voxel's canal coordinates are all that rendering needs.
+All quantities are functions of the arc length along the canal (millimeters, cranial to caudal) in
+finely sampled tables, so that rendering requires only the canal coordinates of a voxel.
 Sizes are adult means of both sexes on MR (cervical to sacral levels), canal and sac areas,
 conus and dural tip positions, recumbent curvature and root angles.
 """
@@ -25,29 +25,28 @@ from leakloc.validation.phantom.shapes import smooth_noise
 FloatTable = npt.NDArray[np.float32]
 
 TABLE_STEP_MM: Final = 0.25
-"""Step of the arc tables: a quarter of a voxel, so that lookup needs no interpolation."""
+"""Step of the arc tables: a quarter of a voxel, so that no interpolation is needed."""
 
 HEAD_MARGIN_MM: Final = 90.0
-"""Arc above the C2-C3 disc that is modelled (C2, C1, foramen magnum)."""
+"""Length above the C2-C3 disc that is modeled (C2, C1, foramen magnum)."""
 
 FORAMEN_MAGNUM_MM: Final = 8.0
-"""Arc from the top of C2 up to where the canal opens into the posterior fossa and the thecal
-sac gives way to the cisterns."""
+"""Length from the top of C2 to the foramen magnum, the cranial end of the thecal sac."""
 
 TAIL_MARGIN_MM: Final = 60.0
-"""Arc below S5 that is modelled (coccyx)."""
+"""Length below S5 that is modeled (coccyx)."""
 
 AREA_MEAN_FACTOR: Final = 1.30
-"""Mean sac area over the level over its area at the disc, which closes the volume balance:
-whole-spine CSF 95 mL, T11-T12 to the tip about 50 mL."""
+"""Ratio of mean sac area of a level to its area at the disc, to match the CSF volumes:
+whole spine 95 mL, T11-T12 to the caudal end of the sac about 50 mL."""
 
 AREA_MODULATION: Final = 0.15
-"""Amplitude of the sac area's variation between disc (narrow) and mid-body (wide)."""
+"""Amplitude of the variation of sac area between disc (narrow) and mid-body (wide)."""
 
 
 @dataclass(frozen=True)
 class LevelRow:
-    """Mean adult sizes at one vertebra and the disc below it, millimetres and mm²."""
+    """Mean adult sizes at one vertebra and the disc below it, in mm and mm²."""
 
     name: str
     pitch: float
@@ -96,7 +95,7 @@ _ROWS: Final = tuple(
         ("S5", 15.0, 20, 9, 1.5, 5.5, 12, 4, 5, 16, 40, 1.5),
     )
 )
-"""`pitch` runs from the disc above to the disc below along the canal."""
+"""Mean adult sizes; `pitch` is the canal length from the disc above to the disc below."""
 
 _LUMBAR_ANGLES_DEG: Final = {"L1": 2.0, "L2": 4.0, "L3": 7.0, "L4": 12.0, "L5": 16.0}
 """Recumbent lordosis at the disc below each lumbar vertebra."""
@@ -126,34 +125,33 @@ _DURAL_TIP: Final = (
     ("S3", 0.2, 0.04),
     ("S3", 0.5, 0.02),
 )
-"""Vertebra, fraction of its pitch from above, probability of the dural sac's tip there."""
+"""Vertebra, fraction of its pitch from above, probability of the caudal end of the sac there."""
 
 _HIATUS_APEX: Final = (("S3", 0.8, 0.15), ("S4", 0.5, 0.68), ("S5", 0.3, 0.17))
 """Vertebra, fraction of its pitch from above, probability of the sacral hiatus' apex there."""
 
 _TRANSITION: Final = (0.4, 0.85)
-"""How far a transitional vertebra has taken on the shape of its neighbour across the junction: from
-clearly between the two (Castellvi II, O'Driscoll 3) to nearly the other (Castellvi III, O'Driscoll
-4)."""
+"""Range of the degree of transition of a vertebra toward its neighbor across the junction: from
+intermediate (Castellvi II, O'Driscoll 3) to nearly complete (Castellvi III, O'Driscoll 4)."""
 
 _BRIDGE_FRACTION: Final = (0.25, 0.5)
-"""Share of a sacralised vertebra's disc, front to back, that bone has bridged."""
+"""Range of the anteroposterior disc fraction of a sacralized vertebra bridged by bone."""
 
 
 @dataclass(frozen=True)
 class LevelSite:
-    """Where one vertebra and the disc below it lie along the canal."""
+    """Position of one vertebra and the disc below it along the canal."""
 
     name: str
     row: LevelRow
     top_mm: float
-    """Arc of the disc above (for C2: of its upper end)."""
+    """Arc position of the disc above (for C2: of its cranial end)."""
     bottom_mm: float
-    """Arc of the disc below."""
+    """Arc position of the disc below."""
     disc_kind: str
     """``"healthy"``, ``"intermediate"``, ``"desiccated"``, ``"rudimentary"`` or ``"none"``."""
     bridged: float = 0.0
-    """Share of that disc's depth that bone has bridged, from its rim inwards."""
+    """Fraction of the depth of that disc bridged by bone, from the rim inward."""
 
     @property
     def pitch_mm(self) -> float:
@@ -162,26 +160,26 @@ class LevelSite:
 
     @property
     def middle_mm(self) -> float:
-        """Arc of the body's middle."""
+        """Arc position of the middle of the vertebral body."""
         return 0.5 * (self.top_mm + self.bottom_mm)
 
     def at(self, fraction: float) -> float:
-        """Arc at a fraction of the level, 0 at its upper disc."""
+        """Return the arc position at a fraction of the level, 0 at its upper disc."""
         return self.top_mm + fraction * self.pitch_mm
 
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """A spine drawn from the distributions.
+    """Anatomy of a spine drawn from the distributions.
 
     Parameters
     ----------
     centerline : Centerline
-        Middle of the bony canal, from above C1 to below the coccyx, LPS millimetres.
+        Centerline of the bony canal, from above C1 to below the coccyx, LPS millimeters.
     sites : tuple of LevelSite
-        C2 to S5, head down.
+        C2 to S5, cranial to caudal.
     tables : dict
-        float32 tables over the arc, step `TABLE_STEP_MM`, from arc 0 to the curve's end.
+        float32 tables over arc length, step `TABLE_STEP_MM`, for the whole centerline.
     """
 
     scenario: Scenario
@@ -191,7 +189,7 @@ class Anatomy:
     lumbar_count: int
     lumbosacral: LumbosacralShape
     sacrum_top_mm: float
-    """Arc where the sacrum begins; within a transitional vertebra, its share of it."""
+    """Arc position of the cranial end of the sacrum; may be within a transitional vertebra."""
     conus_mm: float
     sac_tip_mm: float
     hiatus_mm: float
@@ -205,41 +203,41 @@ class Anatomy:
 
     @property
     def foramen_magnum_mm(self) -> float:
-        """Arc where the thecal sac begins."""
+        """Arc position of the cranial end of the thecal sac."""
         return self.sites[0].top_mm - FORAMEN_MAGNUM_MM
 
     def site(self, name: str) -> LevelSite:
-        """The site of a vertebra."""
+        """Return the site of a vertebra."""
         return next(site for site in self.sites if site.name == name)
 
     def disc_mm(self, segment: str) -> float:
-        """Arc of the disc of a motion segment."""
+        """Return the arc position of the disc of a motion segment."""
         return self.site(split_segment(segment)[0]).bottom_mm
 
     def segment_at(self, arc_mm: float) -> str:
-        """Motion segment (mid-body to mid-body) that holds an arc."""
+        """Return the motion segment (mid-body to mid-body) at an arc position."""
         middles = [site.middle_mm for site in self.sites]
         index = int(np.clip(np.searchsorted(middles, arc_mm), 1, len(middles) - 1))
         return segment_name(self.sites[index - 1].name, self.sites[index].name)
 
     def index(self, arc_mm: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """Table index of arcs."""
+        """Return the table indices of arc positions."""
         last = len(self.tables["canal_a"]) - 1
         rows = np.clip(np.rint(arc_mm * (1 / TABLE_STEP_MM)), 0, last)
         return np.asarray(rows, dtype=np.int32)
 
     def value(self, table: str, arc_mm: float) -> float:
-        """One table at one arc."""
+        """Return the value of a table at an arc position."""
         row = round(arc_mm / TABLE_STEP_MM)
         values = self.tables[table]
         return float(values[min(max(row, 0), len(values) - 1)])
 
 
 def lumbar_rows(count: int) -> tuple[LevelRow, ...]:
-    """Rows of the table for a spine with `count` lumbar vertebrae, C2 to S5.
+    """Return the size rows of a spine with `count` lumbar vertebrae, C2 to S5.
 
-    With other than five, sizes are interpolated so that the first and last lumbar
-    vertebrae keep the shape of an L1 and an L5.
+    If not five, sizes are interpolated so that the first and last lumbar vertebrae have the
+    sizes of L1 and L5.
     """
     by_name = {row.name: row for row in _ROWS}
     five = [by_name[f"L{n}"] for n in range(1, 6)]
@@ -258,7 +256,7 @@ def lumbar_rows(count: int) -> tuple[LevelRow, ...]:
 def transitional_rows(
     rows: tuple[LevelRow, ...], shape: LumbosacralShape, degree: float
 ) -> tuple[LevelRow, ...]:
-    """Rows about the lumbosacral junction on their way to those of their neighbours.
+    """Return rows with a lumbosacral transition, blended toward neighboring vertebrae.
 
     Parameters
     ----------
@@ -266,8 +264,8 @@ def transitional_rows(
         C2 to S5.
     shape : str
     degree : float
-        0 leaves them as they are; at 1 a sacralised L5 has the sizes of an S1, a lumbarised S1
-        those of an L5. The vertebrae beside it follow half of the way.
+        At 0 rows are unchanged; at 1 a sacralized L5 has the sizes of S1, a lumbarized S1 those
+        of L5. The adjacent vertebrae change by half of the degree.
     """
     if shape == "regular":
         return rows
@@ -277,7 +275,7 @@ def transitional_rows(
     drawn = list(rows)
     for n, share in ((changed - 1, 0.5 * degree), (changed, degree), (changed + 1, 0.5 * degree)):
         drawn[n] = _blended(rows[n], rows[n + towards], share)
-    if shape == "sacralised":  # what is left of its disc is thin already at a low degree
+    if shape == "sacralised":  # the remaining disc is thin even at a low degree
         rest = rows[s1].disc_height + 0.4 * (1 - degree) * rows[changed].disc_height
         drawn[changed] = replace(drawn[changed], disc_height=rest)
         drawn[s1] = replace(drawn[s1], disc_height=rows[s1].disc_height)
@@ -296,13 +294,13 @@ def _blended(row: LevelRow, other: LevelRow, share: float) -> LevelRow:
 
 
 def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
-    """Draw one person.
+    """Draw the anatomy of one subject.
 
     Parameters
     ----------
     scenario : Scenario
     rng : numpy.random.Generator
-        Its state decides everything.
+        Random generator of all properties.
     """
     count = int(rng.choice(scenario.lumbar_counts))
     stature = float(np.clip(rng.normal(1.0, 0.055), 0.87, 1.13))
@@ -343,7 +341,7 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
 def _draw_transition(
     scenario: Scenario, rng: np.random.Generator
 ) -> tuple[LumbosacralShape, float]:
-    """Shape of the lumbosacral junction and its degree; nothing is drawn for a regular one."""
+    """Draw shape and degree of the lumbosacral junction; a regular one uses no random number."""
     shapes = scenario.lumbosacral
     if shapes == ("regular",):
         return "regular", 0.0
@@ -369,7 +367,7 @@ def _draw_sites(
     rng: np.random.Generator,
 ) -> tuple[LevelSite, ...]:
     sites: list[LevelSite] = []
-    wear = rng.beta(1.6, 2.2)  # how worn the person's discs are
+    wear = rng.beta(1.6, 2.2)  # disc degeneration of the subject
     top = HEAD_MARGIN_MM - rows[0].pitch * stature
     last_lumbar = next(a.name for a, b in pairwise(rows) if b.name == "S1")
     for row in rows:
@@ -379,7 +377,7 @@ def _draw_sites(
         if fusing or (row.name.startswith("S") and not mobile):
             kind = "none" if row.name == "S5" else "rudimentary"
         else:
-            # The two lowest discs wear first.
+            # The two lowest discs degenerate first.
             chance = wear + 0.25 * row.name.startswith("L") * (row.name[1:] in ("4", "5", "6"))
             draw = rng.random()
             kind = (
@@ -415,13 +413,13 @@ def _draw_curve(
     degree: float,
     rng: np.random.Generator,
 ) -> Centerline:
-    """Middle of the canal: angles at the discs, smoothed and summed up to a curve."""
+    """Draw the centerline of the canal from angles at the discs, smoothed and integrated."""
     from scipy.ndimage import gaussian_filter1d
 
     step = 0.5
     length = sites[-1].bottom_mm + TAIL_MARGIN_MM
     arc = np.arange(0.0, length + step, step)
-    turn = np.zeros_like(arc)  # degrees per step; positive bends the canal backwards
+    turn = np.zeros_like(arc)  # degrees per step; positive bends the canal posteriorly
     last_lumbar = max(n for n, site in enumerate(sites) if site.name.startswith("L"))
     names = [site.name for site in sites]
     lordosis = float(np.clip(rng.normal(1.0, 0.28), 0.35, 1.7))
@@ -446,7 +444,7 @@ def _draw_curve(
                 angle = (1 - degree) * angle + degree * _LUMBAR_ANGLES_DEG["L5"] * lordosis
         turn[at] += angle * float(np.clip(rng.normal(1.0, 0.12), 0.6, 1.4))
     slope = np.cumsum(gaussian_filter1d(turn, 11.0 / step))
-    # The mid-lumbar canal of a person lying on the back is about level, L4 slopes backwards.
+    # In supine position the mid-lumbar canal is about horizontal; L4 slopes posteriorly.
     reference = sites[max(last_lumbar - 2, 0)].middle_mm
     tilt = float(rng.normal(2.0, 4.0))
     slope = np.deg2rad(slope - np.interp(reference, arc, slope) + tilt)
@@ -463,7 +461,7 @@ def _draw_curve(
 def _lateral_curve(
     arc: FloatArray, sites: tuple[LevelSite, ...], scenario: Scenario, rng: np.random.Generator
 ) -> FloatArray:
-    """Scoliosis: a cosine bow over the thoracolumbar spine with a counter-curve above."""
+    """Draw scoliosis: a cosine curve of the thoracolumbar spine with a counter-curve above."""
     cobb = float(rng.uniform(*scenario.scoliosis_deg))
     apex_name = str(rng.choice(["T10", "T12", "L1", "L2", "L2", "L3"]))
     apex = next(site for site in sites if site.name == apex_name).middle_mm
@@ -506,7 +504,7 @@ def _draw_tables(
         figures = np.interp(arc, middles, [getattr(site.row, key) for site in sites])
         return np.asarray(gaussian_filter1d(figures, 4 / TABLE_STEP_MM))
 
-    # Offsets from the nearest disc and from the body's middle, and who that is.
+    # Offsets from the nearest disc and mid-body, and their index.
     body = np.clip(np.searchsorted(discs, arc), 0, len(sites) - 1)
     edges = np.concatenate([[sites[0].top_mm], discs])
     nearest = np.abs(arc[:, None] - edges[None, :]).argmin(axis=1)
@@ -530,7 +528,7 @@ def _draw_tables(
     tables["waist"] = waist
     tables["disc_inset"] = bridged[nearest] * tables["body_b"]
 
-    # Sac: disc-level area, wider behind the bodies, tapering to its tip.
+    # Sac: area at the disc, wider at mid-body, tapering to its caudal end.
     slow = np.exp(0.07 * smooth_noise(n, 45.0, rng, TABLE_STEP_MM))
     area = at_discs("sac_area") * sac_scale * stature**2 * slow
     narrowest = np.cos(2 * np.pi * phase)  # 1 at the discs
@@ -548,7 +546,7 @@ def _draw_tables(
         taper = np.clip((tip_mm - arc) / rng.uniform(35, 55), 0, 1) ** 0.9
     else:
         taper = np.sqrt(np.clip((tip_mm - arc) / rng.uniform(22, 35), 0, 1))
-    floor_area = np.maximum(area, 45.0 * sac_scale)  # a low tip keeps room for the last roots
+    floor_area = np.maximum(area, 45.0 * sac_scale)  # minimum area for the last roots
     area = np.where(arc > tip_mm - 60, floor_area, area)
     area = gaussian_filter1d(area, 2 / TABLE_STEP_MM) * taper**2
     aspect = np.interp(arc, discs, [site.row.sac_tr / site.row.sac_ap for site in sites])
@@ -558,7 +556,7 @@ def _draw_tables(
     sac_a = np.sqrt(area * aspect / np.pi)
     sac_b = np.sqrt(area / aspect / np.pi)
 
-    # Canal: wide enough for its sac, veins in front and fat behind.
+    # Canal: contains the sac, ventral veins and dorsal fat.
     front = 0.9 + 1.2 * waist * rng.uniform(0.6, 1.2)
     lumbosacral = np.interp(
         arc, [sites[-7].middle_mm, sites[-6].middle_mm, sites[-5].middle_mm], [0.0, 1.0, 1.0]
@@ -589,7 +587,7 @@ def _draw_tables(
     tables["recess"] = at_discs("dorsal_fat") * fat_scale * (0.25 + 0.75 * recess_window)
     tables["recess"] *= np.clip((hiatus_mm - arc) / 5, 0, 1)
 
-    # Cord, tapering over the conus.
+    # Cord, tapering at the conus.
     cord_area = at_discs("cord_area") * float(np.clip(rng.normal(1, 0.09), 0.8, 1.2))
     cord_area = np.minimum(cord_area, 0.62 * area / (taper**2 + 1e-6))
     conus = np.sqrt(np.clip((conus_mm - arc) / 32, 0, 1))
@@ -598,7 +596,7 @@ def _draw_tables(
     )
     tables["cord_a"] = np.sqrt(cord_area * cord_aspect / np.pi) * conus
     tables["cord_b"] = np.sqrt(cord_area / cord_aspect / np.pi) * conus
-    # The cord hugs the front in kyphosis; above the conus it sinks or stays in the middle.
+    # The cord lies ventrally in kyphosis; above the conus it is dorsal or central.
     free = np.maximum(sac_b - tables["cord_b"] - settling.cord_rim_mm, 0.0)
     conus_hug = settling.cord_hug * np.cos(np.deg2rad(settling.gravity_deg))
     hug = np.interp(
@@ -624,10 +622,10 @@ def _draw_tables(
         arc, [sites[5].middle_mm, sites[10].middle_mm, sites[16].middle_mm], [0.35, 0.95, 0.2]
     )
 
-    # Nerve roots: origin, angle from the canal's axis, visible sleeve.
+    # Nerve roots: origin, angle from the canal axis, visible sleeve.
     tables |= _root_tables(arc, sites, tip_mm, stature, rng)
 
-    # Depth of the skin behind the canal, and how much muscle lies there.
+    # Depth of the skin and of muscle posterior to the canal.
     muscle = np.interp(
         arc,
         [sites[0].middle_mm, sites[8].middle_mm, sites[18].middle_mm, sites[-6].middle_mm,
@@ -639,9 +637,9 @@ def _draw_tables(
 
 
 def _places_from_below(sites: tuple[LevelSite, ...], shift: float) -> tuple[float, float, float]:
-    """Arcs of the top of the sacrum and of the middles of its first two segments.
+    """Return the arc positions of the sacral top and the middles of S1 and S2.
 
-    Moved by a share of a level, up where negative: what a transitional vertebra does.
+    `shift` is a fraction of a level, negative cranially, due to a transitional vertebra.
     """
     tops = [site.top_mm for site in sites[-6:-3]]
     upper = [site.middle_mm for site in sites[-6:-3]]
@@ -651,7 +649,7 @@ def _places_from_below(sites: tuple[LevelSite, ...], shift: float) -> tuple[floa
 
 
 def _window(phase: FloatArray, start: float, stop: float, pitch: FloatArray) -> FloatArray:
-    """Signed distance (negative inside) along the arc to a window of the level's phase."""
+    """Return the signed arc distance (negative inside) to a window of level phase."""
     middle, half = 0.5 * (start + stop), 0.5 * (stop - start)
     gap = np.abs(phase - middle)
     gap = np.minimum(gap, 1 - gap)
@@ -665,10 +663,10 @@ def _root_tables(
     stature: float,
     rng: np.random.Generator,
 ) -> dict[str, FloatArray]:
-    """Roots by the level whose foramen they leave through; one window of arc per level."""
+    """Return the tables of nerve roots by exit foramen; one arc window per level."""
     origins, angles, lengths, radii, slopes = [], [], [], [], []
     for number, site in enumerate(sites[:-1]):
-        # The root that leaves through the foramen at the disc below this vertebra.
+        # The root that exits through the foramen at the disc below this vertebra.
         below = sites[number + 1].name
         if site.name.startswith("C"):
             origin, angle, length, radius, slope = site.bottom_mm - 3, 62.0, 5.0, 2.2, -0.55

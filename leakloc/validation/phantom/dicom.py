@@ -1,4 +1,4 @@
-"""Write a phantom study as DICOM, the way a scanner would, with its truth beside it."""
+"""Write a phantom study as scanner-like DICOM with its ground truth."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share done, 0..1."""
+"""Called with a message and the fraction done, 0 to 1."""
 
 LARGEST_STORED: Final = 4095
-"""12 bits, as scanners store magnitude images."""
+"""Maximum stored value: 12 bits, as in magnitude images of scanners."""
 
 _SCANNERS: Final[dict[Vendor, tuple[str, str, str]]] = {
     "siemens": ("SIEMENS", "Phantom_fit", "syngo MR E11"),
@@ -52,20 +52,20 @@ _SIEMENS_SEQUENCE: Final = {
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """What all images of one study state.
+    """Header values common to all images of one study.
 
     Parameters
     ----------
     key : tuple
-        What UIDs are made from; studies that differ in it share no UID.
+        Input for UIDs; studies with different keys have different UIDs.
     vendor : str
     patient_name, patient_id : str
     description : str
-        Of the study.
+        Study description.
     software : str
         Implementation version name, at most 16 characters.
     comments : str
-        Of every image; left out where empty.
+        Image comments; omitted if empty.
     anonymised : bool
         Whether names and descriptions are removed.
     """
@@ -80,7 +80,7 @@ class StudyHeader:
     anonymised: bool = False
 
     def uid(self, *parts: object) -> str:
-        """UID that depends only on the study's key and what it names (2.25 root, from a hash)."""
+        """Return a UID (2.25 root) hashed from the study key and the object it identifies."""
         text = "\n".join(map(str, (*self.key, *parts)))
         digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
         digest[6] = (digest[6] & 0x0F) | 0x50  # a valid name-based UUID
@@ -91,19 +91,19 @@ class StudyHeader:
 def write_study(
     phantom: Phantom, folder: Path, *, truth: bool = True, progress: Progress | None = None
 ) -> None:
-    """Write the phantom's study.
+    """Write the study of a phantom to a folder.
 
     Parameters
     ----------
     phantom : Phantom
     folder : Path
-        Gets ``dicom/`` (all series in one flat folder) and, where asked for, ``truth/``:
+        Receives ``dicom/`` (all series in one flat folder) and, if requested, ``truth/``:
         ``truth.json`` and, on the myelogram's grid, ``thecal_sac.nii.gz`` (fraction),
         ``fluid.nii.gz`` (collection ids), ``fluid_fraction.nii.gz`` and ``levels.nii.gz``.
     truth : bool
         Whether to write the truth.
     progress : callable, optional
-        Called with a message and the share done.
+        Called with a message and the fraction done.
     """
     folder = Path(folder)
     dicom_folder = folder / "dicom"
@@ -116,7 +116,7 @@ def write_study(
     for done, series in enumerate(planned):
         if progress is not None:
             progress(f"series {series.number}", done / steps)
-        # What was rendered for one series is not rendered again for those made of it.
+        # Rendered series are reused for series derived from them.
         if series.derived and myelogram is not None:
             volumes = project(myelogram, series.stacks)
         elif series.composed and stations:
@@ -142,14 +142,14 @@ def write_study(
 def series_datasets(
     phantom: Phantom, series: PhantomSeries, volumes: list[Volume]
 ) -> Iterator[Dataset]:
-    """Classic MR images of one rendered series of a phantom, in the order of acquisition.
+    """Return MR images of one rendered phantom series, in acquisition order.
 
     Parameters
     ----------
     phantom : Phantom
     series : PhantomSeries
     volumes : list of Volume
-        One for each stack of the series.
+        One per stack of the series.
     """
     scenario = phantom.scenario
     header = StudyHeader(
@@ -167,17 +167,17 @@ def series_datasets(
 def image_datasets(
     header: StudyHeader, series: PhantomSeries, volumes: list[Volume]
 ) -> Iterator[Dataset]:
-    """Classic MR images of one series, in the order of acquisition.
+    """Return MR images of one series, in acquisition order.
 
     Parameters
     ----------
     header : StudyHeader
     series : PhantomSeries
     volumes : list of Volume
-        One for each stack of the series, CSF at about 1000.
+        One per stack of the series, CSF at about 1000.
     """
     peak = max(float(np.percentile(volume.array, 99.99)) for volume in volumes)
-    # Scanners scale so that the brightest tissue uses much of the range, but not all of it.
+    # As on scanners, the brightest tissue uses most, but not all, of the range.
     scale = min(1.0, 0.9 * LARGEST_STORED / max(peak, 1e-6))
     scaled = header.vendor == "philips"
     slope = 1.0 / scale if scaled else 1.0
@@ -230,7 +230,7 @@ def _common(header: StudyHeader, series: PhantomSeries) -> Dataset:
 
 
 def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> None:
-    """Names and parameters as this vendor's scanner writes them."""
+    """Set names and parameters as written by scanners of the vendor."""
     vendor, sequence = header.vendor, series.sequence
     manufacturer, model, version = _SCANNERS[vendor]
     anonymised = header.anonymised
@@ -273,7 +273,7 @@ def _timing(dataset: Dataset, sequence: Sequence) -> None:
 
 
 def _codes(vendor: Vendor, sequence: Sequence) -> tuple[Any, Any, Any]:
-    """Scanning sequence, sequence variant and scan options."""
+    """Return scanning sequence, sequence variant and scan options."""
     if sequence.contrast in ("ssfp", "gradient"):
         steady = "SS" if sequence.contrast == "ssfp" else "SP"
         return "GR", ["SK", steady], "" if vendor != "siemens" else "PFP"
@@ -317,7 +317,7 @@ def _place(
     dataset: Dataset, header: StudyHeader, series: PhantomSeries, geometry: Geometry, k: int,
     number: int,
 ) -> None:  # fmt: skip
-    """Where the slice lies, and its own identity."""
+    """Set position, orientation and instance identifiers of a slice."""
     spacing_i, spacing_j, spacing_k = geometry.spacing_ijk_mm
     axes = geometry.directions_lps
     position = geometry.lps_from_kji([k, 0, 0])
@@ -354,7 +354,7 @@ def _pixels(dataset: Dataset, array: Float) -> None:
 
 
 def _file_name(vendor: Vendor, series: PhantomSeries, dataset: Dataset, count: int) -> str:
-    """As the vendor's export names files."""
+    """Return a file name as in exports of the vendor."""
     number = int(dataset.InstanceNumber)
     if vendor == "siemens":
         return f"PHANTOM.MR.SPINE.{series.number:04d}.{number:04d}.IMA"
@@ -372,7 +372,7 @@ def _write_truth(phantom: Phantom, folder: Path) -> None:
     try:
         geometry = phantom.myelogram_geometry()
     except LookupError:
-        pass  # thick slabs have no grid on which truth could lie
+        pass  # thick slabs have no grid for the truth
     else:
         made = phantom.masks(geometry)
         names = ("thecal_sac", "fluid", "fluid_fraction", "levels")
@@ -381,7 +381,7 @@ def _write_truth(phantom: Phantom, folder: Path) -> None:
 
 
 def write_truth(values: dict[str, Any], masks: Mapping[str, Volume], folder: Path) -> None:
-    """Write ``truth.json`` and one NIfTI file for each mask, named after it."""
+    """Write ``truth.json`` and one NIfTI file per mask, with the name of the mask."""
     import nibabel as nib
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What spoils pictures: fields, flow, metal, fold-over, blur and noise."""
+"""Image artifacts: receive field, flow voids, fat suppression, fold-over, blur, noise."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from leakloc.validation.phantom.scenario import Scenario
 from leakloc.validation.phantom.shapes import Float
 
 ROLLOFF_MM: Final = 28.0
-"""Length at each end of the field over which coil signal falls off."""
+"""Length at each end of the field of view over which coil signal decreases."""
 
 
 @dataclass(frozen=True, eq=False)
 class FlowVoids:
-    """Dark clouds in pulsating CSF: Gaussian, in (arc, left, dorsal)."""
+    """Flow voids in pulsating CSF: Gaussian, in (arc, left, dorsal)."""
 
     centers: FloatArray
     sizes: FloatArray
     depths: FloatArray
 
     def factor(self, points: Points, strength: float) -> Float:
-        """What is left of the CSF signal at each point."""
+        """Return the fraction of CSF signal that remains at each point."""
         left = np.ones_like(points.arc)
         for center, size, depth in zip(self.centers, self.sizes, self.depths, strict=True):
             near = np.flatnonzero(np.abs(points.arc - np.float32(center[0])) < 3 * size[0])
@@ -44,7 +44,7 @@ class FlowVoids:
 
 
 def draw_voids(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> FlowVoids:
-    """Clouds behind the thoracic cord, and a few elsewhere; rare in the lumbar sac."""
+    """Draw flow voids, mainly dorsal to the thoracic cord; rare in the lumbar sac."""
     places: list[tuple[float, float]] = []
     for site in anatomy.sites:
         chance = {"C": 0.25, "T": 0.5, "L": 0.12}.get(site.name[0], 0.0)
@@ -61,7 +61,7 @@ def draw_voids(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -
 
 @dataclass(frozen=True, eq=False)
 class FatPatches:
-    """Where fat suppression fails: soft ellipsoids in LPS."""
+    """Regions of failed fat suppression: ellipsoids with smooth edges, in LPS."""
 
     residual: float
     centers_lps: FloatArray
@@ -69,7 +69,7 @@ class FatPatches:
     strengths: FloatArray
 
     def factor(self, points: Points) -> Float:
-        """Share of the fat signal that stays at each point."""
+        """Return the fraction of fat signal that remains at each point."""
         share = np.full(points.x.shape, self.residual, np.float32)
         for center, size, strength in zip(
             self.centers_lps, self.sizes_mm, self.strengths, strict=True
@@ -86,7 +86,7 @@ class FatPatches:
 
 
 def draw_fat_patches(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> FatPatches:
-    """Patches at the field's edges and near the spine."""
+    """Draw regions of failed fat suppression near the spine and at the edges of the field."""
     centers, sizes, strengths = [], [], []
     names = [site.name for site in anatomy.sites]
     for _ in range(scenario.fat_failure_patches):
@@ -107,10 +107,10 @@ def draw_fat_patches(scenario: Scenario, anatomy: Anatomy, rng: np.random.Genera
 def receive_field(
     geometry: Geometry, anatomy: Anatomy, scenario: Scenario, rng: np.random.Generator
 ) -> Float:
-    """Smooth factor over the grid, about 1 at the canal in the middle of the field.
+    """Return the receive field on the grid, about 1 at the canal in the center of the field.
 
-    Posterior coils see the back brighter; along the body signal varies slowly and falls off
-    at the field's ends.
+    Signal is higher posteriorly, near the spine coils; along the body it varies slowly and
+    decreases at the ends of the field.
     """
     counts = [min(24, max(2, n)) for n in geometry.shape]
     nodes = [np.linspace(0, n - 1, m) for n, m in zip(geometry.shape, counts, strict=True)]
@@ -136,7 +136,7 @@ def receive_field(
 
 
 def upsample(coarse: Float, shape: tuple[int, int, int]) -> Float:
-    """Linear interpolation of an array over the same extent onto `shape`."""
+    """Interpolate an array linearly to `shape` over the same extent."""
     out = coarse
     for axis, count in enumerate(shape):
         nodes = np.linspace(0, out.shape[axis] - 1, count)
@@ -148,7 +148,7 @@ def upsample(coarse: Float, shape: tuple[int, int, int]) -> Float:
 
 
 def fold_over(image: Float, strength: float, axis: int) -> None:
-    """Add what lies beyond the ends of an axis, weakly, at the other end (in place)."""
+    """Add fold-over from each end of an axis at the opposite end (in place)."""
     if strength <= 0:
         return
     count = image.shape[axis]
@@ -171,7 +171,7 @@ def ghosts(image: Float, bright: Float, strength: float, axis: int, shift: int) 
 
 
 def blurred(image: Float, sigma_voxels: float, through_plane: bool) -> Float:
-    """The point spread of the acquisition."""
+    """Blur by the point spread function of the acquisition (in place)."""
     from scipy.ndimage import gaussian_filter1d
 
     for axis in (0, 1, 2) if through_plane else (1, 2):
@@ -181,8 +181,8 @@ def blurred(image: Float, sigma_voxels: float, through_plane: bool) -> Float:
 
 
 def rician(image: Float, sigma: float, rng: np.random.Generator) -> Float:
-    """Magnitude of the signal with complex noise of standard deviation `sigma`."""
-    for part in image:  # slice by slice: two volumes of noise would not fit the memory
+    """Add Rician noise of standard deviation `sigma` (in place)."""
+    for part in image:  # slice by slice to limit memory
         real = part + sigma * rng.standard_normal(part.shape, np.float32)
         imaginary = sigma * rng.standard_normal(part.shape, np.float32)
         np.hypot(real, imaginary, out=part)

@@ -1,4 +1,4 @@
-"""Fluid outside the dura, its mimics, and what surgery took away, in canal coordinates."""
+"""Epidural fluid, its mimics, and postoperative changes, in canal coordinates."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipsoid
 from leakloc.validation.phantom.tissues import TissueName
 
 ANGLES: Final = 72
-"""Columns of a sheet's thickness table: 5 degrees each."""
+"""Number of columns of the thickness table of a layer: 5 degrees each."""
 
 LEFT_DEG: Final = {"dorsal": 0.0, "left": 90.0, "ventral": 180.0, "right": -90.0}
-"""Angle about the sac, from dorsal towards the patient's left."""
+"""Angle around the sac, from dorsal to the left of the patient."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Fluid along the dura: its thickness over arc (step `TABLE_STEP_MM`) and angle."""
+    """Thin layer of fluid along the dura: thickness over arc (`TABLE_STEP_MM`) and angle."""
 
     thickness_mm: FloatTable
     islands: tuple[tuple[float, float, float], ...] = ()
-    """Fat lobules within: arc, angle in degrees, radius."""
+    """Fat lobules within the layer: arc, angle in degrees, radius."""
 
 
 @dataclass(frozen=True, eq=False)
 class Blob:
-    """An ellipsoid with an uneven surface, in (arc, left, dorsal)."""
+    """An ellipsoid with an irregular surface, in (arc, left, dorsal)."""
 
     center: FloatArray
     radii: tuple[float, float, float]
@@ -41,7 +41,7 @@ class Blob:
     unevenness_mm: float = 0.8
 
     def distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
-        """Signed distance in millimetres."""
+        """Return the signed distance in millimeters."""
         c = self.center.astype(np.float32)
         distance = ellipsoid(arc - c[0], left - c[1], dorsal - c[2], self.radii)
         near = np.abs(distance) < 4 * self.unevenness_mm
@@ -50,14 +50,14 @@ class Blob:
 
     @property
     def reach_mm(self) -> tuple[float, float]:
-        """Arc range that holds it."""
+        """Arc range of the shape."""
         half = self.radii[0] + 4 * self.unevenness_mm
         return float(self.center[0] - half), float(self.center[0] + half)
 
 
 @dataclass(frozen=True, eq=False)
 class Tube:
-    """A bent tube with an uneven wall, in (arc, left, dorsal)."""
+    """A curved tube with an irregular wall, in (arc, left, dorsal)."""
 
     points: FloatArray
     radii: FloatArray
@@ -65,7 +65,7 @@ class Tube:
     unevenness_mm: float = 0.4
 
     def distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
-        """Signed distance in millimetres."""
+        """Return the signed distance in millimeters."""
         distance = np.full(arc.shape, 1e3, np.float32)
         for n in range(len(self.points) - 1):
             radii = (float(self.radii[n]), float(self.radii[n + 1]))
@@ -77,20 +77,20 @@ class Tube:
 
     @property
     def reach_mm(self) -> tuple[float, float]:
-        """Arc range that holds it."""
+        """Arc range of the shape."""
         margin = float(self.radii.max()) + 4 * self.unevenness_mm
         return float(self.points[:, 0].min() - margin), float(self.points[:, 0].max() + margin)
 
 
 @dataclass(frozen=True, eq=False)
 class Fluid:
-    """One body of fluid: a sheet along the dura and free shapes, of one tissue."""
+    """One fluid collection: a layer along the dura and other shapes, of one tissue."""
 
     tissue: TissueName
     sheet: Sheet | None = None
     shapes: tuple[Blob | Tube, ...] = ()
     spec: CollectionSpec | None = None
-    """Set for collections that are to be found; None for mimics."""
+    """Specification of a true collection; None for mimics."""
     reach_mm: tuple[float, float] = (0.0, 0.0)
 
 
@@ -105,7 +105,7 @@ class Screw:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything that is not anatomy."""
+    """All findings in addition to the anatomy."""
 
     collections: tuple[Fluid, ...] = ()
     mimics: tuple[Fluid, ...] = ()
@@ -118,10 +118,9 @@ class Findings:
 def draw_findings(
     scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator
 ) -> tuple[Anatomy, Findings]:
-    """Draw the findings, and the anatomy as they and surgery change it.
+    """Draw the findings, and the anatomy modified by findings and surgery.
 
-    Fluid under pressure needs room: the sac gives way as far as the canal's own reserve
-    does not suffice.
+    Fluid that exceeds the epidural space compresses the sac.
     """
     tables = {name: table.copy() for name, table in anatomy.tables.items()}
     anatomy = replace(anatomy, tables=tables)
@@ -184,7 +183,7 @@ def _narrow(anatomy: Anatomy, level: str, area_mm2: float, rng: np.random.Genera
     old_b = tables["sac_b"].copy()
     for name in ("sac_a", "sac_b", "canal_a"):
         tables[name] *= scale
-    # Bulging disc in front, thick ligament behind: the canal narrows from both sides.
+    # Bulging disc ventrally, thick ligament dorsally: narrowing from both sides.
     tables["canal_b"] -= (old_b - tables["sac_b"]) * np.float32(0.9)
     tables["recess"] *= scale**2
 
@@ -198,7 +197,7 @@ def _scar(anatomy: Anatomy, level: str, rng: np.random.Generator) -> Blob:
 
 
 def _facet_fluid(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]:
-    """A little joint fluid is common in lumbar facets."""
+    """Draw the joint fluid that is common in lumbar facet joints."""
     names = [site.name for site in anatomy.sites]
     return {
         f"{upper}-{lower}": float(rng.uniform(0.4, 1.3))
@@ -230,7 +229,7 @@ def _epidural(
     window = _angular_window(spec, rng)
     thickness = greatest * envelope[:, None] * window[None, :] * np.exp(depth * noise)
     thickness = np.minimum(thickness, 1.25 * greatest)
-    # Thinner than this, a film is no longer a collection.
+    # Thinner layers are not collections.
     thickness = np.where(thickness < 0.35, 0.0, thickness)
     _make_room(tables, thickness, spec)
     islands: list[tuple[float, float, float]] = []
@@ -251,7 +250,7 @@ def _epidural(
 
 
 def _sheet_noise(n: int, rng: np.random.Generator) -> FloatArray:
-    """Unit-variance smooth noise over arc (grain 10 mm) and angle (grain 45 degrees)."""
+    """Return smooth unit-variance noise over arc (10 mm) and angle (45 degrees)."""
     from scipy.ndimage import gaussian_filter, zoom
 
     coarse = rng.normal(size=(max(n // 16, 4), ANGLES // 2))
@@ -270,13 +269,13 @@ def _angular_window(spec: CollectionSpec, rng: np.random.Generator) -> FloatArra
     flat, end = float(rng.uniform(35, 60)), float(rng.uniform(80, 105))
     window = np.clip((end - away) / (end - flat), 0, 1)
     window = window * window * (3 - 2 * window)
-    if spec.position == "ventral":  # the midline septum holds the dura to the vertebrae
+    if spec.position == "ventral":  # the midline septum fixes the dura to the vertebrae
         window = window * (1 - 0.45 * np.exp(-0.5 * (away / 9) ** 2))
     return np.asarray(window)
 
 
 def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: CollectionSpec) -> None:
-    """Let the sac give way where the fluid is thicker than the epidural space."""
+    """Compress the sac where the fluid is thicker than the epidural space."""
 
     def widest(angle_deg: float) -> FloatArray:
         column = int((angle_deg + 180) / 360 * ANGLES) % ANGLES
@@ -297,7 +296,7 @@ def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: Colle
     x_dorsal, x_ventral = np.minimum(x_dorsal, limit), np.minimum(x_ventral, limit)
     new_b = np.maximum(b - x_dorsal - x_ventral, 0.45 * b)
     new_a = np.maximum(a - x_lateral, 0.6 * a)
-    # Squeezed from front or back, the sac widens a little.
+    # Under ventral or dorsal compression the sac widens slightly.
     spare = np.maximum(canal_a - 0.8 - new_a, 0)
     new_a = new_a + np.minimum(0.25 * (b - new_b), spare) * (spec.position != "circumferential")
     tables["sac_a"] = new_a.astype(np.float32)
@@ -345,7 +344,7 @@ def _pool_and_tract(
 
 
 def skin_depth_mm(anatomy: Anatomy, arc_mm: float) -> float:
-    """Dorsal offset of the skin in the midline."""
+    """Return the dorsal offset of the skin in the midline."""
     return (
         anatomy.value("canal_b", arc_mm)
         + 6.0
@@ -357,12 +356,12 @@ def skin_depth_mm(anatomy: Anatomy, arc_mm: float) -> float:
 def root_direction(
     anatomy: Anatomy, site: str, side: float
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Where a root leaves the sac and its unit direction, in (arc, left, dorsal).
+    """Return the exit point and unit direction of a root, in (arc, left, dorsal).
 
     Parameters
     ----------
     site : str
-        Vertebra above the foramen it leaves through.
+        Vertebra above the exit foramen.
     side : float
         +1 for the patient's left, -1 for the right.
 

@@ -1,4 +1,4 @@
-"""The phantom: anatomy and findings of one seed, rendered on demand."""
+"""The phantom: anatomy and findings of one seed, rendered on request."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ from leakloc.validation.phantom.truth import Masks, Truth, measure_truth
 _VENDORS: Final[tuple[Vendor, ...]] = ("siemens", "ge", "philips", "canon", "uih")
 
 FINE_MM: Final = 0.6
-"""Voxels near the canal are split until no edge is longer."""
+"""Maximum edge length of subvoxels near the canal."""
 
 FINEST_SPLIT: Final = 3
-"""Largest number of parts along an edge."""
+"""Maximum number of subvoxels along an edge."""
 
 BODY_MM: Final = 2.0
-"""Thick slices are split until no part is thicker, away from the canal."""
+"""Maximum thickness of the parts of thick slices, away from the canal."""
 
 THICK_MM: Final = 5.0
-"""In slices thicker than this, thin structures blur together: no finer grid is needed."""
+"""Slice thickness above which no finer grid is used near the canal."""
 
 BLEND_ROWS: Final = 8
-"""Rows dropped, then blended, at the ends of a station when composing."""
+"""Rows discarded, then blended, at the ends of a station in composition."""
 
 SATURATED_MM: Final = 68.0
-"""Distance in front of the canal at which an anterior saturation band begins."""
+"""Distance of the anterior saturation band from the canal."""
 
 SATURATION_EDGE_MM: Final = 4.0
 
 SLAB_VOXELS: Final = 700_000
-"""Points rendered at a time: bounds the memory."""
+"""Number of points rendered at a time, to limit memory."""
 
 
 def make_phantom(scenario: str | Scenario, seed: int) -> Phantom:
-    """Draw a phantom; nothing is rendered yet.
+    """Create a phantom without rendering it.
 
     Parameters
     ----------
     scenario : str or Scenario
-        A name from `SCENARIOS`, or an own definition.
+        A name from `SCENARIOS`, or a custom scenario.
     seed : int
-        Decides anatomy, findings, protocol and noise.
+        Random seed of anatomy, findings, protocol and noise.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def make_phantom(scenario: str | Scenario, seed: int) -> Phantom:
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """One person with findings, and the study a scanner would make of them.
+    """One subject with findings, and the corresponding MR study.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Phantom:
     seed: int
 
     def _rng(self, purpose: str) -> np.random.Generator:
-        """Own random stream, so that no use disturbs another."""
+        """Return an independent random generator for a purpose."""
         words = [zlib.crc32(self.scenario.name.encode()), self.seed, zlib.crc32(purpose.encode())]
         return np.random.default_rng(words)
 
@@ -109,13 +109,13 @@ class Phantom:
 
     @cached_property
     def vendor(self) -> Vendor:
-        """Whose names and headers the study carries."""
+        """Vendor of the names and headers of the study."""
         drawn = str(self._rng("vendor").choice(_VENDORS))
         return self.scenario.vendor or drawn  # type: ignore[return-value]
 
     @cached_property
     def sequences(self) -> dict[SequenceName, Sequence]:
-        """The scanner's protocol."""
+        """Sequences of the protocol."""
         return draw_sequences(
             self.scenario, self.vendor, self.body.anatomy.field_t, self._rng("sequences")
         )
@@ -126,7 +126,7 @@ class Phantom:
 
     @cached_property
     def _saturation(self) -> np.float32:
-        """Strength of the band that hides the moving abdomen on sagittal slices."""
+        """Strength of the anterior saturation band on sagittal slices."""
         rng = self._rng("saturation")
         return np.float32(rng.uniform(0.6, 0.92) if rng.random() < 0.6 else 0.0)
 
@@ -135,7 +135,7 @@ class Phantom:
         return faults.draw_fat_patches(self.scenario, self.body.anatomy, self._rng("fat"))
 
     def series(self) -> list[PhantomSeries]:
-        """Series of the study in scanner order, not yet rendered."""
+        """Return the series of the study in scanner order, not yet rendered."""
         anatomy, findings = self.body.anatomy, self.body.findings
         reach = [fluid.reach_mm for fluid in (*findings.collections, *findings.mimics)]
         focus = float(np.mean(reach[0])) if reach else anatomy.site("L4").middle_mm
@@ -144,7 +144,7 @@ class Phantom:
         )
 
     def myelogram_geometry(self) -> Geometry:
-        """Grid of the study's (composed) three-dimensional myelogram.
+        """Return the grid of the (composed) three-dimensional myelogram of the study.
 
         Raises
         ------
@@ -157,12 +157,12 @@ class Phantom:
         raise LookupError(f"scenario {self.scenario.name!r} has no three-dimensional myelogram")
 
     def masks(self, geometry: Geometry) -> Masks:
-        """Truth on a grid.
+        """Return the ground-truth masks on a grid.
 
         Parameters
         ----------
         geometry : Geometry
-            Any grid; partial volume is that of its voxels.
+            Any grid; partial volumes refer to its voxels.
         """
         body = self.body
         sac = np.zeros(geometry.shape, np.float32)
@@ -208,14 +208,14 @@ class Phantom:
         *,
         station: int | None = None,
     ) -> Volume:
-        """What the scanner shows on a grid: float32, about 0 to 1500.
+        """Return the image of a sequence on a grid: float32, about 0 to 1500.
 
         Parameters
         ----------
         sequence : str or Sequence
         geometry : Geometry
         station : int, optional
-            Couch position, with its own gain and shift of the patient.
+            Station index; gain and patient shift differ between stations.
         """
         if not isinstance(sequence, Sequence):
             sequence = self.sequences[sequence]
@@ -246,13 +246,13 @@ class Phantom:
         gain = 1 + self.scenario.station_gain * float(rng.uniform(-1, 1))
         couch_shift = rng.uniform(-1, 1, 3) * self.scenario.station_shift_mm
         if station == self.scenario.stations - 1:
-            couch_shift[:] = 0  # truth is that of the lowest station
+            couch_shift[:] = 0  # the truth refers to the lowest station
         affine = geometry.affine_lps.copy()
         affine[:3, 3] += couch_shift
         return gain, replace(geometry, affine_lps=affine)
 
     def _signal(self, sequence: Sequence, geometry: Geometry) -> tuple[Float, Float]:
-        """Noise-free signal, and the part of it that pulsates."""
+        """Return the noise-free signal, and its pulsating part."""
         image = np.empty(geometry.shape, np.float32)
         bright = np.empty(geometry.shape, np.float32)
         coarse = (sequence.thickness_mm or 0.0) > THICK_MM
@@ -276,7 +276,7 @@ class Phantom:
     def _blocks(
         self, sequence: Sequence, geometry: Geometry
     ) -> Iterator[tuple[int, int, CanalGrid, int, float]]:
-        """Ranges of slices with the grid to render them on and the parts per slice."""
+        """Yield ranges of slices with their render grid, parts per slice and point width."""
         anatomy = self.body.anatomy
         in_plane = float(np.mean(geometry.spacing_ijk_mm[:2]))
         if sequence.thickness_mm is None:
@@ -300,7 +300,7 @@ class Phantom:
     def _fine_points(
         self, grid: CanalGrid, geometry: Geometry, near: npt.NDArray[np.intp], first: int
     ) -> Iterator[tuple[npt.NDArray[np.intp], Points, float]]:
-        """Points inside each voxel near the canal, in portions; with their own width."""
+        """Yield subvoxel points of voxels near the canal in batches, with their width."""
         counts = [
             int(np.clip(np.ceil(mm / FINE_MM), 1, FINEST_SPLIT)) for mm in geometry.spacing_kji_mm
         ]
@@ -345,10 +345,10 @@ class Phantom:
         return np.asarray(signal, np.float32), csf
 
     def render(self, series: PhantomSeries) -> list[Volume]:
-        """Pictures of one series, one volume per stack.
+        """Return the images of one series, one volume per stack.
 
-        Composed series are put together from their stations, projections computed from
-        the myelogram.
+        Composed series are computed from their stations, projections from the
+        myelogram.
         """
         if series.derived:
             return self._projections(series)
@@ -367,10 +367,10 @@ class Phantom:
         return self.compose(stations, series)
 
     def compose(self, stations: list[Volume], series: PhantomSeries) -> Volume:
-        """Put the rendered stations of a composed series together, head first.
+        """Compose the rendered stations of a series, cranial to caudal.
 
-        Gains and shifts stay as they are: the seams show, as on scanners without
-        correction.
+        Gains and shifts are not corrected, so that seams are visible as on some
+        scanners.
         """
         geometry = series.geometry
         total = np.zeros(geometry.shape, np.float32)
@@ -396,13 +396,13 @@ class Phantom:
 
 
 def project(volume: Volume, stacks: tuple[Geometry, ...]) -> list[Volume]:
-    """Maximum-intensity projections of a volume onto single-slice grids.
+    """Return maximum-intensity projections of a volume on single-slice grids.
 
     Parameters
     ----------
     volume : Volume
     stacks : tuple of Geometry
-        As from `series.projection_grids`: turned about the volume's j axis.
+        Grids of `series.projection_grids`, rotated about the j axis of the volume.
     """
     views = []
     reach = 0.5 * float(
@@ -425,7 +425,7 @@ def project(volume: Volume, stacks: tuple[Geometry, ...]) -> list[Volume]:
 
 
 def _metal(signal: Float, distance: Float, sequence: Sequence) -> Float:
-    """Void about each screw, with a bright rim where signal piles up."""
+    """Apply a signal void around each screw, with a bright rim of signal pileup."""
     spread = 1.6 if sequence.field_t > 2 else 1.0
     if sequence.contrast in ("ssfp", "gradient"):
         spread *= 1.8

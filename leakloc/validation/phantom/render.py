@@ -1,4 +1,4 @@
-"""From canal coordinates to tissue: who fills which share of a voxel."""
+"""Rendering: tissue fractions of voxels from canal coordinates."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ Palette = Mapping[TissueName, npt.NDArray[np.float32]]
 """Signal and texture of each tissue in the five channels."""
 
 COARSE_STEP_MM: Final = 4.0
-"""Step at which canal coordinates are computed; linear interpolation between errs by less
-than 0.05 mm at the sharpest curve of the sacrum."""
+"""Step of computed canal coordinates; the error of linear interpolation is less than 0.05 mm at
+the maximum curvature of the sacrum."""
 
 DURA_MM: Final = 0.35
 """Thickness of the dura."""
 
 NEAR_LATERAL_MM: Final = 9.0
-"""Beyond the canal's half axes, thin structures are rendered on a finer grid up to here."""
+"""Lateral margin beyond the half axes of the canal that is rendered on a finer grid."""
 
 NEAR_SAGITTAL_MM: Final = 3.0
 
 COLUMN_LATERAL_MM: Final = 66.0
 COLUMN_FRONT_MM: Final = 70.0
 COLUMN_BACK_MM: Final = 62.0
-"""Box about the canal that holds every part of the spine."""
+"""Lateral, anterior and posterior limits of the box around the canal containing the spine."""
 
 
 TEXTURE_NODES: Final = 2
-"""Grid steps of the texture's noise per correlation length: it repeats after 32 lengths."""
+"""Grid steps of texture noise per correlation length; the period is 32 lengths."""
 
 TEXTURE_LOSS: Final = 0.89
-"""Standard deviation that linear interpolation leaves of such noise, mean over all places."""
+"""Mean standard deviation of such unit noise after linear interpolation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Places in the patient: canal coordinates and LPS, each of shape (n,)."""
+    """Points in the patient: canal coordinates and LPS, each of shape (n,)."""
 
     arc: Float
     left: Float
@@ -64,7 +64,7 @@ class Points:
     z: Float
 
     def take(self, index: npt.NDArray[np.intp]) -> Points:
-        """Some of the points."""
+        """Return a subset of the points."""
         return Points(
             self.arc[index], self.left[index], self.dorsal[index],
             self.x[index], self.y[index], self.z[index],
@@ -72,7 +72,7 @@ class Points:
 
 
 class CanalGrid:
-    """Canal coordinates of any place in a grid, interpolated from a coarse one."""
+    """Canal coordinates of points in a grid, interpolated from a coarse grid."""
 
     def __init__(self, anatomy: Anatomy, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -85,7 +85,7 @@ class CanalGrid:
         self._coarse = np.stack([arc, left, dorsal]).astype(np.float32)
 
     def slab(self, start: int, stop: int) -> Points:
-        """All voxels of slices `start` to `stop`, flattened."""
+        """Return all voxels of slices `start` to `stop`, flattened."""
         ranges = ((start, stop), (0, self.geometry.shape[1]), (0, self.geometry.shape[2]))
         part = self._coarse
         for axis, (nodes, (first, last)) in enumerate(zip(self._nodes, ranges, strict=True)):
@@ -104,7 +104,7 @@ class CanalGrid:
         return Points(arc, left, dorsal, x, y, z)
 
     def at(self, points_kji: FloatArray) -> Points:
-        """Any continuous indices, shape (n, 3)."""
+        """Return the points at continuous indices, shape (n, 3)."""
         from scipy.ndimage import map_coordinates
 
         scaled = np.empty((3, len(points_kji)))
@@ -120,7 +120,7 @@ class CanalGrid:
 
 
 def _interpolated(array: Float, axis: int, nodes: FloatArray, at: FloatArray) -> Float:
-    """Linear interpolation along one axis (no BLAS: its threads fight with other work)."""
+    """Interpolate linearly along one axis (without BLAS, to avoid its threads)."""
     low = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
     gap = np.maximum(nodes[low + 1] - nodes[low], 1e-9)
     share = np.clip((at - nodes[low]) / gap, 0, 1).astype(np.float32)
@@ -133,7 +133,7 @@ def _interpolated(array: Float, axis: int, nodes: FloatArray, at: FloatArray) ->
 
 
 class Body:
-    """Anatomy and findings that can be asked what is where."""
+    """Anatomy and findings, with the tissue fractions of any point."""
 
     def __init__(self, anatomy: Anatomy, findings: Findings, rng: np.random.Generator) -> None:
         self.anatomy = anatomy
@@ -162,14 +162,14 @@ class Body:
         }  # fmt: skip
         self._ureter_mm = float(rng.uniform(0.6, 1.3))
 
-    # --- shares used for both pictures and truth -------------------------------------------
+    # --- fractions used for both images and truth ------------------------------------------
 
     def sac_distance(self, points: Points, index: npt.NDArray[np.int32]) -> Float:
-        """Signed distance to the inner surface of the dura."""
+        """Return the signed distance to the inner surface of the dura."""
         t = self._tables
         x, y = points.left, points.dorsal - t["sac_c"][index]
         a, b = t["sac_a"][index], t["sac_b"][index]
-        # A trefoil term makes the lumbar sac slightly triangular, apex to the back.
+        # A trefoil term makes the lumbar sac slightly triangular, apex dorsal.
         swell = 1 + t["sac_trefoil"][index] * _cos3(x, y)
         a, b = np.maximum(a * swell, 0.05), np.maximum(b * swell, 0.05)
         distance = ellipse(x, y, a, b)
@@ -177,7 +177,7 @@ class Body:
         return np.asarray(np.maximum(distance, points.arc - tip))
 
     def canal_distance(self, points: Points, index: npt.NDArray[np.int32]) -> Float:
-        """Signed distance to the wall of the bony canal with its dorsal fat recess."""
+        """Return the signed distance to the wall of the bony canal with its dorsal recess."""
         t = self._tables
         a, b, recess = t["canal_a"][index], t["canal_b"][index], t["recess"][index]
         main = rounded_box(points.left, points.dorsal, a, b, 0.93 * np.minimum(a, b))
@@ -188,9 +188,9 @@ class Body:
         return np.minimum(main, roof)
 
     def fluid_fractions(self, points: Points, fluids: tuple[Fluid, ...], width_mm: float) -> Float:
-        """Share of each point's voxel in each body of fluid, shape (fluids, n).
+        """Return the voxel fraction of each fluid collection, shape (fluids, n).
 
-        What the sac or a root sleeve takes is left out.
+        The fractions of sac and root sleeves are excluded.
         """
         index = self.anatomy.index(points.arc)
         shares = np.zeros((len(fluids), len(points.arc)), np.float32)
@@ -247,7 +247,7 @@ class Body:
         return np.asarray(share * (1 - coverage(sleeve, width_mm)), dtype=np.float32)
 
     def sac_fraction(self, points: Points, width_mm: float) -> Float:
-        """Share of each point's voxel that the spinal dura encloses."""
+        """Return the voxel fraction inside the spinal dura."""
         share = np.zeros_like(points.arc)
         near = self._near_sac(points)
         near = near[points.arc[near] >= self.anatomy.foramen_magnum_mm]
@@ -258,7 +258,7 @@ class Body:
         return share
 
     def sleeve_fraction(self, points: Points, width_mm: float) -> Float:
-        """Share of each point's voxel in root sleeves outside the sac."""
+        """Return the voxel fraction in root sleeves outside the sac."""
         share = np.zeros_like(points.arc)
         near = np.flatnonzero((np.abs(points.left) < 40) & (np.abs(points.dorsal) < 30))
         if len(near):
@@ -270,7 +270,7 @@ class Body:
         return share
 
     def labels(self, points: Points) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-        """Index of the site whose body, and whose disc below, holds each point; -1 for none."""
+        """Return the site index of the body, and of the disc, at each point; -1 for none."""
         bodies = np.full(len(points.arc), -1, np.int16)
         discs = np.full(len(points.arc), -1, np.int16)
         near = self._column(points)
@@ -286,7 +286,7 @@ class Body:
         return bodies, discs
 
     def near_canal(self, points: Points) -> npt.NDArray[np.intp]:
-        """Points close enough to thin structures to deserve a finer grid."""
+        """Return the points near thin structures, for rendering on a finer grid."""
         column = np.flatnonzero((np.abs(points.left) < 40) & (np.abs(points.dorsal) < 30))
         index = self.anatomy.index(points.arc[column])
         a = self._tables["canal_a"][index] + NEAR_LATERAL_MM
@@ -305,19 +305,19 @@ class Body:
         fat_part: Float,
         width_mm: float,
     ) -> Float:
-        """Texture of some points: factors of the signal, mean 1.
+        """Return texture factors of the signal of some points, mean 1.
 
-        Averaging over a voxel makes it weaker and coarser.
+        Averaging over a voxel reduces strength and increases grain size.
 
         Parameters
         ----------
         points : Points
         index : numpy.ndarray
-            Which of them.
+            Indices of the points.
         variation : numpy.ndarray
-            Coefficient of variation in a median person.
+            Coefficient of variation in a median subject.
         fat_part : numpy.ndarray
-            Part of the signal that comes from fat: tells muscle, marrow and fat apart.
+            Fat fraction of the signal; it distinguishes muscle, marrow and fat.
         width_mm : float
         """
         strength, across, along = self._textures
@@ -334,7 +334,7 @@ class Body:
     # --- painting --------------------------------------------------------------------------
 
     def paint(self, points: Points, palette: Palette, width_mm: float) -> Float:
-        """Channels of every point, shape (n, 5)."""
+        """Return the channels of each point, shape (n, 5)."""
         canvas = np.zeros((len(points.arc), 5), np.float32)
         index = self.anatomy.index(points.arc)
         trunk = self._trunk_distance(points, index)
@@ -374,7 +374,7 @@ class Body:
         )
 
     def _trunk_distance(self, p: Points, index: npt.NDArray[np.int32]) -> Float:
-        """Signed distance to the skin."""
+        """Return the signed distance to the skin."""
         t = self._tables
         fat_mm = np.float32(self.anatomy.fat_depth_mm)
         skin = t["canal_b"][index] + 6 + t["muscle"][index] + fat_mm
@@ -386,7 +386,7 @@ class Body:
         return np.asarray(np.maximum(trunk, np.minimum(back, 30)))
 
     def _neck(self, p: Points) -> Float:
-        """0 below the shoulders, 1 in the neck."""
+        """Return a weight: 0 below the shoulders, 1 in the neck."""
         return np.clip((self.anatomy.site("T2").middle_mm - p.arc) / 60, 0, 1)
 
     def _paint_trunk(
@@ -516,7 +516,7 @@ class Body:
         canvas[near] = piece
 
     def _column_distances(self, p: Points, index: npt.NDArray[np.int32]) -> tuple[Float, Float]:
-        """Distance to the outline of bodies and discs, and from the nearest disc's endplate."""
+        """Return the distances to the outline of the column and to the nearest endplate."""
         t = self._tables
         a, half = t["body_a"][index], t["body_b"][index]
         y = p.dorsal + t["canal_b"][index] + half
@@ -544,7 +544,7 @@ class Body:
         _paint(canvas, coverage(outline - 0.9, h), palette["ligament"])
         _paint(canvas, coverage(bone, h), palette["bone"])
         _paint(canvas, coverage(bone + 0.8, h), palette["marrow"])
-        # Basivertebral vein, entering from behind in the middle of the body.
+        # Basivertebral vein, entering posteriorly at mid-body.
         y = p.dorsal + t["canal_b"][index]
         vein = ellipsoid(t["body_off"][index], p.left, y + 5, (1.6, 3.0, 7.5))
         vein = np.where(inside & (p.arc < self.anatomy.site("S1").top_mm), vein, far)
@@ -628,7 +628,7 @@ class Body:
             width[self._names.index(segment.split("-")[0])] = mm
         inside = np.maximum(facet + 1.0, np.abs(t["disc_off"][index] - 3) - 8)
         _paint(canvas, coverage(np.maximum(np.abs(joint) - 1.2, inside), h), palette["ligament"])
-        # Nested slabs give thin lines their right share.
+        # Nested slabs give the correct fraction for thin lines.
         line = coverage(np.abs(joint) - 0.5 * width[number], h) - coverage(np.abs(joint), h)
         wet = np.maximum(line, 0) * coverage(inside, h) * (width[number] > 0)
         _paint(canvas, wet * mobile, palette["synovial"])
@@ -651,7 +651,7 @@ class Body:
         wall = np.where(open_above, self.canal_distance(p, index), 20)
         _paint(canvas, coverage(wall - 0.5, h), palette["ligament"])
         _paint(canvas, coverage(wall, h), palette["fat"])
-        # Ventral venous plexus, both sides of the midline behind the bodies.
+        # Ventral venous plexus on both sides of the midline, posterior to the bodies.
         behind = p.dorsal + b
         plexus = ellipse(x - 0.45 * a, behind - 0.9, 0.28 * a, 1.0) + 2 * (1 - t["waist"][index])
         plexus = np.where(open_above & (t["sacral"][index] < 0.9), plexus, 20)
@@ -676,7 +676,7 @@ class Body:
                 _paint(canvas, share, palette[fluid.tissue])
 
     def _sleeve_distances(self, p: Points, index: npt.NDArray[np.int32]) -> tuple[Float, Float]:
-        """Distance to the CSF of root sleeves and to the roots in and beyond them."""
+        """Return the distances to the CSF of root sleeves and to the roots."""
         t = self._tables
         side = p.left > 0
         length = np.where(side, t["sleeve_length_left"][index], t["sleeve_length_right"][index])
@@ -697,7 +697,7 @@ class Body:
             return np.asarray(away - start_mm - share * (end_mm - start_mm), dtype=np.float32)
 
         sleeve = np.where(radius > 0, tube(length, radius, 0.45 * radius), 20)
-        # The sleeve's mouth is part of the sac.
+        # The opening of the sleeve is part of the sac.
         root = tube(length + 20, 0.38 * radius + 0.3, 0.55 * radius + 0.3)
         ganglion = tube(length + 5, np.zeros_like(radius), 1.15 * radius)
         root = np.where(radius > 0, np.minimum(root, ganglion), 20)
@@ -721,10 +721,10 @@ class Body:
         distance = self.sac_distance(q, rows)
         outer = coverage(distance - DURA_MM, h)
         inner = coverage(distance, h)
-        # Through the sleeve's mouth CSF is continuous.
+        # CSF is continuous through the opening of the sleeve.
         mouth = np.minimum(coverage(sleeve, h), coverage(distance - 1.2, h))
         outer = np.maximum(outer - mouth, inner)
-        # The dura shows in places only: where it is thin or slack CSF blurs over it.
+        # The dura is only partly visible, with partial volume of CSF where it is thin.
         grain = self._streaks(q.arc * np.float32(0.6), q.left, q.dorsal)
         inner = inner + (outer - inner) * np.clip(0.25 + 0.35 * grain, 0, 0.75).astype(np.float32)
         _paint_nested(piece, outer, inner, palette["dura"], palette["csf"])
@@ -753,7 +753,7 @@ class Body:
     def _root_fraction(
         self, left: Float, dorsal: Float, index: npt.NDArray[np.int32], h: float
     ) -> Float:
-        """Share of each point's voxel in strands of the cauda equina."""
+        """Return the voxel fraction in strands of the cauda equina."""
         share = np.zeros(len(left), np.float32)
         radii = self.anatomy.roots.radius_mm.astype(np.float32)
         y = dorsal - self._tables["sac_c"][index]
@@ -767,18 +767,18 @@ class Body:
             r = radii[here]
             away2 = (left[part, None] - at[here, 0]) ** 2 + (y[part, None] - at[here, 1]) ** 2
             filled = np.clip(0.5 + (r * r - away2) / (2 * h * r), 0, 1)
-            # The factor keeps the area of strands thinner than the voxel.
+            # The factor preserves the area of strands thinner than the voxel.
             area = np.where(r < h, 4 * r * h / (r + h) ** 2, 1).astype(np.float32)
-            with np.errstate(invalid="ignore"):  # raised at times by the product of finite numbers
+            with np.errstate(invalid="ignore"):  # spurious warning of the matrix product
                 share[part] = filled @ area
         return np.minimum(share, 1) * np.float32(self.anatomy.roots.settling.density)
 
 
 def _draw_textures(rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """One person's strength over the median's, and correlation lengths of textures (mm).
+    """Draw relative texture strength and correlation lengths (mm) of one subject.
 
-    All over the part of the signal that comes from fat, in steps of 0.05; lengths across the
-    body and head to foot.
+    Tabulated over the fat fraction of the signal in steps of 0.05; lengths are transverse and
+    craniocaudal.
     """
     figures = []
     for name in ("muscle", "marrow", "fat"):
@@ -795,7 +795,7 @@ def _draw_textures(rng: np.random.Generator) -> tuple[FloatArray, FloatArray, Fl
 
 
 def _cos3(x: Float, y: Float) -> Float:
-    """Cosine of three times the angle from dorsal."""
+    """Return the cosine of three times the angle from dorsal."""
     r2 = x * x + y * y + np.float32(1e-6)
     c2 = y * y / r2
     c = y / np.sqrt(r2)
@@ -803,7 +803,7 @@ def _cos3(x: Float, y: Float) -> Float:
 
 
 def _paint(canvas: Float, share: Float, color: npt.NDArray[np.float32]) -> None:
-    """Lay a tissue over what is there."""
+    """Blend a tissue over the canvas (in place)."""
     rows = np.flatnonzero(share > 0)
     if not len(rows):
         return
@@ -815,7 +815,7 @@ def _paint_nested(
     canvas: Float, outer: Float, inner: Float,
     shell: npt.NDArray[np.float32], core: npt.NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Lay a core in its shell over what is there, each with its exact share."""
+    """Blend a core and its shell over the canvas, each with its exact fraction (in place)."""
     rows = np.flatnonzero(outer > 0)
     if not len(rows):
         return
@@ -824,7 +824,7 @@ def _paint_nested(
 
 
 def screw_distance(anatomy: Anatomy, findings: Findings, p: Points) -> Float:
-    """Distance to the nearest screw; large where there is none."""
+    """Return the distance to the nearest screw; large if there are none."""
     distance = np.full(p.arc.shape, 1e3, np.float32)
     for screw in findings.screws:
         part = capsule(

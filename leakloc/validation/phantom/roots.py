@@ -1,7 +1,7 @@
-"""Cauda equina: the strands of the nerve roots, how they settle in the sac and where they leave.
+"""Cauda equina: strands of the nerve roots, their arrangement in the sac and exit points.
 
-In a supine person the roots lie along the back of the sac, in contact with each other, and
-leave a crescent of CSF in front of them. Their number falls at every foramen.
+In supine position the roots lie in contact with each other along the dorsal wall of the sac, with a
+crescent of CSF ventral to them. Their number decreases at each foramen.
 """
 
 from __future__ import annotations
@@ -20,66 +20,66 @@ if TYPE_CHECKING:
     from leakloc.validation.phantom.anatomy import LevelSite
 
 ROOT_ROWS: Final = 8
-"""Rows of the arc tables per point of a strand: a strand turns slowly, 2 mm are enough."""
+"""Rows of the arc tables per point of a strand (2 mm)."""
 
 DIAMETER_MM: Final = (0.8, 1.6)
-"""Range of a strand's diameter on high-resolution T2-weighted images."""
+"""Range of the strand diameter on high-resolution T2-weighted images."""
 
 _STRANDS: Final = (2, 2, 3, 4, 4, 4, 3, 3)
-"""Strands per side that leave at the top of L1 ... S3: ventral and dorsal bundles, the large
-roots (L3 to S1) in more fascicles; the last entry stands for S3 to S5 together. About 40 of
-them lie in one axial plane at L2-L3; 30 to 40 dark dots were counted there on SPIDER volumes."""
+"""Strands per side that exit at the top of L1 ... S3: ventral and dorsal bundles, more fascicles
+for the large roots (L3 to S1); the last entry is for S3 to S5 combined. An axial plane at L2-L3
+contains about 40 strands; 30 to 40 dark dots were counted there on SPIDER volumes."""
 
 _SIZES: Final = (0.85, 0.9, 0.95, 1.0, 1.1, 1.15, 0.95, 0.8)
-"""Diameter of these strands over the person's mean: L5 and S1 are the largest roots."""
+"""Diameter of these strands relative to the mean: L5 and S1 are the largest roots."""
 
 _SCATTERED: Final = 0.15
-"""Fraction of people whose roots are spread through the sac: 1 of 6 SPIDER volumes inspected."""
+"""Fraction of subjects with roots dispersed in the sac: 1 of 6 inspected SPIDER volumes."""
 
 _TURNED: Final = 0.10
-"""Fraction of people who lie prone or on a side: an assumption, most are imaged supine."""
+"""Fraction of subjects in prone or lateral position (assumption)."""
 
 _EXIT_DEG: Final = 97.0
-"""Where a root leaves the sac, degrees from dorsal: lateral, slightly ventral."""
+"""Exit angle of a root, degrees from dorsal: lateral, slightly ventral."""
 
 _CRESCENT_ANGLES: Final = np.deg2rad(np.linspace(0, 180, 91))
-"""Angles from the lowest wall at which lengths along it are tabulated, 2 degrees apart."""
+"""Angles from the lowest wall for tables of wall length, 2 degrees apart."""
 
 
 @dataclass(frozen=True)
 class Settling:
-    """How one person's cord and roots lie in the sac."""
+    """Arrangement of cord and roots in the sac of one subject."""
 
     settled: float
-    """0 for roots spread through the sac, 1 for all on its lowest wall."""
+    """0 for roots dispersed in the sac, 1 for all on its lowest wall."""
     gravity_deg: float
     """Direction of the lowest wall, degrees from dorsal to the left."""
     crescent_deg: float
-    """Half the angle over which roots lie side by side before they form another layer."""
+    """Half the angle of one layer of roots before they form another layer."""
     gap_mm: float
     """Distance of the lowest layer from the dura."""
     contact: float
-    """Distance of neighbours in a layer over their diameter."""
+    """Distance of neighbors in a layer relative to their diameter."""
     layer: float
-    """Distance of layers over the diameter: 0.87 if packed as densely as possible."""
+    """Distance of layers relative to the diameter: 0.87 at the densest packing."""
     spread: float
-    """The largest factor by which few roots draw apart."""
+    """Maximum factor by which few roots are spread apart."""
     reach_mm: float
-    """Length over which a root passes from the cord to its place."""
+    """Length over which a root passes from the cord to its final position."""
     waviness_mm: float
-    """Standard deviation of a root's slow course."""
+    """Standard deviation of long-wavelength undulation of a root."""
     redundancy_mm: float
-    """Standard deviation of its short loops."""
+    """Standard deviation of short-wavelength undulation."""
     density: float
-    """Part of a strand's cross-section that is nerve; CSF lies between its fascicles."""
+    """Nerve fraction of the cross-section of a strand; the rest is CSF between fascicles."""
     cord_hug: float
-    """Place of the conus between the middle of the sac (0) and its lowest wall (1)."""
+    """Position of the conus between the center of the sac (0) and its lowest wall (1)."""
     cord_rim_mm: float
-    """Least CSF between cord and dura."""
+    """Minimum CSF thickness between cord and dura."""
 
 
 def draw_settling(rng: np.random.Generator) -> Settling:
-    """Draw how a person's roots lie."""
+    """Draw the arrangement of cord and roots of one subject."""
     scattered = rng.random() < _SCATTERED
     turned = rng.random() < _TURNED
     return Settling(
@@ -101,22 +101,21 @@ def draw_settling(rng: np.random.Generator) -> Settling:
 
 @dataclass(frozen=True, eq=False)
 class Roots:
-    """Strands below the conus before they are placed in the sac.
+    """Strands of the cauda equina before placement in the sac.
 
     Parameters
     ----------
     settling : Settling
     arc : numpy.ndarray
-        Every `ROOT_ROWS`-th arc of the tables, shape (n,).
+        Every `ROOT_ROWS`-th arc position of the tables, shape (n,).
     side, start_mm, leave_mm, run_mm, radius_mm, depth : numpy.ndarray
-        Of each strand: 1 left and -1 right, arcs where it leaves the cord and the sac, length of
-        its way to the lateral wall, radius, and its place among layers (0 the lowest, 1 the
-        highest).
+        Of each strand: 1 left and -1 right, arc positions of exit from cord and sac, length of
+        its path to the lateral wall, radius, and rank among layers (0 lowest, 1 highest).
     scattered : numpy.ndarray
-        Course of roots that float, shape (strands, n, 2): left and dorsal offset from the sac's
-        centre over its half axes.
+        Course of dispersed roots, shape (strands, n, 2): left and dorsal offset from the center
+        of the sac, relative to its half axes.
     waves : numpy.ndarray
-        Unit noise of slow and of short waves, shape (2, strands, n).
+        Unit noise of long and of short wavelength, shape (2, strands, n).
     """
 
     settling: Settling
@@ -139,7 +138,7 @@ def draw_roots(
     settling: Settling,
     rng: np.random.Generator,
 ) -> Roots:
-    """Draw the strands: where they begin and leave, how thick and how wavy they are."""
+    """Draw the strands: origin, exit, radius and undulation."""
     own = rng.spawn(1)[0]
     step = float(arc[1] - arc[0])
     lumbar = [site for site in sites if site.name[0] in "LS" and site.name not in ("S4", "S5")]
@@ -149,8 +148,8 @@ def draw_roots(
         kind = max(rank - len(lumbar), -len(_STRANDS))  # counted from below
         for side in (-1.0, 1.0):
             for number in range(_STRANDS[kind]):
-                # Strands beyond two (below, one) have their own random numbers, so that what is
-                # drawn after the roots stays what it was for a seed.
+                # Strands beyond two (caudally, one) use a separate random generator, so that
+                # draws after the roots do not change for a seed.
                 source = rng if number < (2 if rank < 6 else 1) else own
                 start = conus_mm - source.uniform(5, 45)
                 inward = 1 - rank / len(lumbar)
@@ -182,22 +181,22 @@ def draw_roots(
 
 
 def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> FloatArray:
-    """Course of every strand in the sac, after findings have changed its shape.
+    """Return the course of each strand in the sac, after findings have changed its shape.
 
-    Strands lie side by side along the lowest wall, the ones that leave last in the middle.
-    Where they need more room than the crescent has, as in a stenosis, they form layers.
+    Strands lie next to each other along the lowest wall, the last to exit in the middle. Where
+    they exceed the width of the crescent, as in a stenosis, they form layers.
 
     Parameters
     ----------
     roots : Roots
     tables : mapping
-        The anatomy's tables.
+        Tables of the anatomy.
 
     Returns
     -------
     numpy.ndarray
-        Shape (strands, n, 2): left and dorsal offset from the sac's centre, millimetres; NaN
-        where a strand is absent.
+        Shape (strands, n, 2): left and dorsal offset from the center of the sac, millimeters;
+        NaN where a strand is absent.
     """
     way = roots.settling
     names = ("sac_a", "sac_b", "sac_trefoil", "cord_a", "cord_b")
@@ -206,7 +205,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
     side, radius = roots.side[:, None], roots.radius_mm[:, None]
 
     def wall(angle: FloatArray, inset: FloatArray | float) -> FloatArray:
-        """Points at an inset from the dura, at an angle from dorsal to the left."""
+        """Return points at an inset from the dura, at an angle from dorsal to the left."""
         swell = 1 + trefoil * np.cos(3 * np.arctan2(a * np.sin(angle), b * np.cos(angle)))
         x = np.maximum(a * swell - inset, 0.02) * np.sin(angle)
         y = np.maximum(b * swell - inset, 0.02) * np.cos(angle)
@@ -234,7 +233,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         for row in range(len(a)):
             angle[mine, row] = np.interp(place[:, row], along[:, row], _CRESCENT_ANGLES)
         layers = roots.depth[mine, None] * np.maximum(load - 1, 0) * way.layer * diameter
-        # Towards the middle of the sac: the course of another strand, independent of its own.
+        # Inward undulation: that of another strand, so that it is independent.
         inset[mine] = radius[mine] + way.gap_mm + layers + 0.4 * np.abs(wave[::-1])
         angle[mine] = gravity + sign * angle[mine]
     exits = np.deg2rad(_EXIT_DEG) * side
@@ -249,7 +248,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         [(cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin) + cord_c], axis=-1
     )
     path = surface + begun[..., None] * (path - surface)
-    # Out of the cord, then into the sac.
+    # Move points out of the cord, then into the sac.
     x, y = path[..., 0], path[..., 1] - cord_c
     within = np.hypot(x / (cord_a + radius), y / (cord_b + radius))
     push = np.where(cord_a > 0.1, np.maximum(1 / np.maximum(within, 0.05), 1), 1)
@@ -263,6 +262,6 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
 
 
 def _eased(share: FloatArray) -> FloatArray:
-    """From 0 to 1 with level ends."""
+    """Return a smooth step from 0 to 1."""
     share = np.clip(share, 0, 1)
     return np.asarray(share * share * (3 - 2 * share))

@@ -1,4 +1,4 @@
-"""What can be asked of the phantom: findings, anatomy, acquisition, faults."""
+"""Scenarios of the phantom: findings, anatomy, acquisition, artifacts."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """One extradural collection, as asked for; shape and extent still vary with the seed.
+    """Specification of one epidural collection; shape and extent vary with the seed.
 
     Parameters
     ----------
     levels : tuple of str
-        Motion segments it may centre on; the seed picks one.
+        Candidate motion segments of its center; one is drawn.
     position : str
         Side of the sac.
     kind : str
-        ``"epidural"`` sheets along the sac, ``"periradicular"`` fluid around one root.
+        ``"epidural"``: a layer along the sac; ``"periradicular"``: fluid around one root.
     thickness_mm : tuple of float
-        Range of the greatest thickness between dura and canal wall.
+        Range of the maximum thickness between dura and canal wall.
     cranial_levels, caudal_levels : tuple of float
-        Ranges of the reach above and below the segment, in levels.
+        Ranges of the cranial and caudal extent from the segment, in levels.
     tissue : str
-        What fills it.
+        Tissue that fills it.
     pseudomeningocele_mm : tuple of float
-        Range of the mean radius of a pool behind the laminae; (0, 0) for none.
+        Range of the mean radius of a pool posterior to the laminae; (0, 0) for none.
     tract : bool
-        Whether a tract leads from the pool to a subcutaneous one.
+        Whether a tract connects the pool to a subcutaneous collection.
     """
 
     levels: tuple[str, ...]
@@ -63,18 +63,18 @@ class CollectionSpec:
 
 @dataclass(frozen=True)
 class MimicSpec:
-    """Bright fluid that is no collection.
+    """Specification of bright fluid that mimics a collection.
 
     Parameters
     ----------
     kind : str
-        ``"perineural_cyst"`` on a root, ``"facet_cyst"`` beside a facet joint,
-        ``"seroma"`` in the wound behind the spine without contact to the canal,
+        ``"perineural_cyst"`` on a root, ``"facet_cyst"`` adjacent to a facet joint,
+        ``"seroma"`` in the wound posterior to the spine without contact to the canal,
         ``"hematoma"`` in the dorsal epidural space.
     levels : tuple of str
-        Motion segments (cysts on roots: the segment whose lower vertebra names the root).
+        Motion segments (for root cysts the root is named after the lower vertebra).
     radius_mm : tuple of float
-        Range of the mean radius; for a haematoma of the thickness.
+        Range of the mean radius; for a hematoma, of the thickness.
     """
 
     kind: Literal["perineural_cyst", "facet_cyst", "seroma", "hematoma"]
@@ -84,39 +84,39 @@ class MimicSpec:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Everything that defines a phantom study besides the seed.
+    """Definition of a phantom study, except for the seed.
 
-    Build own ones with `dataclasses.replace`, for example
+    Create custom scenarios with `dataclasses.replace`, for example
     ``replace(SCENARIOS["normal"], snr=15.0, obliquity_deg=12.0)``.
     """
 
     name: str
-    """Part of the random seed: another name gives another anatomy."""
+    """Part of the random seed; the anatomy depends on the name."""
     description: str
     collections: tuple[CollectionSpec, ...] = ()
     mimics: tuple[MimicSpec, ...] = ()
     laminectomy: bool = False
-    """Take away laminae and spinous process at the first collection's (or mimic's) segment."""
+    """Remove laminae and spinous process at the segment of the first collection or mimic."""
     lumbar_counts: tuple[int, ...] = (5,)
-    """Numbers of lumbar vertebrae the seed picks from."""
+    """Numbers of lumbar vertebrae; one is drawn."""
     lumbosacral: tuple[LumbosacralShape, ...] = ("regular",)
-    """Shapes of the lumbosacral junction the seed picks from: ``"sacralised"`` draws the last
-    lumbar vertebra on its way into the sacrum, ``"lumbarised"`` the first sacral one out of it.
-    Names stay those counted from C2."""
+    """Shapes of the lumbosacral junction; one is drawn. ``"sacralised"``: the last lumbar
+    vertebra is partially sacralized; ``"lumbarised"``: the first sacral one is partially
+    lumbarized. Vertebrae are named by counting from C2."""
     scoliosis_deg: tuple[float, float] = (0.0, 6.0)
     """Range of the Cobb angle of the lateral curve."""
     stenosis_area_mm2: float | None = None
-    """Sac area at the first collection's segment; None for an open canal."""
+    """Sac area at the segment of the first collection; None for no stenosis."""
     abdominal_fluid: float = 0.15
-    """Share of the bowel that is full of fluid, 0..1; above 0.5 also ureters, full bladder,
+    """Fraction of the bowel filled with fluid, 0 to 1; above 0.5 also ureters, full bladder,
     gallbladder and pleural fluid."""
     screws: bool = False
     """Pedicle screws at the three vertebrae around the first collection."""
 
     vendor: Vendor | None = None
-    """Style of names and headers; None lets the seed choose."""
+    """Vendor of names and headers; None to draw one."""
     field_t: float | None = None
-    """1.5 or 3.0; None lets the seed choose."""
+    """1.5 or 3.0; None to draw one."""
     field_of_view: FieldOfView = "lumbar"
     series: tuple[SequenceName, ...] = (
         "localizer",
@@ -125,55 +125,54 @@ class Scenario:
         "ht2w_mip",
         "ht2w_slab",
     )
-    """Series of the study in scanner order; those missing by chance are named below."""
+    """Series of the study in scanner order, without optional series."""
     optional_series: tuple[SequenceName, ...] = ("stir_sagittal", "t1_sagittal", "t2_axial")
-    """Each is added with a chance of one half."""
+    """Series added with a probability of 0.5 each."""
     myelogram_shape: tuple[int, int, int] = (320, 320, 112)
-    """Rows, columns and slices of the three-dimensional myelogram (of each station)."""
+    """Rows, columns and slices of the three-dimensional myelogram (per station)."""
     voxel_mm: float | None = None
-    """In-plane voxel of the myelogram; None gives 320 mm over the rows (350 mm
+    """In-plane voxel of the myelogram; None for 320 mm over the rows (350 mm
     thoracolumbar)."""
     slice_mm: float = 1.0
     """Slice spacing of the myelogram."""
     plane: Literal["sagittal", "coronal", "axial"] | None = "sagittal"
-    """Plane of the myelogram; None lets the seed choose between the first two. Axial slices
-    cover the body by their number, so that rows and columns span its depth and width; their
-    voxel must be named and the series must hold no projections."""
+    """Plane of the myelogram; None to draw sagittal or coronal. Axial slices cover the body
+    craniocaudally, rows and columns its depth and width; they require a voxel size and do not
+    support projections."""
     obliquity_deg: tuple[float, float] = (0.0, 4.0)
-    """Range of the tilt of the grid against the patient."""
+    """Range of the tilt of the grid relative to the patient."""
     localizer: Literal["three_planes", "whole_spine"] = "three_planes"
-    """A few planes of each orientation about the field, or sagittal ones from the skull to the
-    coccyx."""
+    """Three planes of each orientation, or sagittal planes from the skull to the coccyx."""
     companion_matrix: int = 320
     """Rows and columns of the sagittal companions."""
     stations: int = 1
-    """Couch positions of the myelogram; more than one is also written composed."""
+    """Number of stations of the myelogram; if more than one, it is also written composed."""
     station_gain: float = 0.2
-    """Largest relative gain difference between stations."""
+    """Maximum relative gain difference between stations."""
     station_shift_mm: float = 2.0
-    """Largest shift of the patient between stations."""
+    """Maximum shift of the patient between stations."""
 
     echo_time_ms: float | None = None
-    """Nominal echo time of the myelogram; None takes the vendor's usual value."""
+    """Nominal echo time of the myelogram; None for the usual value of the vendor."""
     snr: float = 40.0
-    """Signal of CSF over noise in the myelogram at its centre."""
+    """CSF signal divided by noise at the center of the myelogram."""
     bias: float = 0.2
-    """Relative strength of the receive field's smooth variation (standard deviation of
-    about half of it)."""
+    """Relative strength of the smooth variation of the receive field (the standard deviation
+    is about half of it)."""
     end_rolloff: float = 0.35
-    """Loss of signal at the head and foot end of the field."""
+    """Signal loss at the cranial and caudal end of the field."""
     pulsation: float = 0.35
-    """Depth of flow voids in CSF, 0..1."""
+    """Depth of flow voids in CSF, 0 to 1."""
     fat_residual: float = 0.07
-    """Share of the fat signal that suppression leaves."""
+    """Fraction of fat signal after suppression."""
     fat_failure_patches: int = 0
-    """Regions in which fat suppression fails."""
+    """Number of regions in which fat suppression fails."""
     wrap: float = 0.0
-    """Strength of the ghost folded in from beyond the field's end, 0..1."""
+    """Strength of fold-over from the ends of the field, 0 to 1."""
     ghosts: float = 0.01
-    """Strength of pulsation ghosts along the phase direction, as a share of CSF."""
+    """Strength of pulsation ghosts along the phase direction, as a fraction of CSF signal."""
     anonymised: bool = False
-    """Write series without names and sequence strings."""
+    """Write series without descriptions and sequence names."""
 
 
 _DORSAL: Final = CollectionSpec(
@@ -351,18 +350,18 @@ _ALL: Final = (
 )
 
 SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in _ALL}
-"""The scenario matrix, S0 to S20."""
+"""Scenarios by name (S0 to S20)."""
 
 
 def compact(scenario: Scenario) -> Scenario:
-    """The same scenario as a small study (under 12 MB): coarser voxels, two main series.
+    """Return the scenario as a small study (under 12 MB): coarser voxels, two main series.
 
-    For sample data and tests; the anatomy of a seed stays the same.
+    For sample data and tests; the anatomy of a seed is unchanged.
 
     Parameters
     ----------
     scenario : Scenario
-        One of those with a single-station lumbar or thoracolumbar field.
+        A scenario with a single-station lumbar or thoracolumbar field.
     """
     return replace(
         scenario,

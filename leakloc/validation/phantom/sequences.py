@@ -1,4 +1,4 @@
-"""Pulse sequences and the signal they give each tissue."""
+"""Pulse sequences and their signal of each tissue."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ VARIABLE_FLIP_ECHO: Final = 0.35
 
 @dataclass(frozen=True)
 class Sequence:
-    """One pulse sequence as the phantom plays it.
+    """One pulse sequence of the phantom.
 
     Parameters
     ----------
     name : str
-        Which of the study's sequences it is.
+        Name of the sequence in the study.
     contrast : str
-        Which signal equation holds.
+        Signal equation.
     tr_ms, te_ms, ti_ms, flip_deg : float
-        Nominal timing, as the header states it.
+        Nominal parameters as in the header.
     echo_factor : float
         Effective over nominal echo time (1 for ordinary echo trains).
     fat_suppressed : bool
@@ -51,11 +51,11 @@ class Sequence:
     thickness_mm : float or None
         Slice thickness of a two-dimensional sequence; None for a volume.
     snr : float
-        CSF signal over noise.
+        CSF signal divided by noise.
     void_strength : float
-        Multiplies the scenario's pulsation voids.
+        Factor of the flow voids of the scenario.
     blur_voxels : float
-        Standard deviation of the point spread.
+        Standard deviation of the point spread function.
     """
 
     name: SequenceName
@@ -75,7 +75,7 @@ class Sequence:
     blur_voxels: float = 0.38
 
     def signal(self, tissue: TissueName) -> float:
-        """Signal of a tissue over the same sequence's proton-density scale."""
+        """Return the signal of a tissue relative to the proton-density scale of the sequence."""
         found = TISSUES[tissue]
         high = self.field_t > 2
         t1 = float(found.t1_ms[high])
@@ -84,7 +84,7 @@ class Sequence:
         return _signal(self, found, t1, float(found.t2_ms[high]))
 
     def palette(self) -> dict[TissueName, npt.NDArray[np.float32]]:
-        """Every tissue in the five channels, CSF at `csf_signal`, textures of a median person."""
+        """Return each tissue in five channels; CSF at `csf_signal`, texture of a median subject."""
         reference = {"t1": "fat", "t1_post": "fat", "gradient": "fat"}.get(self.contrast, "csf")
         scale = self.csf_signal / self.signal(reference)  # type: ignore[arg-type]
         palette = {}
@@ -135,7 +135,7 @@ _HT2W_TE: Final[dict[Vendor, tuple[float, float]]] = {
 def draw_sequences(
     scenario: Scenario, vendor: Vendor, field_t: float, rng: np.random.Generator
 ) -> dict[SequenceName, Sequence]:
-    """Sequences of one scanner's protocol."""
+    """Draw the sequences of the protocol of one scanner."""
     te = scenario.echo_time_ms or round(float(rng.uniform(*_HT2W_TE[vendor])))
     factor = float(rng.uniform(0.30, 0.48))
     gain = float(rng.uniform(0.75, 1.3))

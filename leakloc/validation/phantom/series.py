@@ -1,4 +1,4 @@
-"""The series of a study: where each sequence looks and what the scanner calls it."""
+"""The series of a study: grid and series description of each sequence."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class PhantomSeries:
     number : int
         Series number.
     name : str
-        Series description the vendor's protocol gives it (empty where anonymised).
+        Series description of the vendor protocol (empty if anonymized).
     stacks : tuple of Geometry
         Grids in the order they are written; more than one for localizers and radial slabs.
     station : int or None
         Couch position of a station; None for a single or composed series.
     composed : bool
-        Whether it is put together from stations.
+        Whether the series is composed from stations.
     """
 
     number: int
@@ -50,7 +50,7 @@ class PhantomSeries:
 
     @property
     def geometry(self) -> Geometry:
-        """The first (mostly only) grid."""
+        """The first (usually only) grid."""
         return self.stacks[0]
 
 
@@ -126,12 +126,12 @@ def plan_series(
     focus_mm: float,
     rng: np.random.Generator,
 ) -> list[PhantomSeries]:
-    """Series of the scenario's study in scanner order.
+    """Plan the series of the study of a scenario in scanner order.
 
     Parameters
     ----------
     focus_mm : float
-        Arc on which axial slices centre.
+        Arc position of the center of axial slices.
     """
     wanted = list(scenario.series)
     for name in scenario.optional_series:
@@ -175,12 +175,12 @@ def plan_series(
 
 
 def field_mm(field_of_view: FieldOfView) -> float:
-    """Usual length of a field of view along the body."""
+    """Return the usual craniocaudal length of a field of view."""
     return _FIELD_MM[field_of_view]
 
 
 def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> FloatArray:
-    """Middle of the field of view for a field of `extent_mm` along the body."""
+    """Return the center of a field of view of craniocaudal length `extent_mm`."""
     line = anatomy.centerline
     low_end = {
         "lumbar": anatomy.site("S5").bottom_mm + 6,
@@ -196,7 +196,7 @@ def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> 
 
 
 def myelogram_geometry(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> Geometry:
-    """Grid of the (composed) three-dimensional myelogram."""
+    """Return the grid of the (composed) three-dimensional myelogram."""
     rows, columns, slices = scenario.myelogram_shape
     voxel = scenario.voxel_mm or _FIELD_MM[scenario.field_of_view] / rows
     if scenario.stations > 1:
@@ -209,12 +209,12 @@ def myelogram_geometry(scenario: Scenario, anatomy: Anatomy, rng: np.random.Gene
     tilt = np.deg2rad(rng.uniform(*scenario.obliquity_deg, size=3) * rng.choice([-1, 1], 3))
     axes = _rotation(tilt) @ plane_axes(plane)
     if plane == "sagittal" and rng.random() < 0.5:
-        axes[:, 2] *= -1  # slices counted from the other side
+        axes[:, 2] *= -1  # slices numbered from the other side
     return centered(center, axes, (slices, rows, columns), (voxel, voxel, scenario.slice_mm))
 
 
 def station_slices(scenario: Scenario, composed: Geometry) -> list[tuple[slice, slice, slice]]:
-    """Where each station lies in the composed grid, head first."""
+    """Return the part of the composed grid of each station, cranial to caudal."""
     rows = scenario.myelogram_shape[0]
     step = (composed.shape[1] - rows) // (scenario.stations - 1)
     everything = slice(None)
@@ -224,7 +224,7 @@ def station_slices(scenario: Scenario, composed: Geometry) -> list[tuple[slice, 
 
 
 def plane_axes(plane: str) -> FloatArray:
-    """Unit axes (columns i, j, k) of a standard plane, radiological display."""
+    """Return unit axes (columns i, j, k) of a standard plane in radiological orientation."""
     axes = {
         "sagittal": [(0, 1, 0), (0, 0, -1), (1, 0, 0)],
         "coronal": [(1, 0, 0), (0, 0, -1), (0, 1, 0)],
@@ -237,7 +237,7 @@ def centered(
     center_lps: FloatArray, axes: FloatArray, shape: tuple[int, int, int],
     spacing_ijk_mm: tuple[float, float, float],
 ) -> Geometry:  # fmt: skip
-    """Grid of `shape` ``(k, j, i)`` about a centre."""
+    """Return a grid of `shape` ``(k, j, i)`` around a center."""
     half = (np.array(shape[::-1]) - 1) / 2 * np.array(spacing_ijk_mm)
     return Geometry.from_axes(
         shape, origin_lps=list(center_lps - axes @ half), spacing_ijk_mm=spacing_ijk_mm,
@@ -290,7 +290,7 @@ def _axial(
 
 
 _COUNTING_GRID: Final = (5, 1.5, 7.0)
-"""Planes, voxel and distance of planes (mm) of a localizer made to count levels on."""
+"""Number of planes, voxel size and plane spacing (mm) of a localizer for level counting."""
 
 
 def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
@@ -299,7 +299,7 @@ def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
         points = anatomy.centerline.points_lps
         low, high = points.min(axis=0), points.max(axis=0)
         rows = int((high[2] - low[2]) / voxel) + 16
-        ahead = np.array([0.0, -15.0, 0.0])  # bodies lie in front of the canal
+        ahead = np.array([0.0, -15.0, 0.0])  # bodies are anterior to the canal
         middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + ahead
         shape, size = (planes, rows, round(340 / voxel)), (voxel, voxel, step)
         return (centered(middle, plane_axes("sagittal"), shape, size),)
@@ -329,11 +329,11 @@ def _slabs(
 
 
 PROJECTIONS: Final = 8
-"""Views of the derived maximum-intensity projection, over half a turn."""
+"""Number of views of the derived maximum-intensity projection, over 180 degrees."""
 
 
 def projection_grids(myelogram: Geometry) -> tuple[Geometry, ...]:
-    """One single-slice grid per view, turning about the column axis (head to foot)."""
+    """Return one single-slice grid per view, rotated about the column (craniocaudal) axis."""
     i, j, k = (myelogram.directions_lps[:, n] for n in range(3))
     rows = myelogram.shape[1] // 2
     voxel = myelogram.spacing_ijk_mm[1] * 2

@@ -1,4 +1,4 @@
-"""Signed distances (millimetres, negative inside) and what a voxel sees of them."""
+"""Signed distances (millimeters, negative inside) to shapes, and voxel fractions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Float = npt.NDArray[np.floating[Any]]
 
 
 def coverage(distance: Float, width_mm: float) -> Float:
-    """Share of a voxel of `width_mm` inside a surface at a signed distance from its centre."""
+    """Return the fraction of a voxel inside a surface at a signed distance from its center."""
     share = np.float32(0.5) - distance * np.float32(1 / width_mm)
     return np.asarray(np.clip(share, 0, 1), dtype=np.float32)
 
 
 def ellipse(x: Float, y: Float, a: Float | float, b: Float | float) -> Float:
-    """Distance to an ellipse, to first order at its edge."""
+    """Return the distance to an ellipse, first-order accurate at its edge."""
     p, q = x / a, y / b
     k0 = np.sqrt(p * p + q * q)
     p, q = p / a, q / b
@@ -29,7 +29,7 @@ def ellipse(x: Float, y: Float, a: Float | float, b: Float | float) -> Float:
 
 
 def ellipsoid(x: Float, y: Float, z: Float, radii: tuple[float, float, float]) -> Float:
-    """Distance to an ellipsoid, to first order at its edge."""
+    """Return the distance to an ellipsoid, first-order accurate at its edge."""
     a, b, c = (np.float32(radius) for radius in radii)
     p, q, r = x / a, y / b, z / c
     k0 = np.sqrt(p * p + q * q + r * r)
@@ -42,7 +42,7 @@ def ellipsoid(x: Float, y: Float, z: Float, radii: tuple[float, float, float]) -
 def rounded_box(
     x: Float, y: Float, a: Float | float, b: Float | float, radius: Float | float
 ) -> Float:
-    """Distance to a rectangle with half sides `a`, `b` and rounded corners."""
+    """Return the distance to a rectangle with half sides `a`, `b` and rounded corners."""
     p = np.abs(x) - (a - radius)
     q = np.abs(y) - (b - radius)
     outside = np.sqrt(np.maximum(p, 0) ** 2 + np.maximum(q, 0) ** 2)
@@ -52,7 +52,7 @@ def rounded_box(
 def capsule(
     x: Float, y: Float, z: Float, start: FloatArray, stop: FloatArray, radii: tuple[float, float]
 ) -> Float:
-    """Distance to a tube from `start` to `stop` whose radius goes from one figure to another."""
+    """Return the distance to a tube from `start` to `stop` with linearly varying radius."""
     along = np.asarray(stop - start, dtype=np.float32)
     length2 = float(along @ along) + 1e-9
     px, py, pz = (v - np.float32(s) for v, s in zip((x, y, z), start, strict=True))
@@ -63,15 +63,15 @@ def capsule(
 
 
 class Noise3D:
-    """Smooth periodic noise of unit variance in any three coordinates.
+    """Smooth periodic noise of unit variance in three coordinates.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     grain_mm : float
-        Distance over which correlation falls to 1/e.
+        Correlation length (decay to 1/e).
     nodes : int
-        Steps of the noise's grid per grain; it repeats after 64 steps.
+        Grid steps of the noise per correlation length; the period is 64 steps.
     """
 
     SIZE = 64
@@ -85,7 +85,7 @@ class Noise3D:
         self._values = smooth / smooth.std()
 
     def __call__(self, x: Float, y: Float, z: Float) -> Float:
-        """Values at coordinates in millimetres, shape as `x`."""
+        """Return the values at coordinates in millimeters, shape as `x`."""
         from scipy.ndimage import map_coordinates
 
         at = np.stack([x, y, z]).reshape(3, -1) / self._step
@@ -96,7 +96,7 @@ class Noise3D:
 
 
 def smooth_noise(n: int, sigma_mm: float, rng: np.random.Generator, step_mm: float) -> FloatArray:
-    """Unit-variance smooth noise at `n` places a step apart."""
+    """Return smooth noise of unit variance at `n` points with a spacing of `step_mm`."""
     from scipy.ndimage import gaussian_filter1d
 
     coarse = max(int(n * step_mm / (sigma_mm / 3)), 8)

@@ -1,4 +1,4 @@
-"""Relaxation times and proton densities of everything a spine study shows."""
+"""Relaxation times, proton densities and textures of the tissues of a spine study."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Tissue:
     ----------
     t1_ms, t2_ms : tuple of float
         Relaxation times at 1.5 T and 3 T. For fat the apparent T2 in a turbo spin echo
-        (J-coupling makes fat brighter there than its T2 says).
+        (fat is brighter there than its T2 implies because of J-coupling).
     density : float
         Proton density relative to CSF.
     fat_fraction : float
-        Share of the signal that fat suppression removes.
+        Fraction of the signal removed by fat suppression.
     """
 
     t1_ms: tuple[float, float]
@@ -84,7 +84,7 @@ TISSUES: Final[dict[TissueName, Tissue]] = {
 }
 """Values at (1.5 T, 3 T), from published relaxometry of spine and abdomen (SyMRI spine,
 AJNR 2018;39:788; de Bazelaire, Radiology 2004;230:652); fluids other than CSF and
-structures without own measurements are plausible settings, not measurements."""
+structures without published measurements are plausible assumptions."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Texture:
     Parameters
     ----------
     variation : tuple of float
-        10th and 90th percentile over people of the coefficient of variation.
+        10th and 90th percentile over subjects of the coefficient of variation.
     length_mm : tuple of float
-        The same of the distance, front to back, over which correlation falls to 1/e.
+        10th and 90th percentile of the anteroposterior correlation length (decay to 1/e).
     elongation : float
-        That distance head to foot over that front to back, median.
+        Median ratio of craniocaudal to anteroposterior correlation length.
     """
 
     variation: tuple[float, float]
@@ -111,11 +111,11 @@ TEXTURES: Final[dict[TissueName, Texture]] = {
     "marrow": Texture((0.17, 0.27), (1.1, 3.0), 1.15),
     "fat": Texture((0.055, 0.20), (0.76, 2.6), 3.5),
 }
-"""Measured on T2 SPACE volumes of 17 people (SPIDER, van der Graaf et al., Sci Data
-2024;11:264, CC BY 4.0, modified): vertebral bodies, fat behind the spine, paraspinal muscle.
+"""Measured on T2 SPACE volumes of 17 subjects (SPIDER, van der Graaf et al., Sci Data
+2024;11:264, CC BY 4.0, modified): vertebral bodies, fat posterior to the spine, paraspinal muscle.
 Bias of 12, 6 and 8 mm (standard deviation of a Gaussian) for marrow, fat and muscle removed,
-values beyond 3.5 robust standard deviations left out, variance of noise subtracted (muscle:
-12 people in whom noise is at most half of the variation)."""
+values beyond 3.5 robust standard deviations excluded, noise variance subtracted (muscle: 12
+subjects in whom noise is at most half of the variation)."""
 
 OTHER_VARIATION: Final = 0.05
-"""Coefficient of variation of tissues without an own measurement: a plausible setting."""
+"""Coefficient of variation of tissues without a measurement (assumption)."""

@@ -1,4 +1,4 @@
-"""What is true of a phantom, for measuring an analysis."""
+"""Ground truth of a phantom for evaluating an analysis."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from leakloc.validation.phantom.findings import Fluid
 
 STEP_MM: Final = 1.0
-"""Grid in canal coordinates on which collections are measured."""
+"""Grid spacing in canal coordinates for measuring collections."""
 
 TOUCHED_ML: Final = 0.05
-"""A segment counts as touched from this volume on."""
+"""Minimum volume for a segment to count as involved."""
 
 COMPARTMENT_ML: Final = 0.15
-"""A compartment counts as involved from this volume on."""
+"""Minimum volume for a compartment to count as involved."""
 
 DORSAL_EPIDURAL_MM: Final = 1.5
-"""How far in front of the canal's back wall the posterior epidural path runs."""
+"""Distance of the posterior epidural path anterior to the posterior wall of the canal."""
 
 DURA_GAP_MM: Final = 1.2
-"""How far behind the sac's inner surface it stays where the sac fills the canal."""
+"""Minimum distance of the path posterior to the inner surface of the sac."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class TrueDisc:
     name: str
     center_lps: FloatArray
     normal_lps: FloatArray
-    """Unit normal towards the head."""
+    """Unit normal in the cranial direction."""
 
 
 @dataclass(frozen=True)
 class TrueCollection:
-    """One extradural collection that is to be found."""
+    """One true epidural collection."""
 
     id: int
     level: str
@@ -61,36 +61,37 @@ class TrueCollection:
     segments: tuple[str, ...]
     position: Position
     position_fractions: dict[str, float]
-    """Volume by quadrant about the sac."""
+    """Volume fraction by quadrant around the sac."""
     compartments: tuple[Compartment, ...]
     volume_ml: float
     max_thickness_mm: float
-    """Greatest thickness of the sheet along the dura; 0 without one."""
+    """Maximum thickness of the layer along the dura; 0 without one."""
     cranial_lps: FloatArray
     caudal_lps: FloatArray
     epicenter_lps: FloatArray
-    """Centre of the largest cross-section."""
+    """Center of the largest cross-section."""
     path_lps: FloatArray
     """Posterior epidural path from the sacral hiatus up to the level, shape (n, 3)."""
     canal_distance_from_hiatus_mm: float | None
-    """Length of that path along the canal's axis."""
+    """Length of that path along the canal axis."""
     path_length_mm: float | None
     """Length of the path itself."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Everything known of a phantom.
+    """Ground truth of a phantom.
 
     Parameters
     ----------
     vertebrae, discs : tuple
-        C2 to S5, head down, whether or not in any field of view.
+        C2 to S5, cranial to caudal, inside or outside any field of view.
     hiatus_lps : ndarray, shape (3,)
-        Apex of the sacral hiatus, on the back wall of the canal.
+        Apex of the sacral hiatus, on the posterior wall of the canal.
     centerline_lps : ndarray, shape (n, 3)
-        Middle of the bony canal from C2 to the hiatus.
+        Centerline of the bony canal from C2 to the hiatus.
     sac_tip_lps, conus_lps : ndarray, shape (3,)
+        Caudal end of the thecal sac; tip of the conus.
     """
 
     scenario: str
@@ -108,34 +109,34 @@ class Truth:
     sac_tip_level: str
     conus_lps: FloatArray
     sac_volume_ml: float
-    """C2 to the tip, cord and roots included."""
+    """C2 to the caudal end of the sac, including cord and roots."""
     csf_volume_ml: float
-    """C2 to the tip, without cord, with roots."""
+    """C2 to the caudal end of the sac, without cord, including roots."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers, for JSON."""
+        """Return plain lists and numbers for JSON."""
         return _plain(self)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Truth on a grid.
+    """Ground-truth masks on a grid.
 
     Parameters
     ----------
     thecal_sac : Volume
-        float32, 0..1: share of each voxel that the dura encloses below the foramen magnum,
-        cord and roots included, root sleeves left out.
+        float32, 0 to 1: fraction of each voxel inside the dura below the foramen magnum,
+        including cord and roots, excluding root sleeves.
     sleeves : Volume
-        float32, 0..1: share in root sleeves.
+        float32, 0 to 1: fraction in root sleeves.
     fluid : Volume
         uint8: id of the collection that fills at least half of the voxel; 0 for none.
     fluid_fraction : Volume
-        float32, 0..1: share of all collections.
+        float32, 0 to 1: fraction of all collections.
     levels : Volume
         uint8: `vocabulary.LABEL_VALUES` in vertebral bodies.
     discs : Volume
-        uint8: value of the vertebra above, in discs.
+        uint8: label value of the vertebra above, in discs.
     """
 
     thecal_sac: Volume
@@ -161,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 
 def measure_truth(body: Body, seed: int) -> Truth:
-    """Collect the truth of a phantom."""
+    """Measure the ground truth of a phantom."""
     anatomy = body.anatomy
     line, tables = anatomy.centerline, anatomy.tables
 
@@ -216,7 +217,7 @@ def _in_canal(anatomy: Anatomy, arc_mm: float, offset: str) -> FloatArray:
 
 
 def _posterior(anatomy: Anatomy, arcs_mm: FloatArray) -> FloatArray:
-    """Points just in front of the canal's back wall."""
+    """Return points just anterior to the posterior wall of the canal."""
     _, _, dorsal = anatomy.centerline.frame_at(arcs_mm)
     tables, rows = anatomy.tables, anatomy.index(arcs_mm.astype(np.float32))
     wall = tables["canal_b"][rows] - DORSAL_EPIDURAL_MM
@@ -247,7 +248,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
         zeros = np.zeros_like(left_grid)
         points = Points(zeros + arc, left_grid, dorsal_grid, zeros, zeros, zeros)
         share = body.fluid_fractions(points, (fluid,), STEP_MM)[0].astype(float)
-        # Slices fan out around the curve: volume is nearer to or farther from its centre.
+        # Cross-sections of a curved canal diverge: volume depends on the distance to the center.
         stretch = 1 - (
             left_grid * float(turn[row] @ left_axes[row])
             + dorsal_grid * float(turn[row] @ dorsal_axes[row])
@@ -306,7 +307,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
 def _compartments(
     body: Body, points: Points, arc_mm: float
 ) -> dict[Compartment, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Where each point of one cross-section counts."""
+    """Return the compartment masks of the points of one cross-section."""
     anatomy = body.anatomy
     index = anatomy.index(points.arc)
     canal = body.canal_distance(points, index) <= 0.5
