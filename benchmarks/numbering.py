@@ -16,9 +16,9 @@ From the same masks TotalSpineSeg gets the values of its first step, with the lu
 landmark, and the path solver of SPINEPS gets a score for each vertebra and name. The lumbosacral
 disc is defined by leakloc's `kind_scores` of each disc on found masks, and by the ground truth on
 drawn ones; if C2 is in a drawn mask, both programs get it as a landmark. leakloc gets neither;
-"leakloc, told" gets the uppermost of these discs on drawn masks (`--anchor`). The networks of the
-other programs are not run: the classifier of SPINEPS, which uses the image of each vertebra, has no
-replacement.
+"leakloc, with landmark" uses the uppermost of these discs on drawn masks (`--anchor`). The networks
+of the other programs are not run: the classifier of SPINEPS, which uses the image of each vertebra,
+has no replacement.
 """
 
 from __future__ import annotations
@@ -506,7 +506,7 @@ def measure(cases: Sequence[Case], peers: Mapping[str, Any]) -> list[dict[str, A
         if case.group.startswith("drawn") and (anchor := told(case)):
             named, sure = leakloc_names(case, anchor)
             row = judged(named, case.truth, sure)
-            rows.append({**head, "solver": "leakloc, told", "refused": not named, **row})
+            rows.append({**head, "solver": "leakloc, with landmark", "refused": not named, **row})
         for peer, answers in peers.items():
             if "absent" in answers:
                 continue

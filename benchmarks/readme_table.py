@@ -29,7 +29,7 @@ NUMBERING = "<!-- numbering -->"
 SIMULATED = "<!-- simulated -->"
 SOLVERS = {
     "leakloc": "leakloc",
-    "leakloc, told": "leakloc, with landmark",
+    "leakloc, with landmark": "leakloc, with landmark",
     "totalspineseg": "TotalSpineSeg",
     "spineps": "SPINEPS",
 }

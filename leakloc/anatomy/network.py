@@ -42,8 +42,6 @@ _EMPTY_PX: Final = 9
 """Side length of a window that lies outside the field of view if it contains no signal."""
 _COARSE_PLANES: Final = 5
 """The coarse pass uses every fifth plane, 15 mm apart; a canal is 20 mm wide."""
-_PLANES_AT_ONCE: Final = 4
-"""Planes per call; more planes need more memory without gain in speed."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "anatomy.onnx"
 """Weights shipped with the package."""
 

@@ -123,7 +123,7 @@ class Aligner:
         if found is None or found.moved_mm <= limit:
             return companion, []
         if found.is_certain(self._settings):
-            return self._moved(companion, found), [_moved_note(name, found)]
+            return self._moved(companion, found.movement), [_moved_note(name, found)]
         if found.information < self._settings.alignment_competitor_factor * found.before:
             return companion, [_unverified_note(name, found)]
         return None, [_elsewhere_note(name, found)]
@@ -139,24 +139,22 @@ class Aligner:
             return None, [_other_frame_note(name, None)]
         oriented = companion.oriented("LPS")
         if _largest_shift(self._myelogram, line, oriented) <= self._limit_mm(oriented):
-            frame = self._myelogram.geometry.frame_of_reference_uid
-            return moved(companion, np.eye(4), frame), [_same_place_note(name)]
+            return self._moved(companion, np.eye(4)), [_same_place_note(name)]
         other_line = _canal_by_network(oriented)
         if other_line is None:
             return None, [_other_frame_note(name, None)]
         found = align(self._myelogram, line, oriented, self._settings, other_line=other_line)
         if found is None or not found.is_certain(self._settings):
             return None, [_other_frame_note(name, found)]
-        return self._moved(companion, found), [_registered_note(name, found)]
+        return self._moved(companion, found.movement), [_registered_note(name, found)]
 
     def _limit_mm(self, companion: Volume) -> float:
         """Minimum shift regarded as movement; smaller than a voxel may be due to noise."""
         voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, companion)]
         return max(self._settings.companion_moved_mm, *voxels_mm)
 
-    def _moved(self, companion: Volume, found: Alignment) -> Volume:
-        frame = self._myelogram.geometry.frame_of_reference_uid
-        return moved(companion, found.movement, frame)
+    def _moved(self, companion: Volume, movement: FloatArray) -> Volume:
+        return moved(companion, movement, self._myelogram.geometry.frame_of_reference_uid)
 
 
 def _moved_note(name: str, found: Alignment) -> Note:

@@ -101,12 +101,14 @@ def locate_collection(
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
-    shares = segment_evidence(
+    by_segment = segment_evidence(
         voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate, settings
     )
-    level_set = probable_segments(shares, settings)
-    level = level_set[0] if level_set else None
-    peak_mm = _peak_mm(measures.area_mm2, grid, coordinate, level)
+    level_set = probable_segments(by_segment, settings)
+    level = level_set[0].segment if level_set else None
+    peak_mm = (
+        level_set[0].peak_mm if level_set else float(grid.centers_mm[measures.area_mm2.argmax()])
+    )
     segments = _segments_touched(measures, voxels, coordinate, level, settings)
     thickness = float(measures.thickness_mm.max())
     evidence = Evidence(
@@ -126,8 +128,8 @@ def locate_collection(
     collection = LocatedCollection(
         id=candidate.id,
         level=level,
-        alternatives=rank_levels(shares, level, coordinate, shifts, settings),
-        level_set=level_set,
+        alternatives=rank_levels(by_segment, level, coordinate, shifts, settings),
+        level_set=tuple(evidence.segment for evidence in level_set),
         segments=segments,
         cranial=_end(voxels, measures.start_mm, 1, segments[:1], coordinate, sac),
         caudal=_end(voxels, measures.stop_mm, -1, segments[-1:], coordinate, sac),
@@ -197,17 +199,6 @@ def _measure(
         outside=outside,
         behind=(outside > 0) & (voxels.dorsal_mm > np.abs(voxels.left_mm)),
     )
-
-
-def _peak_mm(
-    area_mm2: FloatArray, grid: ArcGrid, coordinate: LevelCoordinate, level: str | None
-) -> float:
-    """Return the position of the largest cross-section in `level`, or overall if it is None."""
-    for name, start, stop in coordinate.segments():
-        if name == level:
-            inside = (grid.centers_mm >= start) & (grid.centers_mm < stop)
-            area_mm2 = np.where(inside, area_mm2, -1.0)
-    return float(grid.centers_mm[int(area_mm2.argmax())])
 
 
 def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dict[str, float]:

@@ -20,6 +20,7 @@ from leakloc.anatomy.vocabulary import SACRAL
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.result import Levels
+from leakloc.localization.coordinate import LevelCoordinate
 
 STEP_MM: Final = 0.5
 """Grid spacing of the straightened image, half of a small voxel."""
@@ -45,7 +46,6 @@ ROOF_WHOLE_MM: Final = 30.0
 FAT_STRETCH: Final = (0.5, 0.75)
 """Range of the sacrum, caudal to the sac and cranial to most hiatuses, in which the canal is tested
 for bright fat."""
-_APEX_LEVEL: Final = 4.0
 _APEX_SD_LEVELS: Final = 0.6
 """The apex lies at S4 in 65 to 79 % of adults, in most others at S3 or S5 (Nastoulis et al.,
 Folia Morphol 2023;82:603: S4 in 78.7 % of 155 sacra)."""
@@ -158,23 +158,19 @@ def plausible_canal(
         away_mm = float(np.linalg.norm(canal.apex_lps - sac_tip_lps))
         if away_mm < settings.hiatus_min_from_sac_mm:
             return None
-    centers = np.array([v.center_lps for v in levels.vertebrae if v.name in SACRAL])
-    if len(centers):
-        if len(centers) < 4:  # the field of view ends above S4
+    centers = {v.name: v.center_lps for v in levels.vertebrae if v.name in SACRAL}
+    if centers:
+        if len(centers) < 2 or "S4" not in centers:  # the field of view ends above S4
             return None
-        offset = (_sacral_level(canal.apex_lps, centers) - _APEX_LEVEL) / _APEX_SD_LEVELS
-        canal = replace(canal, confidence=canal.confidence * float(np.exp(-0.5 * offset**2)))
+        line = Centerline(np.array(list(centers.values())))
+        knots = np.array([SACRAL.index(name) for name in centers], float)
+        level = LevelCoordinate((*SACRAL, "coccyx"), line.arc_mm, knots).level_at(
+            line.project(canal.apex_lps)[0]
+        )
+        offset = float(level - SACRAL.index("S4")) / _APEX_SD_LEVELS  # NaN far from the sacrum
+        factor = float(np.nan_to_num(np.exp(-0.5 * offset**2)))
+        canal = replace(canal, confidence=canal.confidence * factor)
     return canal if canal.confidence >= settings.hiatus_min_confidence else None
-
-
-def _sacral_level(point_lps: FloatArray, centers_lps: FloatArray) -> float:
-    """Return the level along the sacrum: 4.0 in the middle of S4, 4.5 between S4 and S5."""
-    line = Centerline(centers_lps)
-    arcs, _, _ = line.project(centers_lps)
-    arc = float(line.project(point_lps)[0])
-    number = np.arange(1.0, len(centers_lps) + 1)
-    last = float(arcs[-1] - arcs[-2])
-    return float(np.interp(arc, [*arcs, arcs[-1] + last], [*number, number[-1] + 1]))
 
 
 def sacral_back(image: Volume) -> Centerline | None:

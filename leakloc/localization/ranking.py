@@ -33,6 +33,8 @@ class SegmentEvidence:
         Probability that the collection's largest cross-section lies in the segment.
     section : float
         Largest cross-section in the segment, divided by the largest overall.
+    peak_mm : float
+        Its position along the canal.
     contact : float
         Fraction of the collection's contact with the sac.
     beyond_canal : float
@@ -42,6 +44,7 @@ class SegmentEvidence:
     segment: str
     probability: float
     section: float
+    peak_mm: float
     contact: float
     beyond_canal: float
 
@@ -67,11 +70,13 @@ def segment_evidence(
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
         if not inside.any() or not bins.any():
             continue
+        peak = int(np.where(bins, area_mm2, -1.0).argmax())
         found.append(
             SegmentEvidence(
                 name,
                 float(((tops_mm >= start) & (tops_mm < stop)).mean()),
-                float(area_mm2[bins].max()) / largest,
+                float(area_mm2[peak]) / largest,
+                float(grid.centers_mm[peak]),
                 float(contact[inside].sum()) / all_contact,
                 float(fluid[inside & beyond_canal].sum()) / all_beyond,
             )
@@ -89,30 +94,29 @@ def _possible_tops_mm(area_mm2: FloatArray, grid: ArcGrid, error: float) -> Floa
 
 
 def probable_segments(
-    shares: tuple[SegmentEvidence, ...], settings: LocalizationSettings
-) -> tuple[str, ...]:
+    segments: tuple[SegmentEvidence, ...], settings: LocalizationSettings
+) -> tuple[SegmentEvidence, ...]:
     """Return the smallest set of segments that probably contains the largest cross-section.
 
     Returns
     -------
-    tuple of str
+    tuple of SegmentEvidence
         Most probable segment first; empty if the largest cross-section most probably lies
         outside the named segments.
     """
-    unnamed = 1.0 - sum(evidence.probability for evidence in shares)
-    if unnamed > max((evidence.probability for evidence in shares), default=0.0):
+    ranked = sorted(segments, key=lambda evidence: -evidence.probability)
+    total = np.cumsum([0.0, *(evidence.probability for evidence in ranked)])
+    if not ranked or 1.0 - total[-1] > ranked[0].probability:
         return ()
-    ranked = sorted(shares, key=lambda evidence: -evidence.probability)
-    before = np.cumsum([0.0, *(evidence.probability for evidence in ranked[:-1])])
     return tuple(
-        evidence.segment
-        for evidence, sum_before in zip(ranked, before, strict=False)
-        if sum_before < settings.level_set_probability
+        evidence
+        for evidence, before in zip(ranked, total[:-1], strict=True)
+        if before < settings.level_set_probability
     )
 
 
 def rank_levels(
-    shares: tuple[SegmentEvidence, ...],
+    segments: tuple[SegmentEvidence, ...],
     level: str | None,
     coordinate: LevelCoordinate,
     shifts: tuple[tuple[int, float, str], ...],
@@ -132,7 +136,7 @@ def rank_levels(
         return ()
     scores: dict[str, float] = {}
     reasons: dict[str, list[str]] = {}
-    for evidence in shares:
+    for evidence in segments:
         if evidence.segment != level:
             scores[evidence.segment] = evidence.probability
             reasons[evidence.segment] = _reasons(evidence)

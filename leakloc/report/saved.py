@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.analysis import Basis, Landmarks
+from leakloc.analysis import AnalysisData, Basis, Landmarks
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
@@ -38,9 +38,6 @@ from leakloc.localization.localizer import crop_to_region_read
 from leakloc.report import model
 from leakloc.report.build import Source, source_of
 from leakloc.segmentation.result import Candidate, Segmentation
-
-if TYPE_CHECKING:
-    from leakloc.analysis import AnalysisData
 
 NAME: Final = "relabel.npz"
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from leakloc.analysis import AnalysisData
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
 from leakloc.levels.schemes import level_scheme
@@ -31,7 +32,6 @@ from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 
 if TYPE_CHECKING:
-    from leakloc.analysis import AnalysisData
     from leakloc.core.volume import Geometry, Volume
     from leakloc.loaders.study import SeriesStack
     from leakloc.report.build import Results
@@ -201,8 +201,6 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
     OutputError
         As `write_outputs`.
     """
-    from leakloc.analysis import AnalysisData
-
     start = time.perf_counter()
     folder = Path(folder).absolute()
     check_rewritable(folder)
@@ -274,8 +272,6 @@ class _Draft:
     @property
     def images(self) -> AnalysisData | None:
         """The results including images; None without images."""
-        from leakloc.analysis import AnalysisData
-
         return self.analysis if isinstance(self.analysis, AnalysisData) else None
 
     def report(self, writing_s: float) -> Report:

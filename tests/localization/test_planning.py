@@ -7,6 +7,7 @@ import pytest
 
 from leakloc.core.volume import Volume
 from leakloc.localization import LevelCoordinate, SacralCanal, crop_to_region_read, localize
+from leakloc.localization.hiatus import plausible_canal
 
 
 def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):
@@ -116,6 +117,18 @@ def test_an_opening_far_from_s4_is_less_certain(spine, apex):
     hiatus = planned(replace(model, settings=trusting), apex=apex).planning.hiatus
     assert hiatus.visible and hiatus.confidence < 0.4
     assert not planned(model, apex=apex).planning.hiatus.visible
+
+
+def test_the_opening_is_judged_by_names_where_the_first_sacral_ones_are_missing(spine):
+    model = spine(radius_mm=-150.0, half_width_mm=15.0)
+    levels = model.levels()
+    lower = replace(levels, vertebrae=tuple(v for v in levels.vertebrae if v.name != "S1"))
+    whole, part = (
+        plausible_canal(sacral(model), named, None, model.settings) for named in (levels, lower)
+    )
+    assert part.confidence == pytest.approx(whole.confidence, abs=0.01)
+    upper = replace(levels, vertebrae=tuple(v for v in levels.vertebrae if v.name < "S4"))
+    assert plausible_canal(sacral(model), upper, None, model.settings) is None
 
 
 @pytest.mark.parametrize("apex", ["S1", "S2"])

@@ -52,7 +52,7 @@ def canal(z_mm: FloatArray) -> FloatArray:
     return np.stack([0.02 * z, 12.0 * np.cos(z / 55.0), z], axis=-1)
 
 
-def beside(point: FloatArray, left_mm: float = 0.0, back_mm: float = 0.0) -> FloatArray:
+def offset_from(point: FloatArray, left_mm: float = 0.0, back_mm: float = 0.0) -> FloatArray:
     """A point moved to the patient's left and back."""
     return np.asarray(point + np.array([left_mm, back_mm, 0.0]))
 
@@ -179,10 +179,10 @@ def _localization(*, leak: bool) -> Localization:
         alternatives=(AlternativeLevel("L3-L4", 0.2, ("numbering may be one too low",)),),
         segments=("L3-L4", "L4-L5"),
         cranial=ExtentEnd(
-            beside(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc center"
+            offset_from(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc center"
         ),
         caudal=ExtentEnd(
-            beside(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc center"
+            offset_from(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc center"
         ),
         length_mm=50.0,
         position="dorsal",
@@ -193,8 +193,8 @@ def _localization(*, leak: bool) -> Localization:
         max_thickness_mm=5.5,
         max_area_mm2=61.0,
         sac_compression=0.1,
-        centroid_lps=beside(canal(-35), back_mm=9),
-        epicenter_lps=beside(canal(-40), back_mm=9),
+        centroid_lps=offset_from(canal(-35), back_mm=9),
+        epicenter_lps=offset_from(canal(-40), back_mm=9),
         confidence=0.86,
         grade="definite",
         basis=("brighter than fat", "follows the laminae"),
@@ -216,12 +216,12 @@ def _localization(*, leak: bool) -> Localization:
         volume_ml=0.27,
         length_mm=8.0,
         sac_compression=None,
-        centroid_lps=beside(canal(30), left_mm=14),
-        epicenter_lps=beside(canal(30), left_mm=14),
+        centroid_lps=offset_from(canal(30), left_mm=14),
+        epicenter_lps=offset_from(canal(30), left_mm=14),
         confidence=0.4,
         grade="possible",
     )
-    path = np.linspace([0, 20, -96], beside(canal(-40), back_mm=9), 20)
+    path = np.linspace([0, 20, -96], offset_from(canal(-40), back_mm=9), 20)
     target = PlanningTarget(
         collection=1,
         level="L4-L5",

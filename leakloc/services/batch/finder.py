@@ -32,7 +32,6 @@ FindProgress = Callable[[int], None]
 """Called with the number of files examined so far."""
 
 _MR: Final = "MR"
-_PICKED: Final = "picked files"  # location of files listed individually
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,27 @@ def leakloc_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
 
 
 @dataclass(frozen=True)
+class MethodRun:
+    """One run of a method; `result` is None and `error` a message if it failed."""
+
+    result: tuple[Reading, Volume] | None
+    error: str
+    runtime_s: float
+
+
+def run_method(folder: Path, settings: Settings, method: Method) -> MethodRun:
+    """Run a method on the study in ``folder/dicom``."""
+    from leakloc.loaders import load_study
+
+    start = time.perf_counter()
+    try:
+        result = method(load_study(folder / "dicom", settings.loaders), settings)
+    except LeaklocError as error:
+        return MethodRun(None, str(error), time.perf_counter() - start)
+    return MethodRun(result, "", time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
 class _Task:
     scenario: Scenario
     seed: int
@@ -155,25 +176,19 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
 
 def measure(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
     """Analyze the study in ``folder/dicom`` and compare it with the phantom's ground truth."""
-    from leakloc.loaders import load_study
-
     scenario = phantom.scenario
     name = f"{scenario.name}_{phantom.seed}"
     has_depth = any(series in ("ht2w_3d", "ht2w_bssfp") for series in scenario.series)
-    start = time.perf_counter()
-    try:
-        study = load_study(folder / "dicom", task.settings.loaders)
-        found, image = task.method(study, task.settings)
-    except LeaklocError as error:
-        runtime_s = time.perf_counter() - start
+    run = run_method(folder, task.settings, task.method)
+    if run.result is None:
         truth = truth_without_masks(phantom.truth, name)
         case = failed(
-            truth, name, str(error), right=not has_depth, group=scenario.name,
-            seed=phantom.seed, runtime_s=runtime_s,
+            truth, name, run.error, right=not has_depth, group=scenario.name,
+            seed=phantom.seed, runtime_s=run.runtime_s,
         )  # fmt: skip
         return case, None
-    runtime_s = time.perf_counter() - start
-    case, truth = _compared(phantom, folder, found, has_depth, runtime_s)
+    found, image = run.result
+    case, truth = _compared(phantom, folder, found, has_depth, run.runtime_s)
     tile = make_tile(name, image, found, truth, case) if task.with_tile else None
     return case, tile
 

@@ -9,18 +9,22 @@ never on the test patients.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from leakloc.core.errors import InputError, LeaklocError
+from leakloc.core.errors import InputError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation.cases import Case, compare, failed
 from leakloc.validation.evaluation.cohort import Cohort, aligned, shown
-from leakloc.validation.evaluation.phantoms import Method, leakloc_method, run_tasks
+from leakloc.validation.evaluation.phantoms import (
+    Method,
+    leakloc_method,
+    run_method,
+    run_tasks,
+)
 from leakloc.validation.evaluation.reading import read_case
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 from leakloc.validation.evaluation.study_cache import cached_simulation
@@ -199,26 +203,20 @@ def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
     """Analyze the study in ``place/dicom`` and compare it with ``place/truth``."""
     from dataclasses import replace
 
-    from leakloc.loaders import load_study
-
     name = f"{task.scenario.name}_{task.patient}_{task.seed}"
     truth = replace(read_case(place), case=name)
-    start = time.perf_counter()
-    try:
-        study = load_study(place / "dicom", task.settings.loaders)
-        found, image = task.method(study, task.settings)
-    except LeaklocError as error:
-        runtime_s = time.perf_counter() - start
+    run = run_method(place, task.settings, task.method)
+    if run.result is None:
         case = failed(
-            truth, name, str(error), group=task.scenario.name, seed=task.seed,
-            patient=task.patient, runtime_s=runtime_s,
+            truth, name, run.error, group=task.scenario.name, seed=task.seed,
+            patient=task.patient, runtime_s=run.runtime_s,
         )  # fmt: skip
         return case, None
-    runtime_s = time.perf_counter() - start
+    found, image = run.result
     # Without a myelogram the companion may be analyzed; its masks are on another grid.
     case = compare(
         found, truth, resample=True, group=task.scenario.name, seed=task.seed,
-        patient=task.patient, runtime_s=runtime_s,
+        patient=task.patient, runtime_s=run.runtime_s,
     )  # fmt: skip
     return case, make_tile(name, image, found, truth, case) if task.with_tile else None
 
