@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.study import SeriesStack
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 Signal = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -31,9 +34,11 @@ _ALIKE_ANGLE_DEG: Final = 15.0
 """Maximum angle between separately planned stations."""
 _ALIKE_FACTOR: Final = 1.5
 """Maximum ratio of echo times and of voxel edges of stations with similar contrast and detail."""
-_STEPS_PER_VOXEL: Final = 4
-"""Subvoxel resolution of movement; a quarter voxel is invisible after blending."""
-_ALIGNMENT_ROUNDS: Final = 4
+_BINS: Final = 32
+_SAMPLED_FRACTION: Final = 0.2
+"""Fraction of the voxels of the overlap used to register stations."""
+_TOLERANCE_MM: Final = 0.02
+"""Smallest step of the registration, invisible after blending."""
 _MIN_GAIN: Final = 0.01
 """Minimum increase in correlation to accept a movement; noise causes small increases."""
 _MIN_REGION_VOXELS: Final = 8
@@ -192,16 +197,14 @@ def _against(
 def _movement_lps(
     volume: Volume, grid: Geometry, total: Signal, weight: Signal, limit_mm: float
 ) -> FloatArray:
-    """Translation that aligns a station with the caudal ones; zero if none improves the match."""
-    movement = np.zeros(3)
+    """Translation that aligns a station with the caudal ones; zero if it does not match better."""
     box, part, inside, below = _against(volume, grid, total, weight)
-    before = _agreement(below, part, inside & (weight[box] > 0))
-    for _ in range(_ALIGNMENT_ROUNDS):
-        step = _step_lps(below, part, inside & (weight[box] > 0), grid)
-        if not step.any() or np.linalg.norm(movement + step) > limit_mm:
-            break
-        movement += step
-        box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
+    overlap = inside & (weight[box] > 0)
+    movement = _registered_lps(below, overlap, grid.cropped(box), volume)
+    if not 0 < np.linalg.norm(movement) <= limit_mm:
+        return np.zeros(3)
+    before = _agreement(below, part, overlap)
+    box, part, inside, below = _against(_moved(volume, movement), grid, total, weight)
     after = _agreement(below, part, inside & (weight[box] > 0))
     return movement if after > before + _MIN_GAIN else np.zeros(3)
 
@@ -213,35 +216,41 @@ def _agreement(below: Signal, here: Signal, overlap: npt.NDArray[np.bool_]) -> f
     return float(np.corrcoef(below[overlap], here[overlap])[0, 1])
 
 
-def _step_lps(
-    below: Signal, here: Signal, overlap: npt.NDArray[np.bool_], grid: Geometry
-) -> FloatArray:
-    """Estimate the movement once by cross-correlation.
+def _registered_lps(below: Signal, overlap: Mask, geometry: Geometry, volume: Volume) -> FloatArray:
+    """Register a station to the caudal ones by mutual information; return its translation.
 
-    The overlap is tapered, as its edges would bias the estimate toward zero; the remaining bias
-    decreases with each round.
+    CSF is uniform along the canal; mutual information also uses the weak signal of vertebrae,
+    which correlation of the signals neglects (ten seams of five phantoms: error up to 0.6 mm,
+    with phase correlation up to 5 mm along the canal).
     """
-    from skimage.registration import phase_cross_correlation
+    import SimpleITK as sitk
 
     if not overlap.any():
         return np.zeros(3)
     ends = [np.flatnonzero(overlap.any(axis=_others(n)))[[0, -1]] for n in range(3)]
     box = tuple(slice(int(first), int(last) + 1) for first, last in ends)
-    fixed, moving = below[box], here[box]
-    if min(fixed.shape) < _MIN_REGION_VOXELS or fixed.std() == 0 or moving.std() == 0:
+    fixed = Volume(below, geometry).crop((box[0], box[1], box[2]))
+    if min(fixed.array.shape) < _MIN_REGION_VOXELS or np.ptp(fixed.array) == 0:
         return np.zeros(3)
-    taper = np.ones(fixed.shape)
-    for axis, length in enumerate(fixed.shape):
-        window = np.hanning(length + 2)[1:-1]
-        taper = taper * window.reshape([-1 if n == axis else 1 for n in range(3)])
-    shift_kji, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        (fixed - fixed.mean()) * taper,
-        (moving - moving.mean()) * taper,
-        upsample_factor=_STEPS_PER_VOXEL,
-        normalization=None,
-    )
-    shift_ijk = np.asarray(shift_kji, dtype=np.float64)[::-1]
-    return np.asarray(grid.affine_lps[:3, :3] @ shift_ijk)
+    mask = fixed.with_array(overlap[box].astype(np.uint8))
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)  # the order of summation must not change the result
+    method.SetMetricAsMattesMutualInformation(_BINS)
+    method.SetMetricFixedMask(mask.to_sitk())
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(_SAMPLED_FRACTION)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetInitialTransform(sitk.TranslationTransform(3), inPlace=False)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, _TOLERANCE_MM, 100)
+    try:
+        found = method.Execute(_float_image(fixed), _float_image(volume))
+    except RuntimeError:  # no structure in the overlap
+        return np.zeros(3)
+    return -np.asarray(found.GetParameters(), np.float64)
+
+
+def _float_image(volume: Volume) -> sitk.Image:
+    return volume.with_array(volume.array.astype(np.float32)).to_sitk()
 
 
 def _moved(volume: Volume, movement_lps: FloatArray) -> Volume:

@@ -117,6 +117,29 @@ def test_a_patient_who_moved_is_moved_back(movement):
     assert stitch([upper, lower], 0.0).moved_mm == 0
 
 
+def tube_with_vertebrae() -> np.ndarray:
+    """Uniform CSF in an oblique canal, with vertebrae of a tenth of its signal."""
+    points = WHOLE.lps_from_kji(np.argwhere(np.ones(WHOLE.shape, dtype=bool)))
+    left, back, up = (points - points.mean(axis=0)).T
+    canal = 1 / (1 + np.exp(np.hypot(left, back - 0.2 * up) - 5.0))
+    vertebra = (back - 0.2 * up < -7) & (np.abs(left) < 9) & (np.abs(up % 21) > 6)
+    return (20 + 900 * canal + 100 * vertebra).reshape(WHOLE.shape).astype(np.float32)
+
+
+def test_movement_along_a_uniform_canal_is_detected_from_the_vertebrae():
+    rng = np.random.default_rng(1)
+    movement = np.array([0.6, -0.8, 2.4])
+    affine = WHOLE.affine_lps.copy()
+    affine[:3, 3] += movement
+    body = Volume(tube_with_vertebrae(), WHOLE)
+    shifted = Volume(body.array, Geometry(WHOLE.shape, affine, "1.2.3")).resample(WHOLE, order=1)
+    noisy = [v.with_array(v.array + rng.normal(0, 8, WHOLE.shape)) for v in (body, shifted)]
+    lower = noisy[0].crop((slice(0, 24), slice(80, 200), slice(0, 40)))
+    upper = noisy[1].crop((slice(0, 24), slice(0, 120), slice(0, 40)))
+    moved_mm = stitch([upper, lower], 5.0).moved_mm
+    assert moved_mm == pytest.approx(np.linalg.norm(movement), abs=0.6)
+
+
 def test_triage_joins_and_says_so():
     stations = [stack(rows, gain) for rows, gain in zip(PARTS, (0.8, 1.2, 1.0), strict=True)]
     result = triage(Study(StudyInfo(), tuple(stations)), LoaderSettings())
