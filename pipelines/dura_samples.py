@@ -182,13 +182,9 @@ def make_from_phantom(scenario: str, seed: int, path: Path) -> None:
     within = volume.geometry.contains(true.points_lps)
     line = Centerline(true.points_lps[within])
     stored: dict[str, Array] = {"source": np.array("phantom")}
+    canal = anatomy_probabilities(volume, threads=1).canal
     for n in range(2 * LINES):
-        choice = rng.random()
-        prior = None
-        if choice < 0.45:
-            prior = anatomy_probabilities(volume, threads=1).canal
-        elif choice < 0.85:
-            prior = masks.thecal_sac
+        prior = None if rng.random() < 0.3 else canal
         parts = polar_sample(
             volume, displaced(line, rng), prior, masks.thecal_sac, masks.fluid_fraction
         )

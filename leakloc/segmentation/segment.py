@@ -37,7 +37,7 @@ def segment(
     myelogram : Volume
         Fluid-sensitive volume of the spine, in any grid orientation.
     companions : mapping
-        Other volumes of the study by role, in the same frame of reference.
+        Other volumes of the study by role, as supplied to every segmenter; not used here.
     settings : SegmentationSettings
 
     Returns
@@ -50,7 +50,7 @@ def segment(
     AnalysisError
         If the volume is empty or not finite, or no spinal canal is detected.
     """
-    volume, prior, line, fluid = _mapped(myelogram, companions, settings)
+    volume, prior, line, fluid = _mapped(myelogram, settings)
     bright_fat = _fat_like_fluid(volume, fluid, settings)
     bright_tissue = not bright_fat and _tissue_bright(fluid, settings)
     dura = find_dura(fluid.signal, line, settings, prior=prior)
@@ -80,7 +80,7 @@ def canal_and_fluid(
     volumes, or that of the signal alone if no sac is detected. Parameters and errors are those of
     `segment`.
     """
-    _, prior, line, fluid = _mapped(myelogram, companions, settings)
+    _, prior, line, fluid = _mapped(myelogram, settings)
     fraction = fluid.fraction
     with suppress(AnalysisError):
         dura = find_dura(fluid.signal, line, settings, prior=prior)
@@ -103,12 +103,12 @@ def canal_and_fluid(
 
 
 def _mapped(
-    myelogram: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
+    myelogram: Volume, settings: SegmentationSettings
 ) -> tuple[Volume, Volume | None, Centerline, FluidMap]:
     """Return the volume in LPS order, its canal probability and centerline, and its fluid map."""
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    prior = canal_prior(volume, companions, settings)
+    prior = canal_prior(volume, settings)
     line = find_canal(volume, settings, prior).centerline
     return volume, prior, line, map_fluid(volume, line, settings)
 
@@ -125,17 +125,17 @@ def _scene(
     return Scene.of(fluid.fraction.crop(box), dura, bright_fat, bright_tissue), box
 
 
-def canal_prior(
-    volume: Volume, companions: Mapping[Role, Volume], settings: SegmentationSettings
-) -> Volume | None:
-    """Return the canal probability from a sagittal companion series or the volume itself."""
+def canal_prior(volume: Volume, settings: SegmentationSettings) -> Volume | None:
+    """Return the canal probability of the myelogram itself, or None if it has no weight.
+
+    That of a companion series is less accurate: it includes bright epidural fat, and the patient
+    may have moved (three phantoms: Dice coefficient of the sac 0.960, against 0.977).
+    """
     from leakloc.anatomy.network import anatomy_probabilities
 
     if settings.canal_prior_weight == 0:
         return None
-    sagittal: tuple[Role, ...] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
-    image = next((companions[role] for role in sagittal if role in companions), volume)
-    return anatomy_probabilities(image, threads=settings.canal_prior_threads).canal
+    return anatomy_probabilities(volume, threads=settings.canal_prior_threads).canal
 
 
 def _check(volume: Volume) -> None:

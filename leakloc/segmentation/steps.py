@@ -12,14 +12,12 @@ Each step takes a `Volume` and returns results on the same grid (wrap an array w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.vocabulary import Role
 from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.collections import Scene, find_collections
 from leakloc.segmentation.dura import Dura, find_dura
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 def canal_centerline(
     volume: Volume,
-    companions: Mapping[Role, Volume] | None = None,
     *,
     settings: SegmentationSettings | None = None,
 ) -> Centerline:
@@ -43,9 +40,6 @@ def canal_centerline(
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine, in any grid orientation and signal unit.
-    companions : mapping, optional
-        Other volumes of the study by role (``{"sagittal_t2": ...}``), preferred by the network
-        for detection of the canal.
     settings : SegmentationSettings, optional
 
     Raises
@@ -55,7 +49,7 @@ def canal_centerline(
     """
     settings = settings or _default()
     oriented = volume.oriented("LPS")
-    prior = canal_prior(oriented, companions or {}, settings)
+    prior = canal_prior(oriented, settings)
     return find_canal(oriented, settings, prior).centerline
 
 
@@ -89,7 +83,6 @@ def fluid_fraction(
 
 def dural_surface(
     volume: Volume,
-    companions: Mapping[Role, Volume] | None = None,
     *,
     centerline: Centerline | None = None,
     settings: SegmentationSettings | None = None,
@@ -102,15 +95,13 @@ def dural_surface(
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine.
-    companions : mapping, optional
-        Other volumes of the study by role, preferred by the network for detection of the canal.
     centerline : Centerline, optional
         Centerline of the canal; computed if None.
     settings : SegmentationSettings, optional
     """
     settings = settings or _default()
     oriented = volume.oriented("LPS")
-    prior = canal_prior(oriented, companions or {}, settings)
+    prior = canal_prior(oriented, settings)
     line = centerline or find_canal(oriented, settings, prior).centerline
     return find_dura(map_fluid(oriented, line, settings).signal, line, settings, prior=prior)
 
