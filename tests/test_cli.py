@@ -54,7 +54,16 @@ def test_help_imports_nothing_heavy():
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    heavy = {"numpy", "SimpleITK", "pydicom", "scipy", "skimage", "matplotlib", "highdicom"}
+    heavy = {
+        "numpy",
+        "SimpleITK",
+        "pydicom",
+        "scipy",
+        "skimage",
+        "matplotlib",
+        "highdicom",
+        "jinja2",
+    }
     assert heavy & set(loaded.stdout.split()) == set()
 
 

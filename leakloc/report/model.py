@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -27,6 +26,7 @@ from leakloc.anatomy.vocabulary import (
     Role,
 )
 from leakloc.core.errors import InputError
+from leakloc.core.templates import render_html
 
 SCHEMA_NAME: Final = "leakloc.report/1"
 """Value of the key ``schema``; incremented with each incompatible change."""
@@ -599,24 +599,7 @@ class Report(_Part):
 
     def _repr_html_(self) -> str:
         """Return an HTML summary for notebooks."""
-        rows = "".join(
-            f"<tr><td>{c.id}</td><td>{escape(c.level or '?')}</td><td>{c.position.label}</td>"
-            f"<td>{_number(c.volume_ml)} mL</td><td>{c.grade}</td></tr>"
-            for c in self.collections
-        )
-        table = (
-            "<table><tr><th>#</th><th>level</th><th>position</th><th>volume</th><th>grade</th>"
-            f"</tr>{rows}</table>"
-            if rows
-            else ""
-        )
-        numbering = self.levels.numbering
-        return (
-            f"<div><p><strong>{escape(self.finding.summary)}</strong></p>{table}"
-            f"<p>Numbering assumes {escape(numbering.assumption)} "
-            f"(confidence {numbering.confidence:.2f}).</p>"
-            f"<p><small>{escape(self.notice)}</small></p></div>"
-        )
+        return render_html("report/page/summary.html.j2", report=self)
 
 
 def upgraded(values: Any, source: str = "the report") -> Any:
@@ -684,7 +667,3 @@ def report_schema() -> dict[str, Any]:
         "$id": SCHEMA_NAME,
         **schema,
     }
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.1f}"

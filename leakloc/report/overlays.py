@@ -81,6 +81,8 @@ class Picture:
         Id of the collection; None for figures of the whole study.
     rgb : ndarray, shape (rows, columns, 3)
     png : bytes
+    title_px : int
+        Height of title and subtitle at the top of the image.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Picture:
     collection: int | None
     rgb: npt.NDArray[np.uint8]
     png: bytes
+    title_px: int = 0
 
     def _repr_png_(self) -> bytes:
         """Return the image for display in notebooks."""
@@ -213,6 +216,7 @@ def _picture(figure: Figure) -> Picture:
         collection=figure.collection,
         rgb=np.asarray(image),
         png=png_bytes(image),
+        title_px=min((top for _, top, _ in figure.drawing.parts), default=0),
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import SeriesStack
     from leakloc.report.build import Results
     from leakloc.report.overlays import Picture
-    from leakloc.report.viewer import Viewer
+    from leakloc.report.page.viewer import Viewer
 
 PARTS: Final = frozenset(
     {
@@ -446,7 +446,7 @@ class _Draft:
         images = self.images
 
         def write() -> None:
-            from leakloc.report.html3d import page
+            from leakloc.report.page.html3d import page
 
             assert images is not None
             text = page(report, images)
@@ -473,8 +473,8 @@ class _Draft:
 
     def viewer(self) -> Viewer | None:
         """Create the viewer of the HTML report; None if that fails."""
-        from leakloc.report.html import VIEWER_BYTES
-        from leakloc.report.viewer import make_viewer
+        from leakloc.report.page.html import VIEWER_BYTES
+        from leakloc.report.page.viewer import make_viewer
 
         made: list[Viewer] = []
         if (images := self.images) is not None:
@@ -553,7 +553,7 @@ def _write_page(draft: _Draft, report: Report) -> Report:
     """Write ``report.html`` and add it to the outputs of the report."""
 
     def write() -> None:
-        from leakloc.report.html import page
+        from leakloc.report.page.html import page
 
         shown = report.model_copy(update={"outputs": with_page})
         text = page(shown, draft.pictures, draft.viewer())

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from leakloc.pipeline import Analysis
-from leakloc.report import build_report, html, overlays, write_outputs
+from leakloc.report import build_report, overlays, write_outputs
 from leakloc.report.model import CystOnPath, InterlaminarWindow, NarrowestDepth
-from leakloc.report.viewer import make_viewer
+from leakloc.report.page import html
+from leakloc.report.page.viewer import make_viewer
 from leakloc.segmentation.result import Candidate
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"
@@ -73,7 +74,8 @@ def test_texts_from_headers_cannot_run(analysis: Analysis) -> None:
 
 
 def test_nothing_is_fetched_from_anywhere(analysis: Analysis) -> None:
-    outline = Outline(html.page(build_report(analysis), [picture()]))
+    text = html.page(build_report(analysis), [picture()])
+    outline = Outline(text)
     assert not outline.of("link") and not outline.of("script")
     for image in outline.of("img"):
         assert str(image["src"]).startswith("data:image/webp;base64,")
@@ -81,7 +83,7 @@ def test_nothing_is_fetched_from_anywhere(analysis: Analysis) -> None:
         assert str(anchor["href"]).startswith("#")
     policy = next(m for m in outline.of("meta") if "http-equiv" in m)
     assert "default-src 'none'" in str(policy["content"])
-    assert "url(" not in html._STYLE and "@import" not in html._STYLE
+    assert "url(" not in text and "@import" not in text
 
 
 def test_finding_comes_before_everything_but_the_notice(analysis: Analysis) -> None:
@@ -115,6 +117,13 @@ def test_figures_stand_with_their_collection(analysis: Analysis) -> None:
     text = html.page(build_report(analysis), pictures)
     second = text[text.index("<h3>Collection 2") :]
     assert second.count("<img") == 1 == text[: text.index("<h3>Collection 2")].count("<img")
+
+
+def test_title_of_the_overview_is_not_repeated(analysis: Analysis) -> None:
+    drawn = overlays.picture(analysis)
+    assert 0 < drawn.title_px < drawn.rgb.shape[0] / 4
+    (shown,) = Outline(html.page(build_report(analysis), [drawn])).of("img")
+    assert shown["height"] == str(drawn.rgb.shape[0] - drawn.title_px)
 
 
 def test_the_page_stays_below_3_mb(analysis: Analysis) -> None:

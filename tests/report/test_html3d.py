@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from leakloc.pipeline import Analysis
-from leakloc.report import build_report, html3d, write_outputs
+from leakloc.report import build_report, write_outputs
+from leakloc.report.page import html3d
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from leakloc.core.templates import render_html
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis
-from leakloc.report import viewer
+from leakloc.report.page import viewer
 from leakloc.report.scene import edge_letters
 
 ROOM = 1_500_000
@@ -89,7 +90,7 @@ def test_what_does_not_fit_is_averaged_and_said(analysis: Analysis) -> None:
     small = viewer.make_viewer(analysis, 60_000)
     assert small.size_bytes < 60_000
     assert max(small.binned) > 1
-    assert "averaged over" in viewer.section(small)
+    assert "averaged over" in small.resolution
     shape = np.array(small.data["shape"]) * small.binned[::-1]
     full = np.array(viewer.make_viewer(analysis, ROOM).data["shape"])
     assert ((full - shape >= 0) & (full - shape < small.binned[::-1])).all()
@@ -115,7 +116,7 @@ def test_a_sheet_one_voxel_thin_survives_averaging() -> None:
 def test_texts_cannot_end_the_data(made: viewer.Viewer) -> None:
     evil = "</script><script>alert(1)</script>"
     data = {**made.data, "collections": [{"id": 1, "title": evil, "lps": [0, 0, 0]}]}
-    text = viewer.section(replace(made, data=data))
+    text = render_html("report/page/viewer.html.j2", viewer=replace(made, data=data))
     assert text.count("</script>") == 1 and "<script>" not in text
     start = text.index('id="viewer-data">') + len('id="viewer-data">')
     assert json.loads(text[start : text.index("</script>")])["collections"][0]["title"] == evil

@@ -242,8 +242,8 @@ WRITERS = {
     "csv": ("leakloc.report.rows.write_csv", "tables_not_written"),
     "png": ("leakloc.report.overlays.draw_pictures", "pictures_not_written"),
     "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
-    "html3d": ("leakloc.report.html3d.page", "page_3d_not_written"),
-    "html": ("leakloc.report.html.page", "page_not_written"),
+    "html3d": ("leakloc.report.page.html3d.page", "page_3d_not_written"),
+    "html": ("leakloc.report.page.html.page", "page_not_written"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 MODULES: Final = (
     "highdicom",
+    "jinja2",
     "jsonschema",
     "matplotlib.backends.backend_agg",
     "nibabel",
@@ -31,8 +32,8 @@ MODULES: Final = (
     "leakloc.localization",
     "leakloc.pipeline",
     "leakloc.report",
-    "leakloc.report.html",
     "leakloc.report.overlays",
+    "leakloc.report.page.html",
     "leakloc.segmentation",
 )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.extras import need
+from leakloc.core.templates import render_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,16 +63,18 @@ def study_html(study: Study) -> str:
         )
         notes = "; ".join(note.message for note in stack.notes)
         rows.append((stack.series_number, stack.description, size, spacing, notes))
-    head = ("series", "description", "voxels (k, j, i)", "mm (i, j, k)", "notes")
-    left_out = f"<p>{len(study.skipped)} files skipped.</p>" if study.skipped else ""
-    title = f"<p><strong>Study of {len(rows)} series</strong></p>"
-    return f"<div>{title}{_table(head, rows)}{left_out}</div>"
+    return render_html(
+        "notebook/study.html.j2",
+        header=("series", "description", "voxels (k, j, i)", "mm (i, j, k)", "notes"),
+        rows=rows,
+        skipped=len(study.skipped),
+    )
 
 
 def volume_html(volume: Volume) -> str:
     """Return HTML of three planes through the center of a volume (of its labels, for a mask)."""
-    picture = png_tag(volume_picture(volume), "sagittal, coronal and axial plane")
-    return f"<div><p><code>{escape(repr(volume))}</code></p>{picture}</div>"
+    picture = _embedded(volume_picture(volume), "sagittal, coronal and axial plane")
+    return render_html("notebook/volume.html.j2", text=repr(volume), picture=picture)
 
 
 def analysis_html(analysis: Analysis) -> str:
@@ -80,7 +82,8 @@ def analysis_html(analysis: Analysis) -> str:
     from leakloc.report import picture
 
     shown = picture(analysis, "overview")
-    return f"<div>{analysis.report._repr_html_()}{png_tag(shown.rgb, shown.alt)}</div>"
+    embedded = _embedded(shown.rgb, shown.alt)
+    return render_html("notebook/analysis.html.j2", report=analysis.report, picture=embedded)
 
 
 def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
@@ -164,19 +167,6 @@ def outlined(
     return np.hstack([sagittal, np.vstack([axial, filler])])
 
 
-def png_tag(rgb: npt.NDArray[np.uint8], alt: str) -> str:
-    """Return an image as an ``<img>`` tag with embedded data."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(rgb).save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
-    return (
-        f'<img style="max-width:100%" alt="{escape(alt, quote=True)}" '
-        f'src="data:image/png;base64,{data}"><p><small>{SHORT_NOTICE}</small></p>'
-    )
-
-
 def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
     """Return the series of a study: geometry, role, and the rule that assigned the role."""
     from leakloc.core.settings import Settings as Defaults
@@ -228,12 +218,14 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    def line(cells: Iterable[object], tag: str) -> str:
-        texts = ("" if cell is None else escape(str(cell)) for cell in cells)
-        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+def _embedded(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:
+    """Return the values of ``picture.html.j2``."""
+    from PIL import Image
 
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    stream = io.BytesIO()
+    Image.fromarray(rgb).save(stream, "PNG")
+    png = base64.b64encode(stream.getvalue()).decode("ascii")
+    return {"alt": alt, "png": png, "notice": SHORT_NOTICE}
 
 
 def _on_grid_of(mask: Volume, image: Volume) -> Plane:

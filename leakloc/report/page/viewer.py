@@ -1,4 +1,4 @@
-"""Image data and HTML of the interactive viewer in ``report.html``.
+"""Image data of the interactive viewer in ``report.html``.
 
 The region around the spine is stored as sagittal slices (WebP) with one label image each (PNG);
 ``viewer.js`` decodes them into a small volume and displays its three orthogonal planes. Requires
@@ -8,12 +8,7 @@ no network, server or WebGL.
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass, replace
-from functools import cache
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +50,24 @@ class Viewer:
     def size_bytes(self) -> int:
         """Size of the base64-encoded images."""
         return sum(len(text) for key in ("slices", "labels") for text in self.data[key])
+
+    @property
+    def resolution(self) -> str:
+        """Voxel size and limitations of the displayed images, as text."""
+        i_mm, j_mm, k_mm = self.data["spacing"]
+        size = (
+            f"{i_mm:.2g} × {j_mm:.2g} × {k_mm:.2g} mm (right-left, anterior-posterior, head-foot)"
+        )
+        text = f"Region around the spine at {size}"
+        if self.binned == (1, 1, 1):
+            text += ", as acquired"
+        else:
+            factors = " × ".join(str(n) for n in self.binned)
+            text += f", averaged over {factors} voxels to reduce the file size"
+        return (
+            f"{text}; lossy compression for display. Not for measurement: use the masks and the "
+            "original images."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,47 +133,6 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
         **_names(scene),
     }
     return Viewer(data, block.binned)
-
-
-def section(viewer: Viewer) -> str:
-    """Create the HTML of the viewer: panes, controls and data."""
-    # All "<" are escaped, so that no text in the data can close the element.
-    data = json.dumps(viewer.data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    sagittal, coronal, axial = (_pane(name, plane) for name, plane in _PANES)
-    targets = "".join(
-        f'<button type="button" data-lps="{_csv(c["lps"])}" data-collection="{c["id"]}">'
-        f"{escape(c['title'])}</button>"
-        for c in viewer.data["collections"]
-    )
-    goto = f'<div class="targets"><span>Go to</span>{targets}</div>' if targets else ""
-    return (
-        '<section id="viewer" aria-label="Interactive viewer"><h2>Viewer</h2>'
-        f"<p>{escape(_resolution(viewer))}</p>"
-        '<noscript><p class="doubt">The viewer needs JavaScript, which is disabled; '
-        "the figures show the finding.</p></noscript>"
-        f'{goto}<div class="panes">{sagittal}{coronal}'
-        f'<div class="side">{axial}<div class="controls">{_CONTROLS}</div></div></div>'
-        '<p id="viewer-place" class="place" role="status" aria-live="polite"></p>'
-        f'<details><summary>Mouse and keys</summary><div id="viewer-help">{_HELP}</div></details>'
-        f'<script type="application/json" id="viewer-data">{data}</script></section>'
-    )
-
-
-@cache
-def script() -> str:
-    """Return the viewer script."""
-    return files("leakloc.report").joinpath("viewer.js").read_text(encoding="utf-8")
-
-
-@cache
-def style() -> str:
-    """Return the viewer style sheet."""
-    return files("leakloc.report").joinpath("viewer.css").read_text(encoding="utf-8")
-
-
-def script_digest() -> str:
-    """Return the hash of the viewer script for the content security policy."""
-    return f"'sha256-{base64.b64encode(sha256(script().encode()).digest()).decode()}'"
 
 
 # --- the volume ---------------------------------------------------------------------------
@@ -281,64 +253,3 @@ def _names(scene: Scene) -> dict[str, Any]:
 
 def _rounded(point: npt.ArrayLike) -> list[float]:
     return [round(float(x), 2) for x in np.asarray(point)]
-
-
-def _csv(point: list[float]) -> str:
-    return ",".join(str(x) for x in point)
-
-
-def _resolution(viewer: Viewer) -> str:
-    i_mm, j_mm, k_mm = viewer.data["spacing"]
-    size = f"{i_mm:.2g} × {j_mm:.2g} × {k_mm:.2g} mm (right-left, anterior-posterior, head-foot)"
-    text = f"Region around the spine at {size}"
-    if viewer.binned == (1, 1, 1):
-        text += ", as acquired"
-    else:
-        factors = " × ".join(str(n) for n in viewer.binned)
-        text += f", averaged over {factors} voxels to reduce the file size"
-    return (
-        f"{text}; lossy compression for display. Not for measurement: use the masks and the "
-        "original images."
-    )
-
-
-_PANES: Final = (("Sagittal", "sagittal"), ("Coronal", "coronal"), ("Axial", "axial"))
-
-
-def _pane(name: str, plane: str) -> str:
-    return (
-        f'<figure class="pane {plane}"><canvas id="{plane}" tabindex="0" role="application" '
-        f'aria-roledescription="slice view" aria-label="{name} view" '
-        'aria-describedby="viewer-help"></canvas>'
-        f'<figcaption><label for="{plane}-slice">{name}</label>'
-        f'<input type="range" id="{plane}-slice" min="0" max="0" value="0">'
-        f'<output for="{plane}-slice" id="{plane}-where"></output></figcaption></figure>'
-    )
-
-
-_CONTROLS: Final = (
-    "<fieldset><legend>Show</legend>"
-    '<label><input type="checkbox" id="show-masks" checked> masks '
-    '<span class="key sac">sac</span> <span class="key fluid">fluid</span></label>'
-    '<label><input type="checkbox" id="show-names" checked> level names</label>'
-    '<label><input type="checkbox" id="show-cross" checked> cross-hair</label></fieldset>'
-    "<fieldset><legend>Window</legend>"
-    '<label>width <input type="range" id="window-width" min="1" max="200" value="100"></label>'
-    '<label>level <input type="range" id="window-level" min="0" max="200" value="50"></label>'
-    '<output id="window-text" for="window-width window-level"></output>'
-    '<button type="button" id="window-reset">Reset window</button></fieldset>'
-    "<fieldset><legend>Zoom</legend>"
-    '<button type="button" id="zoom-out" aria-label="Zoom out">−</button>'
-    '<output id="zoom-text">1×</output>'
-    '<button type="button" id="zoom-in" aria-label="Zoom in">+</button></fieldset>'
-    '<p class="small">Research use only - not a medical device</p>'
-)
-
-_HELP: Final = (
-    "<ul><li>Wheel, arrow keys: next and previous slice. Page Up, Page Down: ten slices. "
-    "Home, End: first and last.</li>"
-    "<li>Click, or Shift and arrow keys: move the cross-hair in all three planes.</li>"
-    "<li>Drag: window width (horizontal) and level (vertical).</li>"
-    "<li>M masks, N names, C cross-hair, R reset window, + and − zoom, 1 to 9 go to that "
-    "collection.</li></ul>"
-)

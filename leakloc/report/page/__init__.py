@@ -1,0 +1,1 @@
+"""HTML pages of a study: templates, styles, scripts, and the values displayed in them."""

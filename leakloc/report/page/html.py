@@ -1,0 +1,520 @@
+"""``report.html``: the complete report as a self-contained HTML file.
+
+Styles, figures and the viewer script are embedded; a content security policy blocks all requests
+and all other scripts. The functions of this module return the values that ``report.html.j2``
+displays.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from leakloc.anatomy.vocabulary import split_segment, vertebra_chain
+from leakloc.core.templates import render_html
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from leakloc.report.model import Collection, Report, Target
+    from leakloc.report.overlays import Picture
+    from leakloc.report.page.viewer import Viewer
+
+PAGE_BYTES: Final = 2_900_000
+"""Maximum size of the HTML report: below 3 MB, suitable for email."""
+TEXT_BYTES: Final = 150_000
+"""Size reserved for everything except images."""
+VIEWER_BYTES: Final = 1_500_000
+"""Maximum size of the viewer's slices: half of the report; the rest is for the figures."""
+MAX_REJECTED_LISTED: Final = 12  # number of candidates listed, in order of probability
+WEBP_QUALITY: Final = 88  # text stays sharp; a third of the size of PNG
+
+Facts = list[tuple[str, str]]
+"""Names and values of a list of facts."""
+
+
+class Link(NamedTuple):
+    """A link that moves the viewer to a position in the patient."""
+
+    text: str
+    lps_mm: Sequence[float]
+    what: str
+    collection: int | None = None
+
+
+class Table(NamedTuple):
+    """A table with links to the viewer in some cells."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Link]]
+
+
+class Figure(NamedTuple):
+    """A figure; `data` is the base64 of its WebP image, None if it is not embedded."""
+
+    name: str
+    kind: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+    data: str | None
+
+
+def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None = None) -> str:
+    """Create the report as an HTML document.
+
+    Parameters
+    ----------
+    report : Report
+    pictures : sequence of Picture
+        Figures, embedded if they fit; the others are listed by file name.
+    viewer : Viewer, optional
+        From `leakloc.report.page.viewer.make_viewer`; without it, the document contains no
+        script.
+    """
+    linked = viewer is not None
+    used = TEXT_BYTES + (viewer.size_bytes if viewer is not None else 0)
+    return render_html(
+        "report/page/report.html.j2",
+        report=report,
+        viewer=viewer,
+        figures=_figures(pictures, PAGE_BYTES - used),
+        finding=_finding(report),
+        alternatives=_alternatives(report),
+        collections=_collections(report, linked=linked),
+        details={c.id: _collection(c) for c in report.collections},
+        rejected=_rejected(report, linked=linked),
+        numbering=_numbering(report),
+        numberings=_numberings(report),
+        centers=_centers(report, linked=linked),
+        sac=_sac(report),
+        segments=_segments(report),
+        planning=_planning(report),
+        distances=_distances(report),
+        paths=[(_path(target), _windows(target)) for target in report.planning.targets],
+        series=_series(report),
+        quality=[("Signal-to-noise ratio", _number(report.quality.snr, 0))],
+        provenance=_provenance(report),
+        settings=json.dumps(report.generator.config, indent=2, ensure_ascii=False),
+    )
+
+
+# --- finding and collections --------------------------------------------------------------
+
+
+def _finding(report: Report) -> Facts:
+    finding, study = report.finding, report.study
+    facts = [("Level", finding.level or "not named")] if finding.leak != "absent" else []
+    facts += [
+        ("Confidence", f"{finding.confidence:.2f}"),
+        ("Numbering", _numbering(report)),
+        ("Field of view", _coverage(report)),
+    ]
+    if study.study_date:
+        facts.append(("Study date", _date(study.study_date)))
+    if study.patient_id:
+        label = "Patient (pseudonym)" if study.identity == "hash" else "Patient"
+        facts.append((label, study.patient_id))
+    return facts
+
+
+def _alternatives(report: Report) -> str:
+    """Alternative levels of the largest collection."""
+    first = report.collections[:1]
+    return " or ".join(f"{a.level} (score {a.score:.2f})" for c in first for a in c.alternatives)
+
+
+def _collections(report: Report, *, linked: bool) -> Table | None:
+    if not report.collections:
+        return None
+    header = (
+        "#",
+        "Level",
+        "Segments",
+        "Position",
+        "Volume, mL",
+        "Length, mm",
+        "Thickness, mm",
+        "Area, mm²",
+        "Sac compression",
+        "Pattern",
+        "Grade",
+        "Confidence",
+    )
+    rows = [
+        (
+            Link(str(c.id), c.epicenter_lps_mm, f"collection {c.id}", c.id)
+            if linked and c.epicenter_lps_mm is not None
+            else str(c.id),
+            c.level or "not named",
+            _span(c.segments),
+            c.position.label,
+            _number(c.volume_ml, 2),
+            _number(c.extent.length_mm, 0),
+            _number(c.max_thickness_mm, 1),
+            _number(c.max_area_mm2, 0),
+            _percent(c.sac_compression),
+            c.pattern,
+            c.grade,
+            f"{c.confidence:.2f}",
+        )
+        for c in report.collections
+    ]
+    return Table("Epidural fluid collections, largest first", header, rows)
+
+
+def _rejected(report: Report, *, linked: bool) -> Table | None:
+    """Rejected candidates, for review by the reader."""
+    if not report.rejected:
+        return None
+    header = (
+        "Center",
+        "Location",
+        "Volume, mL",
+        "Reason for rejection",
+        "Probability of epidural fluid",
+    )
+    rows = [
+        (
+            Link(_point(r.center_lps_mm), r.center_lps_mm, "this position")
+            if linked and r.center_lps_mm is not None
+            else _point(r.center_lps_mm),
+            f"{r.level or 'level not named'}, {r.position}",
+            _number(r.volume_ml, 2),
+            r.reason,
+            f"{r.probability:.2f}",
+        )
+        for r in report.rejected[:MAX_REJECTED_LISTED]
+    ]
+    return Table("Rejected bright signal outside the thecal sac", header, rows)
+
+
+def _collection(c: Collection) -> Facts:
+    position = ", ".join(
+        f"{name} {_percent(getattr(c.position, name))}"
+        for name in ("dorsal", "ventral", "left", "right")
+    )
+    facts = [
+        ("Cranial end", _end(c.extent.cranial.description, c.extent.cranial.segment)),
+        ("Caudal end", _end(c.extent.caudal.description, c.extent.caudal.segment)),
+        ("Position around the sac", position),
+        ("Compartments", ", ".join(c.compartments) or "not reported"),
+        ("Largest cross-section at", _point(c.epicenter_lps_mm)),
+    ]
+    if c.alternatives:
+        others = "; ".join(
+            f"{a.level} ({a.score:.2f}: {_join_words(a.basis)})" for a in c.alternatives
+        )
+        facts.append(("Alternative levels", others))
+    if c.basis:
+        facts.append(("Basis", _join_words(c.basis)))
+    if c.mimics_considered:
+        facts.append(("Mimics considered", _join_words(c.mimics_considered)))
+    return facts
+
+
+# --- levels and sac -----------------------------------------------------------------------
+
+
+def _numberings(report: Report) -> Table | None:
+    numbering = report.levels.numbering
+    if not numbering.alternatives:
+        return None
+    rows = [
+        (
+            f"{a.shift:+d}",
+            _shifted(report.finding.level, a.shift, numbering.lumbar_count),
+            f"{a.confidence:.2f}",
+            a.reason,
+        )
+        for a in numbering.alternatives
+    ]
+    header = ("Shift", "Level of the finding", "Confidence", "Reason")
+    return Table("Alternative numberings", header, rows)
+
+
+def _centers(report: Report, *, linked: bool) -> Table | None:
+    levels = report.levels
+    rows = [
+        (
+            kind,
+            Link(part.name, part.center_lps_mm, part.name) if linked else part.name,
+            *_xyz(part.center_lps_mm),
+            f"{part.confidence:.2f}",
+        )
+        for kind, parts in (("vertebra", levels.vertebrae), ("disc", levels.discs))
+        for part in parts
+    ]
+    header = ("Kind", "Name", "L, mm", "P, mm", "H, mm", "Confidence")
+    caption = "Centers in patient coordinates (LPS: left, posterior, head)"
+    return Table(caption, header, rows) if rows else None
+
+
+def _sac(report: Report) -> Facts:
+    sac = report.thecal_sac
+    end = sac.caudal_end.level or (
+        "not named" if sac.caudal_end.lps_mm else "not in the field of view"
+    )
+    return [
+        ("Volume", _with_unit(sac.volume_ml, 1, "mL")),
+        ("CSF volume", _with_unit(sac.csf_volume_ml, 1, "mL")),
+        ("Caudal end", end),
+    ]
+
+
+def _segments(report: Report) -> Table | None:
+    rows = [
+        (
+            s.segment,
+            _number(s.volume_ml, 2),
+            _number(s.min_area_mm2, 0),
+            _number(s.mean_area_mm2, 0),
+        )
+        for s in report.thecal_sac.by_segment
+    ]
+    header = ("Segment", "Volume, mL", "Minimum area, mm²", "Mean area, mm²")
+    return Table("By motion segment, cranial to caudal", header, rows) if rows else None
+
+
+# --- planning -----------------------------------------------------------------------------
+
+
+def _planning(report: Report) -> Facts:
+    planning = report.planning
+    hiatus = planning.sacral_hiatus
+    if hiatus.visible:
+        where = f"detected at {_point(hiatus.lps_mm)} (confidence {hiatus.confidence:.2f})"
+    elif hiatus.expected is not None:
+        where = (
+            f"not detected; distances are measured from {hiatus.expected.level}, its position in "
+            "two of three people, with their range for S3 to S5"
+        )
+    else:
+        where = "not detected or outside the field of view; no distances from it"
+    facts = [("Sacral hiatus", where)]
+    if planning.sac_tip_to_hiatus_mm is not None:
+        facts.append(("Caudal end of the sac to hiatus", f"{planning.sac_tip_to_hiatus_mm:.0f} mm"))
+    return facts
+
+
+def _distances(report: Report) -> Table | None:
+    rows = [
+        (
+            str(t.collection),
+            t.level or "not named",
+            _number(t.canal_distance_from_hiatus_mm, 0) + _range(t.canal_distance_range_mm),
+            _number(t.distance_to_caudal_end_mm, 0),
+            _number(t.distance_to_cranial_end_mm, 0),
+            t.nearest_interlaminar or "unknown",
+            ", ".join(f"{x.disc} {x.distance_from_hiatus_mm:.0f}" for x in t.crossings) or "none",
+        )
+        for t in report.planning.targets
+    ]
+    header = (
+        "Collection",
+        "Level",
+        "Hiatus to level, mm",
+        "Hiatus to caudal end, mm",
+        "Hiatus to cranial end, mm",
+        "Nearest interlaminar window",
+        "Discs crossed, mm from the hiatus",
+    )
+    return Table("Distances along the posterior epidural space", header, rows) if rows else None
+
+
+def _path(target: Target) -> Facts:
+    """Minimum depth and cysts along the path to one collection."""
+    facts = []
+    narrowest = target.narrowest_posterior_depth
+    if narrowest is not None:
+        level = f" at {narrowest.level}" if narrowest.level else ""
+        where = f"{narrowest.depth_mm:.1f} mm{level} ({_point(narrowest.lps_mm)})"
+        facts.append(("Minimum posterior epidural depth along the path", where))
+    if target.cysts:
+        cysts = (f"{c.volume_ml:.2f} mL at {_point(c.center_lps_mm)}" for c in target.cysts)
+        facts.append(("Cyst-like structures along the path", _join_words(cysts)))
+    return facts
+
+
+def _windows(target: Target) -> Table | None:
+    """Interlaminar windows near one collection."""
+    rows = [
+        (
+            w.segment,
+            f"{abs(w.along_canal_mm):.0f} {'above' if w.along_canal_mm >= 0 else 'below'}",
+            _number(w.skin_to_canal_mm, 0),
+        )
+        for w in target.interlaminar
+    ]
+    header = ("Interlaminar window", "Distance from the level, mm", "Skin to canal, mm")
+    caption = f"Interlaminar windows near collection {target.collection}, nearest first"
+    return Table(caption, header, rows) if rows else None
+
+
+# --- series and provenance ----------------------------------------------------------------
+
+
+def _series(report: Report) -> Table:
+    rows = [
+        (
+            s.description or "(no description)",
+            s.role.replace("_", " "),
+            ", ".join(s.used_for) or "not used",
+            s.reason,
+            str(s.n_instances),
+            _product(s.shape, "{:d}"),
+            _product(s.spacing_mm, "{:.2f}"),
+            " ".join(note.message for note in s.notes),
+        )
+        for s in report.series
+    ]
+    header = ("Series", "Role", "Used for", "Reason", "Images", "Shape", "Spacing, mm", "Notes")
+    return Table("Series of the study and their roles", header, rows)
+
+
+def _provenance(report: Report) -> Facts:
+    generator = report.generator
+    runtime = ", ".join(f"{name} {value:.1f}" for name, value in generator.runtime_s.items())
+    return [
+        ("Created by", f"{generator.name} {generator.version}, {generator.created}"),
+        ("Study Instance UID", report.study.study_instance_uid or "none"),
+        ("SHA-256 of the settings", generator.config_sha256),
+        ("Run time, s", runtime),
+    ]
+
+
+# --- figures ------------------------------------------------------------------------------
+
+
+def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, list[Figure]]:
+    """Figures by collection (None: whole study), embedded if they fit."""
+    figures: dict[int | None, list[Figure]] = {}
+    for picture in pictures:
+        # The title of the overview is the heading of the page.
+        rgb = picture.rgb[picture.title_px if picture.kind == "overview" else 0 :]
+        data = base64.b64encode(_webp(rgb)).decode()
+        fits = len(data) <= room
+        room -= len(data) if fits else 0
+        figures.setdefault(picture.collection, []).append(
+            Figure(
+                name=picture.name,
+                kind=picture.kind,
+                alt=picture.alt,
+                caption=_caption(picture),
+                width=rgb.shape[1],
+                height=rgb.shape[0],
+                data=data if fits else None,
+            )
+        )
+    return figures
+
+
+def _caption(picture: Picture) -> str:
+    if picture.kind == "count":
+        return "Verification of the level count from C2."
+    if picture.collection is None:
+        about = {"straightened": "Straightened canal"}.get(picture.kind, "Overview")
+    else:
+        about = f"Collection {picture.collection}, {picture.kind}"
+    return f"{about}. Blue: thecal sac. Orange: epidural fluid."
+
+
+def _webp(rgb: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(rgb).save(buffer, "WEBP", quality=WEBP_QUALITY, method=1)
+    return buffer.getvalue()
+
+
+# --- texts --------------------------------------------------------------------------------
+
+
+def _range(range_mm: tuple[float, float] | None) -> str:
+    return "" if range_mm is None else f" ({range_mm[0]:.0f} to {range_mm[1]:.0f})"
+
+
+def _numbering(report: Report) -> str:
+    if report.levels.status == "unlabelled":
+        return "levels could not be named"
+    numbering = report.levels.numbering
+    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
+
+
+def _coverage(report: Report) -> str:
+    coverage = report.quality.coverage
+    if coverage.cranial is None or coverage.caudal is None:
+        return "levels unknown"
+    return f"{coverage.cranial} to {coverage.caudal}"
+
+
+def _shifted(segment: str | None, shift: int, lumbar_count: int) -> str:
+    """Name of a segment with all names shifted caudally by `shift` levels."""
+    if segment is None:
+        return "not named"
+    try:
+        chain = vertebra_chain(lumbar_count)
+        upper, lower = (chain.index(name) + shift for name in split_segment(segment))
+        if min(upper, lower) < 0:
+            return "not named"
+        return f"{chain[upper]}-{chain[lower]}"
+    except (ValueError, IndexError):
+        return "not named"
+
+
+def _date(text: str) -> str:
+    """Format ``20260102`` as ``2026-01-02``; other text is returned unchanged."""
+    if len(text) == 8 and text.isdigit():
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return text
+
+
+def _span(segments: Sequence[str]) -> str:
+    if not segments:
+        return "not named"
+    return segments[0] if len(segments) == 1 else f"{segments[0]} to {segments[-1]}"
+
+
+def _end(description: str | None, segment: str | None) -> str:
+    return description or segment or "not named"
+
+
+def _join_words(sentences: Iterable[str]) -> str:
+    return "; ".join(sentence.rstrip(".") for sentence in sentences)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
+def _with_unit(value: float | None, digits: int, unit: str) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f} {unit}"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
+
+
+def _xyz(point: Sequence[float]) -> tuple[str, str, str]:
+    x, y, z = point
+    return f"{x:.1f}", f"{y:.1f}", f"{z:.1f}"
+
+
+def _point(point: Sequence[float] | None) -> str:
+    if point is None:
+        return "unknown"
+    letters = ("LR", "PA", "HF")
+    return ", ".join(
+        f"{pair[0] if value >= 0 else pair[1]} {abs(value):.1f} mm"
+        for pair, value in zip(letters, point, strict=True)
+    )
+
+
+def _product(values: Sequence[float] | None, form: str) -> str:
+    return "no volume" if values is None else " × ".join(form.format(v) for v in values)

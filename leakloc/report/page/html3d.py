@@ -1,0 +1,76 @@
+"""``report3d.html``: the volume and its masks in NiiVue, as a self-contained HTML file.
+
+Requires WebGL2, unlike ``report.html``. The NiiVue bundle is distributed with the package (BSD
+2-Clause, see ``niivue.LICENSE.txt``) and embedded in the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from leakloc.core.templates import render_html
+from leakloc.core.volume import Volume
+from leakloc.report.canvas import BLUE, ORANGE
+from leakloc.report.page.viewer import SAC, WHITE, Block, neighbourhood
+from leakloc.report.scene import Plane, Scene
+
+if TYPE_CHECKING:
+    from leakloc.analysis import AnalysisData
+    from leakloc.report.model import Report
+
+SIGNAL_STEPS: Final = 255  # NiiVue textures have 8 bits
+SAC_VALUE: Final = 1
+FLUID_VALUE: Final = 2
+
+
+def page(report: Report, analysis: AnalysisData) -> str:
+    """Create the 3D viewer as an HTML document.
+
+    Parameters
+    ----------
+    report : Report
+    analysis : AnalysisData
+        Results of all stages; patient identity is not included.
+    """
+    return render_html("report/page/report3d.html.j2", report=report, data=_data(Scene(analysis)))
+
+
+def _data(scene: Scene) -> dict[str, Any]:
+    low, high = scene.window
+    white = low + WHITE * (high - low)
+    block = neighbourhood(scene)
+    fraction = (np.asarray(block.signal, dtype=np.float32) - low) / (white - low)
+    signal = (np.clip(fraction, 0, 1) * SIGNAL_STEPS).astype(np.uint8)
+    labels = np.where(block.labels == SAC, SAC_VALUE, FLUID_VALUE).astype(np.uint8)
+    labels[block.labels == 0] = 0
+    found = scene.analysis.localization.collections
+    kji = scene.epicenter(found[0]) if found else None
+    start = (
+        scene.geometry.lps_from_kji(kji)
+        if kji is not None
+        else scene.centerline.at(scene.centerline.length_mm / 2)
+    )
+    colours = [(0, 0, 0), BLUE, ORANGE]
+    return {
+        "volume": _nifti(block, signal),
+        "labels": _nifti(block, labels),
+        "window": [0, SIGNAL_STEPS / WHITE],
+        "start": [round(float(x), 2) for x in start],
+        "colours": {
+            "R": [c[0] for c in colours],
+            "G": [c[1] for c in colours],
+            "B": [c[2] for c in colours],
+            "A": [0, 255, 255],
+            "I": [0, SAC_VALUE, FLUID_VALUE],
+            "labels": ["", "thecal sac", "epidural fluid"],
+        },
+    }
+
+
+def _nifti(block: Block, array: Plane) -> str:
+    image = Volume(array, block.geometry).to_nibabel()
+    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode()
