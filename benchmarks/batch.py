@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from leakloc.pipeline import analyze
 for n, path in enumerate(sorted(Path(sys.argv[1]).iterdir())):
-    analyze(path, Path(sys.argv[2], str(n)))
+    analyze(path, output=Path(sys.argv[2], str(n)))
 """
 
 

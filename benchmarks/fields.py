@@ -26,7 +26,7 @@ from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import Settings
 from leakloc.levels.bodies import is_sacral
 from leakloc.loaders import load_study
-from leakloc.pipeline import analyze_study
+from leakloc.pipeline import analyze
 from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM, true_discs
 
 SMALLEST: Final = 0.25
@@ -59,7 +59,7 @@ def part_of(volumes: list[Path], seed: int) -> Part:
         file = Path(folder) / "part.nii.gz"
         nib.save(whole.slicer[tuple(box)], file)
         try:
-            levels = analyze_study(load_study(file, settings.loaders), settings).levels
+            levels = analyze(load_study(file, settings.loaders), settings).levels
         except LeaklocError:
             return Part("refused")
     true = true_discs(path)

@@ -84,7 +84,7 @@ def test_localization(benchmark, chosen, segmentation):
 
 def test_whole_study_with_all_outputs(benchmark, study_folder, tmp_path):
     def whole() -> None:
-        analyze(study_folder, tmp_path / "out", SETTINGS, overwrite=True)
+        analyze(study_folder, SETTINGS, output=tmp_path / "out", overwrite=True)
 
     benchmark.pedantic(whole, rounds=3, warmup_rounds=1)
 
@@ -110,7 +110,7 @@ def test_whole_command_in_a_fresh_process(benchmark, study_folder, tmp_path):
 
 def test_relabelling_in_a_fresh_process(benchmark, study_folder, tmp_path):
     out = tmp_path / "out"
-    analyze(study_folder, out, SETTINGS)
+    analyze(study_folder, SETTINGS, output=out)
     command = [sys.executable, "-m", "leakloc", "relabel", str(out), "--lumbar-count", "6"]
 
     def run() -> None:

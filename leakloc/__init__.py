@@ -19,11 +19,10 @@ from leakloc.core.version import __version__
 
 if TYPE_CHECKING:
     from leakloc import levels, loaders, localization, segmentation
-    from leakloc.api import analyze, load
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Geometry, Volume
-    from leakloc.loaders import Study, read_mask
-    from leakloc.pipeline import Analysis
+    from leakloc.loaders import Study, load, read_mask
+    from leakloc.pipeline import Analysis, analyze
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom
 
@@ -34,8 +33,8 @@ _PUBLIC = {
     "Settings": "leakloc.core.settings",
     "Study": "leakloc.loaders",
     "Volume": "leakloc.core.volume",
-    "analyze": "leakloc.api",
-    "load": "leakloc.api",
+    "analyze": "leakloc.pipeline",
+    "load": "leakloc.loaders",
     "read_mask": "leakloc.loaders",
 }
 

@@ -2,7 +2,7 @@
 
     loaders -> segmentation -> levels -> localization -> report
 
-`analyze_study` runs the stages on a loaded study; `analyze` also reads a path and writes a folder.
+`analyze` runs the stages on a study, a volume or a path, and writes the report folder if desired.
 `relabel` repeats the level numbering and all later stages on the output folder of an earlier
 analysis. A stage is replaced by passing another callable of the same type, or by specifying a
 plug-in in the settings (`StageSettings`).
@@ -48,7 +48,7 @@ class Analysis(AnalysisData):
 
     @cached_property
     def report(self) -> Report:
-        """Content of ``report.json``."""
+        """Content of ``report.json``; after `save`, with the files written."""
         from leakloc.report import build_report
 
         return build_report(self)
@@ -63,7 +63,9 @@ class Analysis(AnalysisData):
         """
         from leakloc.report import write_outputs
 
-        return write_outputs(self, Path(folder), overwrite=overwrite)
+        report = write_outputs(self, Path(folder), overwrite=overwrite)
+        self.__dict__["report"] = report  # replaces the cached value
+        return report
 
     def table(self) -> pd.DataFrame:
         """Return the collections, one per row; see `leakloc.notebook` for other tables."""
@@ -84,19 +86,25 @@ class _Clock:
     progress: Progress | None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def stage(self, name: str, fraction: float) -> Iterator[None]:
+    def report(self, name: str, fraction: float) -> None:
         if self.progress is not None:
             self.progress(name, fraction)
+
+    @contextmanager
+    def stage(self, name: str, fraction: float) -> Iterator[None]:
+        self.report(name, fraction)
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def analyze_study(
-    study: Study,
+def analyze(
+    study: Study | Volume | str | Path,
     settings: Settings | None = None,
     *,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    study_uid: str | None = None,
     myelogram_uid: str | None = None,
     companion_uids: tuple[str, ...] = (),
     segmenter: Segmenter | None = None,
@@ -108,14 +116,20 @@ def analyze_study(
     level_scheme: str | None = None,
     progress: Progress | None = None,
 ) -> Analysis:
-    """Run all stages on a study.
+    """Detect and localize epidural fluid: run all stages on a study.
 
     Parameters
     ----------
-    study : Study
-        From `leakloc.loaders.load_study`.
+    study : Study, Volume or path
+        Result of `leakloc.load`, or an argument accepted by it.
     settings : Settings, optional
-        Defaults if None.
+        Defaults if None; stored in the result.
+    output : path, optional
+        Folder for the report; written completely or not at all.
+    overwrite : bool
+        Whether to replace an existing report in `output`.
+    study_uid : str, optional
+        Study Instance UID, if a path contains several studies.
     myelogram_uid, companion_uids : optional
         User-selected series instead of automatic selection.
     segmenter, labeler : callable, optional
@@ -131,17 +145,38 @@ def analyze_study(
     level_scheme : str, optional
         Label scheme of that map: a published scheme, or a TOML file.
     progress : callable, optional
+        Called with each stage and the fraction of the work completed, 0..1.
+
+    Returns
+    -------
+    Analysis
+        Has an HTML view in notebooks; `report` has the content of ``report.json``, and
+        ``save(folder)`` writes it.
 
     Raises
     ------
-    InputError
-        If no series of the study can be analyzed.
-    AnalysisError
-        If a stage produces no result although the input is usable.
-    """
-    from leakloc.loaders import triage
+    LeaklocError
+        A subclass, with a message for the user: `InputError` if no series of the study can be
+        analyzed, `AnalysisError` if a stage produces no result although the input is usable.
 
+    Examples
+    --------
+    >>> import leakloc as ll
+    >>> result = ll.analyze("sample_data/postoperative/dicom")  # doctest: +SKIP
+    >>> result.report.finding.level  # doctest: +SKIP
+    'L4-L5'
+    """
+    from leakloc.loaders import Study, load, triage
+    from leakloc.report import check_output
+
+    if settings is not None and not isinstance(settings, Settings):
+        raise SettingsError(
+            "the second argument of analyze is a Settings object; specify the output folder with "
+            "output=..., and read a recipe with leakloc.Settings.load(path)"
+        )
     settings = settings or Settings()
+    if output is not None:
+        check_output(Path(output), overwrite=overwrite)
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
@@ -150,6 +185,9 @@ def analyze_study(
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
     clock = _Clock(progress)
 
+    with clock.stage("reading", 0.0):
+        if not isinstance(study, Study):
+            study = load(study, settings, study_uid=study_uid)
     with clock.stage("choosing series", 0.10):
         chosen = triage(
             study, settings.loaders, myelogram_uid=myelogram_uid, companion_uids=companion_uids
@@ -165,7 +203,12 @@ def analyze_study(
         clock,
     )
     basis = replace(basis, myelogram_uid=myelogram_uid, companion_uids=companion_uids)
-    return Analysis(study, chosen, *named, settings, clock.seconds, basis)
+    analysis = Analysis(study, chosen, *named, settings, clock.seconds, basis)
+    if output is not None:
+        clock.report("writing", 0.80)
+        analysis.save(output, overwrite=overwrite)
+        clock.report("done", 1.0)
+    return analysis
 
 
 def _numbered_and_localized(
@@ -207,71 +250,6 @@ def _landmarks(chosen: Triage, settings: Settings) -> Landmarks:
     )
 
 
-def analyze(
-    path: str | Path,
-    output: str | Path | None = None,
-    settings: Settings | None = None,
-    *,
-    study_uid: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Report:
-    """Analyze a study and, if `output` is specified, write the report folder.
-
-    Parameters
-    ----------
-    path : path
-        A folder, archive, DICOM file, or NIfTI/NRRD/MHA volume.
-    output : path, optional
-        Report folder; written completely or not at all.
-    settings : Settings, optional
-    study_uid : str, optional
-        Study Instance UID, if `path` contains several studies.
-    overwrite : bool
-        Whether to replace an existing report in `output`.
-    **options
-        As for `analyze_study`.
-
-    Returns
-    -------
-    Report
-        Content of ``report.json``.
-
-    Raises
-    ------
-    LeaklocError
-        A subclass, with a message for the user.
-
-    Examples
-    --------
-    >>> import leakloc
-    >>> report = leakloc.analyze("sample_data/postoperative/dicom")  # doctest: +SKIP
-    >>> report.finding.level  # doctest: +SKIP
-    'L4-L5'
-    """
-    from leakloc.loaders import load_study
-    from leakloc.report import build_report, check_output, write_outputs
-
-    settings = settings or Settings()
-    folder = Path(output) if output is not None else None
-    if folder is not None:
-        check_output(folder, overwrite=overwrite)
-    clock = _Clock(progress)
-    with clock.stage("reading", 0.0):
-        study = load_study(Path(path), settings.loaders, study_uid=study_uid)
-    analysis = analyze_study(study, settings, progress=progress, **options)
-    analysis.runtime_s.update({**clock.seconds, **analysis.runtime_s})
-    if folder is None:
-        return build_report(analysis)
-    if progress is not None:
-        progress("writing", 0.80)
-    report = write_outputs(analysis, folder, overwrite=overwrite)
-    if progress is not None:
-        progress("done", 1.0)
-    return report
-
-
 def relabel_study(
     saved: Saved,
     settings: Settings,
@@ -289,7 +267,7 @@ def relabel_study(
     settings : Settings
         Settings of the analysis with changed level settings.
     levels, level_scheme : optional
-        As for `analyze_study`.
+        As for `analyze`.
 
     Raises
     ------
@@ -351,7 +329,7 @@ def relabel(
     anchor, lumbar_count, lowest_disc : optional
         Level settings that replace those of the analysis.
     levels, level_scheme : optional
-        As for `analyze_study`.
+        As for `analyze`.
     progress : callable, optional
 
     Raises
@@ -384,11 +362,9 @@ def relabel(
         with clock.stage("choosing series", 0.80):
             shown = _with_images(results, found, Path(study))
     shown.runtime_s.update({**clock.seconds, **shown.runtime_s})
-    if progress is not None:
-        progress("writing", 0.85)
+    clock.report("writing", 0.85)
     report = rewrite_outputs(shown, folder)
-    if progress is not None:
-        progress("done", 1.0)
+    clock.report("done", 1.0)
     return report
 
 

@@ -137,10 +137,8 @@ def prior_of(study: SimulatedStudy, inside: Volume, rng: Rng) -> Volume | None:
     choice = rng.random()
     if choice < 0.15:
         return None
-    if choice < 0.45:
+    if choice < 0.7:
         return anatomy_probabilities(study.myelogram, threads=1).canal
-    if choice < 0.7 and study.companion is not None:
-        return anatomy_probabilities(study.companion, threads=1).canal
     width, bias = rng.uniform(0.3, 1.5), rng.normal(0.0, 0.8)
     coarse = gaussian_filter1d(gaussian_filter1d(rng.normal(size=(40, 24)), 3, 0), 2, 1)
     coarse *= 1.0 / coarse.std()
@@ -153,10 +151,7 @@ def prior_of(study: SimulatedStudy, inside: Volume, rng: Rng) -> Volume | None:
 def make_real(patients: Patients, rng: Rng, path: Path) -> None:
     """Simulate one study and store it."""
     patient = patients.draw(rng)
-    with_companion = rng.random() < 0.3
-    study = simulate(
-        patient, random_scenario(rng), int(rng.integers(2**31)), companion=with_companion
-    )
+    study = simulate(patient, random_scenario(rng), int(rng.integers(2**31)), companion=False)
     distance = Volume(patient.sac_distance_mm, patient.image.geometry)
     inside = distance.with_array(np.clip(0.5 - patient.sac_distance_mm / 0.7, 0, 1))
     prior = prior_of(study, distance, rng)

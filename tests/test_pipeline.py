@@ -15,7 +15,7 @@ from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.cli import DONE, main
 from leakloc.core.errors import SettingsError
 from leakloc.core.volume import Volume
-from leakloc.pipeline import analyze, analyze_study, stage
+from leakloc.pipeline import analyze, stage
 from leakloc.report import report_schema
 from leakloc.validation.evaluation.metrics import dice
 
@@ -26,7 +26,7 @@ SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative"
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sample") / "out"
     stages: list[tuple[str, float]] = []
-    analyze(SAMPLE / "dicom", out, progress=lambda what, share: stages.append((what, share)))
+    analyze(SAMPLE / "dicom", output=out, progress=lambda what, share: stages.append((what, share)))
     shares = [share for _, share in stages]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -107,7 +107,7 @@ def _each(value: str | list[str]) -> list[str]:
 
 
 def test_the_same_study_gives_the_same_result(report):
-    again = json.loads(analyze(SAMPLE / "dicom").to_json())
+    again = json.loads(analyze(SAMPLE / "dicom").report.to_json())
     for part in ("levels", "thecal_sac", "collections", "finding", "planning"):
         assert again[part] == report[part]
 
@@ -131,7 +131,7 @@ def test_a_stage_is_swapped_by_passing_a_callable():
         seen.append(myelogram.geometry.shape)
         return stage("leakloc.labelers", "leakloc")(myelogram, companions, segmentation, settings)
 
-    analysis = analyze_study(study, labeler=labeler)
+    analysis = analyze(study, labeler=labeler)
     assert seen == [analysis.triage.myelogram.geometry.shape]
 
 
@@ -146,7 +146,7 @@ def test_own_masks_supplied_again_give_the_same_report(folder, report, tmp_path)
         SAMPLE / "dicom",
         sac=masks / "thecal_sac.nii.gz",
         fluid=masks / "epidural_fluid.nii.gz",
-    )
+    ).report
     assert {"sac_given", "fluid_given"} <= {w.code for w in again.quality.warnings}
     was, now = report["collections"][0], again.collections[0]
     assert (now.level, now.segments) == (was["level"], tuple(was["segments"]))

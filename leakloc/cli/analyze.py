@@ -64,8 +64,8 @@ def _run(options: argparse.Namespace) -> int:
     with ProgressLine(verbose=options.verbose) as progress:
         report = analyze(
             options.study,
-            options.output,
             settings_of(options).changed(**known),
+            output=options.output,
             study_uid=options.study_uid,
             overwrite=options.overwrite,
             progress=progress,
@@ -76,6 +76,6 @@ def _run(options: argparse.Namespace) -> int:
             sac_label=options.sac_label,
             levels=options.levels or options.levels_from,
             level_scheme=options.scheme,
-        )
+        ).report
     print_report(report, options.output, as_json=options.json)
     return DONE

@@ -1,6 +1,6 @@
 """Read a study and select its series."""
 
-from leakloc.loaders.load import load_study
+from leakloc.loaders.load import load, load_study
 from leakloc.loaders.masks import put_on_grid, read_mask
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
 from leakloc.loaders.table import series_table
@@ -12,6 +12,7 @@ __all__ = [
     "StudyInfo",
     "Triage",
     "TriagedStack",
+    "load",
     "load_study",
     "put_on_grid",
     "read_mask",

@@ -23,7 +23,7 @@ from leakloc.loaders.stacks import build_stacks
 from leakloc.loaders.study import SeriesStack, SkippedFile, Study, StudyInfo
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings, Settings
 
 LoadProgress = Callable[[str, float], None]
 
@@ -41,6 +41,44 @@ _SIGNATURES: Final = {
     b"<?xm": "an XML file",
     b"SQLi": "a database",
 }
+
+
+def load(
+    path: str | Path | Volume, settings: Settings | None = None, *, study_uid: str | None = None
+) -> Study:
+    """Read the headers of a study; pixel data are read on demand.
+
+    Parameters
+    ----------
+    path : path or Volume
+        A folder (searched recursively), an archive, a DICOM file, or a NIfTI, NRRD or MetaImage
+        volume; or a `Volume` in memory.
+    settings : Settings, optional
+        Only the `loaders` section is used.
+    study_uid : str, optional
+        Study Instance UID, if `path` contains several studies.
+
+    Returns
+    -------
+    Study
+        ``study.table()`` lists its series, with the role of each and the reason.
+
+    Raises
+    ------
+    InputError
+        If there are no readable images, or images of several studies or patients.
+
+    Examples
+    --------
+    >>> import leakloc as ll
+    >>> len(ll.load("sample_data/postoperative/dicom").stacks)  # doctest: +SKIP
+    4
+    """
+    from leakloc.core.settings import Settings
+
+    if isinstance(path, Volume):
+        return _study_of(path)
+    return load_study(Path(path), (settings or Settings()).loaders, study_uid=study_uid)
 
 
 def load_study(
@@ -312,3 +350,19 @@ def _keep_archive(study: Study, archive: tempfile.TemporaryDirectory[str]) -> St
         return replace(stack, read=read)
 
     return replace(study, stacks=tuple(bound(stack) for stack in study.stacks))
+
+
+def _study_of(volume: Volume) -> Study:
+    """Return a study with one series that is already in memory."""
+    stack = SeriesStack(
+        series_instance_uid=None,
+        description=volume.provenance.source,
+        modality="MR",
+        n_instances=1,
+        parameters={},
+        geometry=volume.geometry,
+        files=(),
+        sop_instance_uids=(),
+        read=lambda: volume,
+    )
+    return Study(StudyInfo(), (stack,))

@@ -8,7 +8,7 @@ import pytest
 
 from leakloc.core.settings import LoaderSettings
 from leakloc.loaders import load_study
-from leakloc.pipeline import analyze_study
+from leakloc.pipeline import analyze
 from leakloc.validation.phantom import SCENARIOS, compact, make_phantom
 from leakloc.validation.phantom.dicom import series_datasets
 from leakloc.validation.phantom.phantom import Phantom
@@ -67,7 +67,7 @@ def counted(phantom, series, folder: Path):
     for one in series:
         for n, dataset in enumerate(series_datasets(phantom, one, phantom.render(one))):
             dataset.save_as(folder / f"{one.number}_{n}", enforce_file_format=True)
-    report = analyze_study(load_study(folder, LoaderSettings())).report
+    report = analyze(load_study(folder, LoaderSettings())).report
     numbering = report.levels.numbering
     assert numbering.method == "c2_count"
     if numbering.lumbar_count != phantom.truth.lumbar_count:

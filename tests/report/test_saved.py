@@ -20,7 +20,7 @@ from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.pipeline import Analysis, analyze_study, relabel, relabel_study
+from leakloc.pipeline import Analysis, analyze, relabel, relabel_study
 from leakloc.report import Report, build_report, saved
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
@@ -41,7 +41,7 @@ def said(report: Report) -> dict:
 
 @pytest.fixture(scope="module")
 def analysis() -> Analysis:
-    return analyze_study(leakloc.load(SAMPLE), PLAIN)
+    return analyze(leakloc.load(SAMPLE), PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def analyzed(analysis: Analysis, word: dict, **options: object) -> Analysis:
     """The whole analysis with the user's word; only the segmentation is not done twice."""
     settings = PLAIN.changed(**{f"levels__{name}": value for name, value in word.items()})
     found = analysis.basis.segmentation
-    return analyze_study(analysis.study, settings, segmenter=lambda *_: found, **options)
+    return analyze(analysis.study, settings, segmenter=lambda *_: found, **options)
 
 
 def anchor(analysis: Analysis) -> dict:
@@ -114,9 +114,9 @@ def test_names_of_the_analysis_come_back(finished, folder):
 def with_pictures(analysis: Analysis, out: Path) -> Report:
     write = ["json", "png", "html", "seg", "relabel"]
     settings = PLAIN.changed(report__write=write)
-    return analyze_study(
-        analysis.study, settings, segmenter=lambda *_: analysis.basis.segmentation
-    ).save(out)
+    return analyze(analysis.study, settings, segmenter=lambda *_: analysis.basis.segmentation).save(
+        out
+    )
 
 
 def test_figures_are_kept_removed_or_recreated(analysis, tmp_path):

@@ -388,8 +388,8 @@ def _analyze(job: Job, analyze: str, scratch: Path) -> None:
         )
     call(
         _single_path(job.source, scratch),
-        output / job.name,
         job.settings,
+        output=output / job.name,
         study_uid=job.study_uid,
         overwrite=True,
     )

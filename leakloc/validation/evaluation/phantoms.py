@@ -41,9 +41,9 @@ Method = Callable[["Study", Settings], tuple[Reading, Volume]]
 
 def leakloc_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
     """Run the whole analysis of leakloc on a study."""
-    from leakloc.pipeline import analyze_study
+    from leakloc.pipeline import analyze
 
-    analysis = analyze_study(study, settings)
+    analysis = analyze(study, settings)
     return analysis_reading(analysis), analysis.triage.myelogram
 
 

@@ -144,12 +144,12 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
     import nibabel as nib
 
     from leakloc.loaders import load_study
-    from leakloc.pipeline import analyze_study
+    from leakloc.pipeline import analyze
 
     centers = true_discs(path)
     start = time.perf_counter()
     try:
-        analysis = analyze_study(load_study(path, settings.loaders), settings)
+        analysis = analyze(load_study(path, settings.loaders), settings)
     except LeaklocError as error:
         return SpiderCase(
             _patient(path), str(error), len(centers), 0, None, None, None, "refused", 0,

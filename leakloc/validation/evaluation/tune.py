@@ -449,9 +449,9 @@ def _loaded(path: Path, loaders: str) -> tuple[Study, Triage]:
 
 
 def _whole(study: Study, settings: Settings) -> Reading:
-    from leakloc.pipeline import analyze_study
+    from leakloc.pipeline import analyze
 
-    return analysis_reading(analyze_study(study, settings))
+    return analysis_reading(analyze(study, settings))
 
 
 def _segmented(chosen: Triage, settings: Settings) -> Reading:

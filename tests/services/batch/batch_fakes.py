@@ -49,7 +49,7 @@ def make_study(folder: Path, number: int, behaviour: str = "", **values: str) ->
     return uid
 
 
-def behave(path: Path, output: Path, settings: Any, **options: Any) -> None:
+def behave(path: Path, settings: Any, *, output: Path, **options: Any) -> None:
     """Takes the place of `leakloc.pipeline.analyze`."""
     told = path / "behaviour.txt"
     word, _, value = (told.read_text() if told.exists() else "").partition(" ")

@@ -139,7 +139,7 @@ def test_real_studies_are_analyzed_in_the_same_way_as_alone(capsys, tmp_path):
     shutil.rmtree(tmp_path / "in" / "1")
     code, _, _ = run(capsys, tmp_path / "in", "-o", tmp_path / "out", "--workers", "1")
     assert code == DONE
-    alone = analyze(SAMPLE)
+    alone = analyze(SAMPLE).report
     for number in range(2):
         report = Report.load(tmp_path / "out" / f"{fakes.UID_ROOT}.{number + 1}")
         assert report.finding == alone.finding
