@@ -197,7 +197,7 @@ def analyze(
     basis, named = _numbered_and_localized(
         segmentation,
         lambda: labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels),
-        lambda: _landmarks(chosen, settings),
+        lambda: _landmarks(chosen),
         (*study.notes, *chosen.notes),
         settings,
         clock,
@@ -238,14 +238,14 @@ def _numbered_and_localized(
     return basis, (within, levels, localization)
 
 
-def _landmarks(chosen: Triage, settings: Settings) -> Landmarks:
+def _landmarks(chosen: Triage) -> Landmarks:
     """Return the image data used by localization."""
     from leakloc.localization import find_sacral_canal
 
     roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
     sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
     return Landmarks(
-        find_sacral_canal((*sagittal[:1], chosen.myelogram), settings.localization),
+        find_sacral_canal((*sagittal[:1], chosen.myelogram)),
         next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
     )
 

@@ -3,7 +3,7 @@
 Two sources: simulated contrast on the development patients of SPIDER
 (`leakloc.validation.simulation`), and phantoms. A sample is one study, sampled about several
 displaced centerlines; the training crops patches from it. Samples are written one by one, so that
-an interrupted run can be resumed.
+an interrupted run can be resumed; ``OMP_NUM_THREADS=1`` limits a run to one processor thread.
 
     python pipelines/dura_samples.py real SPIDER POOL --count 1000
     python pipelines/dura_samples.py phantoms POOL --seeds 0,2,3
@@ -109,8 +109,8 @@ def found_lines(myelogram: Volume, prior: Volume | None) -> list[Centerline]:
     settings = SegmentationSettings()
     volume = myelogram.oriented("LPS")
     try:
-        rough = find_canal(volume, settings, prior).centerline
-        signal = map_fluid(volume, rough, settings).signal
+        rough = find_canal(volume, prior).centerline
+        signal = map_fluid(volume, rough).signal
         followed = follow_canal(signal, rough, prior)
         return [followed, find_dura(signal, rough, settings, prior=prior).centerline]
     except AnalysisError:
@@ -121,7 +121,7 @@ def polar_sample(
     volume: Volume, line: Centerline, prior: Volume | None, inside: Volume, fluid: Volume
 ) -> dict[str, Array]:
     """Return signal normalized to CSF, prior and ground truth about one centerline."""
-    signal = map_fluid(volume.oriented("LPS"), line, SegmentationSettings()).signal
+    signal = map_fluid(volume.oriented("LPS"), line).signal
     values, in_field = polar_signal(signal, line)
     near = np.full(values.shape, NO_PRIOR) if prior is None else polar_signal(prior, line)[0]
     masks = [polar_signal(mask, line)[0] for mask in (inside, fluid)]
@@ -138,7 +138,7 @@ def prior_of(study: SimulatedStudy, inside: Volume, rng: Rng) -> Volume | None:
     if choice < 0.15:
         return None
     if choice < 0.7:
-        return anatomy_probabilities(study.myelogram, threads=1).canal
+        return anatomy_probabilities(study.myelogram).canal
     width, bias = rng.uniform(0.3, 1.5), rng.normal(0.0, 0.8)
     coarse = gaussian_filter1d(gaussian_filter1d(rng.normal(size=(40, 24)), 3, 0), 2, 1)
     coarse *= 1.0 / coarse.std()
@@ -177,7 +177,7 @@ def make_from_phantom(scenario: str, seed: int, path: Path) -> None:
     within = volume.geometry.contains(true.points_lps)
     line = Centerline(true.points_lps[within])
     stored: dict[str, Array] = {"source": np.array("phantom")}
-    canal = anatomy_probabilities(volume, threads=1).canal
+    canal = anatomy_probabilities(volume).canal
     for n in range(2 * LINES):
         prior = None if rng.random() < 0.3 else canal
         parts = polar_sample(

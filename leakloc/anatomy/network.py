@@ -75,7 +75,7 @@ class AnatomyProbabilities:
     sacrum: Volume
 
 
-def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabilities:
+def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
     """Segment vertebral bodies, discs and the canal with the network.
 
     A coarse pass over every fifth plane detects the canal; planes farther than `HALF_WIDTH_MM`
@@ -85,8 +85,6 @@ def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabil
     ----------
     image : Volume
         Spine MR that resolves vertebrae in sagittal planes, in any signal unit.
-    threads : int
-        Processor threads to use.
 
     Returns
     -------
@@ -103,9 +101,9 @@ def anatomy_probabilities(image: Volume, *, threads: int = 2) -> AnatomyProbabil
         return _cache[image]
     working = _working_volume(image)
     low, high = _window(working.array)
-    working = working.crop(_region(working, low, high, threads))
+    working = working.crop(_region(working, low, high))
     planes = range(working.array.shape[2])
-    found = _classify(working.array, planes, low, high, threads)
+    found = _classify(working.array, planes, low, high)
     provenance = Provenance("anatomy network", image.provenance.series_instance_uid)
     tissues = [
         Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), working.geometry, provenance)
@@ -190,14 +188,14 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _region(working: Volume, low: float, high: float, threads: int) -> tuple[slice, slice, slice]:
+def _region(working: Volume, low: float, high: float) -> tuple[slice, slice, slice]:
     """Return the box ``[k, j, i]`` around the spine, over the full height."""
     step_mm = working.geometry.spacing_ijk_mm[0]
     height, depth, count = working.array.shape
     if count * step_mm <= 2 * HALF_WIDTH_MM:
         return slice(0, height), slice(0, depth), slice(0, count)
     coarse = np.arange(0, count, _COARSE_PLANES)
-    found = _classify(working.array, coarse, low, high, threads)
+    found = _classify(working.array, coarse, low, high)
     planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
     if len(planes) == 0:  # assume the spine in the middle
         rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
@@ -220,12 +218,12 @@ def _span(first: float, last: float, length: int) -> slice:
 
 
 def _classify(
-    array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float, threads: int
+    array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float
 ) -> npt.NDArray[np.float32]:
     """Return class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
     from scipy.ndimage import maximum_filter
 
-    session = network_session(MODEL_PATH, "anatomy", threads)
+    session = network_session(MODEL_PATH, "anatomy")
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]
     chosen = [int(i) for i in planes]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from leakloc.core.errors import LeaklocError
 
+_MAX_THREADS: Final = 2
+"""Maximum number of processor threads of a session."""
 
-def network_session(path: Path, name: str, threads: int) -> Any:
+
+def network_session(path: Path, name: str) -> Any:
     """Return a cached ``onnxruntime.InferenceSession``.
+
+    It uses two processor threads, or fewer if ``OMP_NUM_THREADS`` is less, which schedulers and
+    `leakloc.services.batch` set.
 
     Parameters
     ----------
@@ -19,9 +25,6 @@ def network_session(path: Path, name: str, threads: int) -> Any:
         Weights file (ONNX).
     name : str
         Name of the network in error messages.
-    threads : int
-        Processor threads, limited by ``OMP_NUM_THREADS``, which schedulers and
-        `leakloc.services.batch` set.
 
     Raises
     ------
@@ -33,7 +36,7 @@ def network_session(path: Path, name: str, threads: int) -> Any:
             f"the weights of the {name} network are missing ({path.name}): "
             "the installation is incomplete; reinstall leakloc"
         )
-    return _session(str(path), min(threads, _allowed()))
+    return _session(str(path), min(_MAX_THREADS, _allowed()))
 
 
 def _allowed() -> int:

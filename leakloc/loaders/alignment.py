@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
 from leakloc.core.notes import Note
 from leakloc.core.volume import FloatArray, Volume
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import LoaderSettings
 
 _CANAL_GRID_MM: Final = 2.0
 """Voxel size for canal detection: a tenth of its width."""
@@ -50,6 +47,28 @@ _PARTS_AGREEING: Final = 3
 _TURN_ARM_MM: Final = 100.0
 """Lever arm that converts rotation to displacement, for equal scaling in the optimizer."""
 _FIT_TOLERANCE_MM: Final = 0.05
+
+_MIN_MOVEMENT_MM: Final = 2.0
+"""Minimum movement relative to the myelogram at which a companion series is registered; unmoved
+phantoms show up to 0.8 mm. If the mean voxel edge is larger than this, movement below the mean
+voxel edge is ignored."""
+
+_SEARCH_MM: Final = 40.0
+"""Craniocaudal search range for a companion series that moved within the same frame of reference;
+patients on the table move by at most one vertebra."""
+
+_MIN_COMPETITOR_MM: Final = 15.0
+"""Minimum craniocaudal distance at which another fit is a competing one: half the height of a
+vertebra and its disc."""
+
+_MIN_COMPETITOR_FACTOR: Final = 1.5
+"""Minimum ratio of mutual information to that of any competing fit for a registration to be
+accepted: 1.7 to 4.5 for correct registrations of phantoms, 0.9 to 1.5 (few above) for images of
+different bodies."""
+
+_MAX_RESIDUAL_MM: Final = 1.8
+"""Maximum root-mean-square disagreement of five canal sections after registration: 0.5 to 1.6 mm
+for correct registrations of phantoms, 2.1 mm and more for images of different bodies."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +99,10 @@ class Alignment:
     before: float
     rival: float
 
-    def is_certain(self, settings: LoaderSettings) -> bool:
+    def is_certain(self) -> bool:
         """Return whether it is better than competing positions and the segments agree."""
-        distinct = self.information >= settings.alignment_competitor_factor * self.rival
-        return distinct and self.residual_mm <= settings.alignment_residual_mm
+        distinct = self.information >= _MIN_COMPETITOR_FACTOR * self.rival
+        return distinct and self.residual_mm <= _MAX_RESIDUAL_MM
 
 
 class Aligner:
@@ -95,9 +114,8 @@ class Aligner:
     settings : LoaderSettings
     """
 
-    def __init__(self, myelogram: Volume, settings: LoaderSettings) -> None:
+    def __init__(self, myelogram: Volume) -> None:
         self._myelogram = myelogram.oriented("LPS")
-        self._settings = settings
 
     @cached_property
     def _line(self) -> Centerline | None:
@@ -119,12 +137,12 @@ class Aligner:
         limit = self._limit_mm(oriented)
         if _largest_shift(self._myelogram, line, oriented) <= limit:
             return companion, []
-        found = align(self._myelogram, line, oriented, self._settings)
+        found = align(self._myelogram, line, oriented)
         if found is None or found.moved_mm <= limit:
             return companion, []
-        if found.is_certain(self._settings):
+        if found.is_certain():
             return self._moved(companion, found.movement), [_moved_note(name, found)]
-        if found.information < self._settings.alignment_competitor_factor * found.before:
+        if found.information < _MIN_COMPETITOR_FACTOR * found.before:
             return companion, [_unverified_note(name, found)]
         return None, [_elsewhere_note(name, found)]
 
@@ -143,15 +161,15 @@ class Aligner:
         other_line = _canal_by_network(oriented)
         if other_line is None:
             return None, [_other_frame_note(name, None)]
-        found = align(self._myelogram, line, oriented, self._settings, other_line=other_line)
-        if found is None or not found.is_certain(self._settings):
+        found = align(self._myelogram, line, oriented, other_line=other_line)
+        if found is None or not found.is_certain():
             return None, [_other_frame_note(name, found)]
         return self._moved(companion, found.movement), [_registered_note(name, found)]
 
     def _limit_mm(self, companion: Volume) -> float:
         """Minimum shift regarded as movement; smaller than a voxel may be due to noise."""
         voxels_mm = [_mean_edge_mm(volume) for volume in (self._myelogram, companion)]
-        return max(self._settings.companion_moved_mm, *voxels_mm)
+        return max(_MIN_MOVEMENT_MM, *voxels_mm)
 
     def _moved(self, companion: Volume, movement: FloatArray) -> Volume:
         return moved(companion, movement, self._myelogram.geometry.frame_of_reference_uid)
@@ -217,12 +235,11 @@ def _other_frame_note(name: str, found: Alignment | None) -> Note:
 def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
     """Detect the centerline of the canal; None if not detected."""
     from leakloc.anatomy.canal import find_canal
-    from leakloc.core.settings import SegmentationSettings
 
     spacing = [max(_CANAL_GRID_MM, mm) for mm in oriented.geometry.spacing_ijk_mm]
     coarse = oriented.resample(oriented.geometry.with_spacing(spacing))
     try:
-        return find_canal(coarse, SegmentationSettings(), prior).centerline
+        return find_canal(coarse, prior).centerline
     except AnalysisError:
         return None
 
@@ -251,7 +268,6 @@ def align(
     myelogram: Volume,
     line: Centerline,
     companion: Volume,
-    settings: LoaderSettings,
     *,
     other_line: Centerline | None = None,
 ) -> Alignment | None:
@@ -263,7 +279,6 @@ def align(
     line : Centerline
         The canal in the myelogram.
     companion : Volume
-    settings : LoaderSettings
     other_line : Centerline, optional
         The canal in the companion, from which the search starts if the two have no common frame
         of reference; otherwise the search starts at the position in the header.
@@ -275,7 +290,7 @@ def align(
     """
     pair = _Pair.of(myelogram, line, companion)
     quick = pair.thinned(_SAMPLES_IN_FIT)
-    starts = _starts(line, settings, other_line)
+    starts = _starts(line, other_line)
     fits = [(quick.information(start), start) for start in starts]
     if max(value for value, _ in fits) <= 0.0:
         return None
@@ -284,7 +299,7 @@ def align(
     information = pair.information(params)
     along = np.array([abs(s[2] - params[2]) for s in starts])
     values = np.array([value for value, _ in fits])
-    competitors = values[along >= settings.alignment_competitor_mm]
+    competitors = values[along >= _MIN_COMPETITOR_MM]
     parts = [part for part in pair.parts(_PARTS, params) if part.information(params) > 0.0]
     shifts = [part.fitted(params, turn=False)[:3] - params[:3] for part in parts]
     apart = pair.moved(params, line.points_lps) - line.points_lps
@@ -313,12 +328,10 @@ def moved(volume: Volume, movement: FloatArray, frame_of_reference_uid: str | No
     return Volume(volume.array, geometry, provenance)
 
 
-def _starts(
-    line: Centerline, settings: LoaderSettings, other_line: Centerline | None
-) -> list[FloatArray]:
+def _starts(line: Centerline, other_line: Centerline | None) -> list[FloatArray]:
     """Initial translations along the body for the registration."""
     if other_line is None:
-        reach = settings.alignment_search_mm
+        reach = _SEARCH_MM
         count = int(reach / _SCAN_STEP_MM)
         return [_start(0.0, 0.0, _SCAN_STEP_MM * n) for n in range(-count, count + 1)]
     z, other_z = line.points_lps[:, 2], other_line.points_lps[:, 2]

@@ -8,7 +8,6 @@ from typing import Final, Literal
 import numpy as np
 
 from leakloc.core.errors import AnalysisError
-from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Volume
 
 Weighting = Literal["heavy", "moderate", "conventional"]
@@ -39,6 +38,15 @@ _HEAD_WIDTH_MM: Final = (110.0, 200.0)
 _HEAD_DEPTH_MM: Final = (130.0, 270.0)
 """Adult and pediatric heads including ears and nose; trunks are wider than 220 mm."""
 
+_MAX_HEAVY_RATIO: Final = 0.15
+"""Maximum ratio of the 80th to the 99.5th percentile of the signal in the central field of view for
+heavy T2 weighting; tissue has 0 to 17 % of the signal of fluid (heavy spin echo to 3D turbo spin
+echo)."""
+
+_MIN_CONVENTIONAL_RATIO: Final = 0.21
+"""Minimum value of the same ratio for conventional T2 weighting; 24 public lumbar T2 SPACE volumes
+have 0.22 to 0.83."""
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -55,7 +63,7 @@ class Gate:
     weighting: Weighting
 
 
-def weigh(volume: Volume, settings: LoaderSettings) -> Gate:
+def weigh(volume: Volume) -> Gate:
     """Classify the T2 weighting from the central field of view.
 
     On heavy T2 weighting tissue signal is at noise level, so no threshold separates body from
@@ -71,9 +79,9 @@ def weigh(volume: Volume, settings: LoaderSettings) -> Gate:
         return Gate(1.0, "conventional")
     tissue, fluid = np.percentile(inside, [_TISSUE_PERCENTILE, _FLUID_PERCENTILE])
     ratio = float(tissue / fluid) if fluid > 0 else 1.0
-    if ratio < settings.heavy_body_ratio:
+    if ratio < _MAX_HEAVY_RATIO:
         return Gate(ratio, "heavy")
-    return Gate(ratio, "moderate" if ratio < settings.conventional_body_ratio else "conventional")
+    return Gate(ratio, "moderate" if ratio < _MIN_CONVENTIONAL_RATIO else "conventional")
 
 
 def fluid_over_bone(volume: Volume) -> float | None:

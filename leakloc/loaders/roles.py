@@ -32,6 +32,21 @@ _PROJECTIONS: Final = frozenset(
 _LOCALIZER_SLICES: Final = 7
 """Maximum slices per plane of a three-plane localizer."""
 
+_MIN_SLAB_THICKNESS_MM: Final = 15.0
+"""Slices of at least this thickness are projections (thick-slab myelography: 20 to 60 mm), which
+are not used for levels or volumes."""
+
+_MAX_SLAB_SLICES: Final = 24
+"""Maximum number of images of a thick-slab series; radial protocols acquire 6 to 16 angles."""
+
+_MAX_T1_FLUID_RATIO: Final = 1.0
+"""Ratio of canal to vertebral body signal below which a series without a DICOM header is classified
+as T1-weighted: 0.4 to 0.5 on T1 of phantoms, 2.2 and more on T2 and STIR of phantoms and
+patients."""
+
+_MAX_FINE_VOXEL_MM: Final = 1.2
+"""Maximum voxel edge length of a volume that resolves thin collections in all directions."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -97,18 +112,16 @@ def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Ju
         mixed = stack.series_instance_uid is not None and (
             len(planes.get(stack.series_instance_uid, ())) > 1
         )
-        decision = _excluded(stack, fact, settings, mixed_planes=mixed)
+        decision = _excluded(stack, fact, mixed_planes=mixed)
         if decision is not None:
             role, reason = decision
             judged.append(Judged(stack, fact, role, reason, set_aside=True))
         else:
-            judged.append(_classified(stack, fact, settings, pixels))
+            judged.append(_classified(stack, fact, pixels))
     return [replace(item, score=_score(item, settings)) for item in judged]
 
 
-def _excluded(
-    stack: SeriesStack, facts: Facts, settings: LoaderSettings, *, mixed_planes: bool
-) -> tuple[Role, str] | None:
+def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[Role, str] | None:
     """Rules that exclude a stack regardless of its contrast."""
     if stack.modality not in ("MR", ""):
         return "other", f"modality {stack.modality}: only MR is analyzed"
@@ -124,7 +137,7 @@ def _excluded(
         return "other", "calibration, diffusion, map or document by name or sequence"
     if names.OTHER_HYDROGRAPHY.search(facts.text):
         return "other", "hydrography of another organ by name"
-    projection = _projection(stack, facts, settings)
+    projection = _projection(stack, facts)
     if projection is not None:
         return "projection", projection
     if stack.geometry is None:
@@ -152,12 +165,12 @@ def _without_volume(stack: SeriesStack, codes: dict[str, str]) -> tuple[Role, st
     return "unreadable", reason
 
 
-def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> str | None:
+def _projection(stack: SeriesStack, facts: Facts) -> str | None:
     thickness = facts.slice_thickness_mm
     if (
         thickness is not None
-        and thickness >= settings.slab_thickness_mm
-        and stack.n_instances <= settings.slab_max_slices
+        and thickness >= _MIN_SLAB_THICKNESS_MM
+        and stack.n_instances <= _MAX_SLAB_SLICES
     ):
         return f"thick slab of {thickness:.0f} mm: no depth information, overview only"
     if _PROJECTIONS & facts.image_type:
@@ -170,9 +183,7 @@ def _projection(stack: SeriesStack, facts: Facts, settings: LoaderSettings) -> s
     return None
 
 
-def _classified(
-    stack: SeriesStack, facts: Facts, settings: LoaderSettings, pixels: Pixels
-) -> Judged:
+def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> Judged:
     """Role by contrast and plane; pixels determine heavy T2 weighting."""
     gate: Gate | None = None
     has_header = stack.series_instance_uid is not None
@@ -184,10 +195,10 @@ def _classified(
         if not has_header and looks_like_labels(volume):
             reason = "few distinct integers, mostly zero: a label map"
             return Judged(stack, facts, "other", reason, set_aside=True)
-        gate = weigh(volume, settings)
+        gate = weigh(volume)
         if facts.is_silent and gate.weighting != "heavy":
             ratio = fluid_over_bone(volume)
-            if ratio is not None and ratio < settings.fluid_dark_below:
+            if ratio is not None and ratio < _MAX_T1_FLUID_RATIO:
                 facts = replace(facts, contrast="t1")
                 reason = f"no header; by pixels the canal is darker than bone ({ratio:.0%}): T1"
                 return Judged(stack, facts, _by_plane(facts, "t1"), reason, gate)
@@ -264,7 +275,7 @@ def _score(item: Judged, settings: LoaderSettings) -> float:
     if item.stack.geometry is None:
         return 0.0
     score = min(0.02 * facts.coverage_mm, 4.0)
-    score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= settings.fine_voxel_mm)
+    score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= _MAX_FINE_VOXEL_MM)
     score -= 2.0 * (facts.anisotropy > 5)
     score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_assembled)
     if item.role == "myelogram":

@@ -37,6 +37,21 @@ _COMPONENTS: Final = frozenset(
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 """Prefix of the secondary capture SOP classes, including multi-frame ones."""
 
+_ORIENTATION_TOLERANCE: Final = 1e-3
+"""Maximum difference between direction cosines of the slices of one stack, and maximum in-plane
+drift per millimeter along the normal. Scanner jitter is 1e-5; 1e-3 corresponds to 0.06 degrees."""
+
+_SPACING_TOLERANCE: Final = 0.05
+"""Maximum deviation of a slice position from a regular grid, as a fraction of the spacing, that is
+accepted without interpolation; positions are written with two or three decimals."""
+
+_GAP_FACTOR: Final = 1.5
+"""A distance between slices above this multiple of the usual spacing indicates missing slices; 1.5
+is halfway between one and two spacings."""
+
+_MIN_SLICES: Final = 3
+"""Minimum number of parallel slices of a volume."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -133,19 +148,19 @@ def _series_stacks(
             stacks.append(_without_geometry(group, [*notes, reason]))
             continue
         strays: list[_Block] = []
-        for plane in _by_orientation(group, settings.orientation_tolerance):
+        for plane in _by_orientation(group):
             for block in _blocks(plane, settings, same_pixels):
-                if len(block.frames) < settings.min_slices and block.fault is None:
+                if len(block.frames) < _MIN_SLICES and block.fault is None:
                     strays.append(block)
                 else:
-                    stacks.append(_stack(block, notes, settings, read))
+                    stacks.append(_stack(block, notes, read))
         if strays:
             left = [frame for block in strays for frame in block.frames]
-            count = len(_by_orientation(left, settings.orientation_tolerance))
+            count = len(_by_orientation(left))
             gaps = dict.fromkeys(note for block in strays for note in block.notes)
             text = (
                 f"{len(left)} slice(s) in {count} orientation(s): fewer than "
-                f"{settings.min_slices} parallel slices {'between gaps ' if gaps else ''}do not "
+                f"{_MIN_SLICES} parallel slices {'between gaps ' if gaps else ''}do not "
                 "form a volume"
             )
             code = "too_few_slices" if count == 1 else "mixed_orientations"
@@ -182,13 +197,11 @@ class _Block:
     fault: Note | None = None
 
 
-def _stack(
-    block: _Block, notes: list[Note], settings: LoaderSettings, read: ReadStack
-) -> SeriesStack:
+def _stack(block: _Block, notes: list[Note], read: ReadStack) -> SeriesStack:
     if block.fault is not None:
         return _without_geometry(block.frames, [*notes, *block.notes, block.fault])
     try:
-        layout, layout_notes = lay_out(block.frames, settings)
+        layout, layout_notes = lay_out(block.frames)
     except GeometryError as error:
         fault = Note("irregular_geometry", f"{error}")
         return _without_geometry(block.frames, [*notes, *block.notes, fault])
@@ -200,7 +213,7 @@ def _stack(
     return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
 
 
-def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list[Note]]:
+def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:
     """Compute the grid of parallel slices sorted along their normal.
 
     Evenly spaced, orthogonal slices are used unmodified. Gaps up to
@@ -217,14 +230,14 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     positions = np.array([frame.position_lps for frame in frames])
     along = positions @ axes[:, 2]
     steps = np.diff(along)
-    step = _step(steps, settings)
-    notes = _gap_notes(steps, step, settings)
+    step = _step(steps)
+    notes = _gap_notes(steps, step)
     span = float(along[-1] - along[0])
     count = round(span / step) + 1
     spacing = span / (count - 1)
     offsets = (along - along[0]) / spacing
     snapped = np.round(offsets)  # header positions are rounded; do not interpolate for this
-    offsets = np.where(np.abs(offsets - snapped) <= settings.spacing_tolerance, snapped, offsets)
+    offsets = np.where(np.abs(offsets - snapped) <= _SPACING_TOLERANCE, snapped, offsets)
     even = np.array_equal(offsets, np.arange(count))
     if not even and not notes:
         notes.append(
@@ -241,7 +254,7 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     in_plane = np.array([column_mm, row_mm], dtype=np.float64)
     shifts = np.zeros((len(frames), 2))
     normal = axes[:, 2]
-    if tilt <= settings.orientation_tolerance and wobble <= 0.5 * in_plane.min():
+    if tilt <= _ORIENTATION_TOLERANCE and wobble <= 0.5 * in_plane.min():
         normal = line  # keeps the position of the last slice exact
     else:
         _require_overlap(drift, frames[0], in_plane)
@@ -263,20 +276,20 @@ def lay_out(frames: list[Frame], settings: LoaderSettings) -> tuple[Layout, list
     return Layout(geometry, offsets, shifts), notes
 
 
-def _step(steps: FloatArray, settings: LoaderSettings) -> float:
+def _step(steps: FloatArray) -> float:
     """Estimate the acquired slice spacing: the median of the steps.
 
     With few slices the median may be a gap; then the smallest step is used if all are multiples.
     """
     median, smallest = float(np.median(steps)), float(steps.min())
     multiples = steps / smallest
-    if np.abs(multiples - np.round(multiples)).max() <= settings.spacing_tolerance:
+    if np.abs(multiples - np.round(multiples)).max() <= _SPACING_TOLERANCE:
         return smallest
     return median
 
 
-def _gap_notes(steps: FloatArray, step: float, settings: LoaderSettings) -> list[Note]:
-    gaps = np.flatnonzero(steps > settings.gap_factor * step)
+def _gap_notes(steps: FloatArray, step: float) -> list[Note]:
+    gaps = np.flatnonzero(steps > _GAP_FACTOR * step)
     if not gaps.size:
         return []
     missing = [round(float(steps[n] / step)) - 1 for n in gaps]
@@ -364,14 +377,14 @@ def _without_repeated_instances(frames: list[Frame], notes: list[Note]) -> list[
     return list(unique.values())
 
 
-def _by_orientation(frames: list[Frame], tolerance: float) -> list[list[Frame]]:
-    """Group frames whose direction cosines differ by at most `tolerance`."""
+def _by_orientation(frames: list[Frame]) -> list[list[Frame]]:
+    """Group frames with the same direction cosines, within `_ORIENTATION_TOLERANCE`."""
     leaders: list[FloatArray] = []
     groups: list[list[Frame]] = []
     for frame in frames:
         cosines = np.array(frame.orientation_lps)
         for leader, group in zip(leaders, groups, strict=True):
-            if np.abs(leader - cosines).max() <= tolerance:
+            if np.abs(leader - cosines).max() <= _ORIENTATION_TOLERANCE:
                 group.append(frame)
                 break
         else:
@@ -460,8 +473,8 @@ def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
     normal = _plane_axes(block.frames[0])[:, 2]
     along = np.array([frame.position_lps for frame in block.frames]) @ normal
     steps = np.diff(along)
-    step = _step(steps, settings)
-    limit = max(settings.max_bridged_gap_mm, settings.gap_factor * step)
+    step = _step(steps)
+    limit = max(settings.max_bridged_gap_mm, _GAP_FACTOR * step)
     cuts = np.flatnonzero(steps > limit)
     if not cuts.size:
         return [block]

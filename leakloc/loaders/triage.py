@@ -91,7 +91,7 @@ def triage(
     used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
     volumes: dict[Role, Volume] = {}
     verify = settings.verify_companions if verify is None else verify
-    aligner = Aligner(volume, settings)
+    aligner = Aligner(volume)
     for role, parts in companions.items():
         if parts[0] is chosen:
             placed: Volume | None = volume

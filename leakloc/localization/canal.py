@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,13 @@ _END_REACH_MM = 1.5
 
 _MIN_STRETCH = 0.3
 """Lower limit of the stretch factor: far from a curved canal, perpendicular planes intersect."""
+
+SECTION_SMOOTHING_MM: Final = 1.5
+"""Gaussian sigma along the canal for cross-sections, which smooths partially covered bins."""
+
+CANAL_RADIUS_MM: Final = 14.0
+"""Fluid farther than this from the canal center lies outside the bony canal (lumbar canals are 14
+to 16 mm deep and 22 to 28 mm wide)."""
 
 
 @dataclass(frozen=True, eq=False)

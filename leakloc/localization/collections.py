@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Final, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from leakloc.anatomy.vocabulary import Compartment, Pattern, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray
 from leakloc.localization.canal import (
+    CANAL_RADIUS_MM,
+    SECTION_SMOOTHING_MM,
     ArcGrid,
     CanalVoxels,
     area_profile,
@@ -34,6 +36,35 @@ _MIN_RADIUS_MM = 2.0
 
 _END_MM = 3.0
 """The end of a collection is at the center of the fluid within this distance of it."""
+
+_END_AREA_MM2: Final = 3.0
+"""A collection ends where its cross-sectional area falls below this or below a tenth of its
+maximum, whichever is less."""
+
+_MIN_SEGMENT_OVERLAP_MM: Final = 2.0
+"""Minimum extent of a collection within a segment for the segment to be involved; partial volume
+alone extends about one voxel."""
+
+_MIN_SEGMENT_FRACTION: Final = 0.005
+"""Minimum fraction of the collection's volume within an involved segment."""
+
+_MIN_OCCUPIED_MM: Final = 0.4
+"""Minimum radial thickness at which fluid counts as present in a direction around the sac."""
+
+_MIN_CIRCUMFERENTIAL_MM: Final = 20.0
+"""Minimum length over which a circumferential collection surrounds the sac: about one level."""
+
+_MIN_CIRCUMFERENTIAL_FRACTION: Final = 0.33
+"""Minimum fraction of the length of a circumferential collection over which it surrounds the
+sac."""
+
+_MIN_LONGITUDINAL_MM: Final = 95.0
+"""Minimum length of a longitudinal collection if levels are not numbered: three mean lumbar
+levels."""
+
+_MIN_OUTSIDE_FRACTION: Final = 0.35
+"""Minimum fraction of the volume outside the canal of a pseudomeningocele (posterior) or a
+periradicular collection (lateral)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +133,14 @@ def locate_collection(
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
     by_segment = segment_evidence(
-        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate, settings
+        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate
     )
     level_set = probable_segments(by_segment, settings)
     level = level_set[0].segment if level_set else None
     peak_mm = (
         level_set[0].peak_mm if level_set else float(grid.centers_mm[measures.area_mm2.argmax()])
     )
-    segments = _segments_touched(measures, voxels, coordinate, level, settings)
+    segments = _segments_touched(measures, voxels, coordinate, level)
     thickness = float(measures.thickness_mm.max())
     evidence = Evidence(
         candidate=candidate,
@@ -121,7 +152,7 @@ def locate_collection(
         fat_suppressed=segmentation.fat_suppressed,
         blind=blind,
     )
-    confidence = confidence_of(evidence, settings)
+    confidence = confidence_of(evidence)
     along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)
     weights = np.maximum(voxels.fluid, 1e-3)
     max_area = float(measures.area_mm2.max())
@@ -141,7 +172,7 @@ def locate_collection(
         volume_ml=candidate.volume_ml,
         max_thickness_mm=thickness,
         max_area_mm2=max_area,
-        sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate, settings),
+        sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate),
         centroid_lps=np.average(voxels.points_lps, axis=0, weights=weights),
         epicenter_lps=_section_center(voxels, peak_mm, grid),
         confidence=confidence,
@@ -171,12 +202,12 @@ def _measure(
     grid = sac.grid
     geometry = segmentation.collections.geometry
     line = segmentation.centerline
-    sigma_mm = section_sigma_mm(geometry, line, settings.section_smoothing_mm)
+    sigma_mm = section_sigma_mm(geometry, line, SECTION_SMOOTHING_MM)
     whole = voxels.joined(rim)
     area = area_profile(grid, whole, whole.fluid, sigma_mm)
     sharp_mm = section_sigma_mm(geometry, line, 0.0)
     sharp = area_profile(grid, whole, whole.fluid, sharp_mm)
-    start_mm, stop_mm = profile_ends(sharp, grid, settings.end_area_mm2, sharp_mm)
+    start_mm, stop_mm = profile_ends(sharp, grid, _END_AREA_MM2, sharp_mm)
     bins = grid.bin_of(whole.arc_mm)
     left = whole.left_mm - sac.left_mm[bins]
     dorsal = whole.dorsal_mm - sac.dorsal_mm[bins]
@@ -188,7 +219,7 @@ def _measure(
     if not len(index):  # no voxel at least half full: thinner than a voxel
         thickness = layer_mm.max(axis=1)
     from_canal = np.hypot(voxels.left_mm, voxels.dorsal_mm)
-    outside = np.where(from_canal > settings.canal_radius_mm, from_canal, 0.0)
+    outside = np.where(from_canal > CANAL_RADIUS_MM, from_canal, 0.0)
     return _Measures(
         area_mm2=area,
         thickness_mm=thickness,
@@ -239,11 +270,9 @@ def _surrounds(
     layer_mm: FloatArray, grid: ArcGrid, length_mm: float, settings: LocalizationSettings
 ) -> bool:
     """Return whether fluid surrounds the sac over a sufficient length."""
-    occupied_deg = 360.0 * (layer_mm >= settings.occupied_thickness_mm).mean(axis=1)
+    occupied_deg = 360.0 * (layer_mm >= _MIN_OCCUPIED_MM).mean(axis=1)
     surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
-    needed_mm = max(
-        settings.circumferential_length_mm, settings.circumferential_fraction * length_mm
-    )
+    needed_mm = max(_MIN_CIRCUMFERENTIAL_MM, _MIN_CIRCUMFERENTIAL_FRACTION * length_mm)
     return surrounded_mm >= needed_mm
 
 
@@ -259,7 +288,6 @@ def _segments_touched(
     voxels: CanalVoxels,
     coordinate: LevelCoordinate,
     level: str | None,
-    settings: LocalizationSettings,
 ) -> tuple[str, ...]:
     total = max(float(voxels.fluid.sum()), 1e-9)
     touched = []
@@ -267,8 +295,8 @@ def _segments_touched(
         overlap = min(stop, measures.stop_mm) - max(start, measures.start_mm)
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
         fraction = float(voxels.fluid[inside].sum()) / total
-        reaches = overlap >= settings.segment_min_overlap_mm
-        if name == level or (reaches and fraction >= settings.segment_min_fraction):
+        reaches = overlap >= _MIN_SEGMENT_OVERLAP_MM
+        if name == level or (reaches and fraction >= _MIN_SEGMENT_FRACTION):
             touched.append(name)
     return tuple(touched)
 
@@ -316,17 +344,17 @@ def _pattern(
     posterior = float(voxels.fluid[measures.behind].sum()) / total
     lateral = float(voxels.fluid[(measures.outside > 0) & ~measures.behind].sum()) / total
     dorsal_bulk = {"paraspinal", "subcutaneous"} & set(candidate.compartments)
-    if dorsal_bulk and posterior >= settings.outside_fraction:
+    if dorsal_bulk and posterior >= _MIN_OUTSIDE_FRACTION:
         return "pseudomeningocele"
     levels = coordinate.level_at([measures.start_mm, measures.stop_mm])
     length_mm = measures.stop_mm - measures.start_mm
     if np.isfinite(levels).all():
         long = float(levels[1] - levels[0]) >= settings.longitudinal_levels
     else:
-        long = length_mm >= settings.longitudinal_length_mm
+        long = length_mm >= _MIN_LONGITUDINAL_MM
     if long:
         return "longitudinal"
-    if "foraminal" in candidate.compartments and lateral >= settings.outside_fraction:
+    if "foraminal" in candidate.compartments and lateral >= _MIN_OUTSIDE_FRACTION:
         return "periradicular"
     if "epidural" in candidate.compartments:
         return "focal"

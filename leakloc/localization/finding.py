@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from leakloc.anatomy.vocabulary import LeakStatus, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.levels.result import Levels
@@ -17,6 +19,13 @@ _SIDES: dict[Position, str] = {
     "right": "right-sided",
     "circumferential": "circumferential",
 }
+
+_MIN_FAT_PROBABILITY: Final = 0.25
+"""Minimum probability of a rejected candidate, possibly unsuppressed fat, that makes the result
+indeterminate."""
+
+_MIN_NUMBERING_CONFIDENCE: Final = 0.9
+"""Below this confidence of the numbering the summary also states the alternative."""
 
 
 def find(
@@ -36,7 +45,7 @@ def find(
     if collections:
         main = min(collections, key=lambda c: (_GRADES.index(c.grade), -c.volume_ml))
         leak: LeakStatus = "indeterminate" if main.grade == "possible" or blind else "present"
-        sentence = _positive(main, len(collections) - 1, levels, settings)
+        sentence = _positive(main, len(collections) - 1, levels)
         if blind:
             sentence = f"{sentence}; {_BLIND}"
         return Finding(leak, main.level, main.confidence, _sentence(sentence))
@@ -44,7 +53,7 @@ def find(
         return Finding("indeterminate", None, 0.0, _sentence(f"indeterminate: {_BLIND}"))
     max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (
-        _cannot_tell(segmentation) or _maybe_fat(segmentation, settings)
+        _cannot_tell(segmentation) or _maybe_fat(segmentation)
     ):
         return Finding(
             "indeterminate",
@@ -62,7 +71,7 @@ def find(
         confidence,
         _sentence(
             f"no epidural fluid collection detected {_where(coverage)}; "
-            f"this does not exclude a leak{_numbering(None, levels, settings)}"
+            f"this does not exclude a leak{_numbering(None, levels)}"
         ),
     )
 
@@ -78,18 +87,16 @@ def _cannot_tell(segmentation: Segmentation) -> bool:
     return any(note.code == "fat_like_fluid" for note in segmentation.notes)
 
 
-def _maybe_fat(segmentation: Segmentation, settings: LocalizationSettings) -> bool:
+def _maybe_fat(segmentation: Segmentation) -> bool:
     return any(
         not candidate.accepted
-        and candidate.probability >= settings.fat_min_probability
+        and candidate.probability >= _MIN_FAT_PROBABILITY
         and any("fat" in mimic.lower().split() for mimic in candidate.mimics)
         for candidate in segmentation.candidates
     )
 
 
-def _positive(
-    main: LocatedCollection, others: int, levels: Levels, settings: LocalizationSettings
-) -> str:
+def _positive(main: LocatedCollection, others: int, levels: Levels) -> str:
     side = _SIDES[main.position]
     text = f"{side} epidural fluid signal"
     if main.grade == "possible":
@@ -108,12 +115,10 @@ def _positive(
     text += f" ({main.volume_ml:.1f} mL, up to {main.max_thickness_mm:.0f} mm thick, {main.grade})"
     if others:
         text += f", and {others} other collection{'s' if others > 1 else ''}"
-    return text + _numbering(main, levels, settings)
+    return text + _numbering(main, levels)
 
 
-def _numbering(
-    main: LocatedCollection | None, levels: Levels, settings: LocalizationSettings
-) -> str:
+def _numbering(main: LocatedCollection | None, levels: Levels) -> str:
     if levels.status == "unlabelled":
         return "; vertebral levels could not be named"
     numbering = levels.numbering
@@ -121,7 +126,7 @@ def _numbering(
     text = f"; numbering assumes {assumed}"
     if main is None or main.level is None:
         return text
-    if numbering.confidence < settings.numbering_caveat_below and numbering.alternatives:
+    if numbering.confidence < _MIN_NUMBERING_CONFIDENCE and numbering.alternatives:
         other = next(
             (a.level for a in main.alternatives if any("numbered" in b for b in a.basis)), None
         )

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from leakloc.anatomy.vocabulary import Grade
 from leakloc.core.settings import LocalizationSettings
 from leakloc.localization.coordinate import NOT_NAMED
 from leakloc.segmentation.result import Candidate
+
+_THIN_VOXELS: Final = 1.5
+"""Below this thickness, in voxels of mean size, the stated basis describes the collection as
+thin."""
+_LOW_SNR: Final = 10.0
+"""Below this CSF signal-to-noise ratio the stated basis describes the image as noisy."""
+_FAT_FACTOR: Final = 0.6
+"""Confidence factor where fat is bright and the collection may be fat."""
+_MAX_BLIND_CONFIDENCE: Final = 0.45
+"""Maximum confidence of a collection if the input is insufficient: below the setting
+`probable_confidence`, hence possible."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +58,16 @@ class Evidence:
         return self.fat_suppressed is False and named
 
 
-def confidence_of(evidence: Evidence, settings: LocalizationSettings) -> float:
+def confidence_of(evidence: Evidence) -> float:
     """Return the segmentation probability, reduced if fluid may be fat, 0..1.
 
     The uncertainty of the level numbering is not included; it is reported with the levels.
     """
     confidence = evidence.candidate.probability
     if evidence.maybe_fat:
-        confidence *= settings.fat_factor
+        confidence *= _FAT_FACTOR
     if evidence.blind:
-        confidence = min(confidence, settings.max_blind_confidence)
+        confidence = min(confidence, _MAX_BLIND_CONFIDENCE)
     return float(min(max(confidence, 0.0), 1.0))
 
 
@@ -97,9 +109,9 @@ def basis(
         sentences.append(evidence.candidate.reason)
     if evidence.volume_ml < settings.small_volume_ml:
         sentences.append("It is so small that it could be a root sleeve.")
-    if evidence.thickness_mm < settings.thin_voxels * evidence.voxel_mm:
+    if evidence.thickness_mm < _THIN_VOXELS * evidence.voxel_mm:
         sentences.append("It is hardly thicker than a voxel.")
-    if evidence.snr is not None and evidence.snr < settings.low_snr:
+    if evidence.snr is not None and evidence.snr < _LOW_SNR:
         sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
     if evidence.maybe_fat:
         sentences.append("Fat is not suppressed, so it may be epidural fat.")

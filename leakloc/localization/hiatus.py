@@ -54,6 +54,30 @@ _NEARER_COST: Final = 0.2
 _FARTHER_COST: Final = 1.5
 """Cost per column of receding from the bodies, which is rare."""
 
+_MIN_FROM_SAC_MM: Final = 20.0
+"""Minimum distance of a detected hiatus from the caudal end of the thecal sac (34.8 mm was the
+minimum in 200 adults: Park et al., Korean J Phys Anthropol 2016;29:145)."""
+_APEX_FRACTION: Final = 0.83
+"""Mean position of the apex of the hiatus along the posterior border of the sacral bodies: S4 in
+two thirds to four fifths of people, S3 or S5 in most others."""
+_APEX_FRACTION_SD: Final = 0.12
+"""Standard deviation of the position of the apex between people."""
+_ROOF_FRACTION: Final = 0.3
+"""The roof of the sacral canal is traced below this fraction of the posterior border of the sacral
+bodies; above it, the thecal sac and the gaps between the arches of S1 and S2 interfere."""
+_ROOF_TO_EPIDURAL_MM: Final = 5.0
+"""Distance from the middle of the roof (4 to 7 mm thick) to the posterior epidural line anterior to
+it."""
+BRIGHT_FAT_FACTOR: Final = 0.6
+"""Confidence factor for a hiatus detected where fat in the canal is bright and the roof and
+subcutaneous fat are hard to separate, relative to a fat-suppressed image."""
+_MIN_BELOW_MM: Final = 6.0
+"""Minimum extent of the field of view without a roof below the apex; with half of it, a sacrum
+truncated by the field was taken for its end (2 of 5 phantoms without a hiatus)."""
+_MARGIN_MM: Final = 8.0
+"""Distance the canal centerline continues below the apex: half of the height of the opening (16 to
+19 mm)."""
+
 
 @dataclass(frozen=True, eq=False)
 class SacralCanal:
@@ -103,9 +127,7 @@ class StraightSacrum:
     """Length of the sacral bodies along their posterior wall."""
 
 
-def find_sacral_canal(
-    images: Iterable[Volume], settings: LocalizationSettings
-) -> SacralCanal | None:
+def find_sacral_canal(images: Iterable[Volume]) -> SacralCanal | None:
     """Detect the hiatus on each image; the result of highest confidence is returned.
 
     Parameters
@@ -125,7 +147,7 @@ def find_sacral_canal(
             line = sacral_back(image)
         if line is None:
             continue
-        found = canal_behind(image, line, settings)
+        found = canal_behind(image, line)
         if found is not None and (best is None or found.confidence > best.confidence):
             best = found
     return best
@@ -148,15 +170,14 @@ def plausible_canal(
     levels : Levels
         Position of the sacral vertebrae; not considered if none is named.
     sac_tip_lps : ndarray or None
-        Caudal end of the thecal sac; the hiatus lies at least
-        `settings.hiatus_min_from_sac_mm` away.
+        Caudal end of the thecal sac; the hiatus lies at least 20 mm away.
     settings : LocalizationSettings
     """
     if canal is None:
         return None
     if sac_tip_lps is not None:
         away_mm = float(np.linalg.norm(canal.apex_lps - sac_tip_lps))
-        if away_mm < settings.hiatus_min_from_sac_mm:
+        if away_mm < _MIN_FROM_SAC_MM:
             return None
     centers = {v.name: v.center_lps for v in levels.vertebrae if v.name in SACRAL}
     if centers:
@@ -228,9 +249,7 @@ def straighten(image: Volume, line: Centerline) -> StraightSacrum:
     return StraightSacrum(signal, arc, offset, inside, line.length_mm)
 
 
-def canal_behind(
-    image: Volume, line: Centerline, settings: LocalizationSettings
-) -> SacralCanal | None:
+def canal_behind(image: Volume, line: Centerline) -> SacralCanal | None:
     """Trace the roof of the sacral canal to its caudal end.
 
     Parameters
@@ -240,13 +259,13 @@ def canal_behind(
         Posterior wall of the sacral bodies, from `sacral_back`.
     """
     straight = straighten(image, line)
-    followed = follow_roof(straight, settings)
+    followed = follow_roof(straight)
     if followed is None:
         return None
     roof_mm, end, confidence = followed
     arc = straight.arc_mm[: end + 1]
-    back = np.maximum(roof_mm[: end + 1] - settings.hiatus_roof_mm, 1.0)
-    below = straight.arc_mm[end] + np.arange(1.0, settings.hiatus_margin_mm + 1.0)
+    back = np.maximum(roof_mm[: end + 1] - _ROOF_TO_EPIDURAL_MM, 1.0)
+    below = straight.arc_mm[end] + np.arange(1.0, _MARGIN_MM + 1.0)
     _, _, dorsal = line.frame_at(arc)
     back_lps = line.at(arc) + back[:, None] * dorsal
     whole = np.concatenate([arc, below])
@@ -255,9 +274,7 @@ def canal_behind(
     return SacralCanal(line.at(whole) + middle[:, None] * dorsal, back_lps, confidence)
 
 
-def follow_roof(
-    straight: StraightSacrum, settings: LocalizationSettings
-) -> tuple[FloatArray, int, float] | None:
+def follow_roof(straight: StraightSacrum) -> tuple[FloatArray, int, float] | None:
     """Return the position of the roof, the row at which it ends, and the confidence.
 
     Dynamic programming over two states, roof and no roof; the second is final. The gain at each
@@ -277,7 +294,7 @@ def follow_roof(
     held = straight.inside[:, usable].mean(axis=1) > 0.7
     if not held.any():
         return None
-    start = settings.hiatus_roof_fraction * straight.length_mm
+    start = _ROOF_FRACTION * straight.length_mm
     first = int(np.argmax(held & (straight.arc_mm >= start)))
     last = len(held) - int(np.argmax(held[::-1])) - 1
     whole = straight.arc_mm[first : last + 1] < start + ROOF_WHOLE_MM
@@ -290,7 +307,7 @@ def follow_roof(
         return None
     gain = np.clip(ridge / usual, -0.5, 1.2) - 0.5
     place = straight.arc_mm[first : last + 1] / straight.length_mm
-    usual_place = (place - settings.hiatus_fraction) / settings.hiatus_fraction_sd
+    usual_place = (place - _APEX_FRACTION) / _APEX_FRACTION_SD
     end_gain = -2.0 / STEP_MM * 0.5 * usual_place**2
     bright_end = _bright_canal_end(straight)
     if bright_end is not None:
@@ -300,7 +317,7 @@ def follow_roof(
     strength = np.clip(ridge[rows, path] / usual, 0.0, 1.2)
     above = strength[max(end - int(15 / STEP_MM), 0) : end + 1]
     under = ridge[end + 1 + int(1 / STEP_MM) : end + 1 + int(9 / STEP_MM)]
-    if len(under) * STEP_MM < settings.hiatus_min_below_mm:
+    if len(under) * STEP_MM < _MIN_BELOW_MM:
         return None
     # Strongest ridge below the end that could be a continuation of the roof.
     near = np.abs(offset[None, :] - (offset[path[end]] - 1.0)) <= 3.0
@@ -310,7 +327,7 @@ def follow_roof(
     roof = np.full(len(straight.arc_mm), offset[path[end]])
     roof[first : first + end + 1] = offset[path[: end + 1]]
     roof[:first] = offset[path[0]]
-    trust = 1.0 if bright_end is None else settings.hiatus_bright_factor
+    trust = 1.0 if bright_end is None else BRIGHT_FAT_FACTOR
     return roof, first + end, trust * typical * float(np.clip(drop, 0.0, 1.0))
 
 

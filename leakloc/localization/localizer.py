@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Localization, LocatedConus, LocatedSac, Quality
 from leakloc.localization.sac import (
+    FIELD_MARGIN_MM,
     bulges,
     caudal_end_mm,
     locate_sac,
@@ -40,6 +42,13 @@ _TIP_MM = 40.0
 _JOIN_MM = 8.0
 """Length of the transition from the centerline of the sac to that of the sacral canal."""
 
+_ARC_STEP_MM: Final = 1.0
+"""Length of a bin along the canal: about a voxel, far below a level (30 mm)."""
+
+_INSUFFICIENT_INPUT: Final = frozenset({"no_myelogram", "no_fluid_sensitive_volume"})
+"""Warning codes of earlier stages after which no answer is reported, because the input is
+insufficient."""
+
 
 def localize(
     segmentation: Segmentation,
@@ -59,7 +68,8 @@ def localize(
         No level is named if its status is ``"unlabelled"``.
     settings : LocalizationSettings
     input_notes : tuple of Note
-        Notes of earlier stages; those in `settings.blind_codes` preclude a definite result.
+        Notes of earlier stages; ``no_myelogram`` and ``no_fluid_sensitive_volume`` preclude a
+        definite result.
     sacral : SacralCanal, optional
         From `find_sacral_canal`; without it the hiatus is not detected.
     anatomy : Volume, optional
@@ -81,12 +91,10 @@ def localize(
     sac_voxels, voxels_by_id = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
     rims = {n: _rim(voxels, segmentation, free) for n, voxels in voxels_by_id.items()}
-    grid = _common_grid(
-        segmentation, [sac_voxels, *voxels_by_id.values(), *rims.values()], settings
-    )
+    grid = _common_grid(segmentation, [sac_voxels, *voxels_by_id.values(), *rims.values()])
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
-    sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry, settings)
-    blind = any(note.code in settings.blind_codes for note in input_notes)
+    sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry)
+    blind = any(note.code in _INSUFFICIENT_INPUT for note in input_notes)
     shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
     placed = tuple(
         locate_collection(
@@ -110,15 +118,14 @@ def localize(
         collections,
         {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
         sac,
-        caudal_end_mm(sac, geometry, settings),
+        caudal_end_mm(sac, geometry),
         traced_mm,
         coordinate,
         sacral,
-        Surroundings.of(segmentation, anatomy, sac, settings),
-        settings,
+        Surroundings.of(segmentation, anatomy, sac),
     )
     noise = segmentation.noise
-    located_sac = locate_sac(sac_voxels, sac, coordinate, geometry, settings)
+    located_sac = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
         sac=located_sac,
         collections=collections,
@@ -128,9 +135,9 @@ def localize(
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
             *notes,
-            *_bulge_notes(located_sac, settings),
-            *_narrow_notes(narrow_places(sac, coordinate, settings)),
-            *_edge_notes(placed, geometry, segmentation, settings),
+            *_bulge_notes(located_sac),
+            *_narrow_notes(narrow_places(sac, coordinate)),
+            *_edge_notes(placed, geometry, segmentation),
         ),
     )
 
@@ -213,12 +220,10 @@ def _rim(
     return replace(placed, fluid=filled)
 
 
-def _common_grid(
-    segmentation: Segmentation, masks: list[CanalVoxels], settings: LocalizationSettings
-) -> ArcGrid:
+def _common_grid(segmentation: Segmentation, masks: list[CanalVoxels]) -> ArcGrid:
     ends = [np.array([0.0, segmentation.centerline.length_mm])]
     arcs = np.concatenate(ends + [mask.arc_mm for mask in masks])
-    return ArcGrid.over(arcs, settings.arc_step_mm, _GRID_MARGIN_MM)
+    return ArcGrid.over(arcs, _ARC_STEP_MM, _GRID_MARGIN_MM)
 
 
 def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool_]:
@@ -248,8 +253,8 @@ def _coverage(
     return (names[0], names[-1]) if names else (None, None)
 
 
-def _bulge_notes(sac: LocatedSac, settings: LocalizationSettings) -> tuple[Note, ...]:
-    names = ", ".join(part.segment for part in bulges(sac.by_segment, settings))
+def _bulge_notes(sac: LocatedSac) -> tuple[Note, ...]:
+    names = ", ".join(part.segment for part in bulges(sac.by_segment))
     if not names:
         return ()
     return (
@@ -277,7 +282,6 @@ def _edge_notes(
     placed: tuple[Placed, ...],
     geometry: Geometry,
     segmentation: Segmentation,
-    settings: LocalizationSettings,
 ) -> tuple[Note, ...]:
     """Return notes for collections that may extend beyond the field of view."""
     notes = []
@@ -288,7 +292,7 @@ def _edge_notes(
         ):
             point = p.collection.cranial if outwards < 0 else p.collection.caudal
             tangent = segmentation.centerline.frame_at(arc_mm)[0]
-            beyond = point.point_lps + outwards * settings.field_margin_mm * tangent
+            beyond = point.point_lps + outwards * FIELD_MARGIN_MM * tangent
             if not bool(geometry.contains(beyond)):
                 notes.append(
                     Note(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from leakloc.anatomy.vocabulary import SACRAL, segment_name
 from leakloc.core.notes import Note
-from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal
@@ -22,7 +22,7 @@ from leakloc.localization.result import (
     PlanningTarget,
     SacralHiatus,
 )
-from leakloc.localization.sac import SacProfile
+from leakloc.localization.sac import SAC_TAPER_MM, SacProfile
 from leakloc.localization.surroundings import Surroundings
 
 _MEAN_PATH_MM = (
@@ -32,6 +32,44 @@ _MEAN_PATH_MM = (
 """Mean distance from the hiatus along the posterior canal to each disc from the lumbosacral disc up
 to C7-T1, mm, for any number of lumbar vertebrae. Sum of posterior wall heights; agrees with hiatus
 to conus, 232 ± 22 mm, measured on MRI in 200 adults (Park 2016)."""
+
+_WINDOW_BELOW_DISC_MM: Final = 5.0
+"""Distance of lumbar interlaminar windows below their disc; they lie at the disc or 5 to 10 mm
+below it."""
+
+_MAX_BEYOND_TRACE_MM: Final = 15.0
+"""Maximum distance of S4 below the traced canal at which distances are measured from S4, if the
+hiatus was not detected: one sacral segment."""
+
+_POSTERIOR_EPIDURAL_MM: Final = 1.0
+"""Distance of the path from the posterior border of the sac: just outside the dura, where the
+posterior epidural space is open even between its fat pads."""
+
+_DEFAULT_DORSAL_MM: Final = 2.5
+"""Distance of the path from the canal center where neither sac nor sacral canal was detected."""
+
+_MAX_WINDOW_DISTANCE_MM: Final = 60.0
+"""Maximum distance from the level of reported interlaminar windows: under two lumbar levels."""
+
+_MAX_WINDOWS: Final = 3
+"""Maximum number of interlaminar windows reported."""
+
+_PATH_STEP_MM: Final = 2.0
+"""Distance between points of a path."""
+
+_PATH_SMOOTHING_MM: Final = 8.0
+"""Gaussian sigma of the path's distance from the centerline; a catheter does not follow every
+concavity of the sac."""
+
+_PATH_SD_FRACTION: Final = 0.10
+"""Standard deviation of path lengths between people, as a fraction of the length."""
+
+_PATH_SD_MM: Final = 8.0
+"""Additional standard deviation in mm, added in quadrature."""
+
+_MAX_PATH_SD: Final = 3.0
+"""Paths that deviate by more than this many standard deviations from the mean are reported as
+implausible."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +103,6 @@ def plan(
     coordinate: LevelCoordinate,
     sacral: SacralCanal | None,
     surroundings: Surroundings,
-    settings: LocalizationSettings,
 ) -> tuple[Planning, tuple[Note, ...]]:
     """Determine the hiatus, and the path and distances to each collection.
 
@@ -96,7 +133,7 @@ def plan(
         hiatus_mm = float(sac.centerline.project(sacral.apex_lps)[0])
         at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
         back = np.stack([at_mm, dorsal_mm])
-    elif settings.hiatus_from_levels and (found := _expected_arcs(coordinate, traced_mm, settings)):
+    elif found := _expected_arcs(coordinate, traced_mm):
         hiatus_mm, *range_mm = found
         at = [np.asarray(sac.centerline.at(arc_mm)) for arc_mm in found]
         hiatus = replace(hiatus, expected=ExpectedHiatus("S4", *at))
@@ -125,14 +162,14 @@ def plan(
         targets.append(
             _target(
                 collection, arcs_mm, lowest_mm, hiatus_mm, range_mm, back, sac, coordinate,
-                surroundings, settings,
+                surroundings,
             )
         )  # fmt: skip
     if hiatus_mm is not None and coordinate.labelled:
-        notes.extend(_plausibility(hiatus_mm, back, sac, coordinate, settings))
+        notes.extend(_plausibility(hiatus_mm, back, sac, coordinate))
     tip_mm = None
     if hiatus_mm is not None and sac_end_mm is not None and sac_end_mm < hiatus_mm:
-        tip_mm = posterior_path(sac_end_mm, hiatus_mm, back, sac, settings).length_at(sac_end_mm)
+        tip_mm = posterior_path(sac_end_mm, hiatus_mm, back, sac).length_at(sac_end_mm)
         cysts = surroundings.cysts_between(sac_end_mm, hiatus_mm)
         if cysts:
             notes.append(
@@ -146,25 +183,22 @@ def plan(
 
 
 def _expected_arcs(
-    coordinate: LevelCoordinate, traced_mm: float, settings: LocalizationSettings
+    coordinate: LevelCoordinate, traced_mm: float
 ) -> tuple[float, float, float] | None:
     """Return arcs of S4, the middle of S3 and the end of S5, if S4 is in the field of view."""
     if not coordinate.labelled or "S3" not in coordinate.chain:
         return None
     s3 = coordinate.chain.index("S3")
     s4_mm, cranial_mm = (float(a) for a in coordinate.arc_at([s3 + 1.0, float(s3)]))
-    if not s4_mm <= traced_mm + settings.hiatus_beyond_trace_mm:
+    if not s4_mm <= traced_mm + _MAX_BEYOND_TRACE_MM:
         return None
     return s4_mm, cranial_mm, s4_mm + 1.5 * (s4_mm - cranial_mm)
 
 
-def _lengths_from(
-    range_mm: list[float], target_mm: float, sac: SacProfile, settings: LocalizationSettings
-) -> tuple[float, float]:
+def _lengths_from(range_mm: list[float], target_mm: float, sac: SacProfile) -> tuple[float, float]:
     """Return path lengths to a level from the cranial and the caudal end of a range."""
     cranial, caudal = (
-        posterior_path(target_mm, start_mm, None, sac, settings).length_at(target_mm)
-        for start_mm in range_mm
+        posterior_path(target_mm, start_mm, None, sac).length_at(target_mm) for start_mm in range_mm
     )
     return cranial, caudal
 
@@ -174,7 +208,6 @@ def posterior_path(
     bottom_mm: float,
     back: FloatArray | None,
     sac: SacProfile,
-    settings: LocalizationSettings,
 ) -> _Path:
     """Return the path posterior to the sac and, below it, along the posterior sacral canal.
 
@@ -189,13 +222,13 @@ def posterior_path(
     from scipy.ndimage import gaussian_filter1d
 
     top_mm = min(top_mm, bottom_mm)
-    count = max(int(np.ceil((bottom_mm - top_mm) / settings.path_step_mm)) + 1, 2)
+    count = max(int(np.ceil((bottom_mm - top_mm) / _PATH_STEP_MM)) + 1, 2)
     arc = np.linspace(bottom_mm, top_mm, count)
-    margin = int(3 * settings.path_smoothing_mm / settings.path_step_mm) + 1
-    step = (bottom_mm - top_mm) / (count - 1) or settings.path_step_mm
+    margin = int(3 * _PATH_SMOOTHING_MM / _PATH_STEP_MM) + 1
+    step = (bottom_mm - top_mm) / (count - 1) or _PATH_STEP_MM
     wide = np.asarray(bottom_mm + step * (margin - np.arange(count + 2 * margin)), np.float64)
-    offset = _back_of_canal(wide, back, sac, settings)
-    offset = gaussian_filter1d(offset, settings.path_smoothing_mm / step, mode="nearest")
+    offset = _back_of_canal(wide, back, sac)
+    offset = gaussian_filter1d(offset, _PATH_SMOOTHING_MM / step, mode="nearest")
     offset = offset[margin : margin + count]
     _, _, dorsal = sac.centerline.frame_at(arc)
     points = sac.centerline.at(arc) + offset[:, None] * dorsal
@@ -207,13 +240,12 @@ def _back_of_canal(
     arc_mm: FloatArray,
     back: FloatArray | None,
     sac: SacProfile,
-    settings: LocalizationSettings,
 ) -> FloatArray:
     """Return the dorsal offset of the posterior epidural space, mm; constant where unknown."""
-    behind_sac = sac.back_mm + settings.posterior_epidural_mm
+    behind_sac = sac.back_mm + _POSTERIOR_EPIDURAL_MM
     known = np.isfinite(behind_sac)
     if sac.ends_mm is not None:  # the posterior canal does not taper with the sac
-        known &= sac.grid.centers_mm <= sac.ends_mm[1] - settings.sac_taper_mm
+        known &= sac.grid.centers_mm <= sac.ends_mm[1] - SAC_TAPER_MM
     at, offsets = sac.grid.centers_mm[known], behind_sac[known]
     if back is not None:
         detected = back[:, back[0] > (at[-1] if len(at) else -np.inf)]
@@ -222,7 +254,7 @@ def _back_of_canal(
     if len(at):
         offset = np.interp(arc_mm, at, offsets)
     else:
-        offset = np.full(arc_mm.shape, settings.default_dorsal_mm)
+        offset = np.full(arc_mm.shape, _DEFAULT_DORSAL_MM)
     here = behind_sac[sac.grid.bin_of(arc_mm)]
     inside = (arc_mm >= sac.grid.centers_mm[0]) & (arc_mm <= sac.grid.centers_mm[-1])
     # The path never crosses the sac.
@@ -240,17 +272,16 @@ def _target(
     sac: SacProfile,
     coordinate: LevelCoordinate,
     surroundings: Surroundings,
-    settings: LocalizationSettings,
 ) -> PlanningTarget:
     """Return the path to the disc of the collection's level, or to its largest cross-section."""
     peak_mm, cranial_mm, caudal_mm = arcs_mm
     disc_mm = coordinate.disc_arc(collection.level) if collection.level else None
     target_mm = peak_mm if disc_mm is None else disc_mm
-    path = posterior_path(target_mm, lowest_mm, back, sac, settings)
+    path = posterior_path(target_mm, lowest_mm, back, sac)
     to_target = to_cranial = to_caudal = None
     crossings = []
     if hiatus_mm is not None:
-        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, back, sac, settings)
+        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, back, sac)
         to_target = path.length_at(target_mm)
         to_cranial = whole.length_at(cranial_mm)
         to_caudal = whole.length_at(caudal_mm)
@@ -265,14 +296,12 @@ def _target(
         distance_to_caudal_end_mm=to_caudal,
         distance_to_cranial_end_mm=to_cranial,
         path_lps=path.points_lps,
-        nearest_interlaminar=coordinate.nearest_interlaminar(
-            target_mm, settings.interlaminar_below_disc_mm
-        ),
+        nearest_interlaminar=coordinate.nearest_interlaminar(target_mm, _WINDOW_BELOW_DISC_MM),
         crossings=tuple(crossings),
         canal_distance_range_mm=None
         if range_mm is None
-        else _lengths_from(range_mm, target_mm, sac, settings),
-        interlaminar=_windows(target_mm, sac, coordinate, surroundings, settings),
+        else _lengths_from(range_mm, target_mm, sac),
+        interlaminar=_windows(target_mm, sac, coordinate, surroundings),
         narrowest_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
         cysts=surroundings.cysts_between(target_mm, lowest_mm),
     )
@@ -283,7 +312,6 @@ def _windows(
     sac: SacProfile,
     coordinate: LevelCoordinate,
     surroundings: Surroundings,
-    settings: LocalizationSettings,
 ) -> tuple[InterlaminarWindow, ...]:
     """Return the interlaminar windows near a position, nearest first."""
     found = []
@@ -292,11 +320,11 @@ def _windows(
         upper = name.split("-")[0]
         if disc_mm is None or upper in SACRAL:
             continue
-        below_mm = settings.interlaminar_below_disc_mm if upper.startswith("L") else 0.0
+        below_mm = _WINDOW_BELOW_DISC_MM if upper.startswith("L") else 0.0
         window_mm = disc_mm + below_mm
-        if abs(window_mm - target_mm) > settings.interlaminar_reach_mm:
+        if abs(window_mm - target_mm) > _MAX_WINDOW_DISTANCE_MM:
             continue
-        offset = _back_of_canal(np.array([window_mm]), None, sac, settings)
+        offset = _back_of_canal(np.array([window_mm]), None, sac)
         _, _, dorsal = sac.centerline.frame_at(window_mm)
         point = sac.centerline.at(window_mm) + offset[0] * dorsal
         found.append(
@@ -305,7 +333,7 @@ def _windows(
             )
         )
     found.sort(key=lambda window: abs(window.along_canal_mm))
-    return tuple(found[: settings.interlaminar_max])
+    return tuple(found[:_MAX_WINDOWS])
 
 
 def _plausibility(
@@ -313,13 +341,12 @@ def _plausibility(
     back: FloatArray | None,
     sac: SacProfile,
     coordinate: LevelCoordinate,
-    settings: LocalizationSettings,
 ) -> list[Note]:
     """Compare path lengths with population means; report the level of largest deviation."""
     top_mm = float(coordinate.knots_arc_mm[0])
     if top_mm >= hiatus_mm:
         return []
-    path = posterior_path(top_mm, hiatus_mm, back, sac, settings)
+    path = posterior_path(top_mm, hiatus_mm, back, sac)
     worst: tuple[float, str, float, float] | None = None
     presacral = coordinate.chain[: coordinate.chain.index("S1") + 1][::-1]
     discs = (segment_name(upper, lower) for lower, upper in pairwise(presacral))
@@ -328,11 +355,11 @@ def _plausibility(
         if disc_mm is None or not top_mm <= disc_mm <= hiatus_mm:
             continue
         length_mm = path.length_at(disc_mm)
-        sd_mm = float(np.hypot(settings.path_sd_fraction * mean_mm, settings.path_sd_mm))
+        sd_mm = float(np.hypot(_PATH_SD_FRACTION * mean_mm, _PATH_SD_MM))
         away = abs(length_mm - mean_mm) / sd_mm
         if worst is None or away > worst[0]:
             worst = away, name, length_mm, mean_mm
-    if worst is None or worst[0] <= settings.path_max_sd:
+    if worst is None or worst[0] <= _MAX_PATH_SD:
         return []
     _, name, length_mm, mean_mm = worst
     return [

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import split_segment
-from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import (
+    SECTION_SMOOTHING_MM,
     ArcGrid,
     CanalVoxels,
     area_profile,
@@ -51,6 +52,32 @@ voxels. Absolute stenosis begins at 75 mm² (Schonstrom et al., Spine 1985;10:80
 _MIDLINE_MM = 4.0
 """The back of the sac is measured within this distance left and right of its center."""
 
+_COMPRESSION_SMOOTHING_MM: Final = 4.0
+"""Gaussian sigma of sac areas before comparison with neighboring positions."""
+
+_COMPRESSION_REACH_MM: Final = 45.0
+"""Distance above and below a collection over which the expected sac area is estimated; more than
+one level, to average discs and bodies."""
+
+_MAX_WIDTH_RATIO: Final = 1.6
+"""Sac width of a segment, relative to the expected width and the median segment, above which the
+sac mask may include epidural fluid. Sac depths of 17 people without a leak suggest at most 1.43
+(area as depth to the power of 1.8)."""
+
+_TIP_MARGIN_MM: Final = 8.0
+"""Sac areas this close to the caudal end of the thecal sac are not measured, because the sac tapers
+there."""
+
+_TIP_AREA_MM2: Final = 2.5
+"""The thecal sac ends where its cross-sectional area falls below this."""
+
+SAC_TAPER_MM: Final = 35.0
+"""Length of the caudal taper of the sac (20 to 55 mm), over which compression and the posterior
+border of the canal are not measured."""
+
+FIELD_MARGIN_MM: Final = 4.0
+"""Structures that end this close to the edge of the field of view may continue beyond it."""
+
 
 @dataclass(frozen=True, eq=False)
 class SacProfile:
@@ -79,12 +106,12 @@ class SacProfile:
     whole: npt.NDArray[np.bool_]
     ends_mm: tuple[float, float] | None
 
-    def measurable(self, settings: LocalizationSettings) -> npt.NDArray[np.bool_]:
+    def measurable(self) -> npt.NDArray[np.bool_]:
         """Return bins with a complete cross-section, away from the ends of the sac."""
         if self.ends_mm is None:
             return np.zeros(self.grid.count, dtype=bool)
         first = self.ends_mm[0] + _CUT_MM
-        last = self.ends_mm[1] - settings.sac_tip_margin_mm
+        last = self.ends_mm[1] - _TIP_MARGIN_MM
         arc = self.grid.centers_mm
         return self.whole & (arc >= first) & (arc <= last)
 
@@ -94,10 +121,9 @@ def sac_profile(
     grid: ArcGrid,
     centerline: Centerline,
     geometry: Geometry,
-    settings: LocalizationSettings,
 ) -> SacProfile:
     """Measure area, center and back of the sac along the canal."""
-    sigma_mm = section_sigma_mm(geometry, centerline, settings.section_smoothing_mm)
+    sigma_mm = section_sigma_mm(geometry, centerline, SECTION_SMOOTHING_MM)
     sharp_mm = section_sigma_mm(geometry, centerline, 0.0)
     sharp = area_profile(grid, voxels, 1.0, sharp_mm)
     area = area_profile(grid, voxels, 1.0, sigma_mm)
@@ -105,7 +131,7 @@ def sac_profile(
     back = _backs(voxels, grid, left, geometry)
     ends = None
     if len(voxels):
-        ends = profile_ends(sharp, grid, settings.sac_tip_area_mm2, sharp_mm)
+        ends = profile_ends(sharp, grid, _TIP_AREA_MM2, sharp_mm)
     return SacProfile(
         grid,
         centerline,
@@ -142,28 +168,25 @@ def locate_sac(
     profile: SacProfile,
     coordinate: LevelCoordinate,
     geometry: Geometry,
-    settings: LocalizationSettings,
 ) -> LocatedSac:
     """Determine volumes, caudal end, and areas by motion segment."""
-    tip_mm = caudal_end_mm(profile, geometry, settings)
+    tip_mm = caudal_end_mm(profile, geometry)
     return LocatedSac(
         volume_ml=len(voxels) * voxels.voxel_mm3 / 1000.0,
         csf_volume_ml=voxels.fluid_ml,
         caudal_end_lps=None if tip_mm is None else _center_at(profile, tip_mm),
         caudal_end_level=None if tip_mm is None else coordinate.body_at(tip_mm),
-        by_segment=_by_segment(voxels, profile, coordinate, settings),
+        by_segment=_by_segment(voxels, profile, coordinate),
     )
 
 
-def caudal_end_mm(
-    profile: SacProfile, geometry: Geometry, settings: LocalizationSettings
-) -> float | None:
+def caudal_end_mm(profile: SacProfile, geometry: Geometry) -> float | None:
     """Return the caudal end of the sac, mm; None if it extends beyond the field of view."""
     if profile.ends_mm is None:
         return None
     end_mm = profile.ends_mm[1]
     tangent = profile.centerline.frame_at(end_mm)[0]
-    beyond = _center_at(profile, end_mm) + settings.field_margin_mm * tangent
+    beyond = _center_at(profile, end_mm) + FIELD_MARGIN_MM * tangent
     return end_mm if bool(geometry.contains(beyond)) else None
 
 
@@ -178,12 +201,11 @@ def _by_segment(
     voxels: CanalVoxels,
     profile: SacProfile,
     coordinate: LevelCoordinate,
-    settings: LocalizationSettings,
 ) -> tuple[SacSegment, ...]:
     if profile.ends_mm is None:
         return ()
     arc = profile.grid.centers_mm
-    measured = profile.measurable(settings)
+    measured = profile.measurable()
     found = []
     for name, start, stop in coordinate.segments():
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
@@ -203,7 +225,6 @@ def compression(
     start_mm: float,
     stop_mm: float,
     coordinate: LevelCoordinate,
-    settings: LocalizationSettings,
 ) -> float | None:
     """Return the reduction of sac area along a range relative to adjacent levels.
 
@@ -223,11 +244,11 @@ def compression(
     if profile.ends_mm is None:
         return None
     arc = profile.grid.centers_mm
-    usable = profile.measurable(settings) & (arc <= profile.ends_mm[1] - settings.sac_taper_mm)
+    usable = profile.measurable() & (arc <= profile.ends_mm[1] - SAC_TAPER_MM)
     usual = _usual_area_mm2(arc, coordinate)
-    area = profile.grid.smooth(profile.area_mm2, settings.compression_smoothing_mm) / usual
+    area = profile.grid.smooth(profile.area_mm2, _COMPRESSION_SMOOTHING_MM) / usual
     along = usable & (arc >= start_mm) & (arc <= stop_mm)
-    reach = settings.compression_reach_mm
+    reach = _COMPRESSION_REACH_MM
     above = usable & (arc < start_mm) & (arc >= start_mm - reach)
     below = usable & (arc > stop_mm) & (arc <= stop_mm + reach)
     enough = reach / 3.0 / profile.grid.step_mm
@@ -243,9 +264,7 @@ def compression(
     return float(np.clip(1.0 - ratio, 0.0, 1.0))
 
 
-def narrow_places(
-    profile: SacProfile, coordinate: LevelCoordinate, settings: LocalizationSettings
-) -> tuple[str, ...]:
+def narrow_places(profile: SacProfile, coordinate: LevelCoordinate) -> tuple[str, ...]:
     """Return where the sac is hardly visible between its ends: segments, or the position in mm.
 
     The tapering end is excluded.
@@ -253,14 +272,14 @@ def narrow_places(
     if profile.ends_mm is None:
         return ()
     arc = profile.grid.centers_mm
-    last = profile.ends_mm[1] - settings.sac_taper_mm
+    last = profile.ends_mm[1] - SAC_TAPER_MM
     narrow = profile.whole & (arc >= profile.ends_mm[0] + _CUT_MM) & (arc <= last)
     places = arc[narrow & (profile.area_mm2 < _SEVERE_MM2)]
     named = [coordinate.segment_at(float(mm)) or f"{mm:.0f} mm below its top" for mm in places]
     return tuple(dict.fromkeys(named if coordinate.labelled else named[:1]))
 
 
-def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tuple[SacSegment, ...]:
+def bulges(parts: tuple[SacSegment, ...]) -> tuple[SacSegment, ...]:
     """Return segments in which the sac is unusually wide for its level and this patient.
 
     If the dura between sac and collection is not visible, the collection resembles a wide sac.
@@ -273,7 +292,7 @@ def bulges(parts: tuple[SacSegment, ...], settings: LocalizationSettings) -> tup
     }
     if len(relative) < _ENOUGH_SEGMENTS:
         return ()
-    limit = settings.sac_bulge_ratio * float(np.median(list(relative.values())))
+    limit = _MAX_WIDTH_RATIO * float(np.median(list(relative.values())))
     return tuple(part for part in parts if relative.get(part.segment, 0.0) > limit)
 
 

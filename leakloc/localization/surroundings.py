@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Final
 
 import numpy as np
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray, Volume
+from leakloc.localization.canal import CANAL_RADIUS_MM
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.result import CystOnPath, NarrowestDepth
 from leakloc.localization.sac import SacProfile
@@ -34,6 +35,16 @@ _SAC_ASIDE_MM = 10.0
 _PAST_MM = 60.0
 """Straight extension of the centerline beyond its ends, where levels may still be named."""
 
+_DARK_FRACTION: Final = 0.5
+"""The posterior epidural space ends where the signal posterior to the sac falls below this fraction
+of the signal within it, at the dark ligamentum flavum or lamina."""
+
+_MAX_DEPTH_MM: Final = 12.0
+"""Maximum measured depth of the epidural space; beyond it the arch is absent or not visible."""
+
+_AIR_FRACTION: Final = 0.12
+"""Air begins where the signal stays below this fraction of the brightest subcutaneous fat."""
+
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
@@ -54,7 +65,6 @@ class Surroundings:
     depth_mm: FloatArray
     anatomy: Volume | None
     cysts: tuple[tuple[float, CystOnPath], ...]
-    settings: LocalizationSettings
 
     @classmethod
     def of(
@@ -62,21 +72,20 @@ class Surroundings:
         segmentation: Segmentation,
         anatomy: Volume | None,
         sac: SacProfile,
-        settings: LocalizationSettings,
     ) -> Surroundings:
         """Measure the anatomy around the posterior epidural space."""
         cysts = []
         for candidate in segmentation.candidates:
             arc, left, dorsal = sac.centerline.project(candidate.center_lps)
-            in_canal = float(np.hypot(left, dorsal)) <= settings.canal_radius_mm
+            in_canal = float(np.hypot(left, dorsal)) <= CANAL_RADIUS_MM
             named = any("perineural cyst" in mimic for mimic in candidate.mimics)
             if named and not candidate.accepted and in_canal:
                 cyst = CystOnPath(candidate.volume_ml, candidate.center_lps)
                 cysts.append((float(arc), cyst))
         depth = np.full(sac.grid.count, np.nan)
         if anatomy is not None:
-            depth = posterior_depths_mm(anatomy, sac, settings)
-        return cls(sac, depth, anatomy, tuple(cysts), settings)
+            depth = posterior_depths_mm(anatomy, sac)
+        return cls(sac, depth, anatomy, tuple(cysts))
 
     def cysts_between(self, top_mm: float, bottom_mm: float) -> tuple[CystOnPath, ...]:
         """Return the cysts along a range of the canal."""
@@ -104,7 +113,7 @@ class Surroundings:
         ray = point_lps + out[:, None] * dorsal
         inside = self.anatomy.geometry.contains(ray)
         signal = np.where(inside, self.anatomy.sample(ray), 0.0)
-        limit = self.settings.skin_air_fraction * float(signal.max())
+        limit = _AIR_FRACTION * float(signal.max())
         tissue = np.flatnonzero(signal > limit)
         if not len(tissue):
             return None
@@ -147,9 +156,7 @@ def crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
     return anatomy.with_array(np.where(read, anatomy.array, anatomy.array.dtype.type(0)))
 
 
-def posterior_depths_mm(
-    anatomy: Volume, sac: SacProfile, settings: LocalizationSettings
-) -> FloatArray:
+def posterior_depths_mm(anatomy: Volume, sac: SacProfile) -> FloatArray:
     """Return the midline depth of the posterior epidural space per bin; NaN if not visible.
 
     Measured from the back of the sac to the first position where the signal drops below a
@@ -168,7 +175,7 @@ def posterior_depths_mm(
     depth = np.full(sac.grid.count, np.nan)
     if not known.any():
         return depth
-    out = np.arange(0.0, settings.epidural_depth_max_mm + _STEP_MM, _STEP_MM)
+    out = np.arange(0.0, _MAX_DEPTH_MM + _STEP_MM, _STEP_MM)
     _, left, dorsal = sac.centerline.frame_at(arc[known])
     start = sac.centerline.at(arc[known]) + sac.left_mm[known, None] * left
     points = start[:, None] + (sac.back_mm[known, None] + out)[..., None] * dorsal[:, None]
@@ -176,7 +183,7 @@ def posterior_depths_mm(
     inside = anatomy.geometry.contains(points).all(axis=1)
     signal = gaussian_filter1d(signal, _SMOOTH_MM / sac.grid.step_mm, axis=0, mode="nearest")
     filled = signal[:, out <= _FILL_MM].max(axis=1)
-    fallen = signal < settings.epidural_dark_fraction * filled[:, None]
+    fallen = signal < _DARK_FRACTION * filled[:, None]
     fallen[:, 0] = False
     ends = np.where(fallen.any(axis=1), out[fallen.argmax(axis=1)], np.nan)
     depth[known] = np.where(inside, ends, np.nan)

@@ -63,6 +63,13 @@ LISTED_ML: Final = 0.15
 MAX_REJECTED: Final = 60
 """Maximum number of rejected candidates listed, largest first."""
 
+_MAX_CONTACT_GAP_MM: Final = 3.0
+"""Maximum distance from the dura of fluid that counts as connected with the canal."""
+
+MAX_BRIGHT_TISSUE_PROBABILITY: Final = 0.75
+"""Maximum probability of a collection where soft tissue is bright, because fat suppression is then
+known only from the DICOM header."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -179,7 +186,7 @@ def find_collections(
         for group in _grouped([p for p in components if p.fluid], settings)
     ]
     classified = [(p, _classify(p, scene, settings)) for p in joined]
-    classified += [(p, _name(p.features, scene, settings)) for p in components if not p.fluid]
+    classified += [(p, _name(p.features, scene)) for p in components if not p.fluid]
     classified.sort(key=lambda item: -item[0].features["volume_ml"])
     labels = np.zeros(scene.fraction.array.shape, np.uint8)
     accepted = [item for item in classified if item[1].accepted][:255]
@@ -409,7 +416,7 @@ def _classify(component: _Component, scene: Scene, settings: SegmentationSetting
             ("epidural fat", *considered),
         )  # fmt: skip
     if scene.tissue_bright:
-        probability = min(probability, settings.max_bright_tissue_probability)
+        probability = min(probability, MAX_BRIGHT_TISSUE_PROBABILITY)
     accepted = probability >= settings.collection_min_probability
     place = "in contact with the dura" if f["gap_mm"] < 2.0 else "near the dura"
     reason = (
@@ -452,15 +459,13 @@ development patients (seeds 0 to 6 and 11; the network was trained on these pati
 phantoms (seeds 30 to 33)."""
 
 
-def _name(f: dict[str, float], scene: Scene, settings: SegmentationSettings) -> _Decision:
+def _name(f: dict[str, float], scene: Scene) -> _Decision:
     """Classify bright signal that the network does not classify as fluid, by location."""
-    name, probability, reason = _mimic(f, scene, settings)
+    name, probability, reason = _mimic(f, scene)
     return _Decision(False, probability, reason, (name,))
 
 
-def _mimic(
-    f: dict[str, float], scene: Scene, settings: SegmentationSettings
-) -> tuple[str, float, str]:
+def _mimic(f: dict[str, float], scene: Scene) -> tuple[str, float, str]:
     """Return the mimic, the remaining probability of a leak, and the reason."""
     if f["dorsal_mm"] < -20.0 or (f["dorsal_mm"] < -8 and f["gap_mm"] > 6.0):
         return "abdominal or disc fluid", 0.02, "Anterior to the canal and not connected with it."
@@ -468,7 +473,7 @@ def _mimic(
         return "epidural fat", 0.1, "As bright as fat in this series; not shaped like fluid."
     if f["brightness"] < DIMMER:
         return "epidural fat", 0.1, f"Only {f['brightness']:.0%} as bright as CSF."
-    if f["gap_mm"] > settings.contact_gap_mm:
+    if f["gap_mm"] > _MAX_CONTACT_GAP_MM:
         if f["dorsal_mm"] > 12.0 and abs(f["left_mm"]) < f["dorsal_mm"]:
             return (
                 "seroma apart from the canal", 0.15,

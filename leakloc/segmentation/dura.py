@@ -59,6 +59,13 @@ _MIN_HEAD_MM: Final = 15.0
 CENTERING_SMOOTHING_MM: Final = 6.0
 """Sigma of the Gaussian along the centerline after it is moved to the center of the sac."""
 
+_MIN_SAC_AREA_MM2: Final = 12.0
+"""Minimum cross-sectional area of the thecal sac; the sac ends caudally where it falls below
+this."""
+
+_SMOOTHNESS_COST: Final = 0.5
+"""Cost of a change by two radii (0.6 mm) between neighboring rays."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dura:
@@ -166,11 +173,9 @@ def find_dura(
     for _ in range(2):  # the first pass centers the frame in the sac
         frame = _Frame.around(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
-        inside, outside = dura_probabilities(
-            frame.values, frame.inside, near, threads=settings.canal_prior_threads
-        )
+        inside, outside = dura_probabilities(frame.values, frame.inside, near)
         first, last = sac_range(frame, inside, settings)
-        radius = _surface(frame, inside, first, last, settings)
+        radius = _surface(frame, inside, first, last)
         found = line
         line = _recentered(line, frame, radius, first, last)
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
@@ -355,7 +360,7 @@ def sac_range(frame: _Frame, inside: Array, settings: SegmentationSettings) -> t
     area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
     gap = round(settings.sac_max_gap_mm / ARC_STEP_MM)
     joined: list[list[int]] = []
-    for start, stop in _runs(area >= settings.sac_min_area_mm2):
+    for start, stop in _runs(area >= _MIN_SAC_AREA_MM2):
         if joined and start - joined[-1][1] <= gap:
             joined[-1][1] = stop
         else:
@@ -374,20 +379,18 @@ def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _surface(
-    frame: _Frame, inside: Array, first: int, last: int, settings: SegmentationSettings
-) -> Array:
+def _surface(frame: _Frame, inside: Array, first: int, last: int) -> Array:
     """Return the radius for each arc position and angle, 0 outside `first` to `last`."""
     cost = boundary_cost(inside)[first : last + 1]
-    found = _optimize(cost, settings)
+    found = _optimize(cost)
     whole = np.zeros(frame.values.shape[:2], np.float32)
     whole[first : last + 1] = _smooth(_subvoxel(frame.radius_mm.astype(np.float32), found, cost))
     return whole
 
 
-def _optimize(cost: Array, settings: SegmentationSettings) -> npt.NDArray[np.intp]:
+def _optimize(cost: Array) -> npt.NDArray[np.intp]:
     """Return the index of the radius of minimum aggregated cost, shape (arc, angle)."""
-    slope = np.float32(settings.dura_smoothness)
+    slope = np.float32(_SMOOTHNESS_COST)
     total = np.zeros_like(cost)
     total += _aggregate(cost, slope)
     total += _aggregate(cost[::-1], slope)[::-1]

@@ -48,8 +48,6 @@ def dura_probabilities(
     signal: npt.NDArray[np.floating],
     in_field: npt.NDArray[np.bool_],
     prior: npt.NDArray[np.floating] | None = None,
-    *,
-    threads: int = 2,
 ) -> tuple[Array, Array]:
     """Estimate the probabilities of lying inside the dura and of fluid outside it.
 
@@ -62,8 +60,6 @@ def dura_probabilities(
         Whether the point lies within the field of view.
     prior : ndarray, same shape, optional
         Probability of the spinal canal from another series or another network.
-    threads : int
-        Processor threads.
 
     Returns
     -------
@@ -75,7 +71,7 @@ def dura_probabilities(
         If the weights are missing.
     """
     planes = network_input(signal, in_field, prior)
-    session = network_session(MODEL_PATH, "dura", threads)
+    session = network_session(MODEL_PATH, "dura")
     (logits,) = session.run(None, {"polar": planes[None]})
     cropped = logits[0, :, : len(signal), OVERLAP_RAYS : OVERLAP_RAYS + ANGLES, :RADII]
     inside, outside = (1.0 / (1.0 + np.exp(-cropped))).astype(np.float32)

@@ -7,7 +7,7 @@ measured plane by plane along the canal, which corrects for the receive bias fie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ import numpy.typing as npt
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
 from leakloc.core.volume import FloatArray, Volume
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import SegmentationSettings
 
 ARC_STEP_MM: Final = 2.0
 """Step of the reference profiles; the bias field varies over more than 30 mm."""
@@ -44,6 +41,10 @@ FAT_SEARCH_MM: Final = (25.0, 110.0)
 
 FAT_LAYER_MM: Final = 4.0
 """Minimum thickness of a layer of subcutaneous fat."""
+
+_MAX_SUPPRESSED_FAT: Final = 0.25
+"""Subcutaneous fat with less than this fraction of the CSF signal counts as suppressed; without
+suppression it has 0.3-0.4 on heavily T2-weighted 3D myelography and 0.8 on conventional T2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class FluidMap:
         return self.signal.with_array(clipped, "fluid fraction")
 
 
-def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSettings) -> FluidMap:
+def map_fluid(volume: Volume, centerline: Centerline) -> FluidMap:
     """Normalize signal to the CSF in the sac.
 
     Parameters
@@ -94,7 +95,6 @@ def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSett
         Myelogram, in any grid orientation.
     centerline : Centerline
         Centerline of the canal.
-    settings : SegmentationSettings
 
     Raises
     ------
@@ -112,7 +112,7 @@ def map_fluid(volume: Volume, centerline: Centerline, settings: SegmentationSett
         )
     signal = _normalized(volume, centerline, arc, csf, tissue)
     fat_level = _fat_level(signal, centerline)
-    suppressed = None if fat_level is None else fat_level < settings.fat_suppressed_below
+    suppressed = None if fat_level is None else fat_level < _MAX_SUPPRESSED_FAT
     return FluidMap(signal, arc, csf, tissue, float(csf[middle]), noise, fat_level, suppressed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 _RAYLEIGH_MEAN = 1.91
 """Mean over standard deviation of magnitude noise without signal (Gudbjartsson and Patz, Magn Reson
 Med 1995;34:910); used so that noise alone does not count as bright tissue."""
+
+_MAX_DISTINCT_FAT: Final = 0.5
+"""Above this fraction of the CSF signal, fat cannot be distinguished from fluid by signal."""
+
+_MAX_DARK_TISSUE: Final = 0.15
+"""Soft tissue above this fraction of the CSF signal indicates conventional T2 weighting, with
+bright fat; on heavily T2-weighted images muscle and marrow stay below 0.12."""
+
+_MIN_BRIGHT_TISSUE_SNR: Final = 15.0
+"""Minimum CSF signal-to-noise ratio at which fat suppression in the DICOM header is accepted where
+soft tissue is bright. Below it (a true ratio of about 8) noise resembles bright tissue, and two of
+three leak-free phantoms had a false-positive collection."""
 
 
 def segment(
@@ -50,9 +62,9 @@ def segment(
     AnalysisError
         If the volume is empty or not finite, or no spinal canal is detected.
     """
-    volume, prior, line, fluid = _mapped(myelogram, settings)
+    volume, prior, line, fluid = _mapped(myelogram)
     bright_fat = _fat_like_fluid(volume, fluid, settings)
-    bright_tissue = not bright_fat and _tissue_bright(fluid, settings)
+    bright_tissue = not bright_fat and _tissue_bright(fluid)
     dura = find_dura(fluid.signal, line, settings, prior=prior)
     scene, box = _scene(fluid, dura, settings, bright_fat, bright_tissue)
     labels, candidates = find_collections(scene, settings)
@@ -80,7 +92,7 @@ def canal_and_fluid(
     volumes, or that of the signal alone if no sac is detected. Parameters and errors are those of
     `segment`.
     """
-    _, prior, line, fluid = _mapped(myelogram, settings)
+    _, prior, line, fluid = _mapped(myelogram)
     fraction = fluid.fraction
     with suppress(AnalysisError):
         dura = find_dura(fluid.signal, line, settings, prior=prior)
@@ -102,15 +114,13 @@ def canal_and_fluid(
     )
 
 
-def _mapped(
-    myelogram: Volume, settings: SegmentationSettings
-) -> tuple[Volume, Volume | None, Centerline, FluidMap]:
+def _mapped(myelogram: Volume) -> tuple[Volume, Volume, Centerline, FluidMap]:
     """Return the volume in LPS order, its canal probability and centerline, and its fluid map."""
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    prior = canal_prior(volume, settings)
-    line = find_canal(volume, settings, prior).centerline
-    return volume, prior, line, map_fluid(volume, line, settings)
+    prior = canal_prior(volume)
+    line = find_canal(volume, prior).centerline
+    return volume, prior, line, map_fluid(volume, line)
 
 
 def _scene(
@@ -125,17 +135,15 @@ def _scene(
     return Scene.of(fluid.fraction.crop(box), dura, bright_fat, bright_tissue), box
 
 
-def canal_prior(volume: Volume, settings: SegmentationSettings) -> Volume | None:
-    """Return the canal probability of the myelogram itself, or None if it has no weight.
+def canal_prior(volume: Volume) -> Volume:
+    """Return the canal probability of the myelogram itself.
 
     That of a companion series is less accurate: it includes bright epidural fat, and the patient
     may have moved (three phantoms: Dice coefficient of the sac 0.960, against 0.977).
     """
     from leakloc.anatomy.network import anatomy_probabilities
 
-    if settings.canal_prior_weight == 0:
-        return None
-    return anatomy_probabilities(volume, threads=settings.canal_prior_threads).canal
+    return anatomy_probabilities(volume).canal
 
 
 def _check(volume: Volume) -> None:
@@ -150,20 +158,20 @@ def _fat_like_fluid(volume: Volume, fluid: FluidMap, settings: SegmentationSetti
     """Return whether fat outside the dura is as bright as fluid."""
     if settings.fat_suppressed is not None:
         return not settings.fat_suppressed
-    if fluid.fat_level is not None and fluid.fat_level > settings.fat_confusing_above:
+    if fluid.fat_level is not None and fluid.fat_level > _MAX_DISTINCT_FAT:
         return True
     # Thin fat is dimmed by partial volume; bright soft tissue indicates conventional T2 weighting,
     # unless the header states fat suppression and the signal does not contradict it.
-    clear = fluid.csf_signal >= settings.bright_tissue_snr * fluid.noise
+    clear = fluid.csf_signal >= _MIN_BRIGHT_TISSUE_SNR * fluid.noise
     trusted = volume.provenance.fat_suppressed and fluid.fat_suppressed is not False and clear
-    return not trusted and _tissue_bright(fluid, settings)
+    return not trusted and _tissue_bright(fluid)
 
 
-def _tissue_bright(fluid: FluidMap, settings: SegmentationSettings) -> bool:
+def _tissue_bright(fluid: FluidMap) -> bool:
     """Return whether soft tissue is as bright as on conventional T2, corrected for noise."""
     tissue = float(np.median(fluid.background_profile / fluid.csf_profile))
     floor = _RAYLEIGH_MEAN * fluid.noise / fluid.csf_signal
-    return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > settings.tissue_conventional_above
+    return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > _MAX_DARK_TISSUE
 
 
 def neighbourhood(

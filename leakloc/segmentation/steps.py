@@ -29,36 +29,24 @@ if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings
 
 
-def canal_centerline(
-    volume: Volume,
-    *,
-    settings: SegmentationSettings | None = None,
-) -> Centerline:
+def canal_centerline(volume: Volume) -> Centerline:
     """Trace the spinal canal from cranial to caudal.
 
     Parameters
     ----------
     volume : Volume
         Fluid-sensitive volume of the spine, in any grid orientation and signal unit.
-    settings : SegmentationSettings, optional
 
     Raises
     ------
     AnalysisError
         If no spinal canal is detected.
     """
-    settings = settings or _default()
     oriented = volume.oriented("LPS")
-    prior = canal_prior(oriented, settings)
-    return find_canal(oriented, settings, prior).centerline
+    return find_canal(oriented, canal_prior(oriented)).centerline
 
 
-def fluid_fraction(
-    volume: Volume,
-    *,
-    centerline: Centerline | None = None,
-    settings: SegmentationSettings | None = None,
-) -> Volume:
+def fluid_fraction(volume: Volume, *, centerline: Centerline | None = None) -> Volume:
     """Return the fraction of CSF-like fluid in each voxel: 0 in soft tissue, 1 in CSF of the sac.
 
     Both references are measured along the canal, which corrects for the receive bias field.
@@ -69,16 +57,14 @@ def fluid_fraction(
         Fluid-sensitive volume of the spine.
     centerline : Centerline, optional
         Centerline of the canal; computed if None (one to two seconds).
-    settings : SegmentationSettings, optional
 
     Returns
     -------
     Volume
         float32 0..1 on the grid of `volume`.
     """
-    settings = settings or _default()
-    line = centerline or canal_centerline(volume, settings=settings)
-    return on_grid(map_fluid(volume.oriented("LPS"), line, settings).fraction, volume)
+    line = centerline or canal_centerline(volume)
+    return on_grid(map_fluid(volume.oriented("LPS"), line).fraction, volume)
 
 
 def dural_surface(
@@ -101,9 +87,9 @@ def dural_surface(
     """
     settings = settings or _default()
     oriented = volume.oriented("LPS")
-    prior = canal_prior(oriented, settings)
-    line = centerline or find_canal(oriented, settings, prior).centerline
-    return find_dura(map_fluid(oriented, line, settings).signal, line, settings, prior=prior)
+    prior = canal_prior(oriented)
+    line = centerline or find_canal(oriented, prior).centerline
+    return find_dura(map_fluid(oriented, line).signal, line, settings, prior=prior)
 
 
 def sac_mask(dura: Dura, geometry: Geometry) -> Volume:

@@ -237,7 +237,7 @@ def test_missing_weights_are_named(monkeypatch, tmp_path):
 
 def test_weights_fit_the_code():
     assert net.MODEL_PATH.stat().st_size < 4e6
-    session = network_session(net.MODEL_PATH, "anatomy", 1)
+    session = network_session(net.MODEL_PATH, "anatomy")
     (given_,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given_.name, given_.shape[1]) == ("planes", 4)
     probabilities = session.run(None, {"planes": np.zeros((1, 4, 32, 48), np.float32)})[0]

@@ -33,7 +33,7 @@ DlPPh8aX01xZe7Z6vz6OP8dRz3YB/9k=
 
 
 def assert_same_either_way(frames):
-    layout, _ = lay_out(frames, LoaderSettings())
+    layout, _ = lay_out(frames)
     direct = read_stack(tuple(frames), layout)
     decoded = read_stack(tuple(replace(frame, stored=None) for frame in frames), layout)
     assert direct.array.dtype == decoded.array.dtype
@@ -141,7 +141,7 @@ def test_what_cannot_be_decompressed_directly_names_the_file(series, tmp_path, s
     else:  # as long as it was, so that the change does not show
         content[-400:] = bytes(400)
     path.write_bytes(content)
-    layout, _ = lay_out(frames, LoaderSettings())
+    layout, _ = lay_out(frames)
     with pytest.raises(InputError, match=rf"{path.name} \(transfer syntax JPEG-LS Lossless"):
         read_stack(frames, layout)
 
@@ -157,7 +157,7 @@ def test_damaged_run_lengths_are_an_error_and_no_panic(series, tmp_path):
         dataset["PixelData"].VR = "OB"
     paths = made.write(tmp_path).paths
     frames = tuple(frame for path in paths for frame in HeaderReader().read(path))
-    layout, _ = lay_out(frames, LoaderSettings())
+    layout, _ = lay_out(frames)
     with pytest.raises(InputError, match="RLE"):
         read_stack(frames, layout)
 

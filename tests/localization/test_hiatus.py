@@ -6,7 +6,7 @@ import pytest
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.localization.hiatus import canal_behind, find_sacral_canal
+from leakloc.localization.hiatus import BRIGHT_FAT_FACTOR, canal_behind, find_sacral_canal
 
 LENGTH_MM = 100.0
 SETTINGS = LocalizationSettings()
@@ -54,7 +54,7 @@ def sacrum(apex_mm, *, fat=0.15, noise=0.03, field_below_mm=40.0, spacing=(1.0, 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 0.8, 0.8)])
 def test_the_hiatus_is_where_the_roof_ends(apex_mm, spacing):
     image, line = sacrum(apex_mm, spacing=spacing)
-    found = canal_behind(image, line, SETTINGS)
+    found = canal_behind(image, line)
     arc, left, dorsal = line.project(found.apex_lps)
     assert float(arc) == pytest.approx(apex_mm, abs=2.0)
     assert abs(float(left)) < 0.5
@@ -67,33 +67,33 @@ def test_the_hiatus_is_where_the_roof_ends(apex_mm, spacing):
 def test_bright_fat_in_the_canal_lowers_confidence():
     dark, line = sacrum(80.0)
     bright, _ = sacrum(80.0, fat=1.8)
-    sure = canal_behind(dark, line, SETTINGS)
-    less = canal_behind(bright, line, SETTINGS)
+    sure = canal_behind(dark, line)
+    less = canal_behind(bright, line)
     assert float(line.project(less.apex_lps)[0]) == pytest.approx(80.0, abs=6.0)
-    assert less.confidence <= SETTINGS.hiatus_bright_factor < sure.confidence
+    assert less.confidence <= BRIGHT_FAT_FACTOR < sure.confidence
 
 
 def test_a_roof_that_runs_out_of_the_field_has_no_end():
     image, line = sacrum(130.0, field_below_mm=-5.0)
-    found = canal_behind(image, line, SETTINGS)
+    found = canal_behind(image, line)
     assert found is None or found.confidence < SETTINGS.hiatus_min_confidence
 
 
 def test_the_end_of_the_roof_alone_is_insufficient():
     image, line = sacrum(92.0)
     k = int(image.geometry.kji_from_lps(line.at(80.0))[0])
-    assert canal_behind(image.crop((slice(0, k), slice(None), slice(None))), line, SETTINGS) is None
+    assert canal_behind(image.crop((slice(0, k), slice(None), slice(None))), line) is None
 
 
 def test_noise_gives_no_roof():
     image, line = sacrum(80.0)
     noise = np.random.default_rng(0).normal(100.0, 30.0, image.array.shape)
-    found = canal_behind(image.with_array(noise.astype(np.float32)), line, SETTINGS)
+    found = canal_behind(image.with_array(noise.astype(np.float32)), line)
     assert found is None or found.confidence < SETTINGS.hiatus_min_confidence
 
 
 def test_images_without_a_sacrum_give_no_canal():
     image, _ = sacrum(80.0)
     flat = image.with_array(np.full(image.array.shape, 7.0, np.float32))
-    assert find_sacral_canal([flat], SETTINGS) is None
-    assert find_sacral_canal([], SETTINGS) is None
+    assert find_sacral_canal([flat]) is None
+    assert find_sacral_canal([]) is None

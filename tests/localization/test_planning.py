@@ -78,13 +78,9 @@ def test_the_hiatus_is_where_it_was_detected(spine):
     assert abs(left) < 0.5 and dorsal == pytest.approx(2.5, abs=0.1)
 
 
-def seen_only(model):
-    """The same spine, analyzed without assuming an undetected hiatus at S4."""
-    return replace(model, settings=model.settings.model_copy(update={"hiatus_from_levels": False}))
-
-
-def test_a_low_confidence_hiatus_gives_no_distance(spine, crescent):
-    model = seen_only(spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0))
+def test_a_low_confidence_hiatus_without_levels_gives_no_distance(spine, crescent):
+    fluid = crescent(100.0, 130.0, 4.0)
+    model = spine(crescents=(fluid,), half_width_mm=15.0, status="unlabelled")
     result = planned(model, confidence=0.29)
     (target,) = result.planning.targets
     assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
@@ -138,11 +134,11 @@ def test_an_opening_above_the_anatomical_range_is_not_reported(spine, apex):
     assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
 
 
-def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine):
+def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine, monkeypatch):
     model = spine(radius_mm=-150.0, half_width_mm=15.0, sac_end_mm=225.0)
-    strict = model.settings.model_copy(update={"hiatus_min_from_sac_mm": 60.0})
     assert planned(model).planning.hiatus.visible
-    assert not planned(replace(model, settings=strict)).planning.hiatus.visible
+    monkeypatch.setattr("leakloc.localization.hiatus._MIN_FROM_SAC_MM", 60.0)
+    assert not planned(model).planning.hiatus.visible
 
 
 def test_the_image_is_kept_for_names_that_make_the_hiatus_implausible(spine):

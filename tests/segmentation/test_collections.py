@@ -7,6 +7,7 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.segmentation.collections import (
+    MAX_BRIGHT_TISSUE_PROBABILITY,
     Scene,
     _of_greatest_overlap,
     find_collections,
@@ -142,14 +143,13 @@ def test_confidence_rises_with_certainty_contact_and_volume() -> None:
 
 
 def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
-    settings = SegmentationSettings()
     sure, unsure = (
-        find_collections(scene_with(tissue_bright=bright), settings)[1][0]
+        find_collections(scene_with(tissue_bright=bright), SegmentationSettings())[1][0]
         for bright in (False, True)
     )
     assert sure.accepted
     assert unsure.accepted
-    assert unsure.probability == settings.max_bright_tissue_probability < sure.probability
+    assert unsure.probability == MAX_BRIGHT_TISSUE_PROBABILITY < sure.probability
 
 
 @pytest.mark.parametrize(

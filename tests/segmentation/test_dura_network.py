@@ -54,7 +54,7 @@ def test_network_sees_a_sac_and_the_fluid_behind_it() -> None:
     signal[10:30, behind] = np.maximum(signal[10:30, behind], ring(11.0)[:1, :1])
     line = np.abs(RADIUS_MM - 7.2) < 0.3
     signal[10:30, behind, line] = 0.5
-    inside, outside = dura_probabilities(signal, np.ones(signal.shape, bool), threads=1)
+    inside, outside = dura_probabilities(signal, np.ones(signal.shape, bool))
     assert inside[20, :, RADIUS_MM < 6.0].mean() > 0.9
     assert inside[20, :, RADIUS_MM > 12.0].mean() < 0.05
     beyond = (RADIUS_MM > 8.4) & (RADIUS_MM < 10.5)

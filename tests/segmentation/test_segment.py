@@ -144,8 +144,8 @@ def test_bright_fat_is_noticed_and_no_collection_claimed():
 
 def test_stages_work_alone():
     m = mini(collection="dorsal")
-    canal = find_canal(m.image, SETTINGS)
-    fluid = map_fluid(m.image, canal.centerline, SETTINGS)
+    canal = find_canal(m.image)
+    fluid = map_fluid(m.image, canal.centerline)
     assert 0.9 < np.median(fluid.fraction.array[(m.fluid.array > 0)]) <= 1.0
     # The bias field doubles the signal along the canal; the reference follows it.
     assert fluid.csf_profile.max() / fluid.csf_profile.min() > 1.2

@@ -12,8 +12,8 @@ from tests.segmentation.test_segment import SETTINGS, mini
 def test_steps_agree_with_the_whole() -> None:
     m = mini(collection="dorsal", codes="PIR")
     whole = segmentation.segment(m.image, {}, SETTINGS)
-    line = segmentation.canal_centerline(m.image, settings=SETTINGS)
-    fluid = segmentation.fluid_fraction(m.image, centerline=line, settings=SETTINGS)
+    line = segmentation.canal_centerline(m.image)
+    fluid = segmentation.fluid_fraction(m.image, centerline=line)
     inside = whole.thecal_sac.array > 0
     np.testing.assert_allclose(fluid.array[inside], whole.fluid_fraction.array[inside], atol=1e-6)
     dura = segmentation.dural_surface(m.image, centerline=line, settings=SETTINGS)

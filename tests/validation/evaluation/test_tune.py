@@ -54,7 +54,7 @@ def test_gain_by_chance_is_reported(monkeypatch):
 
 def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
-    start = Settings().changed(localization__low_snr=12.0)
+    start = Settings().changed(localization__small_volume_ml=0.5)
     tuning = tune(
         PAIRS, ranges(["segmentation.fluid_min_fraction=0.5:1.0"], start), start, trials=5
     )
@@ -85,20 +85,25 @@ def test_no_patient_is_on_both_sides(share):
 
 
 def test_ranges_stay_within_bounds():
-    wanted = ("fluid_min_fraction", "dura_smoothness=0.1:3", "canal_grid_mm")
-    seed, smooth, grid = ranges([f"segmentation.{name}" for name in wanted], Settings())
-    assert (seed.low, seed.high) == (0.125, 0.5)
-    assert (smooth.low, smooth.high) == (0.1, 3.0)
-    assert (grid.low, grid.high) == (1.5, 5.0)
-    assert ranges(["levels.size_steps"], Settings())[0].whole
+    wanted = [
+        "segmentation.fluid_min_fraction",
+        "segmentation.collection_gap_mm=5:30",
+        "localization.circumferential_deg",
+        "localization.alternatives_max",
+    ]
+    fraction, gap, angle, count = ranges(wanted, Settings())
+    assert (fraction.low, fraction.high) == (0.125, 0.5)
+    assert (gap.low, gap.high) == (5.0, 30.0)
+    assert (angle.low, angle.high) == (180.0, 360.0)
+    assert count.whole
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("loaders.min_slices", "cannot be tuned"),
+        ("loaders.max_archive_files", "cannot be tuned"),
         ("segmentation.no_such", "no setting is named"),
-        ("localization.blind_codes", "is not a number"),
+        ("segmentation.fat_suppressed", "is not a number"),
         ("segmentation.fluid_min_fraction=1", "LOW:HIGH"),
         ("segmentation.fluid_min_fraction=0.5:7", "less than or equal to 1"),
         ("segmentation.fluid_min_fraction=0.7:0.5", "no default range"),
@@ -153,4 +158,4 @@ def test_command(monkeypatch, tmp_path, capsys):
     assert Settings.load(recipe).segmentation.fluid_min_fraction != 0.5
     assert main([*wanted, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held_back_gain"] > 0
-    assert main(["tune", str(tmp_path / "no"), "--search", "loaders.min_slices"]) == 2
+    assert main(["tune", str(tmp_path / "no"), "--search", "loaders.max_archive_files"]) == 2
