@@ -90,7 +90,7 @@ def test_ranges_stay_within_bounds():
     assert (seed.low, seed.high) == (0.125, 0.5)
     assert (smooth.low, smooth.high) == (0.1, 3.0)
     assert (grid.low, grid.high) == (1.5, 5.0)
-    assert ranges(["levels.size_steps"], Settings())[0].whole
+    assert ranges(["levels.lumbar_count"], Settings().changed(levels__lumbar_count=5))[0].whole
 
 
 @pytest.mark.parametrize(
