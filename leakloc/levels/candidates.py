@@ -32,20 +32,20 @@ _ADJACENT_MM: Final = (9.0, 12.0, 15.0)
 """Distances from a disc center along its normal at which adjacent bone is sampled."""
 _MIN_COSINE: Final = 0.8
 """The direction from a disc to the next is within 37 degrees of its normal."""
-_BONE: Final = 0.5
+_MIN_BONE: Final = 0.5
 """Minimum probability of bone."""
-_STEP_MM: Final = 3.0
-_MAX_LENGTH_MM: Final = 900.0
+_FIELD_STEP_MM: Final = 3.0
+_MAX_FIELD_MM: Final = 900.0
 """Step and maximum length when following the field of view along the spine."""
 
-_ALONG_MM: Final = (8.0, 18.0)
+_BONE_ALONG_MM: Final = (8.0, 18.0)
 """Range beyond a disc center in which bone is sampled: the middle of a vertebra. Nearer to the end
 plates and farther out, adjacent bone of a steep sacrum would be included."""
-_ACROSS_MM: Final = (10.0, 8.0)
+_BONE_ACROSS_MM: Final = (10.0, 8.0)
 """Anteroposterior and lateral half size of the sampled region: inside the body."""
-_STEPS_MM: Final = (2.0, 4.0)
+_BONE_STEPS_MM: Final = (2.0, 4.0)
 """Sampling steps within the sagittal plane, and laterally, where planes are 3 mm apart."""
-_MIN_BONE: Final = 0.05
+_MIN_MEAN_BONE: Final = 0.05
 """Minimum mean probability of bone."""
 
 
@@ -121,7 +121,19 @@ def candidate_from(
 
 
 def plausible_discs(found: Detections, centerline: Centerline) -> list[DetectedDisc]:
-    """Discs anterior to the canal, and discs between bones next to them, without duplicates."""
+    """Select discs anterior to the canal, and discs between bones next to them.
+
+    Parameters
+    ----------
+    found : Detections
+    centerline : Centerline
+        Of the canal.
+
+    Returns
+    -------
+    list of DetectedDisc
+        Without duplicates.
+    """
     kept: list[DetectedDisc] = []
     ranked = sorted(found.discs, key=lambda d: -d.score)
     at_canal = [disc for disc in ranked if _is_anterior_to_canal(disc, centerline)]
@@ -169,10 +181,10 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
     left = np.array([1.0, 0.0, 0.0])
     dorsal = np.cross(left, normal)
     dorsal = dorsal / np.linalg.norm(dorsal)
-    fine, coarse = _STEPS_MM
-    depth, width = _ACROSS_MM
+    fine, coarse = _BONE_STEPS_MM
+    depth, width = _BONE_ACROSS_MM
     along, back, lateral = np.meshgrid(
-        side * np.arange(_ALONG_MM[0], _ALONG_MM[1] + fine / 2, fine),
+        side * np.arange(_BONE_ALONG_MM[0], _BONE_ALONG_MM[1] + fine / 2, fine),
         np.arange(-depth, depth + fine / 2, fine),
         np.arange(-width, width + coarse / 2, coarse),
         indexing="ij",
@@ -185,12 +197,12 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
     )
     lumbar = float(found.bodies.sample(points).mean())
     sacral = float(found.sacrum.sample(points).mean())
-    return sacral / (lumbar + sacral) if lumbar + sacral > _MIN_BONE else float("nan")
+    return sacral / (lumbar + sacral) if lumbar + sacral > _MIN_MEAN_BONE else float("nan")
 
 
 def _is_between_bones(disc: DetectedDisc, found: Detections) -> bool:
     return all(
-        any(_max_probability(bone, points) > _BONE for bone in (found.bodies, found.sacrum))
+        any(_max_probability(bone, points) > _MIN_BONE for bone in (found.bodies, found.sacrum))
         for points in _adjacent_points(disc)
     )
 
@@ -232,10 +244,10 @@ def _reach_mm(
 ) -> float:
     """Distance from a disc to the edge of the field of view, parallel to the canal."""
     arc, left, dorsal = (float(x) for x in centerline.project(center_lps))
-    steps = np.arange(_STEP_MM, _MAX_LENGTH_MM, _STEP_MM)
+    steps = np.arange(_FIELD_STEP_MM, _MAX_FIELD_MM, _FIELD_STEP_MM)
     arcs = arc + direction * steps
     _, lefts, dorsals = centerline.frame_at(arcs)
     points = centerline.at(arcs) + left * lefts + dorsal * dorsals
     inside = np.any([within_height_and_depth(field, points) for field in fields], axis=0)
     outside = np.flatnonzero(~inside)
-    return float(steps[outside[0]] - _STEP_MM if len(outside) else steps[-1])
+    return float(steps[outside[0]] - _FIELD_STEP_MM if len(outside) else steps[-1])
