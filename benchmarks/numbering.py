@@ -46,8 +46,9 @@ from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.detection import Detections
 from leakloc.levels.kinds import KINDS, kind_scores
-from leakloc.levels.labeling import SpineDetection, assign_levels, detect_spine
+from leakloc.levels.labeling import assign_levels
 from leakloc.levels.network import detections_from
+from leakloc.levels.search import SpineDetection, detect_spine
 
 TOLERANCE_MM = 10.0
 """Maximum distance of the disc below a vertebra from the true disc below a correct vertebra."""
@@ -280,7 +281,7 @@ def _case(
     nothing = masks.disc.with_array(np.zeros_like(masks.disc.array))
     found = AnatomyProbabilities(masks.vertebra, masks.disc, masks.canal, masks.sacrum or nothing)
 
-    def detect(_: Volume, centerline: Centerline | None, __: LevelSettings) -> Detections:
+    def detect(_: Volume, centerline: Centerline | None) -> Detections:
         found_discs = detections_from(found, centerline)
         return found_discs if masks.sacrum else replace(found_discs, sacrum=None)
 

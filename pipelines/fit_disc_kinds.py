@@ -29,12 +29,11 @@ from scipy.optimize import minimize
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.network import MODEL_PATH
 from leakloc.anatomy.vocabulary import Role, split_segment
-from leakloc.core.settings import Settings
 from leakloc.core.volume import FloatArray, Volume
+from leakloc.levels.candidates import Candidate
 from leakloc.levels.kinds import KINDS, kind_features
-from leakloc.levels.labeling import find_candidates
 from leakloc.levels.network import detect
-from leakloc.levels.numbering import Candidate
+from leakloc.levels.search import detect_discs
 from leakloc.validation.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
 from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
 
@@ -136,7 +135,7 @@ def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
     truth = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in listed}
     if patient in UNLISTED_FIRST_SACRAL:
         truth["S1-S2"] = np.array(UNLISTED_FIRST_SACRAL[patient])
-    found = find_candidates(volume, {}, line, Settings().levels, detect)
+    found = detect_discs(volume, {}, line, detect).candidates
     return [(kind_features(found), classes_of(found, truth))]
 
 
@@ -172,7 +171,7 @@ def finds_on_phantom(scenario: str, seed: int) -> list[Finds]:
     discs = {disc.name: disc.center_lps for disc in truth.discs}
     results = []
     for series in (companions, {}):
-        found = find_candidates(myelogram, series, line, Settings().levels, detect)
+        found = detect_discs(myelogram, series, line, detect).candidates
         results.append((kind_features(found), classes_of(found, discs)))
     return results
 

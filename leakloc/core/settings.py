@@ -97,69 +97,14 @@ class LevelSettings(_Section):
     number."""
     lowest_disc: str | None = None
     """Name of the lowest well-formed disc, such as `L5-S1` or `S1-S2`, if known."""
-
-    size_low: float = Field(0.82, gt=0.4, le=1.0)
-    """Minimum body size considered, relative to the mean adult."""
-    size_high: float = Field(1.22, ge=1.0, lt=2.0)
-    """Maximum body size considered."""
-    size_steps: int = Field(10, ge=3, le=50)
-    """Number of body sizes evaluated; steps of 4.5 % are smaller than the variation of one
-    level."""
-    size_sd: float = Field(0.08, gt=0, le=0.5)
-    """Standard deviation of body size (mean 0.93 in women, 1.05 in men; 5 % within each sex)."""
-    pitch_sd: float = Field(0.06, gt=0, le=0.5)
-    """Relative standard deviation of the height of one level for a given body size (7 to 8 %)."""
-    center_sd_mm: float = Field(1.0, ge=0, le=10)
-    """Standard deviation of the position error of a disc center."""
-    pitch_worst: float = Field(16.0, ge=4, le=100)
-    """Maximum penalty of a gap, in squared standard deviations, because fused or collapsed levels
-    exist."""
-    presence: float = Field(3.0, ge=-5, le=5)
-    """Prior log odds that a candidate in the row of discs is a disc; most are."""
-    kind_weight: float = Field(0.6, ge=0, le=5)
-    """Weight of the appearance of a single candidate relative to spacing."""
-    max_kind_evidence: float = Field(9.0, ge=0.5, le=20)
-    """Maximum log odds contributed by the appearance of one candidate."""
-    missing_cost: float = Field(4.0, ge=0, le=20)
-    """Log cost of an undetected disc above the sacrum within the field of view."""
-    missing_sacral_cost: float = Field(0.1, ge=0, le=20)
-    """Log cost of an undetected sacral disc; most sacral discs are rudimentary or absent."""
-    max_missing: float = Field(2.0, ge=1, le=30)
-    """Maximum number of consecutive undetected discs counted at an end of the chain."""
-    end_margin_mm: float = Field(10.0, ge=0, le=50)
-    """Discs closer than this to the end of the field of view need not be detected."""
     variant_fraction: float = Field(0.077, gt=0, lt=0.5)
     """Proportion of people with four or six lumbar vertebrae (7.7 % of 418 whole-spine scans)."""
-    conus_in_l1: float = Field(0.55, ge=-1, le=2)
-    """Mean position of the conus medullaris, in heights of L1 from its top: near its lower
-    third."""
-    conus_sd_levels: float = Field(0.5, gt=0, le=5)
-    """Standard deviation of the conus position between people, in levels (range T12 to L3 in
-    504)."""
-    temperature: float = Field(2.0, gt=0, le=20)
-    """Divisor of the log evidence before it is converted to probability, because neighboring discs
-    are not independent."""
-    counted_confidence: float = Field(0.98, gt=0, lt=1)
-    """Maximum confidence when levels are counted from C2."""
     assumed_confidence: float = Field(0.86, gt=0, lt=1)
     """Maximum confidence when levels are counted from the sacrum; on lumbar MRI alone 14 % of 1049
     patients are numbered incorrectly (clinical series)."""
-    no_conus_factor: float = Field(0.9, gt=0, le=1)
-    """Factor on the confidence of counting from the sacrum if the conus is not visible; nothing
-    else in the field of view distinguishes five lumbar vertebrae from four or six."""
     transitional_probability: float = Field(0.25, gt=0, lt=1)
     """Minimum probability of another number of lumbar vertebrae at which a transitional vertebra is
     suspected; the maximum in 26 patients of SPIDER was 0.22."""
-
-    transitional_fraction: float = Field(0.04, gt=0, lt=0.5)
-    """Minimum fraction classified as sacrum in the vertebra above the lumbosacral disc, or as
-    lumbar vertebra below it, at which a transitional vertebra is suspected. Flags 29 of 33 phantoms
-    of such a shape and 1 of 26 patients of SPIDER."""
-    transitional_narrow: float = Field(0.78, gt=0, lt=1.5)
-    """A lumbosacral disc below this fraction of the depth of the patient's other discs indicates a
-    sacralized vertebra above it."""
-    transitional_wide: float = Field(0.78, gt=0, lt=1.5)
-    """An S1-S2 disc above this fraction of that depth indicates a lumbarized S1."""
 
 
 class LocalizationSettings(_Section):

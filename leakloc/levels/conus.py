@@ -8,12 +8,15 @@ confidence but does not determine the numbering.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leakloc.anatomy.reference import ReferenceChain
 from leakloc.core.volume import FloatArray
+from leakloc.levels.candidates import Candidate
 
 if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
@@ -44,6 +47,8 @@ _FRACTION: Final = (0.2, 0.65)
 the roots, the higher one if crowded roots obscure the tapering conus."""
 _TAPER_MM: Final = 3.0
 """Length over which the conus is thinner than the window."""
+_USUAL_IN_L1: Final = 0.55
+"""Mean position of the conus medullaris, in heights of L1 from its top: near its lower third."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,31 @@ class Conus:
     candidate: int
     below_mm: float
     point_lps: FloatArray
+
+
+def find_conus(segmentation: Segmentation, candidates: Sequence[Candidate]) -> Conus | None:
+    """Locate the conus tip relative to the nearest disc; None if either is not detected."""
+    arc = conus_arc_mm(segmentation)
+    if arc is None or not candidates:
+        return None
+    line = segmentation.centerline
+    below = [arc - float(line.project(c.center_lps)[0]) for c in candidates]
+    nearest = int(np.abs(below).argmin())
+    return Conus(nearest, below[nearest], line.at(arc))
+
+
+def conus_offset(conus: Conus, chain: ReferenceChain, scale: float) -> FloatArray:
+    """Offset of the conus below its usual position, for each possible name of its disc.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In levels; negative if above.
+    """
+    disc = np.arange(len(chain.discs))
+    vertebra = disc + 1 if conus.below_mm >= 0 else disc  # integers: tops of vertebrae
+    level = disc + 1 + conus.below_mm / (scale * chain.pitch_mm[vertebra])
+    return np.asarray(level - (chain.vertebrae.index("L1") + _USUAL_IN_L1))
 
 
 def conus_arc_mm(segmentation: Segmentation) -> float | None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Volume
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import LevelSettings
 
 
 @dataclass(frozen=True)
@@ -59,5 +55,5 @@ class Detections:
     canal: Volume | None = None
 
 
-Detector = Callable[[Volume, Centerline | None, "LevelSettings"], Detections]
-"""A detector: image, canal centerline if known, settings."""
+Detector = Callable[[Volume, Centerline | None], Detections]
+"""A detector: image, canal centerline if known."""

@@ -10,14 +10,12 @@ to the network in ``leakloc/models``: after retraining the network, refit them w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from leakloc.core.volume import FloatArray
-
-if TYPE_CHECKING:
-    from leakloc.levels.numbering import Candidate
+from leakloc.levels.candidates import Candidate
 
 KINDS: Final = ("presacral", "lumbosacral", "first_sacral", "lower_sacral")
 """Kinds of true discs; scores are relative to a false positive."""

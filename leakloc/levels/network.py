@@ -14,7 +14,6 @@ from leakloc.levels.disc_pieces import discs_from
 
 if TYPE_CHECKING:
     from leakloc.anatomy.network import AnatomyProbabilities
-    from leakloc.core.settings import LevelSettings
 
 _REACH_MM: Final = (12.0, 30.0, 30.0)
 """Half size of the box around a disc center for its measurement: cranial, dorsal, left."""
@@ -28,7 +27,7 @@ _MAX_LATERAL: Final = 0.5
 """Maximum lateral component of a disc normal (30 degrees), even in scoliosis."""
 
 
-def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings) -> Detections:
+def detect(image: Volume, centerline: Centerline | None) -> Detections:
     """Detect discs with the anatomy network (a `leakloc.levels.detection.Detector`).
 
     Parameters
@@ -36,7 +35,6 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     image : Volume
     centerline : Centerline or None
         Of the canal, if known.
-    settings : LevelSettings
 
     Raises
     ------

@@ -18,7 +18,8 @@ import numpy as np
 
 from leakloc.anatomy.reference import ReferenceChain, reference_chain
 from leakloc.core.volume import FloatArray
-from leakloc.levels.conus import Conus
+from leakloc.levels.candidates import END_MARGIN_MM, Candidate
+from leakloc.levels.conus import Conus, conus_offset
 from leakloc.levels.kinds import kind_scores
 
 if TYPE_CHECKING:
@@ -30,47 +31,39 @@ _MAX_STEP: Final = 3
 """Maximum number of discs from one candidate to the next: two consecutive missed discs."""
 _MAX_SKIP: Final = 4
 """Maximum number of candidates skipped between two discs."""
+_SIZES: Final = tuple(np.linspace(0.82, 1.22, 10))
+"""Body sizes evaluated, relative to the mean adult; steps of 4.5 % are smaller than the variation
+of one level."""
+_SIZE_SD: Final = 0.08
+"""Standard deviation of body size (mean 0.93 in women, 1.05 in men; 5 % within each sex)."""
+_PITCH_SD: Final = 0.06
+"""Relative standard deviation of the height of one level for a given body size (7 to 8 %)."""
+_CENTER_SD_MM: Final = 1.0
+"""Standard deviation of the position error of a disc center."""
+_MAX_PITCH_PENALTY: Final = 16.0
+"""Maximum penalty of a gap, in squared standard deviations, because fused or collapsed levels
+exist."""
+_PRIOR_LOG_ODDS: Final = 3.0
+"""Prior log odds that a candidate in the row of discs is a disc; most are."""
+_KIND_WEIGHT: Final = 0.6
+"""Weight of the appearance of a single candidate relative to spacing."""
+_MAX_KIND_EVIDENCE: Final = 9.0
+"""Maximum log odds contributed by the appearance of one candidate."""
+_MISSING_COST: Final = 4.0
+"""Log cost of an undetected disc above the sacrum within the field of view."""
+_MISSING_SACRAL_COST: Final = 0.1
+"""Log cost of an undetected sacral disc; most sacral discs are rudimentary or absent."""
+_MAX_MISSING: Final = 2.0
+"""Maximum number of consecutive undetected discs counted at an end of the chain: their common cause
+may be a slab that leaves the spine."""
+_CONUS_SD_LEVELS: Final = 0.5
+"""Standard deviation of the conus position between people, in levels (range T12 to L3 in 504)."""
 _MAX_CONUS_SD: Final = 2.5
 """Standard deviations from the usual conus position beyond which a false detection is more
 likely."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A possible disc with its image features.
-
-    Parameters
-    ----------
-    center_lps, normal_lps : ndarray, shape (3,)
-    score : float
-        Detector score, 0..1.
-    tilt_deg : float
-        Forward tilt of the normal against the patient's long axis.
-    depth_mm : float
-        Anteroposterior depth; NaN if unknown.
-    bone_above, bone_below : float
-        Probability of vertebra (not sacrum) above and below the disc; NaN if unknown.
-    sacrum_above, sacrum_below : float
-        Probability of sacrum at the same points; NaN if unknown.
-    reach_above_mm, reach_below_mm : float
-        Extent of the field of view along the spine, above and below the disc.
-    sacral_fraction_above, sacral_fraction_below : float
-        Fraction of sacrum in the bone of the adjacent vertebra; NaN if unknown.
-    """
-
-    center_lps: FloatArray
-    normal_lps: FloatArray
-    score: float
-    tilt_deg: float
-    depth_mm: float
-    bone_above: float
-    bone_below: float
-    sacrum_above: float
-    sacrum_below: float
-    reach_above_mm: float
-    reach_below_mm: float
-    sacral_fraction_above: float = float("nan")
-    sacral_fraction_below: float = float("nan")
+_TEMPERATURE: Final = 2.0
+"""Divisor of the log evidence before it is converted to probability, because neighboring discs are
+not independent."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,6 @@ class Assignment:
 
 def solve(
     candidates: Sequence[Candidate],
-    settings: LevelSettings,
     *,
     lumbar_counts: Sequence[int] = (4, 5, 6),
     pinned: tuple[int, str] | None = None,
@@ -117,17 +109,15 @@ def solve(
     ----------
     candidates : sequence of Candidate
         Cranial to caudal.
-    settings : LevelSettings
     lumbar_counts : sequence of int
         Numbers of lumbar vertebrae to consider.
     pinned : (int, str), optional
         A candidate and its known disc name.
     """
-    sizes = np.linspace(settings.size_low, settings.size_high, settings.size_steps)
     return [
-        _solve(candidates, reference_chain(count), float(size), settings, pinned)
+        _solve(candidates, reference_chain(count), float(size), pinned)
         for count in lumbar_counts
-        for size in sizes
+        for size in _SIZES
         if candidates and (pinned is None or pinned[1] in reference_chain(count).discs)
     ]
 
@@ -147,23 +137,21 @@ def best_of(
         candidates=best.candidates,
         discs=best.discs,
         scale=best.scale,
-        shifted=_shifts(best, solutions, settings, conus),
+        shifted=_shifts(best, solutions, conus),
         has_junction=best.chain.junction in best.discs,
         has_c2=0 in best.discs,
     )
 
 
-def disc_at_cord_end(solutions: Sequence[Solution], settings: LevelSettings, conus: Conus) -> str:
+def disc_at_conus(solutions: Sequence[Solution], conus: Conus) -> str:
     """Most likely name of the disc nearest to the conus, by sizes and usual conus position.
 
     For fields of view without C2 and sacrum. Requires at least one solution.
     """
     scored = []
     for solution in solutions:
-        offset = conus_offset(conus, solution.chain, solution.scale, settings)
-        score = solution.through[conus.candidate] / settings.temperature + _conus_log_evidence(
-            offset
-        )
+        offset = conus_offset(conus, solution.chain, solution.scale)
+        score = solution.through[conus.candidate] / _TEMPERATURE + _conus_log_evidence(offset)
         n = int(score.argmax())
         scored.append((float(score[n]), solution.chain.discs[n]))
     return max(scored)[1]
@@ -183,14 +171,14 @@ def lumbar_count_probabilities(
     counted : bool
         Whether C2 is visible. If so, the counts differ by whole discs between C2 and the sacrum
         and the evidence is used unscaled; otherwise they differ by appearance alone, and the
-        evidence is divided by ``settings.temperature``.
+        evidence is divided by the temperature.
     """
-    temperature = 1.0 if counted else settings.temperature
+    temperature = 1.0 if counted else _TEMPERATURE
     evidence: dict[int, float] = {}
     priors: dict[int, float] = {}
     for solution in solutions:
         count = solution.chain.lumbar_count
-        conus_value = _conus_evidence(solution, conus, 0, settings) / settings.temperature
+        conus_value = _conus_evidence(solution, conus, 0) / _TEMPERATURE
         value = solution.log_evidence / temperature + conus_value
         evidence[count] = max(evidence.get(count, -np.inf), value)
         priors[count] = float(np.exp(_count_prior(solution.chain, settings)))
@@ -217,10 +205,9 @@ def _solve(
     candidates: Sequence[Candidate],
     chain: ReferenceChain,
     scale: float,
-    settings: LevelSettings,
     pinned: tuple[int, str] | None,
 ) -> Solution:
-    local = _local_evidence(candidates, chain, settings)
+    local = _local_evidence(candidates, chain)
     if pinned is not None:
         index, name = pinned
         wanted = chain.discs.index(name)
@@ -228,14 +215,14 @@ def _solve(
         local[index, others] = _LOG_FLOOR
         local[:index, wanted:] = _LOG_FLOOR
         local[index + 1 :, : wanted + 1] = _LOG_FLOOR
-    prior = _size_prior(scale, settings)
-    head, tail = _open_ends(candidates, chain, scale, settings)
+    prior = _size_prior(scale)
+    head, tail = _open_ends(candidates, chain, scale)
     if pinned is not None:  # the chain must include the pinned disc
         head[pinned[0] + 1 :] = _LOG_FLOOR
         tail[: pinned[0]] = _LOG_FLOOR
     count, names = local.shape
     links = {
-        (upper, lower): _link_evidence(candidates[upper], candidates[lower], chain, scale, settings)
+        (upper, lower): _link_evidence(candidates[upper], candidates[lower], chain, scale)
         for upper in range(count)
         for lower in range(upper + 1, min(upper + 2 + _MAX_SKIP, count))
         if pinned is None or not upper < pinned[0] < lower
@@ -277,38 +264,19 @@ def _solve(
     )
 
 
-def conus_offset(
-    conus: Conus, chain: ReferenceChain, scale: float, settings: LevelSettings
-) -> FloatArray:
-    """Offset of the conus below its usual position, for each possible name of its disc.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        In standard deviations; negative if above.
-    """
-    disc = np.arange(len(chain.discs))
-    vertebra = disc + 1 if conus.below_mm >= 0 else disc  # integers: tops of vertebrae
-    level = disc + 1 + conus.below_mm / (scale * chain.pitch_mm[vertebra])
-    usual = chain.vertebrae.index("L1") + settings.conus_in_l1
-    return np.asarray((level - usual) / settings.conus_sd_levels)
-
-
-def _local_evidence(
-    candidates: Sequence[Candidate], chain: ReferenceChain, settings: LevelSettings
-) -> FloatArray:
+def _local_evidence(candidates: Sequence[Candidate], chain: ReferenceChain) -> FloatArray:
     """Log evidence of each candidate being each disc versus a false positive, shape (m, n)."""
     n = np.arange(len(chain.discs))
     kind = np.clip(n - chain.junction, -1, 2) + 1  # column of kinds.KINDS
-    scores, limit = kind_scores(candidates), settings.max_kind_evidence
+    scores, limit = kind_scores(candidates), _MAX_KIND_EVIDENCE
     best = scores.max(axis=1, keepdims=True)
     # Clip by a common offset, so that differences between kinds are preserved.
     clipped = np.clip(scores + np.minimum(limit - best, 0.0), -limit, limit)
-    return np.asarray(settings.presence + settings.kind_weight * clipped[:, kind])
+    return np.asarray(_PRIOR_LOG_ODDS + _KIND_WEIGHT * clipped[:, kind])
 
 
 def _link_evidence(
-    upper: Candidate, lower: Candidate, chain: ReferenceChain, scale: float, settings: LevelSettings
+    upper: Candidate, lower: Candidate, chain: ReferenceChain, scale: float
 ) -> FloatArray:
     """Log evidence of one candidate following another, shape (step - 1, upper disc)."""
     gap = float(np.linalg.norm(lower.center_lps - upper.center_lps))
@@ -317,12 +285,12 @@ def _link_evidence(
     reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
     for step in range(1, _MAX_STEP + 1):
         expected = reach[step:count] - reach[: count - step]
-        sd = settings.pitch_sd * expected / np.sqrt(step) + settings.center_sd_mm
+        sd = _PITCH_SD * expected / np.sqrt(step) + _CENTER_SD_MM
         missed = np.zeros(count - step)
         for inner in range(1, step):
-            missed += _missing_cost(np.arange(count - step) + inner, chain, settings)
+            missed += _missing_cost(np.arange(count - step) + inner, chain)
         links[step - 1, : count - step] = (
-            -0.5 * np.minimum(((gap - expected) / sd) ** 2, settings.pitch_worst) - missed
+            -0.5 * np.minimum(((gap - expected) / sd) ** 2, _MAX_PITCH_PENALTY) - missed
         )
     return links
 
@@ -330,32 +298,29 @@ def _link_evidence(
 def _missing_cost(
     discs: FloatArray | np.ndarray[tuple[int], np.dtype[np.intp]],
     chain: ReferenceChain,
-    settings: LevelSettings,
 ) -> FloatArray:
     sacral = np.asarray(discs) > chain.junction
-    return np.where(sacral, settings.missing_sacral_cost, settings.missing_cost)
+    return np.where(sacral, _MISSING_SACRAL_COST, _MISSING_COST)
 
 
 def _open_ends(
-    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float, settings: LevelSettings
+    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float
 ) -> tuple[FloatArray, FloatArray]:
     """Log evidence of a chain starting and ending at each candidate, from missed discs in view."""
     count = len(chain.discs)
     reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
-    cost = _missing_cost(np.arange(count), chain, settings)
-    margin = settings.end_margin_mm
+    cost = _missing_cost(np.arange(count), chain)
     down = reach[None, :count] - reach[:count, None]  # from disc n to disc m
-    above = np.array([c.reach_above_mm - margin for c in candidates])[:, None, None]
-    below = np.array([c.reach_below_mm - margin for c in candidates])[:, None, None]
-    # Misses at an end share a cause, such as a slab that leaves the spine: their cost is capped.
-    max_cost = settings.max_missing * settings.missing_cost
+    above = np.array([c.reach_above_mm - END_MARGIN_MM for c in candidates])[:, None, None]
+    below = np.array([c.reach_below_mm - END_MARGIN_MM for c in candidates])[:, None, None]
+    max_cost = _MAX_MISSING * _MISSING_COST
     head = -np.minimum(((down < 0) & (-down < above)) @ cost, max_cost)
     tail = -np.minimum(((down > 0) & (down < below)) @ cost, max_cost)
     return head, tail
 
 
-def _size_prior(scale: float, settings: LevelSettings) -> float:
-    return -0.5 * ((scale - 1.0) / settings.size_sd) ** 2
+def _size_prior(scale: float) -> float:
+    return -0.5 * ((scale - 1.0) / _SIZE_SD) ** 2
 
 
 def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
@@ -365,28 +330,24 @@ def _count_prior(chain: ReferenceChain, settings: LevelSettings) -> float:
     return float(np.log(fraction))
 
 
-def _conus_evidence(
-    solution: Solution, conus: Conus | None, shift: int, settings: LevelSettings
-) -> float:
+def _conus_evidence(solution: Solution, conus: Conus | None, shift: int) -> float:
     """Log evidence of the conus position for a numbering shifted caudally by `shift` discs."""
     if conus is None or conus.candidate not in solution.candidates:
         return 0.0
     disc = solution.discs[solution.candidates.index(conus.candidate)] + shift
     if not 0 <= disc < len(solution.chain.discs):
         return 0.0
-    offset = conus_offset(conus, solution.chain, solution.scale, settings)
+    offset = conus_offset(conus, solution.chain, solution.scale)
     # Independent evidence: compensate for the temperature applied to adjacent discs.
-    return settings.temperature * float(_conus_log_evidence(offset)[disc])
+    return _TEMPERATURE * float(_conus_log_evidence(offset)[disc])
 
 
-def _conus_log_evidence(offset: FloatArray) -> FloatArray:
-    """Log evidence of the conus position by its offset from usual, in standard deviations."""
-    return -0.5 * np.minimum(np.abs(offset), _MAX_CONUS_SD) ** 2
+def _conus_log_evidence(offset_levels: FloatArray) -> FloatArray:
+    """Log evidence of the conus position by its offset from the usual one."""
+    return -0.5 * np.minimum(np.abs(offset_levels / _CONUS_SD_LEVELS), _MAX_CONUS_SD) ** 2
 
 
-def _shifts(
-    best: Solution, solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None
-) -> dict[int, float]:
+def _shifts(best: Solution, solutions: Sequence[Solution], conus: Conus | None) -> dict[int, float]:
     """Probability of each shift of the whole numbering, from the best evidence for each.
 
     Evaluated at the middle of the chain, for the same number of lumbar vertebrae: with another
@@ -401,9 +362,9 @@ def _shifts(
         for shift in (-2, -1, 0, 1, 2):
             if 0 <= n + shift < solution.through.shape[1]:
                 value = float(solution.through[m, n + shift])
-                value += _conus_evidence(best, conus, shift, settings)
+                value += _conus_evidence(best, conus, shift)
                 evidence[shift] = max(evidence.get(shift, -np.inf), value)
     top = max(evidence.values())
-    weights = {s: float(np.exp((e - top) / settings.temperature)) for s, e in evidence.items()}
+    weights = {s: float(np.exp((e - top) / _TEMPERATURE)) for s, e in evidence.items()}
     total = sum(weights.values())
     return {s: x / total for s, x in weights.items()}

@@ -7,7 +7,7 @@ discs. This is the baseline for the network, and the fallback without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import LevelSettings
 
 _STEP_MM: Final = 1.0
 _LATERAL_MM: Final = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -42,7 +39,7 @@ _HALF_PROMINENCE: Final = 2.0
 """Prominence of a peak with score 0.5."""
 
 
-def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings) -> Detections:
+def detect(image: Volume, centerline: Centerline | None) -> Detections:
     """Detect discs from the profile along the canal (a `leakloc.levels.detection.Detector`).
 
     Parameters
@@ -50,7 +47,6 @@ def detect(image: Volume, centerline: Centerline | None, settings: LevelSettings
     image : Volume
     centerline : Centerline
         Of the canal; required for the profile.
-    settings : LevelSettings
 
     Raises
     ------

@@ -12,7 +12,7 @@ from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
-    from leakloc.levels.labeling import SpineDetection
+    from leakloc.levels.search import SpineDetection
     from leakloc.segmentation.result import Segmentation
 
 
@@ -76,10 +76,10 @@ class Levels:
         Cranial to caudal. A disc ``"L4-L5"`` lies between the vertebrae of its name.
     mask : Volume
         uint8 on the myelogram's grid: `vocabulary.LABEL_VALUES` inside each vertebral body.
-    seen : SpineDetection or None
+    detection : SpineDetection or None
         Detections that were named, so that `leakloc.levels.assign_levels` can name them again;
         None for supplied levels.
-    cord_end_lps : ndarray or None
+    conus_tip_lps : ndarray or None
         Tip of the conus medullaris; None if not detected or outside the range of normal levels.
     """
 
@@ -89,8 +89,8 @@ class Levels:
     discs: tuple[Disc, ...]
     mask: Volume
     notes: tuple[Note, ...] = ()
-    seen: SpineDetection | None = None
-    cord_end_lps: FloatArray | None = None
+    detection: SpineDetection | None = None
+    conus_tip_lps: FloatArray | None = None
 
 
 Labeler = Callable[[Volume, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]

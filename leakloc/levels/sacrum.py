@@ -18,7 +18,7 @@ import numpy.typing as npt
 from leakloc.anatomy.centerline import Centerline, left_and_dorsal
 from leakloc.anatomy.reference import reference_chain
 from leakloc.core.volume import FloatArray, Volume
-from leakloc.levels.numbering import Candidate
+from leakloc.levels.candidates import Candidate
 
 _STEP_MM: Final = 1.0
 """Step along the axis."""

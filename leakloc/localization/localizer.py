@@ -190,7 +190,7 @@ def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
 def _conus(
     levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
 ) -> LocatedConus | None:
-    point = levels.cord_end_lps
+    point = levels.conus_tip_lps
     if point is None:
         return None
     return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))

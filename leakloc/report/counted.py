@@ -45,7 +45,7 @@ def counted_on(analysis: AnalysisData) -> tuple[str, Volume] | None:
     If C2 was not detected on a localizer of the upper spine, the reader may identify it. None if
     the overview shows all named levels.
     """
-    detected = analysis.levels.seen
+    detected = analysis.levels.detection
     beyond = detected is not None and detected.localizer is not None
     if analysis.levels.numbering.method != "c2_count" and not beyond:
         return None

@@ -27,12 +27,12 @@ from leakloc.core.settings import Settings
 from leakloc.core.version import __version__
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.levels.bodies import without_unused_bone
+from leakloc.levels.candidates import Candidate as DiscCandidate
 from leakloc.levels.conus import Conus
 from leakloc.levels.detection import DetectedDisc, Detections
-from leakloc.levels.labeling import SpineDetection
-from leakloc.levels.numbering import Candidate as DiscCandidate
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.levels.sacrum import SacralAxis
+from leakloc.levels.search import SpineDetection
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.localizer import crop_to_region_read
 from leakloc.report import model
@@ -112,7 +112,7 @@ def save(analysis: AnalysisData, path: Path) -> None:
     if analysis.basis is None:
         raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    seen, source = analysis.levels.seen, source_of(analysis)
+    seen, source = analysis.levels.detection, source_of(analysis)
     text = {
         "format": _FORMAT,
         "version": __version__,

@@ -9,8 +9,11 @@ import numpy as np
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.reference import reference_chain
+from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.levels.labeling import label
+from leakloc.levels.result import Levels
 
 AHEAD_MM = 25.0
 
@@ -86,7 +89,7 @@ class MadeSpine:
             fluid_fraction=Volume((sac & ~cord).astype(np.float32), self.geometry),
         )
 
-    def detect(self, image, centerline, settings) -> Detections:
+    def detect(self, image, centerline) -> Detections:
         chain, geometry = self.chain, self.geometry
         discs = []
         for name, center in self.centers.items():
@@ -137,3 +140,38 @@ def blind_segmentation(volume: Volume, centerline: Centerline) -> SimpleNamespac
         thecal_sac=volume.with_array(empty.astype(np.uint8)),
         fluid_fraction=volume.with_array(empty),
     )
+
+
+def label_spine(
+    spine: MadeSpine,
+    settings: LevelSettings | None = None,
+    companions: dict[str, Volume] | None = None,
+    myelogram: Volume | None = None,
+) -> Levels:
+    """Label a made spine with its own detector."""
+    return label(
+        myelogram or spine.volume,
+        companions or {},
+        spine.segmentation,
+        settings or LevelSettings(),
+        detector=spine.detect,
+    )
+
+
+def draw_spine(disc: float, body: float) -> tuple[MadeSpine, Volume]:
+    """A made spine as signal: bodies and discs in front of a bright canal."""
+    spine = MadeSpine(last="L5-S1", margin_mm=40.0)
+    low, high = spine.bottom, spine.top
+    geometry = Geometry.from_axes(
+        (int(high - low), 90, 12), origin_lps=(-22, -70, low), spacing_ijk_mm=(4, 1, 1)
+    )
+    k, j, i = np.indices(geometry.shape)
+    _, y, z = np.moveaxis(geometry.lps_from_ijk(np.stack([i, j, k], axis=-1)), -1, 0)
+    array = np.full(geometry.shape, 0.1, np.float32)
+    column = (y > -44) & (y < -9)
+    array[column] = body
+    for center in spine.centers.values():
+        array[column & (np.abs(z - center[2]) < 5)] = disc
+    array[np.abs(y) < 8] = 1.0
+    noise = np.random.default_rng(1).normal(0, 0.005, geometry.shape)
+    return spine, Volume((array + noise).clip(0).astype(np.float32), geometry)

@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.reference import reference_chain
-from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels.conus import Conus, conus_arc_mm
-from leakloc.levels.numbering import conus_offset
+from leakloc.levels.conus import Conus, conus_arc_mm, conus_offset
 
 TOP_MM = 200.0
 
@@ -64,7 +62,6 @@ def test_roots_that_separate_below_a_stenosis_are_not_the_conus():
 @given(below_mm=st.floats(-30, 30), count=st.sampled_from([4, 5, 6]))
 def test_offset_grows_by_one_level_from_disc_to_disc(below_mm, count):
     chain = reference_chain(count)
-    offset = conus_offset(Conus(0, below_mm, np.zeros(3)), chain, 1.0, LevelSettings())
-    levels = offset * LevelSettings().conus_sd_levels
+    levels = conus_offset(Conus(0, below_mm, np.zeros(3)), chain, 1.0)
     assert (np.diff(levels) > 0.5).all() and (np.diff(levels) < 1.6).all()
     assert abs(levels[chain.discs.index("T12-L1")]) < 2.0

@@ -4,19 +4,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakloc.core.settings import LevelSettings
-from leakloc.levels import labeling, numbering
+from leakloc.levels import numbering
+from leakloc.levels.search import detect_discs
 from tests.levels.spines import MadeSpine
 
 SETTINGS = LevelSettings()
 
 
 def candidates_of(spine):
-    return labeling.find_candidates(spine.volume, {}, spine.centerline, SETTINGS, spine.detect)
+    return detect_discs(spine.volume, {}, spine.centerline, spine.detect).candidates
 
 
 def named(spine, **options):
     candidates = candidates_of(spine)
-    solutions = numbering.solve(candidates, SETTINGS, **options)
+    solutions = numbering.solve(candidates, **options)
     found = numbering.best_of(solutions, SETTINGS)
     assert found is not None
     right = {tuple(np.round(c, 3)): n for n, c in spine.centers.items()}
@@ -46,12 +47,12 @@ def test_clipping_preserves_the_kind_of_a_high_score_disc(monkeypatch):
     candidates = candidates_of(MadeSpine())
     scores = np.tile([15.0, 12.0, -20.0, -20.0], (len(candidates), 1))
     monkeypatch.setattr(numbering, "kind_scores", lambda _: scores)
-    chain = numbering.solve(candidates, SETTINGS, lumbar_counts=(5,))[0].chain
-    evidence = numbering._local_evidence(candidates, chain, SETTINGS)
+    chain = numbering.solve(candidates, lumbar_counts=(5,))[0].chain
+    evidence = numbering._local_evidence(candidates, chain)
     presacral, lumbosacral = evidence[0, 0], evidence[0, chain.junction]
-    assert presacral - lumbosacral == pytest.approx(SETTINGS.kind_weight * 3.0)
+    assert presacral - lumbosacral == pytest.approx(numbering._KIND_WEIGHT * 3.0)
     assert presacral == pytest.approx(
-        SETTINGS.presence + SETTINGS.kind_weight * SETTINGS.max_kind_evidence
+        numbering._PRIOR_LOG_ODDS + numbering._KIND_WEIGHT * numbering._MAX_KIND_EVIDENCE
     )
 
 
@@ -67,7 +68,7 @@ def test_count_from_c2_finds_the_number_of_lumbar_vertebrae(count):
 @pytest.mark.parametrize("count", [4, 5, 6])
 def test_whole_discs_between_c2_and_the_sacrum_count_in_full(count):
     candidates = candidates_of(MadeSpine(first="C2-C3", lumbar_count=count, margin_mm=30.0))
-    solutions = numbering.solve(candidates, SETTINGS)
+    solutions = numbering.solve(candidates)
     counted = numbering.lumbar_count_probabilities(solutions, SETTINGS, counted=True)
     looks = numbering.lumbar_count_probabilities(solutions, SETTINGS)
     assert sum(counted.values()) == pytest.approx(1.0)
@@ -81,7 +82,7 @@ def test_pinned_candidate_carries_all_names_with_it():
     index = next(
         n for n, c in enumerate(candidates) if np.allclose(c.center_lps, spine.centers["L3-L4"])
     )
-    solutions = numbering.solve(candidates, SETTINGS, lumbar_counts=(5,), pinned=(index, "L4-L5"))
+    solutions = numbering.solve(candidates, lumbar_counts=(5,), pinned=(index, "L4-L5"))
     found = numbering.best_of(solutions, SETTINGS)
     names = {m: found.chain.discs[n] for m, n in zip(found.candidates, found.discs, strict=True)}
     assert names[index] == "L4-L5"
@@ -97,5 +98,5 @@ def test_probability_is_normalized_and_lower_without_the_sacrum():
 
 
 def test_nothing_to_number():
-    assert numbering.solve([], SETTINGS) == []
+    assert numbering.solve([]) == []
     assert numbering.best_of([], SETTINGS) is None

@@ -122,7 +122,7 @@ def test_field_without_sacrum_is_named_by_the_end_of_the_cord():
     levels = label(volume, {}, found, LevelSettings())
     named = {d.name: d.center_lps for d in levels.discs}
     assert abs(named["T9-T10"][2] - disc[2]) < 4.0
-    assert abs(levels.seen.conus.point_lps[2] - cord_end[2]) <= 6.0
+    assert abs(levels.detection.conus.point_lps[2] - cord_end[2]) <= 6.0
     assert levels.status == "partial" and levels.numbering.confidence < 0.5
     assert "L5-S1" not in " ".join(a.reason for a in levels.numbering.alternatives)
 

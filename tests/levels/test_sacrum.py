@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.reference import reference_chain
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels.numbering import Candidate
+from leakloc.levels.candidates import Candidate
 from leakloc.levels.sacrum import expected_axis, place_remnants, trace_sacrum
 
 CHAIN = reference_chain(5)

@@ -1,17 +1,6 @@
-import numpy as np
 import pytest
 
-from leakloc.core.settings import LevelSettings
-from leakloc.levels.detection import DetectedDisc
-from leakloc.levels.labeling import label
-from leakloc.levels.transition import sacral_fraction
-from tests.levels.spines import MadeSpine
-
-SETTINGS = LevelSettings()
-
-
-def labelled(spine, settings=SETTINGS):
-    return label(spine.volume, {}, spine.segmentation, settings, detector=spine.detect)
+from tests.levels.spines import MadeSpine, label_spine
 
 
 def note(levels):
@@ -28,7 +17,7 @@ SHAPES = {
 
 @pytest.mark.parametrize(("sign", "shape"), SHAPES.items())
 def test_each_sign_is_reported_and_lowers_the_confidence(sign, shape):
-    usual, odd = labelled(MadeSpine()), labelled(MadeSpine(**shape))
+    usual, odd = label_spine(MadeSpine()), label_spine(MadeSpine(**shape))
     assert not usual.numbering.transitional_suspected and note(usual) == ""
     assert odd.numbering.transitional_suspected and sign in note(odd)
     assert odd.numbering.confidence < 0.8 * usual.numbering.confidence
@@ -37,22 +26,9 @@ def test_each_sign_is_reported_and_lowers_the_confidence(sign, shape):
 
 def test_confidence_of_a_count_from_c2_is_unchanged():
     field = {"first": "C2-C3", "last": "S1-S2"}
-    usual, odd = labelled(MadeSpine(**field)), labelled(MadeSpine(**field, in_between_mm=14.0))
+    usual, odd = (
+        label_spine(MadeSpine(**field)),
+        label_spine(MadeSpine(**field, in_between_mm=14.0)),
+    )
     assert odd.numbering.transitional_suspected and not usual.numbering.transitional_suspected
     assert odd.numbering.confidence == pytest.approx(usual.numbering.confidence, abs=0.02)
-
-
-def test_thresholds_are_settings():
-    lenient = LevelSettings(transitional_fraction=0.45)
-    assert not labelled(MadeSpine(in_between_mm=5.0), lenient).numbering.transitional_suspected
-
-
-def test_sacral_fraction_is_0_for_lumbar_1_for_sacrum_and_nan_outside():
-    spine = MadeSpine()
-    found = spine.detect(spine.volume, None, SETTINGS)
-    last = found.discs[-2]
-    assert sacral_fraction(found, last, 1.0) < 0.05
-    assert sacral_fraction(found, last, -1.0) > 0.95
-    far = last.center_lps + np.array([0.0, 500.0, 0.0])
-    away = DetectedDisc(far, last.normal_lps, 0.9, 30.0)
-    assert np.isnan(sacral_fraction(found, away, 1.0))

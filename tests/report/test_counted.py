@@ -7,7 +7,7 @@ import pytest
 
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.volume import FloatArray, Geometry, Volume
-from leakloc.levels.labeling import SpineDetection
+from leakloc.levels.search import SpineDetection
 from leakloc.pipeline import Analysis
 from leakloc.report import overlays
 from leakloc.report.counted import counted_on, counted_sheet
@@ -70,7 +70,7 @@ def test_neck_is_shown_if_c2_was_not_detected(analysis: Analysis) -> None:
     made = counted(analysis, method="sacrum_up")
     field = made.triage.companions["localizer"].geometry
     seen = SpineDetection((), (), (field,), (), localizer=field)
-    made = replace(made, levels=replace(made.levels, seen=seen))
+    made = replace(made, levels=replace(made.levels, detection=seen))
     name, volume = counted_on(made)
     sheet = counted_sheet(Scene(made), name, volume)
     assert "not detected" in sheet.title

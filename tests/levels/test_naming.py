@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from leakloc.core.errors import SettingsError
+from leakloc.core.settings import LevelSettings
+from leakloc.levels.naming import parse_anchor
+from tests.levels.spines import MadeSpine, label_spine
+
+
+def test_conus_is_ignored_if_the_user_sets_the_numbering():
+    spine = MadeSpine(cord_ends_at=("T11-T12", 8.0))
+    numbering = label_spine(spine, LevelSettings(lumbar_count=5)).numbering
+    assert numbering.confidence == 1.0 and not numbering.transitional_suspected
+
+
+def test_anchor_of_the_user_decides():
+    spine = MadeSpine()
+    x, y, z = spine.centers["L3-L4"]
+    levels = label_spine(spine, LevelSettings(anchor=f"L4-L5@{x},{y + 4},{z}"))
+    assert levels.numbering.method == "user"
+    found = {d.name: d.center_lps for d in levels.discs}
+    assert np.allclose(found["L4-L5"], spine.centers["L3-L4"])
+
+
+@pytest.mark.parametrize("count", [4, 5, 6])
+@pytest.mark.parametrize("anchor", ["T12-L1", "T11-T12"])
+def test_an_anchor_above_the_lumbar_spine_lets_its_vertebrae_be_counted(anchor, count):
+    spine = MadeSpine(first="T9-T10", lumbar_count=count)
+    x, y, z = spine.centers[anchor]
+    levels = label_spine(spine, LevelSettings(anchor=f"{anchor}@{x},{y},{z}"))
+    assert levels.numbering.lumbar_count == count
+    found = {d.name: d.center_lps for d in levels.discs}
+    for name, center in spine.centers.items():
+        if not name.startswith("S"):
+            assert np.allclose(found[name], center), name
+
+
+def test_lowest_disc_of_the_user_decides():
+    spine = MadeSpine()
+    levels = label_spine(spine, LevelSettings(lowest_disc="L4-L5"))
+    found = {d.name: d.center_lps for d in levels.discs}
+    assert levels.numbering.method == "user"
+    assert np.allclose(found["L4-L5"], spine.centers["L5-S1"])
+
+
+def test_six_lumbar_vertebrae_of_the_user():
+    levels = label_spine(MadeSpine(), LevelSettings(lumbar_count=6))
+    assert "L6" in {v.name for v in levels.vertebrae}
+    assert levels.numbering.lumbar_count == 6
+
+
+@pytest.mark.parametrize("text", ["L4-L5", "L4-L5@1,2", "L4-L5@a,b,c", "L4-L6@1,2,3", "@1,2,3"])
+def test_malformed_anchor_is_refused(text):
+    with pytest.raises(SettingsError):
+        parse_anchor(text)
+
+
+def test_anchor_far_from_every_disc_is_refused():
+    with pytest.raises(SettingsError, match="anchor"):
+        label_spine(MadeSpine(), LevelSettings(anchor="L4-L5@0,200,0"))
