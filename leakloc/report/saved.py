@@ -41,7 +41,7 @@ from leakloc.segmentation.result import Candidate, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
