@@ -97,10 +97,11 @@ def choose_numbering(
     usual = best_of(of_count, settings, conus)
     if usual is None:
         return None
-    if conus is not None and not usual.has_junction and not usual.has_c2:
+    if conus is not None and conus.candidate in usual.candidates and not usual.has_c2:
+        # Each solution is the best path without the conus; with it, another may be better.
         pin = conus.candidate, disc_at_conus(of_count, conus)
         at_conus = solve(candidates, lumbar_counts=(wanted,), pinned=pin)
-        usual = best_of(at_conus, settings, conus) or usual
+        usual = best_of(at_conus, settings, conus, alternatives=of_count) or usual
     return ChosenNumbering(usual, "sacrum_up" if settings.lumbar_count is None else "user", counts)
 
 

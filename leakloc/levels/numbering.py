@@ -123,11 +123,23 @@ def solve(
 
 
 def best_of(
-    solutions: Sequence[Solution], settings: LevelSettings, conus: Conus | None = None
+    solutions: Sequence[Solution],
+    settings: LevelSettings,
+    conus: Conus | None = None,
+    *,
+    alternatives: Sequence[Solution] | None = None,
 ) -> Assignment | None:
     """Select the numbering with the highest evidence; None if there are no solutions.
 
     The conus position, if known, affects the probabilities, not the selection.
+
+    Parameters
+    ----------
+    solutions : sequence of Solution
+    settings : LevelSettings
+    conus : Conus, optional
+    alternatives : sequence of Solution, optional
+        Solutions from which the probability of other numberings is estimated, if not `solutions`.
     """
     if not solutions:
         return None
@@ -137,7 +149,7 @@ def best_of(
         candidates=best.candidates,
         discs=best.discs,
         scale=best.scale,
-        shifted=_shifts(best, solutions, conus),
+        shifted=_shifts(best, alternatives or solutions, conus),
         has_junction=best.chain.junction in best.discs,
         has_c2=0 in best.discs,
     )
@@ -146,7 +158,7 @@ def best_of(
 def disc_at_conus(solutions: Sequence[Solution], conus: Conus) -> str:
     """Most likely name of the disc nearest to the conus, by sizes and usual conus position.
 
-    For fields of view without C2 and sacrum. Requires at least one solution.
+    For fields of view without C2. Requires at least one solution.
     """
     scored = []
     for solution in solutions:
@@ -357,7 +369,7 @@ def _shifts(best: Solution, solutions: Sequence[Solution], conus: Conus | None) 
     n = best.discs[len(best.discs) // 2]
     evidence: dict[int, float] = {}
     for solution in solutions:
-        if solution.chain is not best.chain:
+        if solution.chain.lumbar_count != best.chain.lumbar_count:
             continue
         for shift in (-2, -1, 0, 1, 2):
             if 0 <= n + shift < solution.through.shape[1]:
