@@ -127,9 +127,7 @@ def _numbering(main: LocatedCollection | None, levels: Levels) -> str:
     if main is None or main.level is None:
         return text
     if numbering.confidence < _MIN_NUMBERING_CONFIDENCE and numbering.alternatives:
-        other = next(
-            (a.level for a in main.alternatives if any("numbered" in b for b in a.basis)), None
-        )
+        other = next((a.level for a in main.alternatives if a.if_renumbered), None)
         if other is not None:
             text += f" (or {other} if numbered otherwise)"
     return text

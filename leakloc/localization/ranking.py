@@ -142,6 +142,7 @@ def rank_levels(
         return ()
     scores: dict[str, float] = {}
     reasons: dict[str, list[str]] = {}
+    renumbered: set[str] = set()
     for evidence in segments:
         if evidence.segment != level:
             scores[evidence.segment] = evidence.probability
@@ -150,12 +151,15 @@ def rank_levels(
         name = coordinate.shifted(level, shift)
         if name is not None and name != level:
             scores[name] = scores.get(name, 0.0) + confidence
+            renumbered.add(name)
             reasons.setdefault(name, []).append(
                 f"the same position if the levels are numbered differently: {reason}"
             )
     ranked = sorted(scores, key=lambda name: -scores[name])
     return tuple(
-        AlternativeLevel(name, float(min(scores[name], 1.0)), tuple(reasons[name]))
+        AlternativeLevel(
+            name, float(min(scores[name], 1.0)), tuple(reasons[name]), name in renumbered
+        )
         for name in ranked[: settings.alternatives_max]
         if scores[name] >= _MIN_ALTERNATIVE_SCORE
     )

@@ -20,6 +20,8 @@ class AlternativeLevel:
     level: str
     score: float
     basis: tuple[str, ...]
+    if_renumbered: bool = False
+    """Whether it is the same position with another numbering of the levels."""
 
 
 @dataclass(frozen=True)
