@@ -178,14 +178,14 @@ def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
 
 def collections_table(report: Report) -> pd.DataFrame:
     """Return the collections of a report: level, side, size, confidence, path from the hiatus."""
-    from leakloc.report.rows import collection_rows
+    from leakloc.report.tables import collection_rows
 
     return _frame(collection_rows(report))
 
 
 def levels_table(report: Report) -> pd.DataFrame:
     """Return vertebrae and discs, cranial to caudal, with centers and sac at their level."""
-    from leakloc.report.rows import level_rows
+    from leakloc.report.tables import level_rows
 
     return _frame(level_rows(report))
 
