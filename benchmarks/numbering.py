@@ -89,7 +89,7 @@ class Case:
     name: str
     group: str
     masks: Masks
-    seen: SpineDetection
+    detection: SpineDetection
     line: Centerline
     kinds: tuple[str, ...]
     """Kind of each candidate: one of `KINDS`, ``false``, or ``C2-C3``."""
@@ -193,7 +193,7 @@ def _thoracic(value: int) -> str:
     return "C7" if value == 71 else f"T{value - 71}"
 
 
-def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
+def nearest_volumes_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
     """Return the volume of the disc mask nearest to each disc center."""
     kji = np.argwhere(disc.array >= 0.5)
     points = disc.geometry.lps_from_kji(kji)
@@ -202,30 +202,30 @@ def owned_ml(disc: Volume, centers: Sequence[FloatArray]) -> FloatArray:
     return np.bincount(owner, minlength=len(centers)) * disc.geometry.voxel_volume_ml
 
 
-def likely_kinds(seen: SpineDetection, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
+def predict_kinds(detection: SpineDetection, disc: Volume) -> tuple[tuple[str, ...], list[float]]:
     """Return the kind of each disc, and its probability of being the lumbosacral disc.
 
     Only the most probable disc is lumbosacral. A detection is false only if it has hardly any mask.
     """
-    if not seen.candidates:
+    if not detection.candidates:
         return (), []
-    scores = kind_scores(seen.candidates)
-    likely = np.array(KINDS)[scores.argmax(axis=1)]
-    shown_ml = owned_ml(disc, [c.center_lps for c in seen.candidates])
-    likely = np.where(shown_ml < MIN_ML, "false", likely)
+    scores = kind_scores(detection.candidates)
+    predicted = np.array(KINDS)[scores.argmax(axis=1)]
+    mask_ml = nearest_volumes_ml(disc, [c.center_lps for c in detection.candidates])
+    predicted = np.where(mask_ml < MIN_ML, "false", predicted)
     probability = 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
-    best = int(np.where(likely == "lumbosacral", probability, -1).argmax())
+    best = int(np.where(predicted == "lumbosacral", probability, -1).argmax())
     kinds = [
         "presacral" if kind == "lumbosacral" and n != best else str(kind)
-        for n, kind in enumerate(likely)
+        for n, kind in enumerate(predicted)
     ]
     return tuple(kinds), [float(x) for x in probability]
 
 
-def true_kinds(seen: SpineDetection, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
+def reference_kinds(detection: SpineDetection, truth: Mapping[str, FloatArray]) -> tuple[str, ...]:
     """Return the kind of the nearest true disc; false if none is near."""
     kinds = []
-    for candidate in seen.candidates:
+    for candidate in detection.candidates:
         gaps = {n: float(np.linalg.norm(c - candidate.center_lps)) for n, c in truth.items()}
         name = min(gaps, key=gaps.__getitem__)
         upper, lower = split_segment(name)
@@ -251,27 +251,32 @@ def canal_line(canal: Volume) -> Centerline:
     return Centerline.smoothed(np.array(points))
 
 
-def found_case(name: str, group: str, image: Volume, truth: Mapping[str, FloatArray]) -> Case:
+def predicted_case(name: str, group: str, image: Volume, truth: Mapping[str, FloatArray]) -> Case:
     """Return a case with the masks of leakloc's network."""
-    found = anatomy_probabilities(image)
-    masks = Masks(found.disc, found.vertebra, _largest(found.canal), found.sacrum)
+    probabilities = anatomy_probabilities(image)
+    masks = Masks(
+        probabilities.disc,
+        probabilities.vertebra,
+        _largest(probabilities.canal),
+        probabilities.sacrum,
+    )
     return _case(name, group, image, masks, truth, drawn=False)
 
 
-def drawn_case(name: str, group: str, masks: Masks, truth: Mapping[str, FloatArray]) -> Case:
+def reference_case(name: str, group: str, masks: Masks, truth: Mapping[str, FloatArray]) -> Case:
     """Return a case with reference masks."""
     low, high = MASK_ODDS
 
-    def likely(mask: Volume) -> Volume:
+    def to_probability(mask: Volume) -> Volume:
         return mask.with_array(np.where(mask.array >= 0.5, high, low).astype(np.float32))
 
-    likely_masks = Masks(
-        likely(masks.disc),
-        likely(masks.vertebra),
-        likely(masks.canal),
-        likely(masks.sacrum) if masks.sacrum else None,
+    probability_masks = Masks(
+        to_probability(masks.disc),
+        to_probability(masks.vertebra),
+        to_probability(masks.canal),
+        to_probability(masks.sacrum) if masks.sacrum else None,
     )
-    return _case(name, group, masks.disc, likely_masks, truth, drawn=True)
+    return _case(name, group, masks.disc, probability_masks, truth, drawn=True)
 
 
 def _case(
@@ -279,22 +284,24 @@ def _case(
 ) -> Case:
     line = canal_line(masks.canal)
     nothing = masks.disc.with_array(np.zeros_like(masks.disc.array))
-    found = AnatomyProbabilities(masks.vertebra, masks.disc, masks.canal, masks.sacrum or nothing)
+    probabilities = AnatomyProbabilities(
+        masks.vertebra, masks.disc, masks.canal, masks.sacrum or nothing
+    )
 
     def detect(_: Volume, centerline: Centerline | None) -> Detections:
-        found_discs = detections_from(found, centerline)
-        return found_discs if masks.sacrum else replace(found_discs, sacrum=None)
+        detected_discs = detections_from(probabilities, centerline)
+        return detected_discs if masks.sacrum else replace(detected_discs, sacrum=None)
 
     without_image: Any = SimpleNamespace(
         centerline=line,
         thecal_sac=nothing,
         fluid_fraction=nothing,
     )  # masks only: no cord is detected
-    seen = detect_spine(image, {}, without_image, LevelSettings(), detect)
-    kinds = true_kinds(seen, truth) if drawn else likely_kinds(seen, masks.disc)[0]
+    detection = detect_spine(image, {}, without_image, LevelSettings(), detect)
+    kinds = reference_kinds(detection, truth) if drawn else predict_kinds(detection, masks.disc)[0]
     presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
-    shown = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
-    return Case(name, group, masks, seen, line, kinds, shown)
+    visible = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
+    return Case(name, group, masks, detection, line, kinds, visible)
 
 
 def _largest(canal: Volume) -> Volume:
@@ -309,24 +316,24 @@ def leakloc_names(
     case: Case, anchor: str | None = None
 ) -> tuple[list[tuple[str, FloatArray]], bool]:
     """Return leakloc's vertebrae with the discs below them, and whether it is confident."""
-    levels = assign_levels(case.seen, LevelSettings(anchor=anchor))
+    levels = assign_levels(case.detection, LevelSettings(anchor=anchor))
     numbering = levels.numbering
-    sure = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
+    confident = numbering.confidence >= CONFIDENT and not numbering.transitional_suspected
     named = [(split_segment(d.name)[0], d.center_lps) for d in levels.discs]
-    return [(n, c) for n, c in named if n not in SACRAL], sure
+    return [(n, c) for n, c in named if n not in SACRAL], confident
 
 
-def told(case: Case) -> str | None:
+def find_landmark(case: Case) -> str | None:
     """Return the landmark of the other programs on drawn masks, in the format of leakloc."""
     names = {"C2-C3": "C2-C3", "lumbosacral": "L5-S1"}
-    for kind, candidate in zip(case.kinds, case.seen.candidates, strict=True):
+    for kind, candidate in zip(case.kinds, case.detection.candidates, strict=True):
         if kind in names:
             x, y, z = candidate.center_lps
             return f"{names[kind]}@{x:.1f},{y:.1f},{z:.1f}"
     return None
 
 
-def shown_discs(case: Case) -> list[int]:
+def presacral_candidates(case: Case) -> list[int]:
     """Return the indices of candidates above the sacrum, cranial to caudal."""
     return [
         n for n, kind in enumerate(case.kinds)
@@ -338,51 +345,51 @@ def write_case(case: Case, folder: Path) -> None:
     """Write the input of `numbering_peers.py`."""
     import nibabel as nib
 
-    centers = [c.center_lps for c in case.seen.candidates]
+    centers = [c.center_lps for c in case.detection.candidates]
     labels: Any = step1_labels(case.masks, centers, case.kinds).to_nibabel()
     nib.save(nib.as_closest_canonical(labels), folder / f"{case.name}.nii.gz")
-    rows = shown_discs(case)
+    rows = presacral_candidates(case)
     drawn = case.group.startswith("drawn")
     probability = (
         [float(case.kinds[n] == "lumbosacral") for n in rows]
         if drawn
-        else [likely_kinds(case.seen, case.masks.disc)[1][n] for n in rows]
+        else [predict_kinds(case.detection, case.masks.disc)[1][n] for n in rows]
     )
     has_c2_disc = drawn and bool(rows) and case.kinds[rows[0]] == "C2-C3"
     scores = path_scores(probability, has_c2_disc=has_c2_disc)
     (folder / f"{case.name}.json").write_text(json.dumps({"scores": scores}))
 
 
-def peers_names(case: Case, peer: str, answer: Any) -> list[tuple[str, FloatArray]]:
+def peer_names(case: Case, peer: str, answer: Any) -> list[tuple[str, FloatArray]]:
     """Return another program's vertebrae with the discs below them."""
     if peer == "totalspineseg":
         names = totalspineseg_names([value for value, _ in answer])
         lps = [np.array(ras) * (-1, -1, 1) for _, ras in answer]
         return list(zip(names, lps, strict=True))
     level_names = {value: name for name, value in LABEL_VALUES.items()}
-    rows = shown_discs(case)
+    rows = presacral_candidates(case)
     return [
-        (level_names[v], case.seen.candidates[n].center_lps)
+        (level_names[v], case.detection.candidates[n].center_lps)
         for v, n in zip(answer, rows, strict=True)
     ]
 
 
-def judged(
-    named: Sequence[tuple[str, FloatArray]], truth: Mapping[str, FloatArray], sure: bool
+def score_names(
+    named: Sequence[tuple[str, FloatArray]], truth: Mapping[str, FloatArray], confident: bool
 ) -> dict[str, Any]:
     """Count the correctly named vertebrae; also return whether there is a confident error."""
     true = {split_segment(disc)[0]: center for disc, center in truth.items()}
-    right = wrong = 0
+    correct = incorrect = 0
     for vertebra, center in true.items():
         near = [n for n, c in named if np.linalg.norm(c - center) <= TOLERANCE_MM]
-        right += vertebra in near
-        wrong += bool(near) and vertebra not in near
+        correct += vertebra in near
+        incorrect += bool(near) and vertebra not in near
     return {
         "true": len(true),
-        "right": right,
-        "wrong": wrong,
-        "all_right": right == len(true),
-        "confident_mistake": bool(wrong and sure),
+        "correct": correct,
+        "incorrect": incorrect,
+        "all_correct": correct == len(true),
+        "confident_error": bool(incorrect and confident),
     }
 
 
@@ -404,13 +411,13 @@ def spider_cases(folder: Path) -> Iterator[Case]:
         )
         sacrum = anatomy_probabilities(image).sacrum.resample(drawn.geometry)
         name = Path(stem).name
-        yield found_case(f"{name}-found", "found: SPIDER", image, truth)
-        yield drawn_case(
+        yield predicted_case(f"{name}-found", "found: SPIDER", image, truth)
+        yield reference_case(
             f"{name}-drawn", "drawn: SPIDER", Masks(disc, vertebra, canal, sacrum), truth
         )
 
 
-def _lumbar_words(count: int) -> str:
+def _lumbar_group(count: int) -> str:
     return "five lumbar vertebrae" if count == 5 else "four or six lumbar vertebrae"
 
 
@@ -425,8 +432,8 @@ def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
         discs = {d["name"]: np.array(d["center_lps"]) for d in truth["discs"]}
         chosen = triage(load_study(folder / "dicom", LoaderSettings()), LoaderSettings())
         image = chosen.companions.get("sagittal_t2", chosen.myelogram)
-        group = f"found: phantoms, {_lumbar_words(truth['lumbar_count'])}"
-        yield found_case(f"{folder.name}-found", group, image, discs)
+        group = f"found: phantoms, {_lumbar_group(truth['lumbar_count'])}"
+        yield predicted_case(f"{folder.name}-found", group, image, discs)
 
 
 def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
@@ -450,47 +457,47 @@ def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:
                     origin_lps=tuple(float(x) for x in low),
                     spacing_ijk_mm=step,
                 )
-                made = phantom.masks(grid)
-                values = made.levels.array
+                rendered = phantom.masks(grid)
+                values = rendered.levels.array
                 sacral = np.isin(values, [LABEL_VALUES[s] for s in SACRAL])
                 masks = Masks(
-                    made.discs.with_array((made.discs.array > 0).astype(np.float32)),
-                    made.levels.with_array(((values > 0) & ~sacral).astype(np.float32)),
-                    made.thecal_sac,
-                    made.levels.with_array(sacral.astype(np.float32)),
+                    rendered.discs.with_array((rendered.discs.array > 0).astype(np.float32)),
+                    rendered.levels.with_array(((values > 0) & ~sacral).astype(np.float32)),
+                    rendered.thecal_sac,
+                    rendered.levels.with_array(sacral.astype(np.float32)),
                 )
                 discs = {d.name: d.center_lps for d in phantom.truth.discs}
-                words = f"drawn: phantoms, {field}, {_lumbar_words(count)}"
+                group_label = f"drawn: phantoms, {field}, {_lumbar_group(count)}"
                 tag = f"{count}-lumbar-{seed}-{field.split()[0]}-drawn"
-                yield drawn_case(tag, words, masks, discs)
+                yield reference_case(tag, group_label, masks, discs)
 
 
-def ask_peers(cases: Sequence[Case], python: str) -> dict[str, Any]:
+def run_peers(cases: Sequence[Case], python: str) -> dict[str, Any]:
     """Return the results of the other programs, by name."""
     with tempfile.TemporaryDirectory() as place:
         for case in cases:
             write_case(case, Path(place))
         script = Path(__file__).with_name("numbering_peers.py")
         subprocess.run([python, str(script), place], check=True)
-        found: dict[str, Any] = json.loads((Path(place) / "answers.json").read_text())
-        return found
+        results: dict[str, Any] = json.loads((Path(place) / "answers.json").read_text())
+        return results
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return pooled results by group of cases and solver."""
     rows = []
     for key in dict.fromkeys((r["group"], r["solver"]) for r in results):
-        mine = [r for r in results if (r["group"], r["solver"]) == key]
+        solver_results = [r for r in results if (r["group"], r["solver"]) == key]
         rows.append(
             {
                 "group": key[0],
                 "solver": key[1],
-                "spines": len(mine),
-                "vertebrae": sum(r["true"] for r in mine),
-                "right": sum(r["right"] for r in mine),
-                "spines_all_right": sum(r["all_right"] for r in mine),
-                "refused": sum(r["refused"] for r in mine),
-                "confident_mistakes": sum(r["confident_mistake"] for r in mine),
+                "spines": len(solver_results),
+                "vertebrae": sum(r["true"] for r in solver_results),
+                "correct": sum(r["correct"] for r in solver_results),
+                "spines_all_correct": sum(r["all_correct"] for r in solver_results),
+                "refused": sum(r["refused"] for r in solver_results),
+                "confident_errors": sum(r["confident_error"] for r in solver_results),
             }
         )
     return rows
@@ -500,21 +507,23 @@ def measure(cases: Sequence[Case], peers: Mapping[str, Any]) -> list[dict[str, A
     """Return one row for each case and solver."""
     rows = []
     for case in cases:
-        head = {"case": case.name, "group": case.group}
-        named, sure = leakloc_names(case)
-        row = judged(named, case.truth, sure)
-        rows.append({**head, "solver": "leakloc", "refused": not named, **row})
-        if case.group.startswith("drawn") and (anchor := told(case)):
-            named, sure = leakloc_names(case, anchor)
-            row = judged(named, case.truth, sure)
-            rows.append({**head, "solver": "leakloc, with landmark", "refused": not named, **row})
+        case_columns = {"case": case.name, "group": case.group}
+        named, confident = leakloc_names(case)
+        row = score_names(named, case.truth, confident)
+        rows.append({**case_columns, "solver": "leakloc", "refused": not named, **row})
+        if case.group.startswith("drawn") and (anchor := find_landmark(case)):
+            named, confident = leakloc_names(case, anchor)
+            row = score_names(named, case.truth, confident)
+            rows.append(
+                {**case_columns, "solver": "leakloc, with landmark", "refused": not named, **row}
+            )
         for peer, answers in peers.items():
             if "absent" in answers:
                 continue
             answer = answers["cases"][case.name]
-            named = [] if "refused" in answer else peers_names(case, peer, answer["answer"])
-            row = judged(named, case.truth, sure=True)  # no confidence reported
-            rows.append({**head, "solver": peer, "refused": not named, **row})
+            named = [] if "refused" in answer else peer_names(case, peer, answer["answer"])
+            row = score_names(named, case.truth, confident=True)  # no confidence reported
+            rows.append({**case_columns, "solver": peer, "refused": not named, **row})
     return rows
 
 
@@ -533,19 +542,19 @@ def main() -> None:
     args = parser.parse_args()
     cases: list[Case] = []
 
-    def take(some: Iterator[Case]) -> None:
-        for case in some:
+    def collect(new_cases: Iterator[Case]) -> None:
+        for case in new_cases:
             cases.append(case)
             print(f"{case.name}: {len(case.truth)} vertebrae", file=sys.stderr, flush=True)
 
     try:
         if args.spider:
-            take(spider_cases(args.spider))
-        take(phantom_cases(args.phantoms))
-        take(drawn_phantoms(args.seeds))
+            collect(spider_cases(args.spider))
+        collect(phantom_cases(args.phantoms))
+        collect(drawn_phantoms(args.seeds))
     except LeaklocError as error:
         sys.exit(f"numbering: {error}")
-    peers = ask_peers(cases, args.peers)
+    peers = run_peers(cases, args.peers)
     for answers in peers.values():
         if "absent" in answers:
             print(answers["absent"], file=sys.stderr)
@@ -553,9 +562,9 @@ def main() -> None:
     pooled = sorted(summary(rows), key=lambda r: r["group"])
     for r in pooled:
         print(
-            f"{r['group']:60} {r['solver']:14} vertebrae {r['right']}/{r['vertebrae']}  spines "
-            f"{r['spines_all_right']}/{r['spines']}  refused {r['refused']}  confident mistakes "
-            f"{r['confident_mistakes']}"
+            f"{r['group']:60} {r['solver']:14} vertebrae {r['correct']}/{r['vertebrae']}  spines "
+            f"{r['spines_all_correct']}/{r['spines']}  refused {r['refused']}  confident errors "
+            f"{r['confident_errors']}"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = {

@@ -3,7 +3,7 @@
     PYTHON benchmarks/numbering_peers.py FOLDER
 
 `FOLDER` holds ``<case>.nii.gz`` (values of TotalSpineSeg's first step) and ``<case>.json`` (scores
-for the path solver of SPINEPS); ``answers.json`` is written to the same folder. leakloc is not
+for the path solver of SPINEPS); ``run_solvers.json`` is written to the same folder. leakloc is not
 imported, and the networks of these programs are not run, only their numbering.
 """
 
@@ -15,7 +15,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ABSENT = (
+MISSING = (
     "{name} was left out: {reason}. Install it in a separate environment and specify its "
     "interpreter with --peers (see docs/pages/evaluation.md)."
 )
@@ -65,7 +65,7 @@ def spineps(path: Path) -> list[int]:
     scores = np.array(json.loads(path.read_text())["scores"])
     if not scores.size:
         raise ValueError("no vertebra")
-    _, found, _ = find_most_probably_sequence(
+    _, sequence, _ = find_most_probably_sequence(
         scores,
         min_start_class=1,
         invert_cost=True,
@@ -73,20 +73,20 @@ def spineps(path: Path) -> list[int]:
         allow_skip_at_class=[],
         allow_skip_at_region=[],
     )
-    return [int(value) for value in fpath_post_processing(found)]
+    return [int(value) for value in fpath_post_processing(sequence)]
 
 
 SOLVERS = {"totalspineseg": (totalspineseg, "*.nii.gz"), "spineps": (spineps, "*.json")}
 
 
-def absent(name: str, reason: Exception) -> str:
+def missing_message(name: str, reason: Exception) -> str:
     """Return a message for a program that cannot be imported."""
-    return ABSENT.format(name=name, reason=str(reason) or type(reason).__name__)
+    return MISSING.format(name=name, reason=str(reason) or type(reason).__name__)
 
 
-def answers(folder: Path) -> dict[str, object]:
+def run_solvers(folder: Path) -> dict[str, object]:
     """Return the results of every installed solver, and the reason for missing ones."""
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name, (solver, pattern) in SOLVERS.items():
         cases = {}
         started = time.perf_counter()
@@ -99,16 +99,16 @@ def answers(folder: Path) -> dict[str, object]:
                     cases[case] = {"answer": solver(path)}
                 except (ValueError, IndexError) as error:  # raised if the input is rejected
                     cases[case] = {"refused": str(error)}
-            found[name] = {
+            results[name] = {
                 "version": version(name),
                 "seconds": round(time.perf_counter() - started, 1),
                 "cases": cases,
             }
         except (ImportError, PackageNotFoundError) as error:
-            found[name] = {"absent": absent(name, error)}
-    return found
+            results[name] = {"absent": missing_message(name, error)}
+    return results
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    (place / "answers.json").write_text(json.dumps(answers(place)))
+    (place / "answers.json").write_text(json.dumps(run_solvers(place)))

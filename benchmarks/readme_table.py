@@ -35,62 +35,72 @@ SOLVERS = {
 }
 
 
-def newest(kind: str) -> Any:
+def read_newest(kind: str) -> Any:
     """Return the newest record of a kind, by the date in its name."""
     return json.loads(max(RECORDS.glob(f"*-{kind}*.json")).read_text())
 
 
-def has(kind: str) -> bool:
+def has_record(kind: str) -> bool:
     """Return whether there is a record of a kind."""
     return any(RECORDS.glob(f"*-{kind}*.json"))
 
 
-def figure(summary: dict[str, Any], style: str, *keys: str) -> str:
+def format_values(summary: dict[str, Any], style: str, *keys: str) -> str:
     """Format values of a summary, separated by slashes; a dash for missing ones."""
     values = (summary.get(key) for key in keys)
     return " / ".join("-" if v is None else format(v, style) for v in values)
 
 
-def measured_rows(summary: dict[str, Any]) -> dict[str, str]:
+def result_rows(summary: dict[str, Any]) -> dict[str, str]:
     """Return the results on studies with ground truth, by row label."""
     rates = ("false_positives", "definite_or_probable_false_positives")
     rows = {
-        "thecal sac, Dice": figure(summary, ".3f", "sac_dice"),
-        "thecal sac, HD95, mm": figure(summary, ".1f", "sac_hd95_mm"),
-        "epidural fluid, Dice": figure(summary, ".2f", "fluid_dice"),
-        "fluid volume, mean absolute error": figure(summary, ".0%", "fluid_volume_error_abs"),
-        "collections of at least 0.5 mL detected": figure(summary, "", "collections_found"),
-        "false positives": figure(summary, "", "false_positive_collections"),
-        "false positives per leak-free study, all / definite or probable": figure(
+        "thecal sac, Dice": format_values(summary, ".3f", "sac_dice"),
+        "thecal sac, HD95, mm": format_values(summary, ".1f", "sac_hd95_mm"),
+        "epidural fluid, Dice": format_values(summary, ".2f", "fluid_dice"),
+        "fluid volume, mean absolute error": format_values(
+            summary, ".0%", "fluid_volume_error_abs"
+        ),
+        "collections of at least 0.5 mL detected": format_values(
+            summary, "", "collections_detected"
+        ),
+        "false positives": format_values(summary, "", "false_positive_collections"),
+        "false positives per leak-free study, all / definite or probable": format_values(
             summary, ".2f", *(f"{rate}_per_leak_free_study" for rate in rates)
         ),
-        "false positives among collections graded definite": figure(summary, "", "definite_wrong"),
-        "position of detected collections correct": figure(summary, ".0%", "position_right"),
-        "level of detected collections correct / within one": figure(
+        "false positives among collections graded definite": format_values(
+            summary, "", "definite_false_positives"
+        ),
+        "position of detected collections correct": format_values(
+            summary, ".0%", "position_correct"
+        ),
+        "level of detected collections correct / within one": format_values(
             summary, ".0%", "level_exact", "level_within_one"
         ),
-        "level set contains the true level": figure(summary, ".0%", "level_set_right"),
-        "segments in the level set, mean": figure(summary, ".1f", "level_set_size"),
-        "vertebrae labeled correctly": figure(summary, ".0%", "vertebrae_right"),
-        "distance from the sacral hiatus, mean error, mm": figure(summary, ".0f", "path_error_mm"),
-        "sensitivity per study": figure(summary, "", "sensitivity"),
-        "specificity per study": figure(summary, "", "specificity"),
-        "calibration error of the confidence": figure(
+        "level set contains the true level": format_values(summary, ".0%", "level_set_correct"),
+        "segments in the level set, mean": format_values(summary, ".1f", "level_set_size"),
+        "vertebrae labeled correctly": format_values(summary, ".0%", "vertebrae_correct"),
+        "distance from the sacral hiatus, mean error, mm": format_values(
+            summary, ".0f", "path_error_mm"
+        ),
+        "sensitivity per study": format_values(summary, "", "sensitivity"),
+        "specificity per study": format_values(summary, "", "specificity"),
+        "calibration error of the confidence": format_values(
             summary, ".2f", "confidence_calibration_error"
         ),
     }
     volumes = summary["fluid_dice_by_volume"]
-    return rows | {f"fluid Dice, {name}": figure(volumes, ".2f", name) for name in volumes}
+    return rows | {f"fluid Dice, {name}": format_values(volumes, ".2f", name) for name in volumes}
 
 
 def spider_rows(cases: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the results on the volumes of SPIDER."""
     ran = [case for case in cases if not case.get("error")]
-    right, true = (sum(case[key] for case in ran) for key in ("discs_right", "discs_true"))
+    correct, true = (sum(case[key] for case in ran) for key in ("discs_correct", "discs_true"))
     dice = statistics.mean(case["canal_dice"] for case in ran)
-    false = sum(case["accepted"] for case in ran)
+    false = sum(case["false_positives"] for case in ran)
     return [
-        ("discs labeled correctly", f"{right} of {true}"),
+        ("discs labeled correctly", f"{correct} of {true}"),
         ("canal, Dice", f"{dice:.2f}"),
         ("false positives", f"{false} in {len(ran)} patients"),
     ]
@@ -122,7 +132,7 @@ def table(title: str, rows: list[tuple[str, str]]) -> str:
 
 def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table with a column per kind of study; empty rows are omitted."""
-    columns = [measured_rows(summary) for summary in summaries.values()]
+    columns = [result_rows(summary) for summary in summaries.values()]
     lines = [f"| | {' | '.join(summaries)} |", "|---|" + "---|" * len(columns)]
     for name in columns[0]:
         cells = [column.get(name, "-") for column in columns]
@@ -131,17 +141,19 @@ def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figures() -> str:
+def main_tables() -> str:
     """Return the tables of the README."""
-    speed = newest("speed")
-    measured = {"Phantoms": newest("phantoms")["summary"]}
-    if has("simulated"):
-        test = newest("simulated")["splits"]["test"]["summary"]
-        measured["Simulated contrast on real anatomy, test patients"] = test
-    titled = {f"{name} ({summary['cases']} studies)": summary for name, summary in measured.items()}
+    speed = read_newest("speed")
+    summaries = {"Phantoms": read_newest("phantoms")["summary"]}
+    if has_record("simulated"):
+        test = read_newest("simulated")["splits"]["test"]["summary"]
+        summaries["Simulated contrast on real anatomy, test patients"] = test
+    titled = {
+        f"{name} ({summary['cases']} studies)": summary for name, summary in summaries.items()
+    }
     parts = [
         side_by_side(titled),
-        table("Public lumbar volumes (SPIDER, no leak)", spider_rows(newest("spider"))),
+        table("Public lumbar volumes (SPIDER, no leak)", spider_rows(read_newest("spider"))),
         table(
             f"320 x 320 x 160, {speed['machine']['cores']} cores ({speed['machine']['processor']})",
             speed_rows(speed),
@@ -169,7 +181,7 @@ def sweeps() -> str:
             fluid = "-" if point["fluid_dice"] is None else f"{point['fluid_dice']:.2f}{interval}"
             rows.append(
                 f"| {label} | {point['name']} | {point['sac_dice']:.3f} | {fluid} "
-                f"| {point['collections_found']} | {point['false_positive_collections']} |\n"
+                f"| {point['collections_detected']} | {point['false_positive_collections']} |\n"
             )
             label = ""
     return "".join(rows)
@@ -182,17 +194,17 @@ def simulated() -> str:
         "probable | mL without leak | Present / absent / indeterminate |\n",
         f"|{'---|' * 8}\n",
     ]
-    for name, s in newest("simulated")["splits"]["test"]["scenarios"].items():
+    for name, s in read_newest("simulated")["splits"]["test"]["scenarios"].items():
         status = [s["leak_status"].get(k, 0) for k in ("present", "absent", "indeterminate")]
         firm = s["definite_or_probable_false_positives"]
         cells = (
             name,
             str(s["cases"]),
-            figure(s, ".3f", "sac_dice"),
-            figure(s, ".2f", "fluid_dice"),
-            s["collections_found"],
+            format_values(s, ".3f", "sac_dice"),
+            format_values(s, ".2f", "fluid_dice"),
+            s["collections_detected"],
             f"{s['false_positive_collections']}, {firm}",
-            figure(s, ".1f", "extradural_ml_per_leak_free_study"),
+            format_values(s, ".1f", "false_positive_ml_per_leak_free_study"),
             " / ".join(map(str, status)),
         )
         lines.append(f"| {' | '.join(cells)} |\n")
@@ -204,41 +216,44 @@ def numbering() -> str:
 
     Each cell: correct vertebrae, spines without error, confident errors.
     """
-    rows = newest("numbering")["summary"]
-    found = {(r["group"], r["solver"]): r for r in rows}
+    rows = read_newest("numbering")["summary"]
+    by_group = {(r["group"], r["solver"]): r for r in rows}
     lines = [
         f"| Masks | Spines | {' | '.join(SOLVERS.values())} |\n",
         f"|---|---|{'---|' * len(SOLVERS)}\n",
     ]
     for group in sorted({r["group"] for r in rows}, reverse=True):
-        cells = [_numbered(found.get((group, solver))) for solver in SOLVERS]
-        spines = found[group, "leakloc"]["spines"]
+        cells = [_format_counts(by_group.get((group, solver))) for solver in SOLVERS]
+        spines = by_group[group, "leakloc"]["spines"]
         lines.append(f"| {group} | {spines} | {' | '.join(cells)} |\n")
     return "".join(lines)
 
 
-def _numbered(row: dict[str, Any] | None) -> str:
+def _format_counts(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
-    return (
-        f"{row['right']}/{row['vertebrae']}, {row['spines_all_right']}, {row['confident_mistakes']}"
-    )
+    counts = row["spines_all_correct"], row["confident_errors"]
+    return f"{row['correct']}/{row['vertebrae']}, {counts[0]}, {counts[1]}"
 
 
-def rewritten(text: str, mark: str, made: str) -> str:
+def replace_table(text: str, mark: str, content: str) -> str:
     """Replace the text between two markers."""
-    return re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{made}\n{mark}", text, flags=re.DOTALL)
+    return re.sub(
+        f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{content}\n{mark}", text, flags=re.DOTALL
+    )
 
 
 def main() -> None:
     """Update the pages with markers."""
     for page in PAGES:
         text = page.read_text()
-        for mark, made in ((MARK, figures), (SWEEPS, sweeps)):
-            text = rewritten(text, mark, made())
+        for mark, content in ((MARK, main_tables), (SWEEPS, sweeps)):
+            text = replace_table(text, mark, content())
         page.write_text(text)
-    text = rewritten(EVALUATION.read_text(), NUMBERING, numbering())
-    EVALUATION.write_text(rewritten(text, SIMULATED, simulated()) if has("simulated") else text)
+    text = replace_table(EVALUATION.read_text(), NUMBERING, numbering())
+    EVALUATION.write_text(
+        replace_table(text, SIMULATED, simulated()) if has_record("simulated") else text
+    )
 
 
 if __name__ == "__main__":

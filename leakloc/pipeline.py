@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import Localization
     from leakloc.report.build import Relabelled
     from leakloc.report.model import Report
-    from leakloc.report.saved import Saved
+    from leakloc.report.saved import RelabelData
     from leakloc.segmentation.result import Segmentation, Segmenter
 
 Progress = Callable[[str, float], None]
@@ -251,7 +251,7 @@ def _landmarks(chosen: Triage) -> Landmarks:
 
 
 def relabel_study(
-    saved: Saved,
+    saved: RelabelData,
     settings: Settings,
     *,
     levels: str | Path | None = None,
@@ -277,7 +277,7 @@ def relabel_study(
     from leakloc.levels import assign_levels
     from leakloc.report.build import Relabelled
 
-    found, detected, before = saved.basis.segmentation, saved.seen, saved.levels
+    found, detected, before = saved.basis.segmentation, saved.detection, saved.levels
 
     def label() -> Levels:
         if levels is not None:
@@ -338,7 +338,7 @@ def relabel(
         A subclass, with a message for the user.
     """
     from leakloc.report import saved
-    from leakloc.report.writer import PICTURED, check_rewritable, rewrite_outputs
+    from leakloc.report.writer import FIGURE_PARTS, check_rewritable, rewrite_outputs
 
     folder = Path(folder)
     check_rewritable(folder)
@@ -348,7 +348,7 @@ def relabel(
     overrides = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
     changes: dict[str, Any] = {f"levels__{k}": v for k, v in overrides.items() if v is not None}
     if write is not None:
-        if study is None and (needy := sorted(PICTURED.intersection(write))):
+        if study is None and (needy := sorted(FIGURE_PARTS.intersection(write))):
             raise SettingsError(
                 f"{', '.join(needy)}: images needed; specify the study with --study"
             )
@@ -368,7 +368,7 @@ def relabel(
     return report
 
 
-def _with_images(results: Relabelled, saved: Saved, path: Path) -> Analysis:
+def _with_images(results: Relabelled, saved: RelabelData, path: Path) -> Analysis:
     """Combine the results with the images of the study.
 
     Raises

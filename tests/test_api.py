@@ -90,12 +90,12 @@ def test_result_is_saved_once(result, tmp_path):
     # A report on disk measures as the analysis in memory does.
     [from_disk] = ll.evaluation.evaluate_folders(tmp_path / "out", SAMPLE).cases
     truth = ll.evaluation.read_case(SAMPLE)
-    in_memory = ll.evaluation.compare(ll.evaluation.analysis_reading(result), truth)
+    in_memory = ll.evaluation.compare(ll.evaluation.annotation_from_analysis(result), truth)
     assert from_disk.sac_dice == in_memory.sac_dice > 0.9
     assert from_disk.fluid_hd95_mm == in_memory.fluid_hd95_mm
     assert from_disk.levels_exact == in_memory.levels_exact == 1
-    assert from_disk.vertebrae_right == from_disk.vertebrae_true > 3
-    assert from_disk.fluid_found_ml == pytest.approx(in_memory.fluid_found_ml, abs=1e-3)
+    assert from_disk.vertebrae_correct == from_disk.vertebrae_true > 3
+    assert from_disk.fluid_detected_ml == pytest.approx(in_memory.fluid_detected_ml, abs=1e-3)
 
 
 def test_masks_convert_in_one_call(result):

@@ -206,7 +206,7 @@ class _Display:
         self._line(f"looking for studies: {n_files} files")
 
     def tally(self, tally: Tally) -> None:
-        self._line(told(tally))
+        self._line(format_progress(tally))
 
     def ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         if self._verbose:
@@ -224,7 +224,7 @@ class _Display:
             print(text, file=sys.stderr, flush=True)
 
 
-def told(tally: Tally) -> str:
+def format_progress(tally: Tally) -> str:
     """Return the progress of a batch in one line."""
     left = tally.waiting + tally.running
     total = tally.finished + tally.failed + left
@@ -249,14 +249,16 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    return _scaled(text, _UNITS, "a time such as 90s, 10m or 1h")
+    return _parse_quantity(text, _UNITS, "a time such as 90s, 10m or 1h")
 
 
 def _mebibytes(text: str) -> float:
-    return _scaled(text.removesuffix("iB").removesuffix("B"), _SIZES, "a size such as 1500M or 4G")
+    return _parse_quantity(
+        text.removesuffix("iB").removesuffix("B"), _SIZES, "a size such as 1500M or 4G"
+    )
 
 
-def _scaled(text: str, units: dict[str, int], wanted: str) -> float:
+def _parse_quantity(text: str, units: dict[str, int], wanted: str) -> float:
     number = text.rstrip("".join(units))
     try:
         value = float(number) * units[text[len(number) :]]

@@ -127,9 +127,9 @@ def _phantoms(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from leakloc.validation.evaluation.figures import png, sweep_figure
-    from leakloc.validation.evaluation.sweep import parameter_named, sweep_phantoms
+    from leakloc.validation.evaluation.sweep import find_parameter, sweep_phantoms
 
-    swept = parameter_named(options.sweep)
+    swept = find_parameter(options.sweep)
     texts = options.values.split(",") if options.values else ()
     values = [swept.value(text.strip()) for text in texts]
     tiles: list[Tile] | None = [] if options.sheet is not None else None

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     )
     tune.add_argument("--trials", type=int, default=30, metavar="N", help="number of trials (30)")
     tune.add_argument(
-        "--held-back",
+        "--held-out",
         type=float,
         default=0.3,
         metavar="FRACTION",
@@ -52,18 +52,18 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation.tune import pairs_in, ranges, tune
+    from leakloc.validation.evaluation.tune import find_pairs, parse_ranges, tune
 
     settings = settings_of(options)
-    space = ranges(options.search, settings)
-    pairs = pairs_in(options.studies, options.truth)
+    space = parse_ranges(options.search, settings)
+    pairs = find_pairs(options.studies, options.truth)
     with ProgressLine(verbose=options.verbose) as progress:
         tuning = tune(
             pairs,
             space,
             settings,
             trials=options.trials,
-            held_back=options.held_back,
+            held_out=options.held_out,
             seed=options.seed,
             workers=options.workers,
             progress=progress,
@@ -74,15 +74,15 @@ def _run(options: argparse.Namespace) -> int:
         except OSError as error:
             raise OutputError(f"cannot write {options.output}: {error.strerror}") from error
     if options.json:
-        gain, low, high = tuning.held_gain
+        gain, low, high = tuning.held_out_gain
         print(
             json.dumps(
                 {
                     "changes": tuning.changes,
-                    "held_back_gain": gain,
-                    "held_back_gain_95_interval": [low, high],
-                    "held_back_before": tuning.held_before.summary(),
-                    "held_back_after": tuning.held_after.summary(),
+                    "held_out_gain": gain,
+                    "held_out_gain_95_interval": [low, high],
+                    "held_out_before": tuning.held_out_before.summary(),
+                    "held_out_after": tuning.held_out_after.summary(),
                     "trials": [{"values": v, "score": s} for v, s in tuning.trials],
                 },
                 indent=2,

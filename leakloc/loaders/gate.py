@@ -63,7 +63,7 @@ class Gate:
     weighting: Weighting
 
 
-def weigh(volume: Volume) -> Gate:
+def estimate_weighting(volume: Volume) -> Gate:
     """Classify the T2 weighting from the central field of view.
 
     On heavy T2 weighting tissue signal is at noise level, so no threshold separates body from

@@ -13,7 +13,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.volume import Volume
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
-from leakloc.loaders.gate import Gate, fluid_over_bone, looks_like_labels, weigh
+from leakloc.loaders.gate import Gate, estimate_weighting, fluid_over_bone, looks_like_labels
 from leakloc.loaders.study import SeriesStack, Study, TriagedStack
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _MAX_FINE_VOXEL_MM: Final = 1.2
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClassifiedSeries:
     """A stack with its role and the features it is based on."""
 
     stack: SeriesStack
@@ -94,13 +94,13 @@ def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
     return tuple(finished(item, ()) for item in judge_all(study, settings, Pixels()))
 
 
-def finished(item: Judged, used_for: tuple[str, ...]) -> TriagedStack:
+def finished(item: ClassifiedSeries, used_for: tuple[str, ...]) -> TriagedStack:
     """Convert a classified stack for the report."""
     heaviness = None if item.gate is None else item.gate.ratio
     return TriagedStack(item.stack, item.role, item.reason, item.score, heaviness, used_for)
 
 
-def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Judged]:
+def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[ClassifiedSeries]:
     """Classify every stack of a study, in scanner order."""
     planes: dict[str | None, set[str]] = {}
     facts = [gather(stack, settings.heavy_echo_time_ms) for stack in study.stacks]
@@ -115,7 +115,7 @@ def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Ju
         decision = _excluded(stack, fact, mixed_planes=mixed)
         if decision is not None:
             role, reason = decision
-            judged.append(Judged(stack, fact, role, reason, set_aside=True))
+            judged.append(ClassifiedSeries(stack, fact, role, reason, set_aside=True))
         else:
             judged.append(_classified(stack, fact, pixels))
     return [replace(item, score=_score(item, settings)) for item in judged]
@@ -183,7 +183,7 @@ def _projection(stack: SeriesStack, facts: Facts) -> str | None:
     return None
 
 
-def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> Judged:
+def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> ClassifiedSeries:
     """Role by contrast and plane; pixels determine heavy T2 weighting."""
     gate: Gate | None = None
     has_header = stack.series_instance_uid is not None
@@ -191,20 +191,20 @@ def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> Judged:
         try:
             volume = pixels.of(stack)
         except InputError as error:
-            return Judged(stack, facts, "unreadable", str(error), set_aside=True)
+            return ClassifiedSeries(stack, facts, "unreadable", str(error), set_aside=True)
         if not has_header and looks_like_labels(volume):
             reason = "few distinct integers, mostly zero: a label map"
-            return Judged(stack, facts, "other", reason, set_aside=True)
-        gate = weigh(volume)
+            return ClassifiedSeries(stack, facts, "other", reason, set_aside=True)
+        gate = estimate_weighting(volume)
         if facts.is_silent and gate.weighting != "heavy":
             ratio = fluid_over_bone(volume)
             if ratio is not None and ratio < _MAX_T1_FLUID_RATIO:
                 facts = replace(facts, contrast="t1")
                 reason = f"no header; by pixels the canal is darker than bone ({ratio:.0%}): T1"
-                return Judged(stack, facts, _by_plane(facts, "t1"), reason, gate)
+                return ClassifiedSeries(stack, facts, _by_plane(facts, "t1"), reason, gate)
             facts = replace(facts, confirmed_by_pixels=ratio is not None)
     role, reason = _role(facts, gate)
-    return Judged(stack, facts, role, reason, gate)
+    return ClassifiedSeries(stack, facts, role, reason, gate)
 
 
 def _needs_pixels(facts: Facts) -> bool:
@@ -269,7 +269,7 @@ def _by_plane(facts: Facts, contrast: str) -> Role:
     return "other"
 
 
-def _score(item: Judged, settings: LoaderSettings) -> float:
+def _score(item: ClassifiedSeries, settings: LoaderSettings) -> float:
     """Rank among stacks of one role (weights of the project's clinical notes, section 1.5)."""
     facts, gate = item.facts, item.gate
     if item.stack.geometry is None:

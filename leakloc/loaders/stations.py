@@ -146,7 +146,7 @@ def covers(parts: Sequence[SeriesStack], whole: SeriesStack) -> bool:
     return reach >= _WHOLE * (high - low)
 
 
-def stitch(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
+def compose_stations(volumes: Sequence[Volume], max_movement_mm: float) -> Joined:
     """Compose overlapping stations on the grid of the most caudal one.
 
     From caudal to cranial, each station is translated (not rotated) to match the ones caudal to

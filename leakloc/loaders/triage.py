@@ -16,15 +16,15 @@ from leakloc.core.notes import Note
 from leakloc.core.volume import Volume
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
-from leakloc.loaders.roles import Judged, Pixels, finished, judge_all
+from leakloc.loaders.roles import ClassifiedSeries, Pixels, finished, judge_all
 from leakloc.loaders.stations import (
     adjoin,
+    compose_stations,
     covers,
     find_stations,
     neighbours,
     overlap_fraction,
     shared_extent,
-    stitch,
 )
 from leakloc.loaders.study import SeriesStack, Study, Triage
 
@@ -116,13 +116,13 @@ def triage(
     return Triage(stacks, volume, volumes, tuple(notes))
 
 
-def _with_fat_fact(volume: Volume, chosen: Judged) -> Volume:
+def _with_fat_fact(volume: Volume, chosen: ClassifiedSeries) -> Volume:
     """Record in the provenance whether the header states fat suppression."""
     stated = chosen.facts.fat_suppressed or chosen.facts.contrast == "stir"
     return replace(volume, provenance=replace(volume.provenance, fat_suppressed=stated))
 
 
-def _fluid_score(item: Judged) -> float:
+def _fluid_score(item: ClassifiedSeries) -> float:
     facts = item.facts
     score = item.score + 2.0 * (facts.fat_suppressed or facts.contrast == "stir")
     score += 1.0 * (facts.plane == "sagittal")
@@ -130,12 +130,12 @@ def _fluid_score(item: Judged) -> float:
 
 
 def _choose_fluid(
-    judged: list[Judged],
+    judged: list[ClassifiedSeries],
     settings: LoaderSettings,
     pixels: Pixels,
     notes: list[Note],
     wanted: str | None,
-) -> tuple[list[Judged], Volume]:
+) -> tuple[list[ClassifiedSeries], Volume]:
     """Select the stack (or stations) used to detect fluid, and its volume."""
     if wanted is not None:
         chosen = _named(judged, wanted)
@@ -163,7 +163,7 @@ def _choose_fluid(
     raise InputError(_refusal(judged))
 
 
-def _weighting_notes(item: Judged) -> list[Note]:
+def _weighting_notes(item: ClassifiedSeries) -> list[Note]:
     if item.facts.contrast == "steady_state":
         text = "the myelogram is a balanced steady-state series, on which fat is also bright"
         return [Note("steady_state_myelogram", text)]
@@ -173,7 +173,7 @@ def _weighting_notes(item: Judged) -> list[Note]:
     return []
 
 
-def _require_one_file(candidates: list[Judged]) -> None:
+def _require_one_file(candidates: list[ClassifiedSeries]) -> None:
     """Reject several candidate files without headers: they may be of different patients."""
     files = [item for item in candidates if item.stack.series_instance_uid is None]
     if len(files) > 1:
@@ -182,7 +182,7 @@ def _require_one_file(candidates: list[Judged]) -> None:
         )
 
 
-def _substitute_note(item: Judged) -> Note:
+def _substitute_note(item: ClassifiedSeries) -> Note:
     fat = (
         "fat is suppressed on it"
         if item.facts.fat_suppressed or item.facts.contrast == "stir"
@@ -200,8 +200,8 @@ def _substitute_note(item: Judged) -> Note:
 
 
 def _join_stations(
-    ranked: list[Judged], settings: LoaderSettings, pixels: Pixels, notes: list[Note]
-) -> tuple[list[Judged], Volume]:
+    ranked: list[ClassifiedSeries], settings: LoaderSettings, pixels: Pixels, notes: list[Note]
+) -> tuple[list[ClassifiedSeries], Volume]:
     """Return the best myelogram, or the composed stations of its protocol, main one first.
 
     For a series composed by the scanner, its grid is used with the signal of the stations:
@@ -216,7 +216,7 @@ def _join_stations(
         text = f"{len(parts)} stations do not overlap; the most caudal one was analyzed"
         notes.append(Note("one_of_several_stations", text))
         return parts[:1], pixels.of(parts[0].stack)
-    joined = stitch([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
+    joined = compose_stations([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
     notes.append(
         Note(
             "stations_stitched",
@@ -238,7 +238,7 @@ def _center_z(stack: SeriesStack) -> float:
     return 0.0 if stack.geometry is None else float(stack.geometry.center_lps[2])
 
 
-def _named(judged: list[Judged], wanted: str) -> Judged:
+def _named(judged: list[ClassifiedSeries], wanted: str) -> ClassifiedSeries:
     """Return the largest volume of a user-specified series, by UID or series number."""
     found = [
         item
@@ -256,21 +256,21 @@ def _named(judged: list[Judged], wanted: str) -> Judged:
 
 
 def _choose_companions(
-    judged: list[Judged],
-    chosen: Judged,
+    judged: list[ClassifiedSeries],
+    chosen: ClassifiedSeries,
     myelogram: Volume,
     pixels: Pixels,
     notes: list[Note],
     wanted: Sequence[str],
-) -> dict[Role, list[Judged]]:
+) -> dict[Role, list[ClassifiedSeries]]:
     """Select the best companion of every role; sagittal ones with their adjacent stations."""
     picked = [_as_companion(_named(judged, uid)) for uid in wanted]
     pool = picked if wanted else [item for item in judged if item.role in _COMPANIONS]
-    companions: dict[Role, list[Judged]] = {}
+    companions: dict[Role, list[ClassifiedSeries]] = {}
     if chosen.role in _COMPANIONS:
         companions[chosen.role] = [chosen]
 
-    def rank(item: Judged) -> tuple[bool, float]:
+    def rank(item: ClassifiedSeries) -> tuple[bool, float]:
         """Prefer series that overlap the myelogram, e.g. not the cervical station."""
         return _shows(item.stack, myelogram) >= _SHARED_FIELD, item.score
 
@@ -292,8 +292,8 @@ def _choose_companions(
 
 
 def _add_counting(
-    judged: list[Judged],
-    chosen: Judged,
+    judged: list[ClassifiedSeries],
+    chosen: ClassifiedSeries,
     myelogram: Volume,
     volumes: dict[Role, Volume],
     used: dict[int, tuple[str, ...]],
@@ -335,13 +335,13 @@ def _shows(stack: SeriesStack, myelogram: Volume) -> float:
 
 
 def _whole(
-    role: Role, parts: list[Judged], pixels: Pixels, settings: LoaderSettings
+    role: Role, parts: list[ClassifiedSeries], pixels: Pixels, settings: LoaderSettings
 ) -> tuple[Volume, list[Note]]:
     """Return the volume of a companion, composed of all its stations."""
     volumes = [pixels.of(part.stack) for part in parts]
     if len(parts) == 1:
         return volumes[0], []
-    joined = stitch(volumes, settings.max_station_movement_mm)
+    joined = compose_stations(volumes, settings.max_station_movement_mm)
     text = (
         f"{len(parts)} stations of the {role.replace('_', ' ')} series were composed to count "
         f"the levels: movement of up to {joined.moved_mm:.1f} mm between stations corrected"
@@ -350,7 +350,13 @@ def _whole(
 
 
 def _placed(
-    role: Role, companion: Judged, volume: Volume, chosen: Judged, aligner: Aligner, *, verify: bool
+    role: Role,
+    companion: ClassifiedSeries,
+    volume: Volume,
+    chosen: ClassifiedSeries,
+    aligner: Aligner,
+    *,
+    verify: bool,
 ) -> tuple[Volume | None, list[Note]]:
     """Align a companion with the myelogram; None if the alignment is unknown."""
     name = _name(companion)
@@ -359,12 +365,12 @@ def _placed(
     return aligner.verified(volume, name) if verify and role in _FOR_LEVELS else (volume, [])
 
 
-def _name(item: Judged) -> str:
+def _name(item: ClassifiedSeries) -> str:
     number = "" if item.stack.series_number is None else f" (series {item.stack.series_number})"
     return f"{item.role.replace('_', ' ')}{number}"
 
 
-def _as_companion(item: Judged) -> Judged:
+def _as_companion(item: ClassifiedSeries) -> ClassifiedSeries:
     if item.role in _COMPANIONS:
         return item
     role: Role = "axial_t2" if item.facts.plane == "axial" else "sagittal_t2"
@@ -380,7 +386,7 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
     return same
 
 
-def _assumed_frame(item: Judged) -> Note:
+def _assumed_frame(item: ClassifiedSeries) -> Note:
     return Note(
         "companion_frame_assumed",
         f"the {item.role.replace('_', ' ')} file has no frame of reference; as it overlaps the "
@@ -388,14 +394,14 @@ def _assumed_frame(item: Judged) -> Note:
     )
 
 
-def _other_frame(item: Judged) -> Note:
+def _other_frame(item: ClassifiedSeries) -> Note:
     return Note(
         "companion_other_frame",
         f"the {_name(item)} has another frame of reference than the myelogram, so it was not used",
     )
 
 
-def _refusal(judged: Iterable[Judged]) -> str:
+def _refusal(judged: Iterable[ClassifiedSeries]) -> str:
     """Return in one sentence why none of the series can be analyzed."""
     items = list(judged)
     modalities = {item.stack.modality for item in items}

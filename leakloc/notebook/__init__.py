@@ -40,14 +40,14 @@ OUTLINED_AXIAL_MM: Final = 80.0
 OUTLINED_DEPTH_MM: Final = (70.0, 80.0)
 """Extent of the sagittal plane anterior and posterior to the canal."""
 
-OUTLINE_COLOURS: Final = ((86, 180, 233), (255, 60, 180), (0, 200, 120), (230, 159, 0))
+OUTLINE_COLORS: Final = ((86, 180, 233), (255, 60, 180), (0, 200, 120), (230, 159, 0))
 """Outline colors, distinguishable with color vision deficiency and from gray."""
 
 _PLANES: Final = (("sagittal", 2), ("coronal", 1), ("axial", 0))
 """Planes of an LPS volume and the array axis perpendicular to each."""
 
 Plane = npt.NDArray[Any]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def study_html(study: Study) -> str:
@@ -73,7 +73,7 @@ def study_html(study: Study) -> str:
 
 def volume_html(volume: Volume) -> str:
     """Return HTML of three planes through the center of a volume (of its labels, for a mask)."""
-    picture = _embedded(volume_picture(volume), "sagittal, coronal and axial plane")
+    picture = _embed(volume_picture(volume), "sagittal, coronal and axial plane")
     return render_html("notebook/volume.html.j2", text=repr(volume), picture=picture)
 
 
@@ -81,8 +81,8 @@ def analysis_html(analysis: Analysis) -> str:
     """Return HTML of the finding, its collections and the overview figure."""
     from leakloc.report import picture
 
-    shown = picture(analysis, "overview")
-    embedded = _embedded(shown.rgb, shown.alt)
+    figure = picture(analysis, "overview")
+    embedded = _embed(figure.rgb, figure.alt)
     return render_html("notebook/analysis.html.j2", report=analysis.report, picture=embedded)
 
 
@@ -114,11 +114,11 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     return np.repeat(row[:, :, None], 3, axis=2)
 
 
-def outlined(
+def draw_outlines(
     image: Volume,
     masks: Mapping[str, Volume],
     *,
-    colours: Mapping[str, Colour] | None = None,
+    colors: Mapping[str, Color] | None = None,
     point_lps: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return a sagittal and an axial plane with the outlines of masks.
@@ -128,7 +128,7 @@ def outlined(
     image : Volume
     masks : mapping
         By name; masks on another grid are resampled (nearest neighbor).
-    colours : mapping, optional
+    colors : mapping, optional
         By the same names; defaults if None.
     point_lps : array_like, optional
         Intersection of the planes; if None, the center of the largest axial section of the
@@ -141,8 +141,8 @@ def outlined(
         ``PIL.Image.fromarray``.
     """
     turned = image.oriented("LPS")
-    planes = {name: _on_grid_of(mask, turned) for name, mask in masks.items()}
-    colours = colours or dict(zip(planes, itertools.cycle(OUTLINE_COLOURS)))
+    planes = {name: _match_grid(mask, turned) for name, mask in masks.items()}
+    colors = colors or dict(zip(planes, itertools.cycle(OUTLINE_COLORS)))
     if point_lps is None:
         k, j, i = _largest_section(planes.values(), turned)
     else:
@@ -153,8 +153,8 @@ def outlined(
 
     def panel(cut: tuple[Any, ...], across_mm: tuple[float, float], height_px: int) -> Plane:
         gray = np.clip((turned.array[cut].astype(np.float32) - low) / (high - low), 0, 1)
-        lines = [(mask[cut], colours[name]) for name, mask in planes.items()]
-        return _drawn(gray, lines, across_mm, height_px)
+        lines = [(mask[cut], colors[name]) for name, mask in planes.items()]
+        return _draw(gray, lines, across_mm, height_px)
 
     front, back = (round(mm / dj) for mm in OUTLINED_DEPTH_MM)
     sagittal = panel(
@@ -178,14 +178,14 @@ def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
 
 def collections_table(report: Report) -> pd.DataFrame:
     """Return the collections of a report: level, side, size, confidence, path from the hiatus."""
-    from leakloc.report.rows import collection_rows
+    from leakloc.report.tables import collection_rows
 
     return _frame(collection_rows(report))
 
 
 def levels_table(report: Report) -> pd.DataFrame:
     """Return vertebrae and discs, cranial to caudal, with centers and sac at their level."""
-    from leakloc.report.rows import level_rows
+    from leakloc.report.tables import level_rows
 
     return _frame(level_rows(report))
 
@@ -218,7 +218,7 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _embedded(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:
+def _embed(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:
     """Return the values of ``picture.html.j2``."""
     from PIL import Image
 
@@ -228,7 +228,7 @@ def _embedded(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:
     return {"alt": alt, "png": png, "notice": SHORT_NOTICE}
 
 
-def _on_grid_of(mask: Volume, image: Volume) -> Plane:
+def _match_grid(mask: Volume, image: Volume) -> Plane:
     on_image = mask.oriented("LPS")
     if not on_image.geometry.matches(image.geometry):
         on_image = mask.resample(image.geometry, order=0)
@@ -245,9 +245,9 @@ def _largest_section(masks: Iterable[Plane], image: Volume) -> tuple[int, int, i
     return k, j, i
 
 
-def _drawn(
+def _draw(
     gray: Plane,
-    outlines: Iterable[tuple[Plane, Colour]],
+    outlines: Iterable[tuple[Plane, Color]],
     across_mm: tuple[float, float],
     height_px: int,
 ) -> Plane:
@@ -258,8 +258,8 @@ def _drawn(
     size = (max(round(height_px * columns_mm / rows_mm), 1), height_px)
     picture = Image.fromarray((gray * 255).astype(np.uint8))
     rgb = np.asarray(picture.resize(size, Image.Resampling.BICUBIC).convert("RGB")).copy()
-    for mask, colour in outlines:
+    for mask, color in outlines:
         filled = Image.fromarray(mask.astype(np.uint8) * 255)
         inside = np.asarray(filled.resize(size, Image.Resampling.BILINEAR)) > 127
-        rgb[inside & ~binary_erosion(inside)] = colour
+        rgb[inside & ~binary_erosion(inside)] = color
     return rgb

@@ -23,16 +23,16 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 # Okabe & Ito, "Color Universal Design" (2008): distinguishable with color vision deficiency.
-BLUE: Final[Colour] = (86, 180, 233)
-ORANGE: Final[Colour] = (230, 159, 0)
-BACKGROUND: Final[Colour] = (14, 15, 18)
-INK: Final[Colour] = (236, 238, 242)
-FAINT: Final[Colour] = (168, 173, 182)
-GRID: Final[Colour] = (70, 75, 84)
-BLACK: Final[Colour] = (0, 0, 0)
+BLUE: Final[Color] = (86, 180, 233)
+ORANGE: Final[Color] = (230, 159, 0)
+BACKGROUND: Final[Color] = (14, 15, 18)
+INK: Final[Color] = (236, 238, 242)
+FAINT: Final[Color] = (168, 173, 182)
+GRID: Final[Color] = (70, 75, 84)
+BLACK: Final[Color] = (0, 0, 0)
 
 TEXT_PX: Final = 15  # smallest font that is legible at 1:1 on a full-HD screen
 TITLE_PX: Final = 22
@@ -59,7 +59,7 @@ class Label:
 
     text: str
     place: Place
-    colour: Colour = INK
+    color: Color = INK
     side: Literal["left", "right"] = "right"
     """Side of the position on which the text is drawn."""
     bold: bool = False
@@ -73,7 +73,7 @@ class Stroke:
 
     start: Place
     end: Place
-    colour: Colour = FAINT
+    color: Color = FAINT
     width_px: int = 2
 
 
@@ -87,9 +87,9 @@ class Panel:
         Rows and columns of the grid of all positions.
     spacing_mm : tuple of float
         Row and column spacing of that grid.
-    grey : ndarray
+    gray : ndarray
         Image, 0..1, of the same field at any resolution.
-    letters : tuple of str
+    orientation_labels : tuple of str
         Orientation labels at the left, right, top and bottom edge.
     outlines : sequence of (mask, colour)
         Masks of the same field (or mask fractions, 0..1, outlined at 0.5), drawn as thin
@@ -104,10 +104,10 @@ class Panel:
 
     shape: tuple[int, int]
     spacing_mm: tuple[float, float]
-    grey: npt.NDArray[np.float32]
-    letters: tuple[str, str, str, str]
-    outlines: Sequence[tuple[npt.NDArray[np.bool_ | np.float32], Colour]] = ()
-    tints: Sequence[tuple[npt.NDArray[np.bool_], Colour]] = ()
+    gray: npt.NDArray[np.float32]
+    orientation_labels: tuple[str, str, str, str]
+    outlines: Sequence[tuple[npt.NDArray[np.bool_ | np.float32], Color]] = ()
+    tints: Sequence[tuple[npt.NDArray[np.bool_], Color]] = ()
     labels: Sequence[Label] = ()
     strokes: Sequence[Stroke] = ()
     caption: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Curve:
 
     down_mm: npt.NDArray[np.floating]
     values: npt.NDArray[np.floating]
-    colour: Colour
+    color: Color
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ class Sheet:
     lines: tuple[str, ...]
     columns: tuple[Column, ...]
     footer: str
-    key: tuple[tuple[str, Colour], ...] = field(default=())
+    key: tuple[tuple[str, Color], ...] = field(default=())
 
 
 # --- drawing primitives -------------------------------------------------------------------
@@ -186,8 +186,8 @@ class Raster:
     """A grayscale image, 0..1, that fills a box, with colored masks on its grid."""
 
     box: Box
-    grey: npt.NDArray[np.float32]
-    tints: Sequence[tuple[npt.NDArray[np.bool_], Colour]] = ()
+    gray: npt.NDArray[np.float32]
+    tints: Sequence[tuple[npt.NDArray[np.bool_], Color]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ class Outline:
 
     paths: Sequence[npt.NDArray[np.float64]]
     """Each of shape (n, 2): x, y in pixels."""
-    colour: Colour
+    color: Color
     width_px: float = OUTLINE_PX
 
 
@@ -206,7 +206,7 @@ class Line:
 
     start: tuple[float, float]
     end: tuple[float, float]
-    colour: Colour
+    color: Color
     width_px: int
 
 
@@ -215,27 +215,27 @@ class Frame:
     """The border of a box."""
 
     box: Box
-    colour: Colour
+    color: Color
     width_px: int
 
 
 @dataclass(frozen=True)
-class Words:
+class TextLine:
     """A line of text."""
 
     x: float
     y: float
     text: str
     size_px: int
-    colour: Colour
+    color: Color
     anchor: str = "la"
     """Text anchor of `x`, `y`, as defined by Pillow: l, m, r and a, m, s, d."""
     bold: bool = False
-    edged: bool = False
+    has_border: bool = False
     """Whether the text has a dark border for contrast on an image."""
 
 
-Item = Raster | Outline | Line | Frame | Words
+Item = Raster | Outline | Line | Frame | TextLine
 
 
 @dataclass
@@ -244,7 +244,7 @@ class Drawing:
 
     width: int
     height: int
-    colour: Colour = BACKGROUND
+    color: Color = BACKGROUND
     items: list[Item] = field(default_factory=list)
     parts: list[tuple[int, int, Drawing]] = field(default_factory=list)
 
@@ -253,7 +253,7 @@ def render(drawing: Drawing) -> Image.Image:
     """Render a drawing as RGB pixels."""
     from PIL import Image, ImageDraw
 
-    image = Image.new("RGB", (drawing.width, drawing.height), drawing.colour)
+    image = Image.new("RGB", (drawing.width, drawing.height), drawing.color)
     for item in drawing.items:
         if isinstance(item, Raster):
             _render_raster(image, item)
@@ -262,17 +262,17 @@ def render(drawing: Drawing) -> Image.Image:
         else:
             pen = ImageDraw.Draw(image)
             if isinstance(item, Line):
-                pen.line([item.start, item.end], item.colour, item.width_px)
+                pen.line([item.start, item.end], item.color, item.width_px)
             elif isinstance(item, Frame):
-                pen.rectangle(item.box, outline=item.colour, width=item.width_px)
+                pen.rectangle(item.box, outline=item.color, width=item.width_px)
             else:
                 pen.text(
                     (item.x, item.y),
                     item.text,
-                    item.colour,
+                    item.color,
                     font(item.size_px, bold=item.bold),
                     item.anchor,
-                    stroke_width=2 if item.edged else 0,
+                    stroke_width=2 if item.has_border else 0,
                     stroke_fill=BLACK,
                 )
     for x, y, part in drawing.parts:
@@ -285,15 +285,15 @@ def _render_raster(image: Image.Image, item: Raster) -> None:
 
     left, top, right, bottom = (round(edge) for edge in item.box)
     size = (right - left, bottom - top)
-    grey = Image.fromarray((np.clip(item.grey, 0, 1) * 255).astype(np.uint8))
-    shown = grey.resize(size, Image.Resampling.BICUBIC)
+    gray = Image.fromarray((np.clip(item.gray, 0, 1) * 255).astype(np.uint8))
+    shown = gray.resize(size, Image.Resampling.BICUBIC)
     drawn = shown.convert("RGB")
-    for mask, colour in item.tints:
+    for mask, color in item.tints:
         if mask.any():
             area = Image.fromarray(mask.astype(np.uint8) * 255)
             area = area.resize(size, Image.Resampling.BILINEAR)
             light = np.asarray(shown, dtype=np.float32)[..., None] / 255
-            toned = (light * np.array(colour, dtype=np.float32)).astype(np.uint8)
+            toned = (light * np.array(color, dtype=np.float32)).astype(np.uint8)
             drawn.paste(Image.fromarray(toned), (0, 0), area)
     image.paste(drawn, (left, top))
 
@@ -313,7 +313,7 @@ def _render_outline(image: Image.Image, item: Outline) -> None:
     # The center of pixel (0, 0) is the common corner of its subpixels.
     finer = [((path - low + 0.5) * _SUPERSAMPLING - 0.5) for path in item.paths]
     paths = [[tuple(xy) for xy in path] for path in finer]
-    for ink, wide, strength in ((BLACK, item.width_px + 2, 0.55), (item.colour, item.width_px, 1)):
+    for ink, wide, strength in ((BLACK, item.width_px + 2, 0.55), (item.color, item.width_px, 1)):
         layer = Image.new("L", (width, height), 0)
         pen = ImageDraw.Draw(layer)
         for path in paths:
@@ -327,11 +327,11 @@ def _render_outline(image: Image.Image, item: Outline) -> None:
 
 
 def draw(sheet: Sheet, height_px: int) -> Image.Image:
-    """Render a sheet as pixels; see `laid_out`."""
-    return render(laid_out(sheet, height_px))
+    """Render a sheet as pixels; see `lay_out`."""
+    return render(lay_out(sheet, height_px))
 
 
-def laid_out(sheet: Sheet, height_px: int) -> Drawing:
+def lay_out(sheet: Sheet, height_px: int) -> Drawing:
     """Lay out a sheet; its width is that of its panels, up to `MAX_WIDTH_PX`.
 
     Parameters
@@ -355,25 +355,25 @@ def laid_out(sheet: Sheet, height_px: int) -> Drawing:
         ]
     )
     width = round(needed) + 2 * MARGIN_PX
-    title = wrapped(sheet.title, bold, width - 2 * MARGIN_PX)
-    lines = [part for line in sheet.lines for part in wrapped(line, plain, width - 2 * MARGIN_PX)]
+    title = wrap(sheet.title, bold, width - 2 * MARGIN_PX)
+    lines = [part for line in sheet.lines for part in wrap(line, plain, width - 2 * MARGIN_PX)]
     title_line = TITLE_PX + 8
     top = MARGIN_PX + len(title) * title_line + len(lines) * LINE_PX + 8
     body = max(part.height for part in drawn)
     whole = Drawing(width, top + body + LINE_PX + 2 * MARGIN_PX)
     y = MARGIN_PX
     for text in title:
-        whole.items.append(Words(MARGIN_PX, y, text, TITLE_PX, INK, bold=True))
+        whole.items.append(TextLine(MARGIN_PX, y, text, TITLE_PX, INK, bold=True))
         y += title_line
     for text in lines:
-        whole.items.append(Words(MARGIN_PX, y, text, TEXT_PX, FAINT))
+        whole.items.append(TextLine(MARGIN_PX, y, text, TEXT_PX, FAINT))
         y += LINE_PX
     x = MARGIN_PX + (width - 2 * MARGIN_PX - body_width) // 2
     for part in drawn:
         whole.parts.append((x, top, part))
         x += part.width + MARGIN_PX
     y = whole.height - MARGIN_PX - LINE_PX + 4
-    whole.items.append(Words(MARGIN_PX, y, sheet.footer, TEXT_PX, FAINT))
+    whole.items.append(TextLine(MARGIN_PX, y, sheet.footer, TEXT_PX, FAINT))
     _place_legend(whole, sheet.key, width - MARGIN_PX, y)
     return whole
 
@@ -406,7 +406,7 @@ def _fonts() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
+def wrap(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
     """Break text into lines that fit the width."""
     lines: list[str] = []
     for word in text.split():
@@ -476,21 +476,21 @@ def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
     left = max((MIN_WIDTH_PX - width) // 2, 0)
     whole = Drawing(width + 2 * left, height)
     to_px = _ToPx(height / panel.shape[0], width / panel.shape[1], float(left))
-    whole.items.append(Raster((left, 0, left + width, height), panel.grey, panel.tints))
+    whole.items.append(Raster((left, 0, left + width, height), panel.gray, panel.tints))
     # At small scales, a thin layer is hardly wider than a line, so its outline is drawn last.
     coarse = px_per_mm < SHEET_PX_PER_MM
-    for mask, colour in panel.outlines if coarse else reversed(panel.outlines):
+    for mask, color in panel.outlines if coarse else reversed(panel.outlines):
         paths = [to_px.path(contour) for contour in _contours(mask)]
-        whole.items.append(Outline(paths, colour))
+        whole.items.append(Outline(paths, color))
     for stroke in panel.strokes:
         ends = to_px(stroke.start), to_px(stroke.end)
-        whole.items.append(Line(*ends, stroke.colour, stroke.width_px))
+        whole.items.append(Line(*ends, stroke.color, stroke.width_px))
     width = whole.width
-    taken = _place_labels(whole, panel.labels, to_px)
-    taken += [box for box in map(_tick_box, panel.strokes, repeat(to_px)) if box is not None]
+    occupied = _place_labels(whole, panel.labels, to_px)
+    occupied += [box for box in map(_tick_box, panel.strokes, repeat(to_px)) if box is not None]
     if panel.scale_bar:
-        taken += _place_scale_bar(whole, px_per_mm, taken)
-    _place_orientation_labels(whole, panel.letters, taken)
+        occupied += _place_scale_bar(whole, px_per_mm, occupied)
+    _place_orientation_labels(whole, panel.orientation_labels, occupied)
     if panel.framed:
         whole.items.append(Frame((0, 0, width - 1, height - 1), ORANGE, 2))
     return _with_caption(whole, panel.caption) if panel.caption else whole
@@ -512,15 +512,15 @@ def _chart(chart: Chart, px_per_mm: float) -> Drawing:
     for value in np.arange(0, end + step / 2, step):
         x = across(float(value))
         whole.items.append(Line((x, top), (x, bottom), GRID, 1))
-        words = Words(x, top - 6, f"{value:g}", TEXT_PX, FAINT, "ms")
-        whole.items.append(words)
+        text_line = TextLine(x, top - 6, f"{value:g}", TEXT_PX, FAINT, "ms")
+        whole.items.append(text_line)
     heights = spread(
         [mm * px_per_mm for mm, _ in chart.marks], TEXT_PX + 2, top + TEXT_PX, bottom - 4
     )
     for (mm, name), y in zip(chart.marks, heights, strict=True):
         place = mm * px_per_mm
         whole.items.append(Line((left, place), (right, place), GRID, 1))
-        whole.items.append(Words(right, y - 2, name, TEXT_PX - 2, FAINT, "rs"))
+        whole.items.append(TextLine(right, y - 2, name, TEXT_PX - 2, FAINT, "rs"))
     for curve in chart.curves:
         points = np.stack(
             [left + (right - left) * curve.values / end, curve.down_mm * px_per_mm], axis=1
@@ -528,7 +528,7 @@ def _chart(chart: Chart, px_per_mm: float) -> Drawing:
         gaps = np.flatnonzero(~np.isfinite(points).all(axis=1))
         pieces = [p[np.isfinite(p).all(axis=1)] for p in np.split(points, gaps)]
         paths = [piece for piece in pieces if len(piece) > 1]
-        whole.items.append(Outline(paths, curve.colour))
+        whole.items.append(Outline(paths, curve.color))
     return _with_caption(whole, chart.caption) if chart.caption else whole
 
 
@@ -571,11 +571,11 @@ class _ToPx:
 
 
 def _place_orientation_labels(
-    whole: Drawing, letters: tuple[str, str, str, str], taken: Sequence[Box]
+    whole: Drawing, orientation_labels: tuple[str, str, str, str], occupied: Sequence[Box]
 ) -> None:
     """Place orientation labels at the middle of the edges, or nearby to avoid overlap."""
     width, height = whole.width, whole.height
-    left, right, top, bottom = letters
+    left, right, top, bottom = orientation_labels
     for text, anchor, along_x in (
         (left, "lm", False),
         (right, "rm", False),
@@ -585,10 +585,10 @@ def _place_orientation_labels(
         for fraction in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
             x = width * fraction if along_x else (6.0 if anchor == "lm" else width - 6.0)
             y = height * fraction if not along_x else (5.0 if anchor == "ma" else height - 5.0)
-            words = Words(x, y, text, LABEL_PX, INK, anchor, bold=True, edged=True)
-            if not any(_overlap(_box_of(words), other) for other in taken):
+            text_line = TextLine(x, y, text, LABEL_PX, INK, anchor, bold=True, has_border=True)
+            if not any(_overlap(_box_of(text_line), other) for other in occupied):
                 break
-        whole.items.append(words)
+        whole.items.append(text_line)
 
 
 def _tick_box(stroke: Stroke, to_px: _ToPx) -> Box | None:
@@ -598,20 +598,22 @@ def _tick_box(stroke: Stroke, to_px: _ToPx) -> Box | None:
     return box if max(box[2] - box[0], box[3] - box[1]) < 3 * LABEL_PX else None
 
 
-def _box_of(words: Words) -> Box:
+def _box_of(text_line: TextLine) -> Box:
     """Return the box of a line of text, including its border."""
     from PIL import Image, ImageDraw
 
-    face = font(words.size_px, bold=words.bold)
+    face = font(text_line.size_px, bold=text_line.bold)
     pen = ImageDraw.Draw(Image.new("L", (1, 1)))
-    return pen.textbbox((words.x, words.y), words.text, face, words.anchor, stroke_width=3)
+    return pen.textbbox(
+        (text_line.x, text_line.y), text_line.text, face, text_line.anchor, stroke_width=3
+    )
 
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _place_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> list[Box]:
+def _place_scale_bar(whole: Drawing, px_per_mm: float, occupied: Sequence[Box]) -> list[Box]:
     """Place the scale bar in the lower right corner, or the left one if that is occupied."""
     width, height = whole.width, whole.height
     length = SCALE_BAR_MM * px_per_mm
@@ -621,23 +623,23 @@ def _place_scale_bar(whole: Drawing, px_per_mm: float, taken: Sequence[Box]) -> 
     y, wide = height - 12.0, max(length, _width(text, font(TEXT_PX)))
     for right in (width - 12.0, 12.0 + wide):
         box = (right - wide, y - 8 - TEXT_PX, right, y + 6)
-        if not any(_overlap(box, other) for other in taken):
+        if not any(_overlap(box, other) for other in occupied):
             break
     x = right - length
-    for inflate, colour in ((1, BLACK), (0, INK)):
-        bar = Line((x - inflate, y), (right + inflate, y), colour, 3 + 2 * inflate)
+    for inflate, color in ((1, BLACK), (0, INK)):
+        bar = Line((x - inflate, y), (right + inflate, y), color, 3 + 2 * inflate)
         whole.items.append(bar)
         for end in (x, right):
             low, high = (end, y - 5 - inflate), (end, y + 5 + inflate)
-            whole.items.append(Line(low, high, colour, 2 + 2 * inflate))
-    whole.items.append(Words(right, y - 8, text, TEXT_PX, INK, "rs", edged=True))
+            whole.items.append(Line(low, high, color, 2 + 2 * inflate))
+    whole.items.append(TextLine(right, y - 8, text, TEXT_PX, INK, "rs", has_border=True))
     return [box]
 
 
 def _place_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list[Box]:
     """Place labels without overlap; return their boxes."""
     width, height = whole.width, whole.height
-    taken: list[Box] = []
+    occupied: list[Box] = []
     for side in ("left", "right"):
         group = [label for label in labels if label.side == side]
         if not group:
@@ -651,14 +653,14 @@ def _place_labels(whole: Drawing, labels: Sequence[Label], to_px: _ToPx) -> list
             start = x - length - 4 if side == "left" else x + 4
             start = min(max(start, 4.0), max(width - length - 4, 4.0))
             box = (start, y - half, start + length, y + half)
-            if label.optional and any(_overlap(box, other) for other in taken):
+            if label.optional and any(_overlap(box, other) for other in occupied):
                 continue
-            words = Words(
-                start, y, label.text, LABEL_PX, label.colour, "lm", bold=label.bold, edged=True
+            text_line = TextLine(
+                start, y, label.text, LABEL_PX, label.color, "lm", bold=label.bold, has_border=True
             )
-            whole.items.append(words)
-            taken.append(box)
-    return taken
+            whole.items.append(text_line)
+            occupied.append(box)
+    return occupied
 
 
 def _with_caption(part: Drawing, caption: tuple[str, ...]) -> Drawing:
@@ -670,24 +672,24 @@ def _with_caption(part: Drawing, caption: tuple[str, ...]) -> Drawing:
     whole.parts.append(((width - part.width) // 2, 0, part))
     for n, text in enumerate(caption):
         y = part.height + 6 + n * LINE_PX
-        whole.items.append(Words(0, y, text, TEXT_PX, FAINT if n else INK, bold=not n))
+        whole.items.append(TextLine(0, y, text, TEXT_PX, FAINT if n else INK, bold=not n))
     return whole
 
 
 def _place_legend(
-    whole: Drawing, key: tuple[tuple[str, Colour], ...], right: float, y: float
+    whole: Drawing, key: tuple[tuple[str, Color], ...], right: float, y: float
 ) -> None:
     face = font(TEXT_PX)
     middle = y + LINE_PX / 2 - 1
-    for text, colour in reversed(key):
+    for text, color in reversed(key):
         right -= _width(text, face)
-        whole.items.append(Words(right, y, text, TEXT_PX, INK))
+        whole.items.append(TextLine(right, y, text, TEXT_PX, INK))
         right -= 28
-        whole.items.append(Line((right, middle), (right + 20, middle), colour, 3))
+        whole.items.append(Line((right, middle), (right + 20, middle), color, 3))
         right -= 16
 
 
-def _legend_width(key: tuple[tuple[str, Colour], ...]) -> float:
+def _legend_width(key: tuple[tuple[str, Color], ...]) -> float:
     return sum(_width(text, font(TEXT_PX)) + 44 for text, _ in key) + 24
 
 

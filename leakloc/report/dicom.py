@@ -25,7 +25,7 @@ from leakloc.anatomy.vocabulary import (
 )
 from leakloc.core.errors import OutputError
 from leakloc.core.version import __version__
-from leakloc.report.canvas import BLUE, ORANGE, Colour
+from leakloc.report.canvas import BLUE, ORANGE, Color
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ SERIAL: Final = "0"  # software: DICOM requires a device serial number
 SEG_SERIES_NUMBER: Final = 9801  # above the numbers used by scanners
 SR_SERIES_NUMBER: Final = 9802
 SC_SERIES_NUMBER: Final = 9803
-VERTEBRA_COLOUR: Final[Colour] = (204, 121, 167)  # Okabe-Ito reddish purple
+VERTEBRA_COLOR: Final[Color] = (204, 121, 167)  # Okabe-Ito reddish purple
 
 ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -134,7 +134,7 @@ class Segment:
     category: CodedTerm
     kind: CodedTerm
     region: CodedTerm
-    colour: Colour
+    color: Color
     tracking_id: str
     collection: int | None = None
     tracking_uid: str = field(default_factory=lambda: _new_uid())
@@ -263,7 +263,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 ANATOMICAL_STRUCTURE,
                 vertebra_code(vertebra.name),
                 SPINE,
-                VERTEBRA_COLOUR,
+                VERTEBRA_COLOR,
                 f"{vertebra.name} vertebra",
             )
         )
@@ -330,7 +330,7 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
                 tracking_uid=segment.tracking_uid,
                 tracking_id=segment.tracking_id,
                 anatomic_regions=[_code(segment.region)],
-                display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
+                display_color=hd.color.CIELabColor.from_rgb(*segment.color),
             )
             for number, segment in enumerate(found, 1)
         ],
@@ -617,7 +617,7 @@ def _algorithm() -> Any:
 # --- secondary captures -------------------------------------------------------------------
 
 
-def captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
+def secondary_captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
     """Yield the name and Secondary Capture of each figure, all in one series."""
     import highdicom as hd
 

@@ -33,7 +33,7 @@ SCHEMA_NAME: Final = "leakloc.report/1"
 
 Point = tuple[float, float, float]
 """Position in LPS millimeters."""
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 """A fraction or a confidence."""
 Amount = Annotated[float, Field(ge=0.0)]
 """A volume, length or area."""
@@ -122,7 +122,7 @@ class NumberingAlternative(_Part):
 
     shift: int
     """Caudal shift of all names, in levels."""
-    confidence: Share
+    confidence: Fraction
     """Probability that this numbering is correct."""
     reason: str
     """Condition under which this numbering is correct."""
@@ -135,7 +135,7 @@ class Numbering(_Part):
     """Counted down from C2, up from the sacrum, set by the user, or supplied externally."""
     assumption: str
     """Assumption of the numbering, in words."""
-    confidence: Share
+    confidence: Fraction
     """Probability that all names are correct; the remainder is distributed among `alternatives`."""
     transitional_suspected: bool
     """Whether a transitional vertebra or a different number of lumbar vertebrae is suspected."""
@@ -152,7 +152,7 @@ class Vertebra(_Part):
     """``C2`` to ``S5``."""
     center_lps_mm: Point
     """Center of the vertebral body."""
-    confidence: Share
+    confidence: Fraction
     """Confidence in the position and name of the vertebra."""
 
 
@@ -165,7 +165,7 @@ class Disc(_Part):
     """Center of the disc."""
     normal_lps: Point
     """Unit normal of the disc plane, cranial."""
-    confidence: Share
+    confidence: Fraction
     """Confidence in the position and name of the disc; low if the disc was interpolated."""
 
 
@@ -235,7 +235,7 @@ class LevelAlternative(_Part):
 
     level: str
     """Motion segment."""
-    score: Share
+    score: Fraction
     """Support relative to the reported level, 0 to 1; a score for ranking, not a probability."""
     basis: tuple[str, ...]
     """Reasons for the alternative level."""
@@ -268,13 +268,13 @@ class PositionFractions(_Part):
 
     label: Position
     """Position of the largest fraction, or ``circumferential``."""
-    dorsal: Share
+    dorsal: Fraction
     """Fraction of the volume posterior to the sac."""
-    ventral: Share
+    ventral: Fraction
     """Fraction of the volume anterior to the sac."""
-    left: Share
+    left: Fraction
     """Fraction of the volume on the patient's left."""
-    right: Share
+    right: Fraction
     """Fraction of the volume on the patient's right."""
 
 
@@ -317,13 +317,13 @@ class Collection(_Part):
     """Maximum thickness outside the dura."""
     max_area_mm2: Amount | None
     """Largest cross-section, perpendicular to the canal."""
-    sac_compression: Share | None
+    sac_compression: Fraction | None
     """1 - minimum sac area along the collection / area expected from adjacent levels."""
     centroid_lps_mm: Point | None
     """Centroid of the collection."""
     epicenter_lps_mm: Point | None
     """Center of the largest cross-section."""
-    confidence: Share
+    confidence: Fraction
     """Probability of epidural CSF-like fluid."""
     grade: Grade
     """Category of `confidence`."""
@@ -346,7 +346,7 @@ class Rejected(_Part):
     """Motion segment of the center; null if no level is named there."""
     position: Position
     """Direction of the center relative to the canal centerline."""
-    probability: Share
+    probability: Fraction
     """Probability of epidural fluid."""
     reason: str
     """Reason for rejection, in one sentence."""
@@ -361,7 +361,7 @@ class Finding(_Part):
     """Presence of epidural fluid; ``indeterminate`` if the images do not allow a decision."""
     level: str | None
     """Level of the main collection; null without collections."""
-    confidence: Share
+    confidence: Fraction
     """Confidence in `leak`."""
     summary: str
     """One-sentence summary in the style of a radiology report."""
@@ -387,7 +387,7 @@ class SacralHiatus(_Part):
     """Whether the hiatus was detected."""
     lps_mm: Point | None
     """Apex, in the midline; null if not detected."""
-    confidence: Share
+    confidence: Fraction
     """Confidence in the position; 0 if not detected."""
     expected: ExpectedHiatus | None = None
     """Expected position; null if the hiatus was detected or S4 is not in the field of view."""

@@ -31,14 +31,14 @@ from leakloc.report.canvas import (
     Place,
     Sheet,
     Stroke,
-    laid_out,
+    lay_out,
     png_bytes,
     render,
 )
-from leakloc.report.counted import counted_on, counted_sheet
-from leakloc.report.marks import collection_tags, footer, key, numbering_line, position
-from leakloc.report.scene import Plane, Scene
+from leakloc.report.level_count import find_counting_series, level_count_sheet
 from leakloc.report.straightened import arcs_across, reach_of, section, straightened_sheet
+from leakloc.report.style import collection_labels, footer, format_position, legend, numbering_text
+from leakloc.report.views import Plane, StudyView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -60,7 +60,7 @@ BEND_MM: Final = 4.0  # a midline with less lateral deviation is considered stra
 TICK_MM: Final = 5.0
 COMPANION_ROLES: Final[tuple[Role, ...]] = ("sagittal_t2", "sagittal_stir", "sagittal_t1")
 COMPANION_FRACTION: Final = 0.3  # minimum covered fraction of the plane
-_ROLE_WORDS: Final[dict[str, str]] = {
+_ROLE_NAMES: Final[dict[str, str]] = {
     "sagittal_t2": "sagittal T2",
     "sagittal_stir": "sagittal STIR",
     "sagittal_t1": "sagittal T1",
@@ -125,7 +125,7 @@ def picture(analysis: AnalysisData, name: str = "overview") -> Picture:
     InputError
         If the study does not have this figure.
     """
-    return _picture(_only(analysis, name))
+    return _picture(_find_figure(analysis, name))
 
 
 def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
@@ -135,13 +135,13 @@ def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
     """
     from leakloc.report.vector import figure as as_lines
 
-    return as_lines(_only(analysis, name).drawing)
+    return as_lines(_find_figure(analysis, name).drawing)
 
 
-def _only(analysis: AnalysisData, name: str) -> Figure:
+def _find_figure(analysis: AnalysisData, name: str) -> Figure:
     for found in figures(analysis, name):
         return found
-    count = ["count"] if counted_on(analysis) is not None else []
+    count = ["count"] if find_counting_series(analysis) is not None else []
     names = ["overview", "straightened", *count] + [
         f"collection-{c.id}-{kind}"
         for c in analysis.localization.collections
@@ -178,20 +178,20 @@ def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figur
     wanted : str, optional
         Name of a figure; all figures if omitted.
     """
-    scene = Scene(analysis)
+    view = StudyView(analysis)
     height = analysis.settings.report.picture_height_px
     sheets: list[tuple[Kind, LocatedCollection | None, Callable[[], Sheet]]] = [
-        ("overview", None, lambda: _overview(scene)),
-        ("straightened", None, lambda: straightened_sheet(scene)),
+        ("overview", None, lambda: _overview(view)),
+        ("straightened", None, lambda: straightened_sheet(view)),
     ]
-    counted = counted_on(analysis)
-    if counted is not None:
-        sheets.append(("count", None, partial(counted_sheet, scene, *counted)))
+    series = find_counting_series(analysis)
+    if series is not None:
+        sheets.append(("count", None, partial(level_count_sheet, view, *series)))
     for c in analysis.localization.collections:
         sheets += [
-            ("sagittal", c, partial(_collection_sagittal, scene, c)),
-            ("axial", c, partial(_collection_axial, scene, c)),
-            ("coronal", c, partial(_collection_coronal, scene, c)),
+            ("sagittal", c, partial(_collection_sagittal, view, c)),
+            ("axial", c, partial(_collection_axial, view, c)),
+            ("coronal", c, partial(_collection_coronal, view, c)),
         ]
     for kind, collection, sheet_of in sheets:
         name = kind if collection is None else f"collection-{collection.id}-{kind}"
@@ -203,7 +203,7 @@ def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figur
                 kind=kind,
                 alt=f"{kind.capitalize()} figure. {sheet.title} {' '.join(sheet.lines)}",
                 collection=None if collection is None else collection.id,
-                drawing=laid_out(sheet, tall),
+                drawing=lay_out(sheet, tall),
             )
 
 
@@ -224,44 +224,44 @@ def _picture(figure: Figure) -> Picture:
 
 
 def _sagittal(
-    scene: Scene, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
+    view: StudyView, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
 ) -> Panel:
     """Extract a sagittal plane; `columns_i` contains its index i for each slice k."""
-    depth = scene.depth(rows)
+    depth = view.depth(rows)
     heights = np.arange(rows.start, rows.stop)
 
     def cut(array: Plane) -> Plane:
         return array[heights, depth, columns_i[heights]][::-1]
 
-    labels, strokes = _level_names(scene, rows, depth, "sagittal")
-    cells = cut(scene.collections)
-    _, j_mm, k_mm = scene.geometry.spacing_ijk_mm
+    labels, strokes = _level_names(view, rows, depth, "sagittal")
+    cells = cut(view.collections)
+    _, j_mm, k_mm = view.geometry.spacing_ijk_mm
     return Panel(
         shape=cells.shape,
         spacing_mm=(k_mm, j_mm),
-        grey=scene.grey(cut(scene.image.array)),
-        letters=("A", "P", "H", "F"),
-        outlines=((cut(scene.sac), BLUE), (cells > 0, ORANGE)),
-        labels=(*labels, *collection_tags(cells)),
+        gray=view.gray(cut(view.image.array)),
+        orientation_labels=("A", "P", "H", "F"),
+        outlines=((cut(view.sac), BLUE), (cells > 0, ORANGE)),
+        labels=(*labels, *collection_labels(cells)),
         strokes=strokes,
         caption=caption,
     )
 
 
 def _companion(
-    scene: Scene, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
+    view: StudyView, panel: Panel, columns_i: npt.NDArray[np.intp], rows: slice
 ) -> Panel | None:
     """Show another sequence in the same plane with the same outlines, if it covers the plane."""
-    companions = scene.analysis.triage.companions
+    companions = view.analysis.triage.companions
     role = next((role for role in COMPANION_ROLES if role in companions), None)
     if role is None:
         return None
     other = companions[role]
-    if other is scene.analysis.triage.myelogram:  # the same volume has both roles
+    if other is view.analysis.triage.myelogram:  # the same volume has both roles
         return None
-    if other.geometry.in_other_frame(scene.geometry):  # not registered: outlines would be wrong
+    if other.geometry.in_other_frame(view.geometry):  # not registered: outlines would be wrong
         return None
-    depth = scene.depth(rows)
+    depth = view.depth(rows)
     finest = min(other.geometry.spacing_ijk_mm)
     counts = [
         max(n, round(n * mm / max(finest, 0.4)))
@@ -279,75 +279,75 @@ def _companion(
         ],
         axis=-1,
     )
-    points = scene.geometry.lps_from_kji(kji)
+    points = view.geometry.lps_from_kji(kji)
     inside = other.geometry.contains(points)
     if inside.mean() < COMPANION_FRACTION:
         return None
     values = other.sample(points)
     low, high = np.percentile(values[inside], [1.0, 99.5])
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * inside
-    first = f"{_ROLE_WORDS[role]}, same plane"
-    return replace(panel, grey=grey.astype(np.float32), caption=(first, *panel.caption[1:]))
+    gray = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * inside
+    first = f"{_ROLE_NAMES[role]}, same plane"
+    return replace(panel, gray=gray.astype(np.float32), caption=(first, *panel.caption[1:]))
 
 
 def _coronal(
-    scene: Scene, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
+    view: StudyView, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
 ) -> Panel:
     """Extract a coronal plane, or if `plane_j` is None an anterior-posterior projection."""
-    across = scene.across(rows)
+    across = view.across(rows)
     if plane_j is not None:
-        image = scene.image.array[rows, plane_j, across][::-1]
-        sac = scene.sac[rows, plane_j, across][::-1]
-        cells = scene.collections[rows, plane_j, across][::-1]
+        image = view.image.array[rows, plane_j, across][::-1]
+        sac = view.sac[rows, plane_j, across][::-1]
+        cells = view.collections[rows, plane_j, across][::-1]
     else:
-        image, sac, cells = _projected(scene, rows, across)
-    labels, strokes = _level_names(scene, rows, across, "coronal")
-    i_mm, _, k_mm = scene.geometry.spacing_ijk_mm
+        image, sac, cells = _projected(view, rows, across)
+    labels, strokes = _level_names(view, rows, across, "coronal")
+    i_mm, _, k_mm = view.geometry.spacing_ijk_mm
     return Panel(
         shape=cells.shape,
         spacing_mm=(k_mm, i_mm),
-        grey=scene.grey(image),
-        letters=("R", "L", "H", "F"),
+        gray=view.gray(image),
+        orientation_labels=("R", "L", "H", "F"),
         outlines=((np.asarray(sac), BLUE), (np.asarray(cells > 0), ORANGE)),
         tints=((np.asarray(cells > 0), ORANGE),) if plane_j is None else (),
-        labels=(*labels, *collection_tags(cells)),
+        labels=(*labels, *collection_labels(cells)),
         strokes=strokes,
         caption=caption,
     )
 
 
-def _projected(scene: Scene, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
+def _projected(view: StudyView, rows: slice, across: slice) -> tuple[Plane, Plane, Plane]:
     """Project the maximum signal of a slab along the canal, and the masks at all depths."""
-    half = SLAB_MM / scene.geometry.spacing_ijk_mm[1]
-    collections = scene.collections[rows, :, across]
+    half = SLAB_MM / view.geometry.spacing_ijk_mm[1]
+    collections = view.collections[rows, :, across]
     found: Plane = np.asarray((collections > 0).max(axis=2))
-    depths = np.arange(scene.geometry.shape[1])
+    depths = np.arange(view.geometry.shape[1])
     image = np.empty((rows.stop - rows.start, across.stop - across.start), dtype=np.float32)
     for n, k in enumerate(range(rows.start, rows.stop)):
-        near = np.abs(depths - scene.canal_j[k]) <= half
+        near = np.abs(depths - view.canal_j[k]) <= half
         near |= found[n]
-        image[n] = scene.image.array[k, :, across][near].max(axis=0)
-    sac = scene.sac[rows, :, across].max(axis=1)
+        image[n] = view.image.array[k, :, across][near].max(axis=0)
+    sac = view.sac[rows, :, across].max(axis=1)
     return image[::-1], sac[::-1], collections.max(axis=1)[::-1]
 
 
 def _level_names(
-    scene: Scene, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
+    view: StudyView, rows: slice, columns: slice, plane: Literal["sagittal", "coronal"]
 ) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
     """Label the bodies anteriorly (sagittal) or on the right (coronal), with ticks at discs."""
-    levels = scene.analysis.levels
+    levels = view.analysis.levels
     outwards = np.array([0.0, -1.0, 0.0] if plane == "sagittal" else [-1.0, 0.0, 0.0])
     reach = BODY_HALF_MM if plane == "sagittal" else BODY_SIDE_MM
 
     def place(point: FloatArray) -> Place:
-        k, j, i = scene.geometry.kji_from_lps(point)
+        k, j, i = view.geometry.kji_from_lps(point)
         return rows.stop - 1 - k, (j if plane == "sagittal" else i) - columns.start
 
     def visible(point: FloatArray) -> bool:
-        return bool(rows.start - 0.5 <= scene.geometry.kji_from_lps(point)[0] <= rows.stop - 0.5)
+        return bool(rows.start - 0.5 <= view.geometry.kji_from_lps(point)[0] <= rows.stop - 0.5)
 
     # In the row of the center, also if the grid is oblique.
-    spacing = scene.geometry.spacing_ijk_mm[1 if plane == "sagittal" else 0]
+    spacing = view.geometry.spacing_ijk_mm[1 if plane == "sagittal" else 0]
     labels = []
     for vertebra in levels.vertebrae:
         if visible(vertebra.center_lps):
@@ -364,102 +364,102 @@ def _level_names(
     return tuple(labels), tuple(strokes)
 
 
-def _hiatus(scene: Scene, rows: slice) -> tuple[Label, ...]:
+def _hiatus(view: StudyView, rows: slice) -> tuple[Label, ...]:
     """Label the sacral hiatus."""
-    hiatus = scene.analysis.localization.planning.hiatus
+    hiatus = view.analysis.localization.planning.hiatus
     if not hiatus.visible or hiatus.point_lps is None:
         return ()
-    k, j, _ = scene.geometry.kji_from_lps(hiatus.point_lps)
+    k, j, _ = view.geometry.kji_from_lps(hiatus.point_lps)
     if not rows.start <= k < rows.stop:
         return ()
-    place = (rows.stop - 1 - k, j - scene.depth(rows).start)
+    place = (rows.stop - 1 - k, j - view.depth(rows).start)
     return (Label("\N{LEFTWARDS ARROW} hiatus", place, optional=True),)
 
 
 # --- sheets -------------------------------------------------------------------------------
 
 
-def _overview(scene: Scene) -> Sheet:
+def _overview(view: StudyView) -> Sheet:
     """Lay out the whole field of view: sagittal plane, companion, coronal projection, sections."""
-    located = scene.analysis.localization
-    rows = slice(0, scene.geometry.shape[0])
-    columns_i = np.round(scene.canal_i).astype(np.intp)
-    bend_mm = float(np.ptp(scene.canal_i) * scene.geometry.spacing_ijk_mm[0])
+    located = view.analysis.localization
+    rows = slice(0, view.geometry.shape[0])
+    columns_i = np.round(view.canal_i).astype(np.intp)
+    bend_mm = float(np.ptp(view.canal_i) * view.geometry.spacing_ijk_mm[0])
     middle = "Midline of the canal" + (
         f" (curved by {bend_mm:.0f} mm)" if bend_mm > BEND_MM else ""
     )
-    sagittal = _sagittal(scene, columns_i, rows, (middle, _coverage(scene)))
-    sagittal = replace(sagittal, labels=(*sagittal.labels, *_hiatus(scene, rows)))
+    sagittal = _sagittal(view, columns_i, rows, (middle, _coverage(view)))
+    sagittal = replace(sagittal, labels=(*sagittal.labels, *_hiatus(view, rows)))
     columns = [Column((sagittal,))]
-    companion = _companion(scene, sagittal, columns_i, rows)
+    companion = _companion(view, sagittal, columns_i, rows)
     if companion is not None:
         columns.append(Column((companion,)))
     subtitle = "fluid in color" if located.collections else "maximum signal around the canal"
-    columns.append(Column((_coronal(scene, rows, ("Coronal projection", subtitle)),)))
+    columns.append(Column((_coronal(view, rows, ("Coronal projection", subtitle)),)))
     if located.collections:
-        columns.append(Column(_main_sections(scene), max_px_per_mm=AXIAL_PX_PER_MM))
+        columns.append(Column(_main_sections(view), max_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
         title=located.finding.summary,
-        lines=(numbering_line(scene),),
+        lines=(numbering_text(view),),
         columns=tuple(columns),
         footer=footer(),
-        key=key(bool(located.collections)),
+        key=legend(bool(located.collections)),
     )
 
 
-def _main_sections(scene: Scene) -> tuple[Panel, ...]:
+def _main_sections(view: StudyView) -> tuple[Panel, ...]:
     """Show sections of the collections of highest confidence, cranial to caudal."""
-    first = sorted(scene.analysis.localization.collections, key=lambda c: -c.confidence)
+    first = sorted(view.analysis.localization.collections, key=lambda c: -c.confidence)
     shown = first[:OVERVIEW_SECTIONS]
     panels = []
-    for collection in sorted(shown, key=lambda c: -scene.epicenter(c)[0]):
+    for collection in sorted(shown, key=lambda c: -view.epicenter(c)[0]):
         where = f"{collection.level or 'level not named'}, {collection.position}"
-        _, peak, _ = arcs_across(scene, collection)
-        reach = reach_of(scene, (collection,))
-        panels.append(section(scene, peak, reach, (f"{collection.id}: {where}",)))
+        _, peak, _ = arcs_across(view, collection)
+        reach = reach_of(view, (collection,))
+        panels.append(section(view, peak, reach, (f"{collection.id}: {where}",)))
     return tuple(panels)
 
 
-def _collection_sagittal(scene: Scene, collection: LocatedCollection) -> Sheet:
-    k, j, i = scene.epicenter(collection)
-    rows = _around(scene, collection)
-    columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
-    caption = (f"Sagittal, {position(scene, (k, j, i), 0)}", _offset_from_midline(scene, k, i))
-    panel = _sagittal(scene, columns_i, rows, caption)
+def _collection_sagittal(view: StudyView, collection: LocatedCollection) -> Sheet:
+    k, j, i = view.epicenter(collection)
+    rows = _slices_around(view, collection)
+    columns_i = np.full(view.geometry.shape[0], i, dtype=np.intp)
+    caption = (f"Sagittal, {format_position(view, (k, j, i), 0)}", _offset_from_midline(view, k, i))
+    panel = _sagittal(view, columns_i, rows, caption)
     columns = [Column((panel,))]
-    companion = _companion(scene, panel, columns_i, rows)
+    companion = _companion(view, panel, columns_i, rows)
     if companion is not None:
         columns.append(Column((companion,)))
-    return _sheet(scene, collection, tuple(columns))
+    return _sheet(view, collection, tuple(columns))
 
 
-def _collection_coronal(scene: Scene, collection: LocatedCollection) -> Sheet:
-    k, _, i = scene.epicenter(collection)
-    rows = _around(scene, collection)
-    j = _coronal_plane(scene, collection)
-    plane = _coronal(scene, rows, (f"Coronal, {position(scene, (k, j, i), 1)}",), j)
-    projection = _coronal(scene, rows, ("Coronal projection, fluid in color",))
-    return _sheet(scene, collection, (Column((plane,)), Column((projection,))))
+def _collection_coronal(view: StudyView, collection: LocatedCollection) -> Sheet:
+    k, _, i = view.epicenter(collection)
+    rows = _slices_around(view, collection)
+    j = _coronal_plane(view, collection)
+    plane = _coronal(view, rows, (f"Coronal, {format_position(view, (k, j, i), 1)}",), j)
+    projection = _coronal(view, rows, ("Coronal projection, fluid in color",))
+    return _sheet(view, collection, (Column((plane,)), Column((projection,))))
 
 
-def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
+def _collection_axial(view: StudyView, collection: LocatedCollection) -> Sheet:
     """Show the largest cross-section, one above, one below, and their positions."""
-    _, _, i = scene.epicenter(collection)
-    rows = _around(scene, collection)
-    arcs = arcs_across(scene, collection)
-    reach = reach_of(scene, (collection,))
+    _, _, i = view.epicenter(collection)
+    rows = _slices_around(view, collection)
+    arcs = arcs_across(view, collection)
+    reach = reach_of(view, (collection,))
     tiles = []
     for arc in arcs:
-        level = scene.coordinate.segment_at(arc) or "level not named"
+        level = view.coordinate.segment_at(arc) or "level not named"
         first = f"{level}, largest cross-section" if arc == arcs[1] else level
-        tiles.append(section(scene, arc, reach, (first,), framed=arc == arcs[1]))
-    columns_i = np.full(scene.geometry.shape[0], i, dtype=np.intp)
-    locator = _sagittal(scene, columns_i, rows, ("Position of the sections",))
-    depth = scene.depth(rows)
+        tiles.append(section(view, arc, reach, (first,), framed=arc == arcs[1]))
+    columns_i = np.full(view.geometry.shape[0], i, dtype=np.intp)
+    locator = _sagittal(view, columns_i, rows, ("Position of the sections",))
+    depth = view.depth(rows)
 
     def place(arc: float, dorsal_mm: float) -> Place:
-        point = scene.centerline.at(arc) + dorsal_mm * scene.centerline.frame_at(arc)[2]
-        k, j, _ = scene.geometry.kji_from_lps(point)
+        point = view.centerline.at(arc) + dorsal_mm * view.centerline.frame_at(arc)[2]
+        k, j, _ = view.geometry.kji_from_lps(point)
         return float(rows.stop - 1 - k), float(j - depth.start)
 
     lines = tuple(
@@ -472,10 +472,10 @@ def _collection_axial(scene: Scene, collection: LocatedCollection) -> Sheet:
         for arc in arcs
     )
     locator = replace(locator, strokes=(*locator.strokes, *lines))
-    return _sheet(scene, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
+    return _sheet(view, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
 
 
-def _sheet(scene: Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
+def _sheet(view: StudyView, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
     level = c.level or "level not named"
     measures = [
         f"{_span(c)}, {c.length_mm:.0f} mm long",
@@ -485,10 +485,10 @@ def _sheet(scene: Scene, c: LocatedCollection, columns: tuple[Column, ...]) -> S
     ]
     return Sheet(
         title=f"Collection {c.id}: {level}, {c.position}, {c.volume_ml:.1f} mL, {c.grade}",
-        lines=(" · ".join(measures), numbering_line(scene, c)),
+        lines=(" · ".join(measures), numbering_text(view, c)),
         columns=columns,
         footer=footer(),
-        key=key(True),
+        key=legend(True),
     )
 
 
@@ -501,45 +501,45 @@ def _span(c: LocatedCollection) -> str:
 # --- positions ----------------------------------------------------------------------------
 
 
-def _coronal_plane(scene: Scene, collection: LocatedCollection) -> int:
+def _coronal_plane(view: StudyView, collection: LocatedCollection) -> int:
     """Return the coronal plane with the largest area of a collection, near the canal if possible.
 
     The larger part may be in the surgical bed, but a plane there would not show the canal.
     """
-    k, j, _ = scene.epicenter(collection)
-    near = NEAR_CANAL_MM / scene.geometry.spacing_ijk_mm[1]
-    counts = np.count_nonzero(scene.collections == collection.id, axis=(0, 2))
-    away = np.abs(np.arange(len(counts)) - scene.canal_j[k]) > near
+    k, j, _ = view.epicenter(collection)
+    near = NEAR_CANAL_MM / view.geometry.spacing_ijk_mm[1]
+    counts = np.count_nonzero(view.collections == collection.id, axis=(0, 2))
+    away = np.abs(np.arange(len(counts)) - view.canal_j[k]) > near
     counts = np.where(away, 0, counts)
     return int(counts.argmax()) if counts.any() else j
 
 
-def _rows_of(scene: Scene, collection: LocatedCollection) -> tuple[int, int]:
+def _slice_range(view: StudyView, collection: LocatedCollection) -> tuple[int, int]:
     """Return the first and last slice of a collection."""
-    box = scene.boxes.get(collection.id)
+    box = view.boxes.get(collection.id)
     if box is None:
-        k = scene.epicenter(collection)[0]
+        k = view.epicenter(collection)[0]
         return k, k
     return box[0].start, box[0].stop - 1
 
 
-def _around(scene: Scene, collection: LocatedCollection) -> slice:
+def _slices_around(view: StudyView, collection: LocatedCollection) -> slice:
     """Return the slices of a collection with a margin."""
-    spacing = scene.geometry.spacing_ijk_mm[2]
-    low, high = _rows_of(scene, collection)
+    spacing = view.geometry.spacing_ijk_mm[2]
+    low, high = _slice_range(view, collection)
     margin = max(ALONG_MM, (MIN_HEIGHT_MM - (high - low) * spacing) / 2) / spacing
-    return scene.rows(low - margin, high + margin)
+    return view.rows(low - margin, high + margin)
 
 
-def _offset_from_midline(scene: Scene, k: int, i: int) -> str:
-    offset = (i - scene.canal_i[k]) * scene.geometry.spacing_ijk_mm[0]
+def _offset_from_midline(view: StudyView, k: int, i: int) -> str:
+    offset = (i - view.canal_i[k]) * view.geometry.spacing_ijk_mm[0]
     if abs(offset) < 1.0:
         return "in the midline of the canal"
     return f"{abs(offset):.0f} mm to the {'left' if offset > 0 else 'right'} of the canal's midline"
 
 
-def _coverage(scene: Scene) -> str:
-    quality = scene.analysis.localization.quality
+def _coverage(view: StudyView) -> str:
+    quality = view.analysis.localization.quality
     if quality.coverage_cranial and quality.coverage_caudal:
         return f"field of view from {quality.coverage_cranial} to {quality.coverage_caudal}"
     return "levels of the field of view unknown"

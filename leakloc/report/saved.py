@@ -41,7 +41,7 @@ from leakloc.segmentation.result import Candidate, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -57,7 +57,7 @@ _CLASSES: Final[dict[str, type]] = {
     "centerline": Centerline,
     "geometry": Geometry,
     "note": Note,
-    "seen": SpineDetection,
+    "detection": SpineDetection,
     "detections": Detections,
     "conus": Conus,
     "detected_disc": DetectedDisc,
@@ -76,7 +76,7 @@ _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 
 
 @dataclass(frozen=True)
-class Saved:
+class RelabelData:
     """Input for renumbering the levels.
 
     Parameters
@@ -87,16 +87,16 @@ class Saved:
         Image information in the report.
     basis : Basis
         Segmentation and landmarks.
-    seen : SpineDetection or None
+    detection : SpineDetection or None
         Spine detections before numbering; None if the levels were supplied.
     levels : Levels or None
-        The supplied levels, if `seen` is None.
+        The supplied levels, if `detection` is None.
     """
 
     settings: Settings
     source: Source
     basis: Basis
-    seen: SpineDetection | None
+    detection: SpineDetection | None
     levels: Levels | None
 
 
@@ -112,7 +112,7 @@ def save(analysis: AnalysisData, path: Path) -> None:
     if analysis.basis is None:
         raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    seen, source = analysis.levels.detection, source_of(analysis)
+    detection, source = analysis.levels.detection, source_of(analysis)
     text = {
         "format": _FORMAT,
         "version": __version__,
@@ -121,17 +121,17 @@ def save(analysis: AnalysisData, path: Path) -> None:
             "study": _json(source.study),
             "series": [_json(series) for series in source.series],
             "skipped": [_json(files) for files in source.skipped],
-            "notes": [_packed(note, arrays) for note in source.notes],
+            "notes": [_pack(note, arrays) for note in source.notes],
         },
-        "basis": _packed(_needed(analysis.basis, analysis.settings), arrays),
-        "seen": None if seen is None else _packed(_without_unused(seen), arrays),
-        "levels": _packed(analysis.levels, arrays) if seen is None else None,
+        "basis": _pack(_reduce_basis(analysis.basis, analysis.settings), arrays),
+        "detection": None if detection is None else _pack(_reduce_detection(detection), arrays),
+        "levels": _pack(analysis.levels, arrays) if detection is None else None,
     }
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def load(folder: Path) -> Saved:
+def load(folder: Path) -> RelabelData:
     """Read the ``relabel.npz`` of a report folder.
 
     Raises
@@ -148,10 +148,10 @@ def load(folder: Path) -> Saved:
         with zipfile.ZipFile(path) as packed:
             if sum(member.file_size for member in packed.infolist()) > _MAX_BYTES:
                 raise ValueError("the unpacked size exceeds the maximum")
-        with np.load(path, allow_pickle=False) as found:
-            text = json.loads(found["text"].tobytes())
+        with np.load(path, allow_pickle=False) as stored:
+            text = json.loads(stored["text"].tobytes())
             if (text["format"], text["version"]) == (_FORMAT, __version__):
-                return _saved(text, found)
+                return _from_json(text, stored)
     except (
         ArithmeticError, AttributeError, EOFError, LeaklocError, LookupError, MemoryError,
         NotImplementedError, OSError, RecursionError, TypeError, ValueError, zipfile.BadZipFile,
@@ -164,52 +164,57 @@ def load(folder: Path) -> Saved:
     )
 
 
-def _saved(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Saved:
+def _from_json(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> RelabelData:
     source = text["source"]
-    basis = _unpacked(text["basis"], arrays)
-    seen, levels = (_unpacked(text[name], arrays) for name in ("seen", "levels"))
-    for value, kind in ((basis, Basis), (seen or levels, (SpineDetection, Levels))):
+    basis = _unpack(text["basis"], arrays)
+    detection, levels = (_unpack(text[name], arrays) for name in ("detection", "levels"))
+    for value, kind in ((basis, Basis), (detection or levels, (SpineDetection, Levels))):
         if not isinstance(value, kind):
             raise TypeError(f"unexpected {type(value).__name__}")
-    return Saved(
+    return RelabelData(
         Settings.from_dict(text["settings"], NAME),
         Source(
             model.StudyIdentity.model_validate_json(json.dumps(source["study"])),
             tuple(model.Series.model_validate_json(json.dumps(s)) for s in source["series"]),
             tuple(model.SkippedFiles.model_validate_json(json.dumps(s)) for s in source["skipped"]),
-            tuple(_unpacked(note, arrays) for note in source["notes"]),
+            tuple(_unpack(note, arrays) for note in source["notes"]),
         ),
         basis,
-        seen,
+        detection,
         levels,
     )
 
 
-def _needed(basis: Basis, settings: Settings) -> Basis:
+def _reduce_basis(basis: Basis, settings: Settings) -> Basis:
     """Remove data that later stages do not use: fluid and companion far from the canal."""
     from scipy.ndimage import binary_dilation
 
-    found, landmarks = basis.segmentation, basis.landmarks
-    mask = (found.thecal_sac.array > 0) | (found.collections.array > 0)
+    segmentation, landmarks = basis.segmentation, basis.landmarks
+    mask = (segmentation.thecal_sac.array > 0) | (segmentation.collections.array > 0)
     box = _box(mask, margin=2)
     near = np.zeros(mask.shape, dtype=bool)
     # Margin of two voxels for interpolation and the rim of a collection.
     near[box] = binary_dilation(mask[box], np.ones((3, 3, 3)), iterations=2)
-    fluid = found.fluid_fraction
+    fluid = segmentation.fluid_fraction
     anatomy = landmarks.anatomy
     if anatomy is not None:
-        anatomy = crop_to_region_read(anatomy, found, landmarks.sacral, settings.localization)
+        anatomy = crop_to_region_read(
+            anatomy, segmentation, landmarks.sacral, settings.localization
+        )
     return replace(
         basis,
         segmentation=replace(
-            found, fluid_fraction=fluid.with_array(np.where(near, fluid.array, np.float32(0)))
+            segmentation,
+            fluid_fraction=fluid.with_array(np.where(near, fluid.array, np.float32(0))),
         ),
         landmarks=replace(landmarks, anatomy=anatomy),
     )
 
 
-def _without_unused(seen: SpineDetection) -> SpineDetection:
-    return replace(seen, detections=tuple(without_unused_bone(found) for found in seen.detections))
+def _reduce_detection(detection: SpineDetection) -> SpineDetection:
+    return replace(
+        detection, detections=tuple(without_unused_bone(d) for d in detection.detections)
+    )
 
 
 def _json(part: Any) -> dict[str, Any]:
@@ -217,87 +222,91 @@ def _json(part: Any) -> dict[str, Any]:
     return values
 
 
-def _packed(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
+def _pack(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
     """Convert a result to JSON; larger arrays are added to `arrays`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple | list):
-        return [_packed(item, arrays) for item in value]
+        return [_pack(item, arrays) for item in value]
     if isinstance(value, dict):
-        return {"dict": {str(key): _packed(item, arrays) for key, item in value.items()}}
+        return {"dict": {str(key): _pack(item, arrays) for key, item in value.items()}}
     if isinstance(value, np.ndarray):
         if value.size <= _INLINE and value.dtype == np.float64:
             return {"values": value.ravel().tolist(), "shape": list(value.shape)}
-        return {"array": _stored(value, arrays)}
+        return {"array": _store(value, arrays)}
     if isinstance(value, Geometry) and value.frame_of_reference_uid is not None:
         value = replace(value, frame_of_reference_uid=None)  # not in the report either
     if isinstance(value, Volume):
-        return {"volume": _packed_volume(value, arrays)}
+        return {"volume": _pack_volume(value, arrays)}
     if is_dataclass(value) and type(value) in _NAMES:
-        kept = {f.name: _packed(getattr(value, f.name), arrays) for f in fields(value) if f.init}
-        return {"class": _NAMES[type(value)], "fields": kept}
+        field_values = {
+            f.name: _pack(getattr(value, f.name), arrays) for f in fields(value) if f.init
+        }
+        return {"class": _NAMES[type(value)], "fields": field_values}
     raise OutputError(f"a {type(value).__name__} from a plug-in cannot be stored")
 
 
-def _packed_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def _pack_volume(volume: Volume, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """Convert a volume to its nonzero voxels and their positions, without the series UID."""
-    there = volume.array != 0
-    box = _box(there)
-    values = volume.array[box][there[box]]
+    nonzero = volume.array != 0
+    box = _box(nonzero)
+    values = volume.array[box][nonzero[box]]
     fits = values.size > 0 and values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max
     whole = values.astype(np.uint16) if fits else values
     return {
-        "geometry": _packed(volume.geometry, arrays),
+        "geometry": _pack(volume.geometry, arrays),
         "source": volume.provenance.source,
         "dtype": volume.array.dtype.str,
         "box": [[part.start, part.stop] for part in box],
-        "there": _stored(np.packbits(there[box]), arrays),
-        "values": _stored(whole if np.array_equal(whole, values) else values, arrays),
+        "nonzero": _store(np.packbits(nonzero[box]), arrays),
+        "values": _store(whole if np.array_equal(whole, values) else values, arrays),
     }
 
 
-def _box(there: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
+def _box(nonzero: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
     """Return the smallest box with all true elements and a margin, within the array."""
     box = []
     for axis in range(3):
-        places = np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis)))
+        places = np.flatnonzero(nonzero.any(axis=tuple(a for a in range(3) if a != axis)))
         low, high = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
-        box.append(slice(max(low - margin, 0), min(high + margin, there.shape[axis])))
+        box.append(slice(max(low - margin, 0), min(high + margin, nonzero.shape[axis])))
     return box[0], box[1], box[2]
 
 
-def _stored(array: npt.NDArray[Any], arrays: dict[str, npt.NDArray[Any]]) -> str:
+def _store(array: npt.NDArray[Any], arrays: dict[str, npt.NDArray[Any]]) -> str:
     name = f"a{len(arrays)}"
     arrays[name] = array
     return name
 
 
-def _unpacked(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+def _unpack(value: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
     if isinstance(value, list):
-        return tuple(_unpacked(item, arrays) for item in value)
+        return tuple(_unpack(item, arrays) for item in value)
     if not isinstance(value, dict):
         return value
     if "class" in value:
-        kept = {name: _unpacked(item, arrays) for name, item in value["fields"].items()}
-        return _CLASSES[value["class"]](**kept)
+        field_values = {name: _unpack(item, arrays) for name, item in value["fields"].items()}
+        return _CLASSES[value["class"]](**field_values)
     if "dict" in value:
-        return {name: _unpacked(item, arrays) for name, item in value["dict"].items()}
+        return {name: _unpack(item, arrays) for name, item in value["dict"].items()}
     if "values" in value:
         return np.array(value["values"], dtype=np.float64).reshape(value["shape"])
     if "volume" in value:
-        return _unpacked_volume(value["volume"], arrays)
+        return _unpack_volume(value["volume"], arrays)
     return arrays[value["array"]]
 
 
-def _unpacked_volume(packed: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Volume:
-    geometry = _unpacked(packed["geometry"], arrays)
+def _unpack_volume(packed: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Volume:
+    geometry = _unpack(packed["geometry"], arrays)
     dtype = np.dtype(packed["dtype"])
     if dtype.kind not in "biuf" or int(np.prod(geometry.shape)) > _MAX_VOXELS:
         raise ValueError("not a volume of an analysis")
     array = np.zeros(geometry.shape, dtype)
     part = array[tuple(slice(start, stop) for start, stop in packed["box"])]
-    there = np.unpackbits(arrays[packed["there"]], count=part.size).view(bool).reshape(part.shape)
-    part[there] = arrays[packed["values"]].astype(dtype)
+    nonzero = (
+        np.unpackbits(arrays[packed["nonzero"]], count=part.size).view(bool).reshape(part.shape)
+    )
+    part[nonzero] = arrays[packed["values"]].astype(dtype)
     return Volume(array, geometry, Provenance(str(packed["source"])))

@@ -21,8 +21,20 @@ from leakloc.report.canvas import (
     Sheet,
     Stroke,
 )
-from leakloc.report.marks import collection_tags, footer, key, millimetres, numbering_line
-from leakloc.report.scene import BACK_MM, FRONT_MM, ROOM_MM, Scene, direction_letters
+from leakloc.report.style import (
+    collection_labels,
+    footer,
+    format_coordinate,
+    legend,
+    numbering_text,
+)
+from leakloc.report.views import (
+    BACK_MM,
+    COLLECTION_MARGIN_MM,
+    FRONT_MM,
+    StudyView,
+    direction_labels,
+)
 
 if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection
@@ -49,7 +61,7 @@ class Reach:
 
 
 def reach_of(
-    scene: Scene,
+    view: StudyView,
     collections: Sequence[LocatedCollection],
     *,
     side_mm: float = ACROSS_SIDE_MM,
@@ -59,19 +71,22 @@ def reach_of(
     """Return the default extent around the canal, enlarged to include collections."""
     left, dorsal = [-side_mm, side_mm], [-front_mm, back_mm]
     for collection in collections:
-        points = scene.points_of(collection)
+        points = view.points_of(collection)
         if len(points):
-            _, lefts, dorsals = scene.centerline.project(points)
-            left = [min(left[0], lefts.min() - ROOM_MM), max(left[1], lefts.max() + ROOM_MM)]
+            _, lefts, dorsals = view.centerline.project(points)
+            left = [
+                min(left[0], lefts.min() - COLLECTION_MARGIN_MM),
+                max(left[1], lefts.max() + COLLECTION_MARGIN_MM),
+            ]
             dorsal = [
-                min(dorsal[0], dorsals.min() - ROOM_MM),
-                max(dorsal[1], dorsals.max() + ROOM_MM),
+                min(dorsal[0], dorsals.min() - COLLECTION_MARGIN_MM),
+                max(dorsal[1], dorsals.max() + COLLECTION_MARGIN_MM),
             ]
     return Reach((float(left[0]), float(left[1])), (float(dorsal[0]), float(dorsal[1])))
 
 
 def section(
-    scene: Scene, arc_mm: float, reach: Reach, caption: tuple[str, ...], *, framed: bool = False
+    view: StudyView, arc_mm: float, reach: Reach, caption: tuple[str, ...], *, framed: bool = False
 ) -> Panel:
     """Extract a plane perpendicular to the canal: patient's right on the left, anterior at the top.
 
@@ -83,53 +98,53 @@ def section(
     caption : tuple of str
         The position is added as last line.
     """
-    step = max(min(scene.geometry.spacing_ijk_mm[:2]), MIN_STEP_MM)
-    center = scene.centerline.at(arc_mm)
-    tangent, left, dorsal = scene.centerline.frame_at(arc_mm)
+    step = max(min(view.geometry.spacing_ijk_mm[:2]), MIN_STEP_MM)
+    center = view.centerline.at(arc_mm)
+    tangent, left, dorsal = view.centerline.frame_at(arc_mm)
     lefts = np.arange(*reach.left_mm, step)
     dorsals = np.arange(*reach.dorsal_mm, step)
     points = center + lefts[None, :, None] * left + dorsals[:, None, None] * dorsal
-    cells = scene.sample(scene.collections, points, 0)
+    cells = view.sample(view.collections, points, 0)
     tilt = np.degrees(np.arccos(min(abs(float(tangent[2])), 1.0)))
-    where = f"Axial, {millimetres(float(center[2]), 2)}"
+    where = f"Axial, {format_coordinate(float(center[2]), 2)}"
     if tilt >= 1:
         where += f", tilted {tilt:.0f}°"  # plane perpendicular to the canal
-    letters = (*direction_letters(left), *direction_letters(dorsal))
+    orientation_labels = (*direction_labels(left), *direction_labels(dorsal))
     return Panel(
         shape=(len(dorsals), len(lefts)),
         spacing_mm=(step, step),
-        grey=scene.grey(scene.sample(scene.image.array, points, 1)),
-        letters=letters,
-        outlines=((scene.sample(scene.sac, points, 1), BLUE), (cells > 0, ORANGE)),
-        labels=collection_tags(cells),
+        gray=view.gray(view.sample(view.image.array, points, 1)),
+        orientation_labels=orientation_labels,
+        outlines=((view.sample(view.sac, points, 1), BLUE), (cells > 0, ORANGE)),
+        labels=collection_labels(cells),
         caption=(*caption, where),
         framed=framed,
     )
 
 
-def arcs_across(scene: Scene, collection: LocatedCollection) -> tuple[float, float, float]:
+def arcs_across(view: StudyView, collection: LocatedCollection) -> tuple[float, float, float]:
     """Return section positions: halfway up, at the largest cross-section, halfway down."""
-    line = scene.centerline
-    peak = float(line.project(scene.geometry.lps_from_kji(scene.epicenter(collection)))[0])
-    points = scene.points_of(collection)
+    line = view.centerline
+    peak = float(line.project(view.geometry.lps_from_kji(view.epicenter(collection)))[0])
+    points = view.points_of(collection)
     arcs = line.project(points)[0] if len(points) else np.array([peak])
-    gap = scene.geometry.spacing_ijk_mm[2]
+    gap = view.geometry.spacing_ijk_mm[2]
     above = min((peak + float(arcs.min())) / 2, peak - gap)
     return above, peak, max((peak + float(arcs.max())) / 2, peak + gap)
 
 
-def straightened_sheet(scene: Scene) -> Sheet:
+def straightened_sheet(view: StudyView) -> Sheet:
     """Lay out the straightened canal in lateral view and coronal projection, with its profile."""
-    located = scene.analysis.localization
-    line = scene.centerline
-    step = max(min(scene.geometry.spacing_ijk_mm), MIN_STEP_MM)
-    arcs = _in_field_of_view(scene, np.arange(0.0, line.length_mm, step))
+    located = view.analysis.localization
+    line = view.centerline
+    step = max(min(view.geometry.spacing_ijk_mm), MIN_STEP_MM)
+    arcs = _in_field_of_view(view, np.arange(0.0, line.length_mm, step))
     columns = [
-        Column((_lateral_view(scene, arcs, step),)),
-        Column((_coronal_projection(scene, arcs, step),)),
+        Column((_lateral_view(view, arcs, step),)),
+        Column((_coronal_projection(view, arcs, step),)),
     ]
     height_mm = len(arcs) * step
-    marks = [(arc - arcs[0], name) for name, arc in _discs(scene, arcs)]
+    marks = [(arc - arcs[0], name) for name, arc in _discs(view, arcs)]
     if located.collections:
         thickness = tuple(
             Curve(c.profile.arc_mm - arcs[0], c.profile.thickness_mm, ORANGE)
@@ -140,7 +155,7 @@ def straightened_sheet(scene: Scene) -> Sheet:
     areas = [
         Curve(c.profile.arc_mm - arcs[0], c.profile.area_mm2, ORANGE) for c in located.collections
     ]
-    along, sac = sac_areas(scene)
+    along, sac = sac_areas(view)
     if np.isfinite(sac).any():
         areas.insert(0, Curve(along - arcs[0], sac, BLUE))
     if areas:
@@ -148,14 +163,14 @@ def straightened_sheet(scene: Scene) -> Sheet:
         columns.append(Column((Chart(height_mm, tuple(areas), caption, marks),)))
     return Sheet(
         title="Straightened canal: the vertical axis is the distance along the canal",
-        lines=(located.finding.summary, numbering_line(scene)),
+        lines=(located.finding.summary, numbering_text(view)),
         columns=tuple(columns),
         footer=footer(),
-        key=key(bool(located.collections)),
+        key=legend(bool(located.collections)),
     )
 
 
-def sac_areas(scene: Scene) -> tuple[FloatArray, FloatArray]:
+def sac_areas(view: StudyView) -> tuple[FloatArray, FloatArray]:
     """Measure the cross-section of the thecal sac perpendicular to the canal.
 
     Returns
@@ -163,113 +178,113 @@ def sac_areas(scene: Scene) -> tuple[FloatArray, FloatArray]:
     arc_mm, area_mm2 : ndarray, shape (n,)
         NaN if the field of view does not include the whole width and depth of the sac.
     """
-    line = scene.centerline
+    line = view.centerline
     arcs = np.arange(0.0, line.length_mm, PROFILE_STEP_MM)
     _, left, dorsal = (vectors[:, None, None] for vectors in line.frame_at(arcs))
     offsets = np.arange(-SAC_HALF_MM, SAC_HALF_MM + 0.5)  # 1 mm apart: a count is the area in mm²
     center = line.at(arcs)[:, None, None]
     points = center + offsets[None, :, None, None] * left + offsets[None, None, :, None] * dorsal
-    areas = (scene.sample(scene.sac, points, 1) > 0.5).sum(axis=(1, 2)).astype(float)
+    areas = (view.sample(view.sac, points, 1) > 0.5).sum(axis=(1, 2)).astype(float)
     probes = [side * axis for axis in (left, dorsal) for side in (-WHOLE_MM, WHOLE_MM)]
-    complete = np.logical_and.reduce([scene.geometry.contains(center + p)[:, 0, 0] for p in probes])
+    complete = np.logical_and.reduce([view.geometry.contains(center + p)[:, 0, 0] for p in probes])
     return arcs, np.where(complete, areas, np.nan)
 
 
-def _lateral_view(scene: Scene, arcs: FloatArray, step: float) -> Panel:
-    found = scene.analysis.localization.collections
-    reach = reach_of(scene, found, front_mm=FRONT_MM, back_mm=BACK_MM)
+def _lateral_view(view: StudyView, arcs: FloatArray, step: float) -> Panel:
+    found = view.analysis.localization.collections
+    reach = reach_of(view, found, front_mm=FRONT_MM, back_mm=BACK_MM)
     offsets = np.arange(*reach.dorsal_mm, step)
-    _, _, dorsal = scene.centerline.frame_at(arcs)
-    points = scene.centerline.at(arcs)[:, None] + offsets[:, None] * dorsal[:, None]
-    cells = scene.sample(scene.collections, points, 0)
-    labels, strokes = _names(scene, arcs, step)
+    _, _, dorsal = view.centerline.frame_at(arcs)
+    points = view.centerline.at(arcs)[:, None] + offsets[:, None] * dorsal[:, None]
+    cells = view.sample(view.collections, points, 0)
+    labels, strokes = _names(view, arcs, step)
     return Panel(
         shape=cells.shape,
         spacing_mm=(step, step),
-        grey=scene.grey(scene.sample(scene.image.array, points, 1)),
-        letters=("A", "P", "H", "F"),
-        outlines=((scene.sample(scene.sac, points, 1), BLUE), (cells > 0, ORANGE)),
-        labels=(*labels, *collection_tags(cells)),
+        gray=view.gray(view.sample(view.image.array, points, 1)),
+        orientation_labels=("A", "P", "H", "F"),
+        outlines=((view.sample(view.sac, points, 1), BLUE), (cells > 0, ORANGE)),
+        labels=(*labels, *collection_labels(cells)),
         strokes=strokes,
         caption=("Lateral view through the centerline", "anterior to posterior"),
     )
 
 
-def _coronal_projection(scene: Scene, arcs: FloatArray, step: float) -> Panel:
+def _coronal_projection(view: StudyView, arcs: FloatArray, step: float) -> Panel:
     """Project the maximum signal within the canal, and the masks at all depths."""
-    found = scene.analysis.localization.collections
-    reach = reach_of(scene, found, side_mm=LATERAL_MM)
+    found = view.analysis.localization.collections
+    reach = reach_of(view, found, side_mm=LATERAL_MM)
     offsets = np.arange(*reach.left_mm, step)
-    _, left, dorsal = scene.centerline.frame_at(arcs)
-    plane = scene.centerline.at(arcs)[:, None] + offsets[:, None] * left[:, None]
+    _, left, dorsal = view.centerline.frame_at(arcs)
+    plane = view.centerline.at(arcs)[:, None] + offsets[:, None] * left[:, None]
     shape = plane.shape[:2]
     image = np.zeros(shape, np.float32)
     sac = np.zeros(shape, bool)
-    cells = np.zeros(shape, scene.collections.dtype)
+    cells = np.zeros(shape, view.collections.dtype)
     for depth in np.arange(-SLAB_MM, SLAB_MM + SLAB_STEP_MM, SLAB_STEP_MM):
         points = plane + depth * dorsal[:, None]
-        image = np.maximum(image, scene.sample(scene.image.array, points, 1))
-        sac |= scene.sample(scene.sac, points, 0) > 0
+        image = np.maximum(image, view.sample(view.image.array, points, 1))
+        sac |= view.sample(view.sac, points, 0) > 0
     for collection in found:
-        rows, depths = _range_of(scene, collection, arcs)
+        rows, depths = _range_of(view, collection, arcs)
         for depth in depths:
             points = plane[rows] + depth * dorsal[rows, None]
-            fluid = scene.sample(scene.collections, points, 0)
+            fluid = view.sample(view.collections, points, 0)
             fluid = np.where(fluid == collection.id, fluid, 0)
             if fluid.any():
-                signal = np.where(fluid > 0, scene.sample(scene.image.array, points, 1), 0)
+                signal = np.where(fluid > 0, view.sample(view.image.array, points, 1), 0)
                 cells[rows] = np.maximum(cells[rows], fluid)
                 image[rows] = np.maximum(image[rows], signal)
-    labels, strokes = _names(scene, arcs, step)
+    labels, strokes = _names(view, arcs, step)
     fluid_drawn = np.asarray(cells > 0)
     return Panel(
         shape=shape,
         spacing_mm=(step, step),
-        grey=scene.grey(image),
-        letters=("R", "L", "H", "F"),
+        gray=view.gray(image),
+        orientation_labels=("R", "L", "H", "F"),
         outlines=((sac, BLUE), (fluid_drawn, ORANGE)),
         tints=((fluid_drawn, ORANGE),),
-        labels=(*labels, *collection_tags(cells)),
+        labels=(*labels, *collection_labels(cells)),
         strokes=strokes,
         caption=("Coronal projection", "fluid in color" if found else "maximum signal"),
     )
 
 
 def _range_of(
-    scene: Scene, collection: LocatedCollection, arcs: FloatArray
+    view: StudyView, collection: LocatedCollection, arcs: FloatArray
 ) -> tuple[slice, FloatArray]:
     """Return the rows of the straightened view with a collection, and its range of depths."""
-    points = scene.points_of(collection)
+    points = view.points_of(collection)
     if not len(points):
         return slice(0, 0), np.empty(0)
-    arc, _, dorsal = scene.centerline.project(points)
-    margin = max(scene.geometry.spacing_ijk_mm)
+    arc, _, dorsal = view.centerline.project(points)
+    margin = max(view.geometry.spacing_ijk_mm)
     rows = slice(*np.searchsorted(arcs, [arc.min() - margin, arc.max() + margin]).tolist())
     return rows, np.arange(dorsal.min() - margin, dorsal.max() + margin, SLAB_STEP_MM)
 
 
 def _names(
-    scene: Scene, arcs: FloatArray, step: float
+    view: StudyView, arcs: FloatArray, step: float
 ) -> tuple[tuple[Label, ...], tuple[Stroke, ...]]:
     """Label the bodies, with ticks at the discs, along the left edge."""
-    bodies = ((v.name, scene.coordinate.body_arc(v.name)) for v in scene.analysis.levels.vertebrae)
+    bodies = ((v.name, view.coordinate.body_arc(v.name)) for v in view.analysis.levels.vertebrae)
     labels = tuple(
         Label(name, ((arc - arcs[0]) / step, 0.0))
         for name, arc in bodies
         if arc is not None and arcs[0] < arc < arcs[-1]
     )
-    rows = [(arc - arcs[0]) / step for _, arc in _discs(scene, arcs)]
+    rows = [(arc - arcs[0]) / step for _, arc in _discs(view, arcs)]
     strokes = tuple(Stroke((row, 0.0), (row, TICK_MM / step), INK) for row in rows)
     return labels, strokes
 
 
-def _discs(scene: Scene, arcs: FloatArray) -> list[tuple[str, float]]:
+def _discs(view: StudyView, arcs: FloatArray) -> list[tuple[str, float]]:
     """Return the discs and their positions along the displayed part of the canal."""
-    discs = ((d.name, scene.coordinate.disc_arc(d.name)) for d in scene.analysis.levels.discs)
+    discs = ((d.name, view.coordinate.disc_arc(d.name)) for d in view.analysis.levels.discs)
     return [(name, arc) for name, arc in discs if arc is not None and arcs[0] < arc < arcs[-1]]
 
 
-def _in_field_of_view(scene: Scene, arcs: FloatArray) -> FloatArray:
+def _in_field_of_view(view: StudyView, arcs: FloatArray) -> FloatArray:
     """Clip positions along the canal to the field of view."""
-    inside = np.flatnonzero(scene.geometry.contains(scene.centerline.at(arcs)))
+    inside = np.flatnonzero(view.geometry.contains(view.centerline.at(arcs)))
     return arcs[inside[0] : inside[-1] + 1] if len(inside) else arcs

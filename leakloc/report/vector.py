@@ -9,13 +9,13 @@ import numpy as np
 
 from leakloc.report.canvas import (
     BLACK,
-    Colour,
+    Color,
     Drawing,
     Frame,
     Line,
     Outline,
     Raster,
-    Words,
+    TextLine,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def figure(drawing: Drawing) -> Figure:
     from matplotlib.figure import Figure
 
     size = (drawing.width / PX_PER_INCH, drawing.height / PX_PER_INCH)
-    made = Figure(figsize=size, dpi=PX_PER_INCH, facecolor=_rgb(drawing.colour))
+    made = Figure(figsize=size, dpi=PX_PER_INCH, facecolor=_rgb(drawing.color))
     axes = made.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set(
@@ -68,7 +68,7 @@ def _draw(axes: Axes, drawing: Drawing, left: float, top: float) -> None:
     low = (left - 0.5, top - 0.5)
     clip = Rectangle(low, drawing.width, drawing.height, transform=axes.transData)
     if (left, top) != (0, 0):
-        page = Rectangle(low, drawing.width, drawing.height, color=_rgb(drawing.colour))
+        page = Rectangle(low, drawing.width, drawing.height, color=_rgb(drawing.color))
         axes.add_patch(page)
     order = len(axes.get_children())
     for item in drawing.items:
@@ -81,7 +81,7 @@ def _draw(axes: Axes, drawing: Drawing, left: float, top: float) -> None:
 
 
 def _artists(
-    axes: Axes, item: Raster | Outline | Line | Frame | Words, left: float, top: float
+    axes: Axes, item: Raster | Outline | Line | Frame | TextLine, left: float, top: float
 ) -> list[Artist]:
     from matplotlib.patches import Rectangle
 
@@ -94,7 +94,7 @@ def _artists(
         return axes.plot(  # type: ignore[return-value]
             [left + x1, left + x2],
             [top + y1, top + y2],
-            color=_rgb(item.colour),
+            color=_rgb(item.color),
             linewidth=item.width_px * _POINTS,
             solid_capstyle="butt",
         )
@@ -105,19 +105,19 @@ def _artists(
             x2 - x1,
             y2 - y1,
             fill=False,
-            edgecolor=_rgb(item.colour),
+            edgecolor=_rgb(item.color),
             linewidth=2 * item.width_px * _POINTS,  # its outer half is clipped
         )
         axes.add_patch(frame)
         return [frame]
-    return [_words(axes, item, left, top)]
+    return [_text(axes, item, left, top)]
 
 
 def _image(axes: Axes, item: Raster, left: float, top: float) -> Artist:
     x1, y1, x2, y2 = item.box
-    rgb = np.repeat(np.clip(item.grey, 0, 1)[..., None], 3, axis=-1)
-    for mask, colour in item.tints:
-        rgb = np.where(mask[..., None], item.grey[..., None] * np.array(_rgb(colour)), rgb)
+    rgb = np.repeat(np.clip(item.gray, 0, 1)[..., None], 3, axis=-1)
+    for mask, color in item.tints:
+        rgb = np.where(mask[..., None], item.gray[..., None] * np.array(_rgb(color)), rgb)
     extent = (left + x1 - 0.5, left + x2 - 0.5, top + y2 - 0.5, top + y1 - 0.5)
     return axes.imshow(
         (rgb * 255).astype(np.uint8), extent=extent, aspect="auto", interpolation="none"
@@ -129,26 +129,26 @@ def _lines(axes: Axes, item: Outline, left: float, top: float) -> list[Artist]:
 
     paths = [np.add(path, (left, top)) for path in item.paths]
     drawn: list[Artist] = []
-    for colour, width, strength in (
+    for color, width, strength in (
         (BLACK, item.width_px + 2, 0.55),
-        (item.colour, item.width_px, 1.0),
+        (item.color, item.width_px, 1.0),
     ):
         lines = LineCollection(
-            paths, colors=[_rgb(colour)], linewidths=width * _POINTS, alpha=strength
+            paths, colors=[_rgb(color)], linewidths=width * _POINTS, alpha=strength
         )
         axes.add_collection(lines, autolim=False)
         drawn.append(lines)
     return drawn
 
 
-def _words(axes: Axes, item: Words, left: float, top: float) -> Artist:
+def _text(axes: Axes, item: TextLine, left: float, top: float) -> Artist:
     from matplotlib.patheffects import withStroke
 
     text = axes.text(
         left + item.x,
         top + item.y,
         item.text,
-        color=_rgb(item.colour),
+        color=_rgb(item.color),
         family="DejaVu Sans",
         fontsize=item.size_px * _POINTS,
         fontweight="bold" if item.bold else "normal",
@@ -156,11 +156,11 @@ def _words(axes: Axes, item: Words, left: float, top: float) -> Artist:
         va=_DOWN[item.anchor[1]],
         parse_math=False,
     )
-    if item.edged:
+    if item.has_border:
         text.set_path_effects([withStroke(linewidth=4 * _POINTS, foreground="black")])
     return text
 
 
-def _rgb(colour: Colour) -> tuple[float, float, float]:
-    red, green, blue = colour
+def _rgb(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
     return red / 255, green / 255, blue / 255

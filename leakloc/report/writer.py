@@ -55,12 +55,12 @@ PARTS: Final = frozenset(
 )
 """Contents of a report folder; a folder with other contents is never replaced."""
 
-PICTURED: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
+FIGURE_PARTS: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
 """Outputs that require the images; without images, the HTML report has no figures."""
 
-_HEAD_BYTES: Final = 352
+_HEADER_BYTES: Final = 352
 """NIfTI-1: header of 348 bytes and 4 bytes for the absence of extensions."""
-_HEAD_LENGTH: Final = struct.pack("<i", 348)
+_HEADER_LENGTH: Final = struct.pack("<i", 348)
 _UNSIGNED_BYTES: Final = 2
 """NIfTI-1 data type code of uint8."""
 
@@ -208,7 +208,7 @@ def rewrite_outputs(results: Results, folder: Path) -> Report:
         draft = _Draft(results, staging, former=folder)
         shutil.copyfile(folder / "relabel.npz", staging / "relabel.npz")
         if not isinstance(results, AnalysisData):
-            draft.keep_pictured(folder, Report.load(folder))
+            draft.keep_figures(folder, Report.load(folder))
         return _fill(draft, start)
 
 
@@ -301,9 +301,9 @@ class _Draft:
         if "pdf" in self.wanted:
             self.attempt("pdf", lambda: self._pdf(images), "figures.pdf")
 
-    def keep_pictured(self, folder: Path, before: Report) -> None:
+    def keep_figures(self, folder: Path, before: Report) -> None:
         """Keep outputs that require images if the report is unchanged; else add a warning."""
-        wanted = self.wanted & {*PICTURED, "html"}
+        wanted = self.wanted & {*FIGURE_PARTS, "html"}
         now = build_report(self.analysis)
         if any(getattr(now, part) != getattr(before, part) for part in _SHOWN):
             if wanted:
@@ -383,10 +383,10 @@ class _Draft:
             document.save_as(target / "sr.dcm")
             self.dicom["sr"] = "dicom/sr.dcm"
 
-        def captures() -> None:
+        def secondary_captures() -> None:
             (target / "sc").mkdir()
             names = []
-            for name, capture in dicom.captures(self.pictures, sources):
+            for name, capture in dicom.secondary_captures(self.pictures, sources):
                 capture.save_as(target / "sc" / f"{name}.dcm")
                 names.append(f"dicom/sc/{name}.dcm")
             self.dicom["sc"] = tuple(names)
@@ -396,7 +396,7 @@ class _Draft:
         if "sr" in self.wanted:
             self.attempt("dicom_structured_report", structured_report, "dicom/sr.dcm")
         if "sc" in self.wanted and self.pictures:
-            self.attempt("dicom_captures", captures, "dicom/sc")
+            self.attempt("dicom_captures", secondary_captures, "dicom/sc")
         if not self.dicom:
             target.rmdir()
 
@@ -458,14 +458,14 @@ class _Draft:
 
     def write_tables(self, report: Report) -> None:
         """Write the CSV tables, if requested."""
-        from leakloc.report import rows
+        from leakloc.report import tables
 
         names = ("collections.csv", "levels.csv")
 
         def write() -> None:
             collections, levels = (self.folder / name for name in names)
-            rows.write_csv(collections, rows.COLLECTION_COLUMNS, rows.collection_rows(report))
-            rows.write_csv(levels, rows.LEVEL_COLUMNS, rows.level_rows(report))
+            tables.write_csv(collections, tables.COLLECTION_COLUMNS, tables.collection_rows(report))
+            tables.write_csv(levels, tables.LEVEL_COLUMNS, tables.level_rows(report))
             self.tables = names
 
         if "csv" in self.wanted:
@@ -532,10 +532,10 @@ def mask_header(path: Path, geometry: Geometry) -> bytes | None:
 
     try:
         with gzip.open(path) as packed:
-            head = packed.read(_HEAD_BYTES)
+            head = packed.read(_HEADER_BYTES)
     except (OSError, EOFError, zlib.error):
         return None
-    if len(head) < _HEAD_BYTES or head[:4] != _HEAD_LENGTH or head[344:348] != b"n+1\0":
+    if len(head) < _HEADER_BYTES or head[:4] != _HEADER_LENGTH or head[344:348] != b"n+1\0":
         return None
     dims = struct.unpack_from("<8h", head, 40)
     kind, offset = struct.unpack_from("<h", head, 70)[0], struct.unpack_from("<f", head, 108)[0]
@@ -543,7 +543,7 @@ def mask_header(path: Path, geometry: Geometry) -> bytes | None:
     affine = np.diag([-1.0, -1.0, 1.0]) @ geometry.affine_lps[:3]
     same = (
         dims == (3, *geometry.shape[::-1], 1, 1, 1, 1)
-        and (kind, offset) == (_UNSIGNED_BYTES, _HEAD_BYTES)
+        and (kind, offset) == (_UNSIGNED_BYTES, _HEADER_BYTES)
         and np.array_equal(rows, affine.astype(np.float32))
     )
     return head if same else None

@@ -1,4 +1,4 @@
-"""What the numbering benchmark hands to other programs, and how it judges their answers."""
+"""Input of the numbering benchmark for other programs, and the evaluation of their results."""
 
 import importlib.util
 import sys
@@ -64,7 +64,7 @@ def spine(numbering):
     return masks, centers
 
 
-def test_every_disc_has_the_value_of_its_kind_where_it_lies(numbering):
+def test_every_disc_has_the_value_of_its_kind_at_its_position(numbering):
     masks, centers = spine(numbering)
     labels = numbering.step1_labels(masks, centers, KINDS)
     values = [labels.sample(c, order=0) for c in centers]
@@ -80,13 +80,13 @@ def test_the_labels_keep_the_volume_of_the_masks(numbering):
     assert (labels.array == 1).sum() * 1e-3 == pytest.approx(drawn_ml, rel=0.1)
 
 
-def test_a_neck_disc_told_as_such_is_a_landmark(numbering):
+def test_a_cervical_disc_is_used_as_landmark(numbering):
     masks, centers = spine(numbering)
     labels = numbering.step1_labels(masks, centers, ("C2-C3", "presacral", "lumbosacral", "false"))
     assert [labels.sample(c, order=0) for c in centers[:3]] == [2, 1, 5]
 
 
-def test_scores_say_who_is_last_and_no_more(numbering):
+def test_scores_contain_only_the_last_vertebra(numbering):
     scores = np.array(numbering.path_scores([0.1, 0.2, 0.9], has_c2_disc=False))
     assert scores.shape == (3, 24)
     assert scores[:, 23].tolist() == [0.1, 0.2, 0.9]
@@ -109,42 +109,53 @@ def test_totalspineseg_values_mean_the_vertebra_above(numbering, values, names):
     assert tuple(numbering.totalspineseg_names(values)) == names
 
 
-def test_a_wrong_name_given_surely_is_a_confident_mistake(numbering):
+def test_an_incorrect_name_with_high_confidence_is_a_confident_error(numbering):
     truth = {"L3-L4": np.zeros(3), "L4-L5": np.array([0.0, 0, -35])}
-    right = [("L3", np.zeros(3)), ("L4", np.array([0.0, 3, -35]))]
+    correct = [("L3", np.zeros(3)), ("L4", np.array([0.0, 3, -35]))]
     shifted = [("L2", np.zeros(3)), ("L3", np.array([0.0, 3, -35]))]
-    assert numbering.judged(right, truth, sure=True)["all_right"]
-    wrong = numbering.judged(shifted, truth, sure=True)
-    assert (wrong["right"], wrong["wrong"], wrong["confident_mistake"]) == (0, 2, True)
-    assert not numbering.judged(shifted, truth, sure=False)["confident_mistake"]
-    assert not numbering.judged([], truth, sure=True)["confident_mistake"]
+    assert numbering.score_names(correct, truth, confident=True)["all_correct"]
+    incorrect = numbering.score_names(shifted, truth, confident=True)
+    assert (incorrect["correct"], incorrect["incorrect"], incorrect["confident_error"]) == (
+        0,
+        2,
+        True,
+    )
+    assert not numbering.score_names(shifted, truth, confident=False)["confident_error"]
+    assert not numbering.score_names([], truth, confident=True)["confident_error"]
 
 
-def test_a_peer_that_is_not_there_is_left_out_with_one_sentence(peers, tmp_path, monkeypatch):
+def test_a_missing_program_is_skipped_with_a_message(peers, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "totalspineseg", None)
     monkeypatch.setitem(sys.modules, "spineps", None)
     (tmp_path / "a.json").write_text('{"scores": [[0.5]]}')
     (tmp_path / "a.nii.gz").write_bytes(b"")
-    for name, told in peers.answers(tmp_path).items():
-        assert set(told) == {"absent"}
-        assert told["absent"].startswith(f"{name} was left out")
+    for name, result in peers.run_solvers(tmp_path).items():
+        assert set(result) == {"absent"}
+        assert result["absent"].startswith(f"{name} was left out")
 
 
 def test_answers_are_pooled_by_group_and_solver(numbering):
-    row = {"group": "g", "solver": "s", "true": 5, "right": 4, "wrong": 1, "all_right": False}
-    row |= {"refused": False, "confident_mistake": True}
-    best = row | {"right": 5, "wrong": 0, "all_right": True, "confident_mistake": False}
+    row = {
+        "group": "g",
+        "solver": "s",
+        "true": 5,
+        "correct": 4,
+        "incorrect": 1,
+        "all_correct": False,
+    }
+    row |= {"refused": False, "confident_error": True}
+    best = row | {"correct": 5, "incorrect": 0, "all_correct": True, "confident_error": False}
     [pooled] = numbering.summary([row, best])
-    assert (pooled["right"], pooled["vertebrae"], pooled["spines_all_right"]) == (9, 10, 1)
-    assert pooled["confident_mistakes"] == 1
+    assert (pooled["correct"], pooled["vertebrae"], pooled["spines_all_correct"]) == (9, 10, 1)
+    assert pooled["confident_errors"] == 1
 
 
-def test_one_landmark_at_most_comes_from_found_masks(numbering, monkeypatch):
+def test_predicted_masks_yield_at_most_one_landmark(numbering, monkeypatch):
     masks, centers = spine(numbering)
     scores = np.array([[3.0, 1, -5, -9], [2, 4, -5, -9], [1, 6, -5, -9], [-1, -3, 2, -6]])
     scores = np.vstack([scores, [5.0, 0, 0, 0]])
     monkeypatch.setattr(numbering, "kind_scores", lambda _: scores)
-    finds = [SimpleNamespace(center_lps=c) for c in (*centers, np.array([0.0, -20.0, 47.0]))]
-    kinds, share = numbering.likely_kinds(SimpleNamespace(candidates=finds), masks.disc)
+    candidates = [SimpleNamespace(center_lps=c) for c in (*centers, np.array([0.0, -20.0, 47.0]))]
+    kinds, probability = numbering.predict_kinds(SimpleNamespace(candidates=candidates), masks.disc)
     assert kinds == ("presacral", "presacral", "lumbosacral", "first_sacral", "false")
-    assert share[2] > share[1] > share[0]
+    assert probability[2] > probability[1] > probability[0]

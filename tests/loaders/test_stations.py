@@ -10,7 +10,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import triage
-from leakloc.loaders.stations import adjoin, find_stations, neighbours, stitch
+from leakloc.loaders.stations import adjoin, compose_stations, find_stations, neighbours
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
 
 WHOLE = Geometry.from_axes(
@@ -71,7 +71,7 @@ def test_stations_are_told_from_repeats_and_from_the_whole():
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_joined_stations_are_the_body_they_were_cut_from(order):
     volumes = [stack(PARTS[n], gain).load() for n, gain in zip(order, (0.8, 1.2, 1.0), strict=True)]
-    result = stitch(volumes, 5.0)
+    result = compose_stations(volumes, 5.0)
     joined = result.volume
     assert result.moved_mm == 0
     assert joined.geometry.matches(WHOLE, tolerance_mm=1e-6)
@@ -85,7 +85,9 @@ def test_joined_stations_are_the_body_they_were_cut_from(order):
 
 
 def test_no_seam_shows_across_an_overlap():
-    joined = stitch([stack(PARTS[0], 0.75).load(), stack(PARTS[1], 1.25).load()], 5.0).volume
+    joined = compose_stations(
+        [stack(PARTS[0], 0.75).load(), stack(PARTS[1], 1.25).load()], 5.0
+    ).volume
     profile = joined.array[9:14, :, 17:22].mean(axis=(0, 2))
     assert np.abs(np.diff(profile)).max() < 0.02 * profile.mean()
 
@@ -107,14 +109,14 @@ def test_a_patient_who_moved_is_moved_back(movement):
     shifted = Volume(body.array, Geometry(WHOLE.shape, affine, "1.2.3")).resample(WHOLE, order=3)
     upper = shifted.crop((slice(0, 24), slice(0, 120), slice(0, 40)))
     lower = body.crop((slice(0, 24), slice(80, 200), slice(0, 40)))
-    result = stitch([upper, lower], 5.0)
+    result = compose_stations([upper, lower], 5.0)
     assert result.moved_mm == pytest.approx(np.linalg.norm(movement), abs=0.3)
     inner = (slice(4, 20), slice(10, 190), slice(5, 35))
     points = WHOLE.lps_from_kji(np.argwhere(np.ones(WHOLE.shape, dtype=bool)))
     points = points.reshape(*WHOLE.shape, 3)[inner]
     error = np.abs(result.volume.sample(points) - body.array[inner])
     assert np.median(error) < 25
-    assert stitch([upper, lower], 0.0).moved_mm == 0
+    assert compose_stations([upper, lower], 0.0).moved_mm == 0
 
 
 def tube_with_vertebrae() -> np.ndarray:
@@ -136,7 +138,7 @@ def test_movement_along_a_uniform_canal_is_detected_from_the_vertebrae():
     noisy = [v.with_array(v.array + rng.normal(0, 8, WHOLE.shape)) for v in (body, shifted)]
     lower = noisy[0].crop((slice(0, 24), slice(80, 200), slice(0, 40)))
     upper = noisy[1].crop((slice(0, 24), slice(0, 120), slice(0, 40)))
-    moved_mm = stitch([upper, lower], 5.0).moved_mm
+    moved_mm = compose_stations([upper, lower], 5.0).moved_mm
     assert moved_mm == pytest.approx(np.linalg.norm(movement), abs=0.6)
 
 
@@ -216,7 +218,7 @@ def test_stations_planned_one_by_one_are_neighbours():
 
 def test_turned_stations_join_without_empty_corners():
     parts = [turned(0, (0, 0, 0)), turned(8, (0, 5, 120))]
-    joined = stitch([part.load() for part in parts], 0.0).volume
+    joined = compose_stations([part.load() for part in parts], 0.0).volume
     heights = np.arange(-70.0, 180.0, 2.0)
     points = np.stack(np.meshgrid([-20.0, 0.0, 20.0], [-60.0, 0.0, 60.0], heights), axis=-1)
     shown = points[np.any([part.geometry.contains(points) for part in parts], axis=0)]

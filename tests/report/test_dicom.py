@@ -73,9 +73,9 @@ def test_segmentation_read_back_is_the_mask(
     assert set(masks) == {label for label, mask in expected.items() if mask.any()}
     for label, mask in masks.items():
         np.testing.assert_array_equal(mask, expected[label], err_msg=label)
-        millimetres = geometry.lps_from_kji(np.argwhere(expected[label])).mean(axis=0)
+        format_coordinate = geometry.lps_from_kji(np.argwhere(expected[label])).mean(axis=0)
         again = geometry.lps_from_kji(np.argwhere(mask)).mean(axis=0)
-        np.testing.assert_allclose(again, millimetres, atol=0.01)
+        np.testing.assert_allclose(again, format_coordinate, atol=0.01)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -405,8 +405,13 @@ def test_dcmtk_prints_the_report(written: tuple[Analysis, Path]) -> None:
     ran = subprocess.run([dsrdump, "+Pl", str(path)], capture_output=True, check=False)
     text = ran.stdout.decode("utf-8", "replace")
     assert ran.returncode == 0
-    for words in ("Image Library", "Extradural fluid collection", "Not a medical device", "Volume"):
-        assert words in text, words
+    for text_line in (
+        "Image Library",
+        "Extradural fluid collection",
+        "Not a medical device",
+        "Volume",
+    ):
+        assert text_line in text, text_line
 
 
 @pytest.mark.parametrize("codes", STORED)

@@ -12,7 +12,7 @@ from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.volume import Volume
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas, overlays
-from leakloc.report.scene import Scene
+from leakloc.report.views import StudyView
 
 Make = Callable[..., Analysis]
 
@@ -39,8 +39,8 @@ def pictures(analysis: Analysis) -> dict[str, overlays.Picture]:
 
 
 @pytest.fixture(scope="module")
-def scene(analysis: Analysis) -> Scene:
-    return Scene(analysis)
+def view(analysis: Analysis) -> StudyView:
+    return StudyView(analysis)
 
 
 def centroid(mask: np.ndarray) -> np.ndarray:
@@ -64,31 +64,36 @@ def test_pictures_do_not_depend_on_how_the_array_was_stored(
     analysis: Analysis, pictures: dict[str, overlays.Picture], codes: str
 ) -> None:
     stored = stored_as(analysis, codes)
-    sheet = overlays._collection_axial(Scene(stored), stored.localization.collections[1])
+    sheet = overlays._collection_axial(StudyView(stored), stored.localization.collections[1])
     again = canvas.draw(sheet, round(900 * overlays.AXIAL_HEIGHT))
     np.testing.assert_array_equal(np.asarray(again), pictures["collection-2-axial"].rgb)
 
 
-def test_left_of_the_patient_is_right_in_the_picture(scene: Scene, analysis: Analysis) -> None:
+def test_left_of_the_patient_is_right_in_the_picture(view: StudyView, analysis: Analysis) -> None:
     left = analysis.localization.collections[1]  # 14 mm to the patient's left
-    axial = overlays._collection_axial(scene, left).columns[2].panels[0]
+    axial = overlays._collection_axial(view, left).columns[2].panels[0]
     sac, fluid = (mask > 0.5 for mask, _ in axial.outlines)
     assert 10 < (centroid(fluid) - centroid(sac))[1] * axial.spacing_mm[1] < 18
-    for column in overlays._collection_coronal(scene, left).columns:
+    for column in overlays._collection_coronal(view, left).columns:
         coronal = column.panels[0]
         (tag,) = (label for label in coronal.labels if label.text == "2")
         sac_row = np.flatnonzero(coronal.outlines[0][0][round(tag.place[0])])
         assert tag.place[1] > sac_row.max()
-        assert axial.letters[:2] == coronal.letters[:2] == ("R", "L")
+        assert axial.orientation_labels[:2] == coronal.orientation_labels[:2] == ("R", "L")
 
 
 def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
-    scene: Scene, analysis: Analysis
+    view: StudyView, analysis: Analysis
 ) -> None:
     dorsal = analysis.localization.collections[0]
-    sagittal = overlays._collection_sagittal(scene, dorsal).columns[0].panels[0]
-    axial = overlays._collection_axial(scene, dorsal).columns[2].panels[0]
-    assert sagittal.letters == ("A", "P", "H", "F") and axial.letters == ("R", "L", "A", "P")
+    sagittal = overlays._collection_sagittal(view, dorsal).columns[0].panels[0]
+    axial = overlays._collection_axial(view, dorsal).columns[2].panels[0]
+    assert sagittal.orientation_labels == ("A", "P", "H", "F") and axial.orientation_labels == (
+        "R",
+        "L",
+        "A",
+        "P",
+    )
     sac, fluid = (mask > 0.5 for mask, _ in axial.outlines)
     assert (centroid(fluid) - centroid(sac))[0] > 3
     sac, fluid = (mask for mask, _ in sagittal.outlines)
@@ -96,8 +101,8 @@ def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
     assert np.flatnonzero(fluid[row]).mean() > np.flatnonzero(sac[row]).mean() + 3
 
 
-def test_names_stand_at_the_height_of_their_vertebrae(scene: Scene, analysis: Analysis) -> None:
-    panel = overlays._overview(scene).columns[0].panels[0]
+def test_names_stand_at_the_height_of_their_vertebrae(view: StudyView, analysis: Analysis) -> None:
+    panel = overlays._overview(view).columns[0].panels[0]
     rows = {label.text: label.place[0] for label in panel.labels if label.side == "left"}
     mask = analysis.levels.mask.oriented("LPS").array
     for name, value in {"L2": 21, "L3": 22, "L4": 23, "L5": 24}.items():  # whole in the grid
@@ -106,8 +111,8 @@ def test_names_stand_at_the_height_of_their_vertebrae(scene: Scene, analysis: An
     assert rows["L1"] < rows["L5"]  # head up
 
 
-def test_names_do_not_stand_on_the_canal(scene: Scene) -> None:
-    panel = overlays._overview(scene).columns[0].panels[0]
+def test_names_do_not_stand_on_the_canal(view: StudyView) -> None:
+    panel = overlays._overview(view).columns[0].panels[0]
     sac = panel.outlines[0][0]
     for label in panel.labels:
         if label.side == "left":
@@ -122,8 +127,8 @@ def test_pixels_keep_their_physical_aspect() -> None:
     panel = canvas.Panel(
         shape=(20, 50),
         spacing_mm=(3.0, 0.8),
-        grey=np.zeros((20, 50), np.float32),
-        letters=("A", "P", "H", "F"),
+        gray=np.zeros((20, 50), np.float32),
+        orientation_labels=("A", "P", "H", "F"),
     )
     image = canvas.draw_panel(panel, px_per_mm=6.0)
     assert image.size == (round(50 * 0.8 * 6), 20 * 3 * 6)
@@ -134,8 +139,8 @@ def test_scale_bar_is_20_mm_long(px_per_mm: float) -> None:
     panel = canvas.Panel(
         shape=(100, 100),
         spacing_mm=(1.0, 1.0),
-        grey=np.zeros((100, 100), np.float32),
-        letters=("", "", "", ""),
+        gray=np.zeros((100, 100), np.float32),
+        orientation_labels=("", "", "", ""),
     )
     image = np.asarray(canvas.draw_panel(panel, px_per_mm))
     inked = (image == canvas.INK).all(axis=-1)
@@ -149,8 +154,8 @@ def test_outline_follows_the_edge_of_the_mask() -> None:
     panel = canvas.Panel(
         shape=(40, 40),
         spacing_mm=(1.0, 1.0),
-        grey=np.zeros((40, 40), np.float32),
-        letters=("", "", "", ""),
+        gray=np.zeros((40, 40), np.float32),
+        orientation_labels=("", "", "", ""),
         outlines=((mask, canvas.ORANGE),),
         scale_bar=False,
     )
@@ -176,19 +181,19 @@ def test_spread_labels_never_overlap(positions: list[float], gap: float) -> None
     assert np.all(np.diff(np.array(moved)[order]) >= 0)
 
 
-def test_every_sheet_carries_the_notice(scene: Scene, analysis: Analysis) -> None:
+def test_every_sheet_carries_the_notice(view: StudyView, analysis: Analysis) -> None:
     first = analysis.localization.collections[0]
     for sheet in (
-        overlays._overview(scene),
-        overlays._collection_sagittal(scene, first),
-        overlays._collection_axial(scene, first),
-        overlays._collection_coronal(scene, first),
+        overlays._overview(view),
+        overlays._collection_sagittal(view, first),
+        overlays._collection_axial(view, first),
+        overlays._collection_coronal(view, first),
     ):
         assert SHORT_NOTICE in sheet.footer
 
 
-def test_sections_name_their_segment_and_position(scene: Scene, analysis: Analysis) -> None:
-    sheet = overlays._collection_axial(scene, analysis.localization.collections[0])
+def test_sections_name_their_segment_and_position(view: StudyView, analysis: Analysis) -> None:
+    sheet = overlays._collection_axial(view, analysis.localization.collections[0])
     above, worst, below = (column.panels[0] for column in sheet.columns[1:])
     assert worst.framed and not above.framed and not below.framed
     assert worst.caption[0].startswith("L4-L5")
@@ -210,12 +215,12 @@ def companion(analysis: Analysis, frame: str | None = None) -> Analysis:
 def test_companion_shows_the_same_place(analysis: Analysis) -> None:
     both = companion(analysis)
     first = analysis.localization.collections[0]
-    sheet = overlays._collection_sagittal(Scene(both), first)
+    sheet = overlays._collection_sagittal(StudyView(both), first)
     panel, beside = (column.panels[0] for column in sheet.columns)
     assert beside.outlines == panel.outlines and beside.caption[0].startswith("sagittal T2")
     sac = Image.fromarray(panel.outlines[0][0].astype(np.uint8))
-    inside = np.asarray(sac.resize(beside.grey.shape[::-1], Image.Resampling.NEAREST)) > 0
-    assert beside.grey[inside].mean() > 0.7 > 0.3 > beside.grey[~inside].mean()
+    inside = np.asarray(sac.resize(beside.gray.shape[::-1], Image.Resampling.NEAREST)) > 0
+    assert beside.gray[inside].mean() > 0.7 > 0.3 > beside.gray[~inside].mean()
 
 
 def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis) -> None:
@@ -226,7 +231,7 @@ def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis
         triage=replace(both.triage, myelogram=Volume(both.triage.myelogram.array, moved)),
     )
     first = analysis.localization.collections[0]
-    assert len(overlays._collection_sagittal(Scene(both), first).columns) == 1
+    assert len(overlays._collection_sagittal(StudyView(both), first).columns) == 1
 
 
 def test_nothing_found_still_gives_an_overview(leakless: Analysis) -> None:
@@ -258,7 +263,7 @@ def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
             collections=analysis.segmentation.collections.crop(box),
         ),
     )
-    panel = overlays._overview(Scene(thin)).columns[1].panels[0]
+    panel = overlays._overview(StudyView(thin)).columns[1].panels[0]
     image = canvas.draw_panel(panel, 900 / panel.size_mm[0])
     assert image.width >= canvas.MIN_WIDTH_PX - 1
 
@@ -268,12 +273,12 @@ def test_edge_letters_give_way_to_names() -> None:
     plain = canvas.Panel(
         shape=(100, 100),
         spacing_mm=(1.0, 1.0),
-        grey=np.zeros((100, 100), np.float32),
-        letters=("A", "", "", ""),
+        gray=np.zeros((100, 100), np.float32),
+        orientation_labels=("A", "", "", ""),
         scale_bar=False,
     )
     alone = np.asarray(
-        canvas.draw_panel(replace(plain, letters=("", "", "", ""), labels=(name,)), 4)
+        canvas.draw_panel(replace(plain, orientation_labels=("", "", "", ""), labels=(name,)), 4)
     )
     both = np.asarray(canvas.draw_panel(replace(plain, labels=(name,)), 4))
     letter = np.asarray(canvas.draw_panel(plain, 4))

@@ -182,8 +182,8 @@ def test_a_volume_comes_back_as_it_was(array):
     """Any numbers, infinite and undefined ones too, and their type; nothing at all as well."""
     geometry = Geometry.from_axes(array.shape, origin_lps=(1, 2, 3), spacing_ijk_mm=(0.5, 1, 2))
     arrays: dict[str, np.ndarray] = {}
-    text = json.dumps(saved._packed(Volume(array, geometry), arrays))
-    back = saved._unpacked(json.loads(text), arrays)
+    text = json.dumps(saved._pack(Volume(array, geometry), arrays))
+    back = saved._unpack(json.loads(text), arrays)
     assert back.array.dtype == array.dtype
     assert np.array_equal(back.array, array, equal_nan=array.dtype.kind == "f")
     assert back.geometry.matches(geometry, tolerance_mm=0)
@@ -192,10 +192,10 @@ def test_a_volume_comes_back_as_it_was(array):
 def test_the_image_is_kept_where_planning_reads_it(analysis, finished):
     """And nowhere else: what is kept of it is small."""
     whole = analysis.basis.landmarks.anatomy
-    kept = saved.load(finished).basis.landmarks.anatomy
-    assert 0 < np.count_nonzero(kept.array) < 0.5 * np.count_nonzero(whole.array)
-    there = kept.array != 0
-    assert np.array_equal(kept.array[there], whole.array[there])
+    field_values = saved.load(finished).basis.landmarks.anatomy
+    assert 0 < np.count_nonzero(field_values.array) < 0.5 * np.count_nonzero(whole.array)
+    nonzero = field_values.array != 0
+    assert np.array_equal(field_values.array[nonzero], whole.array[nonzero])
     targets = Report.load(finished).planning.targets
     assert any(w.skin_to_canal_mm is not None for t in targets for w in t.interlaminar)
     assert any(t.narrowest_posterior_depth is not None for t in targets)
@@ -236,7 +236,7 @@ def pickled(path: Path) -> None:
         (pickled, "damaged: run leakloc analyze again"),
         (lambda p: rewritten(p, basis={"class": "note", "fields": {}}), "damaged"),
         (lambda p: rewritten(p, settings={"unheard": {}}), "damaged"),
-        (lambda p: rewritten(p, seen=None), "damaged"),
+        (lambda p: rewritten(p, detection=None), "damaged"),
         (lambda p: rewritten(p, version="0.0.1"), "another version .* run leakloc analyze again"),
         (lambda p: rewritten(p, format=99), "another version .* run leakloc analyze again"),
     ],

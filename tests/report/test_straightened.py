@@ -6,7 +6,6 @@ import pytest
 from leakloc.anatomy.centerline import Centerline
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas
-from leakloc.report.scene import Scene
 from leakloc.report.straightened import (
     arcs_across,
     reach_of,
@@ -14,21 +13,22 @@ from leakloc.report.straightened import (
     section,
     straightened_sheet,
 )
+from leakloc.report.views import StudyView
 
 SAC_MM2 = np.pi * 8 * 6.5  # of a horizontal section of the analytic sac
 
 
 @pytest.fixture(scope="module")
-def scene(analysis: Analysis) -> Scene:
-    return Scene(analysis)
+def view(analysis: Analysis) -> StudyView:
+    return StudyView(analysis)
 
 
 def panels(sheet: canvas.Sheet) -> list[canvas.Panel | canvas.Chart]:
     return [column.panels[0] for column in sheet.columns]
 
 
-def test_the_straightened_sac_stands_upright(scene: Scene) -> None:
-    side, front, *_ = panels(straightened_sheet(scene))
+def test_the_straightened_sac_stands_upright(view: StudyView) -> None:
+    side, front, *_ = panels(straightened_sheet(view))
     assert isinstance(side, canvas.Panel) and isinstance(front, canvas.Panel)
     for panel, width_mm in ((side, 13.0), (front, 16.0)):
         sac = panel.outlines[0][0] > 0.5
@@ -39,8 +39,8 @@ def test_the_straightened_sac_stands_upright(scene: Scene) -> None:
         assert np.median(rows.sum(axis=1)) * panel.spacing_mm[1] == pytest.approx(width_mm, abs=1)
 
 
-def test_fluid_lies_on_its_side_and_at_its_level(scene: Scene, analysis: Analysis) -> None:
-    side, front, *_ = panels(straightened_sheet(scene))
+def test_fluid_lies_on_its_side_and_at_its_level(view: StudyView, analysis: Analysis) -> None:
+    side, front, *_ = panels(straightened_sheet(view))
     assert isinstance(side, canvas.Panel) and isinstance(front, canvas.Panel)
     tags = {label.text: label.place for label in front.labels if label.bold}
     names = {label.text: label.place[0] for label in front.labels if not label.bold}
@@ -53,9 +53,9 @@ def test_fluid_lies_on_its_side_and_at_its_level(scene: Scene, analysis: Analysi
     assert np.all(np.diff([names[n] for n in ("L1", "L2", "L3", "L4", "L5", "S1")]) > 0)
 
 
-def test_the_area_is_that_of_the_sac(scene: Scene) -> None:
-    arcs, areas = sac_areas(scene)
-    line = scene.centerline
+def test_the_area_is_that_of_the_sac(view: StudyView) -> None:
+    arcs, areas = sac_areas(view)
+    line = view.centerline
     _, _, dorsal = line.frame_at(arcs)
     whole = np.isfinite(areas) & (line.at(arcs)[:, 2] > -80)
     true = SAC_MM2 * np.abs(dorsal[whole][:, 1])  # the cut across a leaning tube is smaller
@@ -72,36 +72,36 @@ def test_where_the_field_cuts_the_sac_the_area_is_unknown(analysis: Analysis) ->
             parts, thecal_sac=parts.thecal_sac.crop(box), collections=parts.collections.crop(box)
         ),
     )
-    scene = Scene(thin)
-    assert np.isnan(sac_areas(scene)[1]).all()
-    canvas.draw(straightened_sheet(scene), 600)  # curves without a value are no failure
+    view = StudyView(thin)
+    assert np.isnan(sac_areas(view)[1]).all()
+    canvas.draw(straightened_sheet(view), 600)  # curves without a value are no failure
 
 
-def test_a_section_lies_across_the_canal(scene: Scene, analysis: Analysis) -> None:
+def test_a_section_lies_across_the_canal(view: StudyView, analysis: Analysis) -> None:
     first = analysis.localization.collections[0]
-    above, peak, below = arcs_across(scene, first)
+    above, peak, below = arcs_across(view, first)
     assert above < peak < below
-    panel = section(scene, peak, reach_of(scene, [first]), ("L4-L5",))
+    panel = section(view, peak, reach_of(view, [first]), ("L4-L5",))
     step = panel.spacing_mm[0]
     sac, fluid = (mask > 0.5 for mask, _ in panel.outlines)
-    _, _, dorsal = scene.centerline.frame_at(peak)
+    _, _, dorsal = view.centerline.frame_at(peak)
     assert sac.sum() * step**2 == pytest.approx(SAC_MM2 * abs(dorsal[1]), rel=0.08)
     assert np.argwhere(fluid)[:, 0].mean() > np.argwhere(sac)[:, 0].mean()  # dorsal is below
-    tilt = np.degrees(np.arccos(abs(scene.centerline.frame_at(peak)[0][2])))
+    tilt = np.degrees(np.arccos(abs(view.centerline.frame_at(peak)[0][2])))
     assert panel.caption[-1].endswith(f"tilted {tilt:.0f}°")
-    assert panel.letters[:2] == ("R", "L")
+    assert panel.orientation_labels[:2] == ("R", "L")
 
 
-def test_a_view_reaches_as_far_as_the_fluid(scene: Scene, analysis: Analysis) -> None:
+def test_a_view_reaches_as_far_as_the_fluid(view: StudyView, analysis: Analysis) -> None:
     collection = analysis.localization.collections[0]
-    narrow = reach_of(scene, [collection], side_mm=1, front_mm=1, back_mm=1)
+    narrow = reach_of(view, [collection], side_mm=1, front_mm=1, back_mm=1)
     assert narrow.dorsal_mm[1] > 12 and max(narrow.left_mm) > 5
-    none = reach_of(scene, [], side_mm=1, front_mm=2, back_mm=3)
+    none = reach_of(view, [], side_mm=1, front_mm=2, back_mm=3)
     assert (none.left_mm, none.dorsal_mm) == ((-1, 1), (-2, 3))
 
 
-def test_charts_stand_beside_their_place(scene: Scene, analysis: Analysis) -> None:
-    sheet = straightened_sheet(scene)
+def test_charts_stand_beside_their_place(view: StudyView, analysis: Analysis) -> None:
+    sheet = straightened_sheet(view)
     charts = [panel for panel in panels(sheet) if isinstance(panel, canvas.Chart)]
     assert len(charts) == 2
     for chart in charts:
@@ -123,4 +123,4 @@ def test_a_short_canal_is_drawn(analysis: Analysis) -> None:
     short = replace(
         analysis, segmentation=replace(analysis.segmentation, centerline=Centerline(points))
     )
-    canvas.draw(straightened_sheet(Scene(short)), 500)
+    canvas.draw(straightened_sheet(StudyView(short)), 500)

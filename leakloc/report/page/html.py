@@ -509,10 +509,10 @@ def _xyz(point: Sequence[float]) -> tuple[str, str, str]:
 def _point(point: Sequence[float] | None) -> str:
     if point is None:
         return "unknown"
-    letters = ("LR", "PA", "HF")
+    orientation_labels = ("LR", "PA", "HF")
     return ", ".join(
         f"{pair[0] if value >= 0 else pair[1]} {abs(value):.1f} mm"
-        for pair, value in zip(letters, point, strict=True)
+        for pair, value in zip(orientation_labels, point, strict=True)
     )
 
 

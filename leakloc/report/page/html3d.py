@@ -15,8 +15,8 @@ import numpy as np
 from leakloc.core.templates import render_html
 from leakloc.core.volume import Volume
 from leakloc.report.canvas import BLUE, ORANGE
-from leakloc.report.page.viewer import SAC, WHITE, Block, neighbourhood
-from leakloc.report.scene import Plane, Scene
+from leakloc.report.page.viewer import SAC, WHITE, Block, neighborhood
+from leakloc.report.views import Plane, StudyView
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
@@ -36,34 +36,36 @@ def page(report: Report, analysis: AnalysisData) -> str:
     analysis : AnalysisData
         Results of all stages; patient identity is not included.
     """
-    return render_html("report/page/report3d.html.j2", report=report, data=_data(Scene(analysis)))
+    return render_html(
+        "report/page/report3d.html.j2", report=report, data=_data(StudyView(analysis))
+    )
 
 
-def _data(scene: Scene) -> dict[str, Any]:
-    low, high = scene.window
+def _data(view: StudyView) -> dict[str, Any]:
+    low, high = view.window
     white = low + WHITE * (high - low)
-    block = neighbourhood(scene)
+    block = neighborhood(view)
     fraction = (np.asarray(block.signal, dtype=np.float32) - low) / (white - low)
     signal = (np.clip(fraction, 0, 1) * SIGNAL_STEPS).astype(np.uint8)
     labels = np.where(block.labels == SAC, SAC_VALUE, FLUID_VALUE).astype(np.uint8)
     labels[block.labels == 0] = 0
-    found = scene.analysis.localization.collections
-    kji = scene.epicenter(found[0]) if found else None
+    found = view.analysis.localization.collections
+    kji = view.epicenter(found[0]) if found else None
     start = (
-        scene.geometry.lps_from_kji(kji)
+        view.geometry.lps_from_kji(kji)
         if kji is not None
-        else scene.centerline.at(scene.centerline.length_mm / 2)
+        else view.centerline.at(view.centerline.length_mm / 2)
     )
-    colours = [(0, 0, 0), BLUE, ORANGE]
+    colors = [(0, 0, 0), BLUE, ORANGE]
     return {
         "volume": _nifti(block, signal),
         "labels": _nifti(block, labels),
         "window": [0, SIGNAL_STEPS / WHITE],
         "start": [round(float(x), 2) for x in start],
-        "colours": {
-            "R": [c[0] for c in colours],
-            "G": [c[1] for c in colours],
-            "B": [c[2] for c in colours],
+        "colors": {
+            "R": [c[0] for c in colors],
+            "G": [c[1] for c in colors],
+            "B": [c[2] for c in colors],
             "A": [0, 255, 255],
             "I": [0, SAC_VALUE, FLUID_VALUE],
             "labels": ["", "thecal sac", "epidural fluid"],

@@ -10,23 +10,23 @@
   const counts = [I, J, K];
   const $ = (id) => document.getElementById(id);
 
-  const SAC_COLOUR = "#56b4e9"; // Okabe and Ito: told apart with any kind of colour vision
-  const FLUID_COLOUR = "#e69f00";
+  const SAC_COLOR = "#56b4e9"; // Okabe and Ito: distinguishable with color vision deficiency
+  const FLUID_COLOR = "#e69f00";
   const INK = "#eceef2";
-  const BODY_FRONT_MM = 27; // from the centre of a body to its name in front of it
+  const BODY_FRONT_MM = 27; // from the center of a body to its name in front of it
   const BODY_SIDE_MM = 34; // and beside it
   const DISC_HALF_MM = 17; // half the depth of a disc
   const CRESCENT_MM = 15; // how far the middle of a crescent may lie from the fluid
   const SCALE_MM = 20;
   const ZOOMS = [1, 1.5, 2, 3, 4];
-  const AXIAL_SHARE = 0.6; // of that height, controls stand below it
+  const AXIAL_FRACTION = 0.6; // of that height, controls stand below it
   const NARROW_PX = 700; // as in viewer.css
   const SIDE_PX = 260; // for the controls
-  const SIDE_SHARE = 0.26; // of the width: the axial plane must not get small
+  const SIDE_FRACTION = 0.26; // of the width: the axial plane must not get small
   const GAP_PX = 12;
-  const LEAST_PX_PER_MM = 1.1; // below it a root cannot be seen: start enlarged
+  const MIN_PX_PER_MM = 1.1; // below it a root cannot be seen: start enlarged
   const DRAG_PX = 4; // a press that moves less is a click
-  const SHARE_OF_HEIGHT = 0.82; // of the window, so that a plane and its slider are seen at once
+  const HEIGHT_FRACTION = 0.82; // of the window, so that a plane and its slider are seen at once
 
   // Axes of the planes: across the picture, down it (flipped: head on top), and through it.
   const planes = {
@@ -158,15 +158,15 @@
     const width = root.querySelector(".panes").clientWidth - 1; // widths are fractions
     const mm = (axis) => counts[axis] * data.spacing[axis];
     const narrow = width < NARROW_PX;
-    const least = narrow ? 110 : 180; // room for names and letters on a thin slab
-    const side = narrow ? 0 : Math.max(SIDE_PX, width * SIDE_SHARE) + 2 * GAP_PX;
-    const tall = window.innerHeight * SHARE_OF_HEIGHT;
+    const minPx = narrow ? 110 : 180; // space for names and axis labels on a thin slab
+    const side = narrow ? 0 : Math.max(SIDE_PX, width * SIDE_FRACTION) + 2 * GAP_PX;
+    const tall = window.innerHeight * HEIGHT_FRACTION;
     let scale = tall / mm(2);
-    const wide = () => [0, 1].reduce((sum, axis) => sum + Math.max(mm(axis) * scale, least), GAP_PX);
+    const wide = () => [0, 1].reduce((sum, axis) => sum + Math.max(mm(axis) * scale, minPx), GAP_PX);
     while (wide() + side > width && scale > 0.2) scale *= 0.98;
     const room = narrow ? width : width - wide() - GAP_PX;
-    const axial = Math.min(room / mm(0), (tall * AXIAL_SHARE) / mm(1));
-    return { sagittal: scale, coronal: scale, axial, least };
+    const axial = Math.min(room / mm(0), (tall * AXIAL_FRACTION) / mm(1));
+    return { sagittal: scale, coronal: scale, axial, minPx };
   }
 
   function resize() {
@@ -176,7 +176,7 @@
       const ratio = window.devicePixelRatio || 1;
       plane.scale = scales[name];
       const image = counts[plane.across] * data.spacing[plane.across] * plane.scale;
-      const width = Math.max(image, scales.least);
+      const width = Math.max(image, scales.minPx);
       const height = counts[plane.down] * data.spacing[plane.down] * plane.scale;
       plane.left = (width - image) / 2;
       plane.size = [width, height];
@@ -207,10 +207,10 @@
     const pen = canvas.getContext("2d");
     const ratio = canvas.width / plane.size[0];
     const [columns, rows] = [counts[plane.across], counts[plane.down]];
-    const grey = slice(plane, signal);
+    const gray = slice(plane, signal);
     const picture = new ImageData(columns, rows);
     const pixels = new Uint32Array(picture.data.buffer);
-    for (let n = 0; n < grey.length; n++) pixels[n] = 0xff000000 | (shades[grey[n]] * 0x010101);
+    for (let n = 0; n < gray.length; n++) pixels[n] = 0xff000000 | (shades[gray[n]] * 0x010101);
     const store = (plane.store ||= document.createElement("canvas"));
     [store.width, store.height] = [columns, rows];
     store.getContext("2d").putImageData(picture, 0, 0);
@@ -231,18 +231,18 @@
     pen.clip();
     if (state.masks) {
       const found = slice(plane, labels);
-      outline(pen, found, columns, rows, (v) => v === data.sac, place, SAC_COLOUR);
-      outline(pen, found, columns, rows, (v) => v > 0 && v !== data.sac, place, FLUID_COLOUR);
+      outline(pen, found, columns, rows, (v) => v === data.sac, place, SAC_COLOR);
+      outline(pen, found, columns, rows, (v) => v > 0 && v !== data.sac, place, FLUID_COLOR);
     }
     if (state.cross) cross(pen, plane, place);
     pen.restore();
     if (state.names) names(pen, name, plane, place);
-    letters(pen, plane, zoom[0] / data.spacing[plane.across]);
+    drawAxisLabels(pen, plane, zoom[0] / data.spacing[plane.across]);
     caption(name, plane);
   }
 
-  /** Marching squares at one half between voxel centres: thin, and the grey stays as it is. */
-  function outline(pen, found, columns, rows, wanted, place, colour) {
+  /** Marching squares at one half between voxel centers: thin, and the gray stays as it is. */
+  function outline(pen, found, columns, rows, wanted, place, color) {
     const is = (c, r) => (c >= 0 && r >= 0 && c < columns && r < rows
       && wanted(found[r * columns + c]) ? 1 : 0);
     const path = new Path2D();
@@ -253,7 +253,7 @@
         const cell = is(c, r) | (is(c + 1, r) << 1) | (is(c + 1, r + 1) << 2) | (is(c, r + 1) << 3);
         if (cell === 0 || cell === 15) continue;
         any = true;
-        const [x, y] = [c + 0.5, r + 0.5]; // voxel (0, 0) has its centre at (0.5, 0.5)
+        const [x, y] = [c + 0.5, r + 0.5]; // voxel (0, 0) has its center at (0.5, 0.5)
         const [up, right, low, left] = [[x + 0.5, y], [x + 1, y + 0.5], [x + 0.5, y + 1], [x, y + 0.5]];
         if (cell === 5) { line(left, up); line(right, low); continue; }
         if (cell === 10) { line(up, right); line(low, left); continue; }
@@ -264,7 +264,7 @@
     }
     if (!any) return;
     pen.lineCap = "round";
-    for (const [ink, width] of [["rgba(0,0,0,0.55)", 3], [colour, 1.5]]) {
+    for (const [ink, width] of [["rgba(0,0,0,0.55)", 3], [color, 1.5]]) {
       pen.strokeStyle = ink;
       pen.lineWidth = width;
       pen.stroke(path);
@@ -324,10 +324,10 @@
     }
   }
 
-  function letters(pen, plane, pxPerMm) {
+  function drawAxisLabels(pen, plane, pxPerMm) {
     const [width, height] = plane.size;
-    const [left, right] = data.letters[plane.across];
-    const [low, high] = data.letters[plane.down];
+    const [left, right] = data.axis_labels[plane.across];
+    const [low, high] = data.axis_labels[plane.down];
     const [top, bottom] = plane.down === 2 ? [high, low] : [low, high];
     text(pen, left, 6, height / 2, "left", 15);
     text(pen, right, width - 6, height / 2, "right", 15);
@@ -406,7 +406,7 @@
     draw();
   }
 
-  /** The voxel of a collection nearest to its centre: that of a crescent lies beside it. */
+  /** The voxel of a collection nearest to its center: that of a crescent lies beside it. */
   function within(lps, id) {
     const center = toIjk(lps).map(clampIndex);
     const label = (i, j, k) => labels[i + I * (j + J * k)];
@@ -558,7 +558,7 @@
     const middle = data.canal[Math.floor(data.canal.length / 2)];
     state.at = first ? within(first.lps, first.id) : within(middle.slice(0, 3), 0);
     state.ready = true;
-    while (sizes().sagittal * ZOOMS[state.zoom] < LEAST_PX_PER_MM && state.zoom < 2) state.zoom++;
+    while (sizes().sagittal * ZOOMS[state.zoom] < MIN_PX_PER_MM && state.zoom < 2) state.zoom++;
     resize();
     window.addEventListener("resize", resize);
     root.dataset.ready = "yes";

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.core.volume import Geometry
-from leakloc.report.scene import GAMMA, Plane, Scene, edge_letters
+from leakloc.report.views import GAMMA, Plane, StudyView, axis_labels
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
@@ -103,10 +103,10 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
     -------
     Viewer
     """
-    scene = Scene(analysis)
-    low, high = scene.window
+    view = StudyView(analysis)
+    low, high = view.window
     white = low + WHITE * (high - low)
-    block = neighbourhood(scene)
+    block = neighborhood(view)
     while block.signal.size > MAX_VOXELS:
         block = _binned(block)
     labels = _label_pictures(block)
@@ -120,7 +120,7 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
         "shape": block.signal.shape,
         "affine": np.round(block.geometry.affine_lps, 5).tolist(),
         "spacing": np.round(block.geometry.spacing_ijk_mm, 4).tolist(),
-        "letters": edge_letters(block.geometry),
+        "axis_labels": axis_labels(block.geometry),
         "signal": [low, white],
         "window": [low, high],
         "gamma": GAMMA,
@@ -130,7 +130,7 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
             _base64(_webp(plane, quality or QUALITIES[-1])) for plane in np.moveaxis(bytes_of, 2, 0)
         ],
         "labels": labels,
-        **_names(scene),
+        **_names(view),
     }
     return Viewer(data, block.binned)
 
@@ -138,14 +138,14 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
 # --- the volume ---------------------------------------------------------------------------
 
 
-def neighbourhood(scene: Scene) -> Block:
+def neighborhood(view: StudyView) -> Block:
     """Crop image and labels to the region around the spine, at acquired resolution."""
-    rows = slice(0, scene.geometry.shape[0])
-    box = (rows, scene.depth(rows), scene.across(rows))
-    labels = np.where(scene.sac[box], SAC, 0).astype(np.uint8)
-    fluid = scene.collections[box]
+    rows = slice(0, view.geometry.shape[0])
+    box = (rows, view.depth(rows), view.across(rows))
+    labels = np.where(view.sac[box], SAC, 0).astype(np.uint8)
+    fluid = view.collections[box]
     np.copyto(labels, fluid.astype(np.uint8), where=fluid > 0)
-    return Block(scene.image.array[box], labels, scene.geometry.cropped(box))
+    return Block(view.image.array[box], labels, view.geometry.cropped(box))
 
 
 def _binned(block: Block) -> Block:
@@ -223,8 +223,8 @@ def _base64(data: bytes) -> str:
 # --- names --------------------------------------------------------------------------------
 
 
-def _names(scene: Scene) -> dict[str, Any]:
-    levels, line = scene.analysis.levels, scene.centerline
+def _names(view: StudyView) -> dict[str, Any]:
+    levels, line = view.analysis.levels, view.centerline
     arcs = np.arange(0.0, line.length_mm + NAME_STEP_MM, NAME_STEP_MM).clip(max=line.length_mm)
     return {
         "vertebrae": [{"name": v.name, "lps": _rounded(v.center_lps)} for v in levels.vertebrae],
@@ -237,16 +237,16 @@ def _names(scene: Scene) -> dict[str, Any]:
             for d in levels.discs
         ],
         "canal": [
-            [*_rounded(point), scene.coordinate.describe(float(arc))]
+            [*_rounded(point), view.coordinate.describe(float(arc))]
             for point, arc in zip(line.at(arcs), arcs, strict=True)
         ],
         "collections": [
             {
                 "id": c.id,
                 "title": f"{c.id}: {c.level or 'level not named'}, {c.position}",
-                "lps": _rounded(scene.geometry.lps_from_kji(scene.epicenter(c))),
+                "lps": _rounded(view.geometry.lps_from_kji(view.epicenter(c))),
             }
-            for c in scene.analysis.localization.collections
+            for c in view.analysis.localization.collections
         ],
     }
 

@@ -32,7 +32,7 @@
     cal_min: data.window[0], cal_max: data.window[1],
   }));
   const masks = await load({ base64: data.labels, name: "masks.nii.gz", opacity: 0.5 });
-  masks.setColormapLabel(data.colours);
+  masks.setColormapLabel(data.colors);
   view.addVolume(masks);
   const kinds = { planes: view.sliceTypeMultiplanar, rendering: view.sliceTypeRender };
   view.setSliceType(kinds.planes);

@@ -1,6 +1,6 @@
 """Batch processing: find studies, queue them, analyze them in parallel and list the results.
 
-    finder -> ledger -> engine (run, on Dask) -> cards -> worklist, summary
+    finder -> ledger -> engine (run, on Dask) -> summaries -> worklist, table
 
 `Batch` runs all steps; the DICOM node uses the ledger (job database) and the engine for the
 studies it receives.

@@ -11,12 +11,12 @@ from threading import Event, Thread
 
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.settings import Settings
-from leakloc.services.batch.cards import CardBox, make_card
-from leakloc.services.batch.engine import Engine, WorkOptions, need_dask
+from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
 from leakloc.services.batch.finder import FindProgress, Found, ScanCache, find_studies
 from leakloc.services.batch.ledger import Decision, Entry, Ledger, State
 from leakloc.services.batch.run import Outcome, clean_up
-from leakloc.services.batch.summary import as_csv, as_parquet, summary_rows
+from leakloc.services.batch.summaries import SummaryStore, summarize_report
+from leakloc.services.batch.table import as_csv, as_parquet, table_rows
 from leakloc.services.batch.worklist import worklist
 
 
@@ -51,8 +51,8 @@ class Tally:
     seconds_left: float | None = None
 
 
-Watcher = Callable[[Tally], None]
-Ended = Callable[[Entry, State, Outcome], None]
+ProgressCallback = Callable[[Tally], None]
+EndedCallback = Callable[[Entry, State, Outcome], None]
 
 
 @dataclass
@@ -85,8 +85,8 @@ class Batch:
     settings: Settings
     options: WorkOptions = field(default_factory=WorkOptions)
     force: bool = False
-    watcher: Watcher | None = None
-    ended: Ended | None = None
+    watcher: ProgressCallback | None = None
+    ended: EndedCallback | None = None
     finding: FindProgress | None = None
 
     def run(
@@ -110,12 +110,12 @@ class Batch:
         OutputError
             If another process uses the output folder, or it cannot be written.
         """
-        need_dask()
+        require_dask()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc batch"):
             clean_up(ledger.output)
             ledger.recover()
-            return _Run(self, ledger).go(roots, watch, settle_s)
+            return _Run(self, ledger).run_all(roots, watch, settle_s)
 
 
 class _Run:
@@ -130,7 +130,7 @@ class _Run:
         self.started = 0.0
         self.done = 0
 
-    def go(self, roots: Sequence[Path], watch: Sequence[Path], settle_s: float) -> Tally:
+    def run_all(self, roots: Sequence[Path], watch: Sequence[Path], settle_s: float) -> Tally:
         if roots:
             self._find(roots)
         watcher = None
@@ -138,7 +138,7 @@ class _Run:
             watcher = FolderWatch(self.ledger, watch, settle_s, self._settled, self.batch.settings)
             watcher.start()
         elif not self.names:
-            raise InputError(_nothing_found(roots, self.tally.left_out))
+            raise InputError(_no_study_message(roots, self.tally.left_out))
         self.started = time.monotonic()
         try:
             if watcher is not None or self.ledger.counts()[State.WAITING]:
@@ -178,7 +178,7 @@ class _Run:
         self.tally.found = len(self.names)
 
     def _settled(self, studies: Iterable[Found]) -> None:
-        with self.ledger.together():
+        with self.ledger.transaction():
             for study in studies:
                 self._queue(study)
 
@@ -189,7 +189,7 @@ class _Run:
             self.batch.ended(entry, state, outcome)
 
     def _check_inputs(self) -> None:
-        self.pages.write_now_and_then()
+        self.pages.write_if_due()
         if self.batch.watcher is not None:
             self._count()
             self.batch.watcher(self.tally)
@@ -219,7 +219,7 @@ class Pages:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._cards = CardBox(ledger)
+        self._summaries = SummaryStore(ledger)
         self._changed = False
         self._next = time.monotonic() + self._MIN_S
 
@@ -228,12 +228,12 @@ class Pages:
         self._changed = True
         if state is State.FINISHED:
             try:
-                card = make_card(self._ledger.output / entry.name)
+                summary = summarize_report(self._ledger.output / entry.name)
             except LeaklocError:
                 return  # the study is then listed without its finding
-            self._cards.put(entry.name, card)
+            self._summaries.put(entry.name, summary)
 
-    def write_now_and_then(self) -> None:
+    def write_if_due(self) -> None:
         """Write if something changed and the minimum interval has passed."""
         if self._changed and time.monotonic() >= self._next:
             start = time.monotonic()
@@ -251,9 +251,9 @@ class Pages:
         """
         entries = self._ledger.entries()
         finished = [entry.name for entry in entries if entry.state is State.FINISHED]
-        cards = self._cards.all(finished)
-        rows = summary_rows(entries, cards)
-        self._put("index.html", worklist(entries, cards).encode())
+        summaries = self._summaries.all(finished)
+        rows = table_rows(entries, summaries)
+        self._put("index.html", worklist(entries, summaries).encode())
         self._put("summary.csv", as_csv(rows).encode())
         self._put("summary.parquet", as_parquet(rows))
         self._changed = False
@@ -326,14 +326,14 @@ class FolderWatch:
         try:
             cache = ScanCache(self._ledger)
             while not self._stopping.is_set():
-                self.look(cache, time.monotonic())
+                self.poll(cache, time.monotonic())
                 self._stopping.wait(max(0.2, self._settle_s / self._SEARCHES))
         except LeaklocError as error:
             self.error = error
         finally:
             self._ledger.close()
 
-    def look(self, cache: ScanCache, now: float) -> None:
+    def poll(self, cache: ScanCache, now: float) -> None:
         """Search once, at time `now` in seconds, and report the studies that have settled."""
         search = find_studies(
             self._folders, self._settings.loaders, output=self._ledger.output, cache=cache
@@ -352,7 +352,7 @@ class FolderWatch:
             self._settled(ready)
 
 
-def _nothing_found(roots: Sequence[Path], left_out: dict[str, int]) -> str:
+def _no_study_message(roots: Sequence[Path], left_out: dict[str, int]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
     places = ", ".join(str(root) for root in roots)
     return f"no MR study in {places}" + (f" (excluded: {reasons})" if reasons else "")

@@ -71,7 +71,7 @@ class WorkOptions:
     analyze: str = ANALYZE
 
 
-Ended = Callable[[Entry, State, Outcome], None]
+EndedCallback = Callable[[Entry, State, Outcome], None]
 """Called with the study that ended, its new state and the outcome of the analysis."""
 
 
@@ -87,19 +87,19 @@ class Engine:
     options : WorkOptions
     ended : callable, optional
         Called in the thread of `run` after the ledger is updated.
-    glance : callable, optional
+    on_poll : callable, optional
         Called in the thread of `run` about twice a second.
     """
 
     ledger: Ledger
     options: WorkOptions
-    ended: Ended | None = None
-    glance: Callable[[], None] | None = None
+    ended: EndedCallback | None = None
+    on_poll: Callable[[], None] | None = None
     workers: int = 0
     """Maximum number of parallel analyses while running."""
     _stopping: Event = field(default_factory=Event)
     _problem: str | None = None
-    _looked: float = 0.0
+    _counted_at: float = 0.0
 
     def run(self, more: Callable[[], bool] = lambda: False) -> None:
         """Analyze until no study is waiting and `more` returns False.
@@ -113,7 +113,7 @@ class Engine:
         AnalysisError
             If the connection to the scheduler is lost.
         """
-        with connected(self.options) as client:
+        with connect(self.options) as client:
             self._check(client)
             running: dict[Future, Entry] = {}
             try:
@@ -135,8 +135,8 @@ class Engine:
                 future = self._submit(client, entry)
                 running[future] = entry
                 future.add_done_callback(done.put)
-            if self.glance is not None:
-                self.glance()
+            if self.on_poll is not None:
+                self.on_poll()
             if not running and (self._problem is not None or not self._more(more)):
                 return
             with suppress(Empty):
@@ -153,9 +153,9 @@ class Engine:
         return more() or self.ledger.counts()[State.WAITING] > 0
 
     def _slots(self, client: Client) -> int:
-        if time.monotonic() - self._looked > 1.0 or not self.workers:
+        if time.monotonic() - self._counted_at > 1.0 or not self.workers:
             self.workers = sum(client.nthreads().values())
-            self._looked = time.monotonic()
+            self._counted_at = time.monotonic()
         return self.workers
 
     def _next(self) -> Entry | None:
@@ -280,7 +280,7 @@ def default_workers() -> int:
 
 
 @contextmanager
-def connected(options: WorkOptions) -> Iterator[Client]:
+def connect(options: WorkOptions) -> Iterator[Client]:
     """Return a client of the cluster specified by the options.
 
     Raises
@@ -288,7 +288,7 @@ def connected(options: WorkOptions) -> Iterator[Client]:
     SettingsError
         If the extra is not installed, or the scheduler does not respond.
     """
-    need_dask()
+    require_dask()
     import dask
     from distributed import Client, LocalCluster
     from distributed.system import MEMORY_LIMIT
@@ -332,7 +332,7 @@ def connected(options: WorkOptions) -> Iterator[Client]:
         yield client
 
 
-def need_dask() -> None:
+def require_dask() -> None:
     """Check that the packages of the ``batch`` extra are installed.
 
     Raises

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from leakloc.core.errors import InputError
-from leakloc.services.batch.headers import HEAD_BYTES, Belongs, belongs, is_dicom
+from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, read_ownership
 from leakloc.services.batch.ledger import LEDGER_NAME
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _Group:
     """
 
     kind: Kind
-    who: Belongs
+    owner: Ownership
     names: tuple[str, ...] | None
     digest: str
     count: int
@@ -158,19 +158,19 @@ class _Finder:
         known = self.cache.get(folder, signature) if self.cache is not None else None
         if known is not None:
             return known
-        by_who: dict[tuple[Kind, Belongs], list[tuple[str, int, int]]] = defaultdict(list)
+        by_owner: dict[tuple[Kind, Ownership], list[tuple[str, int, int]]] = defaultdict(list)
         for file in files:
-            by_who[_look(os.path.join(folder, file[0]))].append(file)  # noqa: PTH118 - a million times
-        alone = len({who for kind, who in by_who if kind == "dicom" and who.study_uid}) <= 1
+            by_owner[_identify(os.path.join(folder, file[0]))].append(file)  # noqa: PTH118 - a million times
+        alone = len({owner for kind, owner in by_owner if kind == "dicom" and owner.study_uid}) <= 1
         groups = tuple(
             _Group(
                 kind,
-                who,
+                owner,
                 None if alone and kind == "dicom" else tuple(file[0] for file in members),
                 _digest(members),
                 len(members),
             )
-            for (kind, who), members in by_who.items()
+            for (kind, owner), members in by_owner.items()
             if kind != "other"
         )
         if self.cache is not None:
@@ -180,15 +180,15 @@ class _Finder:
     def _file(self, path: Path) -> None:
         status = path.stat()
         entry = (path.name, status.st_size, status.st_mtime_ns)
-        kind, who = _look(str(path))
+        kind, owner = _identify(str(path))
         if kind == "archive":
             self.listed += self._archive(str(path.absolute()), entry)
             return
         self.listed.append(
             Found(
-                who.study_uid or _name_of(str(path.absolute())),
+                owner.study_uid or _name_of(str(path.absolute())),
                 (str(path.absolute()),),
-                who.study_uid or None,
+                owner.study_uid or None,
                 _digest([entry]),
                 1,
             )
@@ -202,7 +202,7 @@ class _Finder:
             groups = _in_archive(Path(path), self.settings)
             if self.cache is not None:
                 self.cache.put(path, signature, groups)
-        uids = {group.who.study_uid for group in groups if group.who.modality in (_MR, "")}
+        uids = {group.owner.study_uid for group in groups if group.owner.modality in (_MR, "")}
         if groups and not uids:
             self.left_out["studies without MR images"] += 1
             return []
@@ -268,15 +268,15 @@ class _Finder:
         for folder, groups in self.folders.items():
             for group in groups:
                 if group.kind == "dicom":
-                    if group.who.study_uid:
-                        dicom[group.who.study_uid, group.who.patient].append((folder, group))
+                    if group.owner.study_uid:
+                        dicom[group.owner.study_uid, group.owner.patient].append((folder, group))
                     else:
                         nameless.append((folder, group))
         _join_patientless(dicom)
         below = _keys_below(dicom, self.roots)
         found = []
         for key, parts in dicom.items():
-            if all(group.who.modality not in (_MR, "") for _, group in parts):
+            if all(group.owner.modality not in (_MR, "") for _, group in parts):
                 self.left_out["studies without MR images"] += 1
                 continue
             found.append(self._dicom_study(key, parts, below))
@@ -431,8 +431,8 @@ class ScanCache:
         if known != signature:
             return None
         return tuple(
-            _Group(kind, Belongs(*who), None if names is None else tuple(names), digest, count)
-            for kind, who, names, digest, count in json.loads(text)
+            _Group(kind, Ownership(*owner), None if names is None else tuple(names), digest, count)
+            for kind, owner, names, digest, count in json.loads(text)
         )
 
     def put(self, place: str, signature: str, groups: tuple[_Group, ...]) -> None:
@@ -445,7 +445,7 @@ class ScanCache:
             (
                 place,
                 signature,
-                json.dumps([(g.kind, g.who, g.names, g.digest, g.count) for g in groups]),
+                json.dumps([(g.kind, g.owner, g.names, g.digest, g.count) for g in groups]),
             )
             for place, (signature, groups) in self._new.items()
         ]
@@ -455,9 +455,9 @@ class ScanCache:
         self._new.clear()
 
 
-def _look(path: str) -> tuple[Kind, Belongs]:
+def _identify(path: str) -> tuple[Kind, Ownership]:
     """Kind and study of a file, determined from its first bytes."""
-    unknown = Belongs("", "", "")
+    unknown = Ownership("", "", "")
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a million times
             head = file.read(HEAD_BYTES)
@@ -466,7 +466,7 @@ def _look(path: str) -> tuple[Kind, Belongs]:
     if is_dicom(head):
         if path.endswith("DICOMDIR") or path.endswith("dicomdir"):
             return "other", unknown
-        return "dicom", belongs(head)
+        return "dicom", read_ownership(head)
     from leakloc.loaders.archives import is_archive
     from leakloc.loaders.images import sniff_image
 
@@ -478,15 +478,15 @@ def _look(path: str) -> tuple[Kind, Belongs]:
 def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
     from leakloc.loaders.archives import BROKEN, members
 
-    counts: Counter[Belongs] = Counter()
+    counts: Counter[Ownership] = Counter()
     with suppress(*BROKEN):  # the analysis reports the error
         for number, (_, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 break
             head = file.read(HEAD_BYTES)
             if is_dicom(head):
-                counts[belongs(head)] += 1
-    return tuple(_Group("dicom", who, None, "", count) for who, count in counts.items())
+                counts[read_ownership(head)] += 1
+    return tuple(_Group("dicom", owner, None, "", count) for owner, count in counts.items())
 
 
 def _join_patientless(dicom: dict[tuple[str, str], list[tuple[str, _Group]]]) -> None:

@@ -34,7 +34,7 @@ _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 
 
-class Belongs(NamedTuple):
+class Ownership(NamedTuple):
     """Study, patient and modality of a file.
 
     Parameters
@@ -57,17 +57,17 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or head[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08")
 
 
-def belongs(head: bytes) -> Belongs:
+def read_ownership(head: bytes) -> Ownership:
     """Read study, patient and modality from the first `HEAD_BYTES` of a DICOM file."""
-    values = _walked(head)
+    values = _walk_elements(head)
     if values is None:
-        return _parsed(head)
-    return _belongs(
+        return _parse(head)
+    return _ownership(
         values.get(_STUDY_UID, b""), values.get(_PATIENT_ID, b""), values.get(_MODALITY, b"")
     )
 
 
-def _walked(head: bytes) -> dict[tuple[int, int], bytes] | None:
+def _walk_elements(head: bytes) -> dict[tuple[int, int], bytes] | None:
     """Values of explicit VR little endian elements; None for other encodings."""
     if head[128:132] != b"DICM":
         return None
@@ -116,7 +116,7 @@ def _walk(
     return None
 
 
-def _parsed(head: bytes) -> Belongs:
+def _parse(head: bytes) -> Ownership:
     from pydicom import config
     from pydicom.filereader import read_partial
 
@@ -134,15 +134,15 @@ def _parsed(head: bytes) -> Belongs:
                 for keyword in ("StudyInstanceUID", "PatientID", "Modality")
             ]
     except Exception:  # any error from a damaged header; the loader reports it
-        return Belongs("", "", "")
-    return _belongs(*found)
+        return Ownership("", "", "")
+    return _ownership(*found)
 
 
-def _belongs(study_uid: bytes, patient: bytes, modality: bytes) -> Belongs:
+def _ownership(study_uid: bytes, patient: bytes, modality: bytes) -> Ownership:
     uid = study_uid.decode("ascii", "replace").strip(" \0")
     valid = len(uid) <= _UID_LENGTH and _UID.fullmatch(uid) is not None
     patient = patient.strip(b" \0")
-    return Belongs(
+    return Ownership(
         uid if valid else "",
         hashlib.sha256(patient).hexdigest()[:16] if patient else "",
         modality.decode("ascii", "replace").strip(" \0").upper()[:16],

@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS studies (
     cpu_s REAL,
     peak_mib REAL,
     worker TEXT,
-    standing TEXT
+    report_stamp TEXT
 );
 CREATE INDEX IF NOT EXISTS by_state ON studies (state, attempts, queued);
 CREATE TABLE IF NOT EXISTS settings (sha256 TEXT PRIMARY KEY, json TEXT NOT NULL);
@@ -114,7 +114,7 @@ class Entry:
         Wall-clock time, CPU time and peak memory of the last analysis.
     worker : str or None
         Host and process that ran the analysis.
-    standing : str or None
+    report_stamp : str or None
         Stamp of the report in the folder when the analysis started; a different stamp later
         shows that the analysis was completed.
     """
@@ -137,7 +137,7 @@ class Entry:
     cpu_s: float | None = None
     peak_mib: float | None = None
     worker: str | None = None
-    standing: str | None = None
+    report_stamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Ledger:
         """
         try:
             database = self._open()
-            if getattr(self._local, "together", False):
+            if getattr(self._local, "transaction", False):
                 yield database
                 return
             with database:
@@ -231,18 +231,18 @@ class Ledger:
             ) from error
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Combine all database operations of this thread in the block in one transaction.
 
         Writing 5,000 queued studies to disk one by one takes a minute.
         """
         with self.connection() as database:
             database.execute("BEGIN IMMEDIATE")
-            self._local.together = True
+            self._local.transaction = True
             try:
                 yield
             finally:
-                self._local.together = False
+                self._local.transaction = False
 
     def _open(self) -> sqlite3.Connection:
         database: sqlite3.Connection | None = getattr(self._local, "database", None)
@@ -304,9 +304,9 @@ class Ledger:
             return f"cannot lock {self.output}: {error}"
         with self.connection() as database:
             row = database.execute("SELECT * FROM holder").fetchone()
-        who = f" ({row['what']}, process {row['pid']} on {row['host']})" if row else ""
+        owner = f" ({row['what']}, process {row['pid']} on {row['host']})" if row else ""
         return (
-            f"another process uses {self.output}{who}; wait until it ends or specify another "
+            f"another process uses {self.output}{owner}; wait until it ends or specify another "
             "output folder"
         )
 
@@ -343,7 +343,7 @@ class Ledger:
             if decision in (Decision.KEPT, Decision.EXHAUSTED):
                 return decision
             database.execute(
-                "INSERT OR IGNORE INTO settings VALUES (?, ?)", (digest, _dumped(settings))
+                "INSERT OR IGNORE INTO settings VALUES (?, ?)", (digest, _dump(settings))
             )
             # A running analysis continues; `_end` requeues the study if its input has changed.
             database.execute(
@@ -375,7 +375,7 @@ class Ledger:
             database.execute(
                 "UPDATE studies SET state = 'running', attempts = attempts + 1, started = ?, "
                 "ended = NULL, error_class = NULL, error_message = NULL, error_detail = NULL, "
-                "standing = ? "
+                "report_stamp = ? "
                 "WHERE name = ?",
                 (time.time(), self.stamp(row["name"]), row["name"]),
             )
@@ -441,7 +441,7 @@ class Ledger:
 
     def _was_completed(self, entry: Entry) -> bool:
         stamp = self.stamp(entry.name)
-        if stamp is None or stamp == entry.standing:
+        if stamp is None or stamp == entry.report_stamp:
             return False
         try:
             report = json.loads((self.output / entry.name / "report.json").read_bytes())
@@ -554,7 +554,7 @@ def _row(database: sqlite3.Connection, name: str) -> Any:
     return database.execute("SELECT * FROM studies WHERE name = ?", (name,)).fetchone()
 
 
-def _dumped(settings: Settings) -> str:
+def _dump(settings: Settings) -> str:
     return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from leakloc.core.templates import render_html
-from leakloc.services.batch.cards import Card
 from leakloc.services.batch.ledger import Entry, State
+from leakloc.services.batch.summaries import StudySummary
 
 _URGENCY: Final = {"present": 0, "indeterminate": 1, "failed": 2, "absent": 3}
 _LAST: Final = 4
@@ -27,35 +27,35 @@ _WORDS: Final = {
 }
 
 
-def urgency(entry: Entry, card: Card | None) -> tuple[float, ...]:
+def urgency(entry: Entry, summary: StudySummary | None) -> tuple[float, ...]:
     """Sort key of studies: fluid first, then indeterminate, failed and all others.
 
     A failed study precedes one without fluid because it has no result.
     """
-    status = status_of(entry, card)
-    if card is None:
+    status = find_status(entry, summary)
+    if summary is None:
         return (_URGENCY.get(status, _LAST), 0.0, 0.0)
-    return (_URGENCY.get(status, _LAST), -card.confidence, -(card.volume_ml or 0.0))
+    return (_URGENCY.get(status, _LAST), -summary.confidence, -(summary.volume_ml or 0.0))
 
 
-def status_of(entry: Entry, card: Card | None) -> str:
+def find_status(entry: Entry, summary: StudySummary | None) -> str:
     """Finding (``present``, ``indeterminate``, ``absent``) or else the state of the study."""
-    if entry.state is State.FINISHED and card is not None:
-        return card.leak
+    if entry.state is State.FINISHED and summary is not None:
+        return summary.leak
     return entry.state.value
 
 
-def worklist(entries: Sequence[Entry], cards: Mapping[str, Card]) -> str:
+def worklist(entries: Sequence[Entry], summaries: Mapping[str, StudySummary]) -> str:
     """Return the worklist as HTML.
 
     Parameters
     ----------
     entries : sequence of Entry
-    cards : mapping of name to Card
+    summaries : mapping of name to Card
         Of the finished studies.
     """
-    ordered = sorted(entries, key=lambda e: (*urgency(e, cards.get(e.name)), e.name))
-    rows = [(e, cards.get(e.name), status_of(e, cards.get(e.name))) for e in ordered]
+    ordered = sorted(entries, key=lambda e: (*urgency(e, summaries.get(e.name)), e.name))
+    rows = [(e, summaries.get(e.name), find_status(e, summaries.get(e.name))) for e in ordered]
     found = [status for _, _, status in rows]
     return render_html(
         "services/batch/worklist.html.j2",

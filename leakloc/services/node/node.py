@@ -17,7 +17,7 @@ from typing import Final
 from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import Settings
 from leakloc.services.batch.batch import Pages
-from leakloc.services.batch.engine import Engine, WorkOptions, need_dask
+from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
 from leakloc.services.batch.finder import find_studies
 from leakloc.services.batch.ledger import Entry, Ledger, State
 from leakloc.services.batch.run import Outcome, clean_up
@@ -74,12 +74,12 @@ class Node:
         OutputError
             If another process uses the output folder, or it cannot be written.
         """
-        need_dask()
+        require_dask()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc node"):
             clean_up(ledger.output)
             ledger.recover()
-            _Run(self, ledger).go()
+            _Run(self, ledger).run_all()
 
     def stop(self) -> None:
         """End `run`; thread-safe. Running analyses are requeued."""
@@ -113,9 +113,9 @@ class _Run:
         if node.return_to is not None:
             sender = StoreSender(node.return_to, title, settings)
         if sender is not None:
-            self.outbox = Outbox(ledger, sender, settings, self._ours)
+            self.outbox = Outbox(ledger, sender, settings, self._is_own)
 
-    def go(self) -> None:
+    def run_all(self) -> None:
         for study_uid in self.spool.recover():
             if self.poller is None or not self.poller.is_partial(study_uid):
                 self.arrivals.arrived(study_uid)
@@ -160,7 +160,7 @@ class _Run:
 
     def _check_inputs(self) -> None:
         if time.monotonic() >= self._list_from:
-            self._list(self.pages.write_now_and_then)
+            self._list(self.pages.write_if_due)
 
     def _list(self, step: Callable[[], None]) -> None:
         """Run an update of the worklist; an error is logged and does not stop the node."""
@@ -207,7 +207,7 @@ class _Run:
             self.node._stopping.wait(self.node.settings.node.poll_s)
         self.ledger.close()
 
-    def _ours(self, source: tuple[str, ...]) -> bool:
+    def _is_own(self, source: tuple[str, ...]) -> bool:
         """Whether a study of the ledger was received, not queued by a batch."""
         return any(Path(path).is_relative_to(self.spool.folder) for path in source)
 

@@ -45,7 +45,7 @@ class Outbox:
         Ledger of the output folder; the ``dicom`` folders of its studies are sent.
     sender : Sender
     settings : NodeSettings
-    ours : callable
+    is_own : callable
         Returns whether a study of the ledger was received by this node.
     """
 
@@ -54,9 +54,9 @@ class Outbox:
         ledger: Ledger,
         sender: Sender,
         settings: NodeSettings,
-        ours: Callable[[tuple[str, ...]], bool],
+        is_own: Callable[[tuple[str, ...]], bool],
     ) -> None:
-        self._ledger, self._sender, self._settings, self._ours = ledger, sender, settings, ours
+        self._ledger, self._sender, self._settings, self._is_own = ledger, sender, settings, is_own
         self._stopping = Event()
         self._thread = Thread(target=self._work, name="leakloc-outbox", daemon=True)
         with ledger.connection() as database:
@@ -86,7 +86,7 @@ class Outbox:
         noted = 0
         for entry in self._ledger.entries(State.FINISHED):
             stamp = self._ledger.stamp(entry.name)
-            if stamp is not None and known.get(entry.name) != stamp and self._ours(entry.source):
+            if stamp is not None and known.get(entry.name) != stamp and self._is_own(entry.source):
                 noted += self._note(entry.name, stamp)
         return noted
 

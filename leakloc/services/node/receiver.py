@@ -214,8 +214,8 @@ class Receiver:
             _LOG.error("refused an object (A700): %s", error)
             return OUT_OF_RESOURCES
         except InputError as error:
-            who = printable(event.assoc.requestor.ae_title)
-            _LOG.warning("refused an object of %s (C000): %s", who, error)
+            owner = printable(event.assoc.requestor.ae_title)
+            _LOG.warning("refused an object of %s (C000): %s", owner, error)
             return CANNOT_UNDERSTAND
         self._arrivals.arrived(study_uid, id(event.assoc))
         return SUCCESS

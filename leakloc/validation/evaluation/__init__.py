@@ -1,16 +1,16 @@
 """Evaluation of results against ground truth."""
 
 from leakloc.validation.evaluation.agreement import wilson_interval
+from leakloc.validation.evaluation.annotation import (
+    Annotation,
+    annotation_from_analysis,
+    annotation_from_fluid,
+    read_case,
+)
 from leakloc.validation.evaluation.cases import Case, compare
 from leakloc.validation.evaluation.cohort import Cohort
 from leakloc.validation.evaluation.folders import evaluate_folders
 from leakloc.validation.evaluation.phantoms import evaluate_phantoms
-from leakloc.validation.evaluation.reading import (
-    Reading,
-    analysis_reading,
-    fluid_reading,
-    read_case,
-)
 from leakloc.validation.evaluation.sheet import contact_sheet
 from leakloc.validation.evaluation.simulated import SimulatedCohort, evaluate_simulated
 from leakloc.validation.evaluation.spider import (
@@ -21,19 +21,19 @@ from leakloc.validation.evaluation.spider import (
 )
 
 __all__ = [
+    "Annotation",
     "Case",
     "Cohort",
-    "Reading",
     "SimulatedCohort",
     "SpiderCase",
-    "analysis_reading",
+    "annotation_from_analysis",
+    "annotation_from_fluid",
     "compare",
     "contact_sheet",
     "evaluate_folders",
     "evaluate_phantoms",
     "evaluate_simulated",
     "evaluate_spider",
-    "fluid_reading",
     "read_case",
     "spider_json",
     "spider_text",

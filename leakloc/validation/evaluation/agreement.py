@@ -82,30 +82,32 @@ class BlandAltman:
     n: int
 
 
-def bland_altman(found: npt.ArrayLike, truth: npt.ArrayLike) -> BlandAltman:
+def bland_altman(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> BlandAltman:
     """Return bias and limits of agreement; NaN below two pairs.
 
     Bland and Altman, Lancet 1986;1:307.
     """
-    found, truth = _pairs(found, truth)
-    difference = found - truth
+    predicted, truth = _pairs(predicted, truth)
+    difference = predicted - truth
     if len(difference) < 2:
         nan = float("nan")
-        return BlandAltman(float(difference[0]) if len(difference) else nan, nan, nan, len(found))
+        return BlandAltman(
+            float(difference[0]) if len(difference) else nan, nan, nan, len(predicted)
+        )
     bias, spread = float(difference.mean()), NORMAL_975 * float(difference.std(ddof=1))
     return BlandAltman(bias, bias - spread, bias + spread, len(difference))
 
 
-def icc_2_1(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+def icc_2_1(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Return ICC(2,1), absolute agreement of two raters; NaN below three pairs.
 
     Shrout and Fleiss, Psychol Bull 1979;86:420.
     """
-    found, truth = _pairs(found, truth)
-    n, raters = len(found), 2
+    predicted, truth = _pairs(predicted, truth)
+    n, raters = len(predicted), 2
     if n < 3:
         return float("nan")
-    ratings = np.stack([found, truth], axis=1)
+    ratings = np.stack([predicted, truth], axis=1)
     mean = ratings.mean()
     between = raters * ((ratings.mean(axis=1) - mean) ** 2).sum() / (n - 1)
     raters_ms = n * ((ratings.mean(axis=0) - mean) ** 2).sum() / (raters - 1)
@@ -115,17 +117,17 @@ def icc_2_1(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     return float((between - error) / denominator) if denominator > 0 else float("nan")
 
 
-def weighted_kappa(found: Sequence[int], truth: Sequence[int]) -> float:
+def weighted_kappa(predicted: Sequence[int], truth: Sequence[int]) -> float:
     """Return linearly weighted Cohen's kappa; NaN if the expected disagreement is 0.
 
     Cohen, Psychol Bull 1968;70:213. With two categories it is the unweighted kappa.
 
     Parameters
     ----------
-    found, truth : sequence of int
+    predicted, truth : sequence of int
         Category number of each case by both raters, in category order.
     """
-    a, b = np.asarray(found, dtype=int), np.asarray(truth, dtype=int)
+    a, b = np.asarray(predicted, dtype=int), np.asarray(truth, dtype=int)
     if a.size == 0:
         return float("nan")
     observed = float(np.abs(a - b).mean())
@@ -156,9 +158,9 @@ class Reliability:
     calibration_error: float
 
 
-def reliability(confidence: npt.ArrayLike, right: npt.ArrayLike) -> Reliability:
+def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> Reliability:
     """Return the calibration of stated confidence, 0 to 1, against correctness."""
-    p, y = _pairs(confidence, np.asarray(right, dtype=float))
+    p, y = _pairs(confidence, np.asarray(correct, dtype=float))
     if len(p) == 0:
         empty = np.empty(0)
         return Reliability(empty, empty, np.empty(0, np.int64), float("nan"), float("nan"))

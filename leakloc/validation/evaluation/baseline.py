@@ -12,7 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.core.volume import Volume
-from leakloc.validation.evaluation.reading import SMALLEST_COLLECTION_ML, Reading, fluid_reading
+from leakloc.validation.evaluation.annotation import (
+    MIN_COLLECTION_ML,
+    Annotation,
+    annotation_from_fluid,
+)
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
@@ -25,13 +29,13 @@ SMOOTHING_MM: Final = 0.7
 """Gaussian smoothing before thresholding, about one voxel, to avoid holes from noise."""
 
 
-def textbook_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
+def textbook_method(study: Study, settings: Settings) -> tuple[Annotation, Volume]:
     """Apply the baseline method to a study; for `method` of `evaluate_phantoms`."""
     from leakloc.loaders import triage
 
     myelogram = triage(study, settings.loaders).myelogram
     sac, fluid = otsu_split(myelogram)
-    return fluid_reading("", fluid, sac), myelogram
+    return annotation_from_fluid("", fluid, sac), myelogram
 
 
 def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
@@ -109,7 +113,7 @@ def _large(components: npt.NDArray[Any], voxel_ml: float) -> npt.NDArray[np.uint
     """Return components of reportable size, numbered by decreasing size."""
     counts = np.bincount(components.ravel())
     counts[0] = 0
-    order = [n for n in np.argsort(-counts) if counts[n] * voxel_ml >= SMALLEST_COLLECTION_ML]
+    order = [n for n in np.argsort(-counts) if counts[n] * voxel_ml >= MIN_COLLECTION_ML]
     table = np.zeros(len(counts), np.uint8)
     table[order[:255]] = np.arange(1, len(order[:255]) + 1)
     return np.asarray(table[components])

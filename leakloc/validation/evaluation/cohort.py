@@ -46,14 +46,14 @@ class Cohort:
     caveat: str = ""
 
     @property
-    def ran(self) -> tuple[Case, ...]:
+    def completed(self) -> tuple[Case, ...]:
         """Cases with a result."""
         return tuple(c for c in self.cases if not c.error)
 
     @property
-    def judged(self) -> tuple[Case, ...]:
+    def evaluated(self) -> tuple[Case, ...]:
         """Cases that should have a result; failures count as missed."""
-        return tuple(c for c in self.cases if not c.error or not c.refusal_right)
+        return tuple(c for c in self.cases if not c.error or not c.refusal_correct)
 
     def groups(self) -> dict[str, Cohort]:
         """Return the cases by group, in input order."""
@@ -63,37 +63,39 @@ class Cohort:
     @property
     def volume_agreement(self) -> BlandAltman:
         """Bland-Altman of fluid volume, mL, over studies with detected or true fluid."""
-        found, true = self._volumes()
-        return bland_altman(found, true)
+        detected, true = self._volumes()
+        return bland_altman(detected, true)
 
     @property
     def reliability(self) -> Reliability:
         """Confidence of the detected collections against their correctness."""
         return reliability(
-            [p for c in self.ran for p in c.confidences],
-            [y for c in self.ran for y in c.were_right],
+            [p for c in self.completed for p in c.confidences],
+            [y for c in self.completed for y in c.detections_correct],
         )
 
     @property
     def numbering_reliability(self) -> Reliability:
         """Confidence of the numbering against all vertebrae of the study being correct."""
-        numbered = [c for c in self.ran if c.vertebrae_true]
+        numbered = [c for c in self.completed if c.vertebrae_true]
         return reliability(
             [c.numbering_confidence for c in numbered],
-            [c.vertebrae_right == c.vertebrae_true for c in numbered],
+            [c.vertebrae_correct == c.vertebrae_true for c in numbered],
         )
 
-    def found_and_true(self) -> tuple[int, int]:
+    def detected_and_true(self) -> tuple[int, int]:
         """Return the numbers of true collections that were detected, and of all of them."""
-        judged = self.judged
-        return sum(c.found_collections for c in judged), sum(c.true_collections for c in judged)
+        evaluated = self.evaluated
+        return sum(c.detected_collections for c in evaluated), sum(
+            c.true_collections for c in evaluated
+        )
 
     def detection_by_volume(self) -> list[tuple[str, int, int]]:
         """Return the volume stratum, detected collections, and true collections of each row."""
         sizes = [
             (ml, hit)
-            for c in self.judged
-            for ml, hit in zip(c.true_volumes_ml, c.true_were_found, strict=True)
+            for c in self.evaluated
+            for ml, hit in zip(c.true_volumes_ml, c.true_detected, strict=True)
         ]
         rows = []
         for low, high in VOLUME_STRATA_ML:
@@ -105,97 +107,102 @@ class Cohort:
         """Return the mean fluid Dice of the studies by true fluid volume."""
         return {
             _stratum(low, high): _mean(
-                c.fluid_dice for c in self.ran if low <= c.fluid_true_ml < high
+                c.fluid_dice for c in self.completed if low <= c.fluid_true_ml < high
             )
             for low, high in VOLUME_STRATA_ML
         }
 
     def summary(self) -> dict[str, Any]:
         """Return the pooled metrics; None if undefined."""
-        ran = self.ran
-        found, true = self.found_and_true()
-        free = [c for c in self.judged if c.leak_true == "absent"]
-        leaking = [c for c in self.judged if c.leak_true == "present"]
-        compared = sum(c.levels_compared for c in ran)
-        vertebrae = sum(c.vertebrae_true for c in ran)
+        completed = self.completed
+        detected, true = self.detected_and_true()
+        free = [c for c in self.evaluated if c.leak_true == "absent"]
+        leaking = [c for c in self.evaluated if c.leak_true == "present"]
+        compared = sum(c.levels_compared for c in completed)
+        vertebrae = sum(c.vertebrae_true for c in completed)
         volumes, calibration = self.volume_agreement, self.reliability
-        pairs = [pair for c in ran for pair in c.level_pairs]
-        sets = [size for c in ran for size in c.level_set_sizes]
+        pairs = [pair for c in completed for pair in c.level_pairs]
+        sets = [size for c in completed for size in c.level_set_sizes]
         votes = [
-            (name in c.segments_found, name in c.segments_true)
-            for c in ran
+            (name in c.segments_detected, name in c.segments_true)
+            for c in completed
             for name in c.segments_in_field
         ]
-        detected = sum(c.leak_found == "present" for c in leaking)
-        cleared = sum(c.leak_found == "absent" for c in free)
-        definite = [correct for c in ran for correct in c.right_of_grade("definite")]
+        n_true_positives = sum(c.leak_reported == "present" for c in leaking)
+        n_true_negatives = sum(c.leak_reported == "absent" for c in free)
+        definite = [correct for c in completed for correct in c.correct_of_grade("definite")]
         return {
             "cases": len(self.cases),
-            "wrongly_refused_or_failed": sum(not c.refusal_right for c in self.cases),
-            "sac_dice": _mean(c.sac_dice for c in ran),
-            "sac_dice_95_interval": _interval(c.sac_dice for c in ran),
-            "sac_hd95_mm": _mean(c.sac_hd95_mm for c in ran),
-            "sac_assd_mm": _mean(c.sac_assd_mm for c in ran),
+            "n_failures": sum(not c.refusal_correct for c in self.cases),
+            "sac_dice": _mean(c.sac_dice for c in completed),
+            "sac_dice_95_interval": _interval(c.sac_dice for c in completed),
+            "sac_hd95_mm": _mean(c.sac_hd95_mm for c in completed),
+            "sac_assd_mm": _mean(c.sac_assd_mm for c in completed),
             "sac_volume_error_abs": _mean(
-                abs(c.sac_found_ml / c.sac_true_ml - 1) for c in ran if c.sac_true_ml > 0
+                abs(c.sac_detected_ml / c.sac_true_ml - 1) for c in completed if c.sac_true_ml > 0
             ),
-            "fluid_dice": _mean(c.fluid_dice for c in ran),
-            "fluid_dice_95_interval": _interval(c.fluid_dice for c in ran),
-            "fluid_dice_over_5_ml": _mean(c.fluid_dice for c in ran if c.fluid_true_ml > 5.0),
+            "fluid_dice": _mean(c.fluid_dice for c in completed),
+            "fluid_dice_95_interval": _interval(c.fluid_dice for c in completed),
+            "fluid_dice_over_5_ml": _mean(c.fluid_dice for c in completed if c.fluid_true_ml > 5.0),
             "fluid_dice_by_volume": self.dice_by_volume(),
-            "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in ran if c.fluid_distance_defined),
-            "fluid_assd_mm": _mean(c.fluid_assd_mm for c in ran),
-            "fluid_distance_undefined": sum(not c.fluid_distance_defined for c in ran),
-            "fluid_volume_error_abs": _mean(abs(c.fluid_volume_error) for c in ran),
-            "fluid_volume_bias_ml": _known(volumes.bias),
-            "fluid_volume_limits_ml": [_known(volumes.low), _known(volumes.high)],
-            "fluid_volume_icc": _known(icc_2_1(*self._volumes())),
-            "collections_found": f"{found}/{true}",
-            "collections_found_95_interval": wilson_interval(found, true),
-            "collections_found_by_volume": {
+            "fluid_hd95_mm": _mean(c.fluid_hd95_mm for c in completed if c.fluid_distance_defined),
+            "fluid_assd_mm": _mean(c.fluid_assd_mm for c in completed),
+            "fluid_distance_undefined": sum(not c.fluid_distance_defined for c in completed),
+            "fluid_volume_error_abs": _mean(abs(c.fluid_volume_error) for c in completed),
+            "fluid_volume_bias_ml": _none_if_nan(volumes.bias),
+            "fluid_volume_limits_ml": [_none_if_nan(volumes.low), _none_if_nan(volumes.high)],
+            "fluid_volume_icc": _none_if_nan(icc_2_1(*self._volumes())),
+            "collections_detected": f"{detected}/{true}",
+            "collections_detected_95_interval": wilson_interval(detected, true),
+            "collections_detected_by_volume": {
                 name: f"{hits}/{n}" for name, hits, n in self.detection_by_volume()
             },
-            "false_positive_collections": sum(c.false_positive_collections for c in ran),
+            "false_positive_collections": sum(c.false_positive_collections for c in completed),
             "false_positives_per_leak_free_study": _mean(
                 c.false_positive_collections for c in free if not c.error
             ),
-            "definite_or_probable_false_positives": sum(c.firm_false_positives for c in ran),
+            "definite_or_probable_false_positives": sum(
+                c.definite_or_probable_false_positives for c in completed
+            ),
             "definite_or_probable_false_positives_per_leak_free_study": _mean(
-                c.firm_false_positives for c in free if not c.error
+                c.definite_or_probable_false_positives for c in free if not c.error
             ),
-            "extradural_ml_per_leak_free_study": _mean(c.fluid_found_ml for c in free),
-            "definite_wrong": f"{definite.count(False)}/{len(definite)}",
-            "position_right": _ratio(
-                sum(c.positions_right for c in ran), sum(c.positions_compared for c in ran)
+            "false_positive_ml_per_leak_free_study": _mean(c.fluid_detected_ml for c in free),
+            "definite_false_positives": f"{definite.count(False)}/{len(definite)}",
+            "position_correct": _ratio(
+                sum(c.positions_correct for c in completed),
+                sum(c.positions_compared for c in completed),
             ),
-            "leak_status": dict(Counter(c.leak_found for c in self.cases if c.leak_found)),
-            "notes": dict(Counter(code for c in ran for code in sorted(set(c.notes)))),
-            "leak_right": _mean(c.leak_true == c.leak_found for c in self.judged if c.leak_true),
-            "sensitivity": f"{detected}/{len(leaking)}",
-            "sensitivity_95_interval": wilson_interval(detected, len(leaking)),
-            "specificity": f"{cleared}/{len(free)}",
-            "specificity_95_interval": wilson_interval(cleared, len(free)),
-            "level_exact": _ratio(sum(c.levels_exact for c in ran), compared),
-            "level_within_one": _ratio(sum(c.levels_within_one for c in ran), compared),
-            "level_set_right": _ratio(sum(c.level_sets_right for c in ran), len(sets)),
+            "leak_status": dict(Counter(c.leak_reported for c in self.cases if c.leak_reported)),
+            "notes": dict(Counter(code for c in completed for code in sorted(set(c.notes)))),
+            "leak_correct": _mean(
+                c.leak_true == c.leak_reported for c in self.evaluated if c.leak_true
+            ),
+            "sensitivity": f"{n_true_positives}/{len(leaking)}",
+            "sensitivity_95_interval": wilson_interval(n_true_positives, len(leaking)),
+            "specificity": f"{n_true_negatives}/{len(free)}",
+            "specificity_95_interval": wilson_interval(n_true_negatives, len(free)),
+            "level_exact": _ratio(sum(c.levels_exact for c in completed), compared),
+            "level_within_one": _ratio(sum(c.levels_within_one for c in completed), compared),
+            "level_set_correct": _ratio(sum(c.level_sets_correct for c in completed), len(sets)),
             "level_set_size": _mean(sets),
-            "level_weighted_kappa": _known(
+            "level_weighted_kappa": _none_if_nan(
                 weighted_kappa([f for f, _ in pairs], [t for _, t in pairs])
             ),
-            "segment_by_segment_kappa": _known(
+            "segment_by_segment_kappa": _none_if_nan(
                 weighted_kappa([int(f) for f, _ in votes], [int(t) for _, t in votes])
             ),
-            "segment_sets_jaccard": _mean(_jaccard(c) for c in ran),
-            "extent_error_mm": _mean(c.extent_error_mm for c in ran),
-            "extent_error_levels": _mean(c.extent_error_levels for c in ran),
-            "vertebrae_right": _ratio(sum(c.vertebrae_right for c in ran), vertebrae),
-            "studies_numbered_right": _mean(
-                c.vertebrae_right == c.vertebrae_true for c in ran if c.vertebrae_true
+            "segment_sets_jaccard": _mean(_jaccard(c) for c in completed),
+            "extent_error_mm": _mean(c.extent_error_mm for c in completed),
+            "extent_error_levels": _mean(c.extent_error_levels for c in completed),
+            "vertebrae_correct": _ratio(sum(c.vertebrae_correct for c in completed), vertebrae),
+            "studies_numbered_correctly": _mean(
+                c.vertebrae_correct == c.vertebrae_true for c in completed if c.vertebrae_true
             ),
-            "path_error_mm": _mean(c.path_error_mm for c in ran),
-            "confidence_brier": _known(calibration.brier),
-            "confidence_calibration_error": _known(calibration.calibration_error),
-            "runtime_s": _mean(c.runtime_s for c in ran),
+            "path_error_mm": _mean(c.path_error_mm for c in completed),
+            "confidence_brier": _none_if_nan(calibration.brier),
+            "confidence_calibration_error": _none_if_nan(calibration.calibration_error),
+            "runtime_s": _mean(c.runtime_s for c in completed),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -228,9 +235,9 @@ class Cohort:
         problems = [
             f"{c.case}: {c.error or 'analyzed, but should have been refused'}"
             for c in self.cases
-            if not c.refusal_right
+            if not c.refusal_correct
         ]
-        return "\n".join([*aligned(rows), *problems, *self._words()])
+        return "\n".join([*align_columns(rows), *problems, *self._summary_lines()])
 
     def save(self, folder: Path) -> tuple[Path, ...]:
         """Write ``cases.csv``, ``evaluation.json``, ``evaluation.txt`` and the figures.
@@ -257,17 +264,17 @@ class Cohort:
         return tuple(folder / name for name in files)
 
     def _volumes(self) -> tuple[list[float], list[float]]:
-        wet = [c for c in self.ran if c.fluid_true_ml > 0 or c.fluid_found_ml > 0]
-        return [c.fluid_found_ml for c in wet], [c.fluid_true_ml for c in wet]
+        with_fluid = [c for c in self.completed if c.fluid_true_ml > 0 or c.fluid_detected_ml > 0]
+        return [c.fluid_detected_ml for c in with_fluid], [c.fluid_true_ml for c in with_fluid]
 
-    def _words(self) -> list[str]:
+    def _summary_lines(self) -> list[str]:
         s = self.summary()
         lines = []
-        if s["collections_found"] != "0/0":
-            low, high = s["collections_found_95_interval"]
-            strata = ", ".join(f"{k} {v}" for k, v in s["collections_found_by_volume"].items())
+        if s["collections_detected"] != "0/0":
+            low, high = s["collections_detected_95_interval"]
+            strata = ", ".join(f"{k} {v}" for k, v in s["collections_detected_by_volume"].items())
             lines.append(
-                f"collections detected {s['collections_found']} "
+                f"collections detected {s['collections_detected']} "
                 f"(95 % interval {low:.0%}-{high:.0%}): "
                 f"{strata}; false positives {s['false_positive_collections']}"
             )
@@ -279,14 +286,15 @@ class Cohort:
             low, high = s["fluid_volume_limits_ml"]
             lines.append(
                 f"fluid volume: bias {s['fluid_volume_bias_ml']:+.2f} mL, limits of agreement "
-                f"{low:+.2f} to {high:+.2f} mL, ICC(2,1) {shown(s['fluid_volume_icc'], '.3f')}"
+                f"{low:+.2f} to {high:+.2f} mL, ICC(2,1) {as_text(s['fluid_volume_icc'], '.3f')}"
             )
         if s["level_exact"] is not None:
             lines.append(
-                f"levels: weighted kappa {shown(s['level_weighted_kappa'], '.2f')}, segment by "
-                f"segment {shown(s['segment_by_segment_kappa'], '.2f')}; extent error "
-                f"{shown(s['extent_error_mm'], '.1f')} mm; set of levels contains the true one in "
-                f"{shown(s['level_set_right'], '.0%')}, {shown(s['level_set_size'], '.2f')} "
+                f"levels: weighted kappa {as_text(s['level_weighted_kappa'], '.2f')}, segment by "
+                f"segment {as_text(s['segment_by_segment_kappa'], '.2f')}; extent error "
+                f"{as_text(s['extent_error_mm'], '.1f')} mm; set of levels contains the true one "
+                f"in {as_text(s['level_set_correct'], '.0%')}, "
+                f"{as_text(s['level_set_size'], '.2f')} "
                 "segments on average"
             )
         if s["confidence_brier"] is not None:
@@ -308,24 +316,24 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
     return (
         name,
         str(s["cases"]),
-        shown(s["sac_dice"], ".3f"),
-        shown(s["sac_hd95_mm"], ".1f"),
-        shown(s["sac_assd_mm"], ".2f"),
-        shown(s["fluid_dice"], ".3f"),
-        shown(s["fluid_hd95_mm"], ".1f"),
-        shown(s["fluid_volume_error_abs"], ".0%"),
-        s["collections_found"],
+        as_text(s["sac_dice"], ".3f"),
+        as_text(s["sac_hd95_mm"], ".1f"),
+        as_text(s["sac_assd_mm"], ".2f"),
+        as_text(s["fluid_dice"], ".3f"),
+        as_text(s["fluid_hd95_mm"], ".1f"),
+        as_text(s["fluid_volume_error_abs"], ".0%"),
+        s["collections_detected"],
         str(s["false_positive_collections"]),
-        shown(s["leak_right"], ".0%"),
-        shown(s["level_exact"], ".0%"),
-        shown(s["level_within_one"], ".0%"),
-        shown(s["vertebrae_right"], ".1%"),
-        shown(s["path_error_mm"], ".1f"),
-        shown(s["runtime_s"], ".1f"),
+        as_text(s["leak_correct"], ".0%"),
+        as_text(s["level_exact"], ".0%"),
+        as_text(s["level_within_one"], ".0%"),
+        as_text(s["vertebrae_correct"], ".1%"),
+        as_text(s["path_error_mm"], ".1f"),
+        as_text(s["runtime_s"], ".1f"),
     )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return table lines: first column left-aligned, all others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -342,8 +350,8 @@ def _stratum(low_ml: float, high_ml: float) -> str:
 
 
 def _jaccard(case: Case) -> float:
-    true, found = set(case.segments_true), set(case.segments_found)
-    return len(true & found) / len(true | found) if true | found else math.nan
+    true, detected = set(case.segments_true), set(case.segments_detected)
+    return len(true & detected) / len(true | detected) if true | detected else math.nan
 
 
 def _cell(value: Any) -> Any:
@@ -358,17 +366,17 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def _interval(values: Iterable[float]) -> list[float | None]:
-    return [_known(end) for end in mean_interval([float(v) for v in values])]
+    return [_none_if_nan(end) for end in mean_interval([float(v) for v in values])]
 
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def shown(value: float | None, style: str) -> str:
+def as_text(value: float | None, style: str) -> str:
     """Return a formatted value, or a dash if it is None."""
     return "-" if value is None else format(value, style)

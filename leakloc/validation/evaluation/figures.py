@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
 GREEN: Final = "#009E73"
-GREY: Final = "#777777"
+GRAY: Final = "#777777"
 """Colors of Okabe and Ito, distinguishable with color vision deficiency."""
 
 
@@ -38,14 +38,14 @@ def cohort_figures(cohort: Cohort) -> dict[str, bytes]:
 def dice_figure(cohort: Cohort) -> Figure | None:
     """Plot Dice of sac and fluid by group, one point per case."""
     groups = list(cohort.groups().items())
-    rows = [(c.sac_dice, c.fluid_dice) for _, part in groups for c in part.ran]
+    rows = [(c.sac_dice, c.fluid_dice) for _, part in groups for c in part.completed]
     if not rows or not np.isfinite(rows).any():
         return None
     figure = _figure(7.0, 1.2 + 0.28 * len(groups))
     axes = figure.subplots()
     for row, (_, part) in enumerate(groups):
         for name, color, shift in (("sac_dice", BLUE, -0.12), ("fluid_dice", ORANGE, 0.12)):
-            values = np.array([getattr(c, name) for c in part.ran], dtype=float)
+            values = np.array([getattr(c, name) for c in part.completed], dtype=float)
             label = name.replace("_dice", "").replace("sac", "thecal sac") if row == 0 else None
             axes.plot(
                 values, np.full(len(values), row + shift), "o", ms=4, color=color, label=label
@@ -55,7 +55,7 @@ def dice_figure(cohort: Cohort) -> Figure | None:
     axes.set_xlabel("Dice")
     axes.set_xlim(right=1.0)
     axes.legend(loc="lower left", frameon=False)
-    return _finished(figure, axes, cohort.caveat)
+    return _finish(figure, axes, cohort.caveat)
 
 
 def volume_figure(cohort: Cohort) -> Figure | None:
@@ -63,18 +63,18 @@ def volume_figure(cohort: Cohort) -> Figure | None:
     agreement = cohort.volume_agreement
     if agreement.n < 2:
         return None
-    wet = [c for c in cohort.ran if c.fluid_true_ml > 0 or c.fluid_found_ml > 0]
-    found = np.array([c.fluid_found_ml for c in wet])
-    true = np.array([c.fluid_true_ml for c in wet])
+    with_fluid = [c for c in cohort.completed if c.fluid_true_ml > 0 or c.fluid_detected_ml > 0]
+    detected = np.array([c.fluid_detected_ml for c in with_fluid])
+    true = np.array([c.fluid_true_ml for c in with_fluid])
     figure = _figure(6.0, 4.0)
     axes = figure.subplots()
-    axes.plot((found + true) / 2, found - true, "o", ms=4, color=BLUE)
+    axes.plot((detected + true) / 2, detected - true, "o", ms=4, color=BLUE)
     for value, name in (
         (agreement.bias, "bias"),
         (agreement.low, "lower limit"),
         (agreement.high, "upper limit"),
     ):
-        axes.axhline(value, color=GREY, lw=1, ls="-" if name == "bias" else "--")
+        axes.axhline(value, color=GRAY, lw=1, ls="-" if name == "bias" else "--")
         axes.annotate(
             f"{name} {value:+.2f}",
             (1.0, value),
@@ -85,7 +85,7 @@ def volume_figure(cohort: Cohort) -> Figure | None:
         )
     axes.set_xlabel("mean of detected and true fluid volume, mL")
     axes.set_ylabel("detected - true, mL")
-    return _finished(figure, axes, cohort.caveat)
+    return _finish(figure, axes, cohort.caveat)
 
 
 def detection_figure(cohort: Cohort) -> Figure | None:
@@ -97,7 +97,7 @@ def detection_figure(cohort: Cohort) -> Figure | None:
     axes = figure.subplots()
     for n, (_, hits, total) in enumerate(rows):
         low, high = wilson_interval(hits, total)
-        axes.plot([n, n], [low, high], color=GREY, lw=2)
+        axes.plot([n, n], [low, high], color=GRAY, lw=2)
         axes.plot(n, hits / total, "o", color=BLUE)
         axes.annotate(f"{hits}/{total}", (n, hits / total), (6, 0), textcoords="offset points")
     axes.set_xticks(range(len(rows)), [row[0] for row in rows])
@@ -105,7 +105,7 @@ def detection_figure(cohort: Cohort) -> Figure | None:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("true volume")
     axes.set_ylabel("fraction detected")
-    return _finished(figure, axes, cohort.caveat)
+    return _finish(figure, axes, cohort.caveat)
 
 
 def reliability_figure(cohort: Cohort) -> Figure | None:
@@ -119,7 +119,7 @@ def reliability_figure(cohort: Cohort) -> Figure | None:
         return None
     figure = _figure(4.2, 4.0)
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1)
+    axes.plot([0, 1], [0, 1], color=GRAY, lw=1)
     for name, curve, color in curves:
         _reliability(axes, name, curve, color)
     axes.set_xlim(0, 1.02)
@@ -127,7 +127,7 @@ def reliability_figure(cohort: Cohort) -> Figure | None:
     axes.set_xlabel("stated confidence")
     axes.set_ylabel("fraction correct")
     axes.legend(loc="upper left", frameon=False, fontsize=8)
-    return _finished(figure, axes, cohort.caveat)
+    return _finish(figure, axes, cohort.caveat)
 
 
 def _reliability(axes: Axes, name: str, curve: Reliability, color: str) -> None:
@@ -154,9 +154,9 @@ def sweep_figure(sweep: Sweep) -> Figure:
         left.vlines(x, *np.array(ends).T, color=color, alpha=0.35, lw=4)
     left.set_ylabel("Dice")
     left.set_ylim(0, 1.0)
-    found = [point.cohort.found_and_true() for point in sweep.points]
-    fraction = np.array([f / t if t else np.nan for f, t in found])
-    bounds = np.array([wilson_interval(f, t) for f, t in found])
+    counts = [point.cohort.detected_and_true() for point in sweep.points]
+    fraction = np.array([f / t if t else np.nan for f, t in counts])
+    bounds = np.array([wilson_interval(f, t) for f, t in counts])
     right.fill_between(x, bounds[:, 0], bounds[:, 1], color=BLUE, alpha=0.15, lw=0)
     right.plot(x, fraction, "o-", color=BLUE, label="collections detected")
     right.plot(x, _series(parts, "level_exact"), "s--", color=GREEN, label="level exact")
@@ -174,7 +174,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
             axes.set_xticks(x, [names[int(value)] for value in x])
         axes.set_xlabel(sweep.label)
         axes.legend(frameon=False, fontsize=8, loc="lower left")
-        _plain(axes)
+        _hide_frame(axes)
     figure.suptitle(f"{sweep.label}: {', '.join(sweep.scenarios)}", fontsize=9)
     return figure
 
@@ -199,14 +199,14 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _finished(figure: Figure, axes: Axes, caveat: str) -> Figure:
-    _plain(axes)
+def _finish(figure: Figure, axes: Axes, caveat: str) -> Figure:
+    _hide_frame(axes)
     if caveat:
         wrapped = textwrap.fill(caveat, int(16 * figure.get_figwidth()))  # 16 characters per inch
-        figure.supxlabel(wrapped, fontsize=7, color=GREY, x=0.99, ha="right")
+        figure.supxlabel(wrapped, fontsize=7, color=GRAY, x=0.99, ha="right")
     return figure
 
 
-def _plain(axes: Axes) -> None:
+def _hide_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -24,14 +24,14 @@ MATCH_DISTANCE_MM: Final = 10.0
 Mask = npt.NDArray[np.bool_]
 
 
-def dice(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+def dice(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Return the Dice coefficient of two masks of equal shape; NaN if both are empty."""
-    a, b = np.asarray(found, dtype=bool), np.asarray(truth, dtype=bool)
+    a, b = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / total if total else float("nan")
 
 
-def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
+def surface_distances_mm(predicted: Volume, truth: Volume) -> FloatArray:
     """Return surface distances of two masks, both directions pooled, shape (n,).
 
     Surface voxels are mask voxels with a background face neighbor; distances are exact
@@ -42,8 +42,8 @@ def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
     GeometryError
         If the masks do not share a grid.
     """
-    _same_grid(found, truth)
-    a, b = found.array > 0, truth.array > 0
+    _same_grid(predicted, truth)
+    a, b = predicted.array > 0, truth.array > 0
     if not a.any() or not b.any():
         return np.empty(0)
     occupied = np.argwhere(a | b)
@@ -52,7 +52,7 @@ def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
         for low, high in zip(occupied.min(axis=0), occupied.max(axis=0), strict=True)
     )
     surface_a, surface_b = _surface(a[box]), _surface(b[box])
-    spacing = found.geometry.spacing_ijk_mm
+    spacing = predicted.geometry.spacing_ijk_mm
     return np.concatenate(
         [
             _distance_to(surface_b, spacing)[surface_a],
@@ -61,24 +61,26 @@ def surface_distances_mm(found: Volume, truth: Volume) -> FloatArray:
     )
 
 
-def hd95_mm(found: Volume, truth: Volume) -> float:
+def hd95_mm(predicted: Volume, truth: Volume) -> float:
     """Return the 95th percentile of `surface_distances_mm`; NaN if either mask is empty."""
-    distances = surface_distances_mm(found, truth)
+    distances = surface_distances_mm(predicted, truth)
     return float(np.percentile(distances, 95)) if distances.size else float("nan")
 
 
-def assd_mm(found: Volume, truth: Volume) -> float:
+def assd_mm(predicted: Volume, truth: Volume) -> float:
     """Return the average symmetric surface distance; NaN if either mask is empty."""
-    distances = surface_distances_mm(found, truth)
+    distances = surface_distances_mm(predicted, truth)
     return float(distances.mean()) if distances.size else float("nan")
 
 
-def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], list[int], list[int]]:
+def match_collections(
+    predicted: Volume, truth: Volume
+) -> tuple[dict[int, int], list[int], list[int]]:
     """Match detected to true collections, best overlap first.
 
     Parameters
     ----------
-    found, truth : Volume
+    predicted, truth : Volume
         Label masks on one grid; 0 is background.
 
     Returns
@@ -91,27 +93,27 @@ def match_collections(found: Volume, truth: Volume) -> tuple[dict[int, int], lis
         Detected ids that are not matched and do not overlap any true collection. (A second
         component of one true collection is not a false positive.)
     """
-    _same_grid(found, truth)
+    _same_grid(predicted, truth)
     true_ids = [int(n) for n in np.unique(truth.array) if n]
-    found_ids = [int(n) for n in np.unique(found.array) if n]
+    predicted_ids = [int(n) for n in np.unique(predicted.array) if n]
     scores: list[tuple[float, int, int]] = []
     for true_id in true_ids:
         true_mask = truth.array == true_id
         true_center = _center_lps(truth, true_mask)
-        for found_id in found_ids:
-            found_mask = found.array == found_id
-            overlap = int((true_mask & found_mask).sum())
-            union = int(true_mask.sum()) + int(found_mask.sum()) - overlap
-            gap = float(np.linalg.norm(true_center - _center_lps(found, found_mask)))
+        for predicted_id in predicted_ids:
+            predicted_mask = predicted.array == predicted_id
+            overlap = int((true_mask & predicted_mask).sum())
+            union = int(true_mask.sum()) + int(predicted_mask.sum()) - overlap
+            gap = float(np.linalg.norm(true_center - _center_lps(predicted, predicted_mask)))
             if overlap / union >= MATCH_IOU or gap <= MATCH_DISTANCE_MM:
-                scores.append((overlap / union - gap * 1e-6, true_id, found_id))
+                scores.append((overlap / union - gap * 1e-6, true_id, predicted_id))
     pairs: dict[int, int] = {}
-    for _, true_id, found_id in sorted(scores, reverse=True):
-        if true_id not in pairs and found_id not in pairs.values():
-            pairs[true_id] = found_id
-    touching = {int(n) for n in np.unique(found.array[truth.array > 0]) if n}
+    for _, true_id, predicted_id in sorted(scores, reverse=True):
+        if true_id not in pairs and predicted_id not in pairs.values():
+            pairs[true_id] = predicted_id
+    touching = {int(n) for n in np.unique(predicted.array[truth.array > 0]) if n}
     missed = [n for n in true_ids if n not in pairs]
-    false_positives = [n for n in found_ids if n not in pairs.values() and n not in touching]
+    false_positives = [n for n in predicted_ids if n not in pairs.values() and n not in touching]
     return pairs, missed, false_positives
 
 

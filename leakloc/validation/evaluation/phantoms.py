@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 from leakloc.core.errors import GeometryError, LeaklocError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
-from leakloc.validation.evaluation.cases import Case, compare, failed
-from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
-from leakloc.validation.evaluation.reading import (
-    Reading,
-    analysis_reading,
-    phantom_reading,
+from leakloc.validation.evaluation.annotation import (
+    Annotation,
+    annotation_from_analysis,
+    annotation_from_phantom,
+    annotation_without_masks,
     read_case,
-    truth_without_masks,
 )
+from leakloc.validation.evaluation.cases import Case, compare, failed_case
+from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 
 if TYPE_CHECKING:
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 AnyTask = TypeVar("AnyTask")
 
-Method = Callable[["Study", Settings], tuple[Reading, Volume]]
-"""Method to evaluate: returns the reading of a study and the analyzed volume."""
+Method = Callable[["Study", Settings], tuple[Annotation, Volume]]
+"""Method to evaluate: returns the annotation of a study and the analyzed volume."""
 
 
-def leakloc_method(study: Study, settings: Settings) -> tuple[Reading, Volume]:
+def leakloc_method(study: Study, settings: Settings) -> tuple[Annotation, Volume]:
     """Run the whole analysis of leakloc on a study."""
     from leakloc.pipeline import analyze
 
     analysis = analyze(study, settings)
-    return analysis_reading(analysis), analysis.triage.myelogram
+    return annotation_from_analysis(analysis), analysis.triage.myelogram
 
 
 @dataclass(frozen=True)
 class MethodRun:
     """One run of a method; `result` is None and `error` a message if it failed."""
 
-    result: tuple[Reading, Volume] | None
+    result: tuple[Annotation, Volume] | None
     error: str
     runtime_s: float
 
@@ -113,7 +113,7 @@ def evaluate_phantoms(
     SettingsError
         If a scenario is unknown.
     """
-    wanted = [_scenario(s) for s in scenarios] if scenarios else _all_scenarios()
+    wanted = [_find_scenario(s) for s in scenarios] if scenarios else _all_scenarios()
     tasks = [
         _Task(scenario, seed, settings, method, keep, tiles is not None)
         for scenario in wanted
@@ -123,7 +123,7 @@ def evaluate_phantoms(
 
 
 def run_tasks(
-    measured: Callable[[AnyTask], tuple[Case, Tile | None]],
+    evaluate: Callable[[AnyTask], tuple[Case, Tile | None]],
     tasks: Sequence[AnyTask],
     workers: int,
     tiles: list[Tile] | None,
@@ -132,11 +132,11 @@ def run_tasks(
     """Return the cases of the tasks in task order, computed in `workers` processes."""
     cases: list[Case] = []
     with ExitStack() as stack:
-        results: Iterable[tuple[Case, Tile | None]] = map(measured, tasks)
+        results: Iterable[tuple[Case, Tile | None]] = map(evaluate, tasks)
         if workers > 1:
             from concurrent.futures import ProcessPoolExecutor
 
-            results = stack.enter_context(ProcessPoolExecutor(workers)).map(measured, tasks)
+            results = stack.enter_context(ProcessPoolExecutor(workers)).map(evaluate, tasks)
         for case, tile in results:
             cases.append(case)
             if tiles is not None and tile is not None:
@@ -146,7 +146,7 @@ def run_tasks(
     return tuple(cases)
 
 
-def _scenario(wanted: str | Scenario) -> Scenario:
+def _find_scenario(wanted: str | Scenario) -> Scenario:
     from leakloc.validation.phantom import SCENARIOS
 
     if not isinstance(wanted, str):
@@ -168,49 +168,49 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
 
     phantom = make_phantom(task.scenario, task.seed)
     if task.keep is not None:
-        return measure(phantom, cached_phantom(task.scenario, task.seed, task.keep), task)
+        return evaluate_case(phantom, cached_phantom(task.scenario, task.seed, task.keep), task)
     with tempfile.TemporaryDirectory() as folder:
         write_study(phantom, Path(folder), truth=False)
-        return measure(phantom, Path(folder), task)
+        return evaluate_case(phantom, Path(folder), task)
 
 
-def measure(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
+def evaluate_case(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
     """Analyze the study in ``folder/dicom`` and compare it with the phantom's ground truth."""
     scenario = phantom.scenario
     name = f"{scenario.name}_{phantom.seed}"
     has_depth = any(series in ("ht2w_3d", "ht2w_bssfp") for series in scenario.series)
     run = run_method(folder, task.settings, task.method)
     if run.result is None:
-        truth = truth_without_masks(phantom.truth, name)
-        case = failed(
-            truth, name, run.error, right=not has_depth, group=scenario.name,
+        truth = annotation_without_masks(phantom.truth, name)
+        case = failed_case(
+            truth, name, run.error, refusal_correct=not has_depth, group=scenario.name,
             seed=phantom.seed, runtime_s=run.runtime_s,
         )  # fmt: skip
         return case, None
-    found, image = run.result
-    case, truth = _compared(phantom, folder, found, has_depth, run.runtime_s)
-    tile = make_tile(name, image, found, truth, case) if task.with_tile else None
+    predicted, image = run.result
+    case, truth = _compare_on_grid(phantom, folder, predicted, has_depth, run.runtime_s)
+    tile = make_tile(name, image, predicted, truth, case) if task.with_tile else None
     return case, tile
 
 
-def _compared(
-    phantom: Phantom, folder: Path, found: Reading, has_depth: bool, runtime_s: float
-) -> tuple[Case, Reading]:
-    def against(truth: Reading) -> Case:
+def _compare_on_grid(
+    phantom: Phantom, folder: Path, predicted: Annotation, has_depth: bool, runtime_s: float
+) -> tuple[Case, Annotation]:
+    def compare_with(truth: Annotation) -> Case:
         return compare(
-            found,
+            predicted,
             truth,
             group=phantom.scenario.name,
             seed=phantom.seed,
-            refusal_right=has_depth,
+            refusal_correct=has_depth,
             runtime_s=runtime_s,
         )
 
     if (folder / "truth" / "truth.json").is_file():
         truth = read_case(folder)
         try:
-            return against(truth), truth
+            return compare_with(truth), truth
         except GeometryError:
             pass  # analyzed on another grid, such as composed stations: truth is made on that grid
-    truth = phantom_reading(phantom, found.thecal_sac)
-    return against(truth), truth
+    truth = annotation_from_phantom(phantom, predicted.thecal_sac)
+    return compare_with(truth), truth

@@ -12,19 +12,19 @@ import numpy.typing as npt
 
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.volume import Volume
-from leakloc.notebook import OUTLINED_PX, outlined
-from leakloc.validation.evaluation.reading import Reading
+from leakloc.notebook import OUTLINED_PX, draw_outlines
+from leakloc.validation.evaluation.annotation import Annotation
 
 if TYPE_CHECKING:
     from leakloc.validation.evaluation.cases import Case
 
 COLUMNS: Final = 6
 
-COLOURS: Final = {
+COLORS: Final = {
     "true sac": (86, 180, 233),
-    "found sac": (230, 159, 0),
+    "predicted sac": (230, 159, 0),
     "true fluid": (0, 200, 120),
-    "found fluid": (255, 60, 180),
+    "predicted fluid": (255, 60, 180),
 }
 """Outline colors: cool for ground truth, warm for the result."""
 
@@ -44,7 +44,7 @@ class Tile:
 
 
 def make_tile(
-    name: str, image: Volume, found: Reading, truth: Reading, case: Case | None = None
+    name: str, image: Volume, predicted: Annotation, truth: Annotation, case: Case | None = None
 ) -> Tile:
     """Draw one case at the largest cross-section of its true, else detected, fluid.
 
@@ -55,12 +55,12 @@ def make_tile(
     """
     masks = {
         "true fluid": truth.fluid,
-        "found fluid": found.fluid,
+        "predicted fluid": predicted.fluid,
         "true sac": truth.thecal_sac,
-        "found sac": found.thecal_sac,
+        "predicted sac": predicted.thecal_sac,
     }
     present = {name: mask for name, mask in masks.items() if mask is not None}
-    return Tile(_caption(name, case), outlined(image, present, colours=COLOURS))
+    return Tile(_caption(name, case), draw_outlines(image, present, colors=COLORS))
 
 
 def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
@@ -76,12 +76,12 @@ def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
     columns = min(COLUMNS, max(len(tiles), 1))
     rows = -(-len(tiles) // columns)
     notice = f"{SHORT_NOTICE}. {caveat}" if caveat else SHORT_NOTICE
-    key_px = 12 + 110 * len(COLOURS) + int(face.getlength(notice))
+    key_px = 12 + 110 * len(COLORS) + int(face.getlength(notice))
     size = max(columns * width, key_px), 40 + rows * (OUTLINED_PX + caption_px)
     sheet = Image.new("RGB", size, "black")
     pen = ImageDraw.Draw(sheet)
     x = 6
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         pen.text((x, 10), name, fill=color, font=face)
         x += 110
     pen.text((x, 10), notice, fill="white", font=face)
@@ -101,7 +101,7 @@ def _caption(name: str, case: Case | None) -> tuple[str, ...]:
     figures = [f"sac {case.sac_dice:.3f}" if case.sac_dice == case.sac_dice else ""]
     if case.fluid_dice == case.fluid_dice:
         figures.append(f"fluid {case.fluid_dice:.2f}")
-    figures.append(f"detected {case.found_collections}/{case.true_collections}")
+    figures.append(f"detected {case.detected_collections}/{case.true_collections}")
     if case.false_positive_collections:
         figures.append(f"false positives {case.false_positive_collections}")
     return name, "  ".join(f for f in figures if f)

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from leakloc.core.errors import InputError
 from leakloc.core.settings import Settings
-from leakloc.validation.evaluation.cases import Case, compare, failed
-from leakloc.validation.evaluation.cohort import Cohort, aligned, shown
+from leakloc.validation.evaluation.annotation import read_case
+from leakloc.validation.evaluation.cases import Case, compare, failed_case
+from leakloc.validation.evaluation.cohort import Cohort, align_columns, as_text
 from leakloc.validation.evaluation.phantoms import (
     Method,
     leakloc_method,
     run_method,
     run_tasks,
 )
-from leakloc.validation.evaluation.reading import read_case
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 from leakloc.validation.evaluation.study_cache import cached_simulation
 from leakloc.validation.simulation import (
@@ -103,9 +103,9 @@ class SimulatedCohort(Cohort):
             count = len({c.patient for c in part.cases})
             lines += [f"{name} patients ({count}; {_TRAINING[name]})"]
             groups = [*part.groups().items(), ("all with fat suppression", part)]
-            lines += aligned([_HEADER, *(_row(group, of) for group, of in groups)])
+            lines += align_columns([_HEADER, *(_row(group, of) for group, of in groups)])
             lines += [f"{c.case}: {c.error}" for c in part.cases if c.error]
-            lines += [*part._words(), *_more_words(part.summary()), ""]
+            lines += [*part._summary_lines(), *_additional_lines(part.summary()), ""]
         return "\n".join([*lines, self.caveat])
 
 
@@ -187,15 +187,15 @@ def _patient(folder: Path, number: str) -> Patient:
 
 
 def _case(task: _Task) -> tuple[Case, Tile | None]:
-    def make(place: Path) -> None:
+    def write(place: Path) -> None:
         patient = _patient(task.folder, task.patient)
         write_study(simulate(patient, task.scenario, task.seed), place)
 
     if task.keep is not None:
-        cached = cached_simulation(task.scenario, task.patient, task.seed, task.keep, make)
+        cached = cached_simulation(task.scenario, task.patient, task.seed, task.keep, write)
         return _measure(task, cached)
     with tempfile.TemporaryDirectory() as place:
-        make(Path(place))
+        write(Path(place))
         return _measure(task, Path(place))
 
 
@@ -207,18 +207,18 @@ def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
     truth = replace(read_case(place), case=name)
     run = run_method(place, task.settings, task.method)
     if run.result is None:
-        case = failed(
+        case = failed_case(
             truth, name, run.error, group=task.scenario.name, seed=task.seed,
             patient=task.patient, runtime_s=run.runtime_s,
         )  # fmt: skip
         return case, None
-    found, image = run.result
+    predicted, image = run.result
     # Without a myelogram the companion may be analyzed; its masks are on another grid.
     case = compare(
-        found, truth, resample=True, group=task.scenario.name, seed=task.seed,
+        predicted, truth, resample=True, group=task.scenario.name, seed=task.seed,
         patient=task.patient, runtime_s=run.runtime_s,
     )  # fmt: skip
-    return case, make_tile(name, image, found, truth, case) if task.with_tile else None
+    return case, make_tile(name, image, predicted, truth, case) if task.with_tile else None
 
 
 def _split_of(patient: str) -> str:
@@ -238,23 +238,23 @@ def _row(name: str, part: Cohort) -> tuple[str, ...]:
     return (
         name,
         str(s["cases"]),
-        shown(s["sac_dice"], ".3f"),
-        shown(s["sac_hd95_mm"], ".1f"),
-        shown(s["fluid_dice"], ".3f"),
-        shown(s["fluid_dice_over_5_ml"], ".3f"),
-        s["collections_found"],
+        as_text(s["sac_dice"], ".3f"),
+        as_text(s["sac_hd95_mm"], ".1f"),
+        as_text(s["fluid_dice"], ".3f"),
+        as_text(s["fluid_dice_over_5_ml"], ".3f"),
+        s["collections_detected"],
         str(s["false_positive_collections"]),
         str(s["definite_or_probable_false_positives"]),
-        shown(s["extradural_ml_per_leak_free_study"], ".1f"),
-        shown(s["position_right"], ".0%"),
-        shown(s["level_exact"], ".0%"),
-        shown(s["level_within_one"], ".0%"),
+        as_text(s["false_positive_ml_per_leak_free_study"], ".1f"),
+        as_text(s["position_correct"], ".0%"),
+        as_text(s["level_exact"], ".0%"),
+        as_text(s["level_within_one"], ".0%"),
         "/".join(str(status.get(k, 0)) for k in ("present", "absent", "indeterminate")),
-        shown(s["runtime_s"], ".1f"),
+        as_text(s["runtime_s"], ".1f"),
     )
 
 
-def _more_words(s: dict[str, Any]) -> list[str]:
+def _additional_lines(s: dict[str, Any]) -> list[str]:
     """Return text lines of a split in addition to those of `Cohort`."""
     lines = []
     if s["false_positives_per_leak_free_study"] is not None:
@@ -262,10 +262,13 @@ def _more_words(s: dict[str, Any]) -> list[str]:
             f"per leak-free study: {s['false_positives_per_leak_free_study']:.2f} false positives, "
             f"{s['definite_or_probable_false_positives_per_leak_free_study']:.2f} of them "
             "definite or probable; "
-            f"{shown(s['extradural_ml_per_leak_free_study'], '.2f')} mL of detected epidural fluid"
+            f"{as_text(s['false_positive_ml_per_leak_free_study'], '.2f')} mL of detected "
+            "epidural fluid"
         )
-    if not s["definite_wrong"].endswith("/0"):
-        lines.append(f"false positives among collections graded definite {s['definite_wrong']}")
+    if not s["definite_false_positives"].endswith("/0"):
+        lines.append(
+            f"false positives among collections graded definite {s['definite_false_positives']}"
+        )
     if s["notes"]:
         notes = sorted(s["notes"].items(), key=lambda item: -item[1])
         lines.append("studies with a warning: " + ", ".join(f"{k} {n}" for k, n in notes))

@@ -19,8 +19,8 @@ import numpy as np
 
 from leakloc.core.errors import InputError, LeaklocError
 from leakloc.core.volume import FloatArray, Volume
+from leakloc.validation.evaluation.annotation import Annotation, annotation_from_analysis
 from leakloc.validation.evaluation.metrics import dice
-from leakloc.validation.evaluation.reading import Reading, analysis_reading
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class SpiderCase:
     patient: str
     error: str
     discs_true: int
-    discs_right: int
+    discs_correct: int
     disc_error_mm: float | None
     """Median distance of the correct discs from the true centers."""
     numbering_confidence: float | None
     canal_dice: float | None
-    leak_found: str
-    accepted: int
+    leak_reported: str
+    false_positives: int
     """Number of detected collections; all are false positives."""
     runtime_s: float
     sacral_error_mm: dict[str, float] = field(default_factory=dict)
@@ -111,18 +111,20 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
     ]
     for c in cases:
         lines.append(
-            f"{c.patient:7}  {c.discs_right:6}/{c.discs_true:<6}  {_text(c.disc_error_mm, '8.1f')}"
+            f"{c.patient:7}  {c.discs_correct:6}/{c.discs_true:<6}"
+            f"  {_text(c.disc_error_mm, '8.1f')}"
             f"  {_text(c.numbering_confidence, '10.2f')}  {_text(c.canal_dice, '10.3f')}"
-            f"  {c.leak_found:13}  {c.accepted:8}  {c.runtime_s:4.1f}  {c.error}"
+            f"  {c.leak_reported:13}  {c.false_positives:8}  {c.runtime_s:4.1f}  {c.error}"
         )
     total = sum(c.discs_true for c in cases)
-    whole = sum(c.discs_right == c.discs_true for c in cases)
+    all_correct = sum(c.discs_correct == c.discs_true for c in cases)
     canal = [c.canal_dice for c in cases if c.canal_dice is not None]
     lines.append(
-        f"{sum(c.discs_right for c in cases)} of {total} discs correct, all of them in {whole} of "
-        f"{len(cases)} patients; mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
-        f"{sum(c.accepted for c in cases)} false-positive collections; "
-        f"leak reported as present in {sum(c.leak_found == 'present' for c in cases)}."
+        f"{sum(c.discs_correct for c in cases)} of {total} discs correct, all of them in "
+        f"{all_correct} of {len(cases)} patients; "
+        f"mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
+        f"{sum(c.false_positives for c in cases)} false-positive collections; "
+        f"leak reported as present in {sum(c.leak_reported == 'present' for c in cases)}."
     )
     sacral = [mm for c in cases for mm in c.sacral_error_mm.values()]
     cord = [abs(c.cord_error_mm) for c in cases if c.cord_error_mm is not None]
@@ -156,30 +158,30 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
             time.perf_counter() - start,
         )  # fmt: skip
     runtime_s = time.perf_counter() - start
-    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    detected = {d.name: d.center_lps for d in analysis.levels.discs}
     errors = {
-        name: float(np.linalg.norm(found[name] - center))
+        name: float(np.linalg.norm(detected[name] - center))
         for name, center in centers.items()
-        if name in found
+        if name in detected
     }
     correct = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
     mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
     canal = Volume.from_nibabel(mask)
     sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
     if tiles is not None:
-        truth = Reading("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
-        result = analysis_reading(analysis)
+        truth = Annotation("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
+        result = annotation_from_analysis(analysis)
         tiles.append(make_tile(_patient(path), analysis.triage.myelogram, result, truth))
     return SpiderCase(
         patient=_patient(path),
         error="",
         discs_true=len(centers),
-        discs_right=len(correct),
+        discs_correct=len(correct),
         disc_error_mm=float(np.median(correct)) if correct else None,
         numbering_confidence=analysis.levels.numbering.confidence,
         canal_dice=dice(sac.array > 0, canal.array == CANAL_LABEL),
-        leak_found=analysis.localization.finding.leak,
-        accepted=len(analysis.localization.collections),
+        leak_reported=analysis.localization.finding.leak,
+        false_positives=len(analysis.localization.collections),
         runtime_s=runtime_s,
         hiatus_detected=analysis.localization.planning.hiatus.visible,
         **_landmark_errors(_patient(path), analysis),
@@ -189,11 +191,11 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
 def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
     """Return the errors relative to the annotated landmarks of a patient."""
     annotated = json.loads(LANDMARKS.read_text())["patients"].get(patient, {})
-    found = {d.name: d.center_lps for d in analysis.levels.discs}
+    detected = {d.name: d.center_lps for d in analysis.levels.discs}
     sacral = {
-        name: float(np.hypot(*(found[name][1:] - np.array(yz))))
+        name: float(np.hypot(*(detected[name][1:] - np.array(yz))))
         for name, yz in annotated.get("sacral_discs_yz_mm", {}).items()
-        if name in found
+        if name in detected
     }
     conus = analysis.localization.conus
     end_mm = annotated.get("cord_end_z_mm")

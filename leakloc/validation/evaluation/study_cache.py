@@ -53,7 +53,7 @@ def cached_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
 
 
 def cached_simulation(
-    scenario: SimulationScenario, patient: str, seed: int, folder: Path, make: Writer
+    scenario: SimulationScenario, patient: str, seed: int, folder: Path, write: Writer
 ) -> Path:
     """Return the folder of a simulated study with its truth; create it if not cached.
 
@@ -64,7 +64,7 @@ def cached_simulation(
     seed : int
     folder : Path
         Cache folder; contains one folder per study.
-    make : callable
+    write : callable
         Writes the study into a folder.
 
     Returns
@@ -82,7 +82,7 @@ def cached_simulation(
     code = _code_digest("phantom", "simulation")
     stamp = {"scenario": repr(scenario), "patient": patient, "seed": seed, "code": code}
     name = f"{patient}_{_name(scenario, seed, simulation.SCENARIOS)}"
-    return cached_study(folder / name, stamp, make)
+    return cached_study(folder / name, stamp, write)
 
 
 def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
@@ -93,7 +93,7 @@ def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
     OutputError
         If the study cannot be written.
     """
-    if _is_made(place, stamp):
+    if _is_current(place, stamp):
         return place
     temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -110,12 +110,12 @@ def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
     return place
 
 
-def _is_made(place: Path, stamp: dict[str, object]) -> bool:
+def _is_current(place: Path, stamp: dict[str, object]) -> bool:
     try:
-        found = json.loads((place / STAMP).read_text(encoding="utf-8"))
+        stored = json.loads((place / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(found == stamp)
+    return bool(stored == stamp)
 
 
 def _name(scenario: Scenario | SimulationScenario, seed: int, shipped: Mapping[str, object]) -> str:

@@ -74,7 +74,7 @@ class Parameter:
             raise SettingsError(f"{self.label}: {text!r} is not {kinds}")
         return value
 
-    def named(self, value: float) -> str:
+    def format_value(self, value: float) -> str:
         """Return a value as text: its name, else its number."""
         return self.names[int(value)] if self.names else f"{value:g}"
 
@@ -158,7 +158,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
 """Sweep parameters by command-line name."""
 
 
-def parameter_named(name: str) -> Parameter:
+def find_parameter(name: str) -> Parameter:
     """Return a sweep parameter by name.
 
     Raises
@@ -193,7 +193,7 @@ class Sweep:
         """Return the metrics at each value as aligned text."""
         head = f"{self.label}"
         width = max(len(head), 12)
-        named = PARAMETERS[self.parameter].named
+        format_value = PARAMETERS[self.parameter].format_value
         lines = [
             f"{head:{width}}  {'sac Dice':19}  HD95  {'fluid Dice':19}  detected"
             "  false positives  leak correct  level  vertebrae  refused"
@@ -202,11 +202,11 @@ class Sweep:
             s = point.cohort.summary()
             refused = sum(bool(c.error) for c in point.cohort.cases)
             lines.append(
-                f"{named(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
+                f"{format_value(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
                 f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
-                f"  {s['collections_found']:>8}  {s['false_positive_collections']:>15}"
-                f"  {_text(s['leak_right'], 12, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
-                f"  {_text(s['vertebrae_right'], 9, '.0%')}  {refused:>7}"
+                f"  {s['collections_detected']:>8}  {s['false_positive_collections']:>15}"
+                f"  {_text(s['leak_correct'], 12, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
+                f"  {_text(s['vertebrae_correct'], 9, '.0%')}  {refused:>7}"
             )
         cases = f"{', '.join(self.scenarios)}; Dice with the 95 % bootstrap interval of its mean"
         return "\n".join([*lines, f"{cases}. {PHANTOM_CAVEAT}"])
@@ -219,15 +219,16 @@ class Sweep:
             head, *rows = csv.reader(io.StringIO(point.cohort.to_csv()))
             if n == 0:
                 writer.writerow([self.parameter, *head])
-            value = PARAMETERS[self.parameter].named(point.value)
+            value = PARAMETERS[self.parameter].format_value(point.value)
             writer.writerows([value, *row] for row in rows)
         return stream.getvalue()
 
     def to_json(self) -> str:
         """Return the summary at each value as JSON."""
-        named = PARAMETERS[self.parameter].named
+        format_value = PARAMETERS[self.parameter].format_value
         points = [
-            {"value": p.value, "name": named(p.value), **p.cohort.summary()} for p in self.points
+            {"value": p.value, "name": format_value(p.value), **p.cohort.summary()}
+            for p in self.points
         ]
         return json.dumps(
             {
@@ -274,7 +275,7 @@ def sweep_phantoms(
     SettingsError
         If the parameter or a scenario is unknown.
     """
-    swept = parameter_named(parameter)
+    swept = find_parameter(parameter)
     names: Sequence[str | Scenario] = scenarios or DEFAULT_SCENARIOS
     unknown = [n for n in names if isinstance(n, str) and n not in SCENARIOS]
     if unknown:
@@ -288,7 +289,9 @@ def sweep_phantoms(
 
         def at_value(what: str, fraction: float, n: int = n, value: float = value) -> None:
             if progress is not None:
-                progress(f"{parameter} {swept.named(value)}: {what}", (n + fraction) / len(steps))
+                progress(
+                    f"{parameter} {swept.format_value(value)}: {what}", (n + fraction) / len(steps)
+                )
 
         cohort = evaluate_phantoms(
             [swept.apply(base, value) for base in bases],

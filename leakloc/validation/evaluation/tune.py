@@ -19,9 +19,14 @@ import numpy as np
 from leakloc.core.errors import InputError, LeaklocError, SettingsError
 from leakloc.core.extras import need
 from leakloc.core.settings import Settings
-from leakloc.validation.evaluation.cases import Case, compare, failed
+from leakloc.validation.evaluation.annotation import (
+    Annotation,
+    annotation_from_analysis,
+    is_case,
+    read_case,
+)
+from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import Cohort
-from leakloc.validation.evaluation.reading import Reading, analysis_reading, is_case, read_case
 
 if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
@@ -47,7 +52,7 @@ class Range:
     ----------
     section, key : str
     low, high : float
-    whole : bool
+    is_integer : bool
         Whether the setting is an integer.
     """
 
@@ -55,7 +60,7 @@ class Range:
     key: str
     low: float
     high: float
-    whole: bool
+    is_integer: bool
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ class Tuning:
         Best settings on the fitting part.
     changes : dict
         Values that differ from the initial settings, by section and key.
-    fit_before, fit_after, held_before, held_after : Cohort
+    fit_before, fit_after, held_out_before, held_out_after : Cohort
         Fitting and held-out part with the initial and the best settings.
     trials : tuple of (dict, float)
         Values of each trial and their score on the fitting part.
@@ -97,15 +102,16 @@ class Tuning:
     changes: dict[str, dict[str, float]]
     fit_before: Cohort
     fit_after: Cohort
-    held_before: Cohort
-    held_after: Cohort
+    held_out_before: Cohort
+    held_out_after: Cohort
     trials: tuple[tuple[dict[str, float], float], ...]
 
     @property
-    def held_gain(self) -> tuple[float, float, float]:
+    def held_out_gain(self) -> tuple[float, float, float]:
         """Mean gain of the score on the held-out part, and its 95 % bootstrap interval."""
         before, after = (
-            np.array([score(c) for c in part.cases]) for part in (self.held_before, self.held_after)
+            np.array([score(c) for c in part.cases])
+            for part in (self.held_out_before, self.held_out_after)
         )
         gain = after - before
         rng = np.random.default_rng(0)
@@ -121,16 +127,16 @@ class Tuning:
         for part, name, cohort in (
             ("fitting", "start", self.fit_before),
             ("fitting", "tuned", self.fit_after),
-            ("held-out", "start", self.held_before),
-            ("held-out", "tuned", self.held_after),
+            ("held-out", "start", self.held_out_before),
+            ("held-out", "tuned", self.held_out_after),
         ):
             s = cohort.summary()
             lines.append(
                 f"{part:9}  {name:8}  {s['cases']:5}  {mean_score(cohort.cases):.3f}"
                 f"  {_text(s['sac_dice']):>8}  {_text(s['fluid_dice']):>10}"
-                f"  {s['collections_found']:8}  {s['false_positive_collections']:15}"
+                f"  {s['collections_detected']:8}  {s['false_positive_collections']:15}"
             )
-        gain, low, high = self.held_gain
+        gain, low, high = self.held_out_gain
         conclusion = "" if low > 0 else ": no gain beyond chance"
         lines.append(
             f"gain on the held-out part {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
@@ -146,14 +152,14 @@ class Tuning:
         """Return a recipe of all settings that differ from the defaults, with the gain."""
         import tomlkit
 
-        gain, low, high = self.held_gain
+        gain, low, high = self.held_out_gain
         document = tomlkit.document()
         recipe = tomlkit.table()
         recipe.add("name", "tuned")
         recipe.add(
             "description",
             f"Tuned on {len(self.fit_after.cases)} studies; gain of the score on "
-            f"{len(self.held_after.cases)} held-out studies {gain:+.4f} "
+            f"{len(self.held_out_after.cases)} held-out studies {gain:+.4f} "
             f"({low:+.4f} to {high:+.4f}).",
         )
         document.add("recipe", recipe)
@@ -178,7 +184,7 @@ def score(case: Case) -> float:
     if case.levels_compared:
         parts.append(case.levels_exact / case.levels_compared)
     if case.vertebrae_true:
-        parts.append(case.vertebrae_right / case.vertebrae_true)
+        parts.append(case.vertebrae_correct / case.vertebrae_true)
     return float(np.nanmean(parts))
 
 
@@ -187,7 +193,7 @@ def mean_score(cases: Iterable[Case]) -> float:
     return float(np.mean([score(c) for c in cases]))
 
 
-def ranges(wanted: Sequence[str], settings: Settings) -> tuple[Range, ...]:
+def parse_ranges(wanted: Sequence[str], settings: Settings) -> tuple[Range, ...]:
     """Return the search ranges of settings.
 
     Parameters
@@ -233,11 +239,11 @@ def _range(text: str, settings: Settings) -> Range:
     if not low < high:
         raise SettingsError(f"{name!r} has no default range: write {name}=LOW:HIGH")
     for limit in (low, high):
-        settings.changed(**{f"{section}__{key}": _typed(limit, isinstance(value, int))})
+        settings.changed(**{f"{section}__{key}": _cast(limit, isinstance(value, int))})
     return Range(section, key, low, high, isinstance(value, int))
 
 
-def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
+def find_pairs(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
     """Return the studies that have a ground truth.
 
     Parameters
@@ -255,30 +261,30 @@ def pairs_in(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
     """
     if not studies.is_dir():
         raise InputError(f"{studies} is not a folder of studies")
-    found = []
+    pairs = []
     for path in sorted(studies.iterdir()):
         if path.name.startswith("."):
             continue
         if truth is None:
             if (path / "dicom").is_dir() and is_case(path):
-                found.append(Pair(path.name, path / "dicom", path))
+                pairs.append(Pair(path.name, path / "dicom", path))
             continue
         name = path.name.partition(".")[0] if path.is_file() else path.name
         matches = [t for t in sorted(truth.glob(f"{name}*")) if is_case(t)]
         exact = [t for t in matches if t.name.partition(".")[0] == name]
         if exact:
-            found.append(Pair(name, path, exact[0]))
-    if len({pair.patient for pair in found}) < 2:
+            pairs.append(Pair(name, path, exact[0]))
+    if len({pair.patient for pair in pairs}) < 2:
         raise InputError(
-            f"{studies} contains {len(found)} studies with ground truth; a search requires at "
+            f"{studies} contains {len(pairs)} studies with ground truth; a search requires at "
             "least two patients, one of them held out (`leakloc evaluate --phantom --keep DIR` "
             "creates phantoms)"
         )
-    return tuple(found)
+    return tuple(pairs)
 
 
 def split(
-    pairs: Sequence[Pair], held_back: float, seed: int
+    pairs: Sequence[Pair], held_out: float, seed: int
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
     """Split studies by patient into a fitting and a held-out part.
 
@@ -287,15 +293,15 @@ def split(
     SettingsError
         If the fraction is not between 0 and 1.
     """
-    if not 0 < held_back < 1:
-        raise SettingsError(f"the held-out fraction must be between 0 and 1, not {held_back:g}")
+    if not 0 < held_out < 1:
+        raise SettingsError(f"the held-out fraction must be between 0 and 1, not {held_out:g}")
     patients = sorted({pair.patient for pair in pairs})
     np.random.default_rng(seed).shuffle(patients)
-    count = min(max(round(held_back * len(patients)), 1), len(patients) - 1)
-    held = set(patients[:count])
+    count = min(max(round(held_out * len(patients)), 1), len(patients) - 1)
+    held_out_patients = set(patients[:count])
     return (
-        tuple(pair for pair in pairs if pair.patient not in held),
-        tuple(pair for pair in pairs if pair.patient in held),
+        tuple(pair for pair in pairs if pair.patient not in held_out_patients),
+        tuple(pair for pair in pairs if pair.patient in held_out_patients),
     )
 
 
@@ -305,7 +311,7 @@ def tune(
     settings: Settings,
     *,
     trials: int = 30,
-    held_back: float = 0.3,
+    held_out: float = 0.3,
     seed: int = 0,
     workers: int = 1,
     progress: Progress | None = None,
@@ -317,13 +323,13 @@ def tune(
     Parameters
     ----------
     pairs : sequence of Pair
-        See `pairs_in`.
+        See `find_pairs`.
     space : sequence of Range
-        See `ranges`.
+        See `parse_ranges`.
     settings : Settings
         Initial settings, used in the first trial.
     trials : int
-    held_back : float
+    held_out : float
         Fraction of the patients excluded from the search.
     seed : int
         Random seed of the split and the search.
@@ -338,21 +344,21 @@ def tune(
     """
     optuna = need("optuna", "research")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    fitting, held = split(pairs, held_back, seed)
-    whole = any(r.section != "segmentation" for r in space)
+    fitting, held_out_pairs = split(pairs, held_out, seed)
+    full_analysis = any(r.section != "segmentation" for r in space)
     steps = trials + 1  # the last one is the held-out part
 
     with _runner(workers) as run:
 
-        def measured(part: Sequence[Pair], wanted: Settings) -> Cohort:
-            return Cohort(tuple(run([(pair, wanted, whole) for pair in part])))
+        def evaluate(part: Sequence[Pair], wanted: Settings) -> Cohort:
+            return Cohort(tuple(run([(pair, wanted, full_analysis) for pair in part])))
 
         results: list[tuple[dict[str, float], float]] = []
         cohorts: list[Cohort] = []
 
         def objective(trial: Any) -> float:
-            values = {r.name: _suggested(trial, r) for r in space}
-            cohorts.append(measured(fitting, settings.changed(**values)))
+            values = {r.name: _suggest(trial, r) for r in space}
+            cohorts.append(evaluate(fitting, settings.changed(**values)))
             results.append((values, mean_score(cohorts[-1].cases)))
             if progress is not None:
                 progress(f"trial {len(results)}: {results[-1][1]:.4f}", len(results) / steps)
@@ -368,26 +374,26 @@ def tune(
             name: value for name, value in results[best][0].items() if value != results[0][0][name]
         }
         after = settings.changed(**changes)
-        held_before = measured(held, settings)
-        held_after = measured(held, after) if changes else held_before
+        held_out_before = evaluate(held_out_pairs, settings)
+        held_out_after = evaluate(held_out_pairs, after) if changes else held_out_before
     return Tuning(
         after,
-        _by_section(changes),
+        _group_by_section(changes),
         cohorts[0],
         cohorts[best],
-        held_before,
-        held_after,
+        held_out_before,
+        held_out_after,
         tuple(results),
     )
 
 
-def _suggested(trial: Any, r: Range) -> float:
-    if r.whole:
+def _suggest(trial: Any, r: Range) -> float:
+    if r.is_integer:
         return int(trial.suggest_int(r.name, int(r.low), int(r.high)))
-    return _short(float(trial.suggest_float(r.name, r.low, r.high)))
+    return _round_to_4_digits(float(trial.suggest_float(r.name, r.low, r.high)))
 
 
-def _by_section(changes: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def _group_by_section(changes: Mapping[str, float]) -> dict[str, dict[str, float]]:
     nested: dict[str, dict[str, float]] = {}
     for name, value in changes.items():
         section, _, key = name.partition("__")
@@ -395,13 +401,13 @@ def _by_section(changes: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return nested
 
 
-def _short(value: float) -> float:
+def _round_to_4_digits(value: float) -> float:
     """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 
-def _typed(value: float, whole: bool) -> float:
-    return round(value) if whole else value
+def _cast(value: float, is_integer: bool) -> float:
+    return round(value) if is_integer else value
 
 
 _Task = tuple[Pair, Settings, bool]
@@ -410,36 +416,36 @@ _Task = tuple[Pair, Settings, bool]
 @contextmanager
 def _runner(workers: int) -> Iterator[Callable[[list[_Task]], Iterable[Case]]]:
     if workers == 1:
-        yield lambda tasks: map(_measured, tasks)
+        yield lambda tasks: map(_evaluate, tasks)
         return
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(workers) as pool:
-        yield lambda tasks: pool.map(_measured, tasks)
+        yield lambda tasks: pool.map(_evaluate, tasks)
 
 
-def _measured(task: _Task) -> Case:
-    pair, settings, whole = task
+def _evaluate(task: _Task) -> Case:
+    pair, settings, full_analysis = task
     truth = _truth(pair.truth)
     try:
         study, chosen = _study(pair.study, settings)
-        found = _whole(study, settings) if whole else _segmented(chosen, settings)
-        return compare(found, truth, resample=True)
+        predicted = _analyze(study, settings) if full_analysis else _segment(chosen, settings)
+        return compare(predicted, truth, resample=True)
     except LeaklocError as error:
-        return failed(truth, pair.name, str(error))
+        return failed_case(truth, pair.name, str(error))
 
 
 @lru_cache(maxsize=CACHED_STUDIES)
-def _truth(path: Path) -> Reading:
+def _truth(path: Path) -> Annotation:
     return read_case(path)
 
 
 def _study(path: Path, settings: Settings) -> tuple[Study, Triage]:
-    return _loaded(path, settings.loaders.model_dump_json())
+    return _load(path, settings.loaders.model_dump_json())
 
 
 @lru_cache(maxsize=CACHED_STUDIES)
-def _loaded(path: Path, loaders: str) -> tuple[Study, Triage]:
+def _load(path: Path, loaders: str) -> tuple[Study, Triage]:
     from leakloc.core.settings import LoaderSettings
     from leakloc.loaders import load_study, triage
 
@@ -448,34 +454,34 @@ def _loaded(path: Path, loaders: str) -> tuple[Study, Triage]:
     return study, triage(study, wanted)
 
 
-def _whole(study: Study, settings: Settings) -> Reading:
+def _analyze(study: Study, settings: Settings) -> Annotation:
     from leakloc.pipeline import analyze
 
-    return analysis_reading(analyze(study, settings))
+    return annotation_from_analysis(analyze(study, settings))
 
 
-def _segmented(chosen: Triage, settings: Settings) -> Reading:
+def _segment(chosen: Triage, settings: Settings) -> Annotation:
     from leakloc.pipeline import stage
 
     segmenter = stage("leakloc.segmenters", settings.stages.segmenter)
-    return segmentation_reading(
+    return annotation_from_segmentation(
         segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
     )
 
 
-def segmentation_reading(segmentation: Segmentation) -> Reading:
-    """Return the reading of a segmentation, without levels and grades."""
-    from leakloc.validation.evaluation.reading import ReadCollection
+def annotation_from_segmentation(segmentation: Segmentation) -> Annotation:
+    """Return the annotation of a segmentation, without levels and grades."""
+    from leakloc.validation.evaluation.annotation import AnnotatedCollection
 
     accepted = segmentation.accepted
-    return Reading(
+    return Annotation(
         case="",
         thecal_sac=segmentation.thecal_sac,
         fluid=segmentation.collections,
         fluid_ml=sum(c.volume_ml for c in accepted),
         leak="present" if accepted else "absent",
         collections=tuple(
-            ReadCollection(id=c.id, volume_ml=c.volume_ml, confidence=c.probability)
+            AnnotatedCollection(id=c.id, volume_ml=c.volume_ml, confidence=c.probability)
             for c in accepted
         ),
     )

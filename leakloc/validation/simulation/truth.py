@@ -16,7 +16,7 @@ from leakloc.core.volume import FloatArray, Volume
 from leakloc.validation.phantom.truth import TOUCHED_ML
 
 if TYPE_CHECKING:
-    from leakloc.validation.evaluation.reading import Reading
+    from leakloc.validation.evaluation.annotation import Annotation
     from leakloc.validation.simulation.study import SimulatedStudy
 
 STEP_MM: Final = 1.0
@@ -63,13 +63,13 @@ class SegmentAxis:
         return self.names[int(np.searchsorted(self._borders, arc_mm))]
 
 
-def simulated_reading(study: SimulatedStudy) -> Reading:
-    """Return the ground truth of a simulated study as a reading on the myelogram grid."""
-    from leakloc.validation.evaluation.reading import truth_reading
+def annotation_from_simulation(study: SimulatedStudy) -> Annotation:
+    """Return the ground truth of a simulated study as an annotation on the myelogram grid."""
+    from leakloc.validation.evaluation.annotation import annotation_from_truth
 
     name = f"{study.scenario.name}_{study.patient}_{study.seed}"
     masks = study.thecal_sac, study.fluid, study.fluid_fraction
-    return truth_reading(true_values(study), name, *masks)
+    return annotation_from_truth(true_values(study), name, *masks)
 
 
 def true_values(study: SimulatedStudy) -> dict[str, Any]:

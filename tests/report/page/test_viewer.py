@@ -13,7 +13,7 @@ from leakloc.core.templates import render_html
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis
 from leakloc.report.page import viewer
-from leakloc.report.scene import edge_letters
+from leakloc.report.views import axis_labels
 
 ROOM = 1_500_000
 
@@ -128,9 +128,9 @@ def test_a_tilted_axis_bears_two_letters() -> None:
     oblique = Geometry.from_axes(
         (4, 4, 4), origin_lps=[0, 0, 0], spacing_ijk_mm=[1, 1, 1], directions_lps=axes
     )
-    assert edge_letters(oblique) == (("R", "L"), ("AF", "PH"), ("FP", "HA"))
+    assert axis_labels(oblique) == (("R", "L"), ("AF", "PH"), ("FP", "HA"))
     straight = Geometry.from_axes((4, 4, 4), origin_lps=[0, 0, 0], spacing_ijk_mm=[1, 1, 1])
-    assert edge_letters(straight) == (("R", "L"), ("A", "P"), ("F", "H"))
+    assert axis_labels(straight) == (("R", "L"), ("A", "P"), ("F", "H"))
 
 
 def test_a_canal_that_leaves_a_thin_slab_is_still_shown(analysis: Analysis) -> None:

@@ -106,8 +106,8 @@ def page(shared: Page) -> Page:
     return shared
 
 
-def coloured(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((np.abs(pixels.astype(int) - colour).sum(axis=-1) < 40).sum())
+def coloured(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((np.abs(pixels.astype(int) - color).sum(axis=-1) < 40).sum())
 
 
 BLUE, ORANGE = (86, 180, 233), (230, 159, 0)

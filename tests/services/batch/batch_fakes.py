@@ -51,8 +51,8 @@ def make_study(folder: Path, number: int, behaviour: str = "", **values: str) ->
 
 def behave(path: Path, settings: Any, *, output: Path, **options: Any) -> None:
     """Takes the place of `leakloc.pipeline.analyze`."""
-    told = path / "behaviour.txt"
-    word, _, value = (told.read_text() if told.exists() else "").partition(" ")
+    behavior = path / "behaviour.txt"
+    word, _, value = (behavior.read_text() if behavior.exists() else "").partition(" ")
     if word == "sleep":
         time.sleep(float(value))
     elif word == "segfault":

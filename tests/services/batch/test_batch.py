@@ -192,7 +192,7 @@ def test_a_report_in_place_that_the_ledger_did_not_hear_of_is_adopted(tmp_path):
     make(root, "")
     run(root, out)
     with sqlite3.connect(out / "ledger.sqlite") as database:
-        database.execute("UPDATE studies SET state = 'running', standing = NULL")
+        database.execute("UPDATE studies SET state = 'running', report_stamp = NULL")
     before = written(out)
     assert run(root, out).kept == 1
     assert written(out) == before
@@ -248,7 +248,7 @@ def test_watched_studies_are_taken_when_they_have_settled(tmp_path):
             (root / "a" / f"more{now}").write_bytes(fakes.header(uid))
         if now == 4:
             fakes.make_study(root / "b", 2)
-        watch.look(cache, float(now))
+        watch.poll(cache, float(now))
     assert taken == [(14, f"{fakes.UID_ROOT}.2"), (18, f"{fakes.UID_ROOT}.1")]
 
 

@@ -252,8 +252,8 @@ def test_folders_that_did_not_change_are_not_read_again(tmp_path, monkeypatch):
         packed.writestr("im", fakes.header(f"{ROOT}.7"))
     first = find(tmp_path / "in", cache=ScanCache(ledger))
     read: list[str] = []
-    look = finder._look
-    monkeypatch.setattr(finder, "_look", lambda path: read.append(path) or look(path))
+    identify = finder._identify
+    monkeypatch.setattr(finder, "_identify", lambda path: read.append(path) or identify(path))
     assert find(tmp_path / "in", cache=ScanCache(ledger)) == first
     assert read == []
     (tmp_path / "in" / "1" / "im5").write_bytes(fakes.header(f"{ROOT}.2"))

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from leakloc.services.batch import headers
-from leakloc.services.batch.headers import HEAD_BYTES, belongs, is_dicom
+from leakloc.services.batch.headers import HEAD_BYTES, is_dicom, read_ownership
 
 UID = "1.2.3.4"
 SYNTAXES = [
@@ -49,7 +49,7 @@ def head_of(syntax: Any, **tags: Any) -> bytes:
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_every_encoding_is_read(syntax):
     head = head_of(syntax, StudyInstanceUID=UID, PatientID="Müller", Modality="MR")
-    found = belongs(head)
+    found = read_ownership(head)
     assert is_dicom(head)
     assert (found.study_uid, found.modality) == (UID, "MR")
     assert len(found.patient) == 16 and "ller" not in found.patient
@@ -60,15 +60,15 @@ def test_the_uid_of_another_study_within_a_sequence_is_not_taken(syntax):
     other = Dataset()
     other.StudyInstanceUID = "9.9.9"
     head = head_of(syntax, RelatedSeriesSequence=Sequence([other]), StudyInstanceUID=UID)
-    assert belongs(head).study_uid == UID
+    assert read_ownership(head).study_uid == UID
     head = head_of(syntax, RelatedSeriesSequence=Sequence([other]))
-    assert belongs(head).study_uid == ""
+    assert read_ownership(head).study_uid == ""
 
 
 def test_what_is_absent_or_no_uid_is_empty():
-    assert belongs(head_of(ExplicitVRLittleEndian)) == ("", "", "")
-    assert belongs(fakes.header("../../etc/passwd")).study_uid == ""
-    assert belongs(fakes.header("1" * 70)).study_uid == ""
+    assert read_ownership(head_of(ExplicitVRLittleEndian)) == ("", "", "")
+    assert read_ownership(fakes.header("../../etc/passwd")).study_uid == ""
+    assert read_ownership(fakes.header("1" * 70)).study_uid == ""
 
 
 def test_a_deflated_file_is_read_from_its_first_bytes():
@@ -78,13 +78,13 @@ def test_a_deflated_file_is_read_from_its_first_bytes():
         PixelData=noise, BitsAllocated=8,
     )  # fmt: skip
     assert len(head) == HEAD_BYTES
-    assert belongs(head)[::2] == (UID, "MR")
+    assert read_ownership(head)[::2] == (UID, "MR")
 
 
 def test_the_quick_way_is_taken_for_what_scanners_write(monkeypatch):
-    monkeypatch.setattr(headers, "_parsed", lambda _: pytest.fail("parsed in full"))
+    monkeypatch.setattr(headers, "_parse", lambda _: pytest.fail("parsed in full"))
     for syntax in (ExplicitVRLittleEndian, JPEG2000Lossless):
-        assert belongs(head_of(syntax, StudyInstanceUID=UID)).study_uid == UID
+        assert read_ownership(head_of(syntax, StudyInstanceUID=UID)).study_uid == UID
 
 
 @given(
@@ -98,8 +98,8 @@ def test_it_reads_what_pydicom_reads(uid, patient, institution, syntax):
         syntax, StudyInstanceUID=uid, PatientID=patient, InstitutionName=institution, Modality="MR"
     )
     whole = head_of(ImplicitVRLittleEndian, StudyInstanceUID=uid, PatientID=patient, Modality="MR")
-    assert belongs(head) == belongs(whole)
-    assert belongs(head).study_uid == uid
+    assert read_ownership(head) == read_ownership(whole)
+    assert read_ownership(head).study_uid == uid
 
 
 @given(st.binary(max_size=400), st.integers(0, 300), st.integers(0, 255))
@@ -108,4 +108,4 @@ def test_no_damage_raises(noise, place, value):
     whole[place % len(whole)] = value
     for head in (noise, bytes(whole), bytes(whole[:place]), bytes(128) + b"DICM" + noise):
         is_dicom(head)
-        belongs(head)
+        read_ownership(head)

@@ -212,18 +212,18 @@ def test_killing_the_writer_leaves_a_sound_ledger(tmp_path):
         last = int(writer.stdout.readline())
     time.sleep(0.02)
     writer.kill()
-    told = [last, *map(int, writer.stdout.read().split("\n")[:-1])]
+    names_written = [last, *map(int, writer.stdout.read().split("\n")[:-1])]
     names = {int(entry.name) for entry in Ledger(tmp_path).entries()}
-    assert set(told) <= names
+    assert set(names_written) <= names
 
 
 def test_what_is_done_together_is_done_as_a_whole_or_not_at_all(ledger):
-    with pytest.raises(RuntimeError), ledger.together():
+    with pytest.raises(RuntimeError), ledger.transaction():
         queue(ledger, "a")
         queue(ledger, "b")
         raise RuntimeError
     assert ledger.entries() == []
-    with ledger.together():
+    with ledger.transaction():
         assert [queue(ledger, name) for name in "aba"] == ["new", "new", "waiting"]
     assert ledger.take().name == "a"
     assert len(Ledger(ledger.output).entries()) == 2

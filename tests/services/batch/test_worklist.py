@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leakloc.services.batch.cards import Card
 from leakloc.services.batch.ledger import Entry, State
-from leakloc.services.batch.summary import COLUMNS, as_csv, as_parquet, summary_rows
+from leakloc.services.batch.summaries import StudySummary
+from leakloc.services.batch.table import COLUMNS, as_csv, as_parquet, table_rows
 from leakloc.services.batch.worklist import worklist
 
 EVIL = "<script>alert(1)</script>\"'&"
-CARD = Card(
+SUMMARY = StudySummary(
     study_instance_uid="1.2", study_date="20260101", patient_id=None, leak="present",
     level="L4-L5", confidence=0.9, summary="Fluid at L4-L5.", collections=1, volume_ml=3.5,
     thickness_mm=4.0, position="dorsal", grade="definite", numbering="five lumbar vertebrae",
@@ -31,40 +31,48 @@ CASES = {
     "waiting": (entry("waiting", State.WAITING), None),
     "absent": (
         entry("absent"),
-        replace(CARD, leak="absent", level=None, collections=0, summary="None."),
+        replace(SUMMARY, leak="absent", level=None, collections=0, summary="None."),
     ),
     "failed": (entry("failed", State.FAILED, error_class="Crash", error_message=EVIL), None),
-    "unsure": (entry("unsure"), replace(CARD, confidence=0.5)),
+    "unsure": (entry("unsure"), replace(SUMMARY, confidence=0.5)),
     "doubtful": (
         entry("doubtful"),
-        replace(CARD, leak="indeterminate", level="L1-L2", summary="Fluid?"),
+        replace(SUMMARY, leak="indeterminate", level="L1-L2", summary="Fluid?"),
     ),
-    "small": (entry("small"), replace(CARD, volume_ml=0.5)),
-    "sure": (entry("sure"), CARD),
+    "small": (entry("small"), replace(SUMMARY, volume_ml=0.5)),
+    "sure": (entry("sure"), SUMMARY),
 }
 URGENT_FIRST = ["sure", "small", "unsure", "doubtful", "failed", "absent", "waiting"]
 ENTRIES = [one for one, _ in CASES.values()]
-CARDS = {name: card for name, (_, card) in CASES.items() if card is not None}
+SUMMARIES = {name: summary for name, (_, summary) in CASES.items() if summary is not None}
 
 
 def test_the_most_urgent_come_first():
-    assert [row["study"] for row in summary_rows(ENTRIES, CARDS)] == URGENT_FIRST
-    page = worklist(ENTRIES, CARDS)
+    assert [row["study"] for row in table_rows(ENTRIES, SUMMARIES)] == URGENT_FIRST
+    page = worklist(ENTRIES, SUMMARIES)
     places = [page.index(f"<code>{name}</code>") for name in URGENT_FIRST]
     assert places == sorted(places)
 
 
 def test_every_text_is_escaped():
-    cards = {"sure": replace(CARD, summary=EVIL, level=EVIL, patient_id=EVIL, study_date=EVIL,
-                             warnings=((EVIL, EVIL),), page=f"{EVIL}.html")}  # fmt: skip
-    page = worklist([CASES["sure"][0], CASES["failed"][0]], cards)
+    summary = replace(
+        SUMMARY,
+        summary=EVIL,
+        level=EVIL,
+        patient_id=EVIL,
+        study_date=EVIL,
+        warnings=((EVIL, EVIL),),
+        page=f"{EVIL}.html",
+    )
+    summaries = {"sure": summary}
+    page = worklist([CASES["sure"][0], CASES["failed"][0]], summaries)
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert") >= 6
     assert "/in/Doe" not in page
 
 
 def test_tables_hold_every_study_and_type():
-    rows = summary_rows(ENTRIES, CARDS)
+    rows = table_rows(ENTRIES, SUMMARIES)
     read = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert [row["study"] for row in read] == URGENT_FIRST
     assert tuple(read[0]) == COLUMNS
@@ -80,7 +88,7 @@ def test_tables_hold_every_study_and_type():
 
 def test_a_spreadsheet_finds_no_formula():
     evil = replace(CASES["failed"][0], error_message="=cmd|' /C calc'!A0")
-    assert "'=cmd" in as_csv(summary_rows([evil], {}))
+    assert "'=cmd" in as_csv(table_rows([evil], {}))
 
 
 @pytest.fixture
@@ -98,7 +106,7 @@ def browser():
 
 
 def test_the_page_sorts_and_filters_in_a_browser(browser, tmp_path):
-    (tmp_path / "index.html").write_text(worklist(ENTRIES, CARDS), encoding="utf-8")
+    (tmp_path / "index.html").write_text(worklist(ENTRIES, SUMMARIES), encoding="utf-8")
     page = browser.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))

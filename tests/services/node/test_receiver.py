@@ -41,7 +41,7 @@ Start = Callable[..., Receiver]
 def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Receiver] = []
 
-    def go(allow: tuple[str, ...] = (), **values: Any) -> Receiver:
+    def start(allow: tuple[str, ...] = (), **values: Any) -> Receiver:
         settings = NodeSettings(**{"min_free_mib": 0, "network_timeout_s": 5, **values})
         spool = Spool(tmp_path / "out", settings)
         receiver = Receiver(
@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         started.append(receiver)
         return receiver
 
-    yield go
+    yield start
     for receiver in started:
         receiver.stop()
 

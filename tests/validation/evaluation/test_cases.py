@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 from leakloc.core.errors import GeometryError
 from leakloc.core.volume import Geometry, Volume
-from leakloc.validation.evaluation.cases import compare, failed
-from leakloc.validation.evaluation.reading import ReadCollection, Reading, fluid_reading, read_case
+from leakloc.validation.evaluation.annotation import (
+    AnnotatedCollection,
+    Annotation,
+    annotation_from_fluid,
+    read_case,
+)
+from leakloc.validation.evaluation.cases import compare, failed_case
 
 from .conftest import GRID, box
 
@@ -23,7 +28,7 @@ def truth(truth_folder):
 def said(truth, **changes):
     """Return a perfect report, except for the changes to its collection."""
     true = truth.collections[0]
-    reported = ReadCollection(
+    reported = AnnotatedCollection(
         id=1, volume_ml=true.volume_ml, level=true.level, segments=true.segments,
         cranial_lps=true.cranial_lps, caudal_lps=true.caudal_lps, path_mm=true.path_mm,
         confidence=0.9,
@@ -35,16 +40,16 @@ def test_perfect_result_is_perfect(truth):
     case = compare(said(truth), truth)
     assert (case.sac_dice, case.fluid_dice) == (1.0, 1.0)
     assert case.sac_hd95_mm == case.fluid_assd_mm == case.fluid_volume_error == 0.0
-    assert (case.true_collections, case.found_collections, case.false_positive_collections) == (
+    assert (case.true_collections, case.detected_collections, case.false_positive_collections) == (
         1,
         1,
         0,
     )
     assert (case.levels_exact, case.levels_within_one, case.extent_error_mm) == (1, 1, 0.0)
-    assert (case.vertebrae_right, case.vertebrae_true) == (1, 1)
-    assert case.segments_true == case.segments_found == ("L3-L4",)
+    assert (case.vertebrae_correct, case.vertebrae_true) == (1, 1)
+    assert case.segments_true == case.segments_detected == ("L3-L4",)
     assert case.confidences == (0.9,)
-    assert case.were_right == (True,)
+    assert case.detections_correct == (True,)
 
 
 @pytest.mark.parametrize(("level", "exact", "within"), [("L4-L5", 0, 1), ("L5-S1", 0, 0)])
@@ -74,41 +79,41 @@ def test_missed_collection_has_the_fields_diagonal(truth):
     assert case.fluid_hd95_mm == pytest.approx(np.hypot(np.hypot(24, 36), 120))
     assert not case.fluid_distance_defined
     assert case.fluid_volume_error == -1.0
-    assert case.true_were_found == (False,)
+    assert case.true_detected == (False,)
 
 
 def test_false_positives_of_a_mask_count_from_half_a_milliliter(truth):
     extra = truth.fluid.array.copy()
     extra[2:5, 2:9, 0:9] = 2  # 0.68 mL
     extra[37, 1, 1] = 3  # 0.004 mL
-    case = compare(fluid_reading("", truth.fluid.with_array(extra)), truth)
+    case = compare(annotation_from_fluid("", truth.fluid.with_array(extra)), truth)
     assert case.false_positive_collections == 1
-    assert case.found_collections == 1
+    assert case.detected_collections == 1
 
 
 def test_collections_of_a_report_count_at_any_size(truth):
     extra = truth.fluid.array.copy()
     extra[37, 1, 1] = 2
     base = said(truth)
-    speck = ReadCollection(id=2, volume_ml=0.004, confidence=0.6)
+    speck = AnnotatedCollection(id=2, volume_ml=0.004, confidence=0.6)
     report = replace(
         base, fluid=truth.fluid.with_array(extra), collections=(*base.collections, speck)
     )
     case = compare(report, truth)
     assert case.false_positive_collections == 1
-    assert case.were_right == (True, False)
+    assert case.detections_correct == (True, False)
 
 
 def test_other_grid_is_refused_with_the_fix(truth):
     finer = GRID.with_spacing((0.5, 0.6, 1.5))
-    found = Reading("", thecal_sac=truth.thecal_sac.resample(finer, order=0))
+    found = Annotation("", thecal_sac=truth.thecal_sac.resample(finer, order=0))
     with pytest.raises(GeometryError, match=r"another grid .*--resample"):
         compare(found, truth)
     assert compare(found, truth, resample=True).sac_dice > 0.9
 
 
 def test_other_order_of_axes_is_the_same_grid(truth):
-    found = Reading("", thecal_sac=truth.thecal_sac.oriented("PIR"))
+    found = Annotation("", thecal_sac=truth.thecal_sac.oriented("PIR"))
     assert compare(found, truth).sac_dice == 1.0
 
 
@@ -122,16 +127,18 @@ def test_how_a_mask_is_stored_changes_nothing(order, flips, shift):
     )
     true = box(slice(10, 30), slice(6, 20), slice(4, 15))
     moved = true.with_array(np.roll(true.array, shift, axis=0))
-    as_is = compare(fluid_reading("", moved), fluid_reading("", true))
-    stored = compare(fluid_reading("", moved.oriented(codes)), fluid_reading("", true))
+    as_is = compare(annotation_from_fluid("", moved), annotation_from_fluid("", true))
+    stored = compare(
+        annotation_from_fluid("", moved.oriented(codes)), annotation_from_fluid("", true)
+    )
     assert stored.fluid_dice == as_is.fluid_dice == pytest.approx(1 - shift / 20)
     assert stored.fluid_hd95_mm == pytest.approx(as_is.fluid_hd95_mm)
-    assert stored.fluid_found_ml == pytest.approx(as_is.fluid_found_ml)
+    assert stored.fluid_detected_ml == pytest.approx(as_is.fluid_detected_ml)
 
 
 def test_ras_written_as_lps_is_named(truth):
     mirrored = Geometry(GRID.shape, np.diag([-1.0, -1.0, 1.0, 1.0]) @ GRID.affine_lps)
-    found = Reading("", thecal_sac=Volume(truth.thecal_sac.array, mirrored))
+    found = Annotation("", thecal_sac=Volume(truth.thecal_sac.array, mirrored))
     with pytest.raises(GeometryError, match=r"mirrored .*np\.diag\(\[-1, -1, 1, 1\]\)"):
         compare(found, truth)
 
@@ -140,21 +147,25 @@ def test_lost_affine_is_named(truth):
     identity = Geometry.from_axes(
         GRID.shape, origin_lps=(500, 500, 500), spacing_ijk_mm=GRID.spacing_ijk_mm
     )
-    found = Reading("", thecal_sac=Volume(truth.thecal_sac.array, identity))
+    found = Annotation("", thecal_sac=Volume(truth.thecal_sac.array, identity))
     with pytest.raises(GeometryError, match="saved without the affine"):
         compare(found, truth)
 
 
 def test_leak_free_case_has_no_dice(truth_folder):
-    free = Reading("", fluid=box(), fluid_ml=0.0, leak="absent")
+    free = Annotation("", fluid=box(), fluid_ml=0.0, leak="absent")
     case = compare(free, free)
     assert np.isnan(case.fluid_dice)
-    assert case.leak_true == case.leak_found == "absent"
+    assert case.leak_true == case.leak_reported == "absent"
 
 
 def test_failed_case_keeps_the_truth(truth):
-    case = failed(truth, "a", "no canal")
-    assert (case.leak_true, case.leak_found, case.refusal_right) == ("present", "refused", False)
+    case = failed_case(truth, "a", "no canal")
+    assert (case.leak_true, case.leak_reported, case.refusal_correct) == (
+        "present",
+        "refused",
+        False,
+    )
     assert case.row()["sac_dice"] is None
-    assert (case.true_collections, case.found_collections) == (1, 0)
-    assert failed(truth, "a", "slabs only", right=True).true_collections == 0
+    assert (case.true_collections, case.detected_collections) == (1, 0)
+    assert failed_case(truth, "a", "slabs only", refusal_correct=True).true_collections == 0

@@ -16,22 +16,22 @@ def cohort():
     leaking = [
         Case(
             f"wet{n}", "wet", n, sac_dice=0.9 + n / 100, fluid_dice=dice, fluid_true_ml=10.0 * n,
-            fluid_found_ml=10.0 * n + n, true_collections=1, found_collections=found,
-            true_volumes_ml=(0.8, 4.0, 30.0)[n - 1 : n], true_were_found=(bool(found),),
-            confidences=(0.9,) * found, were_right=(True,) * found, leak_true="present",
-            leak_found="present" if found else "absent", levels_compared=found,
+            fluid_detected_ml=10.0 * n + n, true_collections=1, detected_collections=found,
+            true_volumes_ml=(0.8, 4.0, 30.0)[n - 1 : n], true_detected=(bool(found),),
+            confidences=(0.9,) * found, detections_correct=(True,) * found, leak_true="present",
+            leak_reported="present" if found else "absent", levels_compared=found,
             levels_exact=found, levels_within_one=found, level_pairs=((n, n),) * found,
-            segments_in_field=("a", "b"), segments_true=("a",), segments_found=("a",) * found,
-            vertebrae_true=5, vertebrae_right=5, numbering_confidence=0.9,
+            segments_in_field=("a", "b"), segments_true=("a",), segments_detected=("a",) * found,
+            vertebrae_true=5, vertebrae_correct=5, numbering_confidence=0.9,
         )
         for n, dice, found in ((1, 0.0, 0), (2, 0.7, 1), (3, 0.9, 1))
     ]  # fmt: skip
     free = [
-        Case("dry1", "dry", 1, leak_true="absent", leak_found="absent"),
+        Case("dry1", "dry", 1, leak_true="absent", leak_reported="absent"),
         Case(
-            "dry2", "dry", 2, leak_true="absent", leak_found="present",
-            false_positive_collections=1, fluid_true_ml=0.0, fluid_found_ml=1.0,
-            confidences=(0.7,), were_right=(False,),
+            "dry2", "dry", 2, leak_true="absent", leak_reported="present",
+            false_positive_collections=1, fluid_true_ml=0.0, fluid_detected_ml=1.0,
+            confidences=(0.7,), detections_correct=(False,),
         ),
     ]  # fmt: skip
     return Cohort((*leaking, *free, Case("x", "dry", 3, "refused", False)), "made up")
@@ -39,10 +39,10 @@ def cohort():
 
 def test_pooled_figures(cohort):
     s = cohort.summary()
-    assert (s["cases"], s["wrongly_refused_or_failed"]) == (6, 1)
+    assert (s["cases"], s["n_failures"]) == (6, 1)
     assert s["sac_dice"] == pytest.approx(0.92)
-    assert s["collections_found"] == "2/3"
-    assert s["collections_found_by_volume"] == {
+    assert s["collections_detected"] == "2/3"
+    assert s["collections_detected_by_volume"] == {
         "0-1 mL": "0/1", "1-5 mL": "1/1", "5-20 mL": "0/0", "> 20 mL": "1/1",
     }  # fmt: skip
     assert s["fluid_dice_by_volume"]["5-20 mL"] == 0.0
@@ -53,7 +53,7 @@ def test_pooled_figures(cohort):
     assert s["level_weighted_kappa"] == 1.0
     assert s["segment_by_segment_kappa"] == pytest.approx(2 / 3, abs=1e-6)
     assert s["confidence_brier"] == pytest.approx((0.01 + 0.01 + 0.49) / 3)
-    assert s["studies_numbered_right"] == 1.0
+    assert s["studies_numbered_correctly"] == 1.0
 
 
 def test_csv_and_json_hold_every_case(cohort):

@@ -9,8 +9,8 @@ import pytest
 from leakloc.cli import main
 from leakloc.core.errors import GeometryError, InputError
 from leakloc.core.volume import Geometry, Volume
+from leakloc.validation.evaluation.annotation import annotation_from_fluid, read_case
 from leakloc.validation.evaluation.folders import evaluate_folders
-from leakloc.validation.evaluation.reading import fluid_reading, read_case
 
 from .conftest import GRID, box, save, write_truth
 
@@ -28,7 +28,7 @@ def test_two_mask_files(pair):
     [case] = evaluate_folders(*pair).cases
     assert case.fluid_dice == pytest.approx(0.8)
     assert case.fluid_hd95_mm == pytest.approx(1.2)
-    assert case.found_collections == case.true_collections == 1
+    assert case.detected_collections == case.true_collections == 1
 
 
 def test_mask_file_against_a_phantoms_truth(pair, truth_folder):
@@ -39,10 +39,10 @@ def test_mask_file_against_a_phantoms_truth(pair, truth_folder):
 def test_components_of_one_label_are_separate_collections():
     mask = box(slice(2, 8), slice(2, 12), slice(2, 12))
     mask.array[20:28, 2:12, 2:12] = 1
-    reading = fluid_reading("", mask)
-    assert [c.id for c in reading.collections] == [1, 2]
-    assert reading.fluid_ml == pytest.approx(sum(c.volume_ml for c in reading.collections))
-    assert [c.id for c in fluid_reading("", box(slice(2, 9), value=7)).collections] == [1]
+    annotation = annotation_from_fluid("", mask)
+    assert [c.id for c in annotation.collections] == [1, 2]
+    assert annotation.fluid_ml == pytest.approx(sum(c.volume_ml for c in annotation.collections))
+    assert [c.id for c in annotation_from_fluid("", box(slice(2, 9), value=7)).collections] == [1]
 
 
 def test_folders_are_paired_by_name(tmp_path, truth_folder):
@@ -58,7 +58,7 @@ def test_folders_are_paired_by_name(tmp_path, truth_folder):
     assert a.fluid_dice == 1.0
     assert "another grid" in b.error
     assert c.error == "no result with this name"
-    assert cohort.summary()["wrongly_refused_or_failed"] == 2
+    assert cohort.summary()["n_failures"] == 2
 
 
 def test_mask_files_of_folders_are_paired_by_stem(tmp_path, pair):

@@ -11,10 +11,10 @@ from leakloc.core.errors import AnalysisError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.validation.evaluation import study_cache
+from leakloc.validation.evaluation.annotation import annotation_from_phantom, read_case
 from leakloc.validation.evaluation.baseline import otsu_split, textbook_method
 from leakloc.validation.evaluation.phantoms import evaluate_phantoms
-from leakloc.validation.evaluation.reading import phantom_reading, read_case
-from leakloc.validation.evaluation.sheet import COLOURS, contact_sheet, make_tile
+from leakloc.validation.evaluation.sheet import COLORS, contact_sheet, make_tile
 from leakloc.validation.evaluation.sweep import PARAMETERS, sweep_phantoms
 from leakloc.validation.phantom import SCENARIOS, compact, make_phantom
 
@@ -34,12 +34,12 @@ HEALTHY = replace(TINY, name="normal", collections=(), laminectomy=False)
 def oracle(study, settings):
     """A method that returns the truth of `TINY`, on the grid of the input volume."""
     myelogram = study.stacks[-1].load()
-    return phantom_reading(make_phantom(TINY, 3), myelogram), myelogram
+    return annotation_from_phantom(make_phantom(TINY, 3), myelogram), myelogram
 
 
 def healthy_oracle(study, settings):
     myelogram = study.stacks[-1].load()
-    return phantom_reading(make_phantom(HEALTHY, 3), myelogram), myelogram
+    return annotation_from_phantom(make_phantom(HEALTHY, 3), myelogram), myelogram
 
 
 def refusing(study, settings):
@@ -62,7 +62,7 @@ def test_the_truth_is_perfect(perfect):
     [case] = perfect[0].cases
     assert (case.group, case.seed) == ("postoperative_dorsal", 3)
     assert case.fluid_dice == case.sac_dice == 1.0
-    assert case.levels_exact == case.found_collections == case.true_collections == 1
+    assert case.levels_exact == case.detected_collections == case.true_collections == 1
 
 
 def test_cached_phantoms_are_not_rendered_again(perfect, keep, monkeypatch):
@@ -86,9 +86,9 @@ def test_refusal_is_a_case(tmp_path):
     slab = replace(TINY, series=("localizer",))
     cohort = evaluate_phantoms([slab], [3], Settings(), method=refusing)
     [case] = cohort.cases
-    assert case.refusal_right
-    assert (case.leak_true, case.leak_found) == ("present", "refused")
-    assert cohort.summary()["wrongly_refused_or_failed"] == 0
+    assert case.refusal_correct
+    assert (case.leak_true, case.leak_reported) == ("present", "refused")
+    assert cohort.summary()["n_failures"] == 0
 
 
 def test_unknown_scenario_is_named():
@@ -100,8 +100,8 @@ def test_tile_outlines_truth_and_result(perfect):
     [tile] = perfect[1]
     colors = {tuple(c) for c in tile.rgb.reshape(-1, 3)}
     # The result is drawn over the truth, which it equals here.
-    assert COLOURS["found sac"] in colors
-    assert COLOURS["found fluid"] in colors
+    assert COLORS["predicted sac"] in colors
+    assert COLORS["predicted fluid"] in colors
     assert "sac 1.000" in tile.caption[1]
 
 
@@ -120,10 +120,10 @@ def test_tile_is_drawn_cranial_side_up():
     array[45:] = 100.0
     sac = np.zeros(geometry.shape, np.uint8)
     sac[10:50, 20:30, 15:25] = 1
-    from leakloc.validation.evaluation.reading import Reading
+    from leakloc.validation.evaluation.annotation import Annotation
 
     image = Volume(array, geometry).oriented("PIR")
-    tile = make_tile("x", image, Reading("x"), Reading("x", Volume(sac, geometry)))
+    tile = make_tile("x", image, Annotation("x"), Annotation("x", Volume(sac, geometry)))
     assert tile.rgb[20, 20].mean() > 200
     assert tile.rgb[-20, 20].mean() < 20
 
@@ -195,8 +195,8 @@ def test_grids_change_but_not_the_field(name):
 
 def test_kinds_are_swept_by_their_names():
     plane = PARAMETERS["plane"]
-    assert [plane.named(plane.value(n)) for n in plane.names] == list(plane.names)
-    assert PARAMETERS["snr"].named(PARAMETERS["snr"].value("12.50")) == "12.5"
+    assert [plane.format_value(plane.value(n)) for n in plane.names] == list(plane.names)
+    assert PARAMETERS["snr"].format_value(PARAMETERS["snr"].value("12.50")) == "12.5"
 
 
 def test_sweep_is_a_curve(tmp_path):

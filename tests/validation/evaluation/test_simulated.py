@@ -9,9 +9,9 @@ from leakloc.cli import main
 from leakloc.core.errors import AnalysisError, InputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation import simulated
-from leakloc.validation.evaluation.reading import ReadCollection
+from leakloc.validation.evaluation.annotation import AnnotatedCollection
 from leakloc.validation.evaluation.simulated import evaluate_simulated
-from leakloc.validation.simulation.truth import simulated_reading
+from leakloc.validation.simulation.truth import annotation_from_simulation
 
 SEEDS = [100]
 MASKS = ("thecal_sac", "fluid")
@@ -38,7 +38,7 @@ def oracle(made, made_simulation):
 
     def method(study, settings):
         patient, scenario, seed = made[-1]
-        truth = simulated_reading(made_simulation(scenario, patient, seed))
+        truth = annotation_from_simulation(made_simulation(scenario, patient, seed))
         graded = tuple(replace(c, confidence=0.9, grade="definite") for c in truth.collections)
         return replace(truth, collections=graded, notes=("hint", "hint")), study.stacks[0].load()
 
@@ -53,7 +53,7 @@ def one_false_positive(oracle):
         found, image = oracle(study, settings)
         fluid = found.fluid.array.copy()
         fluid[20:30, 4:9, 5:25] = 9
-        false = ReadCollection(9, 1.0, position="ventral", confidence=0.7, grade="probable")
+        false = AnnotatedCollection(9, 1.0, position="ventral", confidence=0.7, grade="probable")
         return replace(
             found,
             fluid=found.fluid.with_array(fluid),
@@ -78,12 +78,12 @@ def test_the_truth_is_perfect(made, oracle, tmp_path):
     case = cohort.cases[0]
     assert (case.case, case.group, case.patient) == ("dorsal_005_100", "dorsal", "005")
     assert case.sac_dice == case.fluid_dice == 1.0
-    assert case.levels_exact == case.positions_right == case.found_collections == 1
+    assert case.levels_exact == case.positions_correct == case.detected_collections == 1
     s = cohort.summary()
     assert (s["sensitivity"], s["specificity"]) == ("2/2", "2/2")
     assert s["notes"] == {"hint": 4}
-    assert s["definite_wrong"] == "0/2"
-    assert s["extradural_ml_per_leak_free_study"] == 0.0
+    assert s["definite_false_positives"] == "0/2"
+    assert s["false_positive_ml_per_leak_free_study"] == 0.0
     assert len(tiles) == 4
 
 
@@ -95,8 +95,8 @@ def test_false_positives_are_counted_by_grade(one_false_positive, tmp_path):
     assert s["false_positives_per_leak_free_study"] == 1.0
     assert s["definite_or_probable_false_positives_per_leak_free_study"] == 1.0
     assert s["definite_or_probable_false_positives"] == 4
-    assert s["definite_wrong"] == "0/2"
-    assert s["extradural_ml_per_leak_free_study"] == pytest.approx(1.0)
+    assert s["definite_false_positives"] == "0/2"
+    assert s["false_positive_ml_per_leak_free_study"] == pytest.approx(1.0)
     assert s["leak_status"] == {"present": 4}
     text = cohort.to_text()
     assert "per leak-free study: 1.00 false positives, 1.00 of them definite or probable" in text
@@ -128,8 +128,8 @@ def test_refusal_counts_as_missed(made, tmp_path):
     [case] = evaluate_simulated(
         tmp_path, ["dorsal"], SEEDS, Settings(), patients=["107"], method=refusing
     ).cases
-    assert (case.error, case.refusal_right, case.patient) == ("no canal", False, "107")
-    assert (case.leak_true, case.found_collections, case.true_collections) == ("present", 0, 1)
+    assert (case.error, case.refusal_correct, case.patient) == ("no canal", False, "107")
+    assert (case.leak_true, case.detected_collections, case.true_collections) == ("present", 0, 1)
 
 
 def test_cached_studies_are_not_rendered_again(made, oracle, tmp_path):

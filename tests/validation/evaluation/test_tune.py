@@ -9,7 +9,7 @@ from leakloc.core.errors import InputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation import tune as module
 from leakloc.validation.evaluation.cases import Case
-from leakloc.validation.evaluation.tune import Pair, pairs_in, ranges, score, split, tune
+from leakloc.validation.evaluation.tune import Pair, find_pairs, parse_ranges, score, split, tune
 
 PAIRS = tuple(Pair(f"p{n}", None, None) for n in range(10))
 
@@ -28,14 +28,14 @@ def made_up(best_for):
 
 
 def test_search_finds_the_best_value(monkeypatch):
-    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
-    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    monkeypatch.setattr(module, "_evaluate", made_up(lambda pair: 0.9))
+    space = parse_ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
     tuning = tune(PAIRS, space, START, trials=25)
     assert tuning.changes["segmentation"]["fluid_min_fraction"] == pytest.approx(0.9, abs=0.03)
-    gain, low, _ = tuning.held_gain
+    gain, low, _ = tuning.held_out_gain
     assert gain == pytest.approx(0.2, abs=0.01)  # sac from 0.6 to 1, fluid 1 in both
     assert low > 0
-    assert len(tuning.held_after.cases) == 3
+    assert len(tuning.held_out_after.cases) == 3
     assert tuning.trials[0] == ({"segmentation__fluid_min_fraction": 0.5}, pytest.approx(0.8))
 
 
@@ -43,20 +43,20 @@ def test_gain_by_chance_is_reported(monkeypatch):
     fitting, held = split(PAIRS, 0.3, 0)
     names = {pair.name for pair in fitting}
     monkeypatch.setattr(
-        module, "_measured", made_up(lambda pair: 0.9 if pair.name in names else 0.55)
+        module, "_evaluate", made_up(lambda pair: 0.9 if pair.name in names else 0.55)
     )
-    space = ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
+    space = parse_ranges(["segmentation.fluid_min_fraction=0.5:1.0"], START)
     tuning = tune(PAIRS, space, START, trials=15)
-    assert tuning.held_gain[0] < 0
+    assert tuning.held_out_gain[0] < 0
     assert "no gain beyond chance" in tuning.to_text()
     assert len(held) == 3
 
 
 def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
+    monkeypatch.setattr(module, "_evaluate", made_up(lambda pair: 0.9))
     start = Settings().changed(localization__small_volume_ml=0.5)
     tuning = tune(
-        PAIRS, ranges(["segmentation.fluid_min_fraction=0.5:1.0"], start), start, trials=5
+        PAIRS, parse_ranges(["segmentation.fluid_min_fraction=0.5:1.0"], start), start, trials=5
     )
     path = tmp_path / "tuned.toml"
     path.write_text(tuning.to_toml())
@@ -66,10 +66,10 @@ def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
 
 
 def test_initial_settings_stay_if_none_is_better(monkeypatch):
-    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.5))
-    tuning = tune(PAIRS, ranges(["segmentation.fluid_min_fraction"], START), START, trials=4)
+    monkeypatch.setattr(module, "_evaluate", made_up(lambda pair: 0.5))
+    tuning = tune(PAIRS, parse_ranges(["segmentation.fluid_min_fraction"], START), START, trials=4)
     assert tuning.changes == {}
-    assert tuning.held_gain[0] == 0
+    assert tuning.held_out_gain[0] == 0
     assert "no trial improved" in tuning.to_text()
 
 
@@ -91,11 +91,11 @@ def test_ranges_stay_within_bounds():
         "localization.circumferential_deg",
         "localization.alternatives_max",
     ]
-    fraction, gap, angle, count = ranges(wanted, Settings())
+    fraction, gap, angle, count = parse_ranges(wanted, Settings())
     assert (fraction.low, fraction.high) == (0.125, 0.5)
     assert (gap.low, gap.high) == (5.0, 30.0)
     assert (angle.low, angle.high) == (180.0, 360.0)
-    assert count.whole
+    assert count.is_integer
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_ranges_stay_within_bounds():
 )
 def test_invalid_ranges_are_refused(text, message):
     with pytest.raises(SettingsError, match=message):
-        ranges([text], Settings())
+        parse_ranges([text], Settings())
 
 
 def test_score_falls_with_each_error():
@@ -131,11 +131,11 @@ def test_studies_and_truths_are_paired_by_name(tmp_path, truth_folder):
     import shutil
 
     shutil.copytree(truth_folder, tmp_path / "truth" / "case_b")
-    pairs = pairs_in(tmp_path / "studies", tmp_path / "truth")
+    pairs = find_pairs(tmp_path / "studies", tmp_path / "truth")
     assert [p.name for p in pairs] == ["case_a", "case_b"]
     shutil.rmtree(tmp_path / "truth" / "case_b")
     with pytest.raises(InputError, match="least two patients"):
-        pairs_in(tmp_path / "studies", tmp_path / "truth")
+        find_pairs(tmp_path / "studies", tmp_path / "truth")
 
 
 def test_cached_phantoms_include_their_truth(tmp_path, truth_folder):
@@ -144,18 +144,18 @@ def test_cached_phantoms_include_their_truth(tmp_path, truth_folder):
     for name in ("normal_1", "normal_2"):
         (tmp_path / "keep" / name / "dicom").mkdir(parents=True)
         shutil.copytree(truth_folder, tmp_path / "keep" / name / "truth")
-    first, _ = pairs_in(tmp_path / "keep")
+    first, _ = find_pairs(tmp_path / "keep")
     assert first.study.name == "dicom"
 
 
 def test_command(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(module, "pairs_in", lambda *_: PAIRS)
-    monkeypatch.setattr(module, "_measured", made_up(lambda pair: 0.9))
+    monkeypatch.setattr(module, "find_pairs", lambda *_: PAIRS)
+    monkeypatch.setattr(module, "_evaluate", made_up(lambda pair: 0.9))
     recipe = tmp_path / "mine.toml"
     wanted = ["tune", "x", "--search", "segmentation.fluid_min_fraction", "--trials", "6"]
     assert main([*wanted, "-o", str(recipe)]) == 0
     assert "held-out" in capsys.readouterr().out
     assert Settings.load(recipe).segmentation.fluid_min_fraction != 0.5
     assert main([*wanted, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["held_back_gain"] > 0
+    assert json.loads(capsys.readouterr().out)["held_out_gain"] > 0
     assert main(["tune", str(tmp_path / "no"), "--search", "loaders.max_archive_files"]) == 2

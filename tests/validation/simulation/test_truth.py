@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.validation.simulation.truth import SegmentAxis, simulated_reading, true_values
+from leakloc.validation.simulation.truth import SegmentAxis, annotation_from_simulation, true_values
 
 
 def test_segments_run_from_mid_vertebra_to_mid_vertebra():
@@ -70,16 +70,16 @@ def test_two_collections_divide_the_fluid(made_simulation):
     study.fluid_fraction.array[30:40, 5:10, 10:20] = 0.9
     study.fluid.array[30:40, 5:10, 10:20] = 2
     study.fluid_fraction.array[30:40, 4, 10:20] = 0.3  # belongs to the nearest one
-    reading = simulated_reading(study)
-    assert [c.position for c in reading.collections] == ["dorsal", "ventral"]
-    assert reading.collections[1].volume_ml == pytest.approx(0.9 * 0.5 + 0.3 * 0.1, abs=1e-3)
-    assert reading.fluid_ml == pytest.approx(
-        sum(c.volume_ml for c in reading.collections), rel=1e-4
+    annotation = annotation_from_simulation(study)
+    assert [c.position for c in annotation.collections] == ["dorsal", "ventral"]
+    assert annotation.collections[1].volume_ml == pytest.approx(0.9 * 0.5 + 0.3 * 0.1, abs=1e-3)
+    assert annotation.fluid_ml == pytest.approx(
+        sum(c.volume_ml for c in annotation.collections), rel=1e-4
     )
 
 
 def test_a_study_without_a_leak_holds_no_collection(made_simulation):
-    reading = simulated_reading(made_simulation("no_leak"))
-    assert (reading.leak, reading.collections, reading.fluid_ml) == ("absent", (), 0.0)
-    assert reading.case == "no_leak_107_100"
-    assert list(reading.discs) == ["L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"]
+    annotation = annotation_from_simulation(made_simulation("no_leak"))
+    assert (annotation.leak, annotation.collections, annotation.fluid_ml) == ("absent", (), 0.0)
+    assert annotation.case == "no_leak_107_100"
+    assert list(annotation.discs) == ["L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"]

@@ -19,7 +19,7 @@ _QUALITY: Final = 55
 
 
 @dataclass(frozen=True)
-class Card:
+class StudySummary:
     """Summary of one report.
 
     Parameters
@@ -64,8 +64,8 @@ class Card:
     thumbnail: str | None
 
 
-def make_card(folder: Path) -> Card:
-    """Create a card from the report in a folder.
+def summarize_report(folder: Path) -> StudySummary:
+    """Summarize the report in a folder.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def make_card(folder: Path) -> Card:
     volumes = [c.volume_ml for c in found if c.volume_ml is not None]
     depths = [c.max_thickness_mm for c in found if c.max_thickness_mm is not None]
     pictures = report.outputs.overlays
-    return Card(
+    return StudySummary(
         study_instance_uid=report.study.study_instance_uid,
         study_date=report.study.study_date,
         patient_id=report.study.patient_id,
@@ -113,8 +113,8 @@ def _thumbnail(picture: Path) -> str | None:
     return None
 
 
-class CardBox:
-    """Cache of cards in the ledger, each valid for one version of a report.
+class SummaryStore:
+    """Cache of summaries in the ledger, each valid for one version of a report.
 
     Parameters
     ----------
@@ -125,39 +125,39 @@ class CardBox:
         self._ledger = ledger
         with ledger.connection() as database:
             database.execute(
-                "CREATE TABLE IF NOT EXISTS cards "
-                "(name TEXT PRIMARY KEY, stamp TEXT NOT NULL, card TEXT NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS summaries "
+                "(name TEXT PRIMARY KEY, stamp TEXT NOT NULL, summary TEXT NOT NULL)"
             )
 
-    def put(self, name: str, card: Card) -> None:
-        """Store the card of the report that is currently in the folder."""
+    def put(self, name: str, summary: StudySummary) -> None:
+        """Store the summary of the report that is currently in the folder."""
         stamp = self._ledger.stamp(name)
         if stamp is not None:
             with self._ledger.connection() as database:
                 database.execute(
-                    "INSERT OR REPLACE INTO cards VALUES (?, ?, ?)",
-                    (name, stamp, json.dumps(asdict(card))),
+                    "INSERT OR REPLACE INTO summaries VALUES (?, ?, ?)",
+                    (name, stamp, json.dumps(asdict(summary))),
                 )
 
-    def all(self, names: list[str]) -> dict[str, Card]:
+    def all(self, names: list[str]) -> dict[str, StudySummary]:
         """Cards of the studies with a readable report; missing or old ones are created."""
         from leakloc.core.errors import LeaklocError
 
         with self._ledger.connection() as database:
-            rows = database.execute("SELECT name, stamp, card FROM cards").fetchall()
-        known = {row["name"]: (row["stamp"], row["card"]) for row in rows}
-        cards: dict[str, Card] = {}
+            rows = database.execute("SELECT name, stamp, summary FROM summaries").fetchall()
+        known = {row["name"]: (row["stamp"], row["summary"]) for row in rows}
+        summaries: dict[str, StudySummary] = {}
         for name in names:
             stamp, text = known.get(name, (None, ""))
             if stamp is not None and stamp == self._ledger.stamp(name):
-                cards[name] = _card(json.loads(text))
+                summaries[name] = _from_json(json.loads(text))
                 continue
             with suppress(LeaklocError):
-                cards[name] = make_card(self._ledger.output / name)
-                self.put(name, cards[name])
-        return cards
+                summaries[name] = summarize_report(self._ledger.output / name)
+                self.put(name, summaries[name])
+        return summaries
 
 
-def _card(values: dict[str, Any]) -> Card:
+def _from_json(values: dict[str, Any]) -> StudySummary:
     values["warnings"] = tuple((code, message) for code, message in values["warnings"])
-    return Card(**values)
+    return StudySummary(**values)

@@ -7,14 +7,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from leakloc.services.batch.cards import Card
 from leakloc.services.batch.ledger import Entry
+from leakloc.services.batch.summaries import StudySummary
 from leakloc.services.batch.worklist import urgency
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CARD_COLUMNS: Final = (
+_SUMMARY_COLUMNS: Final = (
     "study_instance_uid",
     "study_date",
     "patient_id",
@@ -52,26 +52,28 @@ _NUMBERS: Final = (
     "cpu_s",
     "peak_mib",
 )
-COLUMNS: Final = ("study", "state", *_CARD_COLUMNS, "warnings", *_ENTRY_COLUMNS, "report")
+COLUMNS: Final = ("study", "state", *_SUMMARY_COLUMNS, "warnings", *_ENTRY_COLUMNS, "report")
 """Column names in order; the suffix of a name gives the unit."""
 
 
-def summary_rows(entries: Sequence[Entry], cards: Mapping[str, Card]) -> list[dict[str, Any]]:
+def table_rows(
+    entries: Sequence[Entry], summaries: Mapping[str, StudySummary]
+) -> list[dict[str, Any]]:
     """Return one row per study, most urgent first; missing values are None.
 
     ``warnings`` are codes separated by spaces, ``report`` is relative to the output folder.
     """
-    ordered = sorted(entries, key=lambda e: (*urgency(e, cards.get(e.name)), e.name))
-    return [_row(entry, cards.get(entry.name)) for entry in ordered]
+    ordered = sorted(entries, key=lambda e: (*urgency(e, summaries.get(e.name)), e.name))
+    return [_row(entry, summaries.get(entry.name)) for entry in ordered]
 
 
-def _row(entry: Entry, card: Card | None) -> dict[str, Any]:
+def _row(entry: Entry, summary: StudySummary | None) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row.update(study=entry.name, state=entry.state.value)
     row.update({name: getattr(entry, name) for name in _ENTRY_COLUMNS})
-    if card is not None:
-        row.update({name: getattr(card, name) for name in _CARD_COLUMNS})
-        row["warnings"] = " ".join(code for code, _ in card.warnings)
+    if summary is not None:
+        row.update({name: getattr(summary, name) for name in _SUMMARY_COLUMNS})
+        row["warnings"] = " ".join(code for code, _ in summary.warnings)
         row["report"] = f"{entry.name}/report.json"
     return row
 

@@ -20,16 +20,16 @@ Plane = npt.NDArray[Any]
 FRONT_MM: Final = 62.0  # anterior to the canal: vertebral body (35 mm) and space for labels
 BACK_MM: Final = 48.0  # posterior to the canal: spinous processes and surgical bed
 SIDE_MM: Final = 58.0  # lateral to the canal: foramina, psoas and space for labels
-ROOM_MM: Final = 8.0  # margin around a collection that extends beyond the default crop
+COLLECTION_MARGIN_MM: Final = 8.0  # margin around a collection that extends beyond the default crop
 CSF_HEADROOM: Final = 1.3  # white level relative to CSF, for contrast with roots and cord
 GAMMA: Final = 0.8  # brightens tissue other than fluid on heavily T2-weighted images
 MAX_POINTS: Final = 20_000  # sufficient to determine the extent of a collection
 OBLIQUE: Final = 0.35  # sine of 20 degrees: more oblique axes have a second letter
 
-_LETTERS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # decreasing and increasing x, y, z
+_DIRECTION_LABELS: Final = (("R", "L"), ("A", "P"), ("F", "H"))  # decreasing and increasing x, y, z
 
 
-class Scene:
+class StudyView:
     """Image, masks and canal in LPS orientation: k cranial, j posterior, i left.
 
     Parameters
@@ -75,7 +75,7 @@ class Scene:
 
         return LevelCoordinate.from_levels(self.analysis.levels, self.centerline)
 
-    def grey(self, values: Plane) -> npt.NDArray[np.float32]:
+    def gray(self, values: Plane) -> npt.NDArray[np.float32]:
         """Convert signal to brightness, 0..1."""
         low, high = self.window
         scaled = (np.asarray(values, dtype=np.float32) - low) / (high - low)
@@ -91,7 +91,9 @@ class Scene:
         low = self.canal_j[rows].min() - front_mm / spacing
         high = self.canal_j[rows].max() + back_mm / spacing
         found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 2)))
-        return _with_margin(low, high, found, ROOM_MM / spacing, self.geometry.shape[1])
+        return _with_margin(
+            low, high, found, COLLECTION_MARGIN_MM / spacing, self.geometry.shape[1]
+        )
 
     def across(self, rows: slice, side_mm: float = SIDE_MM) -> slice:
         """Return the right-left crop around canal and collections in a range of slices."""
@@ -99,7 +101,9 @@ class Scene:
         low = self.canal_i[rows].min() - side_mm / spacing
         high = self.canal_i[rows].max() + side_mm / spacing
         found = np.flatnonzero((self.collections[rows] > 0).any(axis=(0, 1)))
-        return _with_margin(low, high, found, ROOM_MM / spacing, self.geometry.shape[2])
+        return _with_margin(
+            low, high, found, COLLECTION_MARGIN_MM / spacing, self.geometry.shape[2]
+        )
 
     def epicenter(self, collection: LocatedCollection) -> tuple[int, int, int]:
         """Return the index (k, j, i) of the center of the largest cross-section, clipped."""
@@ -111,7 +115,7 @@ class Scene:
         return int(k), int(j), int(i)
 
     def sample(self, array: Plane, points_lps: FloatArray, order: int) -> Plane:
-        """Interpolate an array of the scene's grid at points, zero outside."""
+        """Interpolate an array on the grid of the myelogram at points, zero outside."""
         from scipy import ndimage
 
         stored = array.view(np.uint8) if array.dtype == np.bool_ else array
@@ -148,21 +152,21 @@ class Scene:
         return self.coordinate.segment_at(float(arc))
 
 
-def edge_letters(geometry: Geometry) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+def axis_labels(geometry: Geometry) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
     """Return the orientation labels at the low and the high end of the i, j and k axes.
 
     An oblique axis has two letters, the closer direction first.
     """
-    i, j, k = (direction_letters(direction) for direction in geometry.directions_lps.T)
+    i, j, k = (direction_labels(direction) for direction in geometry.directions_lps.T)
     return i, j, k
 
 
-def direction_letters(direction_lps: FloatArray) -> tuple[str, str]:
+def direction_labels(direction_lps: FloatArray) -> tuple[str, str]:
     """Return the orientation labels against and along a unit vector."""
     first, second = np.argsort(-np.abs(direction_lps), kind="stable")[:2]
     axes = [first, second] if abs(direction_lps[second]) > OBLIQUE else [first]
-    low = "".join(_LETTERS[axis][int(direction_lps[axis] < 0)] for axis in axes)
-    return low, "".join(_LETTERS[axis][int(direction_lps[axis] > 0)] for axis in axes)
+    low = "".join(_DIRECTION_LABELS[axis][int(direction_lps[axis] < 0)] for axis in axes)
+    return low, "".join(_DIRECTION_LABELS[axis][int(direction_lps[axis] > 0)] for axis in axes)
 
 
 def inside(low: float, high: float, length: int) -> slice:

@@ -9,8 +9,8 @@ import numpy as np
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.report.canvas import INK, Column, Label, Panel, Place, Sheet, Stroke
-from leakloc.report.marks import footer, numbering_line
-from leakloc.report.scene import Scene
+from leakloc.report.style import footer, numbering_text
+from leakloc.report.views import StudyView
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
@@ -39,7 +39,7 @@ _ROLES: Final[dict[Role, str]] = {
 }
 
 
-def counted_on(analysis: AnalysisData) -> tuple[str, Volume] | None:
+def find_counting_series(analysis: AnalysisData) -> tuple[str, Volume] | None:
     """Return the series for verification of the count from C2, with its name.
 
     If C2 was not detected on a localizer of the upper spine, the reader may identify it. None if
@@ -61,22 +61,22 @@ def counted_on(analysis: AnalysisData) -> tuple[str, Volume] | None:
     return None
 
 
-def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
+def level_count_sheet(view: StudyView, name: str, volume: Volume) -> Sheet:
     """Lay out a curved sagittal plane through all named vertebrae.
 
     Parameters
     ----------
-    scene : Scene
+    view : Scene
     name : str
         Name of the series for the caption.
     volume : Volume
         Image of the series.
     """
-    levels = scene.analysis.levels
+    levels = view.analysis.levels
     bodies = np.array([v.center_lps for v in levels.vertebrae])
     bodies = bodies[np.argsort(bodies[:, 2])]
-    counted = levels.numbering.method == "c2_count"
-    more = _MARGIN_MM if counted else _NECK_MARGIN_MM
+    from_c2 = levels.numbering.method == "c2_count"
+    more = _MARGIN_MM if from_c2 else _NECK_MARGIN_MM
     top = min(bodies[-1, 2] + more, max(volume.geometry.top_mm, bodies[-1, 2] + _MARGIN_MM))
     bottom = bodies[0, 2] - _MARGIN_MM
     front, back = bodies[:, 1].min() - _ANTERIOR_MM, bodies[:, 1].max() + _POSTERIOR_MM
@@ -95,7 +95,7 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
     values = volume.sample(volume.geometry.clamp_left_right(points))
     positive = values[values > 0]
     low, high = np.percentile(positive, [1.0, 99.5]) if len(positive) else (0.0, 1.0)
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    gray = np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
     def place(point: FloatArray) -> Place:
         return (top - point[2]) / _STEP_MM, (point[1] - front) / _STEP_MM
@@ -112,10 +112,10 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
         strokes.append(Stroke(place(near), place(far), INK))
     first, last = levels.vertebrae[0].name, levels.vertebrae[-1].name
     panel = Panel(
-        shape=grey.shape,
+        shape=gray.shape,
         spacing_mm=(_STEP_MM, _STEP_MM),
-        grey=grey,
-        letters=("A", "P", "H", "F"),
+        gray=gray,
+        orientation_labels=("A", "P", "H", "F"),
         labels=labels,
         strokes=strokes,
         caption=(f"The {name}, along the vertebral bodies", f"{first} to {last}"),
@@ -123,10 +123,10 @@ def counted_sheet(scene: Scene, name: str, volume: Volume) -> Sheet:
     return Sheet(
         title=(
             f"Levels counted from C2 on the {name}: verify the count"
-            if counted
+            if from_c2
             else f"C2 was not detected on the {name}: verify the level names by counting"
         ),
-        lines=(numbering_line(scene),),
+        lines=(numbering_text(view),),
         columns=(Column((panel,)),),
         footer=footer(),
     )

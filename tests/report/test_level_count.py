@@ -10,8 +10,8 @@ from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.search import SpineDetection
 from leakloc.pipeline import Analysis
 from leakloc.report import overlays
-from leakloc.report.counted import counted_on, counted_sheet
-from leakloc.report.scene import Scene
+from leakloc.report.level_count import find_counting_series, level_count_sheet
+from leakloc.report.views import StudyView
 
 
 def marked(points_lps: FloatArray, frame: str, more_mm: float) -> Volume:
@@ -51,13 +51,13 @@ def counted(
 
 def test_names_stand_beside_their_vertebrae(analysis: Analysis) -> None:
     made = counted(analysis)
-    name, volume = counted_on(made)
-    (panel,) = counted_sheet(Scene(made), name, volume).columns[0].panels
+    name, volume = find_counting_series(made)
+    (panel,) = level_count_sheet(StudyView(made), name, volume).columns[0].panels
     assert [label.text for label in panel.labels] == [v.name for v in made.levels.vertebrae]
     for label in panel.labels:
         row, column = (round(x) for x in label.place)
-        assert panel.grey[row, column : column + 40].max() > 0.9
-        assert panel.grey[row + 12, column : column + 40].max() < 0.5
+        assert panel.gray[row, column : column + 40].max() > 0.9
+        assert panel.gray[row + 12, column : column + 40].max() < 0.5
 
 
 @pytest.mark.parametrize("role", ["localizer", "sagittal_t2"])
@@ -71,8 +71,8 @@ def test_neck_is_shown_if_c2_was_not_detected(analysis: Analysis) -> None:
     field = made.triage.companions["localizer"].geometry
     seen = SpineDetection((), (), (field,), (), localizer=field)
     made = replace(made, levels=replace(made.levels, detection=seen))
-    name, volume = counted_on(made)
-    sheet = counted_sheet(Scene(made), name, volume)
+    name, volume = find_counting_series(made)
+    sheet = level_count_sheet(StudyView(made), name, volume)
     assert "not detected" in sheet.title
     (panel,) = sheet.columns[0].panels
     assert panel.labels[0].place[0] > 80.0  # millimetres above the first name
@@ -82,4 +82,4 @@ def test_neck_is_shown_if_c2_was_not_detected(analysis: Analysis) -> None:
     "wanting", [{"method": "sacrum_up"}, {"frame": "9.9"}, {"more_mm": 0.0}, {"role": "axial_t2"}]
 )
 def test_no_picture_where_it_shows_nothing_more(analysis: Analysis, wanting: dict) -> None:
-    assert counted_on(counted(analysis, **wanting)) is None
+    assert find_counting_series(counted(analysis, **wanting)) is None

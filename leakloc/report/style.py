@@ -8,14 +8,14 @@ import numpy as np
 
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.version import __version__
-from leakloc.report.canvas import BLUE, ORANGE, Colour, Label
-from leakloc.report.scene import Plane, Scene
+from leakloc.report.canvas import BLUE, ORANGE, Color, Label
+from leakloc.report.views import Plane, StudyView
 
 if TYPE_CHECKING:
     from leakloc.localization.result import LocatedCollection
 
 
-def collection_tags(cells: Plane) -> tuple[Label, ...]:
+def collection_labels(cells: Plane) -> tuple[Label, ...]:
     """Label each collection in a plane with its id, at its right edge in the figure."""
     tags = []
     for value in np.unique(cells):
@@ -28,9 +28,9 @@ def collection_tags(cells: Plane) -> tuple[Label, ...]:
     return tuple(tags)
 
 
-def numbering_line(scene: Scene, collection: LocatedCollection | None = None) -> str:
+def numbering_text(view: StudyView, collection: LocatedCollection | None = None) -> str:
     """Describe the level numbering and the alternative levels of a collection."""
-    levels = scene.analysis.levels
+    levels = view.analysis.levels
     if levels.status == "unlabelled" or not levels.vertebrae:
         return "Levels could not be named."
     numbering = levels.numbering
@@ -48,18 +48,18 @@ def footer() -> str:
     return f"{SHORT_NOTICE} · leakloc {__version__}"
 
 
-def key(with_fluid: bool) -> tuple[tuple[str, Colour], ...]:
+def legend(with_fluid: bool) -> tuple[tuple[str, Color], ...]:
     """Return the color legend of the outlines."""
     sac = ("thecal sac", BLUE)
     return (sac, ("epidural fluid", ORANGE)) if with_fluid else (sac,)
 
 
-def position(scene: Scene, kji: tuple[float, float, float], axis: int) -> str:
+def format_position(view: StudyView, kji: tuple[float, float, float], axis: int) -> str:
     """Format a slice position as patient coordinate in mm, with its orientation label."""
-    return millimetres(float(scene.geometry.lps_from_kji(kji)[axis]), axis)
+    return format_coordinate(float(view.geometry.lps_from_kji(kji)[axis]), axis)
 
 
-def millimetres(value: float, axis: int) -> str:
+def format_coordinate(value: float, axis: int) -> str:
     """Format an LPS coordinate (axis 0: left, 1: posterior, 2: head) with its orientation label."""
-    letters = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
-    return f"{letters[0] if value >= 0 else letters[1]} {abs(value):.1f} mm"
+    orientation_labels = (("L", "R"), ("P", "A"), ("H", "F"))[axis]
+    return f"{orientation_labels[0] if value >= 0 else orientation_labels[1]} {abs(value):.1f} mm"

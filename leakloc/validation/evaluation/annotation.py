@@ -1,6 +1,6 @@
 """Common data model of one study's result, ground truth, or human annotation.
 
-A reading is built from an analysis in memory, a report folder, a phantom's truth, or masks
+An annotation is built from an analysis in memory, a report folder, a phantom's truth, or masks
 only; missing items are None and are not evaluated.
 """
 
@@ -28,13 +28,13 @@ MASK_SUFFIXES: Final = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".d
 SAC_NAMES: Final = ("thecal_sac", "sac")
 FLUID_NAMES: Final = ("epidural_fluid", "fluid", "collections")
 
-SMALLEST_COLLECTION_ML: Final = 0.5
+MIN_COLLECTION_ML: Final = 0.5
 """Smaller collections are neither missed nor false positives: readers disagree on them."""
 
 
 @dataclass(frozen=True, eq=False)
-class ReadCollection:
-    """One collection of a reading; None for items not reported."""
+class AnnotatedCollection:
+    """One collection of an annotation; None for items not reported."""
 
     id: int
     volume_ml: float
@@ -52,7 +52,7 @@ class ReadCollection:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Annotation:
     """Result or ground truth of one study.
 
     Parameters
@@ -74,7 +74,7 @@ class Reading:
     fluid: Volume | None = None
     fluid_ml: float | None = None
     leak: LeakStatus | None = None
-    collections: tuple[ReadCollection, ...] = ()
+    collections: tuple[AnnotatedCollection, ...] = ()
     vertebrae: dict[str, FloatArray] = field(default_factory=dict)
     discs: dict[str, FloatArray] = field(default_factory=dict)
     numbering_confidence: float | None = None
@@ -83,12 +83,12 @@ class Reading:
     """Warning codes."""
 
     @property
-    def counted(self) -> tuple[ReadCollection, ...]:
-        """Collections of at least `SMALLEST_COLLECTION_ML`."""
-        return tuple(c for c in self.collections if c.volume_ml >= SMALLEST_COLLECTION_ML)
+    def reportable(self) -> tuple[AnnotatedCollection, ...]:
+        """Collections of at least `MIN_COLLECTION_ML`."""
+        return tuple(c for c in self.collections if c.volume_ml >= MIN_COLLECTION_ML)
 
 
-def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> Reading:
+def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> Annotation:
     """Read a result or ground truth from a folder or file.
 
     Parameters
@@ -108,22 +108,22 @@ def read_case(path: Path, *, label: int | None = None, kind: Kind = "fluid") -> 
     """
     if path.is_file():
         if path.name == "report.json":
-            return _report_reading(path.parent)
-        return _mask_reading(path, label, kind)
+            return _read_report(path.parent)
+        return _read_mask_file(path, label, kind)
     if not path.is_dir():
         raise InputError(f"{path} does not exist")
     if (path / "report.json").is_file():
-        return _report_reading(path)
+        return _read_report(path)
     for folder in (path, path / "truth"):
         if (folder / "truth.json").is_file():
-            return _truth_reading(folder, path.name)
+            return _read_truth(folder, path.name)
     sac, fluid = mask_in(path, SAC_NAMES), mask_in(path, FLUID_NAMES)
     if sac is None and fluid is None:
         raise InputError(
             f"{path} contains no report.json, truth.json, or mask named thecal_sac or "
             "epidural_fluid (.nii.gz, .nrrd, .mha, .dcm)"
         )
-    return _masks_reading(path.name, sac, fluid)
+    return _read_masks(path.name, sac, fluid)
 
 
 def is_case(path: Path) -> bool:
@@ -158,19 +158,19 @@ def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
-def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
-    """Return the reading of an analysis in memory."""
+def annotation_from_analysis(analysis: Analysis, case: str = "") -> Annotation:
+    """Return the annotation of an analysis in memory."""
     located, levels = analysis.localization, analysis.levels
     targets = {t.collection: t for t in located.planning.targets}
     notes = (*analysis.segmentation.notes, *levels.notes, *located.notes)
-    return Reading(
+    return Annotation(
         case=case,
         thecal_sac=analysis.segmentation.thecal_sac,
         fluid=analysis.segmentation.collections,
         fluid_ml=sum(c.volume_ml for c in located.collections),
         leak=located.finding.leak,
         collections=tuple(
-            ReadCollection(
+            AnnotatedCollection(
                 id=c.id,
                 volume_ml=c.volume_ml,
                 level=c.level,
@@ -193,11 +193,11 @@ def analysis_reading(analysis: Analysis, case: str = "") -> Reading:
     )
 
 
-def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
+def annotation_from_phantom(phantom: Phantom, like: Volume | None = None) -> Annotation:
     """Return the ground truth of a phantom, on the grid of `like` or of its own myelogram."""
     geometry = phantom.myelogram_geometry() if like is None else like.geometry
     masks = phantom.masks(geometry)
-    return truth_reading(
+    return annotation_from_truth(
         phantom.truth.to_dict(),
         f"{phantom.scenario.name}_{phantom.seed}",
         sac=masks.thecal_sac.with_array((masks.thecal_sac.array >= 0.5).astype(np.uint8)),
@@ -206,12 +206,12 @@ def phantom_reading(phantom: Phantom, like: Volume | None = None) -> Reading:
     )
 
 
-def truth_without_masks(truth: Truth, case: str) -> Reading:
+def annotation_without_masks(truth: Truth, case: str) -> Annotation:
     """Return the ground truth of a phantom without masks, for a study that was refused."""
-    return truth_reading(truth.to_dict(), case, None, None, None)
+    return annotation_from_truth(truth.to_dict(), case, None, None, None)
 
 
-def _truth_reading(folder: Path, case: str) -> Reading:
+def _read_truth(folder: Path, case: str) -> Annotation:
     import nibabel as nib
 
     def load(name: str) -> Volume | None:
@@ -223,21 +223,21 @@ def _truth_reading(folder: Path, case: str) -> Reading:
         sac = load("thecal_sac")
         if sac is not None:
             sac = sac.with_array((sac.array >= 0.5).astype(np.uint8))
-        return truth_reading(values, case, sac, load("fluid"), load("fluid_fraction"))
+        return annotation_from_truth(values, case, sac, load("fluid"), load("fluid_fraction"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the ground truth in {folder} cannot be read ({error}): create it again"
         ) from error
 
 
-def truth_reading(
+def annotation_from_truth(
     values: dict[str, Any],
     case: str,
     sac: Volume | None,
     fluid: Volume | None,
     fraction: Volume | None,
-) -> Reading:
-    """Return the reading of a ground truth.
+) -> Annotation:
+    """Return the annotation of a ground truth.
 
     Parameters
     ----------
@@ -253,14 +253,14 @@ def truth_reading(
     ml = None
     if fraction is not None:
         ml = float(fraction.array.sum()) * fraction.geometry.voxel_volume_ml
-    return Reading(
+    return Annotation(
         case=case,
         thecal_sac=sac,
         fluid=fluid,
         fluid_ml=ml,
         leak=values["leak"],
         collections=tuple(
-            ReadCollection(
+            AnnotatedCollection(
                 id=c["id"],
                 volume_ml=c["volume_ml"],
                 level=c["level"],
@@ -279,7 +279,7 @@ def truth_reading(
     )
 
 
-def _report_reading(folder: Path) -> Reading:
+def _read_report(folder: Path) -> Annotation:
     from leakloc.report import Report
 
     report = Report.load(folder)
@@ -289,7 +289,7 @@ def _report_reading(folder: Path) -> Reading:
             masks[name] = _mask(folder / file)
     targets = {t.collection: t for t in report.planning.targets}
     collections = tuple(
-        ReadCollection(
+        AnnotatedCollection(
             id=c.id,
             volume_ml=c.volume_ml or 0.0,
             level=c.level,
@@ -304,7 +304,7 @@ def _report_reading(folder: Path) -> Reading:
         )
         for c in report.collections
     )
-    return Reading(
+    return Annotation(
         case=folder.name,
         thecal_sac=masks.get("thecal_sac"),
         fluid=masks.get("epidural_fluid"),
@@ -326,7 +326,7 @@ def _mask(path: Path) -> Volume:
     return read_mask(path, may_be_empty=True)
 
 
-def _mask_reading(path: Path, label: int | None, kind: Kind) -> Reading:
+def _read_mask_file(path: Path, label: int | None, kind: Kind) -> Annotation:
     mask = _mask(path)
     if label is not None:
         present = [int(n) for n in np.unique(mask.array) if n]
@@ -337,22 +337,27 @@ def _mask_reading(path: Path, label: int | None, kind: Kind) -> Reading:
             )
         mask = mask.with_array((mask.array == label).astype(np.uint8))
     if kind == "sac":
-        return Reading(case=case_name(path), thecal_sac=mask)
-    return fluid_reading(case_name(path), mask)
+        return Annotation(case=case_name(path), thecal_sac=mask)
+    return annotation_from_fluid(case_name(path), mask)
 
 
-def _masks_reading(case: str, sac: Path | None, fluid: Path | None) -> Reading:
+def _read_masks(case: str, sac: Path | None, fluid: Path | None) -> Annotation:
     thecal_sac = None if sac is None else _mask(sac)
     if fluid is None:
-        return Reading(case=case, thecal_sac=thecal_sac)
-    reading = fluid_reading(case, _mask(fluid))
-    return Reading(
-        case, thecal_sac, reading.fluid, reading.fluid_ml, reading.leak, reading.collections
+        return Annotation(case=case, thecal_sac=thecal_sac)
+    annotation = annotation_from_fluid(case, _mask(fluid))
+    return Annotation(
+        case,
+        thecal_sac,
+        annotation.fluid,
+        annotation.fluid_ml,
+        annotation.leak,
+        annotation.collections,
     )
 
 
-def fluid_reading(case: str, mask: Volume, sac: Volume | None = None) -> Reading:
-    """Return the reading of a fluid mask.
+def annotation_from_fluid(case: str, mask: Volume, sac: Volume | None = None) -> Annotation:
+    """Return the annotation of a fluid mask.
 
     Labels are collections; a mask with a single label is split into connected components.
     """
@@ -366,10 +371,12 @@ def fluid_reading(case: str, mask: Volume, sac: Volume | None = None) -> Reading
     counts = np.bincount(ids.ravel())
     voxel_ml = mask.geometry.voxel_volume_ml
     collections = tuple(
-        ReadCollection(n, float(count * voxel_ml)) for n, count in enumerate(counts) if n and count
+        AnnotatedCollection(n, float(count * voxel_ml))
+        for n, count in enumerate(counts)
+        if n and count
     )
-    found = any(c.volume_ml >= SMALLEST_COLLECTION_ML for c in collections)
-    return Reading(
+    found = any(c.volume_ml >= MIN_COLLECTION_ML for c in collections)
+    return Annotation(
         case=case,
         thecal_sac=sac,
         fluid=fluid,
