@@ -15,7 +15,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def analyze(
-    source: Path, output: Path, settings: Any, *, study_uid: str | None, overwrite: bool
+    source: Path, settings: Any, *, output: Path, study_uid: str | None, overwrite: bool
 ) -> None:
     """Write a report's folder: how many files there were, and two captures of the study."""
     paths = sorted(path for path in source.rglob("*") if path.is_file())

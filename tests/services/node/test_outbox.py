@@ -62,7 +62,7 @@ def _analyzed(ledger: Ledger, source: Path, fingerprint: str) -> None:
     ledger.queue(STUDY, [source], STUDY, fingerprint, Settings())
     entry = ledger.take()
     assert entry is not None
-    analyze(source, ledger.output / STUDY, Settings(), study_uid=STUDY, overwrite=True)
+    analyze(source, Settings(), output=ledger.output / STUDY, study_uid=STUDY, overwrite=True)
     ledger.finish(entry)
 
 
