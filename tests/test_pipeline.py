@@ -80,7 +80,7 @@ def test_masks_agree_with_the_truth(folder):
     assert dice(fluid.array > 0, true_fluid.array > 0) > 0.7
 
 
-def test_level_mask_holds_each_vertebra_at_its_centre(folder, report):
+def test_level_mask_contains_each_vertebra_at_its_center(folder, report):
     levels = mask(folder / "masks" / "levels.nii.gz")
     values = report["levels"]["label_values"]
     assert levels.array.dtype == np.uint8

@@ -251,7 +251,7 @@ def test_unnamed_levels_and_empty_masks_are_drawn(analysis: Analysis) -> None:
     assert len(overlays.draw_pictures(bare)) == 8
 
 
-def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
+def test_a_thin_slab_is_padded_for_axis_labels(analysis: Analysis) -> None:
     middle = slice(26, 38)  # 12 of 64 sagittal slices
     box = (middle, slice(None), slice(None))
     thin = replace(
@@ -268,7 +268,7 @@ def test_a_thin_slab_leaves_room_for_letters(analysis: Analysis) -> None:
     assert image.width >= canvas.MIN_WIDTH_PX - 1
 
 
-def test_edge_letters_give_way_to_names() -> None:
+def test_level_names_displace_axis_labels() -> None:
     name = canvas.Label("L3", (50.0, 12.0), side="left")  # where the letter A would stand
     plain = canvas.Panel(
         shape=(100, 100),

@@ -122,7 +122,7 @@ def test_texts_cannot_end_the_data(made: viewer.Viewer) -> None:
     assert json.loads(text[start : text.index("</script>")])["collections"][0]["title"] == evil
 
 
-def test_a_tilted_axis_bears_two_letters() -> None:
+def test_an_oblique_axis_has_two_letters() -> None:
     tilt = np.deg2rad(30)
     axes = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     oblique = Geometry.from_axes(

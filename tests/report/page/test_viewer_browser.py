@@ -272,7 +272,7 @@ def test_paper_shows_planes_and_figures_but_no_controls(page: Page) -> None:
     assert page.tab.pdf().count(b"/Type /Page") >= 2
 
 
-def test_a_browser_that_alters_pictures_is_told(browser: Any, report: Path) -> None:
+def test_a_browser_that_alters_images_is_reported(browser: Any, report: Path) -> None:
     context = browser.new_context()
     context.add_init_script(
         """const read = CanvasRenderingContext2D.prototype.getImageData;

@@ -215,7 +215,7 @@ def test_interrupting_leaves_what_ran_waiting(tmp_path):
     assert (out / "index.html").exists()
 
 
-def test_the_tally_tells_how_far_it_is(tmp_path):
+def test_the_tally_reports_progress(tmp_path):
     make(tmp_path / "in", *[""] * 5, "input")
     seen: list[Tally] = []
     run(tmp_path / "in", tmp_path / "out", watcher=lambda tally: seen.append(replace(tally)))

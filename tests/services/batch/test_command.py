@@ -69,7 +69,7 @@ def test_status_lists_the_ledger(capsys, tmp_path, quick):
     assert "Traceback" in entry["error_detail"]
 
 
-def test_verbose_tells_each_study(capsys, tmp_path, quick):
+def test_verbose_reports_each_study(capsys, tmp_path, quick):
     uid = fakes.make_study(tmp_path / "in" / "Doe", 1, "segfault")
     _, _, err = run(capsys, tmp_path / "in", "-o", tmp_path / "out", "-v", "--retries", "0")
     assert f"{uid} failed" in err and "SIGSEGV" in err and "Doe" not in err

@@ -109,7 +109,7 @@ def test_archives(tmp_path, kind):
     assert found.left_out == {"archives of studies that lie there unpacked": 1}
 
 
-def test_a_broken_archive_is_a_study_that_will_say_so(tmp_path):
+def test_a_broken_archive_is_a_study_that_fails(tmp_path):
     (tmp_path / "Doe^Jane.zip").write_bytes(b"PK\x03\x04" + b"broken" * 100)
     broken = only(find(tmp_path))
     assert broken.name.startswith("volume-") and "Doe" not in broken.name
@@ -223,7 +223,7 @@ def test_a_root_that_is_not_there_is_an_input_error(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["add", "rewrite", "touch", "remove"])
-def test_the_fingerprint_tells_changes_and_nothing_else(tmp_path, change):
+def test_the_fingerprint_depends_only_on_changes(tmp_path, change):
     folder = tmp_path / "a"
     fakes.make_study(folder, 1)
     before = only(find(tmp_path)).fingerprint

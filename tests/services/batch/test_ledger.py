@@ -107,7 +107,7 @@ def test_images_that_arrive_during_the_analysis_queue_the_study_again(ledger):
     assert ledger.finish(again) is State.FINISHED
 
 
-def test_what_a_killed_process_left_is_put_right(ledger):
+def test_what_a_killed_process_left_is_repaired(ledger):
     for name in ("done", "cut", "old"):
         queue(ledger, name)
     write_report(ledger, "old")
