@@ -91,10 +91,10 @@ class Panel:
         Image, 0..1, of the same field at any resolution.
     orientation_labels : tuple of str
         Orientation labels at the left, right, top and bottom edge.
-    outlines : sequence of (mask, colour)
+    outlines : sequence of (mask, color)
         Masks of the same field (or mask fractions, 0..1, outlined at 0.5), drawn as thin
         outlines, the first one on top (the last one in a panel of small scale).
-    tints : sequence of (mask, colour)
+    tints : sequence of (mask, color)
         Masks whose pixels are colored; their brightness is preserved.
     caption : tuple of str
         Lines below the panel; the first one is emphasized.
