@@ -26,7 +26,7 @@ from leakloc.core.settings import Settings
 LEDGER_NAME: Final = "ledger.sqlite"
 LOCK_NAME: Final = ".leakloc-lock"
 _BUSY_S: Final = 30.0  # a reader locks the file for at most one query
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -202,6 +202,8 @@ class Ledger:
                     f"{self.path} was written by a newer version of leakloc; update leakloc "
                     "or specify another output folder"
                 )
+            if version == 1:
+                database.execute("ALTER TABLE studies RENAME COLUMN standing TO report_stamp")
             if version < _VERSION:
                 database.executescript(_SCHEMA)
                 database.execute(f"PRAGMA user_version = {_VERSION}")

@@ -184,6 +184,14 @@ def test_a_newer_ledger_is_refused(tmp_path):
         Ledger(tmp_path)
 
 
+def test_a_ledger_of_version_1_is_converted(ledger):
+    queue(ledger)
+    with sqlite3.connect(ledger.path) as database:
+        database.execute("ALTER TABLE studies RENAME COLUMN report_stamp TO standing")
+        database.execute("PRAGMA user_version = 1")
+    assert [e.name for e in Ledger(ledger.output).entries()] == [e.name for e in ledger.entries()]
+
+
 def test_a_full_disk_is_reported_and_loses_nothing(ledger):
     queue(ledger)
     with ledger.connection() as database:
