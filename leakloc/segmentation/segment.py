@@ -118,7 +118,7 @@ def _mapped(myelogram: Volume) -> tuple[Volume, Volume, Centerline, FluidMap]:
     """Return the volume in LPS order, its canal probability and centerline, and its fluid map."""
     _check(myelogram)
     volume = myelogram.oriented("LPS")
-    prior = canal_prior(volume)
+    prior = canal_prior(myelogram)  # of the same object as for the levels: computed once
     line = find_canal(volume, prior).centerline
     return volume, prior, line, map_fluid(volume, line)
 
@@ -135,7 +135,7 @@ def _scene(
     return Scene.of(fluid.fraction.crop(box), dura, bright_fat, bright_tissue), box
 
 
-def canal_prior(volume: Volume) -> Volume:
+def canal_prior(myelogram: Volume) -> Volume:
     """Return the canal probability of the myelogram itself.
 
     That of a companion series is less accurate: it includes bright epidural fat, and the patient
@@ -143,7 +143,7 @@ def canal_prior(volume: Volume) -> Volume:
     """
     from leakloc.anatomy.network import anatomy_probabilities
 
-    return anatomy_probabilities(volume).canal
+    return anatomy_probabilities(myelogram).canal
 
 
 def _check(volume: Volume) -> None:

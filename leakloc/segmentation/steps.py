@@ -43,7 +43,7 @@ def canal_centerline(volume: Volume) -> Centerline:
         If no spinal canal is detected.
     """
     oriented = volume.oriented("LPS")
-    return find_canal(oriented, canal_prior(oriented)).centerline
+    return find_canal(oriented, canal_prior(volume)).centerline
 
 
 def fluid_fraction(volume: Volume, *, centerline: Centerline | None = None) -> Volume:
@@ -87,7 +87,7 @@ def dural_surface(
     """
     settings = settings or _default()
     oriented = volume.oriented("LPS")
-    prior = canal_prior(oriented)
+    prior = canal_prior(volume)
     line = centerline or find_canal(oriented, prior).centerline
     return find_dura(map_fluid(oriented, line).signal, line, settings, prior=prior)
 

@@ -216,11 +216,11 @@ def test_companion_shows_the_same_place(analysis: Analysis) -> None:
     both = companion(analysis)
     first = analysis.localization.collections[0]
     sheet = overlays._collection_sagittal(StudyView(both), first)
-    panel, beside = (column.panels[0] for column in sheet.columns)
-    assert beside.outlines == panel.outlines and beside.caption[0].startswith("sagittal T2")
+    panel, t2 = (column.panels[0] for column in sheet.columns)
+    assert t2.outlines == panel.outlines and t2.caption[0].startswith("sagittal T2")
     sac = Image.fromarray(panel.outlines[0][0].astype(np.uint8))
-    inside = np.asarray(sac.resize(beside.gray.shape[::-1], Image.Resampling.NEAREST)) > 0
-    assert beside.gray[inside].mean() > 0.7 > 0.3 > beside.gray[~inside].mean()
+    inside = np.asarray(sac.resize(t2.gray.shape[::-1], Image.Resampling.NEAREST)) > 0
+    assert t2.gray[inside].mean() > 0.7 > 0.3 > t2.gray[~inside].mean()
 
 
 def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis) -> None:
