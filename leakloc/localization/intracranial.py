@@ -50,7 +50,8 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
     candidates = []
     for candidate in sorted(segmentation.candidates, key=lambda c: (not c.accepted, c.id)):
         above_mm = float((axis - candidate.center_lps) @ tangent)
-        reach_mm = float(arc) - candidate.features.get("arc_start_mm", float("inf"))
+        features = candidate.features
+        reach_mm = float(arc) - features.arc_start_mm if features else float("-inf")
         through = above_mm > AXIS_TOP_MM and reach_mm > FORAMEN_MAGNUM_MM + BEYOND_MM
         if candidate.accepted and (above_mm > FORAMEN_MAGNUM_MM or through):
             candidate = replace(

@@ -29,7 +29,7 @@ from leakloc.localization.sac import (
     sac_profile,
 )
 from leakloc.localization.surroundings import Surroundings, crop_to_path
-from leakloc.segmentation.collections import rim_of
+from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
 
 _GRID_MARGIN_MM = 10.0

@@ -37,11 +37,11 @@ from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.localizer import crop_to_region_read
 from leakloc.report import model
 from leakloc.report.build import Source, source_of
-from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -53,6 +53,7 @@ _INLINE: Final = 64
 
 _CLASSES: Final[dict[str, type]] = {
     "collection_candidate": Candidate,
+    "features": Features,
     "segmentation": Segmentation,
     "centerline": Centerline,
     "geometry": Geometry,

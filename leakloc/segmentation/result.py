@@ -16,6 +16,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Measurements of a connected component outside the dura.
+
+    Means and fractions are weighted by the fluid fraction of the voxels; arc positions are those
+    of the centerline of the canal.
+    """
+
+    volume_ml: float
+    """Volume, with partially filled voxels."""
+    length_mm: float
+    """Length along the canal."""
+    arc_start_mm: float
+    arc_stop_mm: float
+    """Ends along the canal (percentiles 2 and 98)."""
+    left_mm: float
+    dorsal_mm: float
+    """Mean offset from the centerline."""
+    gap_mm: float
+    """Distance from the dura."""
+    reach_left_mm: float
+    """Lateral distance from the centerline (percentile 98)."""
+    contact_fraction: float
+    """Fraction within 2.5 mm of the dura."""
+    sectors: int
+    """Number of sectors of 30 degrees around the sac that contain fluid."""
+    ventral_fraction: float
+    dorsal_fraction: float
+    lateral_fraction: float
+    """Fractions by direction from the centerline; their sum is 1."""
+    thickness_mm: float
+    """Diameter of the largest inscribed ball."""
+    roundness: float
+    """1 for a ball, less for thin layers and tubes."""
+    brightness: float
+    """Signal relative to CSF (percentile 75)."""
+    network: float
+    """Fluid fraction of the dura network that 0.1 mL of the component reach or exceed."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A candidate: a connected component of bright signal outside the thecal sac.
 
@@ -35,8 +75,8 @@ class Candidate:
         One sentence: why it was accepted, or what it is classified as otherwise.
     mimics : tuple of str
         Mimics considered, such as ``"nerve root sleeve"``.
-    features : dict
-        Measurements on which the decision is based (units in the names).
+    features : Features or None
+        Measurements on which the decision is based; None for user-supplied collections.
     """
 
     id: int
@@ -47,7 +87,7 @@ class Candidate:
     reason: str
     mimics: tuple[str, ...]
     compartments: tuple[Compartment, ...]
-    features: dict[str, float]
+    features: Features | None = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import AnalysisError
 from leakloc.core.notes import Note
 from leakloc.core.volume import Volume
-from leakloc.segmentation.collections import Scene, find_collections
+from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import FluidMap, map_fluid
 from leakloc.segmentation.result import Segmentation
+from leakloc.segmentation.scene import Scene
 
 if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings

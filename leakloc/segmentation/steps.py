@@ -19,10 +19,11 @@ import numpy as np
 from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import Geometry, Volume
-from leakloc.segmentation.collections import Scene, find_collections
+from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.result import Candidate
+from leakloc.segmentation.scene import Scene
 from leakloc.segmentation.segment import canal_prior, neighbourhood, on_grid, placed
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from leakloc.anatomy.vocabulary import Compartment, Role
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.notes import Note
 from leakloc.core.volume import FloatArray, Volume
-from leakloc.segmentation.collections import rim_ml
+from leakloc.segmentation.components import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import canal_and_fluid, segment
 
@@ -386,7 +386,6 @@ def _drawn(
         reason=SUPPLIED_REASON,
         mimics=(),
         compartments=_compartments(voxels, result, outside),
-        features={"volume_ml": volume},
     )
 
 

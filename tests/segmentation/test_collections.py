@@ -1,19 +1,18 @@
 """Tests of `leakloc.segmentation.collections`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
-from leakloc.segmentation.collections import (
-    MAX_BRIGHT_TISSUE_PROBABILITY,
-    Scene,
-    _of_greatest_overlap,
-    find_collections,
-    probability_of,
-)
+from leakloc.segmentation.classification import MAX_BRIGHT_TISSUE_PROBABILITY, probability_of
+from leakloc.segmentation.collections import find_collections
+from leakloc.segmentation.components import select_voxels
 from leakloc.segmentation.dura import Dura
+from leakloc.segmentation.scene import Scene
 
 GEOMETRY = Geometry.from_axes((61, 40, 40), origin_lps=(-20, -20, -30), spacing_ijk_mm=(1, 1, 1))
 HEAD_LPS = GEOMETRY.lps_from_kji([60, 20, 20])
@@ -132,9 +131,13 @@ def test_fluid_at_the_upper_edge_of_the_field_alone_is_not_assessed(first_k, acc
 
 
 def test_confidence_rises_with_certainty_contact_and_volume() -> None:
+    features = find_collections(scene_with(), SegmentationSettings())[1][0].features
+    assert features is not None
+
     def probability(network: float, contact: float, volume_ml: float = 1.0) -> float:
-        features = {"network": network, "contact_fraction": contact, "volume_ml": volume_ml}
-        return probability_of(features)
+        return probability_of(
+            replace(features, network=network, contact_fraction=contact, volume_ml=volume_ml)
+        )
 
     assert probability(0.7, 0.5) < probability(0.8, 0.5)
     assert probability(0.7, 0.0, 0.5) < probability(0.7, 0.0, 5.0)
@@ -161,4 +164,4 @@ def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
     ],
 )
 def test_mask_has_the_greatest_expected_overlap(fraction, kept):
-    assert _of_greatest_overlap(np.array(fraction, np.float32)).sum() == kept
+    assert select_voxels(np.array(fraction, np.float32)).sum() == kept

@@ -14,9 +14,10 @@ from leakloc.core.errors import AnalysisError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation import segment
-from leakloc.segmentation.collections import Scene, find_collections
+from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import find_dura
 from leakloc.segmentation.fluid import FluidMap, map_fluid
+from leakloc.segmentation.scene import Scene
 from leakloc.segmentation.segment import _fat_like_fluid
 from leakloc.validation.evaluation.metrics import dice, hd95_mm, match_collections
 
@@ -123,7 +124,7 @@ def test_finds_a_collection_beside_the_sac(collection):
     assert dice(result.thecal_sac.array, m.sac.array) > 0.93
     found = result.accepted[0]
     assert "epidural" in found.compartments
-    assert (found.features["dorsal_mm"] > 0) == (collection == "dorsal")
+    assert (found.features.dorsal_mm > 0) == (collection == "dorsal")
 
 
 def test_oblique_thick_slices():

@@ -218,7 +218,6 @@ def test_rejected_candidates_are_listed_with_reason(leakless: Analysis) -> None:
         reason=f"Lies behind the spine {EVIL}.",
         mimics=("seroma",),
         compartments=(),
-        features={},
     )
     smaller = [replace(candidate, volume_ml=0.01 * n) for n in range(20)]
     seen = replace(leakless.segmentation, candidates=(*smaller, candidate))

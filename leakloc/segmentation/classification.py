@@ -1,0 +1,165 @@
+"""Classification of components outside the dura: epidural fluid, or a mimic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.segmentation.result import Features
+from leakloc.segmentation.scene import Scene
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import SegmentationSettings
+
+DIMMER: Final = 0.85
+"""Signal relative to CSF below which bright tissue is classified as fat; fluid reaches 0.85 to
+1.2."""
+
+EDGE_MM: Final = 12.0
+"""A component that ends within this distance below the upper end of the canal is not assessed: the
+network lacks the sections above it."""
+
+MIN_BRIGHTNESS: Final = 0.5
+"""Minimum signal relative to CSF of a reported collection; partially suppressed fat is below it.
+The minimum of 133 collections of development patients and phantoms, including thin layers, was
+0.56."""
+
+_MAX_CONTACT_GAP_MM: Final = 3.0
+"""Maximum distance from the dura of fluid that counts as connected with the canal."""
+
+MAX_BRIGHT_TISSUE_PROBABILITY: Final = 0.75
+"""Maximum probability of a collection where soft tissue is bright, because fat suppression is then
+known only from the DICOM header."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a component is accepted as a collection, and why."""
+
+    accepted: bool
+    probability: float
+    reason: str
+    mimics: tuple[str, ...]
+
+
+def classify_fluid(f: Features, scene: Scene, settings: SegmentationSettings) -> Decision:
+    """Accept or reject a fluid component, with a probability and a reason."""
+    considered = tuple(_considered(f))
+    if f.volume_ml < settings.collection_min_ml:
+        return Decision(
+            False, 0.2, f"Only {f.volume_ml:.2f} mL: below the reporting threshold.", considered
+        )
+    probability = probability_of(f)
+    if f.arc_stop_mm < EDGE_MM:
+        return Decision(
+            False, 0.2, "Lies only at the upper edge of the field: not assessable.", considered
+        )
+    if f.brightness < MIN_BRIGHTNESS:
+        return Decision(
+            False,
+            0.2,
+            f"Only {f.brightness:.0%} as bright as CSF.",
+            ("epidural fat", *considered),
+        )
+    if scene.fat_like_fluid:
+        return Decision(
+            False, min(probability, 0.3),
+            "As bright as CSF, but so is fat in this series: without fat suppression the two "
+            "cannot be distinguished.",
+            ("epidural fat", *considered),
+        )  # fmt: skip
+    if scene.tissue_bright:
+        probability = min(probability, MAX_BRIGHT_TISSUE_PROBABILITY)
+    accepted = probability >= settings.collection_min_probability
+    place = "in contact with the dura" if f.gap_mm < 2.0 else "near the dura"
+    reason = (
+        f"{f.volume_ml:.1f} mL of CSF-like signal, up to {f.thickness_mm:.1f} mm thick, "
+        f"over {f.length_mm:.0f} mm of the canal, {place}."
+    )
+    return Decision(accepted, probability, reason, considered)
+
+
+def probability_of(features: Features) -> float:
+    """Return the calibrated probability that a component is an epidural fluid collection.
+
+    Logistic function of `confidence_evidence`, fitted by `pipelines/fit_collections.py`.
+    """
+    evidence = confidence_evidence(features.network, features.contact_fraction, features.volume_ml)
+    logit = float(evidence @ np.array(CONFIDENCE))
+    return float(np.clip(1 / (1 + np.exp(-logit)), 0.02, 0.98))
+
+
+def confidence_evidence(
+    network: npt.ArrayLike, contact_fraction: npt.ArrayLike, volume_ml: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Return the predictors weighted by `CONFIDENCE`, shape (..., 4).
+
+    A constant 1, the log odds of the network's peak fraction, the contact with the sac (0 to 1;
+    contact of a fifth of the component counts as full, because pseudomeningoceles have a neck),
+    and the logarithm of the volume in mL (small components separate from the sac are often cysts).
+    """
+    odds = np.clip(np.asarray(network, float), 0.02, 0.98)
+    contact = np.clip(np.asarray(contact_fraction, float) / 0.2, 0.0, 1.0)
+    columns = (np.ones_like(odds), np.log(odds / (1 - odds)), contact, np.log(volume_ml))
+    return np.stack(columns, axis=-1)
+
+
+CONFIDENCE: Final = (-2.88, 2.31, 3.53, 0.72)
+"""Weights of `confidence_evidence`, fitted to 213 components, four of them false positive, of
+development patients (seeds 0 to 6 and 11; the network was trained on these patients) and of
+phantoms (seeds 30 to 33)."""
+
+
+def name_mimic(f: Features, scene: Scene) -> Decision:
+    """Classify bright signal that the network does not classify as fluid, by location."""
+    name, probability, reason = _mimic(f, scene)
+    return Decision(False, probability, reason, (name,))
+
+
+def _mimic(f: Features, scene: Scene) -> tuple[str, float, str]:
+    """Return the mimic, the remaining probability of a leak, and the reason."""
+    if f.dorsal_mm < -20.0 or (f.dorsal_mm < -8 and f.gap_mm > 6.0):
+        return "abdominal or disc fluid", 0.02, "Anterior to the canal and not connected with it."
+    if scene.fat_like_fluid:
+        return "epidural fat", 0.1, "As bright as fat in this series; not shaped like fluid."
+    if f.brightness < DIMMER:
+        return "epidural fat", 0.1, f"Only {f.brightness:.0%} as bright as CSF."
+    if f.gap_mm > _MAX_CONTACT_GAP_MM:
+        if f.dorsal_mm > 12.0 and abs(f.left_mm) < f.dorsal_mm:
+            return (
+                "seroma apart from the canal", 0.15,
+                f"Posterior to the spine, {f.gap_mm:.0f} mm from the dura, not connected.",
+            )  # fmt: skip
+        if f.dorsal_mm > -4.0 and f.reach_left_mm < 30.0 and f.volume_ml < 3.0:
+            return (
+                "facet effusion or synovial cyst", 0.1,
+                f"Small collection near the facet joints, {f.gap_mm:.0f} mm from the dura.",
+            )  # fmt: skip
+        return "fluid apart from the canal", 0.05, f"{f.gap_mm:.0f} mm from the dura."
+    if f.lateral_fraction > 0.6 and f.length_mm < 45.0:
+        if f.roundness > 0.72 and f.thickness_mm > 6.0:
+            return (
+                "perineural cyst", 0.2,
+                f"Round structure of {f.thickness_mm:.0f} mm lateral to the sac, on a root.",
+            )  # fmt: skip
+        return (
+            "nerve root sleeve", 0.1,
+            f"Lateral outpouching of {f.volume_ml:.1f} mL at a nerve root exit.",
+        )  # fmt: skip
+    if f.ventral_fraction > 0.5 and f.thickness_mm < 4.0:
+        return "epidural vein", 0.1, "Thin bright signal ventral to the sac, not a layer of fluid."
+    return "epidural fat", 0.2, "Shape and signal are not those of a layer of fluid along the dura."
+
+
+def _considered(f: Features) -> list[str]:
+    names = []
+    if f.lateral_fraction > 0.4:
+        names += ["nerve root sleeve", "perineural cyst"]
+    if f.dorsal_fraction > 0.4:
+        names += ["epidural fat", "facet effusion or synovial cyst"]
+    if f.ventral_fraction > 0.4:
+        names.append("epidural vein")
+    return names

@@ -1,0 +1,251 @@
+"""Connected components of fluid outside the dura: detection, measurement and grouping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leakloc.core.volume import Volume
+from leakloc.segmentation.result import Features
+from leakloc.segmentation.scene import HALF, Array, Mask, Scene
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import SegmentationSettings
+
+Voxels = tuple[npt.NDArray[np.intp], ...]
+"""Indices (k, j, i) of a set of voxels."""
+
+SECTORS: Final = 12
+"""Number of angular sectors around the sac in which fluid is counted."""
+
+BRIGHT: Final = 0.65
+"""Minimum signal relative to CSF of a candidate outside the dura: above slow veins and incompletely
+suppressed fat (0.43)."""
+
+BLUR_MM: Final = 1.2
+"""Distance outside the dura beyond which bright signal exceeds the blurred edge of the sac."""
+
+PEAK_ML: Final = 0.1
+"""Volume of a component over which its peak network probability is measured, independent of the
+threshold that delimits it."""
+
+LISTED_ML: Final = 0.15
+"""Components below this volume are noise and are not listed, not even as rejected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """A connected candidate and its voxels."""
+
+    voxels: Voxels
+    features: Features
+    fluid: bool
+    """Whether the dura network classifies it as epidural fluid."""
+
+
+def find_components(scene: Scene, settings: SegmentationSettings) -> list[Component]:
+    """Connected components of fluid and of other bright signal near the canal."""
+    c = scene.coordinates
+    reach = np.hypot(c.left, c.dorsal)
+    near = (reach <= settings.search_radius_mm) | (
+        (np.abs(c.left) <= settings.corridor_half_width_mm) & (c.dorsal > 0)
+    )
+    near &= (c.arc >= scene.dura.head_arc_mm) & (c.arc <= scene.dura.centerline.length_mm)
+    near &= scene.outside_mm > 0
+    fluid = near & (scene.fraction.array >= settings.fluid_min_fraction)
+    if scene.fat_like_fluid:
+        fluid &= scene.reached  # beyond, bright fat would connect all components
+    components = _connected(fluid, scene, scene.reached)
+    other = near & (scene.signal.array >= BRIGHT) & (scene.outside_mm > BLUR_MM)
+    for component in components:
+        other[component.voxels] = False
+    return components + _connected(other, scene, None)
+
+
+def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[Component]:
+    """Return connected components above `LISTED_ML`; those of fluid must include a seed voxel."""
+    from scipy import ndimage
+
+    labelled, count = ndimage.label(mask)
+    if count == 0:
+        return []
+    signal = scene.fraction if seeds is not None else scene.signal
+    volume = np.bincount(labelled[mask], weights=signal.array[mask], minlength=count + 1)
+    wanted = volume * signal.geometry.voxel_volume_ml >= LISTED_ML
+    if seeds is not None:
+        wanted &= np.bincount(labelled[seeds & mask], minlength=count + 1) > 0
+    wanted[0] = False
+    boxes = ndimage.find_objects(labelled)
+    components = []
+    for number in np.flatnonzero(wanted):
+        box = boxes[number - 1]
+        inside = np.nonzero(labelled[box] == number)
+        voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
+        if seeds is not None:
+            selected = select_voxels(scene.fraction.array[voxels])
+            voxels = tuple(axis[selected] for axis in voxels)
+        features = measure(voxels, scene, signal)
+        components.append(Component(voxels, features, seeds is not None))
+    return components
+
+
+def select_voxels(fraction: Array) -> Mask:
+    """Return the voxels of a component that maximize the expected Dice coefficient.
+
+    The threshold is one half if every voxel is certain, and lower if the fluid is certain but not
+    its exact voxels (Lipton et al., ECML PKDD 2014, doi 10.1007/978-3-662-44851-9_15).
+
+    Parameters
+    ----------
+    fraction : ndarray, shape (n,)
+        Probability of fluid (`Scene.fraction`).
+    """
+    falling = np.sort(fraction.astype(np.float64))[::-1]
+    dice = 2 * np.cumsum(falling) / (np.arange(1, len(falling) + 1) + falling.sum())
+    return np.asarray(fraction >= falling[int(dice.argmax())])
+
+
+def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
+    """Measure the features of a component."""
+    geometry = fluid.geometry
+    fraction = fluid.array[voxels].astype(np.float64)
+    arc = scene.coordinates.arc[voxels].astype(np.float64)
+    left = scene.coordinates.left[voxels].astype(np.float64)
+    dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
+    outside = scene.outside_mm[voxels].astype(np.float64)
+    volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + rim_ml(
+        voxels, fluid, scene.outside_mm > 0.0
+    )
+    weight = fraction / fraction.sum()
+    angle = np.arctan2(dorsal, left)
+    sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
+    fraction_by_sector = np.bincount(sector, weights=weight, minlength=SECTORS)
+    thickness = _thickness_mm(voxels, geometry.spacing_ijk_mm)
+    radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    return Features(
+        volume_ml=volume_ml,
+        length_mm=float(np.ptp(arc)),
+        arc_start_mm=float(np.percentile(arc, 2)),
+        arc_stop_mm=float(np.percentile(arc, 98)),
+        left_mm=float(weight @ left),
+        dorsal_mm=float(weight @ dorsal),
+        gap_mm=float(np.percentile(outside, 1)),
+        reach_left_mm=float(np.percentile(np.abs(left), 98)),
+        contact_fraction=float(weight[outside < 2.5].sum()),
+        sectors=int((fraction_by_sector > 0.02).sum()),
+        ventral_fraction=float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        dorsal_fraction=float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
+        lateral_fraction=float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
+        thickness_mm=thickness,
+        roundness=float(np.clip(0.5 * thickness / radius, 0, 1)),
+        brightness=float(np.percentile(scene.signal.array[voxels], 75)),
+        network=_peak_fraction(voxels, scene),
+    )
+
+
+def rim_of(
+    voxels: Voxels, fraction: Volume, outside: Mask
+) -> tuple[Voxels, npt.NDArray[np.float64]]:
+    """Return adjacent voxels filled to less than half by a component, and their fluid fractions.
+
+    The signal of the surrounding shell (such as fat or muscle) is subtracted first.
+
+    Parameters
+    ----------
+    voxels : tuple of ndarray
+        Indices (k, j, i) of the component.
+    fraction : Volume
+        Fraction of fluid, 0..1.
+    outside : ndarray of bool
+        Mask of voxels outside the sac, on the grid of `fraction`.
+
+    Returns
+    -------
+    rim : tuple of ndarray
+        Indices (k, j, i).
+    filled : ndarray, shape (n,)
+        Fluid fraction of each.
+    """
+    from scipy import ndimage
+
+    low = [max(int(axis.min()) - 2, 0) for axis in voxels]
+    high = [int(axis.max()) + 3 for axis in voxels]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    near = fraction.array[box]
+    component = np.zeros(near.shape, bool)
+    component[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = True
+    free = outside[box] & ~component & (near < HALF)
+    rim = ndimage.binary_dilation(component) & free
+    shell = ndimage.binary_dilation(component, iterations=2) & free & ~rim
+    around = float(np.median(near[shell])) if shell.any() else 0.0
+    filled = np.clip((near[rim].astype(np.float64) - around) / (1 - around), 0.0, 1.0)
+    return tuple(axis + start for axis, start in zip(np.nonzero(rim), low, strict=True)), filled
+
+
+def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
+    """Return the fluid volume in the rim of a component (see `rim_of`)."""
+    return float(rim_of(voxels, fraction, outside)[1].sum()) * fraction.geometry.voxel_volume_ml
+
+
+def _thickness_mm(
+    voxels: tuple[npt.NDArray[np.intp], ...], spacing_ijk_mm: tuple[float, float, float]
+) -> float:
+    """Return the diameter of the largest inscribed ball."""
+    import SimpleITK as sitk
+
+    low = [int(axis.min()) - 1 for axis in voxels]
+    shape = [int(axis.max()) - start + 2 for axis, start in zip(voxels, low, strict=True)]
+    mask = np.zeros(shape, np.uint8)
+    mask[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing(spacing_ijk_mm)
+    distance = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(
+            image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
+        )
+    )
+    # Distances are to the centers of border voxels: add half a voxel on either side.
+    return float(2 * distance.max() + min(spacing_ijk_mm))
+
+
+def _peak_fraction(voxels: Voxels, scene: Scene) -> float:
+    """Return the network's fluid fraction that `PEAK_ML` of a component reach or exceed."""
+    values = np.sort(scene.network.array[voxels][scene.reached[voxels]])
+    count = max(round(PEAK_ML / scene.fraction.geometry.voxel_volume_ml), 1)
+    return float(values[-min(count, len(values))]) if len(values) else 0.0
+
+
+def group_components(
+    components: list[Component], settings: SegmentationSettings
+) -> list[list[Component]]:
+    """Group components into collections: close along the canal and on the same side."""
+    groups: list[list[Component]] = []
+    for component in sorted(components, key=lambda component: -component.features.volume_ml):
+        for group in groups:
+            if any(_belong(component.features, other.features, settings) for other in group):
+                group.append(component)
+                break
+        else:
+            groups.append([component])
+    return groups
+
+
+def _belong(a: Features, b: Features, settings: SegmentationSettings) -> bool:
+    gap = max(a.arc_start_mm, b.arc_start_mm) - min(a.arc_stop_mm, b.arc_stop_mm)
+    if gap > settings.collection_gap_mm:
+        return False
+    around = a.sectors >= 6 or b.sectors >= 6
+    angles = [np.arctan2(f.dorsal_mm, f.left_mm) for f in (a, b)]
+    apart = abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
+    return bool(around or apart < np.pi / 2)
+
+
+def merge_components(components: list[Component], scene: Scene) -> Component:
+    """Return one component with the voxels of all."""
+    if len(components) == 1:
+        return components[0]
+    voxels = tuple(np.concatenate([p.voxels[axis] for p in components]) for axis in range(3))
+    return Component(voxels, measure(voxels, scene, scene.fraction), True)
