@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Volume
@@ -46,7 +47,7 @@ def pieces(myelogram: Volume, fluid: npt.NDArray[np.bool_]) -> list[Row]:
     suppressed = replace(myelogram.provenance, fat_suppressed=True)
     volume = Volume(myelogram.array, myelogram.geometry, suppressed)
     try:
-        found = segment(volume, {}, ANY)
+        found = segment(Spine(volume), {}, ANY)
     except LeaklocError:
         return []
     labels = found.collections.array
