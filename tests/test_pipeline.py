@@ -137,7 +137,7 @@ def test_a_stage_is_swapped_by_passing_a_callable():
     assert seen == [analysis.triage.myelogram.geometry.shape]
 
 
-def test_an_analysis_runs_the_network_once_per_image_and_traces_the_canal_once(monkeypatch):
+def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(monkeypatch):
     images, traced = [], []
 
     def run(image):

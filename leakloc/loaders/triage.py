@@ -121,7 +121,7 @@ def _with_fat_fact(volume: Volume, chosen: ClassifiedSeries) -> Volume:
     """Record in the provenance whether the header states fat suppression."""
     stated = chosen.facts.fat_suppressed or chosen.facts.contrast == "stir"
     if stated == volume.provenance.fat_suppressed:
-        return volume  # the same object, whose network output may be known
+        return volume  # the same object: its network output may already be computed
     return replace(volume, provenance=replace(volume.provenance, fat_suppressed=stated))
 
 
