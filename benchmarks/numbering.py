@@ -40,6 +40,7 @@ from conftest import RECORDS, machine, versions
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.network import AnatomyProbabilities, anatomy_probabilities
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LABEL_VALUES, SACRAL, split_segment
 from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import LevelSettings
@@ -251,9 +252,14 @@ def canal_line(canal: Volume) -> Centerline:
     return Centerline.smoothed(np.array(points))
 
 
-def predicted_case(name: str, group: str, image: Volume, truth: Mapping[str, FloatArray]) -> Case:
+def predicted_case(
+    name: str,
+    group: str,
+    image: Volume,
+    probabilities: AnatomyProbabilities,
+    truth: Mapping[str, FloatArray],
+) -> Case:
     """Return a case with the masks of leakloc's network."""
-    probabilities = anatomy_probabilities(image)
     masks = Masks(
         probabilities.disc,
         probabilities.vertebra,
@@ -297,7 +303,7 @@ def _case(
         thecal_sac=nothing,
         fluid_fraction=nothing,
     )  # masks only: no cord is detected
-    detection = detect_spine(image, {}, without_image, LevelSettings(), detect)
+    detection = detect_spine(Spine(image), {}, without_image, LevelSettings(), detect)
     kinds = reference_kinds(detection, truth) if drawn else predict_kinds(detection, masks.disc)[0]
     presacral = {n: c for n, c in truth.items() if split_segment(n)[0] not in SACRAL}
     visible = {n: c for n, c in presacral.items() if masks.disc.geometry.contains(c).all()}
@@ -409,9 +415,10 @@ def spider_cases(folder: Path) -> Iterator[Case]:
         vertebra, disc, canal = (
             drawn.with_array((drawn.array == v).astype(np.float32)) for v in (1, 2, 3)
         )
-        sacrum = anatomy_probabilities(image).sacrum.resample(drawn.geometry)
+        found = anatomy_probabilities(image)
+        sacrum = found.sacrum.resample(drawn.geometry)
         name = Path(stem).name
-        yield predicted_case(f"{name}-found", "found: SPIDER", image, truth)
+        yield predicted_case(f"{name}-found", "found: SPIDER", image, found, truth)
         yield reference_case(
             f"{name}-drawn", "drawn: SPIDER", Masks(disc, vertebra, canal, sacrum), truth
         )
@@ -433,7 +440,9 @@ def phantom_cases(folders: Sequence[Path]) -> Iterator[Case]:
         chosen = triage(load_study(folder / "dicom", LoaderSettings()), LoaderSettings())
         image = chosen.companions.get("sagittal_t2", chosen.myelogram)
         group = f"found: phantoms, {_lumbar_group(truth['lumbar_count'])}"
-        yield predicted_case(f"{folder.name}-found", group, image, discs)
+        yield predicted_case(
+            f"{folder.name}-found", group, image, anatomy_probabilities(image), discs
+        )
 
 
 def drawn_phantoms(seeds: Sequence[int]) -> Iterator[Case]:

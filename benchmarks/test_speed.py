@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from leakloc.anatomy.spine import Spine
 from leakloc.core.settings import Settings
 from leakloc.levels import label
 from leakloc.loaders import load_study, triage
@@ -39,7 +40,7 @@ def chosen(study_folder):
 
 @pytest.fixture(scope="session")
 def segmentation(chosen):
-    return segment(chosen.myelogram, chosen.companions, SETTINGS.segmentation)
+    return segment(chosen.spine, chosen.companions, SETTINGS.segmentation)
 
 
 def test_scan_headers(benchmark, study_folder):
@@ -67,17 +68,19 @@ def test_read_myelogram_with_plain_simpleitk(benchmark, study_folder, chosen):
 
 
 def test_segmentation(benchmark, chosen):
-    arguments = (chosen.myelogram, chosen.companions, SETTINGS.segmentation)
-    benchmark.pedantic(segment, arguments, rounds=3, warmup_rounds=1)
+    def run() -> None:
+        segment(Spine(chosen.myelogram), chosen.companions, SETTINGS.segmentation)
+
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
 
 
 def test_levels(benchmark, chosen, segmentation):
-    arguments = (chosen.myelogram, chosen.companions, segmentation, SETTINGS.levels)
+    arguments = (chosen.spine, chosen.companions, segmentation, SETTINGS.levels)
     benchmark.pedantic(label, arguments, rounds=3, warmup_rounds=1)
 
 
 def test_localization(benchmark, chosen, segmentation):
-    levels = label(chosen.myelogram, chosen.companions, segmentation, SETTINGS.levels)
+    levels = label(chosen.spine, chosen.companions, segmentation, SETTINGS.levels)
     arguments = (segmentation, levels, SETTINGS.localization)
     benchmark.pedantic(localize, arguments, rounds=3, warmup_rounds=1)
 

@@ -193,10 +193,10 @@ def analyze(
             study, settings.loaders, myelogram_uid=myelogram_uid, companion_uids=companion_uids
         )
     with clock.stage("segmentation", 0.25):
-        segmentation = segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
+        segmentation = segmenter(chosen.spine, chosen.companions, settings.segmentation)
     basis, named = _numbered_and_localized(
         segmentation,
-        lambda: labeler(chosen.myelogram, chosen.companions, segmentation, settings.levels),
+        lambda: labeler(chosen.spine, chosen.companions, segmentation, settings.levels),
         lambda: _landmarks(chosen),
         (*study.notes, *chosen.notes),
         settings,
@@ -245,7 +245,7 @@ def _landmarks(chosen: Triage) -> Landmarks:
     roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
     sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
     return Landmarks(
-        find_sacral_canal((*sagittal[:1], chosen.myelogram)),
+        find_sacral_canal((*sagittal[:1], chosen.myelogram), chosen.spine.anatomy),
         next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
     )
 

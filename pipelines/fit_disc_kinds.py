@@ -27,12 +27,12 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.network import MODEL_PATH
+from leakloc.anatomy.network import MODEL_PATH, AnatomyOutputs
 from leakloc.anatomy.vocabulary import Role, split_segment
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.candidates import Candidate
 from leakloc.levels.kinds import KINDS, kind_features
-from leakloc.levels.network import detect
+from leakloc.levels.network import network_detector
 from leakloc.levels.search import detect_discs
 from leakloc.validation.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
 from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
@@ -135,7 +135,7 @@ def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
     truth = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in listed}
     if patient in UNLISTED_FIRST_SACRAL:
         truth["S1-S2"] = np.array(UNLISTED_FIRST_SACRAL[patient])
-    found = detect_discs(volume, {}, line, detect).candidates
+    found = detect_discs(volume, {}, line, network_detector(AnatomyOutputs())).candidates
     return [(kind_features(found), classes_of(found, truth))]
 
 
@@ -170,6 +170,7 @@ def finds_on_phantom(scenario: str, seed: int) -> list[Finds]:
     line = Centerline.smoothed(truth.centerline_lps[in_field])
     discs = {disc.name: disc.center_lps for disc in truth.discs}
     results = []
+    detect = network_detector(AnatomyOutputs())
     for series in (companions, {}):
         found = detect_discs(myelogram, series, line, detect).candidates
         results.append((kind_features(found), classes_of(found, discs)))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import leakloc
+from leakloc.anatomy.canal import find_canal
+from leakloc.anatomy.network import anatomy_probabilities
 from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.cli import DONE, main
 from leakloc.core.errors import SettingsError
@@ -127,12 +129,30 @@ def test_a_stage_is_swapped_by_passing_a_callable():
     study = leakloc.load(SAMPLE / "dicom")
     seen = []
 
-    def labeler(myelogram, companions, segmentation, settings):
-        seen.append(myelogram.geometry.shape)
-        return stage("leakloc.labelers", "leakloc")(myelogram, companions, segmentation, settings)
+    def labeler(spine, companions, segmentation, settings):
+        seen.append(spine.myelogram.geometry.shape)
+        return stage("leakloc.labelers", "leakloc")(spine, companions, segmentation, settings)
 
     analysis = analyze(study, labeler=labeler)
     assert seen == [analysis.triage.myelogram.geometry.shape]
+
+
+def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(monkeypatch):
+    images, traced = [], []
+
+    def run(image):
+        images.append(image)
+        return anatomy_probabilities(image)
+
+    def trace(volume, prior):
+        traced.append(volume)
+        return find_canal(volume, prior)
+
+    monkeypatch.setattr("leakloc.anatomy.network.anatomy_probabilities", run)
+    monkeypatch.setattr("leakloc.anatomy.spine.find_canal", trace)
+    chosen = analyze(SAMPLE / "dicom").triage
+    assert images == [chosen.myelogram, chosen.companions["sagittal_t2"]]
+    assert traced == [chosen.spine.oriented]
 
 
 def test_unknown_plugin_names_the_installed_ones():

@@ -46,10 +46,6 @@ MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "anatomy.onnx"
 """Weights shipped with the package."""
 
 
-_cache: WeakKeyDictionary[Volume, AnatomyProbabilities] = WeakKeyDictionary()
-"""Results of existing volumes, because canal and discs are requested separately."""
-
-
 @dataclass(frozen=True)
 class AnatomyProbabilities:
     """Probability of each tissue on a grid of sagittal planes.
@@ -79,7 +75,7 @@ def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
     """Segment vertebral bodies, discs and the canal with the network.
 
     A coarse pass over every fifth plane detects the canal; planes farther than `HALF_WIDTH_MM`
-    from it are skipped. The result is cached for the lifetime of the volume.
+    from it are skipped.
 
     Parameters
     ----------
@@ -97,8 +93,6 @@ def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
     LeaklocError
         If the network's weights are not installed.
     """
-    if image in _cache:
-        return _cache[image]
     working = _working_volume(image)
     low, high = _window(working.array)
     working = working.crop(_region(working, low, high))
@@ -109,9 +103,20 @@ def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
         Volume(np.ascontiguousarray(np.moveaxis(found[:, c], 0, 2)), working.geometry, provenance)
         for c in range(1, len(CLASSES))
     ]
-    result = AnatomyProbabilities(*tissues)
-    _cache[image] = result
-    return result
+    return AnatomyProbabilities(*tissues)
+
+
+class AnatomyOutputs:
+    """Output of the network for the images of one study, computed once per image."""
+
+    def __init__(self) -> None:
+        self._outputs: WeakKeyDictionary[Volume, AnatomyProbabilities] = WeakKeyDictionary()
+
+    def of(self, image: Volume) -> AnatomyProbabilities:
+        """Return the output for an image; see `anatomy_probabilities` for errors."""
+        if image not in self._outputs:
+            self._outputs[image] = anatomy_probabilities(image)
+        return self._outputs[image]
 
 
 def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:

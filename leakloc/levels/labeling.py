@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role, split_segment
 from leakloc.core.notes import Note
 from leakloc.core.volume import Provenance, Volume
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def label(
-    myelogram: Volume,
+    spine: Spine,
     companions: Mapping[Role, Volume],
     segmentation: Segmentation,
     settings: LevelSettings,
@@ -40,7 +41,8 @@ def label(
 
     Parameters
     ----------
-    myelogram : Volume
+    spine : Spine
+        Contains the myelogram.
     companions : mapping of role to Volume
     segmentation : Segmentation
         Its centerline locates the spine.
@@ -58,7 +60,7 @@ def label(
     SettingsError
         If the user-supplied anchor is malformed or matches no disc.
     """
-    detection = detect_spine(myelogram, companions, segmentation, settings, detector)
+    detection = detect_spine(spine, companions, segmentation, settings, detector)
     return assign_levels(detection, settings)
 
 

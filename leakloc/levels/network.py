@@ -9,11 +9,11 @@ import numpy as np
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Volume
-from leakloc.levels.detection import DetectedDisc, Detections
+from leakloc.levels.detection import DetectedDisc, Detections, Detector
 from leakloc.levels.disc_pieces import discs_from
 
 if TYPE_CHECKING:
-    from leakloc.anatomy.network import AnatomyProbabilities
+    from leakloc.anatomy.network import AnatomyOutputs, AnatomyProbabilities
 
 _REACH_MM: Final = (12.0, 30.0, 30.0)
 """Half size of the box around a disc center for its measurement: cranial, dorsal, left."""
@@ -27,26 +27,13 @@ _MAX_LATERAL: Final = 0.5
 """Maximum lateral component of a disc normal (30 degrees), even in scoliosis."""
 
 
-def detect(image: Volume, centerline: Centerline | None) -> Detections:
-    """Detect discs with the anatomy network (a `leakloc.levels.detection.Detector`).
+def network_detector(anatomy: AnatomyOutputs) -> Detector:
+    """Return a detector that uses the anatomy network; see `anatomy_probabilities` for errors."""
 
-    Parameters
-    ----------
-    image : Volume
-    centerline : Centerline or None
-        Of the canal, if known.
+    def detect(image: Volume, centerline: Centerline | None) -> Detections:
+        return detections_from(anatomy.of(image), centerline)
 
-    Raises
-    ------
-    AnalysisError
-        If the image is constant.
-    LeaklocError
-        If the network weights are not installed.
-    """
-    from leakloc.anatomy.network import anatomy_probabilities
-
-    # Cached from the segmentation.
-    return detections_from(anatomy_probabilities(image), centerline)
+    return detect
 
 
 def detections_from(found: AnatomyProbabilities, centerline: Centerline | None) -> Detections:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Role
 from leakloc.core.notes import Note
 from leakloc.core.volume import FloatArray, Volume
@@ -93,5 +94,5 @@ class Levels:
     conus_tip_lps: FloatArray | None = None
 
 
-Labeler = Callable[[Volume, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]
-"""A labeling stage: myelogram, companions by role, segmentation, settings."""
+Labeler = Callable[[Spine, Mapping[Role, Volume], "Segmentation", "LevelSettings"], Levels]
+"""A labeling stage: spine (contains the myelogram), companions by role, segmentation, settings."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.extension import extend_centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import AnalysisError, LeaklocError
 from leakloc.core.notes import Note
@@ -28,6 +29,7 @@ from leakloc.levels.candidates import (
 )
 from leakloc.levels.conus import Conus, find_conus
 from leakloc.levels.detection import DetectedDisc, Detections, Detector
+from leakloc.levels.network import network_detector
 from leakloc.levels.sacrum import SacralAxis, trace_sacrum
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ class _Search:
 
 
 def detect_spine(
-    myelogram: Volume,
+    spine: Spine,
     companions: Mapping[Role, Volume],
     segmentation: Segmentation,
     settings: LevelSettings,
@@ -96,7 +98,8 @@ def detect_spine(
 
     Parameters
     ----------
-    myelogram : Volume
+    spine : Spine
+        Contains the myelogram.
     companions : mapping of role to Volume
     segmentation : Segmentation
     settings : LevelSettings
@@ -104,8 +107,8 @@ def detect_spine(
     detector : Detector, optional
         As in `label`.
     """
-    detector = detector or _detector(settings)
-    found = detect_discs(myelogram, companions, segmentation.centerline, detector)
+    detector = detector or _detector(settings, spine)
+    found = detect_discs(spine.myelogram, companions, segmentation.centerline, detector)
     return replace(found, conus=find_conus(segmentation, found.candidates))
 
 
@@ -167,12 +170,8 @@ def detect_discs(
     )
 
 
-def _detector(settings: LevelSettings) -> Detector:
-    if settings.detector == "profile":
-        return profile.detect
-    from leakloc.levels.network import detect
-
-    return detect
+def _detector(settings: LevelSettings, spine: Spine) -> Detector:
+    return profile.detect if settings.detector == "profile" else network_detector(spine.anatomy)
 
 
 def _volumes(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NumberingMethod,
@@ -65,13 +66,13 @@ class SuppliedLevelMap:
 
     def __call__(
         self,
-        myelogram: Volume,
+        spine: Spine,
         companions: Mapping[Role, Volume],
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
         """Return the levels of the map (a `leakloc.levels.result.Labeler`); see `levels`."""
-        return self.levels(myelogram.geometry, segmentation.centerline)
+        return self.levels(spine.myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
         """Levels of the map on the grid of a myelogram, ordered along the canal centerline.
@@ -152,13 +153,13 @@ class SuppliedLevels:
 
     def __call__(
         self,
-        myelogram: Volume,
+        spine: Spine,
         companions: Mapping[Role, Volume],
         segmentation: Segmentation,
         settings: LevelSettings,
     ) -> Levels:
         """Return the levels of the list (a `leakloc.levels.result.Labeler`); see `levels`."""
-        return self.levels(myelogram.geometry, segmentation.centerline)
+        return self.levels(spine.myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
         """Levels of the list on the grid of a myelogram, ordered along the canal centerline.

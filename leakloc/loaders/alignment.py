@@ -119,6 +119,7 @@ class Aligner:
 
     @cached_property
     def _line(self) -> Centerline | None:
+        # Not that of `Spine`: the limits of acceptance were set with this coarse trace.
         return _canal(self._myelogram, None)
 
     def verified(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from leakloc.anatomy.network import AnatomyOutputs
 from leakloc.core.errors import AnalysisError
 from leakloc.core.volume import Volume
 
@@ -84,17 +85,15 @@ def estimate_weighting(volume: Volume) -> Gate:
     return Gate(ratio, "moderate" if ratio < _MIN_CONVENTIONAL_RATIO else "conventional")
 
 
-def fluid_over_bone(volume: Volume) -> float | None:
+def fluid_over_bone(volume: Volume, anatomy: AnatomyOutputs) -> float | None:
     """Ratio of the median signal of the canal to that of the vertebral bodies.
 
     Both are segmented by a network. Fluid is brighter than marrow on any T2 weighting (2.2 to 4.2
     on phantoms and public volumes) and darker on T1 (0.4 to 0.5). None if the network detects too
     little of a spine, or discs that are implausibly bright.
     """
-    from leakloc.anatomy.network import anatomy_probabilities
-
     try:
-        detected = anatomy_probabilities(volume)
+        detected = anatomy.of(volume)
     except AnalysisError:
         return None
     image = volume.oriented("LPS").resample(detected.canal.geometry).array

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from leakloc.anatomy.network import AnatomyOutputs
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
 from leakloc.core.volume import Volume
@@ -69,9 +70,10 @@ class ClassifiedSeries:
 
 
 class Pixels:
-    """Cache of stack volumes; each is read once."""
+    """Cache of stack volumes and their network output; each is read or computed once."""
 
     def __init__(self) -> None:
+        self.anatomy = AnatomyOutputs()
         self._volumes: dict[int, Volume] = {}
 
     def of(self, stack: SeriesStack) -> Volume:
@@ -197,7 +199,7 @@ def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> ClassifiedS
             return ClassifiedSeries(stack, facts, "other", reason, set_aside=True)
         gate = estimate_weighting(volume)
         if facts.is_silent and gate.weighting != "heavy":
-            ratio = fluid_over_bone(volume)
+            ratio = fluid_over_bone(volume, pixels.anatomy)
             if ratio is not None and ratio < _MAX_T1_FLUID_RATIO:
                 facts = replace(facts, contrast="t1")
                 reason = f"no header; by pixels the canal is darker than bone ({ratio:.0%}): T1"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.notes import Note
 from leakloc.core.volume import Geometry, Volume
@@ -138,14 +139,19 @@ class Triage:
     ----------
     stacks : tuple of TriagedStack
         In scanner order.
-    myelogram : Volume
-        The volume used to detect fluid.
+    spine : Spine
+        Contains the myelogram, the volume used to detect fluid.
     companions : dict
         Volumes of other roles, by role. A localizer, or a fast sagittal series instead, is
         included only if it extends far cranial to all others, to count levels.
     """
 
     stacks: tuple[TriagedStack, ...]
-    myelogram: Volume
+    spine: Spine
     companions: dict[Role, Volume]
     notes: tuple[Note, ...] = ()
+
+    @property
+    def myelogram(self) -> Volume:
+        """The volume used to detect fluid."""
+        return self.spine.myelogram

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
 from leakloc.core.notes import Note
@@ -113,12 +114,14 @@ def triage(
     for item in {id(c): c for c in (*members, *additional)}.values():
         notes += [note for note in item.stack.notes if note not in notes]
     stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
-    return Triage(stacks, volume, volumes, tuple(notes))
+    return Triage(stacks, Spine(volume, pixels.anatomy), volumes, tuple(notes))
 
 
 def _with_fat_fact(volume: Volume, chosen: ClassifiedSeries) -> Volume:
     """Record in the provenance whether the header states fat suppression."""
     stated = chosen.facts.fat_suppressed or chosen.facts.contrast == "stir"
+    if stated == volume.provenance.fat_suppressed:
+        return volume  # the same object: its network output may already be computed
     return replace(volume, provenance=replace(volume.provenance, fat_suppressed=stated))
 
 

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import AnatomyOutputs
 from leakloc.anatomy.vocabulary import SACRAL
+from leakloc.core.errors import AnalysisError
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.result import Levels
@@ -127,13 +129,15 @@ class StraightSacrum:
     """Length of the sacral bodies along their posterior wall."""
 
 
-def find_sacral_canal(images: Iterable[Volume]) -> SacralCanal | None:
+def find_sacral_canal(images: Iterable[Volume], anatomy: AnatomyOutputs) -> SacralCanal | None:
     """Detect the hiatus on each image; the result of highest confidence is returned.
 
     Parameters
     ----------
     images : iterable of Volume
         Registered to the myelogram, in descending order of bone contrast.
+    anatomy : AnatomyOutputs
+        Output of the anatomy network for the images.
 
     Returns
     -------
@@ -144,7 +148,7 @@ def find_sacral_canal(images: Iterable[Volume]) -> SacralCanal | None:
     best: SacralCanal | None = None
     for image in images:
         if line is None:
-            line = sacral_back(image)
+            line = sacral_back(image, anatomy)
         if line is None:
             continue
         found = canal_behind(image, line)
@@ -194,15 +198,12 @@ def plausible_canal(
     return canal if canal.confidence >= settings.hiatus_min_confidence else None
 
 
-def sacral_back(image: Volume) -> Centerline | None:
+def sacral_back(image: Volume, anatomy: AnatomyOutputs) -> Centerline | None:
     """Return the midline posterior wall of the sacral bodies, or None if they are not visible."""
     from scipy import ndimage
 
-    from leakloc.anatomy.network import anatomy_probabilities
-    from leakloc.core.errors import AnalysisError
-
     try:
-        found = anatomy_probabilities(image)
+        found = anatomy.of(image)
     except AnalysisError:
         return None
     components, count = ndimage.label(found.sacrum.array > 0.5)

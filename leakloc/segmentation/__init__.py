@@ -3,11 +3,11 @@
 `segment` runs all steps; each can be called alone (see `leakloc.segmentation.steps`).
 """
 
+from leakloc.anatomy.spine import Spine
 from leakloc.segmentation.dura import Dura
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import segment
 from leakloc.segmentation.steps import (
-    canal_centerline,
     dural_surface,
     fluid_fraction,
     fluid_outside,
@@ -20,8 +20,8 @@ __all__ = [
     "Dura",
     "Segmentation",
     "Segmenter",
+    "Spine",
     "SuppliedMasks",
-    "canal_centerline",
     "dural_surface",
     "fluid_fraction",
     "fluid_outside",

@@ -85,7 +85,7 @@ def classify_fluid(f: Features, scene: Scene, settings: SegmentationSettings) ->
 def probability_of(features: Features) -> float:
     """Return the calibrated probability that a component is an epidural fluid collection.
 
-    Logistic function of `confidence_evidence`, fitted by `pipelines/fit_collections.py`.
+    Logistic function of `confidence_evidence`, fitted by `pipelines/fit_confidence.py`.
     """
     evidence = confidence_evidence(features.network, features.contact_fraction, features.volume_ml)
     logit = float(evidence @ np.array(CONFIDENCE))

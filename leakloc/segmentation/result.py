@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Compartment, Role
 from leakloc.core.notes import Note
 from leakloc.core.volume import FloatArray, Volume
@@ -131,5 +132,6 @@ class Segmentation:
         return tuple(sorted((c for c in self.candidates if c.accepted), key=lambda c: c.id))
 
 
-Segmenter = Callable[[Volume, Mapping[Role, Volume], "SegmentationSettings"], Segmentation]
-"""A segmentation stage, called with myelogram, companions by role, and settings."""
+Segmenter = Callable[[Spine, Mapping[Role, Volume], "SegmentationSettings"], Segmentation]
+"""A segmentation stage, called with the spine (contains the myelogram), companions by role, and
+settings."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Compartment, Role
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.notes import Note
@@ -94,10 +95,7 @@ class SuppliedMasks:
     sac_label: int | None = None
 
     def __call__(
-        self,
-        myelogram: Volume,
-        companions: Mapping[Role, Volume],
-        settings: SegmentationSettings,
+        self, spine: Spine, companions: Mapping[Role, Volume], settings: SegmentationSettings
     ) -> Segmentation:
         """Segment a myelogram.
 
@@ -109,15 +107,15 @@ class SuppliedMasks:
             If a mask that is not supplied cannot be computed.
         """
         notes: list[Note] = []
-        sac = self._sac(myelogram, notes)
+        sac = self._sac(spine.myelogram, notes)
         fluid = None
         if self.fluid is not None:
             from leakloc.loaders.masks import put_on_grid
 
-            fluid, fluid_notes = put_on_grid(self.fluid, myelogram.geometry, "fluid mask")
+            fluid, fluid_notes = put_on_grid(self.fluid, spine.myelogram.geometry, "fluid mask")
             notes += [Note("fluid_given", "the epidural fluid was taken from a supplied mask, "
                            "not segmented by leakloc"), *fluid_notes]  # fmt: skip
-        result = self._found(myelogram, companions, settings, sac)
+        result = self._found(spine, companions, settings, sac)
         if sac is not None:
             result = _with_sac(result, sac, fluid is None, settings, notes)
         if fluid is not None:
@@ -146,7 +144,7 @@ class SuppliedMasks:
 
     def _found(
         self,
-        myelogram: Volume,
+        spine: Spine,
         companions: Mapping[Role, Volume],
         settings: SegmentationSettings,
         sac: Volume | None,
@@ -155,11 +153,11 @@ class SuppliedMasks:
         complete = sac is not None and self.fluid is not None
         base = canal_and_fluid if complete and self.base is segment else self.base
         try:
-            return base(myelogram, companions, settings)
+            return base(spine, companions, settings)
         except AnalysisError:
             if sac is None or self.fluid is None:
                 raise
-            return _from_sac(myelogram, sac)
+            return _from_sac(spine.myelogram, sac)
 
 
 def _listed(labels: npt.NDArray[np.integer], maximum: int = 8) -> str:

@@ -208,9 +208,10 @@ def test_the_canal_chooses_the_planes():
 
 def test_a_volume_is_looked_at_once(monkeypatch):
     image, _ = drawn_spine()
-    first = net.anatomy_probabilities(image)
+    outputs = net.AnatomyOutputs()
+    first = outputs.of(image)
     monkeypatch.setattr(net, "_classify", lambda *_: pytest.fail("looked twice"))
-    assert net.anatomy_probabilities(image) is first
+    assert outputs.of(image) is first
     gone = weakref.ref(first.canal)
     del image, first
     assert gone() is None  # forgotten with its volume

@@ -9,6 +9,7 @@ import numpy as np
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.reference import reference_chain
+from leakloc.anatomy.spine import Spine
 from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
@@ -150,7 +151,7 @@ def label_spine(
 ) -> Levels:
     """Label a made spine with its own detector."""
     return label(
-        myelogram or spine.volume,
+        Spine(myelogram or spine.volume),
         companions or {},
         spine.segmentation,
         settings or LevelSettings(),

@@ -1,5 +1,6 @@
 import numpy as np
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
 from leakloc.core.settings import LevelSettings
 from leakloc.levels.detection import Detections
@@ -48,7 +49,7 @@ def test_every_center_lies_in_its_own_label():
 def test_nothing_found_is_reported():
     spine = MadeSpine()
     levels = label(
-        spine.volume,
+        Spine(spine.volume),
         {},
         spine.segmentation,
         LevelSettings(),

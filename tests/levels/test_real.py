@@ -13,6 +13,7 @@ import pytest
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.reference import reference_chain
+from leakloc.anatomy.spine import Spine
 from leakloc.core.settings import LevelSettings, SegmentationSettings
 from leakloc.core.volume import Volume
 from leakloc.levels import label
@@ -46,7 +47,7 @@ def test_every_disc_of_a_patient_has_its_name(patient):
     mask = Volume.from_nibabel(nib.load(path.with_name(f"spider-{patient}_mask.nii.gz")))
     truth = json.loads(path.with_name(f"spider-{patient}_discs.json").read_text())
     segmentation = blind_segmentation(volume, canal_line(mask))
-    levels = label(volume, {}, segmentation, LevelSettings())
+    levels = label(Spine(volume), {}, segmentation, LevelSettings())
     found = {disc.name: disc.center_lps for disc in levels.discs}
     for disc in truth["discs"]:
         true = np.array(disc["ras_mm"]) * (-1, -1, 1)
@@ -86,8 +87,9 @@ def as_localizer(volume):
 def test_discs_from_the_neck_down_have_their_names(seen):
     volume, heights = template()
     image = seen(volume)
-    segmentation = segment(image, {}, SegmentationSettings())
-    levels = label(image, {}, segmentation, LevelSettings())
+    spine = Spine(image)
+    segmentation = segment(spine, {}, SegmentationSettings())
+    levels = label(spine, {}, segmentation, LevelSettings())
     assert levels.numbering.method == "c2_count"
     found = {disc.name: disc.center_lps[2] for disc in levels.discs}
     for name, height in heights.items():
@@ -99,8 +101,9 @@ def test_a_chest_without_neck_and_sacrum_is_named_in_doubt():
     volume, _ = template()
     below_neck = volume.geometry.kji_from_lps([0.0, 0.0, 30.0])[0]
     chest = volume.crop((slice(0, int(below_neck)), slice(None), slice(None)))
-    segmentation = segment(chest, {}, SegmentationSettings())
-    levels = label(chest, {}, segmentation, LevelSettings())
+    spine = Spine(chest)
+    segmentation = segment(spine, {}, SegmentationSettings())
+    levels = label(spine, {}, segmentation, LevelSettings())
     assert levels.status == "partial" and levels.numbering.confidence < 0.3
     assert "no_anchor" in {note.code for note in levels.notes}
 
@@ -118,8 +121,9 @@ def test_field_without_sacrum_is_named_by_the_end_of_the_cord():
         (image.affine @ (*voxel, 1.0))[:3] * (-1, -1, 1) for voxel in ((27, 76, 187), (27, 79, 80))
     )
     volume = Volume.from_nibabel(image)
-    found = segment(volume, {}, SegmentationSettings())
-    levels = label(volume, {}, found, LevelSettings())
+    spine = Spine(volume)
+    found = segment(spine, {}, SegmentationSettings())
+    levels = label(spine, {}, found, LevelSettings())
     named = {d.name: d.center_lps for d in levels.discs}
     assert abs(named["T9-T10"][2] - disc[2]) < 4.0
     assert abs(levels.detection.conus.point_lps[2] - cord_end[2]) <= 6.0
@@ -136,7 +140,8 @@ def test_sacral_discs_lie_where_they_were_read(patient):
     if not path.is_file():
         pytest.skip("the public volumes are not here; set LEAKLOC_DATA")
     volume = Volume.from_nibabel(nib.load(path))
-    levels = label(volume, {}, segment(volume, {}, SegmentationSettings()), LevelSettings())
+    spine = Spine(volume)
+    levels = label(spine, {}, segment(spine, {}, SegmentationSettings()), LevelSettings())
     named = {d.name: d.center_lps for d in levels.discs}
     for name, yz in json.loads(LANDMARKS.read_text())["patients"][patient][
         "sacral_discs_yz_mm"

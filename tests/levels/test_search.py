@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import AnatomyOutputs
+from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import AnalysisError, LeaklocError
 from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels import network
 from leakloc.levels.labeling import label
 from tests.levels.spines import (
     AHEAD_MM,
@@ -80,10 +81,9 @@ def counted_on_localizer(
         )
 
     segmentation = blind_segmentation(myelogram, spine.centerline)
-    both = label(
-        myelogram, {"localizer": localizer}, segmentation, LevelSettings(), detector=detect
-    )
-    alone = label(myelogram, {}, segmentation, LevelSettings(), detector=detect)
+    field = Spine(myelogram)
+    both = label(field, {"localizer": localizer}, segmentation, LevelSettings(), detector=detect)
+    alone = label(field, {}, segmentation, LevelSettings(), detector=detect)
     return spine, both, alone
 
 
@@ -118,11 +118,11 @@ def test_the_profile_detector_replaces_a_network_without_weights(monkeypatch):
     def lost(*_):
         raise LeaklocError("the weights are missing")
 
-    monkeypatch.setattr(network, "detect", lost)
+    monkeypatch.setattr(AnatomyOutputs, "of", lost)
     segmentation = spine.segmentation
-    levels = label(image, {}, segmentation, LevelSettings())
+    levels = label(Spine(image), {}, segmentation, LevelSettings())
     assert "detector_failed" in {n.code for n in levels.notes}
     assert levels.vertebrae and levels.numbering.confidence < 0.4
-    chosen = label(image, {}, segmentation, LevelSettings(detector="profile"))
+    chosen = label(Spine(image), {}, segmentation, LevelSettings(detector="profile"))
     assert [d.name for d in chosen.discs] == [d.name for d in levels.discs]
     assert "detector_failed" not in {n.code for n in chosen.notes}

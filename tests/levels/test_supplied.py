@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.errors import GeometryError, InputError, SettingsError
 from leakloc.core.settings import LevelSettings
@@ -46,7 +47,7 @@ def drawn(values: dict[str, int], discs: dict[str, int] | None = None, *, arches
 
 
 def run(labeler, myelogram=MYELOGRAM):
-    return labeler(myelogram, {}, SEGMENTATION, SETTINGS)
+    return labeler(Spine(myelogram), {}, SEGMENTATION, SETTINGS)
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from leakloc.anatomy.network import AnatomyOutputs
 from leakloc.core.errors import InputError
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Volume
@@ -38,8 +39,8 @@ def saved(volume: Volume, path: Path) -> Path:
 
 
 def test_fluid_is_brighter_than_bone_on_t2_and_darker_on_t1(t2):
-    assert fluid_over_bone(t2) > 2.0
-    assert fluid_over_bone(dark_fluid(t2)) < 0.8
+    assert fluid_over_bone(t2, AnatomyOutputs()) > 2.0
+    assert fluid_over_bone(dark_fluid(t2), AnatomyOutputs()) < 0.8
 
 
 def test_a_t1_file_without_header_is_refused_and_a_t2_file_is_not(t2, tmp_path):

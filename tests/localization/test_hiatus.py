@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import AnatomyOutputs
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.localization.hiatus import BRIGHT_FAT_FACTOR, canal_behind, find_sacral_canal
@@ -95,5 +96,5 @@ def test_noise_gives_no_roof():
 def test_images_without_a_sacrum_give_no_canal():
     image, _ = sacrum(80.0)
     flat = image.with_array(np.full(image.array.shape, 7.0, np.float32))
-    assert find_sacral_canal([flat]) is None
-    assert find_sacral_canal([]) is None
+    assert find_sacral_canal([flat], AnatomyOutputs()) is None
+    assert find_sacral_canal([], AnatomyOutputs()) is None

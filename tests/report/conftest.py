@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.notes import Note
 from leakloc.core.settings import Settings
@@ -140,7 +141,7 @@ def _triage(volume: Volume) -> Triage:
                 stack, "myelogram", "heavily T2-weighted 3D", used_for=("fluid", "levels")
             ),
         ),
-        myelogram=volume,
+        spine=Spine(volume),
         companions={},
         notes=(Note("synthetic", "Made from formulas."),),
     )

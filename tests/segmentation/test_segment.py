@@ -10,6 +10,7 @@ import pytest
 from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.canal_coordinates import CanalCoordinates
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import AnalysisError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
@@ -105,7 +106,7 @@ def _paint(x, y, z, collection, fat):
 @pytest.mark.parametrize("codes", ["LPS", "PIR"])
 def test_sac_without_collection(codes):
     m = mini(codes=codes)
-    result = segment(m.image, {}, SETTINGS)
+    result = segment(Spine(m.image), {}, SETTINGS)
     assert result.thecal_sac.geometry.matches(m.image.geometry)
     assert dice(result.thecal_sac.array, m.sac.array) > 0.94
     assert hd95_mm(result.thecal_sac, m.sac) <= 2.0
@@ -116,7 +117,7 @@ def test_sac_without_collection(codes):
 @pytest.mark.parametrize("collection", ["dorsal", "ventral"])
 def test_finds_a_collection_beside_the_sac(collection):
     m = mini(collection=collection)
-    result = segment(m.image, {}, SETTINGS)
+    result = segment(Spine(m.image), {}, SETTINGS)
     pairs, missed, invented = match_collections(result.collections, m.fluid)
     fluid = m.fluid.with_array((m.fluid.array > 0).astype(np.uint8))
     assert (len(pairs), missed, invented) == (1, [], [])
@@ -129,14 +130,14 @@ def test_finds_a_collection_beside_the_sac(collection):
 
 def test_oblique_thick_slices():
     m = mini(collection="dorsal", tilt_deg=12.0, spacing=(0.8, 0.8, 3.0))
-    result = segment(m.image, {}, SETTINGS)
+    result = segment(Spine(m.image), {}, SETTINGS)
     assert dice(result.thecal_sac.array, m.sac.array) > 0.9
     assert len(match_collections(result.collections, m.fluid)[0]) == 1
 
 
 def test_bright_fat_is_noticed_and_no_collection_claimed():
     m = mini(collection="dorsal", fat=0.9)
-    result = segment(m.image, {}, SETTINGS)
+    result = segment(Spine(m.image), {}, SETTINGS)
     assert result.fat_suppressed is False
     assert not result.accepted
     assert any("fat" in note.code for note in result.notes)
@@ -186,7 +187,7 @@ def noise_volume() -> Volume:
 
 def test_refuses_noise():
     with pytest.raises(AnalysisError, match="no spinal canal"):
-        segment(noise_volume(), {}, SETTINGS)
+        segment(Spine(noise_volume()), {}, SETTINGS)
 
 
 def test_refuses_a_bright_ball():
@@ -194,14 +195,16 @@ def test_refuses_a_bright_ball():
     k, j, i = np.indices(volume.array.shape)
     ball = (k - 60) ** 2 + (j - 50) ** 2 + (i - 40) ** 2 < 35**2
     with pytest.raises(AnalysisError):
-        segment(volume.with_array(volume.array + 500 * ball.astype(np.float32)), {}, SETTINGS)
+        segment(
+            Spine(volume.with_array(volume.array + 500 * ball.astype(np.float32))), {}, SETTINGS
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_refuses_empty_and_not_finite(value):
     volume = noise_volume()
     with pytest.raises(AnalysisError):
-        segment(volume.with_array(np.full_like(volume.array, value)), {}, SETTINGS)
+        segment(Spine(volume.with_array(np.full_like(volume.array, value))), {}, SETTINGS)
 
 
 @pytest.mark.parametrize(

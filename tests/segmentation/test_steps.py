@@ -11,12 +11,12 @@ from tests.segmentation.test_segment import SETTINGS, mini
 
 def test_steps_agree_with_the_whole() -> None:
     m = mini(collection="dorsal", codes="PIR")
-    whole = segmentation.segment(m.image, {}, SETTINGS)
-    line = segmentation.canal_centerline(m.image)
-    fluid = segmentation.fluid_fraction(m.image, centerline=line)
+    spine = segmentation.Spine(m.image)
+    whole = segmentation.segment(spine, {}, SETTINGS)
+    fluid = segmentation.fluid_fraction(spine)
     inside = whole.thecal_sac.array > 0
     np.testing.assert_allclose(fluid.array[inside], whole.fluid_fraction.array[inside], atol=1e-6)
-    dura = segmentation.dural_surface(m.image, centerline=line, settings=SETTINGS)
+    dura = segmentation.dural_surface(spine, settings=SETTINGS)
     sac = segmentation.sac_mask(dura, m.image.geometry)
     assert dice(sac.array, whole.thecal_sac.array) > 0.99
     labels, candidates = segmentation.fluid_outside(fluid, dura, settings=SETTINGS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Volume
@@ -39,17 +40,17 @@ def found(collections=DORSAL) -> Segmentation:
     )  # fmt: skip
 
 
-def base(myelogram, companions, settings) -> Segmentation:
+def base(spine, companions, settings) -> Segmentation:
     return found()
 
 
-def blind(myelogram, companions, settings) -> Segmentation:
+def blind(spine, companions, settings) -> Segmentation:
     raise AnalysisError("no canal")
 
 
 def given(sac=None, fluid=None, segmenter=base, **options) -> Segmentation:
     masks = [None if m is None else Volume(m.astype(np.uint8), GRID) for m in (sac, fluid)]
-    return SuppliedMasks(*masks, segmenter, **options)(MYELOGRAM, {}, SETTINGS)
+    return SuppliedMasks(*masks, segmenter, **options)(Spine(MYELOGRAM), {}, SETTINGS)
 
 
 def codes(result: Segmentation) -> list[str]:

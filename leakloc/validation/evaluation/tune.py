@@ -465,7 +465,7 @@ def _segment(chosen: Triage, settings: Settings) -> Annotation:
 
     segmenter = stage("leakloc.segmenters", settings.stages.segmenter)
     return annotation_from_segmentation(
-        segmenter(chosen.myelogram, chosen.companions, settings.segmentation)
+        segmenter(chosen.spine, chosen.companions, settings.segmentation)
     )
 
 
