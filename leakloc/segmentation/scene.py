@@ -132,21 +132,16 @@ def _assign_voxels(
 
     The voxel network is applied near the surface and where the dura network detects fluid.
     """
-    from scipy.ndimage import find_objects
-
-    inside = outside_mm <= 0.0
-    fluid = np.where(inside, np.float32(0), network.array)
+    surface = outside_mm <= 0.0
+    fluid = np.where(surface, np.float32(0), network.array)
     near = np.abs(outside_mm) < MAX_SURFACE_ERROR_MM
     wet = fluid >= MIN_NETWORK_FRACTION
-    fraction = network.array.copy()
-    for box in find_objects((near | wet).astype(np.uint8)):
-        sac, epidural = voxel_probabilities(signal.array[box], outside_mm[box], fluid[box])
-        within = np.where(near[box], sac >= HALF, inside[box])
-        crossed = inside[box] & ~within
-        fraction[box] = np.where(wet[box] | crossed, epidural, fraction[box])
-        fraction[box] = np.where(within, csf.array[box], fraction[box])
-        inside[box] = within
-    return inside, network.with_array(fraction, "fluid outside the dura")
+    sac, epidural = voxel_probabilities(signal.array, outside_mm, fluid, near | wet)
+    inside = np.where(near, sac >= HALF, surface)
+    fraction = np.where(wet | (surface & ~inside), epidural, network.array)
+    return inside, network.with_array(
+        np.where(inside, csf.array, fraction), "fluid outside the dura"
+    )
 
 
 def _outside_mm(dura: Dura, arc: Array, left: Array, dorsal: Array) -> FloatArray:

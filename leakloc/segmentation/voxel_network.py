@@ -28,12 +28,14 @@ DURA_WIDTH_MM: Final = 0.7
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "voxels.onnx"
 """Weights shipped with the package."""
 _SLAB: Final = 32
-"""Number of planes computed at once, to limit memory."""
+"""Number of planes computed at once; few, because the box around a curved canal is large."""
 _REACH: Final = 2
 """Number of adjacent voxels in each direction that the network takes into account."""
 
 
-def voxel_probabilities(signal: Array, outside_mm: Array, fluid: Array) -> tuple[Array, Array]:
+def voxel_probabilities(
+    signal: Array, outside_mm: Array, fluid: Array, needed: npt.NDArray[np.bool_]
+) -> tuple[Array, Array]:
     """Estimate for each voxel the probabilities of lying in the sac and of epidural fluid.
 
     Parameters
@@ -44,6 +46,8 @@ def voxel_probabilities(signal: Array, outside_mm: Array, fluid: Array) -> tuple
         Distance outside the dural surface, negative inside.
     fluid : ndarray, same shape
         Fraction of epidural fluid estimated by the dura network, 0 inside the surface.
+    needed : ndarray of bool, same shape
+        Voxels whose probabilities are needed; others may be 0.
 
     Returns
     -------
@@ -55,14 +59,24 @@ def voxel_probabilities(signal: Array, outside_mm: Array, fluid: Array) -> tuple
     LeaklocError
         If the weights are missing.
     """
+    from scipy.ndimage import find_objects
+
     session = network_session(MODEL_PATH, "voxel")
-    result = np.empty((2, *signal.shape), np.float32)
+    result = np.zeros((2, *signal.shape), np.float32)
     for start in range(0, len(signal), _SLAB):
-        stop = min(start + _SLAB, len(signal))
-        low, high = max(start - _REACH, 0), min(stop + _REACH, len(signal))
-        planes = network_input(signal[low:high], outside_mm[low:high], fluid[low:high])
-        (logits,) = session.run(None, {"voxels": planes[None]})
-        result[:, start:stop] = 1 / (1 + np.exp(-logits[0, :, start - low : stop - low]))
+        for part in find_objects(needed[start : start + _SLAB].astype(np.uint8)):
+            inner = (slice(part[0].start + start, part[0].stop + start), *part[1:])
+            outer = tuple(
+                slice(max(s.start - _REACH, 0), min(s.stop + _REACH, n))
+                for s, n in zip(inner, signal.shape, strict=True)
+            )
+            planes = network_input(signal[outer], outside_mm[outer], fluid[outer])
+            (logits,) = session.run(None, {"voxels": planes[None]})
+            own = tuple(
+                slice(a.start - b.start, a.stop - b.start)
+                for a, b in zip(inner, outer, strict=True)
+            )
+            result[(slice(None), *inner)] = 1 / (1 + np.exp(-logits[0][(slice(None), *own)]))
     return result[0], result[1]
 
 
