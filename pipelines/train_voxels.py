@@ -3,6 +3,7 @@
     python pipelines/train_voxels.py collect WORK --spider SPIDER --seeds 11,12
     python pipelines/train_voxels.py collect WORK --phantom-seeds 20,21,22
     python pipelines/train_voxels.py train WORK --minutes 18 --out voxels.pt
+    python pipelines/train_voxels.py train WORK --minutes 10 --out voxels.pt --resume
     python pipelines/train_voxels.py measure WORK voxels.pt
     python pipelines/train_voxels.py export voxels.pt leakloc/models/voxels.onnx
 
@@ -188,11 +189,17 @@ def train(options: argparse.Namespace) -> None:
     draws = [kinds["phantom"]] * PHANTOM_PATCHES + [kinds["real"]] * REAL_PATCHES
     net = VoxelNet()
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=1e-4)
-    mean = {name: value.clone() for name, value in net.state_dict().items()}
-    start, losses, step = time.monotonic(), [], 0
+    mean, step = {name: value.clone() for name, value in net.state_dict().items()}, 0
+    if options.resume and options.out.exists():
+        state = torch.load(options.out, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        mean, step = state["mean"], state["step"]
+        rng = np.random.default_rng(step)
+    start, losses, first = time.monotonic(), [], step
     while (done := (time.monotonic() - start) / (60 * options.minutes)) < 1:
         step += 1
-        rate = LEARNING_RATE * min(1.0, step / 30) * (0.51 + 0.49 * np.cos(np.pi * done))
+        rate = LEARNING_RATE * min(1.0, (step - first) / 30) * (0.51 + 0.49 * np.cos(np.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         patches = [cut(kind[rng.integers(len(kind))], rng) for kind in draws]
@@ -209,7 +216,12 @@ def train(options: argparse.Namespace) -> None:
         losses.append(float(loss.detach()))
         if step % 100 == 0:
             print(f"{step} loss {np.mean(losses[-100:]):.4f}", flush=True)
-            torch.save({"mean": mean, "step": step}, options.out)
+            state = {
+                "net": net.state_dict(), "mean": mean, "optimizer": optimizer.state_dict(),
+                "step": step,
+            }  # fmt: skip
+            torch.save(state, options.out.with_suffix(".part"))
+            options.out.with_suffix(".part").replace(options.out)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -278,6 +290,7 @@ def main() -> None:
     part.add_argument("work", type=Path)
     part.add_argument("--minutes", type=float, default=18)
     part.add_argument("--threads", type=int, default=1)
+    part.add_argument("--resume", action="store_true", help="resume from the checkpoint")
     part.add_argument("--out", type=Path, required=True)
     part.set_defaults(run=train)
     part = commands.add_parser("measure", help="print Dice coefficients of the validation samples")

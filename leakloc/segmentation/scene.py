@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.canal_coordinates import CanalCoordinates
-from leakloc.core.volume import FloatArray, Geometry, Volume
+from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.dura import RADIUS_RANGE_MM, Dura
 from leakloc.segmentation.voxel_network import voxel_probabilities
 
@@ -116,13 +116,6 @@ def locate_voxels(signal: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, 
         reached[reached] = known
         network[reached] = values[known]
     return c, outside, reached, signal.with_array(network, "dura network outside the dura")
-
-
-def sac_of_surface(dura: Dura, geometry: Geometry) -> Mask:
-    """Return the voxels whose center lies inside the spinal dural surface."""
-    c = CanalCoordinates.of(geometry, dura.centerline)
-    inside = _outside_mm(dura, c.arc, c.left, c.dorsal) <= 0.0
-    return np.asarray(inside & (c.arc >= dura.head_arc_mm))
 
 
 def _assign_voxels(

@@ -67,7 +67,7 @@ def segment(
     bright_fat = _fat_like_fluid(myelogram, fluid, settings)
     bright_tissue = not bright_fat and _tissue_bright(fluid)
     dura = find_dura(fluid.signal, spine.centerline, settings, prior=spine.canal_probability)
-    scene, box = _scene(fluid, dura, settings, bright_fat, bright_tissue)
+    scene, box = search_region(fluid, dura, settings, bright_fat, bright_tissue)
     labels, candidates = find_collections(scene, settings)
     fraction = fluid.fraction
     fraction.array[box] = scene.fraction.array
@@ -97,7 +97,7 @@ def canal_and_fluid(
     fraction = fluid.fraction
     with suppress(AnalysisError):
         dura = find_dura(fluid.signal, line, settings, prior=spine.canal_probability)
-        scene, box = _scene(fluid, dura, settings)
+        scene, box = search_region(fluid, dura, settings)
         fraction.array[box] = scene.fraction.array
         line = dura.centerline
     empty = Volume(
@@ -121,14 +121,14 @@ def _fluid_map(spine: Spine) -> FluidMap:
     return map_fluid(spine.oriented, spine.centerline)
 
 
-def _scene(
+def search_region(
     fluid: FluidMap,
     dura: Dura,
     settings: SegmentationSettings,
     bright_fat: bool = False,
     bright_tissue: bool = False,
 ) -> tuple[Scene, tuple[slice, slice, slice]]:
-    """Return the region searched for collections, and its box in the grid."""
+    """Return the region in which fluid is searched for, and its box in the grid (LPS order)."""
     box = neighbourhood(fluid.signal, dura.centerline, settings)
     return Scene.of(fluid.signal.crop(box), dura, bright_fat, bright_tissue), box
 

@@ -6,8 +6,8 @@ results on the grid of the volume; `segment` runs the same functions:
 >>> spine = Spine(volume)  # doctest: +SKIP
 >>> fluid = fluid_fraction(spine)  # doctest: +SKIP
 >>> dura = dural_surface(spine)  # doctest: +SKIP
->>> sac = sac_mask(dura, volume.geometry)  # doctest: +SKIP
->>> labels, candidates = fluid_outside(fluid, dura)  # doctest: +SKIP
+>>> sac = sac_mask(spine, dura)  # doctest: +SKIP
+>>> labels, candidates = fluid_outside(spine, dura)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakloc.anatomy.spine import Spine
-from leakloc.core.volume import Geometry, Volume
+from leakloc.core.volume import Volume
 from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.result import Candidate
-from leakloc.segmentation.scene import Scene, sac_of_surface
-from leakloc.segmentation.segment import neighbourhood, on_grid, placed
+from leakloc.segmentation.segment import on_grid, placed, search_region
 
 if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings
@@ -68,43 +67,41 @@ def dural_surface(spine: Spine, *, settings: SegmentationSettings | None = None)
     return find_dura(signal, line, settings or _default(), prior=spine.canal_probability)
 
 
-def sac_mask(dura: Dura, geometry: Geometry) -> Volume:
-    """Return the mask of the thecal sac: voxels whose center lies inside the dural surface.
-
-    `segment` also assigns voxels at the surface by their signal.
+def sac_mask(spine: Spine, dura: Dura) -> Volume:
+    """Return the mask of the thecal sac.
 
     Returns
     -------
     Volume
-        uint8 0/1 on `geometry`.
+        uint8 0/1 on the grid of the myelogram.
     """
-    return Volume(sac_of_surface(dura, geometry).astype(np.uint8), geometry)
+    scene, box = search_region(map_fluid(spine.oriented, spine.centerline), dura, _default())
+    return placed(scene.sac.astype(np.uint8), box, spine.myelogram)
 
 
 def fluid_outside(
-    fraction: Volume, dura: Dura, *, settings: SegmentationSettings | None = None
+    spine: Spine, dura: Dura, *, settings: SegmentationSettings | None = None
 ) -> tuple[Volume, tuple[Candidate, ...]]:
     """Detect and classify all fluid components outside the dura.
 
     Parameters
     ----------
-    fraction : Volume
-        Fraction of CSF-like fluid, 0..1, as returned by `fluid_fraction`.
+    spine : Spine
+        Of a fluid-sensitive volume.
     dura : Dura
     settings : SegmentationSettings, optional
 
     Returns
     -------
     labels : Volume
-        uint8 collection ids on the grid of `fraction`, 0 for none.
+        uint8 collection ids on the grid of the myelogram, 0 for none.
     candidates : tuple of Candidate
         Accepted and rejected candidates, each with its features and the reason.
     """
     settings = settings or _default()
-    oriented = fraction.oriented("LPS")
-    box = neighbourhood(oriented, dura.centerline, settings)
-    labels, candidates = find_collections(Scene.of(oriented.crop(box), dura, False), settings)
-    return placed(labels, box, fraction), candidates
+    scene, box = search_region(map_fluid(spine.oriented, spine.centerline), dura, settings)
+    labels, candidates = find_collections(scene, settings)
+    return placed(labels, box, spine.myelogram), candidates
 
 
 def _default() -> SegmentationSettings:

@@ -25,8 +25,9 @@ def test_the_sac_ends_where_the_cisterns_begin(head_arc_mm: float, highest_k: in
     angle = np.arange(0.0, 2 * np.pi, np.pi / 8)
     radius = np.full((len(line.arc_mm), len(angle)), 8.0)
     dura = Dura(line, line.arc_mm, angle, radius, None, head_arc_mm=head_arc_mm)
-    fraction = Volume(np.ones(GEOMETRY.shape, np.float32), GEOMETRY, Provenance("made"))
-    sac = Scene.of(fraction, dura, False).sac
+    _, j, i = np.indices(GEOMETRY.shape)
+    csf = (np.hypot(i - 20.0, j - 20.0) < 8.0).astype(np.float32)
+    sac = Scene.of(Volume(csf, GEOMETRY, Provenance("made")), dura, False).sac
     planes = np.flatnonzero(sac.any(axis=(1, 2)))
     assert planes.max() == pytest.approx(highest_k, abs=1)
     assert planes.min() == 0
