@@ -141,13 +141,11 @@ class Aligner:
         if found is None or found.moved_mm <= limit:
             return companion, []
         if found.is_certain():
-            values = {"moved_mm": found.moved_mm, "residual_mm": found.residual_mm}
-            moved_note = note("companion_moved", series=name, **values)
-            return self._moved(companion, found.movement), [moved_note]
+            values = {"series": name, "moved_mm": found.moved_mm, "residual_mm": found.residual_mm}
+            return self._moved(companion, found.movement), [note("companion_moved", **values)]
         reason = _disagreement(found)
         if found.information < _MIN_COMPETITOR_FACTOR * found.before:
-            unverified = note("companion_alignment_unverified", series=name, reason=reason)
-            return companion, [unverified]
+            return companion, [note("companion_alignment_unverified", series=name, reason=reason)]
         return None, [note("companion_not_fused", series=name, reason=reason)]
 
     def registered(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
@@ -161,8 +159,8 @@ class Aligner:
             return None, [_other_frame_note(name, None)]
         oriented = companion.oriented("LPS")
         if _largest_shift(self._myelogram, line, oriented) <= self._limit_mm(oriented):
-            confirmed = note("companion_frame_confirmed", series=name)
-            return self._moved(companion, np.eye(4)), [confirmed]
+            confirmed = [note("companion_frame_confirmed", series=name)]
+            return self._moved(companion, np.eye(4)), confirmed
         other_line = _canal_by_network(oriented)
         if other_line is None:
             return None, [_other_frame_note(name, None)]

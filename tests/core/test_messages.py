@@ -10,7 +10,6 @@ from string import Formatter
 import pytest
 
 import leakloc
-from docs.generated import warnings
 from leakloc.core.messages import MESSAGES
 from leakloc.core.notes import Note, note
 
@@ -49,11 +48,8 @@ def test_an_unknown_code_variant_or_value_raises():
             note(*wrong)
 
 
-def test_codes_are_used_and_documented():
-    used = set().union(*(strings(tree) for tree in trees()))
-    assert not MESSAGES.keys() - used
-    listed = re.findall(r"^\| `(\w+)` \| .+ \|$", warnings(), re.MULTILINE)
-    assert listed == sorted(MESSAGES)
+def test_each_code_is_used():
+    assert not MESSAGES.keys() - set().union(*(strings(tree) for tree in trees()))
     assert all(re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", code) for code in MESSAGES)
 
 
