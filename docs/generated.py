@@ -7,7 +7,6 @@ MkDocs calls `on_page_markdown`, which replaces a line ``<!-- generated: NAME --
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import types
 import typing
@@ -17,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from leakloc.core.messages import MESSAGES, Message
 
 ROOT = Path(__file__).parents[1]
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -79,30 +80,12 @@ def command_line() -> str:
 
 
 def warnings() -> str:
-    """Return all warning codes with their messages."""
-    found: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "leakloc").rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        texts = [
-            (node.lineno, node.targets[0].id, _message(node.value))
-            for node in nodes
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        ]
-        for node in nodes:
-            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note"):
-                continue
-            argument = node.args[1] if len(node.args) > 1 else node.keywords[0].value
-            message = _message(argument)
-            if isinstance(argument, ast.Name):  # a variable: its last assignment
-                before = [t for t in texts if t[1] == argument.id and t[0] < node.lineno]
-                message = max(before)[2] if before else message
-            for code in _constants(node.args[0]):
-                found.setdefault(code, set()).add(message)
+    """Return all warning codes with their messages and what to do, from the table."""
     rows = [
-        f"| `{code}` | {'; '.join(_cell(text) for text in sorted(found[code]))} |\n"
-        for code in sorted(found)
+        f"| `{code}` | {_wordings(message)} | {_cell(message.advice)} |\n"
+        for code, message in sorted(MESSAGES.items())
     ]
-    return "| Code | Message |\n|---|---|\n" + "".join(rows)
+    return "| Code | Message | What to do |\n|---|---|---|\n" + "".join(rows)
 
 
 def errors() -> str:
@@ -122,26 +105,11 @@ def model_card() -> str:
     return (ROOT / "leakloc/models/MODEL_CARD.md").read_text()
 
 
-def _constants(node: ast.expr) -> list[str]:
-    return [
-        inner.value
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
-    ]
-
-
-def _message(node: ast.expr) -> str:
-    """Return a message as written in the code, with … in place of values."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(
-            "…" if isinstance(part, ast.FormattedValue) else str(getattr(part, "value", ""))
-            for part in node.values
-        )
-    if isinstance(node, ast.IfExp):
-        return f"{_message(node.body)} / {_message(node.orelse)}"
-    return "…" if not isinstance(node, ast.BinOp) else _message(node.left) + _message(node.right)
+def _wordings(message: Message) -> str:
+    """Return the texts of a message, with … in place of values."""
+    return "<br>".join(
+        _cell(re.sub(r"\{\w+[^}]*\}", "…", text)) for text in message.templates.values()
+    )
 
 
 def _help(parser: argparse.ArgumentParser) -> str:

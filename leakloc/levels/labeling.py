@@ -9,7 +9,7 @@ import numpy as np
 
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role, split_segment
-from leakloc.core.notes import Note
+from leakloc.core.notes import note
 from leakloc.core.volume import Provenance, Volume
 from leakloc.levels.bodies import Body, bodies_between, is_sacral, level_mask, sacral_bodies
 from leakloc.levels.candidates import MIN_DISCS
@@ -123,7 +123,6 @@ def _bodies(
 def _unlabeled(detection: SpineDetection) -> Levels:
     geometry = detection.fields[-1]
     empty = Volume(np.zeros(geometry.shape, np.uint8), geometry, Provenance("levels"))
-    note = Note("levels_not_found", "No chain of discs was detected: no level is named.")
     numbering = Numbering("sacrum_up", "no level could be numbered", 0.0, 5)
-    notes = (*detection.notes, note)
+    notes = (*detection.notes, note("levels_not_found"))
     return Levels("unlabelled", numbering, (), (), empty, notes, detection)

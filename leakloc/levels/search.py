@@ -13,7 +13,7 @@ from leakloc.anatomy.extension import extend_centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import AnalysisError, LeaklocError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels import profile
 from leakloc.levels.candidates import (
@@ -184,13 +184,7 @@ def _volumes(
         if role not in companions:
             continue
         if companions[role].geometry.in_other_frame(myelogram.geometry):
-            notes.append(
-                Note(
-                    "companion_in_other_frame",
-                    f"The {role} series has a different frame of reference from the myelogram and "
-                    "was not used for level detection.",
-                )
-            )
+            notes.append(note("companion_in_other_frame", role=role))
             continue
         chosen.append(companions[role])
     return [*chosen, myelogram], tuple(notes)
@@ -208,8 +202,7 @@ def _search_until_found(
         except AnalysisError:
             continue
         except LeaklocError as error:  # the network weights are not installed
-            text = "discs were detected by the profile detector: level names are often wrong"
-            notes.append(Note("detector_failed", f"{error}; {text}"))
+            notes.append(note("detector_failed", error=error))
             detector = profile.detect
             found = detector(volume, centerline)
         line = extend_centerline(centerline, found.canal)

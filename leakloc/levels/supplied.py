@@ -25,7 +25,7 @@ from leakloc.anatomy.vocabulary import (
     vertebra_chain,
 )
 from leakloc.core.errors import InputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
 from leakloc.levels.schemes import LevelScheme
@@ -107,7 +107,7 @@ class SuppliedLevelMap:
             notes=(
                 *notes,
                 *levels.notes,
-                Note("levels_given", f"The levels are from a supplied map ({self.scheme.name})."),
+                note("levels_given", "map", scheme=self.scheme.name),
             ),
         )
 
@@ -169,16 +169,14 @@ class SuppliedLevels:
         InputError
             If the names do not form a chain from cranial to caudal.
         """
-        note = Note("levels_given", "The levels are from a supplied list.")
         mask, notes = self._renamed_mask(geometry)
         levels = named_levels(list(self.vertebrae), list(self.discs), mask, line, "user")
-        return replace(levels, notes=(*notes, *levels.notes, note))
+        return replace(levels, notes=(*notes, *levels.notes, note("levels_given", "list")))
 
     def _renamed_mask(self, geometry: Geometry) -> tuple[Volume, list[Note]]:
         if self.mask is None:
             empty = np.zeros(geometry.shape, np.uint8)
-            text = "The supplied levels include no level map; the map of this report is empty."
-            return Volume(empty, geometry, Provenance("levels")), [Note("level_map_empty", text)]
+            return Volume(empty, geometry, Provenance("levels")), [note("level_map_empty")]
         from leakloc.loaders.masks import put_on_grid
 
         mask, notes = put_on_grid(self.mask, geometry, "level map")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.levels.confidence import MIN_SACRUM_MM, Assessment
 from leakloc.levels.naming import ChosenNumbering
 from leakloc.levels.result import AlternativeNumbering, Numbering
@@ -39,38 +39,17 @@ def numbering_notes(
     notes = []
     counted, from_sacrum = chosen.method == "c2_count", chosen.method == "sacrum_up"
     if not chosen.is_anchored:
-        text = (
-            "Neither C2 nor the lumbosacral disc was identified in the field of view: levels "
-            "are named by vertebral size alone and may be off by several levels."
-        )
-        notes.append(Note("no_anchor", text))
+        notes.append(note("no_anchor"))
     if from_sacrum and chosen.assignment.has_junction and assessment.sacrum_mm < MIN_SACRUM_MM:
-        text = (
-            f"The field of view ends {assessment.sacrum_mm:.0f} mm below the presumed lumbosacral "
-            "disc: too little of the sacrum is visible to confirm it."
-        )
-        notes.append(Note("sacrum_cut", text))
+        notes.append(note("sacrum_cut", below_mm=assessment.sacrum_mm))
     if counted and detection.localizer is not None:
-        text = (
-            "Levels above the other series were counted on a localizer or another low-resolution "
-            "series: verify the count on it."
-        )
-        notes.append(Note("counted_on_localizer", text))
+        notes.append(note("counted_on_localizer"))
     if from_sacrum and detection.localizer is not None:
-        text = (
-            "C2 was not identified on the localizer, which extends above the other series: a "
-            "count down from C2 on it would distinguish four or six lumbar vertebrae from five."
-        )
-        notes.append(Note("localizer_without_c2", text))
+        notes.append(note("localizer_without_c2"))
     if assessment.competitors:
-        text = (
-            f"The count from C2 skipped {assessment.competitors} more disc-like structure(s): it "
-            "may be off by one or more levels; verify it on a sagittal series."
-        )
-        notes.append(Note("doubtful_count", text))
+        notes.append(note("doubtful_count", structures=assessment.competitors))
     if assessment.transitional_suspected:
-        text = _transitional_text(chosen, assessment)
-        notes.append(Note("transitional_suspected", text))
+        notes.append(_transitional_note(chosen, assessment))
     return notes
 
 
@@ -123,16 +102,9 @@ def _height(conus_levels: float) -> str:
     return f"{abs(conus_levels):.1f} levels {side} than usual"
 
 
-def _transitional_text(chosen: ChosenNumbering, assessment: Assessment) -> str:
+def _transitional_note(chosen: ChosenNumbering, assessment: Assessment) -> Note:
     lumbar_count = chosen.assignment.chain.lumbar_count
     if chosen.method == "c2_count" and lumbar_count != 5:
-        return (
-            f"Counting from C2 gives {_COUNT_WORDS[lumbar_count]} lumbar vertebrae: counting up "
-            "from the sacrum gives other names; state the reference when communicating a level."
-        )
+        return note("transitional_suspected", "counted", lumbar=_COUNT_WORDS[lumbar_count])
     signs = assessment.transitional_signs
-    why = f" ({'; '.join(signs)})" if signs else ""
-    return (
-        f"A transitional vertebra or another number of lumbar vertebrae is possible{why}; "
-        "verify the numbering on a series that includes C2."
-    )
+    return note("transitional_suspected", "signs" if signs else "", signs="; ".join(signs))

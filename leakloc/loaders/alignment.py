@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
 
 _CANAL_GRID_MM: Final = 2.0
@@ -142,10 +142,12 @@ class Aligner:
         if found is None or found.moved_mm <= limit:
             return companion, []
         if found.is_certain():
-            return self._moved(companion, found.movement), [_moved_note(name, found)]
+            values = {"series": name, "moved_mm": found.moved_mm, "residual_mm": found.residual_mm}
+            return self._moved(companion, found.movement), [note("companion_moved", **values)]
+        reason = _disagreement(found)
         if found.information < _MIN_COMPETITOR_FACTOR * found.before:
-            return companion, [_unverified_note(name, found)]
-        return None, [_elsewhere_note(name, found)]
+            return companion, [note("companion_alignment_unverified", series=name, reason=reason)]
+        return None, [note("companion_not_fused", series=name, reason=reason)]
 
     def registered(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
         """Register a companion of another frame of reference; None if uncertain.
@@ -158,14 +160,16 @@ class Aligner:
             return None, [_other_frame_note(name, None)]
         oriented = companion.oriented("LPS")
         if _largest_shift(self._myelogram, line, oriented) <= self._limit_mm(oriented):
-            return self._moved(companion, np.eye(4)), [_same_place_note(name)]
+            confirmed = [note("companion_frame_confirmed", series=name)]
+            return self._moved(companion, np.eye(4)), confirmed
         other_line = _canal_by_network(oriented)
         if other_line is None:
             return None, [_other_frame_note(name, None)]
         found = align(self._myelogram, line, oriented, other_line=other_line)
         if found is None or not found.is_certain():
             return None, [_other_frame_note(name, found)]
-        return self._moved(companion, found.movement), [_registered_note(name, found)]
+        registered = note("companion_registered", series=name, residual_mm=found.residual_mm)
+        return self._moved(companion, found.movement), [registered]
 
     def _limit_mm(self, companion: Volume) -> float:
         """Minimum shift regarded as movement; smaller than a voxel may be due to noise."""
@@ -176,61 +180,17 @@ class Aligner:
         return moved(companion, movement, self._myelogram.geometry.frame_of_reference_uid)
 
 
-def _moved_note(name: str, found: Alignment) -> Note:
-    return Note(
-        "companion_moved",
-        f"the patient moved by up to {found.moved_mm:.1f} mm between the {name} and the myelogram; "
-        f"it was registered rigidly (parts of the canal agree within {found.residual_mm:.1f} mm)",
-    )
-
-
-def _same_place_note(name: str) -> Note:
-    return Note(
-        "companion_frame_confirmed",
-        f"the {name} has another frame of reference than the myelogram, but both images agree "
-        "at the positions stated in the headers; it was used without registration",
-    )
-
-
 def _disagreement(found: Alignment) -> str:
     if not np.isfinite(found.residual_mm):
         return "too little of the canal is visible on both"
     return f"parts of the canal disagree by {found.residual_mm:.1f} mm"
 
 
-def _unverified_note(name: str, found: Alignment) -> Note:
-    return Note(
-        "companion_alignment_unverified",
-        f"the position of the {name} relative to the myelogram could not be verified in the images "
-        f"({_disagreement(found)}); the position in the header was used",
-    )
-
-
-def _elsewhere_note(name: str, found: Alignment) -> Note:
-    return Note(
-        "companion_not_fused",
-        f"the {name} is not aligned with the myelogram as its header states, and no rigid "
-        f"registration fits ({_disagreement(found)}); it was not used",
-    )
-
-
-def _registered_note(name: str, found: Alignment) -> Note:
-    return Note(
-        "companion_registered",
-        f"the {name} has another frame of reference; it was registered rigidly to the "
-        f"myelogram (parts of the canal agree within {found.residual_mm:.1f} mm)",
-    )
-
-
 def _other_frame_note(name: str, found: Alignment | None) -> Note:
     reason = "the canal was not detected on both"
     if found is not None:
         reason = f"no rigid registration is clearly better than others ({_disagreement(found)})"
-    return Note(
-        "companion_other_frame",
-        f"the {name} has another frame of reference than the myelogram and could not be "
-        f"registered: {reason}; it was not used",
-    )
+    return note("companion_other_frame", "not_registered", series=name, reason=reason)
 
 
 def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:

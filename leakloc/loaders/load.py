@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from leakloc.core.errors import InputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import Volume
 from leakloc.loaders.archives import is_archive, unpack
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
@@ -308,8 +308,7 @@ def _study_notes(frames: list[Frame]) -> tuple[Note, ...]:
     marked = {f.path for f in frames if str(f.parameters.get("BurnedInAnnotation")) == "YES"}
     if not marked:
         return ()
-    text = f"{len(marked)} image(s) are marked as having burned-in text"
-    return (Note("burned_in_annotation", text),)
+    return (note("burned_in_annotation", count=len(marked)),)
 
 
 def _volume_study(volumes: list[tuple[Path, Kind]], skipped: list[SkippedFile]) -> Study:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.core.errors import GeometryError, InputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
 
@@ -134,10 +134,9 @@ def put_on_grid(
             f"voxels of the {onto}; draw it on the {onto}"
         )
     spacing = " x ".join(f"{mm:.2g}" for mm in mask.geometry.spacing_ijk_mm)
-    text = f"the {what} has another grid ({spacing} mm) and was resampled by nearest neighbor"
-    if inside < 1.0 - _LOST_TOLERANCE:
-        text += f"; {1.0 - inside:.0%} of it lies outside the {onto} and was ignored"
-    return moved, [Note("mask_resampled", text)]
+    variant = "inside" if inside >= 1.0 - _LOST_TOLERANCE else "partly_outside"
+    values = {"mask": what, "spacing": spacing, "outside": 1.0 - inside, "onto": onto}
+    return moved, [note("mask_resampled", variant, **values)]
 
 
 def _image(path: Path, kind: Kind) -> Volume:

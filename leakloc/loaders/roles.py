@@ -127,10 +127,9 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
     """Rules that exclude a stack regardless of its contrast."""
     if stack.modality not in ("MR", ""):
         return "other", f"modality {stack.modality}: only MR is analyzed"
-    codes = {note.code: note.message for note in stack.notes}
-    for code in ("color_image", "secondary_capture", "mosaic"):
-        if code in codes:
-            return "other", codes[code]
+    for note in stack.notes:
+        if note.definition.excludes_series:
+            return "other", note.message
     if names.LOCALIZER.search(facts.text) or "LOCALIZER" in facts.image_type:
         return "localizer", "localizer by name or image type"
     if names.NOT_ANATOMY.search(facts.text) or "EP" in str(
@@ -143,7 +142,7 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
     if projection is not None:
         return "projection", projection
     if stack.geometry is None:
-        return _without_volume(stack, codes)
+        return _without_volume(stack)
     if mixed_planes and stack.geometry.shape[0] <= _LOCALIZER_SLICES:
         return "localizer", "few slices in several planes of one series"
     for token, what in _PHASE_OR_FAT.items():
@@ -158,7 +157,8 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
     return None
 
 
-def _without_volume(stack: SeriesStack, codes: dict[str, str]) -> tuple[Role, str]:
+def _without_volume(stack: SeriesStack) -> tuple[Role, str]:
+    codes = {note.code: note.message for note in stack.notes}
     if "mixed_orientations" in codes:
         return "localizer", "single slices in several orientations"
     if "too_few_slices" in codes:

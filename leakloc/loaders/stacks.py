@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from leakloc.core.errors import GeometryError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.headers import Frame
 from leakloc.loaders.study import SeriesStack
@@ -132,15 +132,10 @@ def _series_stacks(
     unique = _without_repeated_instances(frames, notes)
     whole = [frame for frame in unique if not frame.cut_short]
     if len(whole) < len(unique):
-        notes.append(
-            Note(
-                "truncated_slices",
-                f"{len(unique) - len(whole)} of {len(unique)} images are truncated and treated as "
-                "missing; transfer the series again",
-            )
-        )
+        truncated = len(unique) - len(whole)
+        notes.append(note("truncated_slices", truncated=truncated, total=len(unique)))
     if not whole:
-        return [_without_geometry(unique, [*notes, Note("unreadable", "no image is complete")])]
+        return [_without_geometry(unique, [*notes, note("unreadable")])]
     stacks = []
     for group in _split(whole, _contrast_key):
         reason = _exclusion(group[0])
@@ -158,13 +153,14 @@ def _series_stacks(
             left = [frame for block in strays for frame in block.frames]
             count = len(_by_orientation(left))
             gaps = dict.fromkeys(note for block in strays for note in block.notes)
-            text = (
-                f"{len(left)} slice(s) in {count} orientation(s): fewer than "
-                f"{_MIN_SLICES} parallel slices {'between gaps ' if gaps else ''}do not "
-                "form a volume"
+            fault = note(
+                "too_few_slices" if count == 1 else "mixed_orientations",
+                "gaps" if gaps else "",
+                slices=len(left),
+                orientations=count,
+                min_slices=_MIN_SLICES,
             )
-            code = "too_few_slices" if count == 1 else "mixed_orientations"
-            stacks.append(_without_geometry(left, [*notes, *gaps, Note(code, text)]))
+            stacks.append(_without_geometry(left, [*notes, *gaps, fault]))
     return _with_stated_count(stacks, whole)
 
 
@@ -181,11 +177,8 @@ def _with_stated_count(stacks: list[SeriesStack], frames: list[Frame]) -> list[S
     present = stacks[0].geometry.shape[0]
     if not isinstance(stated, int) or stated <= present:
         return stacks
-    note = Note(
-        "end_slices_may_be_missing",
-        f"the header states {stated} images, but {present} exist: slices may be missing at an end",
-    )
-    return [replace(stacks[0], notes=(*stacks[0].notes, note))]
+    missing = note("end_slices_may_be_missing", stated=stated, present=present)
+    return [replace(stacks[0], notes=(*stacks[0].notes, missing))]
 
 
 @dataclass(frozen=True)
@@ -203,12 +196,11 @@ def _stack(block: _Block, notes: list[Note], read: ReadStack) -> SeriesStack:
     try:
         layout, layout_notes = lay_out(block.frames)
     except GeometryError as error:
-        fault = Note("irregular_geometry", f"{error}")
+        fault = note("irregular_geometry", error=error)
         return _without_geometry(block.frames, [*notes, *block.notes, fault])
     frames = tuple(block.frames)
     if scale_varies(frames):
-        text = "slices had different private scales, which were removed"
-        layout_notes.append(Note("private_scale", text))
+        layout_notes.append(note("private_scale"))
     stack = _without_geometry(block.frames, [*notes, *block.notes, *layout_notes])
     return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
 
@@ -241,10 +233,11 @@ def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:
     even = np.array_equal(offsets, np.arange(count))
     if not even and not notes:
         notes.append(
-            Note(
+            note(
                 "uneven_spacing",
-                f"the slice spacing varies from {steps.min():.3g} to {steps.max():.3g} mm; the "
-                f"slices were interpolated to a {spacing:.3g} mm grid",
+                min_mm=float(steps.min()),
+                max_mm=float(steps.max()),
+                spacing_mm=spacing,
             )
         )
     drift = (positions - positions[0]) @ axes[:, :2]
@@ -259,13 +252,7 @@ def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:
     else:
         _require_overlap(drift, frames[0], in_plane)
         shifts = np.asarray((drift / in_plane)[:, ::-1], dtype=np.float64)
-        notes.append(
-            Note(
-                "sheared_stack",
-                f"slices are sheared by {np.degrees(np.arctan(tilt)):.1f} degrees; "
-                "they were resampled to an orthogonal grid",
-            )
-        )
+        notes.append(note("sheared_stack", degrees=float(np.degrees(np.arctan(tilt)))))
     affine = np.eye(4)
     affine[:3, 0] = axes[:, 0] * column_mm
     affine[:3, 1] = axes[:, 1] * row_mm
@@ -298,13 +285,8 @@ def _gap_notes(steps: FloatArray, step: float) -> list[Note]:
         for n, count in zip(gaps[:5], missing, strict=False)
     )
     more = "" if len(gaps) <= 5 else f" and {len(gaps) - 5} more gaps"
-    return [
-        Note(
-            "missing_slices",
-            f"{sum(missing)} of {len(steps) + 1 + sum(missing)} slices are missing: "
-            f"{where}{more}; they were interpolated from adjacent slices",
-        )
-    ]
+    total = len(steps) + 1 + sum(missing)
+    return [note("missing_slices", missing=sum(missing), total=total, gaps=f"{where}{more}")]
 
 
 def _require_overlap(drift: FloatArray, frame: Frame, in_plane_mm: FloatArray) -> None:
@@ -325,21 +307,19 @@ def _plane_axes(frame: Frame) -> FloatArray:
 def _exclusion(frame: Frame) -> Note | None:
     """Return the reason why such frames cannot form a volume, or None."""
     if frame.color:
-        return Note("color_image", "color images are screenshots or maps, not MR signal")
+        return note("color_image")
     if frame.sop_class_uid.startswith(_SECONDARY_CAPTURE):
-        return Note("secondary_capture", "a secondary capture has no position in the patient")
+        return note("secondary_capture")
     if frame.mosaic:
-        return Note("mosaic", "a Siemens mosaic (diffusion or functional series) is not supported")
+        return note("mosaic")
     if frame.position_lps is None or frame.orientation_lps is None:
-        return Note("no_position", "no Image Position or Orientation: slices cannot be positioned")
+        return note("no_position")
     if frame.spacing_mm is None:
-        return Note("no_pixel_spacing", "no Pixel Spacing: lengths cannot be measured")
+        return note("no_pixel_spacing")
     row, column = np.reshape(frame.orientation_lps, (2, 3))
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if max(abs(n - 1) for n in lengths) > 1e-2 or abs(row @ column) > 1e-2:
-        return Note(
-            "bad_orientation", "the Image Orientation is not a pair of orthogonal unit vectors"
-        )
+        return note("bad_orientation")
     return None
 
 
@@ -371,9 +351,7 @@ def _without_repeated_instances(frames: list[Frame], notes: list[Note]) -> list[
         if known is None or known.cut_short:  # a complete copy replaces a truncated one
             unique[(frame.sop_instance_uid, frame.index)] = frame
     if len(unique) < len(frames):
-        notes.append(
-            Note("duplicate_instances", f"{len(frames) - len(unique)} duplicate files were ignored")
-        )
+        notes.append(note("duplicate_instances", count=len(frames) - len(unique)))
     return list(unique.values())
 
 
@@ -440,15 +418,13 @@ def _by_repetition(
     for n in range(3):
         parts = _split(ordered, lambda frame, n=n: frame.temporal_position[n])  # type: ignore[misc]
         if len(parts) > 1 and not any(_sorted_along_normal(part)[1] for part in parts):
-            text = f"{len(parts)} repetitions of the same slices were separated"
-            return [_Block(part, (Note("repetitions", text),)) for part in parts]
+            separated = note("repetitions", count=len(parts))
+            return [_Block(part, (separated,)) for part in parts]
     drop = {id(later) for first, later in repeated if same_pixels(first, later)}
     kept = [frame for frame in ordered if id(frame) not in drop]
     if not _sorted_along_normal(kept)[1]:
-        text = f"{len(drop)} copies of slices with other instance UIDs were ignored"
-        return [_Block(kept, (Note("duplicate_slices", text),))]
-    text = "several different images have the same position and cannot be distinguished"
-    return [_Block(ordered, fault=Note("ambiguous_positions", text))]
+        return [_Block(kept, (note("duplicate_slices", count=len(drop)),))]
+    return [_Block(ordered, fault=note("ambiguous_positions"))]
 
 
 def _sorted_along_normal(frames: list[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
@@ -479,13 +455,9 @@ def _by_gap(block: _Block, settings: LoaderSettings) -> list[_Block]:
     if not cuts.size:
         return [block]
     widest = float(steps.max())
-    note = Note(
-        "split_at_gap",
-        f"slices are missing over up to {widest:.3g} mm (step {step:.3g} mm), which is too wide to "
-        f"interpolate; the series was split into {len(cuts) + 1} parts",
-    )
+    split = note("split_at_gap", widest_mm=widest, step_mm=step, parts=len(cuts) + 1)
     bounds = [0, *(int(n) + 1 for n in cuts), len(block.frames)]
-    return [_Block(block.frames[a:b], (*block.notes, note)) for a, b in pairwise(bounds)]
+    return [_Block(block.frames[a:b], (*block.notes, split)) for a, b in pairwise(bounds)]
 
 
 def _without_geometry(frames: list[Frame], notes: list[Note]) -> SeriesStack:

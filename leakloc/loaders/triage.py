@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import Volume
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
@@ -168,11 +168,9 @@ def _choose_fluid(
 
 def _weighting_notes(item: ClassifiedSeries) -> list[Note]:
     if item.facts.contrast == "steady_state":
-        text = "the myelogram is a balanced steady-state series, on which fat is also bright"
-        return [Note("steady_state_myelogram", text)]
+        return [note("steady_state_myelogram")]
     if item.gate is not None and item.gate.weighting == "conventional":
-        text = "the series named myelography has the tissue signal of conventional T2 images"
-        return [Note("weak_t2_weighting", text)]
+        return [note("weak_t2_weighting")]
     return []
 
 
@@ -195,11 +193,7 @@ def _substitute_note(item: ClassifiedSeries) -> Note:
     if item.facts.is_silent:
         known = "identified by its pixels only, as its file has no acquisition header"
         known += "; " if item.facts.confirmed_by_pixels else ", and they do not rule out T1; "
-    return Note(
-        "no_myelogram",
-        f"no heavily T2-weighted series was found; a conventional fluid-sensitive volume was used "
-        f"instead, {known}{fat}",
-    )
+    return note("no_myelogram", identification=known, fat=fat)
 
 
 def _join_stations(
@@ -216,17 +210,10 @@ def _join_stations(
     if whole is not None and not covers([item.stack for item in parts], whole.stack):
         return [whole], pixels.of(whole.stack)
     if not adjoin([item.stack for item in parts]):
-        text = f"{len(parts)} stations do not overlap; the most caudal one was analyzed"
-        notes.append(Note("one_of_several_stations", text))
+        notes.append(note("one_of_several_stations", count=len(parts)))
         return parts[:1], pixels.of(parts[0].stack)
     joined = compose_stations([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
-    notes.append(
-        Note(
-            "stations_stitched",
-            f"{len(parts)} stations of one myelogram were composed: gains matched, movement of up "
-            f"to {joined.moved_mm:.1f} mm between stations corrected",
-        )
-    )
+    notes.append(note("stations_stitched", count=len(parts), moved_mm=joined.moved_mm))
     if whole is None or whole.stack.geometry is None:
         return parts, joined.volume
     volume = joined.volume.resample(whole.stack.geometry)
@@ -283,14 +270,14 @@ def _choose_companions(
             continue
         fusable = [item for item in ranked if _same_frame(item.stack, chosen.stack)]
         if not fusable and role not in _FOR_LEVELS:
-            notes.append(_other_frame(ranked[0]))
+            notes.append(note("companion_other_frame", "not_used", series=_name(ranked[0])))
             continue
         readable = [item for item in fusable or ranked if pixels.readable(item.stack)]
         for item in readable[:1]:
             more = neighbours([i.stack for i in readable]) if role in _FOR_LEVELS else ()
             companions[role] = [item, *(readable[n] for n in more)]
             if item.stack.series_instance_uid is None and fusable:
-                notes.append(_assumed_frame(item))
+                notes.append(note("companion_frame_assumed", series=item.role.replace("_", " ")))
     return companions
 
 
@@ -345,11 +332,8 @@ def _whole(
     if len(parts) == 1:
         return volumes[0], []
     joined = compose_stations(volumes, settings.max_station_movement_mm)
-    text = (
-        f"{len(parts)} stations of the {role.replace('_', ' ')} series were composed to count "
-        f"the levels: movement of up to {joined.moved_mm:.1f} mm between stations corrected"
-    )
-    return joined.volume, [Note("companion_stations_stitched", text)]
+    values = {"count": len(parts), "series": role.replace("_", " "), "moved_mm": joined.moved_mm}
+    return joined.volume, [note("companion_stations_stitched", **values)]
 
 
 def _placed(
@@ -387,21 +371,6 @@ def _same_frame(one: SeriesStack, other: SeriesStack) -> bool:
     if one.series_instance_uid is None or other.series_instance_uid is None:
         return same and overlap_fraction(one.geometry, other.geometry) >= _SHARED_FIELD
     return same
-
-
-def _assumed_frame(item: ClassifiedSeries) -> Note:
-    return Note(
-        "companion_frame_assumed",
-        f"the {item.role.replace('_', ' ')} file has no frame of reference; as it overlaps the "
-        "myelogram, it was assumed to have the same coordinate system",
-    )
-
-
-def _other_frame(item: ClassifiedSeries) -> Note:
-    return Note(
-        "companion_other_frame",
-        f"the {_name(item)} has another frame of reference than the myelogram, so it was not used",
-    )
 
 
 def _refusal(judged: Iterable[ClassifiedSeries]) -> str:

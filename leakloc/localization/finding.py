@@ -84,7 +84,7 @@ _BLIND = (
 
 def _cannot_tell(segmentation: Segmentation) -> bool:
     """Return whether adjacent fluid may be part of the sac mask: dura inferred from canal shape."""
-    return any(note.code == "fat_like_fluid" for note in segmentation.notes)
+    return any(note.definition.precludes_absence for note in segmentation.notes)
 
 
 def _maybe_fat(segmentation: Segmentation) -> bool:

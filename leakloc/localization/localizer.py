@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.result import Levels
@@ -45,10 +45,6 @@ _JOIN_MM = 8.0
 _ARC_STEP_MM: Final = 1.0
 """Length of a bin along the canal: about a voxel, far below a level (30 mm)."""
 
-_INSUFFICIENT_INPUT: Final = frozenset({"no_myelogram", "no_fluid_sensitive_volume"})
-"""Warning codes of earlier stages after which no answer is reported, because the input is
-insufficient."""
-
 
 def localize(
     segmentation: Segmentation,
@@ -68,8 +64,7 @@ def localize(
         No level is named if its status is ``"unlabelled"``.
     settings : LocalizationSettings
     input_notes : tuple of Note
-        Notes of earlier stages; ``no_myelogram`` and ``no_fluid_sensitive_volume`` preclude a
-        definite result.
+        Notes of earlier stages; some preclude a definite finding (`Message.precludes_finding`).
     sacral : SacralCanal, optional
         From `find_sacral_canal`; without it the hiatus is not detected.
     anatomy : Volume, optional
@@ -94,7 +89,7 @@ def localize(
     grid = _common_grid(segmentation, [sac_voxels, *voxels_by_id.values(), *rims.values()])
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry)
-    blind = any(note.code in _INSUFFICIENT_INPUT for note in input_notes)
+    blind = any(note.definition.precludes_finding for note in input_notes)
     shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
     placed = tuple(
         locate_collection(
@@ -257,25 +252,13 @@ def _bulge_notes(sac: LocatedSac) -> tuple[Note, ...]:
     names = ", ".join(part.segment for part in bulges(sac.by_segment))
     if not names:
         return ()
-    return (
-        Note(
-            "sac_unusually_wide",
-            f"The thecal sac is unusually wide at {names}: adjacent fluid may be included in its "
-            "segmentation.",
-        ),
-    )
+    return (note("sac_unusually_wide", segments=names),)
 
 
 def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
     if not places:
         return ()
-    return (
-        Note(
-            "sac_interrupted",
-            f"The thecal sac is hardly visible at {', '.join(places)}: severe stenosis or a "
-            "signal void. Its outline there is inferred from the levels above and below.",
-        ),
-    )
+    return (note("sac_interrupted", segments=", ".join(places)),)
 
 
 def _edge_notes(
@@ -294,11 +277,5 @@ def _edge_notes(
             tangent = segmentation.centerline.frame_at(arc_mm)[0]
             beyond = point.point_lps + outwards * FIELD_MARGIN_MM * tangent
             if not bool(geometry.contains(beyond)):
-                notes.append(
-                    Note(
-                        "collection_reaches_field_edge",
-                        f"Collection {p.collection.id} reaches the {end} end of the field "
-                        "of view and may extend beyond it.",
-                    )
-                )
+                notes.append(note("collection_reaches_field_edge", id=p.collection.id, end=end))
     return tuple(notes)

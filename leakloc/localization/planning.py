@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from leakloc.anatomy.vocabulary import SACRAL, segment_name
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal
@@ -140,22 +140,9 @@ def plan(
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
     notes = []
     if hiatus.expected is not None:
-        notes.append(
-            Note(
-                "hiatus_from_levels",
-                "The sacral hiatus was not detected. Distances are measured from S4, its level in "
-                "two of three people; their range is for a hiatus between the middle of S3 and the "
-                "end of S5.",
-            )
-        )
+        notes.append(note("hiatus_from_levels"))
     if hiatus_mm is None:
-        notes.append(
-            Note(
-                "hiatus_not_visible",
-                "The sacral hiatus was not detected or lies outside the field of view; distances "
-                "from it are not reported.",
-            )
-        )
+        notes.append(note("hiatus_not_visible"))
     targets = []
     for collection in collections:
         arcs_mm = target_arcs_mm[collection.id]
@@ -172,13 +159,8 @@ def plan(
         tip_mm = posterior_path(sac_end_mm, hiatus_mm, back, sac).length_at(sac_end_mm)
         cysts = surroundings.cysts_between(sac_end_mm, hiatus_mm)
         if cysts:
-            notes.append(
-                Note(
-                    "cyst_on_path",
-                    f"{len(cysts)} cyst-like structure{'s' if len(cysts) > 1 else ''} in the "
-                    "sacral canal between the end of the thecal sac and the hiatus.",
-                )
-            )
+            variant = "one" if len(cysts) == 1 else "several"
+            notes.append(note("cyst_on_path", variant, count=len(cysts)))
     return Planning(hiatus, tuple(targets), tip_mm), tuple(notes)
 
 
@@ -362,11 +344,4 @@ def _plausibility(
     if worst is None or worst[0] <= _MAX_PATH_SD:
         return []
     _, name, length_mm, mean_mm = worst
-    return [
-        Note(
-            "path_implausible",
-            f"The canal from the sacral hiatus to {name} measures {length_mm:.0f} mm (mean in "
-            f"adults {mean_mm:.0f} mm): the level numbering or the position of the hiatus may be "
-            "wrong.",
-        )
-    ]
+    return [note("path_implausible", disc=name, length_mm=length_mm, mean_mm=mean_mm)]

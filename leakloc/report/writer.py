@@ -25,7 +25,7 @@ import numpy as np
 
 from leakloc.analysis import AnalysisData
 from leakloc.core.errors import InputError, LeaklocError, OutputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.levels.schemes import level_scheme
 from leakloc.report import dicom
 from leakloc.report.build import build_report
@@ -66,20 +66,6 @@ _UNSIGNED_BYTES: Final = 2
 
 _SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning", "series", "study")
 """Parts of a report that are shown in figures, HTML report and DICOM objects."""
-_PICTURE_NOTES: Final = frozenset(
-    {
-        "pictures_removed",
-        "no_dicom_source",
-        *(
-            f"{what}_not_written"
-            for what in (
-                "pictures", "overlays", "pdf", "page", "page_3d", "viewer", "dicom_objects",
-                "dicom_segmentation", "dicom_structured_report", "dicom_captures",
-            )
-        ),
-    }
-)  # fmt: skip
-"""Codes of warnings about figures, HTML report and DICOM objects."""
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
@@ -157,7 +143,7 @@ def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = Fal
     with _staged(folder, overwrite=overwrite) as staging:
         draft = _Draft(analysis, staging)
         if "relabel" in draft.wanted and analysis.basis is not None:
-            draft.attempt("relabel_file", draft.write_relabel, "relabel.npz")
+            draft.attempt("relabel_file_not_written", draft.write_relabel, "relabel.npz")
         return _fill(draft, start)
 
 
@@ -291,15 +277,15 @@ class _Draft:
     def write_all(self) -> None:
         """Write masks and figures."""
         if "masks" in self.wanted:
-            self.attempt("masks", self._masks, "masks")
+            self.attempt("masks_not_written", self._masks, "masks")
         if (images := self.images) is None:
             return
         if self.wanted & {"png", "html", "sc"}:
-            self.attempt("pictures", lambda: self._pictures(images))
+            self.attempt("pictures_not_written", lambda: self._pictures(images))
         if "png" in self.wanted and self.pictures:
-            self.attempt("overlays", self._overlays, "overlays")
+            self.attempt("overlays_not_written", self._overlays, "overlays")
         if "pdf" in self.wanted:
-            self.attempt("pdf", lambda: self._pdf(images), "figures.pdf")
+            self.attempt("pdf_not_written", lambda: self._pdf(images), "figures.pdf")
 
     def keep_figures(self, folder: Path, before: Report) -> None:
         """Keep outputs that require images if the report is unchanged; else add a warning."""
@@ -307,14 +293,7 @@ class _Draft:
         now = build_report(self.analysis)
         if any(getattr(now, part) != getattr(before, part) for part in _SHOWN):
             if wanted:
-                self.notes.append(
-                    Note(
-                        "pictures_removed",
-                        "The levels were renumbered without the images: figures and DICOM objects "
-                        "with the previous names were removed. leakloc relabel --study recreates "
-                        "them.",
-                    )
-                )
+                self.notes.append(note("pictures_removed"))
             return
         found = before.outputs
         self.overlays = found.overlays if "png" in wanted else ()
@@ -327,28 +306,19 @@ class _Draft:
             if name is not None:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, self.folder / name)
-        self.notes += [
-            Note(warning.code, warning.message)
-            for warning in before.quality.warnings
-            if warning.code in _PICTURE_NOTES
-        ]
+        earlier = (Note(warning.code, warning.message) for warning in before.quality.warnings)
+        self.notes += [former for former in earlier if former.definition.concerns_images]
 
-    def attempt(self, what: str, write: Callable[[], None], *leftovers: str) -> None:
-        """Run one writer; if it fails, remove its files and add a warning."""
+    def attempt(self, code: str, write: Callable[[], None], *leftovers: str) -> None:
+        """Run one writer; if it fails, remove its files and add the warning `code`."""
         try:
             write()
         except Exception as error:  # the report is written even if a writer fails
-            logging.getLogger(__name__).debug("writing the %s failed", what, exc_info=True)
+            logging.getLogger(__name__).debug(code, exc_info=True)
             for name in leftovers:
                 _remove(self.folder / name)
             detail = f": {error}" if isinstance(error, LeaklocError) else ""
-            self.notes.append(
-                Note(
-                    f"{what}_not_written",
-                    f"The {what.replace('_', ' ')} could not be written "
-                    f"({type(error).__name__}{detail}); the rest of the report is complete.",
-                )
-            )
+            self.notes.append(note(code, error=f"{type(error).__name__}{detail}"))
 
     def write_dicom(self, report: Report) -> None:
         """Write the DICOM objects, which contain the measurements of the report."""
@@ -356,14 +326,11 @@ class _Draft:
             return
         stacks = dicom.source_stacks(images)
         if not stacks:
-            self.notes.append(
-                Note(
-                    "no_dicom_source",
-                    "No DICOM objects were created, as the myelogram is not a DICOM series.",
-                )
-            )
+            self.notes.append(note("no_dicom_source"))
             return
-        self.attempt("dicom_objects", lambda: self._dicom(images, stacks, report), "dicom")
+        self.attempt(
+            "dicom_objects_not_written", lambda: self._dicom(images, stacks, report), "dicom"
+        )
 
     def _dicom(self, images: AnalysisData, stacks: tuple[SeriesStack, ...], report: Report) -> None:
         keep = images.settings.report.dicom_identity == "keep"
@@ -392,11 +359,11 @@ class _Draft:
             self.dicom["sc"] = tuple(names)
 
         if "seg" in self.wanted and found:
-            self.attempt("dicom_segmentation", segmentation, "dicom/seg.dcm")
+            self.attempt("dicom_segmentation_not_written", segmentation, "dicom/seg.dcm")
         if "sr" in self.wanted:
-            self.attempt("dicom_structured_report", structured_report, "dicom/sr.dcm")
+            self.attempt("dicom_structured_report_not_written", structured_report, "dicom/sr.dcm")
         if "sc" in self.wanted and self.pictures:
-            self.attempt("dicom_captures", secondary_captures, "dicom/sc")
+            self.attempt("dicom_captures_not_written", secondary_captures, "dicom/sc")
         if not self.dicom:
             target.rmdir()
 
@@ -454,7 +421,7 @@ class _Draft:
             self.html3d = "report3d.html"
 
         if "html3d" in self.wanted and images is not None:
-            self.attempt("page_3d", write, "report3d.html")
+            self.attempt("page_3d_not_written", write, "report3d.html")
 
     def write_tables(self, report: Report) -> None:
         """Write the CSV tables, if requested."""
@@ -469,7 +436,7 @@ class _Draft:
             self.tables = names
 
         if "csv" in self.wanted:
-            self.attempt("tables", write, *names)
+            self.attempt("tables_not_written", write, *names)
 
     def viewer(self) -> Viewer | None:
         """Create the viewer of the HTML report; None if that fails."""
@@ -478,7 +445,9 @@ class _Draft:
 
         made: list[Viewer] = []
         if (images := self.images) is not None:
-            self.attempt("viewer", lambda: made.append(make_viewer(images, VIEWER_BYTES)))
+            self.attempt(
+                "viewer_not_written", lambda: made.append(make_viewer(images, VIEWER_BYTES))
+            )
         return made[0] if made else None
 
     def _overlays(self) -> None:
@@ -562,7 +531,7 @@ def _write_page(draft: _Draft, report: Report) -> Report:
 
     with_page = report.outputs.model_copy(update={"html": "report.html"})
     before = len(draft.notes)
-    draft.attempt("page", write, "report.html")
+    draft.attempt("page_not_written", write, "report.html")
     if len(draft.notes) == before:
         return report.model_copy(update={"outputs": with_page})
     return draft.report(report.generator.runtime_s["writing"])

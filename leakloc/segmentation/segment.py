@@ -12,7 +12,7 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import AnalysisError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import Volume
 from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
@@ -195,34 +195,11 @@ def on_grid(oriented: Volume, target: Volume) -> Volume:
 def _notes(fluid: FluidMap, dura: Dura, bright_fat: bool, bright_tissue: bool) -> list[Note]:
     notes = []
     if bright_fat:
-        notes.append(
-            Note(
-                "fat_like_fluid",
-                "Soft tissue and fat are bright, as on conventional T2: fluid outside the dura "
-                "cannot be distinguished from fat.",
-            )
-        )
+        notes.append(note("fat_like_fluid"))
     elif fluid.fat_suppressed is False:
-        notes.append(
-            Note(
-                "fat_not_suppressed",
-                f"Fat has {fluid.fat_level:.0%} of the signal of CSF: only clearly brighter "
-                "signal is classified as fluid.",
-            )
-        )
+        notes.append(note("fat_not_suppressed", fraction=fluid.fat_level))
     if bright_tissue:
-        notes.append(
-            Note(
-                "bright_tissue",
-                "Marrow and muscle are bright on this series (short echo time) although its header "
-                "states fat suppression: fluid is distinguished from them by signal alone.",
-            )
-        )
+        notes.append(note("bright_tissue"))
     if dura.tip_arc_mm is None:
-        notes.append(
-            Note(
-                "sac_tip_outside",
-                "The caudal end of the thecal sac lies outside the field of view.",
-            )
-        )
+        notes.append(note("sac_tip_outside"))
     return notes

@@ -17,7 +17,7 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Compartment, Role
 from leakloc.core.errors import AnalysisError, InputError
-from leakloc.core.notes import Note
+from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.components import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
@@ -113,8 +113,7 @@ class SuppliedMasks:
             from leakloc.loaders.masks import put_on_grid
 
             fluid, fluid_notes = put_on_grid(self.fluid, spine.myelogram.geometry, "fluid mask")
-            notes += [Note("fluid_given", "the epidural fluid was taken from a supplied mask, "
-                           "not segmented by leakloc"), *fluid_notes]  # fmt: skip
+            notes += [note("fluid_given"), *fluid_notes]
         result = self._found(spine, companions, settings, sac)
         if sac is not None:
             result = _with_sac(result, sac, fluid is None, settings, notes)
@@ -138,8 +137,7 @@ class SuppliedMasks:
         from leakloc.loaders.masks import put_on_grid
 
         sac, grid_notes = put_on_grid(mask, myelogram.geometry, "sac mask")
-        text = "the thecal sac was taken from a supplied mask, not segmented by leakloc"
-        notes += [Note("sac_given", text), *grid_notes]
+        notes += [note("sac_given"), *grid_notes]
         return sac
 
     def _found(
@@ -184,12 +182,7 @@ def _from_sac(myelogram: Volume, sac: Volume) -> Segmentation:
         fat_suppressed=None,
         csf_signal=csf,
         noise=1.4826 * spread,
-        notes=(
-            Note(
-                "canal_not_found",
-                "No canal was detected on the myelogram; its centerline follows the supplied sac.",
-            ),
-        ),
+        notes=(note("canal_not_found"),),
     )
 
 
@@ -203,13 +196,7 @@ def _with_sac(
     inside = sac.array > 0
     bright = float((found.fluid_fraction.array[inside] >= _BRIGHT).mean())
     if bright < _BRIGHT_SAC_FRACTION:
-        notes.append(
-            Note(
-                "sac_mask_dim",
-                f"only {bright:.0%} of the supplied sac is as bright as fluid on the myelogram: "
-                "check that it belongs to this study and that left and right are correct",
-            )
-        )
+        notes.append(note("sac_mask_dim", fraction=bright))
     result = replace(found, thecal_sac=sac, centerline=_line_with(found.centerline, sac))
     if not keep_fluid:
         return result
@@ -267,9 +254,7 @@ def _with_fluid(
     sac = found.thecal_sac
     if both.any():
         sac = sac.with_array(np.where(both, 0, sac.array).astype(np.uint8), "fluid removed")
-        fraction = float(both.sum() / supplied.sum())
-        text = f"{fraction:.0%} of the supplied fluid lay inside the sac and was counted as fluid"
-        notes.append(Note("masks_overlap", text))
+        notes.append(note("masks_overlap", fraction=float(both.sum() / supplied.sum())))
     components = _collections(fluid, found.centerline, settings, notes)
     result = replace(found, thecal_sac=sac, fluid_fraction=_shown(found, components, notes))
     outside = _outside_mm(sac)
@@ -306,8 +291,7 @@ def _collections(
     lookup = np.zeros(len(sizes), np.uint8)
     lookup[order[:255]] = np.arange(1, min(len(order), 255) + 1)
     if len(order) > 255:
-        text = f"the supplied fluid has {len(order)} components; the 255 largest were used"
-        notes.append(Note("too_many_pieces", text))
+        notes.append(note("too_many_pieces", count=len(order)))
     return np.asarray(lookup[groups[labelled]], np.uint8)
 
 
@@ -360,11 +344,7 @@ def _shown(found: Segmentation, components: Labels, notes: list[Note]) -> Volume
     if not dim:
         return found.fluid_fraction
     listed = ", ".join(f"{mean:.0%}" for _, mean in dim[:5])
-    text = (
-        f"{len(dim)} supplied collection(s) have only {listed} of the CSF signal on the myelogram "
-        "and were counted by whole voxels; check that the mask belongs to this study"
-    )
-    notes.append(Note("given_fluid_dim", text))
+    notes.append(note("given_fluid_dim", count=len(dim), fractions=listed))
     return found.fluid_fraction.with_array(fraction, "supplied fluid counted as whole voxels")
 
 

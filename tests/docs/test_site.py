@@ -59,6 +59,11 @@ def test_every_command_is_listed(site):
         assert f"leakloc {command} [-h]" in text
 
 
-def test_warnings_show_their_messages(site):
+def test_every_warning_is_listed_with_its_message(site):
+    from leakloc.core.messages import MESSAGES
+
     text = (site / "errors.html").read_text()
     assert re.search(r"<code>weak_t2_weighting</code></td>\s*<td>[^<]*T2", text)
+    for code, message in MESSAGES.items():
+        [row] = re.findall(rf"<td><code>{code}</code></td>\s*<td>(.*?)</td>", text)
+        assert len(row.split("<br>")) == len(message.templates), row
