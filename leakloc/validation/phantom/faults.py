@@ -9,7 +9,7 @@ import numpy as np
 
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.validation.phantom.anatomy import Anatomy
-from leakloc.validation.phantom.render import Points
+from leakloc.validation.phantom.canvas import Points
 from leakloc.validation.phantom.scenario import Scenario
 from leakloc.validation.phantom.shapes import Float
 
@@ -50,10 +50,11 @@ def draw_voids(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -
         chance = {"C": 0.25, "T": 0.5, "L": 0.12}.get(site.name[0], 0.0)
         if rng.random() < chance:
             places.append((site.middle_mm + float(rng.normal(0, 8)), chance))
+    sac = anatomy.tables.sac
     centers, sizes, depths = [], [], []
     for arc, chance in places:
-        b, c = anatomy.value("sac_b", arc), anatomy.value("sac_c", arc)
-        centers.append((arc, float(rng.normal(0, 2)), c + b * float(rng.uniform(0.2, 0.8))))
+        b, center = (anatomy.value(table, arc) for table in (sac.b, sac.center))
+        centers.append((arc, float(rng.normal(0, 2)), center + b * float(rng.uniform(0.2, 0.8))))
         sizes.append((float(rng.uniform(5, 22)), float(rng.uniform(2, 5)), 2.2))
         depths.append(scenario.pulsation * (1.8 if chance > 0.4 else 1.0) * rng.uniform(0.4, 1.2))
     return FlowVoids(np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), np.array(depths))

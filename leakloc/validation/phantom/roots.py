@@ -6,18 +6,17 @@ crescent of CSF ventral to them. Their number decreases at each foramen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from leakloc.core.volume import FloatArray
 from leakloc.validation.phantom.shapes import smooth_noise
 
 if TYPE_CHECKING:
-    from leakloc.validation.phantom.anatomy import LevelSite
+    from leakloc.validation.phantom.levels import LevelSite
+    from leakloc.validation.phantom.tables import Tables
 
 ROOT_ROWS: Final = 8
 """Rows of the arc tables per point of a strand (2 mm)."""
@@ -180,7 +179,7 @@ def draw_roots(
     )
 
 
-def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> FloatArray:
+def lay_roots(roots: Roots, tables: Tables) -> FloatArray:
     """Return the course of each strand in the sac, after findings have changed its shape.
 
     Strands lie next to each other along the lowest wall, the last to exit in the middle. Where
@@ -189,8 +188,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
     Parameters
     ----------
     roots : Roots
-    tables : mapping
-        Tables of the anatomy.
+    tables : Tables
 
     Returns
     -------
@@ -198,10 +196,12 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         Shape (strands, n, 2): left and dorsal offset from the center of the sac, millimeters;
         NaN where a strand is absent.
     """
-    way = roots.settling
-    names = ("sac_a", "sac_b", "sac_trefoil", "cord_a", "cord_b")
-    a, b, trefoil, cord_a, cord_b = (tables[n][::ROOT_ROWS].astype(float) for n in names)
-    cord_c = (tables["cord_c"] - tables["sac_c"])[::ROOT_ROWS].astype(float)
+    settling = roots.settling
+    sac, cord = tables.sac, tables.cord
+    a, b, trefoil, cord_a, cord_b, cord_center = (
+        table[::ROOT_ROWS].astype(float)
+        for table in (sac.a, sac.b, sac.trefoil, cord.a, cord.b, cord.center - sac.center)
+    )
     side, radius = roots.side[:, None], roots.radius_mm[:, None]
 
     def wall(angle: FloatArray, inset: FloatArray | float) -> FloatArray:
@@ -211,48 +211,50 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         y = np.maximum(b * swell - inset, 0.02) * np.cos(angle)
         return np.stack([x, y], axis=-1)
 
-    begun = _eased((roots.arc - roots.start_mm[:, None]) / way.reach_mm)
-    away = _eased(1 - (roots.leave_mm[:, None] - roots.arc) / roots.run_mm[:, None])
-    gravity = np.deg2rad(way.gravity_deg)
+    emerged = _smooth_step((roots.arc - roots.start_mm[:, None]) / settling.reach_mm)
+    leaving = _smooth_step(1 - (roots.leave_mm[:, None] - roots.arc) / roots.run_mm[:, None])
+    gravity = np.deg2rad(settling.gravity_deg)
     turn = np.where(np.cos(gravity) > -0.5, roots.side, -roots.side)
-    angle, inset = np.zeros_like(begun), np.zeros_like(begun)
+    angle, inset = np.zeros_like(emerged), np.zeros_like(emerged)
     for sign in (-1.0, 1.0):
         mine = np.flatnonzero(turn == sign)
         mine = mine[np.argsort(-roots.leave_mm[mine], kind="stable")]
         diameter = 2 * radius[mine]
-        width = way.contact * diameter * begun[mine] * (1 - away[mine])
+        width = settling.contact * diameter * emerged[mine] * (1 - leaving[mine])
         place = np.cumsum(width, axis=0) - 0.5 * width
         points = wall(gravity + sign * _CRESCENT_ANGLES[:, None], 1.0)
         along = np.cumsum(np.hypot(*np.moveaxis(np.diff(points, axis=0), -1, 0)), axis=0)
         along = np.vstack([np.zeros(len(a)), along])
-        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(way.crescent_deg))]
+        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(settling.crescent_deg))]
         load = width.sum(axis=0) / np.maximum(room, 0.1)
-        place /= np.maximum(load, 1 / way.spread)
-        wave = way.waviness_mm * roots.waves[0, mine] + way.redundancy_mm * roots.waves[1, mine]
+        place /= np.maximum(load, 1 / settling.spread)
+        wave = (
+            settling.waviness_mm * roots.waves[0, mine]
+            + settling.redundancy_mm * roots.waves[1, mine]
+        )
         place = np.abs(place + 0.6 * cord_a + wave)
         for row in range(len(a)):
             angle[mine, row] = np.interp(place[:, row], along[:, row], _CRESCENT_ANGLES)
-        layers = roots.depth[mine, None] * np.maximum(load - 1, 0) * way.layer * diameter
+        layers = roots.depth[mine, None] * np.maximum(load - 1, 0) * settling.layer * diameter
         # Inward undulation: that of another strand, so that it is independent.
-        inset[mine] = radius[mine] + way.gap_mm + layers + 0.4 * np.abs(wave[::-1])
+        inset[mine] = radius[mine] + settling.gap_mm + layers + 0.4 * np.abs(wave[::-1])
         angle[mine] = gravity + sign * angle[mine]
     exits = np.deg2rad(_EXIT_DEG) * side
-    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * away
-    inset += (radius + 0.1 - inset) * away
-    afloat = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
-    afloat += (wall(exits, radius + 0.1) - afloat) * away[..., None]
-    path = afloat + way.settled * (wall(angle, inset) - afloat)
+    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * leaving
+    inset += (radius + 0.1 - inset) * leaving
+    dispersed = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
+    dispersed += (wall(exits, radius + 0.1) - dispersed) * leaving[..., None]
+    path = dispersed + settling.settled * (wall(angle, inset) - dispersed)
     # From the surface of the cord, ventral and dorsal rootlets.
     origin = side * np.deg2rad(35 + 110 * roots.depth[:, None])
-    surface = np.stack(
-        [(cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin) + cord_c], axis=-1
-    )
-    path = surface + begun[..., None] * (path - surface)
+    x, y = (cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin)
+    surface = np.stack([x, y + cord_center], axis=-1)
+    path = surface + emerged[..., None] * (path - surface)
     # Move points out of the cord, then into the sac.
-    x, y = path[..., 0], path[..., 1] - cord_c
+    x, y = path[..., 0], path[..., 1] - cord_center
     within = np.hypot(x / (cord_a + radius), y / (cord_b + radius))
     push = np.where(cord_a > 0.1, np.maximum(1 / np.maximum(within, 0.05), 1), 1)
-    path = np.stack([x * push, y * push + cord_c], axis=-1)
+    path = np.stack([x * push, y * push + cord_center], axis=-1)
     x, y = path[..., 0], path[..., 1]
     swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
     room_a, room_b = (np.maximum(half * swell - radius - 0.05, 0.02) for half in (a, b))
@@ -261,7 +263,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
     return np.asarray(path)
 
 
-def _eased(share: FloatArray) -> FloatArray:
-    """Return a smooth step from 0 to 1."""
-    share = np.clip(share, 0, 1)
-    return np.asarray(share * share * (3 - 2 * share))
+def _smooth_step(position: FloatArray) -> FloatArray:
+    """Return a smooth step from 0 to 1 between positions 0 and 1."""
+    x = np.clip(position, 0, 1)
+    return np.asarray(x * x * (3 - 2 * x))

@@ -7,7 +7,8 @@ from scipy import ndimage
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
 from leakloc.core.volume import Geometry
 from leakloc.validation.phantom import SCENARIOS, make_phantom
-from leakloc.validation.phantom.render import Points
+from leakloc.validation.phantom.canvas import Points
+from leakloc.validation.phantom.findings import skin_depth_mm
 from leakloc.validation.phantom.tissues import TEXTURES, TISSUES
 
 NAMES = [
@@ -98,8 +99,8 @@ def test_sac_volume_is_that_of_the_anatomy(make_tiny):
     anatomy = phantom.body.anatomy
     line = anatomy.centerline
     covered = np.arange(anatomy.disc_mm("T11-T12"), anatomy.sac_tip_mm, 0.25)
-    index = anatomy.index(covered.astype(np.float32))
-    areas = np.pi * anatomy.tables["sac_a"][index] * anatomy.tables["sac_b"][index]
+    rows = anatomy.rows(covered.astype(np.float32))
+    areas = np.pi * anatomy.tables.sac.a[rows] * anatomy.tables.sac.b[rows]
     grid = make_phantom(make_tiny("normal"), 2).myelogram_geometry().with_spacing((1.5, 1.5, 1.5))
     sac = phantom.masks(grid).thecal_sac
     kji = np.argwhere(sac.array > 0)
@@ -194,8 +195,8 @@ def test_stenosis_narrows_the_sac(make_tiny):
     levels = [name for spec in phantom.scenario.collections for name in spec.levels]
     areas = {
         name: np.pi
-        * anatomy.value("sac_a", anatomy.disc_mm(name))
-        * anatomy.value("sac_b", anatomy.disc_mm(name))
+        * anatomy.value(anatomy.tables.sac.a, anatomy.disc_mm(name))
+        * anatomy.value(anatomy.tables.sac.b, anatomy.disc_mm(name))
         for name in levels
     }
     assert min(areas.values()) < 75
@@ -265,8 +266,8 @@ def test_balanced_steady_state_leaves_fat_bright(make_tiny):
     anatomy = phantom.body.anatomy
     arc = anatomy.site("L3").middle_mm
     _, _, dorsal = anatomy.centerline.frame_at(arc)
-    depth = phantom.body.anatomy.value("canal_b", arc) + anatomy.value("muscle", arc) + 6
-    under_skin = anatomy.centerline.at(arc) + dorsal * (depth + 0.5 * anatomy.fat_depth_mm)
+    depth = skin_depth_mm(anatomy, arc) - 0.5 * anatomy.fat_depth_mm
+    under_skin = anatomy.centerline.at(arc) + dorsal * depth
     fat = {
         name: phantom.image(name, grid).sample(under_skin) / phantom.sequences[name].csf_signal
         for name in ("ht2w_3d", "ht2w_bssfp")
@@ -307,20 +308,20 @@ def test_the_sac_ends_at_the_foramen_magnum():
 
 
 def test_textures_follow_the_measured_statistics():
-    """Variation and correlation length of pure tissue, over people, as on SPIDER volumes."""
+    """Variation and correlation length of pure tissue over subjects, as on SPIDER volumes."""
     rng = np.random.default_rng(0)
     x, y, z = rng.uniform(-60, 60, (3, 20_000)).astype(np.float32)
-    here = np.arange(len(x))
-    fat_parts = {"muscle": 0.0, "marrow": TISSUES["marrow"].fat_fraction, "fat": 1.0}
-    for name, fat_part in fat_parts.items():
+    rows = np.zeros(len(x), np.int32)
+    fat_fractions = {"muscle": 0.0, "marrow": TISSUES["marrow"].fat_fraction, "fat": 1.0}
+    for name, fat_fraction in fat_fractions.items():
         texture = TEXTURES[name]
-        usual = np.sqrt(np.prod(texture.variation))
+        median = np.sqrt(np.prod(texture.variation))
         found, near = [], []
         for seed in range(4):
             body = make_phantom("normal", seed).body
-            parts = np.full(len(x), fat_part, np.float32)
+            fractions = np.full(len(x), fat_fraction, np.float32)
             one, other = (
-                body.grain(Points(x, x, x, x, y + shift, z), here, usual, parts, 0.3) - 1
+                body.grain(Points(x, x, x, x, y + shift, z, rows), median, fractions, 0.3) - 1
                 for shift in (0.0, np.mean(texture.length_mm))
             )
             found.append(one.std())
