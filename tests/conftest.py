@@ -20,6 +20,20 @@ _number = count()
 
 
 @pytest.fixture
+def annotation_of():
+    """The ground truth of a simulated study as an annotation."""
+    from leakloc.validation.evaluation.annotation import annotation_from_truth
+    from leakloc.validation.simulation.truth import true_values
+
+    def annotate(study):
+        name = f"{study.scenario.name}_{study.patient}_{study.seed}"
+        masks = study.thecal_sac, study.fluid, study.fluid_fraction
+        return annotation_from_truth(true_values(study), name, *masks)
+
+    return annotate
+
+
+@pytest.fixture
 def made_simulation():
     """A simulated study without a real patient: a straight sac, fluid behind it at L3-L4."""
     from types import SimpleNamespace

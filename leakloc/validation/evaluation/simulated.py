@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,6 +22,7 @@ from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import Cohort, align_columns, as_text
 from leakloc.validation.evaluation.phantoms import (
     Method,
+    Task,
     leakloc_method,
     run_method,
     run_tasks,
@@ -110,15 +111,9 @@ class SimulatedCohort(Cohort):
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Task(Task[SimulationScenario]):
     folder: Path
     patient: str
-    scenario: SimulationScenario
-    seed: int
-    settings: Settings
-    method: Method
-    keep: Path | None
-    with_tile: bool
 
 
 def evaluate_simulated(
@@ -173,7 +168,7 @@ def evaluate_simulated(
     chosen = [find_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
     numbers = list(seeds)
     tasks = [
-        _Task(folder, patient, scenario, seed, settings, method, keep, tiles is not None)
+        _Task(scenario, seed, settings, method, keep, tiles is not None, folder, patient)
         for patient in wanted
         for scenario in chosen
         for seed in numbers
@@ -201,24 +196,25 @@ def _case(task: _Task) -> tuple[Case, Tile | None]:
 
 def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
     """Analyze the study in ``place/dicom`` and compare it with ``place/truth``."""
-    from dataclasses import replace
-
     name = f"{task.scenario.name}_{task.patient}_{task.seed}"
     truth = replace(read_case(place), case=name)
     run = run_method(place, task.settings, task.method)
+    tile = None
     if run.result is None:
-        case = failed_case(
-            truth, name, run.error, group=task.scenario.name, seed=task.seed,
-            patient=task.patient, runtime_s=run.runtime_s,
-        )  # fmt: skip
-        return case, None
-    predicted, image = run.result
-    # Without a myelogram the companion may be analyzed; its masks are on another grid.
-    case = compare(
-        predicted, truth, resample=True, group=task.scenario.name, seed=task.seed,
-        patient=task.patient, runtime_s=run.runtime_s,
-    )  # fmt: skip
-    return case, make_tile(name, image, predicted, truth, case) if task.with_tile else None
+        case = failed_case(truth, name, run.error)
+    else:
+        predicted, image = run.result
+        # Without a myelogram the companion may be analyzed; its masks are on another grid.
+        case = compare(predicted, truth, resample=True)
+        tile = make_tile(name, image, predicted, truth, case) if task.with_tile else None
+    case = replace(
+        case,
+        group=task.scenario.name,
+        seed=task.seed,
+        patient=task.patient,
+        runtime_s=run.runtime_s,
+    )
+    return case, tile
 
 
 def _split_of(patient: str) -> str:

@@ -128,7 +128,7 @@ class Anatomy:
 
     def rows(self, arc_mm: Float) -> npt.NDArray[np.int32]:
         """Return the table indices of arc positions."""
-        rows = np.clip(np.rint(arc_mm * (1 / TABLE_STEP_MM)), 0, len(self.tables) - 1)
+        rows = np.clip(np.rint(arc_mm * (1 / TABLE_STEP_MM)), 0, len(self.tables.muscle) - 1)
         return np.asarray(rows, dtype=np.int32)
 
     def value(self, table: Float, arc_mm: float) -> float:
@@ -161,7 +161,6 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     settling = draw_settling(rng.spawn(1)[0])
     plan = Plan(sites, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, settling)
     tables = draw_tables(plan, centerline.length_mm, rng)
-    arc = np.arange(len(tables), dtype=np.float64) * TABLE_STEP_MM
     return Anatomy(
         scenario=scenario,
         centerline=centerline,
@@ -173,7 +172,7 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
         conus_mm=conus,
         sac_tip_mm=tip,
         hiatus_mm=hiatus,
-        roots=draw_roots(arc[::ROOT_ROWS], sites, conus, tip, settling, rng),
+        roots=draw_roots(tables.arc_mm[::ROOT_ROWS], sites, conus, tip, settling, rng),
         stature=stature,
         field_t=scenario.field_t or float(rng.choice([1.5, 3.0])),
         fat_depth_mm=float(np.clip(rng.lognormal(np.log(18), 0.4), 7, 45)),

@@ -167,12 +167,8 @@ def draw_findings(
     return anatomy, Findings(tuple(collections), tuple(mimics), tuple(scar), screws, facet_fluid)
 
 
-def _arcs(anatomy: Anatomy) -> FloatArray:
-    return np.arange(len(anatomy.tables), dtype=np.float64) * TABLE_STEP_MM
-
-
 def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> None:
-    tables, arc = anatomy.tables, _arcs(anatomy)
+    tables, arc = anatomy.tables, anatomy.tables.arc_mm
     pitch = anatomy.site(split_segment(level)[0]).pitch_mm
     half = pitch * float(rng.uniform(0.45, 0.75))
     center = anatomy.disc_mm(level) - 0.05 * pitch
@@ -183,7 +179,7 @@ def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> No
 
 
 def _narrow(anatomy: Anatomy, level: str, area_mm2: float, rng: np.random.Generator) -> None:
-    canal, sac, arc = anatomy.tables.canal, anatomy.tables.sac, _arcs(anatomy)
+    canal, sac, arc = anatomy.tables.canal, anatomy.tables.sac, anatomy.tables.arc_mm
     at = anatomy.disc_mm(level)
     now = np.pi * anatomy.value(sac.a, at) * anatomy.value(sac.b, at)
     shrink = np.sqrt(min(area_mm2 * float(rng.uniform(0.85, 1.15)) / now, 1.0))
@@ -218,7 +214,7 @@ def _facet_fluid(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]
 def _epidural(
     spec: CollectionSpec, anatomy: Anatomy, level: str, rng: np.random.Generator
 ) -> Fluid:
-    arc = _arcs(anatomy)
+    arc = anatomy.tables.arc_mm
     pitch = anatomy.site(split_segment(level)[0]).pitch_mm
     peak = anatomy.disc_mm(level) + float(rng.uniform(-0.12, 0.12)) * pitch
     top = peak - float(rng.uniform(*spec.cranial_levels)) * pitch

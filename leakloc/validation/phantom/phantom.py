@@ -166,12 +166,8 @@ class Phantom:
             Any grid; partial volumes refer to its voxels.
         """
         column, canal = self.body.column, self.body.canal
-        sac = np.zeros(geometry.shape, np.float32)
-        sleeves = np.zeros(geometry.shape, np.float32)
-        fluid = np.zeros(geometry.shape, np.float32)
-        ids = np.zeros(geometry.shape, np.uint8)
-        levels = np.zeros(geometry.shape, np.uint8)
-        discs = np.zeros(geometry.shape, np.uint8)
+        sac, sleeves, fluid = np.zeros((3, *geometry.shape), np.float32)
+        ids, levels, discs = np.zeros((3, *geometry.shape), np.uint8)
         values = np.array([LABEL_VALUES[s.name] for s in self.body.anatomy.sites] + [0], np.uint8)
         collections = self.body.findings.collections
         width = float(np.cbrt(np.prod(geometry.spacing_ijk_mm)))

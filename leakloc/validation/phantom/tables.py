@@ -144,9 +144,10 @@ class Tables:
     muscle: Float
     """Depth of muscle posterior to the canal."""
 
-    def __len__(self) -> int:
-        """Return the number of arc positions."""
-        return len(self.muscle)
+    @property
+    def arc_mm(self) -> FloatArray:
+        """Arc positions of the tables."""
+        return np.arange(len(self.muscle), dtype=np.float64) * TABLE_STEP_MM
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from leakloc.core.settings import Settings
 from leakloc.validation.evaluation import simulated
 from leakloc.validation.evaluation.annotation import AnnotatedCollection
 from leakloc.validation.evaluation.simulated import evaluate_simulated
-from leakloc.validation.simulation.truth import annotation_from_simulation
 
 SEEDS = [100]
 MASKS = ("thecal_sac", "fluid")
@@ -33,12 +32,12 @@ def made(made_simulation, monkeypatch):
 
 
 @pytest.fixture
-def oracle(made, made_simulation):
+def oracle(made, made_simulation, annotation_of):
     """A method that returns the truth of the last simulated study."""
 
     def method(study, settings):
         patient, scenario, seed = made[-1]
-        truth = annotation_from_simulation(made_simulation(scenario, patient, seed))
+        truth = annotation_of(made_simulation(scenario, patient, seed))
         graded = tuple(replace(c, confidence=0.9, grade="definite") for c in truth.collections)
         return replace(truth, collections=graded, notes=("hint", "hint")), study.stacks[0].load()
 

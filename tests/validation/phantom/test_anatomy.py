@@ -20,8 +20,7 @@ def subjects():
 
 def _areas(anatomy):
     sac, cord = anatomy.tables.sac, anatomy.tables.cord
-    arc = np.arange(len(anatomy.tables)) * TABLE_STEP_MM
-    return arc, np.pi * sac.a * sac.b, np.pi * cord.a * cord.b
+    return anatomy.tables.arc_mm, np.pi * sac.a * sac.b, np.pi * cord.a * cord.b
 
 
 def test_mean_csf_volumes_are_those_measured_on_myelography(subjects):
