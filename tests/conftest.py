@@ -174,7 +174,7 @@ def build_series(
 def build_enhanced(
     path: Path, made: Series, order: list[int], changes: dict[int, dict[str, Any]] | None = None
 ) -> Dataset:
-    """The frames of a classic series as one Enhanced MR object, in the given order.
+    """The frames of a classic series as one Enhanced MR object, in the specified order.
 
     `changes` overrides, by place in the series: echo_time, frame_type, slope, position,
     orientation, time.
@@ -230,7 +230,7 @@ def build_enhanced(
 
 
 def spine_array(shape: tuple[int, int, int], tissue: float, axis: int = 1) -> np.ndarray:
-    """A bright tube across the field in tissue of a given share of its signal."""
+    """A bright tube across the field in tissue with a fraction of its signal."""
     rng = np.random.default_rng(1)
     array = np.full(shape, 1000.0 * tissue) * rng.uniform(0.5, 1.0, shape)
     middle = [slice(n * 9 // 20, n * 11 // 20 + 1) for n in shape]

@@ -51,8 +51,8 @@ def test_sac_fits_the_canal_and_the_cord_fits_the_sac(subjects):
         spine = (arc > anatomy.site("C2").middle_mm) & (arc < anatomy.sac_tip_mm - 3)
         assert (sac.a < canal.a)[spine].all()
         assert (sac.center - sac.b > -canal.b)[spine].all()
-        behind = canal.b + canal.recess - sac.center - sac.b
-        assert behind[spine].min() > -0.2
+        dorsal_gap = canal.b + canal.recess - sac.center - sac.b
+        assert dorsal_gap[spine].min() > -0.2
         fits = np.abs(cord.center - sac.center) + cord.b <= sac.b + 0.3
         assert fits[spine].mean() > 0.98
 
@@ -140,7 +140,7 @@ def test_settled_roots_lie_in_contact(subjects):
         assert np.median(gaps.min(axis=0)) < 0.3
 
 
-def test_roots_leave_level_by_level(subjects):
+def test_roots_exit_level_by_level(subjects):
     for anatomy in subjects:
         there = np.isfinite(lay_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
         places = (anatomy.conus_mm, anatomy.disc_mm("L3-L4"), anatomy.sac_tip_mm - 6)

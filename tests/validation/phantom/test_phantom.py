@@ -56,7 +56,7 @@ def test_matrix_is_complete():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_leak_is_where_it_is_said_to_be(name):
+def test_leak_is_at_the_specified_level(name):
     truth = make_phantom(name, 1).truth
     assert (truth.leak == "absent") == (name in WITHOUT) == (not truth.collections)
     for spec, found in zip(SCENARIOS[name].collections, truth.collections, strict=True):
@@ -71,12 +71,12 @@ def test_leak_is_where_it_is_said_to_be(name):
             assert max(found.position_fractions, key=found.position_fractions.get) == spec.position
 
 
-def test_same_seed_same_picture_other_seed_other_person(make_tiny):
+def test_same_seed_same_image_other_seed_other_subject(make_tiny):
     scenario = replace(make_tiny("normal"), myelogram_shape=(64, 40, 12))
     one, two, other = (make_phantom(scenario, seed) for seed in (5, 5, 6))
     grid = one.myelogram_geometry()
-    picture = one.image("ht2w_3d", grid).array
-    assert np.array_equal(picture, two.image("ht2w_3d", two.myelogram_geometry()).array)
+    image = one.image("ht2w_3d", grid).array
+    assert np.array_equal(image, two.image("ht2w_3d", two.myelogram_geometry()).array)
     a, b = (p.masks(grid).thecal_sac.array for p in (one, other))
     assert not np.allclose(a, b)
 
@@ -129,7 +129,7 @@ def test_truth_agrees_with_the_masks(operated, masks):
     assert disc.normal_lps @ (above - disc.center_lps) > 8
 
 
-def test_path_runs_behind_the_sac_from_the_hiatus_to_the_level(operated):
+def test_path_runs_posterior_to_the_sac_from_the_hiatus_to_the_level(operated):
     (true,) = operated.truth.collections
     truth = operated.truth
     assert np.allclose(true.path_lps[0], truth.hiatus_lps, atol=0.01)
@@ -296,12 +296,12 @@ def test_metal_is_dark_with_a_bright_rim(make_tiny):
 def test_the_sac_ends_at_the_foramen_magnum():
     phantom = make_phantom("three_stations", 0)
     anatomy = phantom.body.anatomy
-    beside = anatomy.centerline.at(anatomy.foramen_magnum_mm + np.array([-15.0, 15.0]))
+    points = anatomy.centerline.at(anatomy.foramen_magnum_mm + np.array([-15.0, 15.0]))
     above, below = (
         phantom.masks(
             Geometry.from_axes((8, 8, 8), origin_lps=point - 8, spacing_ijk_mm=(2, 2, 2))
         ).thecal_sac.array.max()
-        for point in beside
+        for point in points
     )
     assert above == 0
     assert below == 1

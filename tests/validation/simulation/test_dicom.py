@@ -45,7 +45,7 @@ def test_truth_reads_as_a_case(made_simulation, tmp_path, annotation_of):
     assert read.collections[0].position == "dorsal"
 
 
-def test_headers_say_what_it_is(made_simulation, tmp_path):
+def test_headers_state_that_it_is_simulated(made_simulation, tmp_path):
     write_study(made_simulation(), tmp_path / "a", truth=False)
     write_study(made_simulation(), tmp_path / "again", truth=False)
     write_study(made_simulation(seed=101), tmp_path / "other", truth=False)
