@@ -150,11 +150,11 @@ def case_name(path: Path) -> str:
 
 def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
     """Return the mask file with one of the names in a folder or its ``masks``, or None."""
-    for place in (folder, folder / "masks"):
+    for parent in (folder, folder / "masks"):
         for name in names:
             for suffix in MASK_SUFFIXES:
-                if (place / f"{name}{suffix}").is_file():
-                    return place / f"{name}{suffix}"
+                if (parent / f"{name}{suffix}").is_file():
+                    return parent / f"{name}{suffix}"
     return None
 
 

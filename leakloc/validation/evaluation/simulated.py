@@ -182,23 +182,23 @@ def _patient(folder: Path, number: str) -> Patient:
 
 
 def _case(task: _Task) -> tuple[Case, Tile | None]:
-    def write(place: Path) -> None:
+    def write(folder: Path) -> None:
         patient = _patient(task.folder, task.patient)
-        write_study(simulate(patient, task.scenario, task.seed), place)
+        write_study(simulate(patient, task.scenario, task.seed), folder)
 
     if task.keep is not None:
         cached = cached_simulation(task.scenario, task.patient, task.seed, task.keep, write)
         return _measure(task, cached)
-    with tempfile.TemporaryDirectory() as place:
-        write(Path(place))
-        return _measure(task, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        return _measure(task, Path(folder))
 
 
-def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
-    """Analyze the study in ``place/dicom`` and compare it with ``place/truth``."""
+def _measure(task: _Task, folder: Path) -> tuple[Case, Tile | None]:
+    """Analyze the study in ``folder/dicom`` and compare it with ``folder/truth``."""
     name = f"{task.scenario.name}_{task.patient}_{task.seed}"
-    truth = replace(read_case(place), case=name)
-    run = run_method(place, task.settings, task.method)
+    truth = replace(read_case(folder), case=name)
+    run = run_method(folder, task.settings, task.method)
     tile = None
     if run.result is None:
         case = failed_case(truth, name, run.error)

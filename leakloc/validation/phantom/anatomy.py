@@ -153,9 +153,9 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     centerline = _draw_curve(sites, scenario, shape, degree, rng)
     canal_scale = float(np.clip(rng.normal(1.0, 0.07), 0.86, 1.16))
     sac_scale = float(np.clip(rng.normal(1.0, 0.17), 0.68, 1.38))
-    conus = _draw_place(_CONUS, sites, rng)
-    tip = _draw_place(_DURAL_TIP, sites, rng)
-    hiatus = _draw_place(_HIATUS_APEX, sites, rng)
+    conus = _draw_position(_CONUS, sites, rng)
+    tip = _draw_position(_DURAL_TIP, sites, rng)
+    hiatus = _draw_position(_HIATUS_APEX, sites, rng)
     hiatus = max(hiatus, tip + 12.0)
     shift = {"sacralised": -degree, "lumbarised": degree}.get(shape, 0.0)
     settling = draw_settling(rng.spawn(1)[0])
@@ -190,13 +190,13 @@ def _draw_transition(
     return shape, float(rng.uniform(*_TRANSITION)) if shape != "regular" else 0.0
 
 
-def _draw_place(
-    places: tuple[tuple[str, float, float], ...],
+def _draw_position(
+    distribution: tuple[tuple[str, float, float], ...],
     sites: tuple[LevelSite, ...],
     rng: np.random.Generator,
 ) -> float:
-    weights = np.array([weight for _, _, weight in places])
-    name, fraction, _ = places[int(rng.choice(len(places), p=weights / weights.sum()))]
+    weights = np.array([weight for _, _, weight in distribution])
+    name, fraction, _ = distribution[int(rng.choice(len(distribution), p=weights / weights.sum()))]
     site = next(site for site in sites if site.name == name)
     return site.at(float(np.clip(fraction + rng.normal(0, 0.05), 0.02, 1.1)))
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.canvas import Canvas, Points
-from leakloc.validation.phantom.findings import ANGLES, Fluid, Sheet
+from leakloc.validation.phantom.findings import ANGLES, Fluid, Layer
 from leakloc.validation.phantom.shapes import Float, coverage, ellipse, ellipsoid, rounded_box
 from leakloc.validation.phantom.tables import TABLE_STEP_MM
 
@@ -146,26 +146,26 @@ class Canal:
         outer = self.sac_distance(points) - DURA_MM
         in_sac = coverage(outer, width_mm)
         fraction = np.zeros_like(in_sac)
-        if fluid.sheet is not None:
-            fraction = self._sheet_fraction(points, fluid.sheet, outer, width_mm)
+        if fluid.layer is not None:
+            fraction = self._layer_fraction(points, fluid.layer, outer, width_mm)
         for shape in fluid.shapes:
             distance = shape.distance(points.arc, points.left, points.dorsal)
             fraction = np.maximum(fraction, coverage(distance, width_mm) * (1 - in_sac))
         sleeve, _ = self.sleeve_distances(points)
         return np.asarray(fraction * (1 - coverage(sleeve, width_mm)), dtype=np.float32)
 
-    def _sheet_fraction(self, points: Points, sheet: Sheet, outer: Float, width_mm: float) -> Float:
+    def _layer_fraction(self, points: Points, layer: Layer, outer: Float, width_mm: float) -> Float:
         """Return the fraction in a layer on the dura, at a distance `outer`, without its fat."""
         sac = self.tables.sac
         y = points.dorsal - sac.center[points.rows]
         angle = np.degrees(np.arctan2(points.left, y)) + 180
         column = np.minimum((angle * (ANGLES / 360)).astype(np.int32), ANGLES - 1)
-        thickness = sheet.thickness_mm[points.rows, column]
+        thickness = layer.thickness_mm[points.rows, column]
         wall = self.wall_distance(points)
         fraction = coverage(np.maximum(outer - thickness, wall), width_mm)
         fraction = np.maximum(fraction - coverage(outer, width_mm), 0)
         fraction[thickness <= 0] = 0
-        for arc, degrees, radius in sheet.islands:
+        for arc, degrees, radius in layer.fat_lobules:
             row = int(arc / TABLE_STEP_MM)
             out = float(sac.b[row]) + DURA_MM + 1.3 * radius
             radians = np.radians(degrees)
@@ -199,11 +199,11 @@ class Canal:
         canvas.fill("ligament", wall - 0.5)
         canvas.fill("fat", wall)
         # Ventral venous plexus on both sides of the midline, posterior to the bodies.
-        behind, waist = points.dorsal + b, column.waist[rows]
-        plexus = ellipse(x - 0.45 * a, behind - 0.9, 0.28 * a, 1.0) + 2 * (1 - waist)
+        y, waist = points.dorsal + b, column.waist[rows]
+        plexus = ellipse(x - 0.45 * a, y - 0.9, 0.28 * a, 1.0) + 2 * (1 - waist)
         plexus = np.where(open_above & (sacral < 0.9), plexus, 20)
         canvas.paint("vein", 0.6 * canvas.inside(plexus))
-        posterior = np.maximum(np.abs(behind - 0.3) - 0.45, x - 0.75 * a)
+        posterior = np.maximum(np.abs(y - 0.3) - 0.45, x - 0.75 * a)
         posterior = np.where(open_above, posterior, 20)
         canvas.paint("ligament", canvas.inside(posterior) * (waist < 0.6))
 

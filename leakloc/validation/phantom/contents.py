@@ -8,7 +8,7 @@ import numpy.typing as npt
 from leakloc.validation.phantom.canal import DURA_MM, Canal
 from leakloc.validation.phantom.canvas import Canvas
 from leakloc.validation.phantom.findings import Findings
-from leakloc.validation.phantom.roots import ROOT_ROWS, lay_roots
+from leakloc.validation.phantom.roots import ROOT_ROWS, place_roots
 from leakloc.validation.phantom.shapes import Float, Noise3D, ellipse
 
 
@@ -26,7 +26,7 @@ class Contents:
         self._canal = canal
         self._anatomy = canal.anatomy
         self._streaks = streaks
-        self._root_paths = lay_roots(canal.anatomy.roots, canal.tables).astype(np.float32)
+        self._root_paths = place_roots(canal.anatomy.roots, canal.tables).astype(np.float32)
 
     def paint_fluids(self, canvas: Canvas, findings: Findings) -> None:
         """Paint scar, mimics and collections."""

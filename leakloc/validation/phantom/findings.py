@@ -25,11 +25,11 @@ LEFT_DEG: Final = {"dorsal": 0.0, "left": 90.0, "ventral": 180.0, "right": -90.0
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class Layer:
     """Thin layer of fluid along the dura: thickness over arc (`TABLE_STEP_MM`) and angle."""
 
     thickness_mm: Float
-    islands: tuple[tuple[float, float, float], ...] = ()
+    fat_lobules: tuple[tuple[float, float, float], ...] = ()
     """Fat lobules within the layer: arc, angle in degrees, radius."""
 
 
@@ -89,7 +89,7 @@ class Fluid:
     """One fluid collection: a layer along the dura and other shapes, of one tissue."""
 
     tissue: TissueName
-    sheet: Sheet | None = None
+    layer: Layer | None = None
     shapes: tuple[Blob | Tube, ...] = ()
     spec: CollectionSpec | None = None
     """Specification of a true collection; None for mimics."""
@@ -133,7 +133,7 @@ def draw_findings(
 
     Fluid that exceeds the epidural space compresses the sac.
     """
-    anatomy = replace(anatomy, tables=deepcopy(anatomy.tables))  # changed in place below
+    anatomy = replace(anatomy, tables=deepcopy(anatomy.tables))  # modified below
     choices = [spec.levels for spec in scenario.collections]
     choices += [mimic.levels for mimic in scenario.mimics]
     chosen = [str(rng.choice(levels)) for levels in choices]
@@ -220,7 +220,7 @@ def _epidural(
     top = peak - float(rng.uniform(*spec.cranial_levels)) * pitch
     bottom = peak + float(rng.uniform(*spec.caudal_levels)) * pitch
     bottom = min(bottom, anatomy.hiatus_mm - 12.0)
-    greatest = float(rng.uniform(*spec.thickness_mm))
+    max_mm = float(rng.uniform(*spec.thickness_mm))
     reach = np.where(arc < peak, peak - top, bottom - peak)
     u = np.clip(np.abs(arc - peak) / reach, 0, 1)
     if spec.position == "circumferential":
@@ -229,32 +229,32 @@ def _epidural(
         envelope = 0.35 * (1 - u**6) + 0.65 * (1 - u**2) ** 1.2
     else:
         envelope = (1 - u**2) ** float(rng.uniform(0.9, 1.6))
-    noise = _sheet_noise(len(arc), rng)
+    noise = _layer_noise(len(arc), rng)
     depth = 0.14 if spec.position == "circumferential" else 0.30
     window = _angular_window(spec, rng)
-    thickness = greatest * envelope[:, None] * window[None, :] * np.exp(depth * noise)
-    thickness = np.minimum(thickness, 1.25 * greatest)
+    thickness = max_mm * envelope[:, None] * window[None, :] * np.exp(depth * noise)
+    thickness = np.minimum(thickness, 1.25 * max_mm)
     # Thinner layers are not collections.
     thickness = np.where(thickness < 0.35, 0.0, thickness)
-    _make_room(anatomy.tables, thickness, spec)
-    islands: list[tuple[float, float, float]] = []
-    if spec.position in ("dorsal", "circumferential") and greatest > 3:
+    _compress_sac(anatomy.tables, thickness, spec)
+    fat_lobules: list[tuple[float, float, float]] = []
+    if spec.position in ("dorsal", "circumferential") and max_mm > 3:
         for site in anatomy.sites:
             if top < site.bottom_mm < bottom and rng.random() < 0.5:
-                size = float(rng.uniform(0.2, 0.42)) * greatest
-                islands.append(
+                size = float(rng.uniform(0.2, 0.42)) * max_mm
+                fat_lobules.append(
                     (site.bottom_mm + float(rng.normal(4, 3)), float(rng.normal(0, 12)), size)
                 )
     shapes: list[Blob | Tube] = []
     if spec.pseudomeningocele_mm[1] > 0:
-        shapes = _pool_and_tract(spec, anatomy, peak, greatest, rng)
+        shapes = _pool_and_tract(spec, anatomy, peak, max_mm, rng)
     low = min([top, *(shape.reach_mm[0] for shape in shapes)]) - 2
     high = max([bottom, *(shape.reach_mm[1] for shape in shapes)]) + 2
-    sheet = Sheet(thickness.astype(np.float32), tuple(islands))
-    return Fluid(spec.tissue, sheet, tuple(shapes), spec, (low, high))
+    layer = Layer(thickness.astype(np.float32), tuple(fat_lobules))
+    return Fluid(spec.tissue, layer, tuple(shapes), spec, (low, high))
 
 
-def _sheet_noise(n: int, rng: np.random.Generator) -> FloatArray:
+def _layer_noise(n: int, rng: np.random.Generator) -> FloatArray:
     """Return smooth unit-variance noise over arc (10 mm) and angle (45 degrees)."""
     from scipy.ndimage import gaussian_filter, zoom
 
@@ -279,7 +279,7 @@ def _angular_window(spec: CollectionSpec, rng: np.random.Generator) -> FloatArra
     return np.asarray(window)
 
 
-def _make_room(tables: Tables, thickness: FloatArray, spec: CollectionSpec) -> None:
+def _compress_sac(tables: Tables, thickness: FloatArray, spec: CollectionSpec) -> None:
     """Compress the sac where the fluid is thicker than the epidural space."""
 
     def widest(angle_deg: float) -> FloatArray:
@@ -311,7 +311,7 @@ def _make_room(tables: Tables, thickness: FloatArray, spec: CollectionSpec) -> N
 
 
 def _pool_and_tract(
-    spec: CollectionSpec, anatomy: Anatomy, peak: float, greatest: float, rng: np.random.Generator
+    spec: CollectionSpec, anatomy: Anatomy, peak: float, max_mm: float, rng: np.random.Generator
 ) -> list[Blob | Tube]:
     radius = float(rng.uniform(*spec.pseudomeningocele_mm))
     tables = anatomy.tables
@@ -328,9 +328,7 @@ def _pool_and_tract(
     center = np.array([peak + rng.normal(0, 3.0), side, depth])
     pool = Blob(center, radii, Noise3D(rng, 7.0), 0.11 * radius)
     below = np.array([peak, 0.3 * side, anatomy.value(tables.sac.center, peak) + 0.9 * canal])
-    neck = Tube(
-        np.array([below, center]), np.array([0.55, 0.85]) * greatest, Noise3D(rng, 5.0), 0.4
-    )
+    neck = Tube(np.array([below, center]), np.array([0.55, 0.85]) * max_mm, Noise3D(rng, 5.0), 0.4)
     shapes: list[Blob | Tube] = [neck, pool]
     if spec.tract:
         fascia = skin - anatomy.fat_depth_mm

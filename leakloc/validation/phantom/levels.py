@@ -139,10 +139,10 @@ def transitional_rows(
         return rows
     s1 = next(n for n, row in enumerate(rows) if row.name == "S1")
     changed = s1 - 1 if shape == "sacralised" else s1
-    towards = 1 if shape == "sacralised" else -1
+    step = 1 if shape == "sacralised" else -1
     drawn = list(rows)
     for n, weight in ((changed - 1, 0.5 * degree), (changed, degree), (changed + 1, 0.5 * degree)):
-        drawn[n] = _blended(rows[n], rows[n + towards], weight)
+        drawn[n] = _blended(rows[n], rows[n + step], weight)
     if shape == "sacralised":  # the remaining disc is thin even at a low degree
         rest = rows[s1].disc_height + 0.4 * (1 - degree) * rows[changed].disc_height
         drawn[changed] = replace(drawn[changed], disc_height=rest)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
-from leakloc.validation.phantom import faults
+from leakloc.validation.phantom import artifacts
 from leakloc.validation.phantom.anatomy import draw_anatomy
 from leakloc.validation.phantom.body import Body
 from leakloc.validation.phantom.canvas import CanalGrid, Points
@@ -122,8 +122,8 @@ class Phantom:
         )
 
     @cached_property
-    def _voids(self) -> faults.FlowVoids:
-        return faults.draw_voids(self.scenario, self.body.anatomy, self._rng("voids"))
+    def _voids(self) -> artifacts.FlowVoids:
+        return artifacts.draw_voids(self.scenario, self.body.anatomy, self._rng("voids"))
 
     @cached_property
     def _saturation(self) -> np.float32:
@@ -132,8 +132,8 @@ class Phantom:
         return np.float32(rng.uniform(0.6, 0.92) if rng.random() < 0.6 else 0.0)
 
     @cached_property
-    def _fat_patches(self) -> faults.FatPatches:
-        return faults.draw_fat_patches(self.scenario, self.body.anatomy, self._rng("fat"))
+    def _fat_patches(self) -> artifacts.FatPatches:
+        return artifacts.draw_fat_patches(self.scenario, self.body.anatomy, self._rng("fat"))
 
     def series(self) -> list[PhantomSeries]:
         """Return the series of the study in scanner order, not yet rendered."""
@@ -218,19 +218,19 @@ class Phantom:
         rng = self._rng(f"image {sequence.name} {station} {np.round(geometry.origin_lps, 2)}")
         gain, shifted = self._station(station, geometry)
         image, bright = self._signal(sequence, shifted)
-        field = faults.receive_field(shifted, self.body.anatomy, self.scenario, rng)
+        field = artifacts.receive_field(shifted, self.body.anatomy, self.scenario, rng)
         image *= field
         bright *= field
         if sequence.name.startswith("ht2w") and sequence.thickness_mm is None:
             axis = int(np.abs(geometry.directions_lps[2]).argmax())
-            faults.fold_over(image, self.scenario.wrap, 2 - axis)
+            artifacts.add_fold_over(image, self.scenario.wrap, 2 - axis)
         strength = self.scenario.ghosts * (2.0 if sequence.thickness_mm else 1.0)
         if min(image.shape[1:]) > 8:
             shift = int(image.shape[2] * float(rng.uniform(0.1, 0.3)))
-            faults.ghosts(image, bright, strength, 2, shift)
+            artifacts.add_ghosts(image, bright, strength, 2, shift)
         del bright
-        faults.blurred(image, sequence.blur_voxels, sequence.thickness_mm is None)
-        image = faults.rician(image, sequence.csf_signal / sequence.snr, rng)
+        artifacts.blur(image, sequence.blur_voxels, sequence.thickness_mm is None)
+        artifacts.add_rician_noise(image, sequence.csf_signal / sequence.snr, rng)
         image *= np.float32(gain)
         return Volume(image, geometry, self._provenance(sequence.name))
 

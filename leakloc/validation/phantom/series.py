@@ -295,8 +295,8 @@ def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
         points = anatomy.centerline.points_lps
         low, high = points.min(axis=0), points.max(axis=0)
         rows = int((high[2] - low[2]) / voxel) + 16
-        ahead = np.array([0.0, -15.0, 0.0])  # bodies are anterior to the canal
-        middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + ahead
+        anterior = np.array([0.0, -15.0, 0.0])  # bodies are anterior to the canal
+        middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + anterior
         shape, size = (planes, rows, round(340 / voxel)), (voxel, voxel, step)
         return (centered(middle, plane_axes("sagittal"), shape, size),)
     center = field_center_lps(scenario, anatomy, 400.0)

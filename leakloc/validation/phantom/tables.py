@@ -221,12 +221,12 @@ def draw_tables(plan: Plan, length_mm: float, rng: np.random.Generator) -> Table
 
     levels = _Levels(plan.sites, length_mm)
     sac_a, sac_b, max_cord_area = _draw_sac_axes(levels, plan, rng)
-    canal_a, canal_b, front = _draw_canal_axes(levels, plan, sac_a, sac_b, rng)
+    canal_a, canal_b, ventral = _draw_canal_axes(levels, plan, sac_a, sac_b, rng)
     # The sac fills the canal above the foramen magnum.
     above = levels.opening > 0
     sac_a = np.where(above, canal_a - 2, sac_a)
     sac_b = np.where(above, np.maximum(canal_b - 2, sac_b), sac_b)
-    sac_center = np.where(above, 0.0, -canal_b + front + sac_b)
+    sac_center = np.where(above, 0.0, -canal_b + ventral + sac_b)
     sac_center = np.where(levels.arc > plan.sac_tip_mm, 0.0, sac_center)
     trefoil = 0.06 * levels.between([-8, -6], [0.0, 1.0]) * float(
         rng.uniform(0.2, 1.6)
@@ -308,15 +308,15 @@ def _draw_canal_axes(
 
     The canal contains the sac, ventral veins and dorsal fat.
     """
-    front = 0.9 + 1.2 * levels.waist * rng.uniform(0.6, 1.2)
+    ventral = 0.9 + 1.2 * levels.waist * rng.uniform(0.6, 1.2)
     lumbosacral = levels.between([-7, -6, -5], [0.0, 1.0, 1.0])
-    front = front + lumbosacral * float(np.clip(rng.normal(3.5, 1.4), 1.0, 7.0))
+    ventral = ventral + lumbosacral * float(np.clip(rng.normal(3.5, 1.4), 1.0, 7.0))
     transverse = 0.5 * levels.at_discs("canal_tr") * plan.canal_scale * plan.stature
     depth = levels.at_discs("canal_ap") * plan.canal_scale * plan.stature
-    front = np.minimum(front, np.maximum(0.45 * (depth - 2 * sac_b), 0.8))
-    b = levels.smoothed(0.5 * np.maximum(depth, front + 2 * sac_b + 0.9), 4)
+    ventral = np.minimum(ventral, np.maximum(0.45 * (depth - 2 * sac_b), 0.8))
+    b = levels.smoothed(0.5 * np.maximum(depth, ventral + 2 * sac_b + 0.9), 4)
     a = levels.smoothed(np.maximum(transverse, sac_a + 1.4), 4)
-    return a + 22 * levels.opening, b + 10 * levels.opening, front
+    return a + 22 * levels.opening, b + 10 * levels.opening, ventral
 
 
 def _draw_recess(levels: _Levels, plan: Plan, rng: np.random.Generator) -> FloatArray:
@@ -335,9 +335,9 @@ def _cord(
     b = np.sqrt(area / aspect / np.pi) * taper
     # The cord lies ventrally in kyphosis; above the conus it is dorsal or central.
     free = np.maximum(sac_b - b - plan.settling.cord_rim_mm, 0.0)
-    conus_hug = plan.settling.cord_hug * np.cos(np.deg2rad(plan.settling.gravity_deg))
-    hug = levels.between([1, 10, 17], [0.1, -0.75, conus_hug])
-    return CordTables(np.sqrt(area * aspect / np.pi) * taper, b, sac_center + free * hug)
+    conus_offset = plan.settling.cord_offset * np.cos(np.deg2rad(plan.settling.gravity_deg))
+    offset = levels.between([1, 10, 17], [0.1, -0.75, conus_offset])
+    return CordTables(np.sqrt(area * aspect / np.pi) * taper, b, sac_center + free * offset)
 
 
 def _arches(levels: _Levels, plan: Plan) -> ArchTables:

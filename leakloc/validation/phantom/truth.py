@@ -224,8 +224,8 @@ def _posterior(anatomy: Anatomy, arcs_mm: FloatArray) -> FloatArray:
     tables, rows = anatomy.tables, anatomy.rows(arcs_mm.astype(np.float32))
     wall = tables.canal.b[rows] - DORSAL_EPIDURAL_MM
     dura = tables.sac.center[rows] + tables.sac.b[rows]
-    behind = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
-    return np.asarray(anatomy.centerline.at(arcs_mm) + behind[:, None] * dorsal)
+    offset = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
+    return np.asarray(anatomy.centerline.at(arcs_mm) + offset[:, None] * dorsal)
 
 
 def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
@@ -298,7 +298,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
             name for name, volume in compartments.items() if volume * ml >= COMPARTMENT_ML
         ),
         volume_ml=float(areas.sum() * ml),
-        max_thickness_mm=float(fluid.sheet.thickness_mm.max()) if fluid.sheet else 0.0,
+        max_thickness_mm=float(fluid.layer.thickness_mm.max()) if fluid.layer else 0.0,
         cranial_lps=centers[filled[0]],
         caudal_lps=centers[filled[-1]],
         epicenter_lps=centers[peak],

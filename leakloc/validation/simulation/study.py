@@ -189,8 +189,8 @@ def simulate(
     grid = acquisition_grid(patient, acquisition)
     source = patient.image.geometry
     sampled = sample_on(Volume(signal, source), grid)
-    made = Provenance(f"simulated {scenario.name} {patient.number} {seed}")
-    myelogram = Volume(acquire(sampled, grid, acquisition, rng), grid, made)
+    provenance = Provenance(f"simulated {scenario.name} {patient.number} {seed}")
+    myelogram = Volume(acquire(sampled, grid, acquisition, rng), grid, provenance)
     sac = sample_on(Volume((patient.labels.array == SAC).astype(np.float32), source), grid)
     fraction = sample_on(Volume(painted.fraction, source), grid)
     return SimulatedStudy(
@@ -335,9 +335,11 @@ def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
                 center = (arc + u(-4, 4), u(12, 17), u(5, 12))
                 radii, sides = (u(2, 6), u(0.8, 2.0), u(2, 5)), [1.0, -1.0]
             for side in sides:
-                place = (center[0], side * center[1], center[2])
+                side_center = (center[0], side * center[1], center[2])
                 np.maximum(
-                    total, np.float32(u(0.3, 0.95)) * paint_blob(patient, place, radii), out=total
+                    total,
+                    np.float32(u(0.3, 0.95)) * paint_blob(patient, side_center, radii),
+                    out=total,
                 )
     elif kind == "cyst":
         for _ in range(int(rng.integers(1, 4))):

@@ -7,7 +7,7 @@ from leakloc.anatomy.vocabulary import vertebra_chain
 from leakloc.validation.phantom import SCENARIOS
 from leakloc.validation.phantom.anatomy import draw_anatomy
 from leakloc.validation.phantom.levels import lumbar_rows
-from leakloc.validation.phantom.roots import ROOT_ROWS, lay_roots
+from leakloc.validation.phantom.roots import ROOT_ROWS, place_roots
 from leakloc.validation.phantom.tables import TABLE_STEP_MM
 
 SEEDS = range(24)
@@ -100,7 +100,7 @@ def _sac(anatomy):
 
 def _depths(anatomy):
     """Mean dorsal position of the roots between conus and L5-S1, over the sac's half depth."""
-    paths = lay_roots(anatomy.roots, anatomy.tables)
+    paths = place_roots(anatomy.roots, anatomy.tables)
     arc = anatomy.roots.arc
     below = (arc > anatomy.conus_mm + 25) & (arc < anatomy.disc_mm("L4-L5"))
     return np.nanmean((paths[..., 1] / _sac(anatomy)[1])[:, below])
@@ -108,7 +108,7 @@ def _depths(anatomy):
 
 def test_roots_stay_in_the_sac(subjects):
     for anatomy in subjects:
-        x, y = np.moveaxis(lay_roots(anatomy.roots, anatomy.tables), -1, 0)
+        x, y = np.moveaxis(place_roots(anatomy.roots, anatomy.tables), -1, 0)
         a, b, trefoil = _sac(anatomy)
         swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
         away = np.hypot(x / (a * swell), y / (b * swell))
@@ -132,7 +132,7 @@ def test_settled_roots_lie_in_contact(subjects):
             continue
         arc, radius = anatomy.roots.arc, anatomy.roots.radius_mm
         row = int(np.abs(arc - anatomy.disc_mm("L2-L3")).argmin())
-        at = lay_roots(anatomy.roots, anatomy.tables)[:, row]
+        at = place_roots(anatomy.roots, anatomy.tables)[:, row]
         here = np.isfinite(at[:, 0])
         gaps = np.hypot(*(at[here, None] - at[None, here]).T) - radius[here] - radius[here, None]
         np.fill_diagonal(gaps, 9)
@@ -142,7 +142,7 @@ def test_settled_roots_lie_in_contact(subjects):
 
 def test_roots_exit_level_by_level(subjects):
     for anatomy in subjects:
-        there = np.isfinite(lay_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
+        there = np.isfinite(place_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
         places = (anatomy.conus_mm, anatomy.disc_mm("L3-L4"), anatomy.sac_tip_mm - 6)
         counts = [there[int(np.abs(anatomy.roots.arc - mm).argmin())] for mm in places]
         assert counts[0] >= counts[1] > counts[2] > 0
@@ -151,7 +151,7 @@ def test_roots_exit_level_by_level(subjects):
 
 def test_roots_differ_between_subjects_and_repeat_for_a_seed(subjects):
     again = draw_anatomy(SCENARIOS["normal"], np.random.default_rng(0))
-    same = [lay_roots(p.roots, p.tables) for p in (subjects[0], again)]
+    same = [place_roots(p.roots, p.tables) for p in (subjects[0], again)]
     assert np.array_equal(*same, equal_nan=True)
     assert len({round(p.roots.settling.settled, 6) for p in subjects}) == len(subjects)
     diameters = 2 * np.concatenate([p.roots.radius_mm for p in subjects])
