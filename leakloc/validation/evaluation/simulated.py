@@ -19,7 +19,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation.annotation import read_case
 from leakloc.validation.evaluation.cases import Case, compare, failed_case
-from leakloc.validation.evaluation.cohort import Cohort, align_columns, as_text
+from leakloc.validation.evaluation.cohort import Cohort, as_text, table_lines
 from leakloc.validation.evaluation.phantoms import (
     Method,
     Task,
@@ -104,7 +104,7 @@ class SimulatedCohort(Cohort):
             count = len({c.patient for c in part.cases})
             lines += [f"{name} patients ({count}; {_TRAINING[name]})"]
             groups = [*part.groups().items(), ("all with fat suppression", part)]
-            lines += align_columns([_HEADER, *(_row(group, of) for group, of in groups)])
+            lines += table_lines(_COLUMNS, [(group, _summary(of)) for group, of in groups])
             lines += [f"{c.case}: {c.error}" for c in part.cases if c.error]
             lines += [*part._summary_lines(), *_additional_lines(part.summary()), ""]
         return "\n".join([*lines, self.caveat])
@@ -221,33 +221,22 @@ def _split_of(patient: str) -> str:
     return next((name for name, numbers in PATIENTS_OF.items() if patient in numbers), "other")
 
 
-_HEADER: Final = (
-    "", "studies", "sac Dice", "HD95", "fluid Dice", "over 5 mL", "detected",
-    "false positives", "def./prob.", "mL, no leak", "position", "segment", "within 1",
-    "present/absent/indet.", "s",
+_COLUMNS: Final = (
+    ("studies", "cases", ""), ("sac Dice", "sac_dice", ".3f"), ("HD95", "sac_hd95_mm", ".1f"),
+    ("fluid Dice", "fluid_dice", ".3f"), ("over 5 mL", "fluid_dice_over_5_ml", ".3f"),
+    ("detected", "collections_detected", ""), ("false positives", "false_positive_collections", ""),
+    ("def./prob.", "definite_or_probable_false_positives", ""),
+    ("mL, no leak", "false_positive_ml_per_leak_free_study", ".1f"),
+    ("position", "position_correct", ".0%"), ("segment", "level_exact", ".0%"),
+    ("within 1", "level_within_one", ".0%"), ("present/absent/indet.", "leak_counts", ""),
+    ("s", "runtime_s", ".1f"),
 )  # fmt: skip
 
 
-def _row(name: str, part: Cohort) -> tuple[str, ...]:
-    s = part.summary()
-    status = s["leak_status"]
-    return (
-        name,
-        str(s["cases"]),
-        as_text(s["sac_dice"], ".3f"),
-        as_text(s["sac_hd95_mm"], ".1f"),
-        as_text(s["fluid_dice"], ".3f"),
-        as_text(s["fluid_dice_over_5_ml"], ".3f"),
-        s["collections_detected"],
-        str(s["false_positive_collections"]),
-        str(s["definite_or_probable_false_positives"]),
-        as_text(s["false_positive_ml_per_leak_free_study"], ".1f"),
-        as_text(s["position_correct"], ".0%"),
-        as_text(s["level_exact"], ".0%"),
-        as_text(s["level_within_one"], ".0%"),
-        "/".join(str(status.get(k, 0)) for k in ("present", "absent", "indeterminate")),
-        as_text(s["runtime_s"], ".1f"),
-    )
+def _summary(part: Cohort) -> dict[str, Any]:
+    summary = part.summary()
+    counts = (summary["leak_status"].get(k, 0) for k in ("present", "absent", "indeterminate"))
+    return {**summary, "leak_counts": "/".join(map(str, counts))}
 
 
 def _additional_lines(s: dict[str, Any]) -> list[str]:

@@ -60,9 +60,8 @@ class Canal:
     def sleeve_distances(self, points: Points) -> tuple[Float, Float]:
         """Return the distances to the CSF of root sleeves and to the roots."""
         roots, sac, rows = self.tables.roots, self.tables.sac, points.rows
-        on_left = points.left > 0
-        length = np.where(on_left, roots.length_left[rows], roots.length_right[rows])
-        radius = np.where(on_left, roots.radius_left[rows], roots.radius_right[rows])
+        side = (points.left > 0).astype(np.intp)
+        length, radius = roots.sleeve_length[side, rows], roots.sleeve_radius[side, rows]
         sine, cosine, slope = roots.sine[rows], roots.cosine[rows], roots.slope[rows]
         u = roots.offset[rows]
         v = np.abs(points.left) - 0.8 * sac.a[rows]

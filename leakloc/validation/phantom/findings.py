@@ -378,7 +378,7 @@ def root_direction(
     direction = np.array([cosine, side * sine, sine * float(roots.slope[at])])
     direction /= np.linalg.norm(direction)
     start = np.array([at * TABLE_STEP_MM, side * 0.8 * float(sac.a[at]), float(sac.center[at])])
-    return start, direction, float((roots.length_left if side > 0 else roots.length_right)[at])
+    return start, direction, float(roots.sleeve_length[int(side > 0), at])
 
 
 def _periradicular(

@@ -32,7 +32,7 @@ AREA_MODULATION: Final = 0.15
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Tables of one structure, each of shape (n,); converted to float32."""
+    """Tables of one structure, shape (n,) if not stated otherwise; converted to float32."""
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
@@ -125,10 +125,9 @@ class RootTables(_Group):
     """Of the angle to the canal."""
     slope: Float
     """Dorsal component of the direction relative to the lateral one."""
-    length_left: Float
-    length_right: Float
-    radius_left: Float
-    radius_right: Float
+    sleeve_length: Float
+    sleeve_radius: Float
+    """Of the right and left sleeve, shape (2, n)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,13 +392,10 @@ def _draw_roots(levels: _Levels, plan: Plan, rng: np.random.Generator) -> RootTa
         angle += rng.normal(0, 3.0)
         roots.append((exit_mm, angle, length * plan.stature, radius, slope))
     exits, angles, lengths, radii, slopes = np.array(roots).T
-    sleeves = [
-        (
-            lengths * np.clip(rng.lognormal(0, 0.22, len(lengths)), 0.55, 1.7),
-            radii * np.clip(rng.normal(1, 0.14, len(radii)), 0.6, 1.5),
-        )
-        for _side in ("left", "right")
-    ]
+    sleeve_lengths, sleeve_radii = np.empty((2, 2, len(exits)))
+    for side in (1, 0):  # left, right
+        sleeve_lengths[side] = lengths * np.clip(rng.lognormal(0, 0.22, len(exits)), 0.55, 1.7)
+        sleeve_radii[side] = radii * np.clip(rng.normal(1, 0.14, len(exits)), 0.6, 1.5)
     nearest = np.clip(np.searchsorted(exits - 9.0, levels.arc) - 1, 0, len(exits) - 1)
     return RootTables(
         level=nearest.astype(float),
@@ -407,8 +403,6 @@ def _draw_roots(levels: _Levels, plan: Plan, rng: np.random.Generator) -> RootTa
         sine=np.sin(np.deg2rad(angles))[nearest],
         cosine=np.cos(np.deg2rad(angles))[nearest],
         slope=slopes[nearest],
-        length_left=sleeves[0][0][nearest],
-        length_right=sleeves[1][0][nearest],
-        radius_left=sleeves[0][1][nearest],
-        radius_right=sleeves[1][1][nearest],
+        sleeve_length=sleeve_lengths[:, nearest],
+        sleeve_radius=sleeve_radii[:, nearest],
     )
