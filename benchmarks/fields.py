@@ -27,7 +27,9 @@ from leakloc.core.settings import Settings
 from leakloc.levels.bodies import is_sacral
 from leakloc.loaders import load_study
 from leakloc.pipeline import analyze
-from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM, true_discs
+from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM
+from leakloc.validation.simulation import list_patients
+from leakloc.validation.simulation.patients import read_discs
 
 SMALLEST: Final = 0.25
 """Minimum fraction of a volume in each direction: two or three levels."""
@@ -39,16 +41,16 @@ BINS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 class Part:
     """One analyzed part of a volume."""
 
-    named: str
-    """``right``, ``wrong``, ``unnamed``, or ``refused``."""
+    numbering: str
+    """``correct``, ``incorrect``, ``unnamed``, or ``refused``."""
     confidence: float = 0.0
 
 
-def part_of(volumes: list[Path], seed: int) -> Part:
+def part_of(spider: Path, patients: tuple[str, ...], seed: int) -> Part:
     """Analyze a random part of a random volume."""
     rng = np.random.default_rng(seed)
-    path = volumes[rng.integers(len(volumes))]
-    whole = nib.load(path)
+    patient = patients[rng.integers(len(patients))]
+    whole = nib.load(spider / f"spider-{patient}_T2SPACE.nii.gz")
     box = []
     for length in whole.shape:
         size = int(length * rng.uniform(SMALLEST, 1.0))
@@ -62,16 +64,16 @@ def part_of(volumes: list[Path], seed: int) -> Part:
             levels = analyze(load_study(file, settings.loaders), settings).levels
         except LeaklocError:
             return Part("refused")
-    true = true_discs(path)
-    right = []
+    true = read_discs(spider, patient)
+    correct = []
     for disc in levels.discs:
-        gaps = {name: np.linalg.norm(place - disc.center_lps) for name, place in true.items()}
+        gaps = {name: np.linalg.norm(center - disc.center_lps) for name, center in true.items()}
         nearest = min(gaps, key=gaps.__getitem__)
         if gaps[nearest] <= DISC_TOLERANCE_MM and not is_sacral(disc.name):
-            right.append(nearest == disc.name)
-    if not right:
+            correct.append(nearest == disc.name)
+    if not correct:
         return Part("unnamed")
-    return Part("right" if all(right) else "wrong", levels.numbering.confidence)
+    return Part("correct" if all(correct) else "incorrect", levels.numbering.confidence)
 
 
 def main() -> None:
@@ -81,18 +83,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first part")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    volumes = sorted(options.spider.glob("spider-*_T2SPACE.nii.gz"))
+    patients = list_patients(options.spider)
     seeds = range(options.seed, options.seed + options.count)
     with Pool(options.workers) as pool:
-        parts = pool.map(partial(part_of, volumes), seeds, chunksize=4)
-    print(", ".join(f"{n} {word}" for word, n in Counter(p.named for p in parts).most_common()))
+        parts = pool.map(partial(part_of, options.spider, patients), seeds, chunksize=4)
+    print(", ".join(f"{n} {word}" for word, n in Counter(p.numbering for p in parts).most_common()))
     print("| reported confidence | correct | parts |\n|---|---|---|")
+    numbered = [p for p in parts if p.numbering in ("correct", "incorrect")]
     for low, high in pairwise(BINS):
-        inside = [p for p in parts if p.named in ("right", "wrong") and low <= p.confidence < high]
+        inside = [p for p in numbered if low <= p.confidence < high]
         if inside:
-            right = sum(p.named == "right" for p in inside)
-            print(f"| {low:.1f} to {high:.1f} | {right} | {len(inside)} |")
-    worst = max((p.confidence for p in parts if p.named == "wrong"), default=0.0)
+            correct = sum(p.numbering == "correct" for p in inside)
+            print(f"| {low:.1f} to {high:.1f} | {correct} | {len(inside)} |")
+    worst = max((p.confidence for p in parts if p.numbering == "incorrect"), default=0.0)
     print(f"highest confidence of an incorrect numbering: {worst:.2f}")
 
 

@@ -42,7 +42,7 @@ RIDGE = 0.1
 0.02, 0.05, 0.1 and 0.2: 0.077, 0.081, 0.085, 0.091; with less, one feature dominates."""
 
 
-def pieces(myelogram: Volume, fluid: npt.NDArray[np.bool_]) -> list[Row]:
+def candidates(myelogram: Volume, fluid: npt.NDArray[np.bool_]) -> list[Row]:
     """Return the features of every candidate, and whether it is fluid."""
     suppressed = replace(myelogram.provenance, fat_suppressed=True)
     volume = Volume(myelogram.array, myelogram.geometry, suppressed)
@@ -71,7 +71,7 @@ def simulated(folder: Path, seeds: list[int]) -> Iterator[Row]:
         for seed in seeds:
             for name in names[(n + seed) % 3 :: 3]:
                 study = simulate(patient, name, seed, companion=False)
-                yield from pieces(study.myelogram, study.fluid.array > 0)
+                yield from candidates(study.myelogram, study.fluid.array > 0)
 
 
 def phantoms(seeds: list[int]) -> Iterator[Row]:
@@ -83,7 +83,7 @@ def phantoms(seeds: list[int]) -> Iterator[Row]:
             if not series or len(series[-1].stacks) != 1:
                 continue
             volume = phantom.image(series[-1].sequence, series[-1].geometry)
-            yield from pieces(volume, phantom.masks(volume.geometry).fluid.array > 0)
+            yield from candidates(volume, phantom.masks(volume.geometry).fluid.array > 0)
 
 
 def fit(rows: list[Row]) -> npt.NDArray[np.float64]:

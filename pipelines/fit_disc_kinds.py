@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +33,9 @@ from leakloc.levels.candidates import Candidate
 from leakloc.levels.kinds import KINDS, kind_features
 from leakloc.levels.network import network_detector
 from leakloc.levels.search import detect_discs
-from leakloc.validation.evaluation.spider import CANAL_LABEL, DISC_TOLERANCE_MM
+from leakloc.validation.evaluation.spider import DISC_TOLERANCE_MM
 from leakloc.validation.phantom import SCENARIOS, Truth, make_phantom
+from leakloc.validation.simulation.patients import SAC, read_discs
 
 PATIENTS: Final = ("005", "007", "022", "034", "057", "098", "110", "141", "166", "209", "241")
 """SPIDER patients used for fitting; the others are used to evaluate the numbering."""
@@ -66,10 +66,10 @@ PATIENT_WEIGHT: Final = 5.0
 """Weight of a detection in a patient relative to one in a phantom."""
 RIDGE: Final = 0.3
 """Penalty on squared weights, in detections: keeps the weights of rare kinds finite."""
-CLASSES: Final = ("false_find", *KINDS)
+CLASSES: Final = ("false_detection", *KINDS)
 
 Classes = npt.NDArray[np.int64]
-Finds = tuple[FloatArray, Classes]
+Detections = tuple[FloatArray, Classes]
 """Features and classes of the detections of one search."""
 
 
@@ -95,7 +95,7 @@ class Case:
 def class_of(name: str | None) -> int:
     """Return the index into `CLASSES` of a disc's true name; None is a false detection."""
     if name is None:
-        return CLASSES.index("false_find")
+        return CLASSES.index("false_detection")
     above, below = split_segment(name)
     if above == "S1":
         return CLASSES.index("first_sacral")
@@ -119,20 +119,19 @@ def canal_line(mask: Volume) -> Centerline:
     upright = mask.oriented("LPS")
     points = []
     for k in reversed(range(upright.array.shape[0])):
-        j, i = np.nonzero(upright.array[k] == CANAL_LABEL)
+        j, i = np.nonzero(upright.array[k] == SAC)
         if len(j) >= MIN_CANAL_VOXELS:
             points.append(upright.geometry.lps_from_kji([k, j.mean(), i.mean()]))
     return Centerline.smoothed(np.array(points))
 
 
-def finds_on_patient(folder: Path, patient: str) -> list[Finds]:
+def detections_in_patient(folder: Path, patient: str) -> list[Detections]:
     """Return features and classes of the detections in one volume of SPIDER."""
     stem = folder / f"spider-{patient}"
     image: Any = nib.load(f"{stem}_T2SPACE.nii.gz")
     mask: Any = nib.load(f"{stem}_mask.nii.gz")
     volume, line = Volume.from_nibabel(image), canal_line(Volume.from_nibabel(mask))
-    listed = json.loads(Path(f"{stem}_discs.json").read_text())["discs"]
-    truth = {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in listed}
+    truth = read_discs(folder, patient)
     if patient in UNLISTED_FIRST_SACRAL:
         truth["S1-S2"] = np.array(UNLISTED_FIRST_SACRAL[patient])
     found = detect_discs(volume, {}, line, network_detector(AnatomyOutputs())).candidates
@@ -163,7 +162,7 @@ def rendered(scenario: str, seed: int) -> tuple[Volume, dict[Role, Volume], Trut
     return myelograms[-1], companions, phantom.truth
 
 
-def finds_on_phantom(scenario: str, seed: int) -> list[Finds]:
+def detections_in_phantom(scenario: str, seed: int) -> list[Detections]:
     """Return features and classes in one phantom, with and without companions."""
     myelogram, companions, truth = rendered(scenario, seed)
     in_field = myelogram.geometry.contains(truth.centerline_lps)
@@ -183,18 +182,18 @@ def cases(
 ) -> Iterator[Case]:  # fmt: skip
     """Yield the detections in all cases; those in the working folder are read from there."""
     for patient in patients:
-        find = partial(finds_on_patient, spider, patient)
+        find = partial(detections_in_patient, spider, patient)
         for features, classes in _cached(work, f"spider-{patient}", find):
             yield Case(features, classes, True, patient in HELD_OUT_PATIENTS)
     held_out = seeds[len(seeds) - round(HELD_OUT_FRACTION * len(seeds)) :]
     for seed in seeds:
         for scenario in scenarios:
-            show = partial(finds_on_phantom, scenario, seed)
+            show = partial(detections_in_phantom, scenario, seed)
             for features, classes in _cached(work, f"{scenario}-{seed}", show):
                 yield Case(features, classes, False, seed in held_out)
 
 
-def _cached(work: Path | None, name: str, find: Callable[[], list[Finds]]) -> list[Finds]:
+def _cached(work: Path | None, name: str, find: Callable[[], list[Detections]]) -> list[Detections]:
     """Return detections from the working folder, or compute and store them, by network hash."""
     path = None
     if work is not None:

@@ -359,9 +359,9 @@ class Patches(torch.utils.data.IterableDataset[Any]):
         seed: int,
     ) -> None:
         self.real, self.synthetic, self.batch = real, synthetic, batch
-        self.share = phantom_fraction if synthetic else 0.0
+        self.phantom_fraction = phantom_fraction if synthetic else 0.0
         if not real:
-            self.share = 1.0
+            self.phantom_fraction = 1.0
         self.seed = seed
 
     def __iter__(self) -> Any:
@@ -370,7 +370,7 @@ class Patches(torch.utils.data.IterableDataset[Any]):
         while True:
             inputs, targets, kinds = [], [], []
             for _ in range(self.batch):
-                pool = self.synthetic if rng.random() < self.share else self.real
+                pool = self.synthetic if rng.random() < self.phantom_fraction else self.real
                 case = pool[rng.integers(len(pool))]
                 one, target = patch(case, rng)
                 inputs.append(one)

@@ -53,7 +53,7 @@ DEFORMED = 0.6
 """Fraction of the resampled patches that are also deformed."""
 WITH_CORD = 0.2
 """Fraction of the patches with a simulated cord."""
-WET = 0.6
+WITH_FLUID = 0.6
 """Fraction of the patches that are centered on fluid, in studies with fluid."""
 
 
@@ -102,7 +102,7 @@ class DuraNet(nn.Module):
         return self.out(y)
 
 
-class Pieces(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class Patches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     """Infinite stream of patches from a folder of samples; new samples are included."""
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -121,9 +121,9 @@ class Pieces(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
             drawn += 1
             phantom = bool(files["phantom"]) and rng.random() < PHANTOMS
             paths = files["phantom" if phantom or not files["real"] else "real"]
-            piece = _cut(paths[rng.integers(len(paths))], rng)
-            if piece is not None:
-                yield _augmented(piece, phantom, rng)
+            patch = _cut(paths[rng.integers(len(paths))], rng)
+            if patch is not None:
+                yield _augmented(patch, phantom, rng)
 
 
 def _cut(path: Path, rng: np.random.Generator) -> dict[str, Array] | None:
@@ -136,33 +136,33 @@ def _cut(path: Path, rng: np.random.Generator) -> dict[str, Array] | None:
         names = ("signal", "in_field", "prior", "inside", "fluid")
         whole = {name: stored[f"{line}_{name}"] for name in names}
     count = len(whole["signal"])
-    wet = np.flatnonzero(whole["fluid"].max((1, 2)) > 100)
+    fluid_rows = np.flatnonzero(whole["fluid"].max((1, 2)) > 100)
     middle = rng.integers(count)
-    if len(wet) and rng.random() < WET:
-        middle = rng.choice(wet) + rng.integers(-12, 12)
+    if len(fluid_rows) and rng.random() < WITH_FLUID:
+        middle = rng.choice(fluid_rows) + rng.integers(-12, 12)
     start = int(np.clip(middle - ARCS // 2, 0, max(count - ARCS, 0)))
-    piece = {name: array[start : start + ARCS] for name, array in whole.items()}
-    short = ARCS - len(piece["signal"])
+    patch = {name: array[start : start + ARCS] for name, array in whole.items()}
+    short = ARCS - len(patch["signal"])
     if short > 0:
         padding = ((0, short), (0, 0), (0, 0))
-        piece = {name: np.pad(array, padding, mode="edge") for name, array in piece.items()}
+        patch = {name: np.pad(array, padding, mode="edge") for name, array in patch.items()}
     for name in ("prior", "inside", "fluid"):
-        piece[name] = piece[name].astype(np.float32) / 255
-    piece["signal"] = piece["signal"].astype(np.float32)
-    return piece
+        patch[name] = patch[name].astype(np.float32) / 255
+    patch["signal"] = patch["signal"].astype(np.float32)
+    return patch
 
 
 ANGLE = np.arange(ANGLES) * 2 * np.pi / ANGLES
 RADIUS_MM = RADIUS_START_MM + RADIUS_STEP_MM * np.arange(RADII)
 
 
-def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+def _recentered(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
     """Resample a patch about another centerline, as detected without knowledge of the dura.
 
     Bright fluid outside the sac and CSF anterior to the roots attract the detection. Without
     this augmentation the network assumes that the sac is centered in the patch.
     """
-    area = (piece["inside"] + piece["fluid"]) * RADIUS_MM
+    area = (patch["inside"] + patch["fluid"]) * RADIUS_MM
     total = area.sum((1, 2)) + 1e-3
     toward = [(area * part[:, None] * RADIUS_MM).sum((1, 2)) / total
               for part in (np.cos(ANGLE), np.sin(ANGLE))]  # fmt: skip
@@ -180,7 +180,7 @@ def _recentered(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, 
     low %= ANGLES
     following = (low + 1) % ANGLES
     result = {}
-    for name, array in piece.items():
+    for name, array in patch.items():
         values = array.astype(np.float32)
         first = values[row, low, near] * (1 - a) + values[row, following, near] * a
         second = values[row, low, near + 1] * (1 - a) + values[row, following, near + 1] * a
@@ -201,39 +201,39 @@ def _deformation(arcs: int, rng: np.random.Generator) -> Array:
     return factor
 
 
-def _with_cord(piece: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+def _with_cord(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
     """Add a gray cord to the sac: CSF posterior to the cord is not epidural fluid.
 
     The volumes include little more than the conus. Diameters of the adult cord: 6 to 14 mm
     transverse, 6 to 9 mm anteroposterior (Frostell et al., Front Neurol 2016;7:238).
     """
-    arcs = len(piece["signal"])
+    arcs = len(patch["signal"])
     sway = gaussian_filter1d(rng.normal(size=(arcs, 2)), 6.0, axis=0) * 3.0
     center = sway + rng.normal(0.0, 1.0, 2)
     left = (np.cos(ANGLE)[:, None] * RADIUS_MM - center[:, :1, None]) / rng.uniform(3.0, 7.0)
     dorsal = (np.sin(ANGLE)[:, None] * RADIUS_MM - center[:, 1:, None]) / rng.uniform(3.0, 4.5)
     cord = np.clip((1.0 - np.hypot(left, dorsal)) * rng.uniform(3.0, 8.0) + 0.5, 0.0, 1.0)
-    cord *= piece["inside"]
-    signal = piece["signal"] * (1.0 - cord) + rng.uniform(0.1, 0.75) * cord
-    return {**piece, "signal": signal.astype(np.float32)}
+    cord *= patch["inside"]
+    signal = patch["signal"] * (1.0 - cord) + rng.uniform(0.1, 0.75) * cord
+    return {**patch, "signal": signal.astype(np.float32)}
 
 
 def _augmented(
-    piece: dict[str, Array], phantom: bool, rng: np.random.Generator
+    patch: dict[str, Array], phantom: bool, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
     """Vary gain, noise, field of view and prior; mirror left-right in half of the cases."""
     if rng.random() < WITH_CORD:
-        piece = _with_cord(piece, rng)
+        patch = _with_cord(patch, rng)
     if rng.random() < RECENTERED:
-        piece = _recentered(piece, rng)
+        patch = _recentered(patch, rng)
     # The scale may be that of fluid brighter than the CSF between the roots.
     gain = np.exp(rng.uniform(-0.7, 0.25)) if rng.random() < 0.3 else rng.uniform(0.85, 1.15)
-    signal = piece["signal"] * gain + rng.normal(0, 0.03)
+    signal = patch["signal"] * gain + rng.normal(0, 0.03)
     if (
         rng.random() < OTHER_BRIGHTNESS
     ):  # fluid brighter than the CSF between crowded roots, or the reverse
-        signal = signal * (1 + rng.uniform(-0.15, 0.4) * piece["fluid"])
-        signal = signal * (1 - rng.uniform(0.0, 0.35) * piece["inside"] * (1 - piece["fluid"]))
+        signal = signal * (1 + rng.uniform(-0.15, 0.4) * patch["fluid"])
+        signal = signal * (1 - rng.uniform(0.0, 0.35) * patch["inside"] * (1 - patch["fluid"]))
     if rng.random() < 0.4:
         signal = np.sign(signal) * np.abs(signal) ** rng.uniform(0.7, 1.4)
     if rng.random() < 0.4:
@@ -242,15 +242,15 @@ def _augmented(
     if phantom and rng.random() < 0.3:
         width = rng.uniform(0, 0.8)
         signal = gaussian_filter(signal, (width, width, 1.5 * width))
-    in_field = piece["in_field"]
+    in_field = patch["in_field"]
     if phantom and rng.random() < 0.5:  # slabs as thin as those of the real volumes
         lateral = np.cos(ANGLE)[:, None] * RADIUS_MM - rng.normal(0, 1.5)
         in_field = in_field & (np.abs(lateral) < rng.uniform(6.0, 16.0))
-    prior = piece["prior"]
+    prior = patch["prior"]
     if rng.random() < 0.12:
         prior = np.full_like(prior, NO_PRIOR)
     weight = np.where(in_field, 1.0, 0.2 if phantom else 0.0)
-    parts = [signal, in_field, prior, piece["inside"], piece["fluid"], weight]
+    parts = [signal, in_field, prior, patch["inside"], patch["fluid"], weight]
     if rng.random() < 0.5:
         parts = [np.roll(part[:, ::-1], 1 + ANGLES // 2, axis=1) for part in parts]
     planes = network_input(parts[0], parts[1].astype(bool), parts[2])
@@ -284,12 +284,12 @@ def train(options: argparse.Namespace) -> None:
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         first, mean = state["step"], state["mean"]
-    pieces = torch.utils.data.DataLoader(
-        Pieces(options.pool, options.seed + first), batch_size=BATCH, num_workers=1,
+    patches = torch.utils.data.DataLoader(
+        Patches(options.pool, options.seed + first), batch_size=BATCH, num_workers=1,
         prefetch_factor=6,
     )  # fmt: skip
     start, losses = time.monotonic(), []
-    for step, batch in enumerate(pieces, start=first + 1):
+    for step, batch in enumerate(patches, start=first + 1):
         done = (time.monotonic() - start) / (60 * options.minutes)
         warm = min(1.0, (step - first) / 50)
         rate = options.rate * warm * (0.505 + 0.495 * np.cos(np.pi * min(done, 1)))
@@ -335,7 +335,7 @@ def export(checkpoint: Path, path: Path) -> None:
         net, (example,), str(path), input_names=["polar"], output_names=["logits"],
         dynamic_axes=axes, opset_version=17, dynamo=False,
     )  # fmt: skip
-    print(json.dumps({"steps": state["step"], "pieces": state["step"] * BATCH}))
+    print(json.dumps({"steps": state["step"], "patches": state["step"] * BATCH}))
 
 
 def main() -> None:

@@ -20,6 +20,20 @@ _number = count()
 
 
 @pytest.fixture
+def annotation_of():
+    """The ground truth of a simulated study as an annotation."""
+    from leakloc.validation.evaluation.annotation import annotation_from_truth
+    from leakloc.validation.simulation.truth import true_values
+
+    def annotate(study):
+        name = f"{study.scenario.name}_{study.patient}_{study.seed}"
+        masks = study.thecal_sac, study.fluid, study.fluid_fraction
+        return annotation_from_truth(true_values(study), name, *masks)
+
+    return annotate
+
+
+@pytest.fixture
 def made_simulation():
     """A simulated study without a real patient: a straight sac, fluid behind it at L3-L4."""
     from types import SimpleNamespace
@@ -160,7 +174,7 @@ def build_series(
 def build_enhanced(
     path: Path, made: Series, order: list[int], changes: dict[int, dict[str, Any]] | None = None
 ) -> Dataset:
-    """The frames of a classic series as one Enhanced MR object, in the given order.
+    """The frames of a classic series as one Enhanced MR object, in the specified order.
 
     `changes` overrides, by place in the series: echo_time, frame_type, slope, position,
     orientation, time.
@@ -216,7 +230,7 @@ def build_enhanced(
 
 
 def spine_array(shape: tuple[int, int, int], tissue: float, axis: int = 1) -> np.ndarray:
-    """A bright tube across the field in tissue of a given share of its signal."""
+    """A bright tube across the field in tissue with a fraction of its signal."""
     rng = np.random.default_rng(1)
     array = np.full(shape, 1000.0 * tissue) * rng.uniform(0.5, 1.0, shape)
     middle = [slice(n * 9 // 20, n * 11 // 20 + 1) for n in shape]

@@ -28,10 +28,14 @@ SAMPLE = Path(__file__).parent.parent / "sample_data" / "postoperative"
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sample") / "out"
     stages: list[tuple[str, float]] = []
-    analyze(SAMPLE / "dicom", output=out, progress=lambda what, share: stages.append((what, share)))
-    shares = [share for _, share in stages]
-    assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    analyze(
+        SAMPLE / "dicom",
+        output=out,
+        progress=lambda what, fraction: stages.append((what, fraction)),
+    )
+    fractions = [fraction for _, fraction in stages]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     return out
 
 

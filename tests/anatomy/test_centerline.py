@@ -82,7 +82,7 @@ def test_projection_keeps_the_shape_of_its_input(line: Centerline, x: float, n: 
 
 @quick
 @given(spines(), st.floats(1, 100))
-def test_beyond_the_ends_it_goes_straight_on(line: Centerline, beyond: float) -> None:
+def test_it_is_extrapolated_linearly(line: Centerline, beyond: float) -> None:
     head = line.points_lps[0] - beyond * line.tangents_lps[0]
     tail = line.points_lps[-1] + beyond * line.tangents_lps[-1]
     np.testing.assert_allclose(line.at([-beyond, line.length_mm + beyond]), [head, tail], atol=1e-9)

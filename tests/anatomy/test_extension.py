@@ -16,7 +16,7 @@ def middle_lps(z_mm: np.ndarray) -> np.ndarray:
 
 
 def canal(hidden: tuple[float, float] = (0.0, 0.0), decoy_mm: float | None = None) -> Volume:
-    """A canal of 8 mm radius, not seen between two heights; perhaps another tube beside it."""
+    """A canal of 8 mm radius, hidden between two heights; optionally a tube lateral to it."""
     points = GRID.lps_from_kji(np.indices(GRID.shape).transpose(1, 2, 3, 0))
     z = points[..., 2]
     across = np.linalg.norm(points[..., :2] - middle_lps(z)[..., :2], axis=-1)

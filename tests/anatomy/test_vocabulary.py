@@ -30,7 +30,7 @@ def test_values_match_the_contract_example_and_published_scheme():
     assert max(LABEL_VALUES.values()) < 256
 
 
-def test_segments_split_into_what_they_were_made_of():
+def test_segments_split_into_their_vertebrae():
     chain = vertebra_chain()
     for upper, lower in pairwise(chain):
         assert split_segment(segment_name(upper, lower)) == (upper, lower)

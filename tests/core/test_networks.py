@@ -27,6 +27,6 @@ def test_the_cores_bound_the_threads(monkeypatch, cores, used):
     assert threads() == used
 
 
-def test_a_session_is_made_once(monkeypatch):
+def test_a_session_is_created_once(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert session() is session()

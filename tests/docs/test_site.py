@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, offline, and says what the code says."""
+"""The documentation builds without a warning, offline, and agrees with the code."""
 
 from __future__ import annotations
 

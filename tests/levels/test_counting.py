@@ -1,4 +1,4 @@
-"""Counting from C2 on sagittal series of neck, chest and back beside a lumbar myelogram."""
+"""Counting from C2 on sagittal series of neck, chest and back in addition to a lumbar myelogram."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -82,7 +82,7 @@ def test_no_disc_above_sacral_bone_is_no_sacrum():
     assert trace_sacrum(image, bone, []) is None
 
 
-def test_a_known_remnant_is_kept():
+def test_a_known_remnant_is_retained():
     image, bone, disc, true = made_sacrum(HEIGHTS_MM, remnants=False)
     axis = trace_sacrum(image, bone, [disc])
     own = true.at(HEIGHTS_MM[0] + 5.0)

@@ -114,7 +114,7 @@ def test_missing_paths_are_named(settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_files_beside_the_study(series, settings, tmp_path):
+def test_a_hundred_thousand_files_next_to_the_study(series, settings, tmp_path):
     series().write(tmp_path / "study")
     for folder in range(100):
         (tmp_path / f"notes{folder}").mkdir()

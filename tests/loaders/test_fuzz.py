@@ -60,7 +60,7 @@ def templates() -> list[Path]:
 
 
 def as_series(template: Path, folder: Path) -> list[Path]:
-    """The picture of one file as a short, regular MR series; multi-frame objects stay alone."""
+    """The image of one file as a short, regular MR series; multi-frame objects stay alone."""
     folder.mkdir(parents=True)
     dataset = pydicom.dcmread(template)
     if "NumberOfFrames" in dataset:

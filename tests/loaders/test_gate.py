@@ -51,7 +51,7 @@ def test_a_t1_file_without_header_is_refused_and_a_t2_file_is_not(t2, tmp_path):
         triage(load_study(saved(dark_fluid(t2), tmp_path / "b.nii.gz"), SETTINGS), SETTINGS)
 
 
-def test_where_no_spine_is_seen_the_doubt_is_said(tube, tmp_path):
+def test_if_no_spine_is_detected_a_note_is_added(tube, tmp_path):
     affine = np.diag([-0.9, -0.9, 0.9, 1.0])
     image = nib.Nifti1Image(tube((70, 64, 64), 0.55).astype(np.int16), affine)
     nib.save(image, tmp_path / "a.nii.gz")

@@ -253,7 +253,7 @@ def test_localizer_in_the_same_series_is_split_off(series, settings, tmp_path):
         {"PixelSpacing": [0.5, 0.5]},
     ],
 )
-def test_images_of_other_contrast_or_grid_are_told_apart(series, settings, tmp_path, change):
+def test_images_of_other_contrast_or_grid_are_separated(series, settings, tmp_path, change):
     made = series(EchoTime=30.0).write(tmp_path / "a")
     other = series(array=made.array + 7, **{"EchoTime": 30.0, **change})
     other.set(SeriesInstanceUID=made.datasets[0].SeriesInstanceUID).write(tmp_path / "b")
@@ -263,7 +263,7 @@ def test_images_of_other_contrast_or_grid_are_told_apart(series, settings, tmp_p
     np.testing.assert_array_equal(stacks[1].load().array, other.array)
 
 
-def test_sagittal_stations_of_one_series_are_told_apart(series, settings, tmp_path):
+def test_sagittal_stations_of_one_series_are_separated(series, settings, tmp_path):
     made = series().write(tmp_path / "a")
     other = series(origin_lps=(-10.0, -30.0, 240.0), array=made.array + 7)
     other.set(SeriesInstanceUID=made.datasets[0].SeriesInstanceUID).write(tmp_path / "b")
@@ -575,7 +575,7 @@ def test_damaged_archives_are_refused_or_whole(series, settings, tmp_path, kind)
             refused += 1
             assert len(str(error).splitlines()) == 1
             continue
-        # What is read in spite of damage is every picture, or says what is missing.
+        # All images are read in spite of damage, or a note states what is missing.
         whole_study = sum(stack.n_instances for stack in study.stacks) == 8
         assert whole_study or study.skipped or any(map(codes, study.stacks))
     assert refused > 10
@@ -594,7 +594,7 @@ def disc(series, tmp_path) -> Path:
     return tmp_path / "disc" / "DICOMDIR"
 
 
-def test_a_dicomdir_stands_for_what_it_lists(disc, settings, tmp_path):
+def test_a_dicomdir_is_read_as_the_files_it_lists(disc, settings, tmp_path):
     study = load_study(disc, settings)
     assert only(study).n_instances == 8
     assert not study.skipped
@@ -661,7 +661,7 @@ def test_volume_files_keep_every_voxels_place(settings, tmp_path, name, as_folde
     np.testing.assert_allclose(read.geometry.affine_lps, volume.geometry.affine_lps, atol=1e-5)
 
 
-def test_nifti_is_told_by_content(settings, tmp_path):
+def test_nifti_is_recognized_by_content(settings, tmp_path):
     import nibabel as nib
 
     volume = made_volume()
@@ -670,7 +670,7 @@ def test_nifti_is_told_by_content(settings, tmp_path):
     np.testing.assert_array_equal(only(load_study(tmp_path, settings)).load().array, volume.array)
 
 
-def test_volumes_beside_dicom_are_left_out(series, settings, tmp_path):
+def test_volumes_next_to_dicom_are_ignored(series, settings, tmp_path):
     import nibabel as nib
 
     series().write(tmp_path)
@@ -693,7 +693,7 @@ def test_nifti_without_orientation_or_with_time_is_refused(settings, tmp_path):
         load_study(tmp_path / "b.nii", settings)
 
 
-def test_a_sidecar_tells_the_sequence(settings, tmp_path):
+def test_a_sidecar_describes_the_sequence(settings, tmp_path):
     import json
 
     import nibabel as nib
@@ -721,9 +721,9 @@ def test_nan_becomes_zero(settings, tmp_path):
     assert (array[:, :, 0] == 0).all()
 
 
-def test_progress_is_told(series, settings, tmp_path):
+def test_progress_is_reported(series, settings, tmp_path):
     series().write(tmp_path)
     reported: list[tuple[str, float]] = []
-    report: Callable[[str, float], None] = lambda what, share: reported.append((what, share))  # noqa: E731
+    report: Callable[[str, float], None] = lambda what, fraction: reported.append((what, fraction))  # noqa: E731
     load_study(tmp_path, LoaderSettings(), progress=report)
     assert reported == [("reading headers", 0.0)]

@@ -1,4 +1,4 @@
-"""Label masks from elsewhere: read with their place, or refused with the way to mend them."""
+"""External label masks: read with their position, or refused with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels read at their place in the file mean what a decoder of the whole file says they mean."""
+"""Pixels read directly from their offset in the file equal those of a decoder of the whole file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AWvAABaIN+ffxfvq5ky9qKhokNb+P+E4wfoxuACiWAIF4AVcANkAJ4D9BDMAAAY6L8BaAAGPVK4UAZGp
 SAAHGfF+fkFSngmRYqUDkB6awDcAxSYIgTDQgMl5AQYYFG6/L7ySTusWa6NGa0jTVwGIEDr+QwguHjMOugsAxheCuQgHEKKg
 DlPPh8aX01xZe7Z6vz6OP8dRz3YB/9k=
 """
-"""The picture of `test_high_throughput_jpeg_2000`, encoded by OpenJPH."""
+"""The image of `test_high_throughput_jpeg_2000`, encoded by OpenJPH."""
 
 
 def assert_same_either_way(frames):
@@ -42,7 +42,7 @@ def assert_same_either_way(frames):
 
 
 def encode(dataset, syntax, picture):
-    """Set the picture of a dataset as a scanner or PACS would, compressed."""
+    """Set the pixels of a dataset as a scanner or PACS would, compressed."""
     from openjpeg.utils import encode_array
     from pydicom.encaps import encapsulate
 

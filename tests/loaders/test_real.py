@@ -73,7 +73,7 @@ def folders_of_one_study() -> list[str]:
 
 @pytest.mark.slow
 def test_every_stack_of_the_awkward_files_agrees_with_dcm2niix(tmp_path):
-    """Each volume is one of dcm2niix's, voxel for voxel, or says how it was mended."""
+    """Each volume is one of dcm2niix's, voxel for voxel, or has a note on the repair."""
     dcm2niix = pytest.importorskip("dcm2niix")
     import nibabel as nib
 

@@ -49,7 +49,7 @@ def stack(rows: slice, gain: float = 1.0, description: str = "myelo", **extra) -
     return SeriesStack(**{**values, **extra})
 
 
-def test_stations_are_told_from_repeats_and_from_the_whole():
+def test_stations_are_distinguished_from_repeats_and_from_the_composed_series():
     stations = [stack(rows) for rows in PARTS]
     assert find_stations(stations).parts == (0, 1, 2)
     assert find_stations(stations).whole is None
@@ -93,7 +93,7 @@ def test_no_seam_shows_across_an_overlap():
 
 
 def blobs() -> np.ndarray:
-    """Structure in all directions, so that a movement can be seen along each."""
+    """Structure in all directions, so that a movement is detectable along each."""
     from scipy.ndimage import gaussian_filter
 
     noise = gaussian_filter(np.random.default_rng(4).normal(size=WHOLE.shape), 2.0)

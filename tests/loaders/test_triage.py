@@ -98,7 +98,7 @@ TSE = {**SE, "RepetitionTime": 3500.0, "EchoTime": 105.0, "MRAcquisitionType": "
 SE_T1 = {**SE, "RepetitionTime": 600.0, "EchoTime": 12.0, "MRAcquisitionType": "2D"}
 TIRM = {**IR, "RepetitionTime": 4500.0, "EchoTime": 60.0, "InversionTime": 160.0}
 
-# description, expected role, plane, grid, tissue share, parameters
+# description, expected role, plane, grid, tissue fraction, parameters
 DIALECTS: list[tuple[str, str, str, str, float, dict[str, Any]]] = [
     # --- myelography: 3D heavy T2, any language
     ("t2_spc_sag_myelo_p2", "myelogram", "sagittal", "iso", HEAVY, SPACE),
@@ -281,7 +281,7 @@ def test_myelogram_alone_serves_levels_too():
     assert result.companions == {}
 
 
-def test_without_myelogram_an_ordinary_t2_stands_in():
+def test_without_myelogram_an_ordinary_t2_is_analyzed():
     items = [stack("t2 sag", "sagittal", "2d", **TSE), stack("t2_space_sag", tissue=0.4, **TSE)]
     items[1].parameters["MRAcquisitionType"] = "3D"
     result = triage(study(*items), SETTINGS)

@@ -1,4 +1,4 @@
-"""The 43 ways in which studies go wrong, one by one: what is said, and the volume that is given.
+"""The 43 defects of studies, one by one: the notes, and the volume.
 
 Numbers 1 to 25 were measured with other readers, most of which returned wrong volumes without
 an exception; 26 to 43 come from their users' reports.
@@ -303,7 +303,7 @@ def siemens_mosaic(series, folder):
 def philips_private_scale(series, folder):
     made = series(Manufacturer="Philips Medical Systems", RescaleSlope=2.0, RescaleIntercept=0.0)
     for n, dataset in enumerate(made.datasets):
-        scale = 0.5 if n < 4 else 0.25  # the receiver's gain changed on the way
+        scale = 0.5 if n < 4 else 0.25  # the receiver's gain changed during acquisition
         dataset.PixelData = (made.array[n] * (1 if n < 4 else 2)).astype(np.uint16).tobytes()
         dataset.add(DataElement(0x20050010, "LO", "Philips MR Imaging DD 001"))
         dataset.add(DataElement(0x2005100E, "FL", scale * (1 if n < 4 else 4)))

@@ -95,7 +95,7 @@ def test_single_voxels_do_not_move_the_ends():
 @pytest.mark.parametrize("thickness_mm", [2.0, 3.3, 5.0, 8.0])
 @pytest.mark.parametrize("spacing", [(0.9, 0.9, 0.9), (0.7, 0.7, 1.2)])
 def test_thickness_of_a_crescent_is_not_rounded_to_voxels(spine, crescent, thickness_mm, spacing):
-    """The crescent stands 1 mm off the sac so that both its surfaces are its own."""
+    """The crescent is 1 mm from the sac, so that its surfaces are separate."""
     fluid = crescent(30.0, 70.0, thickness_mm, half_angle_deg=60.0, inner_mm=9.0)
     model = spine(
         radius_mm=150.0,

@@ -55,7 +55,7 @@ def test_each_section_between_bodies_has_their_names(coordinate, share):
 
 
 @given(coordinates())
-def test_positions_far_beyond_the_last_landmarks_are_not_named(coordinate):
+def test_positions_far_from_the_last_landmarks_are_not_named(coordinate):
     first = coordinate.knots_arc_mm[0] - 60
     last = coordinate.knots_arc_mm[-1] + 60
     assert coordinate.segment_at(first) is None

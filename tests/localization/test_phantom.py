@@ -118,7 +118,7 @@ def check(scenario, seed, spacing_mm):
         assert abs(error(found.caudal.point_lps, true.caudal_lps)) < 6.0
         if exact[-1]:
             assert abs(error(found.epicenter_lps, true.epicenter_lps)) < 12.0
-        # Thin ends may or may not count, but nothing is touched beyond what truly is.
+        # Thin ends may or may not count, but no other segment is involved.
         assert set(found.segments) <= set(true.segments)
         assert len(true.segments) - len(found.segments) <= 1
         (target,) = [t for t in result.planning.targets if t.collection == found.id]

@@ -141,8 +141,8 @@ def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine, monkeypatch):
     assert not planned(model).planning.hiatus.visible
 
 
-def test_the_image_is_kept_for_names_that_make_the_hiatus_implausible(spine):
-    """The canal ends elsewhere without the sacral canal; what is read then is kept, too."""
+def test_the_image_is_stored_for_names_that_make_the_hiatus_implausible(spine):
+    """The canal ends elsewhere without the sacral canal; what is read then is stored, too."""
     model = spine(radius_mm=-150.0, half_width_mm=15.0)
     segmentation = model.segmentation()
     geometry = segmentation.collections.geometry

@@ -1,4 +1,4 @@
-"""A small analytic study: a bent tube of CSF, named vertebrae, fluid behind and beside it.
+"""A small analytic study: a bent tube of CSF, named vertebrae, fluid posterior and lateral to it.
 
 The grid is oblique, stored as a sagittal acquisition, with three different spacings, so
 that every mix-up of axes shows.

@@ -114,7 +114,7 @@ def test_skipped_files_are_counted_without_their_names(analysis: Analysis) -> No
     assert PATIENT_ID not in report.to_json()
 
 
-def test_by_default_identity_is_hashed_and_the_study_uid_kept(
+def test_by_default_identity_is_hashed_and_the_study_uid_retained(
     analysis: Analysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LEAKLOC_IDENTITY_KEY", raising=False)

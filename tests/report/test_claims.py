@@ -135,7 +135,7 @@ def test_nothing_written_claims_too_much(everything: tuple[Analysis, Path]) -> N
         elif path.suffix == ".dcm":
             read[path.name] = texts_of(pydicom.dcmread(path))
     assert {"report.json", "report.html", "sr.dcm", "seg.dcm", "collections.csv"} <= set(read)
-    # What stands in pictures: the texts that the drawings are made of.
+    # Text in figures.
     from leakloc.report.overlays import figures
 
     for figure in figures(analysis):
@@ -143,7 +143,7 @@ def test_nothing_written_claims_too_much(everything: tuple[Analysis, Path]) -> N
     assert {name: claims(text) for name, text in read.items() if claims(text)} == {}
 
 
-def test_the_notice_stands_on_everything_a_person_reads(everything: tuple[Analysis, Path]) -> None:
+def test_the_notice_is_on_all_output_for_readers(everything: tuple[Analysis, Path]) -> None:
     _, folder = everything
     for name in ("report.json", "report.html", "report3d.html"):
         assert "Not a medical device" in (folder / name).read_text(encoding="utf-8"), name

@@ -199,7 +199,9 @@ def test_structured_report_says_what_the_report_says(written: tuple[Analysis, Pa
     assert report.finding.summary in texts
 
 
-def test_report_and_segmentation_share_tracking_uids(written: tuple[Analysis, Path]) -> None:
+def test_report_and_segmentation_have_the_same_tracking_uids(
+    written: tuple[Analysis, Path],
+) -> None:
     _, out = written
     seg = hd.seg.segread(out / "dicom" / "seg.dcm")
     document = pydicom.dcmread(out / "dicom" / "sr.dcm")
@@ -255,7 +257,7 @@ def test_anonymised_sources_without_patient_attributes_work(
     assert set(report.outputs.dicom) == {"seg", "sr"}
 
 
-def test_without_segmentation_the_report_stands_alone(
+def test_report_without_segmentation(
     make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
     analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
@@ -369,7 +371,7 @@ def test_a_multi_frame_source_is_referred_to(
     )
 
 
-# --- other people's readers -----------------------------------------------------------------
+# --- other DICOM readers ---------------------------------------------------------------------
 
 KNOWN_ERRORS: dict[str, tuple[str, ...]] = {
     "seg.dcm": (),
@@ -381,7 +383,7 @@ KNOWN_ERRORS: dict[str, tuple[str, ...]] = {
 
 
 def tool(name: str) -> str:
-    """A program beside Python or on the path; the test is skipped where it is not installed."""
+    """A program next to Python or on the path; the test is skipped if it is not installed."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:

@@ -49,7 +49,7 @@ def counted(
     )
 
 
-def test_names_stand_beside_their_vertebrae(analysis: Analysis) -> None:
+def test_names_are_next_to_their_vertebrae(analysis: Analysis) -> None:
     made = counted(analysis)
     name, volume = find_counting_series(made)
     (panel,) = level_count_sheet(StudyView(made), name, volume).columns[0].panels

@@ -133,7 +133,7 @@ def test_older_versions_are_read_as_this_one(analysis: Analysis, tmp_path: Path)
 def test_reports_of_this_version_without_later_keys_are_read(
     analysis: Analysis, tmp_path: Path
 ) -> None:
-    """Keys beside the contract's may be missing: other programs and earlier releases lack them."""
+    """Keys outside the contract may be missing: other programs and earlier releases lack them."""
     values = json.loads(build_report(analysis).to_json())
     for target in values["planning"]["targets"]:
         for key in set(target) - set(TARGET_KEYS):

@@ -101,7 +101,7 @@ def test_back_of_the_patient_is_right_in_sagittal_and_below_in_axial_pictures(
     assert np.flatnonzero(fluid[row]).mean() > np.flatnonzero(sac[row]).mean() + 3
 
 
-def test_names_stand_at_the_height_of_their_vertebrae(view: StudyView, analysis: Analysis) -> None:
+def test_names_are_at_the_height_of_their_vertebrae(view: StudyView, analysis: Analysis) -> None:
     panel = overlays._overview(view).columns[0].panels[0]
     rows = {label.text: label.place[0] for label in panel.labels if label.side == "left"}
     mask = analysis.levels.mask.oriented("LPS").array
@@ -111,7 +111,7 @@ def test_names_stand_at_the_height_of_their_vertebrae(view: StudyView, analysis:
     assert rows["L1"] < rows["L5"]  # head up
 
 
-def test_names_do_not_stand_on_the_canal(view: StudyView) -> None:
+def test_names_do_not_cover_the_canal(view: StudyView) -> None:
     panel = overlays._overview(view).columns[0].panels[0]
     sac = panel.outlines[0][0]
     for label in panel.labels:
@@ -269,7 +269,7 @@ def test_a_thin_slab_is_padded_for_axis_labels(analysis: Analysis) -> None:
 
 
 def test_level_names_displace_axis_labels() -> None:
-    name = canvas.Label("L3", (50.0, 12.0), side="left")  # where the letter A would stand
+    name = canvas.Label("L3", (50.0, 12.0), side="left")  # at the position of the letter A
     plain = canvas.Panel(
         shape=(100, 100),
         spacing_mm=(1.0, 1.0),

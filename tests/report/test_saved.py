@@ -1,4 +1,4 @@
-"""Naming levels anew from what an analysis left: the very report that a whole analysis gives."""
+"""Relabeling from a saved analysis gives the same report as a whole analysis."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_edited_list_of_levels_gives_the_same_too(analysis, folder):
     assert found.levels.numbering.method == "user"
 
 
-def test_supplied_levels_are_kept_and_not_renumbered(analysis, folder, tmp_path):
+def test_supplied_levels_are_retained_and_not_renumbered(analysis, folder, tmp_path):
     given = analyzed(analysis, {}, levels=folder / "levels.json")
     report = given.save(tmp_path / "given")
     assert said(relabel(tmp_path / "given")) == said(report)
@@ -119,8 +119,8 @@ def with_pictures(analysis: Analysis, out: Path) -> Report:
     )
 
 
-def test_figures_are_kept_removed_or_recreated(analysis, tmp_path):
-    """Never beside names that they do not show."""
+def test_figures_are_retained_removed_or_recreated(analysis, tmp_path):
+    """Never with names that they do not show."""
     out = tmp_path / "out"
     report = with_pictures(analysis, out)
     names = (*report.outputs.overlays, report.outputs.html, report.outputs.dicom["seg"])
@@ -158,7 +158,7 @@ def test_pictures_without_the_study_and_another_study_are_refused(folder, series
     assert (folder / "report.json").read_bytes() == before
 
 
-def test_nothing_of_the_patient_is_kept_that_the_report_does_not_hold(analysis, finished):
+def test_no_patient_data_is_stored_that_the_report_does_not_contain(analysis, finished):
     with np.load(finished / saved.NAME, allow_pickle=False) as found:
         text = found["text"].tobytes().decode()
     info = analysis.study.info
@@ -189,8 +189,8 @@ def test_a_volume_comes_back_as_it_was(array):
     assert back.geometry.matches(geometry, tolerance_mm=0)
 
 
-def test_the_image_is_kept_where_planning_reads_it(analysis, finished):
-    """And nowhere else: what is kept of it is small."""
+def test_the_image_is_stored_where_planning_reads_it(analysis, finished):
+    """And not elsewhere: the stored part is small."""
     whole = analysis.basis.landmarks.anatomy
     field_values = saved.load(finished).basis.landmarks.anatomy
     assert 0 < np.count_nonzero(field_values.array) < 0.5 * np.count_nonzero(whole.array)
@@ -267,7 +267,7 @@ def test_command_says_what_changed_and_errors_have_their_codes(capsys, folder):
 
 
 def test_nothing_heavy_is_imported(folder):
-    """Importing these takes longer than naming anew."""
+    """Importing these takes longer than relabeling."""
     code = (
         "import sys; from leakloc.cli import main; "
         f"assert main(['relabel', {str(folder)!r}, '--lumbar-count', '6']) == 0; "

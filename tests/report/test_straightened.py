@@ -27,7 +27,7 @@ def panels(sheet: canvas.Sheet) -> list[canvas.Panel | canvas.Chart]:
     return [column.panels[0] for column in sheet.columns]
 
 
-def test_the_straightened_sac_stands_upright(view: StudyView) -> None:
+def test_the_straightened_sac_is_upright(view: StudyView) -> None:
     side, front, *_ = panels(straightened_sheet(view))
     assert isinstance(side, canvas.Panel) and isinstance(front, canvas.Panel)
     for panel, width_mm in ((side, 13.0), (front, 16.0)):
@@ -100,7 +100,7 @@ def test_a_view_reaches_as_far_as_the_fluid(view: StudyView, analysis: Analysis)
     assert (none.left_mm, none.dorsal_mm) == ((-1, 1), (-2, 3))
 
 
-def test_charts_stand_beside_their_place(view: StudyView, analysis: Analysis) -> None:
+def test_charts_are_next_to_their_position(view: StudyView, analysis: Analysis) -> None:
     sheet = straightened_sheet(view)
     charts = [panel for panel in panels(sheet) if isinstance(panel, canvas.Chart)]
     assert len(charts) == 2

@@ -34,7 +34,7 @@ def test_folder_holds_what_the_report_names(bare: Analysis, folder: Path) -> Non
     values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(report_schema()).validate(values)
     assert Report.load(folder) == report
-    assert list(folder.parent.iterdir()) == [folder]  # nothing left beside it
+    assert list(folder.parent.iterdir()) == [folder]  # no other files
 
 
 def test_masks_lie_in_the_patient(bare: Analysis, folder: Path) -> None:
@@ -63,7 +63,7 @@ def test_masks_are_the_same_bytes_each_time(bare: Analysis, tmp_path: Path) -> N
         assert file.read_bytes() == (second / "masks" / file.name).read_bytes()
 
 
-def test_labels_beyond_8_bits_are_refused(analysis: Analysis, tmp_path: Path) -> None:
+def test_labels_of_more_than_8_bits_are_refused(analysis: Analysis, tmp_path: Path) -> None:
     mask = analysis.segmentation.thecal_sac
     wide = mask.with_array(mask.array.astype(np.int32) * 300)
     with pytest.raises(OutputError, match="8 bits"):
@@ -90,7 +90,7 @@ def test_foreign_files_are_never_touched(bare: Analysis, folder: Path, overwrite
     assert (folder / "thesis.txt").read_text() == "years of work"
 
 
-def test_an_empty_folder_is_used_and_parents_are_made(bare: Analysis, tmp_path: Path) -> None:
+def test_an_empty_folder_is_used_and_parents_are_created(bare: Analysis, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_outputs(bare, tmp_path / "empty")
     write_outputs(bare, tmp_path / "a" / "b" / "c")
@@ -98,7 +98,7 @@ def test_an_empty_folder_is_used_and_parents_are_made(bare: Analysis, tmp_path: 
     assert (tmp_path / "a" / "b" / "c" / "report.json").is_file()
 
 
-def test_a_file_in_the_way_is_named(bare: Analysis, folder: Path) -> None:
+def test_an_existing_file_is_named(bare: Analysis, folder: Path) -> None:
     folder.write_text("")
     with pytest.raises(OutputError, match="is not a folder"):
         write_outputs(bare, folder)

@@ -47,7 +47,7 @@ def scene_with(
     seroma: bool = False,
     rows: tuple[int, int] = (15, 45),
 ) -> Scene:
-    """A sac, 6 mm of fluid behind it, 4 mm of fat that touches the fluid, and signal beyond.
+    """A sac, 6 mm of fluid behind it, 4 mm of fat that touches the fluid, and signal outside it.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def test_bright_tissue_that_touches_fluid_is_listed_apart() -> None:
     assert not row[13:].any()
 
 
-def test_fluid_continues_beyond_the_reach_of_the_network() -> None:
+def test_fluid_continues_outside_the_range_of_the_network() -> None:
     labels, candidates = find_collections(scene_with(pool=1.0), SegmentationSettings())
     assert [c.accepted for c in candidates] == [True]
     assert labels[30, 20:, 20][8:34].all()

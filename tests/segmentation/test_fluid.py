@@ -8,7 +8,7 @@ from leakloc.segmentation.fluid import ARC_STEP_MM
 
 
 def profile(*pieces: tuple[float, float, float]) -> np.ndarray:
-    """Signal along the canal from pieces of (length in mm, first, last)."""
+    """Signal along the canal from segments of (length in mm, first, last)."""
     return np.concatenate([np.linspace(a, b, round(mm / ARC_STEP_MM)) for mm, a, b in pieces])
 
 

@@ -115,7 +115,7 @@ def test_sac_without_collection(codes):
 
 
 @pytest.mark.parametrize("collection", ["dorsal", "ventral"])
-def test_finds_a_collection_beside_the_sac(collection):
+def test_finds_a_collection_adjacent_to_the_sac(collection):
     m = mini(collection=collection)
     result = segment(Spine(m.image), {}, SETTINGS)
     pairs, missed, invented = match_collections(result.collections, m.fluid)
@@ -211,7 +211,7 @@ def test_refuses_empty_and_not_finite(value):
     ("stated", "failed", "noise", "confusing"),
     [
         (True, False, 1.0, False),
-        (True, True, 1.0, True),  # seen to have failed
+        (True, True, 1.0, True),  # measured to have failed
         (True, False, 9.0, True),  # noise may be what looks bright
         (False, False, 1.0, True),
     ],

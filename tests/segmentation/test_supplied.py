@@ -68,7 +68,7 @@ def test_supplied_fluid_replaces_segmented_fluid_with_a_note():
     assert "not part of the supplied fluid mask" in left_out[0].reason
 
 
-def test_one_label_is_taken_apart_and_labels_are_kept():
+def test_one_label_is_split_and_several_are_retained():
     both = np.maximum(DORSAL, FAR)
     result = given(fluid=both)
     assert [c.id for c in result.accepted] == [1, 2]
@@ -79,7 +79,7 @@ def test_one_label_is_taken_apart_and_labels_are_kept():
     assert (result.collections.array == 2).sum() == FAR.sum()
 
 
-def test_pieces_on_one_side_are_one_collection_and_on_two_sides_two():
+def test_components_on_one_side_are_one_collection_and_on_two_sides_two():
     upper, lower = DORSAL * (Z > 52), DORSAL * (Z < 49)
     assert len(given(fluid=upper + lower).accepted) == 1
     assert len(given(fluid=DORSAL + LEFT).accepted) == 2
@@ -120,7 +120,7 @@ def test_supplied_sac_truncates_partly_enclosed_collections():
     assert left.center_lps[2] > 3
 
 
-def test_the_centerline_follows_a_sac_beside_the_traced_canal():
+def test_the_centerline_follows_a_sac_lateral_to_the_traced_canal():
     moved = np.roll(SAC, 9, axis=2)
     result = given(sac=moved)
     inner = result.centerline.points_lps[20:-20]

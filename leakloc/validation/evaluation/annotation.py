@@ -150,11 +150,11 @@ def case_name(path: Path) -> str:
 
 def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
     """Return the mask file with one of the names in a folder or its ``masks``, or None."""
-    for place in (folder, folder / "masks"):
+    for parent in (folder, folder / "masks"):
         for name in names:
             for suffix in MASK_SUFFIXES:
-                if (place / f"{name}{suffix}").is_file():
-                    return place / f"{name}{suffix}"
+                if (parent / f"{name}{suffix}").is_file():
+                    return parent / f"{name}{suffix}"
     return None
 
 
@@ -247,8 +247,8 @@ def annotation_from_truth(
         Mask of the sac, collection ids, and fraction of fluid, on one grid.
     """
 
-    def places(things: list[dict[str, Any]]) -> dict[str, FloatArray]:
-        return {thing["name"]: np.array(thing["center_lps"]) for thing in things}
+    def centers(structures: list[dict[str, Any]]) -> dict[str, FloatArray]:
+        return {s["name"]: np.array(s["center_lps"]) for s in structures}
 
     ml = None
     if fraction is not None:
@@ -272,8 +272,8 @@ def annotation_from_truth(
             )
             for c in values["collections"]
         ),
-        vertebrae=places(values["vertebrae"]),
-        discs=places(values["discs"]),
+        vertebrae=centers(values["vertebrae"]),
+        discs=centers(values["discs"]),
         transitional=values["lumbar_count"] != 5
         or values.get("lumbosacral", "regular") != "regular",
     )
@@ -345,15 +345,7 @@ def _read_masks(case: str, sac: Path | None, fluid: Path | None) -> Annotation:
     thecal_sac = None if sac is None else _mask(sac)
     if fluid is None:
         return Annotation(case=case, thecal_sac=thecal_sac)
-    annotation = annotation_from_fluid(case, _mask(fluid))
-    return Annotation(
-        case,
-        thecal_sac,
-        annotation.fluid,
-        annotation.fluid_ml,
-        annotation.leak,
-        annotation.collections,
-    )
+    return annotation_from_fluid(case, _mask(fluid), thecal_sac)
 
 
 def annotation_from_fluid(case: str, mask: Volume, sac: Volume | None = None) -> Annotation:

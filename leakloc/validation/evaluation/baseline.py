@@ -1,6 +1,6 @@
 """Baseline method: Otsu threshold, largest component, and morphological opening.
 
-The signal is thresholded, the tallest connected component is kept (a full bladder may exceed
+The signal is thresholded, the tallest connected component is selected (a full bladder may exceed
 the sac in volume), and its opening by a ball is the thecal sac; the rest is epidural fluid.
 """
 

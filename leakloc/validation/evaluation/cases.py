@@ -122,15 +122,7 @@ class Case:
 
 
 def failed_case(
-    truth: Annotation | None,
-    case: str,
-    error: str,
-    *,
-    refusal_correct: bool = False,
-    group: str = "",
-    seed: int = -1,
-    patient: str = "",
-    runtime_s: float = NAN,
+    truth: Annotation | None, case: str, error: str, *, refusal_correct: bool = False
 ) -> Case:
     """Return the row of a study that was refused or has no result.
 
@@ -139,31 +131,19 @@ def failed_case(
     missed = truth.reportable if truth is not None and not refusal_correct else ()
     return Case(
         case,
-        group,
-        seed,
-        error,
+        error=error,
         refusal_correct=refusal_correct,
-        patient=patient,
         true_collections=len(missed),
         true_volumes_ml=tuple(c.volume_ml for c in missed),
         true_detected=(False,) * len(missed),
         leak_true=(truth.leak or "") if truth is not None else "",
         leak_reported="refused",
         transitional_true=bool(truth.transitional) if truth is not None else False,
-        runtime_s=runtime_s,
     )
 
 
 def compare(
-    predicted: Annotation,
-    truth: Annotation,
-    *,
-    resample: bool = False,
-    group: str = "",
-    seed: int = -1,
-    patient: str = "",
-    refusal_correct: bool = True,
-    runtime_s: float = NAN,
+    predicted: Annotation, truth: Annotation, *, resample: bool = False, group: str = ""
 ) -> Case:
     """Compare a result with the ground truth in all available metrics.
 
@@ -173,11 +153,13 @@ def compare(
     resample : bool
         Whether masks on another grid are resampled to that of the truth (nearest neighbor);
         if False they are rejected, because interpolation lowers Dice.
+    group : str
+        Group for pooling.
 
     Raises
     ------
     GeometryError
-        If the masks do not share a grid; the message describes the fix.
+        If the masks are on different grids; the message describes the fix.
     """
     values: dict[str, Any] = {}
     pairs: dict[int, int] = {}
@@ -200,15 +182,11 @@ def compare(
     return Case(
         case=truth.case,
         group=group,
-        seed=seed,
-        patient=patient,
-        refusal_correct=refusal_correct,
         notes=predicted.notes,
         leak_true=truth.leak or "",
         leak_reported=predicted.leak or "",
         transitional_true=bool(truth.transitional),
         transitional_detected=bool(predicted.transitional),
-        runtime_s=runtime_s,
         **values,
     )
 

@@ -231,13 +231,13 @@ class Cohort:
         named = [(name or "-", part) for name, part in self.groups().items()]
         if len(named) == 1:
             named = [(c.case, Cohort((c,))) for c in self.cases]
-        rows = [_HEADER, *(_row(name, part) for name, part in named), _row("all", self)]
+        table = table_lines(_COLUMNS, [(n, p.summary()) for n, p in (*named, ("all", self))])
         problems = [
             f"{c.case}: {c.error or 'analyzed, but should have been refused'}"
             for c in self.cases
             if not c.refusal_correct
         ]
-        return "\n".join([*align_columns(rows), *problems, *self._summary_lines()])
+        return "\n".join([*table, *problems, *self._summary_lines()])
 
     def save(self, folder: Path) -> tuple[Path, ...]:
         """Write ``cases.csv``, ``evaluation.json``, ``evaluation.txt`` and the figures.
@@ -305,32 +305,26 @@ class Cohort:
         return [*lines, self.caveat] if self.caveat else lines
 
 
-_HEADER: Final = (
-    "", "cases", "sac Dice", "HD95", "ASSD", "fluid Dice", "HD95", "volume", "detected",
-    "false positives", "leak correct", "level", "within 1", "vertebrae", "path mm", "s",
+_COLUMNS: Final = (
+    ("cases", "cases", ""), ("sac Dice", "sac_dice", ".3f"), ("HD95", "sac_hd95_mm", ".1f"),
+    ("ASSD", "sac_assd_mm", ".2f"), ("fluid Dice", "fluid_dice", ".3f"),
+    ("HD95", "fluid_hd95_mm", ".1f"), ("volume", "fluid_volume_error_abs", ".0%"),
+    ("detected", "collections_detected", ""), ("false positives", "false_positive_collections", ""),
+    ("leak correct", "leak_correct", ".0%"), ("level", "level_exact", ".0%"),
+    ("within 1", "level_within_one", ".0%"), ("vertebrae", "vertebrae_correct", ".1%"),
+    ("path mm", "path_error_mm", ".1f"), ("s", "runtime_s", ".1f"),
 )  # fmt: skip
+"""Title, key in `Cohort.summary` and format of each column."""
 
 
-def _row(name: str, part: Cohort) -> tuple[str, ...]:
-    s = part.summary()
-    return (
-        name,
-        str(s["cases"]),
-        as_text(s["sac_dice"], ".3f"),
-        as_text(s["sac_hd95_mm"], ".1f"),
-        as_text(s["sac_assd_mm"], ".2f"),
-        as_text(s["fluid_dice"], ".3f"),
-        as_text(s["fluid_hd95_mm"], ".1f"),
-        as_text(s["fluid_volume_error_abs"], ".0%"),
-        s["collections_detected"],
-        str(s["false_positive_collections"]),
-        as_text(s["leak_correct"], ".0%"),
-        as_text(s["level_exact"], ".0%"),
-        as_text(s["level_within_one"], ".0%"),
-        as_text(s["vertebrae_correct"], ".1%"),
-        as_text(s["path_error_mm"], ".1f"),
-        as_text(s["runtime_s"], ".1f"),
-    )
+def table_lines(
+    columns: Sequence[tuple[str, str, str]], summaries: Iterable[tuple[str, dict[str, Any]]]
+) -> list[str]:
+    """Return a table of named summaries; each column has a title, a key and a format."""
+    rows = [["", *(title for title, _, _ in columns)]]
+    for name, summary in summaries:
+        rows.append([name, *(as_text(summary[key], style) for _, key, style in columns)])
+    return align_columns(rows)
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

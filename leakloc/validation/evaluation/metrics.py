@@ -40,7 +40,7 @@ def surface_distances_mm(predicted: Volume, truth: Volume) -> FloatArray:
     Raises
     ------
     GeometryError
-        If the masks do not share a grid.
+        If the masks are on different grids.
     """
     _same_grid(predicted, truth)
     a, b = predicted.array > 0, truth.array > 0
@@ -120,7 +120,7 @@ def match_collections(
 def _same_grid(a: Volume, b: Volume) -> None:
     if not a.geometry.matches(b.geometry):
         raise GeometryError(
-            f"masks of {a.geometry.shape} and {b.geometry.shape} voxels do not share a grid; "
+            f"masks of {a.geometry.shape} and {b.geometry.shape} voxels are on different grids; "
             "resample one onto the other with Volume.resample(order=0)"
         )
 

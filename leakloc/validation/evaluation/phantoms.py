@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from leakloc.core.errors import GeometryError, LeaklocError, SettingsError
 from leakloc.core.settings import Settings
@@ -27,13 +27,15 @@ from leakloc.validation.evaluation.annotation import (
 from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
 from leakloc.validation.evaluation.sheet import Tile, make_tile
+from leakloc.validation.evaluation.study_cache import cached_phantom
+from leakloc.validation.phantom import SCENARIOS, Phantom, Scenario, make_phantom, write_study
 
 if TYPE_CHECKING:
     from leakloc.loaders.study import Study
     from leakloc.pipeline import Progress
-    from leakloc.validation.phantom import Phantom, Scenario
 
 AnyTask = TypeVar("AnyTask")
+AnyScenario = TypeVar("AnyScenario")
 
 Method = Callable[["Study", Settings], tuple[Annotation, Volume]]
 """Method to evaluate: returns the annotation of a study and the analyzed volume."""
@@ -69,8 +71,10 @@ def run_method(folder: Path, settings: Settings, method: Method) -> MethodRun:
 
 
 @dataclass(frozen=True)
-class _Task:
-    scenario: Scenario
+class Task(Generic[AnyScenario]):
+    """One case to evaluate."""
+
+    scenario: AnyScenario
     seed: int
     settings: Settings
     method: Method
@@ -113,9 +117,9 @@ def evaluate_phantoms(
     SettingsError
         If a scenario is unknown.
     """
-    wanted = [_find_scenario(s) for s in scenarios] if scenarios else _all_scenarios()
+    wanted = [find_scenario(s) for s in scenarios or SCENARIOS]
     tasks = [
-        _Task(scenario, seed, settings, method, keep, tiles is not None)
+        Task(scenario, seed, settings, method, keep, tiles is not None)
         for scenario in wanted
         for seed in seeds
     ]
@@ -146,9 +150,14 @@ def run_tasks(
     return tuple(cases)
 
 
-def _find_scenario(wanted: str | Scenario) -> Scenario:
-    from leakloc.validation.phantom import SCENARIOS
+def find_scenario(wanted: str | Scenario) -> Scenario:
+    """Return a scenario by name; a custom scenario is returned unchanged.
 
+    Raises
+    ------
+    SettingsError
+        If no scenario has that name.
+    """
     if not isinstance(wanted, str):
         return wanted
     if wanted not in SCENARIOS:
@@ -156,61 +165,42 @@ def _find_scenario(wanted: str | Scenario) -> Scenario:
     return SCENARIOS[wanted]
 
 
-def _all_scenarios() -> list[Scenario]:
-    from leakloc.validation.phantom import SCENARIOS
-
-    return list(SCENARIOS.values())
-
-
-def _case(task: _Task) -> tuple[Case, Tile | None]:
-    from leakloc.validation.evaluation.study_cache import cached_phantom
-    from leakloc.validation.phantom import make_phantom, write_study
-
+def _case(task: Task[Scenario]) -> tuple[Case, Tile | None]:
     phantom = make_phantom(task.scenario, task.seed)
     if task.keep is not None:
-        return evaluate_case(phantom, cached_phantom(task.scenario, task.seed, task.keep), task)
+        return _measure(phantom, cached_phantom(task.scenario, task.seed, task.keep), task)
     with tempfile.TemporaryDirectory() as folder:
         write_study(phantom, Path(folder), truth=False)
-        return evaluate_case(phantom, Path(folder), task)
+        return _measure(phantom, Path(folder), task)
 
 
-def evaluate_case(phantom: Phantom, folder: Path, task: _Task) -> tuple[Case, Tile | None]:
+def _measure(phantom: Phantom, folder: Path, task: Task[Scenario]) -> tuple[Case, Tile | None]:
     """Analyze the study in ``folder/dicom`` and compare it with the phantom's ground truth."""
     scenario = phantom.scenario
     name = f"{scenario.name}_{phantom.seed}"
     has_depth = any(series in ("ht2w_3d", "ht2w_bssfp") for series in scenario.series)
     run = run_method(folder, task.settings, task.method)
+    tile = None
     if run.result is None:
         truth = annotation_without_masks(phantom.truth, name)
-        case = failed_case(
-            truth, name, run.error, refusal_correct=not has_depth, group=scenario.name,
-            seed=phantom.seed, runtime_s=run.runtime_s,
-        )  # fmt: skip
-        return case, None
-    predicted, image = run.result
-    case, truth = _compare_on_grid(phantom, folder, predicted, has_depth, run.runtime_s)
-    tile = make_tile(name, image, predicted, truth, case) if task.with_tile else None
+        case = failed_case(truth, name, run.error, refusal_correct=not has_depth)
+    else:
+        predicted, image = run.result
+        case, truth = _compare_on_grid(phantom, folder, predicted)
+        case = replace(case, refusal_correct=has_depth)
+        tile = make_tile(name, image, predicted, truth, case) if task.with_tile else None
+    case = replace(case, group=scenario.name, seed=phantom.seed, runtime_s=run.runtime_s)
     return case, tile
 
 
 def _compare_on_grid(
-    phantom: Phantom, folder: Path, predicted: Annotation, has_depth: bool, runtime_s: float
+    phantom: Phantom, folder: Path, predicted: Annotation
 ) -> tuple[Case, Annotation]:
-    def compare_with(truth: Annotation) -> Case:
-        return compare(
-            predicted,
-            truth,
-            group=phantom.scenario.name,
-            seed=phantom.seed,
-            refusal_correct=has_depth,
-            runtime_s=runtime_s,
-        )
-
     if (folder / "truth" / "truth.json").is_file():
         truth = read_case(folder)
         try:
-            return compare_with(truth), truth
+            return compare(predicted, truth), truth
         except GeometryError:
-            pass  # analyzed on another grid, such as composed stations: truth is made on that grid
+            pass  # analyzed on another grid, such as composed stations
     truth = annotation_from_phantom(phantom, predicted.thecal_sac)
-    return compare_with(truth), truth
+    return compare(predicted, truth), truth

@@ -98,10 +98,10 @@ def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
 def _caption(name: str, case: Case | None) -> tuple[str, ...]:
     if case is None:
         return (name,)
-    figures = [f"sac {case.sac_dice:.3f}" if case.sac_dice == case.sac_dice else ""]
+    parts = [f"sac {case.sac_dice:.3f}" if case.sac_dice == case.sac_dice else ""]
     if case.fluid_dice == case.fluid_dice:
-        figures.append(f"fluid {case.fluid_dice:.2f}")
-    figures.append(f"detected {case.detected_collections}/{case.true_collections}")
+        parts.append(f"fluid {case.fluid_dice:.2f}")
+    parts.append(f"detected {case.detected_collections}/{case.true_collections}")
     if case.false_positive_collections:
-        figures.append(f"false positives {case.false_positive_collections}")
-    return name, "  ".join(f for f in figures if f)
+        parts.append(f"false positives {case.false_positive_collections}")
+    return name, "  ".join(part for part in parts if part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -19,9 +19,10 @@ from leakloc.core.errors import InputError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation.annotation import read_case
 from leakloc.validation.evaluation.cases import Case, compare, failed_case
-from leakloc.validation.evaluation.cohort import Cohort, align_columns, as_text
+from leakloc.validation.evaluation.cohort import Cohort, as_text, table_lines
 from leakloc.validation.evaluation.phantoms import (
     Method,
+    Task,
     leakloc_method,
     run_method,
     run_tasks,
@@ -103,22 +104,16 @@ class SimulatedCohort(Cohort):
             count = len({c.patient for c in part.cases})
             lines += [f"{name} patients ({count}; {_TRAINING[name]})"]
             groups = [*part.groups().items(), ("all with fat suppression", part)]
-            lines += align_columns([_HEADER, *(_row(group, of) for group, of in groups)])
+            lines += table_lines(_COLUMNS, [(group, _summary(of)) for group, of in groups])
             lines += [f"{c.case}: {c.error}" for c in part.cases if c.error]
             lines += [*part._summary_lines(), *_additional_lines(part.summary()), ""]
         return "\n".join([*lines, self.caveat])
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Task(Task[SimulationScenario]):
     folder: Path
     patient: str
-    scenario: SimulationScenario
-    seed: int
-    settings: Settings
-    method: Method
-    keep: Path | None
-    with_tile: bool
 
 
 def evaluate_simulated(
@@ -173,7 +168,7 @@ def evaluate_simulated(
     chosen = [find_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
     numbers = list(seeds)
     tasks = [
-        _Task(folder, patient, scenario, seed, settings, method, keep, tiles is not None)
+        _Task(scenario, seed, settings, method, keep, tiles is not None, folder, patient)
         for patient in wanted
         for scenario in chosen
         for seed in numbers
@@ -187,71 +182,61 @@ def _patient(folder: Path, number: str) -> Patient:
 
 
 def _case(task: _Task) -> tuple[Case, Tile | None]:
-    def write(place: Path) -> None:
+    def write(folder: Path) -> None:
         patient = _patient(task.folder, task.patient)
-        write_study(simulate(patient, task.scenario, task.seed), place)
+        write_study(simulate(patient, task.scenario, task.seed), folder)
 
     if task.keep is not None:
         cached = cached_simulation(task.scenario, task.patient, task.seed, task.keep, write)
         return _measure(task, cached)
-    with tempfile.TemporaryDirectory() as place:
-        write(Path(place))
-        return _measure(task, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        return _measure(task, Path(folder))
 
 
-def _measure(task: _Task, place: Path) -> tuple[Case, Tile | None]:
-    """Analyze the study in ``place/dicom`` and compare it with ``place/truth``."""
-    from dataclasses import replace
-
+def _measure(task: _Task, folder: Path) -> tuple[Case, Tile | None]:
+    """Analyze the study in ``folder/dicom`` and compare it with ``folder/truth``."""
     name = f"{task.scenario.name}_{task.patient}_{task.seed}"
-    truth = replace(read_case(place), case=name)
-    run = run_method(place, task.settings, task.method)
+    truth = replace(read_case(folder), case=name)
+    run = run_method(folder, task.settings, task.method)
+    tile = None
     if run.result is None:
-        case = failed_case(
-            truth, name, run.error, group=task.scenario.name, seed=task.seed,
-            patient=task.patient, runtime_s=run.runtime_s,
-        )  # fmt: skip
-        return case, None
-    predicted, image = run.result
-    # Without a myelogram the companion may be analyzed; its masks are on another grid.
-    case = compare(
-        predicted, truth, resample=True, group=task.scenario.name, seed=task.seed,
-        patient=task.patient, runtime_s=run.runtime_s,
-    )  # fmt: skip
-    return case, make_tile(name, image, predicted, truth, case) if task.with_tile else None
+        case = failed_case(truth, name, run.error)
+    else:
+        predicted, image = run.result
+        # Without a myelogram the companion may be analyzed; its masks are on another grid.
+        case = compare(predicted, truth, resample=True)
+        tile = make_tile(name, image, predicted, truth, case) if task.with_tile else None
+    case = replace(
+        case,
+        group=task.scenario.name,
+        seed=task.seed,
+        patient=task.patient,
+        runtime_s=run.runtime_s,
+    )
+    return case, tile
 
 
 def _split_of(patient: str) -> str:
     return next((name for name, numbers in PATIENTS_OF.items() if patient in numbers), "other")
 
 
-_HEADER: Final = (
-    "", "studies", "sac Dice", "HD95", "fluid Dice", "over 5 mL", "detected",
-    "false positives", "def./prob.", "mL, no leak", "position", "segment", "within 1",
-    "present/absent/indet.", "s",
+_COLUMNS: Final = (
+    ("studies", "cases", ""), ("sac Dice", "sac_dice", ".3f"), ("HD95", "sac_hd95_mm", ".1f"),
+    ("fluid Dice", "fluid_dice", ".3f"), ("over 5 mL", "fluid_dice_over_5_ml", ".3f"),
+    ("detected", "collections_detected", ""), ("false positives", "false_positive_collections", ""),
+    ("def./prob.", "definite_or_probable_false_positives", ""),
+    ("mL, no leak", "false_positive_ml_per_leak_free_study", ".1f"),
+    ("position", "position_correct", ".0%"), ("segment", "level_exact", ".0%"),
+    ("within 1", "level_within_one", ".0%"), ("present/absent/indet.", "leak_counts", ""),
+    ("s", "runtime_s", ".1f"),
 )  # fmt: skip
 
 
-def _row(name: str, part: Cohort) -> tuple[str, ...]:
-    s = part.summary()
-    status = s["leak_status"]
-    return (
-        name,
-        str(s["cases"]),
-        as_text(s["sac_dice"], ".3f"),
-        as_text(s["sac_hd95_mm"], ".1f"),
-        as_text(s["fluid_dice"], ".3f"),
-        as_text(s["fluid_dice_over_5_ml"], ".3f"),
-        s["collections_detected"],
-        str(s["false_positive_collections"]),
-        str(s["definite_or_probable_false_positives"]),
-        as_text(s["false_positive_ml_per_leak_free_study"], ".1f"),
-        as_text(s["position_correct"], ".0%"),
-        as_text(s["level_exact"], ".0%"),
-        as_text(s["level_within_one"], ".0%"),
-        "/".join(str(status.get(k, 0)) for k in ("present", "absent", "indeterminate")),
-        as_text(s["runtime_s"], ".1f"),
-    )
+def _summary(part: Cohort) -> dict[str, Any]:
+    summary = part.summary()
+    counts = (summary["leak_status"].get(k, 0) for k in ("present", "absent", "indeterminate"))
+    return {**summary, "leak_counts": "/".join(map(str, counts))}
 
 
 def _additional_lines(s: dict[str, Any]) -> list[str]:

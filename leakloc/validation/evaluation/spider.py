@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from leakloc.core.errors import InputError, LeaklocError
-from leakloc.core.volume import FloatArray, Volume
+from leakloc.core.volume import Volume
 from leakloc.validation.evaluation.annotation import Annotation, annotation_from_analysis
+from leakloc.validation.evaluation.cohort import as_text
 from leakloc.validation.evaluation.metrics import dice
 from leakloc.validation.evaluation.sheet import Tile, make_tile
+from leakloc.validation.simulation.patients import SAC, list_patients, read_discs
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
@@ -32,9 +34,6 @@ DISC_TOLERANCE_MM: Final = 10.0
 
 LANDMARKS: Final = Path(__file__).with_name("spider_landmarks.json")
 """Sacral discs and caudal ends of the cord, annotated on images; see its `source`."""
-
-CANAL_LABEL: Final = 3
-"""Voxel value of the spinal canal in SPIDER's masks."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +85,15 @@ def evaluate_spider(
     InputError
         If the folder contains no such volume.
     """
-    wanted = set(patients) if patients is not None else None
-    images = [
-        path
-        for path in sorted(folder.glob("spider-*_T2SPACE.nii.gz"))
-        if wanted is None or _patient(path) in wanted
-    ]
-    if not images:
-        of = f" of patient {', '.join(sorted(wanted))}" if wanted else ""
-        raise InputError(f"{folder} contains no spider-NNN_T2SPACE.nii.gz{of}")
+    present = list_patients(folder)
+    wanted = present if patients is None else [n for n in present if n in set(patients)]
+    if not wanted:
+        raise InputError(f"{folder} contains none of the selected patients")
     cases = []
-    for n, path in enumerate(images):
-        cases.append(_case(path, settings, tiles))
+    for n, patient in enumerate(wanted):
+        cases.append(_case(folder, patient, settings, tiles))
         if progress is not None:
-            progress(f"patient {_patient(path)}", (n + 1) / len(images))
+            progress(f"patient {patient}", (n + 1) / len(wanted))
     return tuple(cases)
 
 
@@ -112,8 +106,8 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
     for c in cases:
         lines.append(
             f"{c.patient:7}  {c.discs_correct:6}/{c.discs_true:<6}"
-            f"  {_text(c.disc_error_mm, '8.1f')}"
-            f"  {_text(c.numbering_confidence, '10.2f')}  {_text(c.canal_dice, '10.3f')}"
+            f"  {as_text(c.disc_error_mm, '.1f'):>8}"
+            f"  {as_text(c.numbering_confidence, '.2f'):>10}  {as_text(c.canal_dice, '.3f'):>10}"
             f"  {c.leak_reported:13}  {c.false_positives:8}  {c.runtime_s:4.1f}  {c.error}"
         )
     total = sum(c.discs_true for c in cases)
@@ -142,19 +136,20 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
     return "\n".join(lines)
 
 
-def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCase:
+def _case(folder: Path, patient: str, settings: Settings, tiles: list[Tile] | None) -> SpiderCase:
     import nibabel as nib
 
     from leakloc.loaders import load_study
     from leakloc.pipeline import analyze
 
-    centers = true_discs(path)
+    centers = read_discs(folder, patient)
     start = time.perf_counter()
     try:
-        analysis = analyze(load_study(path, settings.loaders), settings)
+        study = load_study(folder / f"spider-{patient}_T2SPACE.nii.gz", settings.loaders)
+        analysis = analyze(study, settings)
     except LeaklocError as error:
         return SpiderCase(
-            _patient(path), str(error), len(centers), 0, None, None, None, "refused", 0,
+            patient, str(error), len(centers), 0, None, None, None, "refused", 0,
             time.perf_counter() - start,
         )  # fmt: skip
     runtime_s = time.perf_counter() - start
@@ -165,26 +160,26 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
         if name in detected
     }
     correct = [mm for mm in errors.values() if mm <= DISC_TOLERANCE_MM]
-    mask: Any = nib.load(path.with_name(f"spider-{_patient(path)}_mask.nii.gz"))
+    mask: Any = nib.load(folder / f"spider-{patient}_mask.nii.gz")
     canal = Volume.from_nibabel(mask)
     sac = analysis.segmentation.thecal_sac.resample(canal.geometry, order=0)
     if tiles is not None:
-        truth = Annotation("", canal.with_array((canal.array == CANAL_LABEL).astype(np.uint8)))
+        truth = Annotation("", canal.with_array((canal.array == SAC).astype(np.uint8)))
         result = annotation_from_analysis(analysis)
-        tiles.append(make_tile(_patient(path), analysis.triage.myelogram, result, truth))
+        tiles.append(make_tile(patient, analysis.triage.myelogram, result, truth))
     return SpiderCase(
-        patient=_patient(path),
+        patient=patient,
         error="",
         discs_true=len(centers),
         discs_correct=len(correct),
         disc_error_mm=float(np.median(correct)) if correct else None,
         numbering_confidence=analysis.levels.numbering.confidence,
-        canal_dice=dice(sac.array > 0, canal.array == CANAL_LABEL),
+        canal_dice=dice(sac.array > 0, canal.array == SAC),
         leak_reported=analysis.localization.finding.leak,
         false_positives=len(analysis.localization.collections),
         runtime_s=runtime_s,
         hiatus_detected=analysis.localization.planning.hiatus.visible,
-        **_landmark_errors(_patient(path), analysis),
+        **_landmark_errors(patient, analysis),
     )
 
 
@@ -211,17 +206,3 @@ def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
 def spider_json(cases: Iterable[SpiderCase]) -> str:
     """Return the cases as a JSON list."""
     return json.dumps([asdict(c) for c in cases], indent=2)
-
-
-def true_discs(path: Path) -> dict[str, FloatArray]:
-    """Return the true disc centers (LPS mm) of a volume by name."""
-    labels = json.loads(path.with_name(f"spider-{_patient(path)}_discs.json").read_text())
-    return {disc["name"]: np.array(disc["ras_mm"]) * (-1, -1, 1) for disc in labels["discs"]}
-
-
-def _patient(path: Path) -> str:
-    return path.name.removeprefix("spider-").removesuffix("_T2SPACE.nii.gz")
-
-
-def _text(value: float | None, style: str) -> str:
-    return format(value, style) if value is not None else "-".rjust(int(style.split(".")[0]))

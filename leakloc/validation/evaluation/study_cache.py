@@ -48,7 +48,7 @@ def cached_phantom(scenario: Scenario, seed: int, folder: Path) -> Path:
     stamp = {"scenario": repr(scenario), "seed": seed, "code": _code_digest()}
     name = _name(scenario, seed, SCENARIOS)
     return cached_study(
-        folder / name, stamp, lambda place: write_study(make_phantom(scenario, seed), place)
+        folder / name, stamp, lambda target: write_study(make_phantom(scenario, seed), target)
     )
 
 
@@ -85,7 +85,7 @@ def cached_simulation(
     return cached_study(folder / name, stamp, write)
 
 
-def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
+def cached_study(folder: Path, stamp: dict[str, object], write: Writer) -> Path:
     """Return a folder filled by `write`; one with the same stamp is reused.
 
     Raises
@@ -93,26 +93,26 @@ def cached_study(place: Path, stamp: dict[str, object], write: Writer) -> Path:
     OutputError
         If the study cannot be written.
     """
-    if _is_current(place, stamp):
-        return place
-    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+    if _is_current(folder, stamp):
+        return folder
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir(parents=True)
         write(temporary)
         (temporary / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        temporary.rename(place)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
     except OSError as error:
-        raise OutputError(f"cannot write a study to {place.parent}: {error.strerror}") from error
+        raise OutputError(f"cannot write a study to {folder.parent}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return place
+    return folder
 
 
-def _is_current(place: Path, stamp: dict[str, object]) -> bool:
+def _is_current(folder: Path, stamp: dict[str, object]) -> bool:
     try:
-        stored = json.loads((place / STAMP).read_text(encoding="utf-8"))
+        stored = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return bool(stored == stamp)

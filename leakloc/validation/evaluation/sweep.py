@@ -15,9 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from leakloc.core.errors import SettingsError
-from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
-from leakloc.validation.evaluation.phantoms import Method, evaluate_phantoms, leakloc_method
-from leakloc.validation.phantom import SCENARIOS, Scenario
+from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort, as_text
+from leakloc.validation.evaluation.phantoms import (
+    Method,
+    evaluate_phantoms,
+    find_scenario,
+    leakloc_method,
+)
+from leakloc.validation.phantom import Scenario
+from leakloc.validation.phantom.series import FIELD_MM
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
@@ -119,9 +125,7 @@ def _thickness(scenario: Scenario, mm: float) -> Scenario:
 
 
 def _in_plane_mm(scenario: Scenario) -> float:
-    from leakloc.validation.phantom.series import field_mm
-
-    return scenario.voxel_mm or field_mm(scenario.field_of_view) / scenario.myelogram_shape[0]
+    return scenario.voxel_mm or FIELD_MM[scenario.field_of_view] / scenario.myelogram_shape[0]
 
 
 PARAMETERS: Final[dict[str, Parameter]] = {
@@ -203,10 +207,10 @@ class Sweep:
             refused = sum(bool(c.error) for c in point.cohort.cases)
             lines.append(
                 f"{format_value(point.value):{width}}  {_with_interval(s, 'sac_dice')}"
-                f"  {_text(s['sac_hd95_mm'], 4, '.1f')}  {_with_interval(s, 'fluid_dice')}"
+                f"  {as_text(s['sac_hd95_mm'], '.1f'):>4}  {_with_interval(s, 'fluid_dice')}"
                 f"  {s['collections_detected']:>8}  {s['false_positive_collections']:>15}"
-                f"  {_text(s['leak_correct'], 12, '.0%')}  {_text(s['level_exact'], 5, '.0%')}"
-                f"  {_text(s['vertebrae_correct'], 9, '.0%')}  {refused:>7}"
+                f"  {as_text(s['leak_correct'], '.0%'):>12}  {as_text(s['level_exact'], '.0%'):>5}"
+                f"  {as_text(s['vertebrae_correct'], '.0%'):>9}  {refused:>7}"
             )
         cases = f"{', '.join(self.scenarios)}; Dice with the 95 % bootstrap interval of its mean"
         return "\n".join([*lines, f"{cases}. {PHANTOM_CAVEAT}"])
@@ -276,13 +280,7 @@ def sweep_phantoms(
         If the parameter or a scenario is unknown.
     """
     swept = find_parameter(parameter)
-    names: Sequence[str | Scenario] = scenarios or DEFAULT_SCENARIOS
-    unknown = [n for n in names if isinstance(n, str) and n not in SCENARIOS]
-    if unknown:
-        raise SettingsError(
-            f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
-        )
-    bases = [_minimal(SCENARIOS[n] if isinstance(n, str) else n) for n in names]
+    bases = [_minimal(find_scenario(s)) for s in scenarios or DEFAULT_SCENARIOS]
     steps, seeds = tuple(values or swept.values), tuple(seeds)
     points: list[SweepPoint] = []
     for n, value in enumerate(steps):
@@ -316,8 +314,4 @@ def _minimal(scenario: Scenario) -> Scenario:
 def _with_interval(summary: dict[str, Any], key: str) -> str:
     low, high = summary[f"{key}_95_interval"]
     interval = "" if low is None else f" ({low:.3f}-{high:.3f})"
-    return f"{_text(summary[key], 5, '.3f')}{interval}".ljust(19)
-
-
-def _text(value: float | None, width: int, style: str) -> str:
-    return ("-" if value is None else format(value, style)).rjust(width)
+    return f"{as_text(summary[key], '.3f'):>5}{interval}".ljust(19)

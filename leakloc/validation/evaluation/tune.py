@@ -20,13 +20,14 @@ from leakloc.core.errors import InputError, LeaklocError, SettingsError
 from leakloc.core.extras import need
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation.annotation import (
+    AnnotatedCollection,
     Annotation,
     annotation_from_analysis,
     is_case,
     read_case,
 )
 from leakloc.validation.evaluation.cases import Case, compare, failed_case
-from leakloc.validation.evaluation.cohort import Cohort
+from leakloc.validation.evaluation.cohort import Cohort, as_text
 
 if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
@@ -78,7 +79,7 @@ class Pair:
 
     @property
     def patient(self) -> str:
-        """Unit of splitting; variants of one phantom share its anatomy."""
+        """Unit of splitting; variants of one phantom have the same anatomy."""
         return _VARIANT.sub("", self.name)
 
 
@@ -133,7 +134,7 @@ class Tuning:
             s = cohort.summary()
             lines.append(
                 f"{part:9}  {name:8}  {s['cases']:5}  {mean_score(cohort.cases):.3f}"
-                f"  {_text(s['sac_dice']):>8}  {_text(s['fluid_dice']):>10}"
+                f"  {as_text(s['sac_dice'], '.3f'):>8}  {as_text(s['fluid_dice'], '.3f'):>10}"
                 f"  {s['collections_detected']:8}  {s['false_positive_collections']:15}"
             )
         gain, low, high = self.held_out_gain
@@ -471,8 +472,6 @@ def _segment(chosen: Triage, settings: Settings) -> Annotation:
 
 def annotation_from_segmentation(segmentation: Segmentation) -> Annotation:
     """Return the annotation of a segmentation, without levels and grades."""
-    from leakloc.validation.evaluation.annotation import AnnotatedCollection
-
     accepted = segmentation.accepted
     return Annotation(
         case="",
@@ -485,7 +484,3 @@ def annotation_from_segmentation(segmentation: Segmentation) -> Annotation:
             for c in accepted
         ),
     )
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -66,7 +66,7 @@ class StudyHeader:
         Implementation version name, at most 16 characters.
     comments : str
         Image comments; omitted if empty.
-    anonymised : bool
+    anonymized : bool
         Whether names and descriptions are removed.
     """
 
@@ -77,7 +77,7 @@ class StudyHeader:
     description: str
     software: str
     comments: str = ""
-    anonymised: bool = False
+    anonymized: bool = False
 
     def uid(self, *parts: object) -> str:
         """Return a UID (2.25 root) hashed from the study key and the object it identifies."""
@@ -159,7 +159,7 @@ def series_datasets(
         patient_id="ANON" if scenario.anonymised else f"PHANTOM-{phantom.seed}",
         description="MR spine, phantom",
         software="LEAKLOC_PHANTOM",
-        anonymised=scenario.anonymised,
+        anonymized=scenario.anonymised,
     )
     return image_datasets(header, series, volumes)
 
@@ -233,14 +233,14 @@ def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> No
     """Set names and parameters as written by scanners of the vendor."""
     vendor, sequence = header.vendor, series.sequence
     manufacturer, model, version = _SCANNERS[vendor]
-    anonymised = header.anonymised
+    anonymized = header.anonymized
     dataset.Manufacturer = manufacturer
-    dataset.ManufacturerModelName = "" if anonymised else model
-    dataset.SoftwareVersions = "" if anonymised else version
+    dataset.ManufacturerModelName = "" if anonymized else model
+    dataset.SoftwareVersions = "" if anonymized else version
     dataset.MagneticFieldStrength = round(sequence.field_t, 1)
     dataset.ImagingFrequency = round(42.577 * sequence.field_t, 3)
-    dataset.BodyPartExamined = "" if anonymised else "SPINE"
-    if not anonymised:
+    dataset.BodyPartExamined = "" if anonymized else "SPINE"
+    if not anonymized:
         dataset.SeriesDescription = series.name
         dataset.ProtocolName = ("WIP_" if vendor == "philips" else "") + series.name
         dataset.StudyDescription = header.description
@@ -249,7 +249,7 @@ def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> No
     dataset.ScanningSequence = scanning
     dataset.SequenceVariant = variant
     dataset.ScanOptions = options
-    if vendor == "siemens" and not anonymised:
+    if vendor == "siemens" and not anonymized:
         pattern = _SIEMENS_SEQUENCE[sequence.name]
         dataset.SequenceName = pattern.format(etl=sequence.echo_train)
     dataset.ImageType = _image_type(vendor, series)
@@ -374,9 +374,9 @@ def _write_truth(phantom: Phantom, folder: Path) -> None:
     except LookupError:
         pass  # thick slabs have no grid for the truth
     else:
-        made = phantom.masks(geometry)
+        truth_masks = phantom.masks(geometry)
         names = ("thecal_sac", "fluid", "fluid_fraction", "levels")
-        masks = {name: getattr(made, name) for name in names}
+        masks = {name: getattr(truth_masks, name) for name in names}
     write_truth(phantom.truth.to_dict(), masks, folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from leakloc.anatomy.vocabulary import split_segment
 from leakloc.core.volume import FloatArray
-from leakloc.validation.phantom.anatomy import TABLE_STEP_MM, Anatomy, FloatTable
+from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.scenario import CollectionSpec, MimicSpec, Scenario
 from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipsoid
+from leakloc.validation.phantom.tables import TABLE_STEP_MM, Tables
 from leakloc.validation.phantom.tissues import TissueName
 
 ANGLES: Final = 72
@@ -23,11 +25,11 @@ LEFT_DEG: Final = {"dorsal": 0.0, "left": 90.0, "ventral": 180.0, "right": -90.0
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class Layer:
     """Thin layer of fluid along the dura: thickness over arc (`TABLE_STEP_MM`) and angle."""
 
-    thickness_mm: FloatTable
-    islands: tuple[tuple[float, float, float], ...] = ()
+    thickness_mm: Float
+    fat_lobules: tuple[tuple[float, float, float], ...] = ()
     """Fat lobules within the layer: arc, angle in degrees, radius."""
 
 
@@ -87,7 +89,7 @@ class Fluid:
     """One fluid collection: a layer along the dura and other shapes, of one tissue."""
 
     tissue: TissueName
-    sheet: Sheet | None = None
+    layer: Layer | None = None
     shapes: tuple[Blob | Tube, ...] = ()
     spec: CollectionSpec | None = None
     """Specification of a true collection; None for mimics."""
@@ -114,6 +116,15 @@ class Findings:
     facet_fluid_mm: dict[str, float] = field(default_factory=dict)
     """Width of the bright joint line by motion segment."""
 
+    def screw_distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
+        """Return the distance to the nearest screw; large if there are none."""
+        distance = np.full(arc.shape, 1e3, np.float32)
+        for screw in self.screws:
+            start, stop = np.array(screw.start), np.array(screw.stop)
+            radii = (screw.radius_mm, screw.radius_mm)
+            np.minimum(distance, capsule(arc, left, dorsal, start, stop, radii), out=distance)
+        return distance
+
 
 def draw_findings(
     scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator
@@ -122,9 +133,7 @@ def draw_findings(
 
     Fluid that exceeds the epidural space compresses the sac.
     """
-    tables = {name: table.copy() for name, table in anatomy.tables.items()}
-    anatomy = replace(anatomy, tables=tables)
-    tables["cut"] = np.zeros_like(tables["canal_a"])
+    anatomy = replace(anatomy, tables=deepcopy(anatomy.tables))  # modified below
     choices = [spec.levels for spec in scenario.collections]
     choices += [mimic.levels for mimic in scenario.mimics]
     chosen = [str(rng.choice(levels)) for levels in choices]
@@ -158,39 +167,35 @@ def draw_findings(
     return anatomy, Findings(tuple(collections), tuple(mimics), tuple(scar), screws, facet_fluid)
 
 
-def _arcs(anatomy: Anatomy) -> FloatArray:
-    return np.arange(len(anatomy.tables["canal_a"]), dtype=np.float64) * TABLE_STEP_MM
-
-
 def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> None:
-    tables, arc = anatomy.tables, _arcs(anatomy)
+    tables, arc = anatomy.tables, anatomy.tables.arc_mm
     pitch = anatomy.site(split_segment(level)[0]).pitch_mm
     half = pitch * float(rng.uniform(0.45, 0.75))
     center = anatomy.disc_mm(level) - 0.05 * pitch
     cut = np.clip((half - np.abs(arc - center)) / 3.0, 0, 1).astype(np.float32)
-    tables["cut"] = np.maximum(tables["cut"], cut)
+    np.maximum(tables.arches.cut, cut, out=tables.arches.cut)
     widened = np.float32(rng.uniform(6.0, 9.0))
-    tables["recess"] = np.maximum(tables["recess"], widened * cut)
+    np.maximum(tables.canal.recess, widened * cut, out=tables.canal.recess)
 
 
 def _narrow(anatomy: Anatomy, level: str, area_mm2: float, rng: np.random.Generator) -> None:
-    tables, arc = anatomy.tables, _arcs(anatomy)
+    canal, sac, arc = anatomy.tables.canal, anatomy.tables.sac, anatomy.tables.arc_mm
     at = anatomy.disc_mm(level)
-    now = np.pi * anatomy.value("sac_a", at) * anatomy.value("sac_b", at)
+    now = np.pi * anatomy.value(sac.a, at) * anatomy.value(sac.b, at)
     shrink = np.sqrt(min(area_mm2 * float(rng.uniform(0.85, 1.15)) / now, 1.0))
     dip = np.exp(-0.5 * ((arc - at) / 5.5) ** 2)
     scale = (1 - (1 - shrink) * dip).astype(np.float32)
-    old_b = tables["sac_b"].copy()
-    for name in ("sac_a", "sac_b", "canal_a"):
-        tables[name] *= scale
+    old_b = sac.b.copy()
+    for table in (sac.a, sac.b, canal.a):
+        table *= scale
     # Bulging disc ventrally, thick ligament dorsally: narrowing from both sides.
-    tables["canal_b"] -= (old_b - tables["sac_b"]) * np.float32(0.9)
-    tables["recess"] *= scale**2
+    canal.b[:] -= (old_b - sac.b) * np.float32(0.9)
+    canal.recess[:] *= scale**2
 
 
 def _scar(anatomy: Anatomy, level: str, rng: np.random.Generator) -> Blob:
     arc = anatomy.disc_mm(level)
-    depth = anatomy.value("canal_b", arc) + 18.0
+    depth = anatomy.value(anatomy.tables.canal.b, arc) + 18.0
     center = np.array([arc + rng.normal(0, 3), rng.normal(0, 2), depth])
     radii = (float(rng.uniform(22, 32)), float(rng.uniform(7, 12)), float(rng.uniform(18, 24)))
     return Blob(center, radii, Noise3D(rng, 8.0), 1.5)
@@ -209,13 +214,13 @@ def _facet_fluid(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, float]
 def _epidural(
     spec: CollectionSpec, anatomy: Anatomy, level: str, rng: np.random.Generator
 ) -> Fluid:
-    tables, arc = anatomy.tables, _arcs(anatomy)
+    arc = anatomy.tables.arc_mm
     pitch = anatomy.site(split_segment(level)[0]).pitch_mm
     peak = anatomy.disc_mm(level) + float(rng.uniform(-0.12, 0.12)) * pitch
     top = peak - float(rng.uniform(*spec.cranial_levels)) * pitch
     bottom = peak + float(rng.uniform(*spec.caudal_levels)) * pitch
     bottom = min(bottom, anatomy.hiatus_mm - 12.0)
-    greatest = float(rng.uniform(*spec.thickness_mm))
+    max_mm = float(rng.uniform(*spec.thickness_mm))
     reach = np.where(arc < peak, peak - top, bottom - peak)
     u = np.clip(np.abs(arc - peak) / reach, 0, 1)
     if spec.position == "circumferential":
@@ -224,32 +229,32 @@ def _epidural(
         envelope = 0.35 * (1 - u**6) + 0.65 * (1 - u**2) ** 1.2
     else:
         envelope = (1 - u**2) ** float(rng.uniform(0.9, 1.6))
-    noise = _sheet_noise(len(arc), rng)
+    noise = _layer_noise(len(arc), rng)
     depth = 0.14 if spec.position == "circumferential" else 0.30
     window = _angular_window(spec, rng)
-    thickness = greatest * envelope[:, None] * window[None, :] * np.exp(depth * noise)
-    thickness = np.minimum(thickness, 1.25 * greatest)
+    thickness = max_mm * envelope[:, None] * window[None, :] * np.exp(depth * noise)
+    thickness = np.minimum(thickness, 1.25 * max_mm)
     # Thinner layers are not collections.
     thickness = np.where(thickness < 0.35, 0.0, thickness)
-    _make_room(tables, thickness, spec)
-    islands: list[tuple[float, float, float]] = []
-    if spec.position in ("dorsal", "circumferential") and greatest > 3:
+    _compress_sac(anatomy.tables, thickness, spec)
+    fat_lobules: list[tuple[float, float, float]] = []
+    if spec.position in ("dorsal", "circumferential") and max_mm > 3:
         for site in anatomy.sites:
             if top < site.bottom_mm < bottom and rng.random() < 0.5:
-                size = float(rng.uniform(0.2, 0.42)) * greatest
-                islands.append(
+                size = float(rng.uniform(0.2, 0.42)) * max_mm
+                fat_lobules.append(
                     (site.bottom_mm + float(rng.normal(4, 3)), float(rng.normal(0, 12)), size)
                 )
     shapes: list[Blob | Tube] = []
     if spec.pseudomeningocele_mm[1] > 0:
-        shapes = _pool_and_tract(spec, anatomy, peak, greatest, rng)
+        shapes = _pool_and_tract(spec, anatomy, peak, max_mm, rng)
     low = min([top, *(shape.reach_mm[0] for shape in shapes)]) - 2
     high = max([bottom, *(shape.reach_mm[1] for shape in shapes)]) + 2
-    sheet = Sheet(thickness.astype(np.float32), tuple(islands))
-    return Fluid(spec.tissue, sheet, tuple(shapes), spec, (low, high))
+    layer = Layer(thickness.astype(np.float32), tuple(fat_lobules))
+    return Fluid(spec.tissue, layer, tuple(shapes), spec, (low, high))
 
 
-def _sheet_noise(n: int, rng: np.random.Generator) -> FloatArray:
+def _layer_noise(n: int, rng: np.random.Generator) -> FloatArray:
     """Return smooth unit-variance noise over arc (10 mm) and angle (45 degrees)."""
     from scipy.ndimage import gaussian_filter, zoom
 
@@ -274,7 +279,7 @@ def _angular_window(spec: CollectionSpec, rng: np.random.Generator) -> FloatArra
     return np.asarray(window)
 
 
-def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: CollectionSpec) -> None:
+def _compress_sac(tables: Tables, thickness: FloatArray, spec: CollectionSpec) -> None:
     """Compress the sac where the fluid is thicker than the epidural space."""
 
     def widest(angle_deg: float) -> FloatArray:
@@ -284,11 +289,11 @@ def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: Colle
 
     from scipy.ndimage import gaussian_filter1d
 
-    a, b, c = (tables[name].astype(float) for name in ("sac_a", "sac_b", "sac_c"))
-    canal_a, canal_b = tables["canal_a"], tables["canal_b"]
-    dorsal = np.maximum(widest(0) - (canal_b + tables["recess"] - c - b) + 0.3, 0)
-    ventral = np.maximum(widest(180) - (c - b + canal_b) + 0.3, 0)
-    lateral = np.maximum(np.maximum(widest(90), widest(-90)) - (canal_a - a) + 0.3, 0)
+    canal, sac, cord = tables.canal, tables.sac, tables.cord
+    a, b, center = (table.astype(float) for table in (sac.a, sac.b, sac.center))
+    dorsal = np.maximum(widest(0) - (canal.b + canal.recess - center - b) + 0.3, 0)
+    ventral = np.maximum(widest(180) - (center - b + canal.b) + 0.3, 0)
+    lateral = np.maximum(np.maximum(widest(90), widest(-90)) - (canal.a - a) + 0.3, 0)
     x_dorsal, x_ventral, x_lateral = (
         gaussian_filter1d(push / 2, 3 / TABLE_STEP_MM) for push in (dorsal, ventral, lateral)
     )
@@ -297,22 +302,21 @@ def _make_room(tables: dict[str, FloatTable], thickness: FloatArray, spec: Colle
     new_b = np.maximum(b - x_dorsal - x_ventral, 0.45 * b)
     new_a = np.maximum(a - x_lateral, 0.6 * a)
     # Under ventral or dorsal compression the sac widens slightly.
-    spare = np.maximum(canal_a - 0.8 - new_a, 0)
-    new_a = new_a + np.minimum(0.25 * (b - new_b), spare) * (spec.position != "circumferential")
-    tables["sac_a"] = new_a.astype(np.float32)
-    tables["sac_b"] = new_b.astype(np.float32)
-    tables["sac_c"] = (c - x_dorsal + x_ventral).astype(np.float32)
-    fit = np.minimum(1.0, (new_b - 0.8) / np.maximum(tables["cord_b"], 0.1))
-    tables["cord_b"] *= np.clip(fit, 0.5, 1).astype(np.float32)
-    tables["cord_c"] += (tables["sac_c"] - c).astype(np.float32)
+    free = np.maximum(canal.a - 0.8 - new_a, 0)
+    new_a = new_a + np.minimum(0.25 * (b - new_b), free) * (spec.position != "circumferential")
+    sac.a[:], sac.b[:], sac.center[:] = new_a, new_b, center - x_dorsal + x_ventral
+    fit = np.minimum(1.0, (new_b - 0.8) / np.maximum(cord.b, 0.1))
+    cord.b[:] *= np.clip(fit, 0.5, 1).astype(np.float32)
+    cord.center[:] += (sac.center - center).astype(np.float32)
 
 
 def _pool_and_tract(
-    spec: CollectionSpec, anatomy: Anatomy, peak: float, greatest: float, rng: np.random.Generator
+    spec: CollectionSpec, anatomy: Anatomy, peak: float, max_mm: float, rng: np.random.Generator
 ) -> list[Blob | Tube]:
     radius = float(rng.uniform(*spec.pseudomeningocele_mm))
-    canal = anatomy.value("canal_b", peak)
-    roof = canal + anatomy.value("recess", peak)
+    tables = anatomy.tables
+    canal = anatomy.value(tables.canal.b, peak)
+    roof = canal + anatomy.value(tables.canal.recess, peak)
     skin = skin_depth_mm(anatomy, peak)
     radii = (
         radius * float(rng.uniform(1.1, 1.5)),
@@ -323,10 +327,8 @@ def _pool_and_tract(
     depth = min(roof + radii[2] + float(rng.uniform(3, 8)), skin - anatomy.fat_depth_mm)
     center = np.array([peak + rng.normal(0, 3.0), side, depth])
     pool = Blob(center, radii, Noise3D(rng, 7.0), 0.11 * radius)
-    below = np.array([peak, 0.3 * side, anatomy.value("sac_c", peak) + 0.9 * canal])
-    neck = Tube(
-        np.array([below, center]), np.array([0.55, 0.85]) * greatest, Noise3D(rng, 5.0), 0.4
-    )
+    below = np.array([peak, 0.3 * side, anatomy.value(tables.sac.center, peak) + 0.9 * canal])
+    neck = Tube(np.array([below, center]), np.array([0.55, 0.85]) * max_mm, Noise3D(rng, 5.0), 0.4)
     shapes: list[Blob | Tube] = [neck, pool]
     if spec.tract:
         fascia = skin - anatomy.fat_depth_mm
@@ -345,12 +347,9 @@ def _pool_and_tract(
 
 def skin_depth_mm(anatomy: Anatomy, arc_mm: float) -> float:
     """Return the dorsal offset of the skin in the midline."""
-    return (
-        anatomy.value("canal_b", arc_mm)
-        + 6.0
-        + anatomy.value("muscle", arc_mm)
-        + anatomy.fat_depth_mm
-    )
+    tables = anatomy.tables
+    wall, muscle = (anatomy.value(table, arc_mm) for table in (tables.canal.b, tables.muscle))
+    return wall + 6.0 + muscle + anatomy.fat_depth_mm
 
 
 def root_direction(
@@ -371,18 +370,15 @@ def root_direction(
     sleeve_mm : float
         Visible length of the sleeve.
     """
-    tables = anatomy.tables
+    roots, sac = anatomy.tables.roots, anatomy.tables.sac
     number = [s.name for s in anatomy.sites].index(site)
-    rows = np.flatnonzero(tables["root"] == number)
-    at = int(rows[np.abs(tables["root_off"][rows]).argmin()])
-    sine, cosine = float(tables["root_sin"][at]), float(tables["root_cos"][at])
-    direction = np.array([cosine, side * sine, sine * float(tables["root_slope"][at])])
+    rows = np.flatnonzero(roots.level == number)
+    at = int(rows[np.abs(roots.offset[rows]).argmin()])
+    sine, cosine = float(roots.sine[at]), float(roots.cosine[at])
+    direction = np.array([cosine, side * sine, sine * float(roots.slope[at])])
     direction /= np.linalg.norm(direction)
-    start = np.array(
-        [at * TABLE_STEP_MM, side * 0.8 * float(tables["sac_a"][at]), float(tables["sac_c"][at])]
-    )
-    length = float(tables["sleeve_length_left" if side > 0 else "sleeve_length_right"][at])
-    return start, direction, length
+    start = np.array([at * TABLE_STEP_MM, side * 0.8 * float(sac.a[at]), float(sac.center[at])])
+    return start, direction, float(roots.sleeve_length[int(side > 0), at])
 
 
 def _periradicular(
@@ -410,6 +406,7 @@ def _periradicular(
 
 
 def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Generator) -> Fluid:
+    canal = anatomy.tables.canal
     _upper, lower = split_segment(level)
     side = float(rng.choice([-1.0, 1.0]))
     size = float(rng.uniform(*mimic.radius_mm))
@@ -423,16 +420,17 @@ def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Genera
     elif mimic.kind == "facet_cyst":
         arc = anatomy.disc_mm(level) + 4.0
         center = np.array(
-            [arc, side * (anatomy.value("canal_a", arc) + 0.55 * size + 1.0),
-             0.75 * anatomy.value("canal_b", arc) + 0.4 * size]
+            [arc, side * (anatomy.value(canal.a, arc) + 0.55 * size + 1.0),
+             0.75 * anatomy.value(canal.b, arc) + 0.4 * size]
         )  # fmt: skip
         shape = Blob(center, (1.2 * size, size, size), Noise3D(rng, 5.0), 0.3)
         tissue = "synovial"
     else:
         arc = anatomy.disc_mm(level)
         skin = skin_depth_mm(anatomy, arc)
-        spinous = anatomy.value("canal_b", arc) + anatomy.value("spinous_len", arc)
-        depth = max(skin - anatomy.fat_depth_mm, spinous) + 0.25 * size
+        spinous = anatomy.tables.arches.spinous_length
+        tip = anatomy.value(canal.b, arc) + anatomy.value(spinous, arc)
+        depth = max(skin - anatomy.fat_depth_mm, tip) + 0.25 * size
         center = np.array([arc + rng.normal(0, 6), rng.normal(0, 6), depth])
         shape = Blob(center, (1.7 * size, size, 0.55 * size), Noise3D(rng, 7.0), 0.08 * size)
         tissue = "seroma"
@@ -442,14 +440,15 @@ def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Genera
 def _screws(anatomy: Anatomy, level: str, rng: np.random.Generator) -> tuple[Screw, ...]:
     names = [site.name for site in anatomy.sites]
     first = max(names.index(split_segment(level)[0]) - int(rng.integers(0, 2)), 0)
+    canal = anatomy.tables.canal
     screws = []
     for name in names[first : first + 3]:
         site = anatomy.site(name)
         arc = site.at(0.35)
-        wide = anatomy.value("canal_a", arc) + 5.0
-        canal = anatomy.value("canal_b", arc)
+        wide = anatomy.value(canal.a, arc) + 5.0
+        wall = anatomy.value(canal.b, arc)
         for side in (-1.0, 1.0):
-            start = (arc, side * (wide + 7.0), canal + 14.0)
-            stop = (arc + float(rng.normal(0, 2)), side * (wide - 3.0), -canal - 26.0)
+            start = (arc, side * (wide + 7.0), wall + 14.0)
+            stop = (arc + float(rng.normal(0, 2)), side * (wide - 3.0), -wall - 26.0)
             screws.append(Screw(start, stop, float(rng.uniform(2.8, 3.4))))
     return tuple(screws)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
-from leakloc.validation.phantom import faults
+from leakloc.validation.phantom import artifacts
 from leakloc.validation.phantom.anatomy import draw_anatomy
+from leakloc.validation.phantom.body import Body
+from leakloc.validation.phantom.canvas import CanalGrid, Points
 from leakloc.validation.phantom.findings import draw_findings
-from leakloc.validation.phantom.render import Body, CanalGrid, Points, screw_distance
 from leakloc.validation.phantom.scenario import SCENARIOS, Scenario, SequenceName, Vendor
 from leakloc.validation.phantom.sequences import (
     CSF,
@@ -121,8 +122,8 @@ class Phantom:
         )
 
     @cached_property
-    def _voids(self) -> faults.FlowVoids:
-        return faults.draw_voids(self.scenario, self.body.anatomy, self._rng("voids"))
+    def _voids(self) -> artifacts.FlowVoids:
+        return artifacts.draw_voids(self.scenario, self.body.anatomy, self._rng("voids"))
 
     @cached_property
     def _saturation(self) -> np.float32:
@@ -131,8 +132,8 @@ class Phantom:
         return np.float32(rng.uniform(0.6, 0.92) if rng.random() < 0.6 else 0.0)
 
     @cached_property
-    def _fat_patches(self) -> faults.FatPatches:
-        return faults.draw_fat_patches(self.scenario, self.body.anatomy, self._rng("fat"))
+    def _fat_patches(self) -> artifacts.FatPatches:
+        return artifacts.draw_fat_patches(self.scenario, self.body.anatomy, self._rng("fat"))
 
     def series(self) -> list[PhantomSeries]:
         """Return the series of the study in scanner order, not yet rendered."""
@@ -164,41 +165,36 @@ class Phantom:
         geometry : Geometry
             Any grid; partial volumes refer to its voxels.
         """
-        body = self.body
-        sac = np.zeros(geometry.shape, np.float32)
-        sleeves = np.zeros(geometry.shape, np.float32)
-        fluid = np.zeros(geometry.shape, np.float32)
-        ids = np.zeros(geometry.shape, np.uint8)
-        levels = np.zeros(geometry.shape, np.uint8)
-        discs = np.zeros(geometry.shape, np.uint8)
-        values = np.array([LABEL_VALUES[s.name] for s in body.anatomy.sites] + [0], np.uint8)
-        collections = body.findings.collections
+        column, canal = self.body.column, self.body.canal
+        sac, sleeves, fluid = np.zeros((3, *geometry.shape), np.float32)
+        ids, levels, discs = np.zeros((3, *geometry.shape), np.uint8)
+        values = np.array([LABEL_VALUES[s.name] for s in self.body.anatomy.sites] + [0], np.uint8)
+        collections = self.body.findings.collections
         width = float(np.cbrt(np.prod(geometry.spacing_ijk_mm)))
-        grid = CanalGrid(body.anatomy, geometry)
+        grid = CanalGrid(self.body.anatomy, geometry)
         for start, stop in _ranges(geometry.shape):
             points = grid.slab(start, stop)
             shape = (stop - start, *geometry.shape[1:])
-            sac_part = body.sac_fraction(points, width)
-            shares = body.fluid_fractions(points, collections, width)
-            near = body.near_canal(points)
-            for rows, fine, h in self._fine_points(grid, geometry, near, start):
-                parts = len(fine.arc) // len(rows)
-                sac_part[rows] = body.sac_fraction(fine, h).reshape(-1, parts).mean(axis=1)
-                finer = body.fluid_fractions(fine, collections, h)
-                shares[:, rows] = finer.reshape(len(collections), len(rows), parts).mean(axis=2)
-            total = np.clip(shares.sum(axis=0), 0, 1)
-            sac[start:stop] = sac_part.reshape(shape)
-            sleeves[start:stop] = body.sleeve_fraction(points, width).reshape(shape)
+            in_sac = canal.sac_fraction(points, width)
+            fractions = canal.fluid_fractions(points, collections, width)
+            for rows, fine, fine_width in self._fine_points(grid, points, start):
+                count = len(fine.arc) // len(rows)
+                in_sac[rows] = canal.sac_fraction(fine, fine_width).reshape(-1, count).mean(axis=1)
+                finer = canal.fluid_fractions(fine, collections, fine_width)
+                fractions[:, rows] = finer.reshape(len(finer), len(rows), count).mean(axis=2)
+            total = np.clip(fractions.sum(axis=0), 0, 1)
+            sac[start:stop] = in_sac.reshape(shape)
+            sleeves[start:stop] = canal.sleeve_fraction(points, width).reshape(shape)
             fluid[start:stop] = total.reshape(shape)
             if len(collections):
-                number = (shares.argmax(axis=0) + 1).astype(np.uint8)
+                number = (fractions.argmax(axis=0) + 1).astype(np.uint8)
                 ids[start:stop] = np.where(total >= 0.5, number, 0).reshape(shape)
-            bodies, disc_sites = body.labels(points)
+            bodies, disc_sites = column.labels(points)
             levels[start:stop] = values[bodies].reshape(shape)
             discs[start:stop] = values[disc_sites].reshape(shape)
-        made = Provenance(f"phantom {self.scenario.name} {self.seed}")
+        provenance = self._provenance()
         return Masks(
-            *(Volume(a, geometry, made) for a in (sac, sleeves, ids, fluid, levels, discs))
+            *(Volume(a, geometry, provenance) for a in (sac, sleeves, ids, fluid, levels, discs))
         )
 
     def image(
@@ -220,24 +216,26 @@ class Phantom:
         if not isinstance(sequence, Sequence):
             sequence = self.sequences[sequence]
         rng = self._rng(f"image {sequence.name} {station} {np.round(geometry.origin_lps, 2)}")
-        gain, seen = self._station(station, geometry)
-        image, bright = self._signal(sequence, seen)
-        field = faults.receive_field(seen, self.body.anatomy, self.scenario, rng)
+        gain, shifted = self._station(station, geometry)
+        image, bright = self._signal(sequence, shifted)
+        field = artifacts.receive_field(shifted, self.body.anatomy, self.scenario, rng)
         image *= field
         bright *= field
         if sequence.name.startswith("ht2w") and sequence.thickness_mm is None:
             axis = int(np.abs(geometry.directions_lps[2]).argmax())
-            faults.fold_over(image, self.scenario.wrap, 2 - axis)
+            artifacts.add_fold_over(image, self.scenario.wrap, 2 - axis)
         strength = self.scenario.ghosts * (2.0 if sequence.thickness_mm else 1.0)
         if min(image.shape[1:]) > 8:
             shift = int(image.shape[2] * float(rng.uniform(0.1, 0.3)))
-            faults.ghosts(image, bright, strength, 2, shift)
+            artifacts.add_ghosts(image, bright, strength, 2, shift)
         del bright
-        faults.blurred(image, sequence.blur_voxels, sequence.thickness_mm is None)
-        image = faults.rician(image, sequence.csf_signal / sequence.snr, rng)
+        artifacts.blur(image, sequence.blur_voxels, sequence.thickness_mm is None)
+        artifacts.add_rician_noise(image, sequence.csf_signal / sequence.snr, rng)
         image *= np.float32(gain)
-        made = Provenance(f"phantom {self.scenario.name} {self.seed}", None, sequence.name)
-        return Volume(image, geometry, made)
+        return Volume(image, geometry, self._provenance(sequence.name))
+
+    def _provenance(self, series: str = "") -> Provenance:
+        return Provenance(f"phantom {self.scenario.name} {self.seed}", None, series)
 
     def _station(self, station: int | None, geometry: Geometry) -> tuple[float, Geometry]:
         if station is None:
@@ -256,19 +254,17 @@ class Phantom:
         image = np.empty(geometry.shape, np.float32)
         bright = np.empty(geometry.shape, np.float32)
         coarse = (sequence.thickness_mm or 0.0) > THICK_MM
-        for start, stop, grid, parts, depth_mm in self._blocks(sequence, geometry):
+        for start, stop, grid, parts, width_mm in self._blocks(sequence, geometry):
             first = start if parts == 1 else 0
             shape = (stop - start, parts, *geometry.shape[1:])
             points = grid.slab(first, first + (stop - start) * parts)
-            signal, pulsating = self._signal_at(sequence, points, geometry, depth_mm)
-            near = self.body.near_canal(points)
-            if coarse:
-                near = near[:0]
-            for rows, fine, h in self._fine_points(grid, grid.geometry, near, first):
-                pieces = len(fine.arc) // len(rows)
-                finer, wet = self._signal_at(sequence, fine, geometry, h)
-                signal[rows] = finer.reshape(-1, pieces).mean(axis=1)
-                pulsating[rows] = wet.reshape(-1, pieces).mean(axis=1)
+            signal, pulsating = self._signal_at(sequence, points, width_mm)
+            if not coarse:
+                for rows, fine, fine_width in self._fine_points(grid, points, first):
+                    finer = self._signal_at(sequence, fine, fine_width)
+                    signal[rows], pulsating[rows] = (
+                        part.reshape(len(rows), -1).mean(axis=1) for part in finer
+                    )
             image[start:stop] = signal.reshape(shape).mean(axis=1)
             bright[start:stop] = pulsating.reshape(shape).mean(axis=1)
         return image, bright
@@ -298,9 +294,13 @@ class Phantom:
             yield k, k + 1, CanalGrid(anatomy, thin), parts, 0.5 * (in_plane + step)
 
     def _fine_points(
-        self, grid: CanalGrid, geometry: Geometry, near: npt.NDArray[np.intp], first: int
+        self, grid: CanalGrid, points: Points, first: int
     ) -> Iterator[tuple[npt.NDArray[np.intp], Points, float]]:
-        """Yield subvoxel points of voxels near the canal in batches, with their width."""
+        """Yield subvoxel points of voxels near the canal in batches, with their width.
+
+        `points` are the voxels of the grid from slice `first` on.
+        """
+        geometry, near = grid.geometry, self.body.canal.near(points)
         counts = [
             int(np.clip(np.ceil(mm / FINE_MM), 1, FINEST_SPLIT)) for mm in geometry.spacing_kji_mm
         ]
@@ -309,30 +309,30 @@ class Phantom:
                 *((np.arange(n) + 0.5) / n - 0.5 for n in counts), indexing="ij"
             ), axis=-1
         ).reshape(-1, 3)  # fmt: skip
-        pieces = len(offsets)
-        width = float(np.cbrt(np.prod(geometry.spacing_ijk_mm) / pieces))
-        portion = max(SLAB_VOXELS // pieces, 1)
-        for begin in range(0, len(near), portion):
-            rows = near[begin : begin + portion]
+        width = float(np.cbrt(np.prod(geometry.spacing_ijk_mm) / len(offsets)))
+        batch = max(SLAB_VOXELS // len(offsets), 1)
+        for begin in range(0, len(near), batch):
+            rows = near[begin : begin + batch]
             k, j, i = np.unravel_index(rows, (len(rows) + 10**9, *geometry.shape[1:]))
             kji = np.stack([k + first, j, i], axis=-1).astype(float)
             spread = (kji[:, None, :] + offsets[None]).reshape(-1, 3)
             yield rows, grid.at(spread), width
 
     def _signal_at(
-        self, sequence: Sequence, points: Points, geometry: Geometry, width_mm: float
+        self, sequence: Sequence, points: Points, width_mm: float
     ) -> tuple[Float, Float]:
         body = self.body
         canvas = body.paint(points, sequence.palette(), width_mm)
         fat = canvas[:, FAT]
         solid = np.flatnonzero(canvas[:, WATER] + fat > 0)
-        fat_part = fat[solid] / (canvas[solid, WATER] + fat[solid])
+        fat_fraction = fat[solid] / (canvas[solid, WATER] + fat[solid])
         if sequence.fat_suppressed:
             fat = fat * self._fat_patches.factor(points)
         elif sequence.contrast == "inversion":
             fat = fat * np.float32(0.25)
         tissue = canvas[:, WATER] + fat
-        tissue[solid] *= body.grain(points, solid, canvas[solid, TEXTURE], fat_part, width_mm)
+        variation = canvas[solid, TEXTURE]
+        tissue[solid] *= body.grain(points.take(solid), variation, fat_fraction, width_mm)
         csf = canvas[:, CSF]
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)
@@ -341,7 +341,8 @@ class Phantom:
             beyond = (-SATURATED_MM - points.dorsal) / SATURATION_EDGE_MM
             signal *= 1 - self._saturation / (1 + np.exp(np.clip(-beyond, -30, 30)))
         if body.findings.screws:
-            signal = _metal(signal, screw_distance(body.anatomy, body.findings, points), sequence)
+            distance = body.findings.screw_distance(points.arc, points.left, points.dorsal)
+            signal = _metal(signal, distance, sequence)
         return np.asarray(signal, np.float32), csf
 
     def render(self, series: PhantomSeries) -> list[Volume]:
@@ -383,8 +384,7 @@ class Phantom:
             total[:, rows] += image.array * ramp[None, :, None]
             weight[rows] += ramp
         total /= weight[None, :, None]
-        made = Provenance(f"phantom {self.scenario.name} {self.seed}", None, series.name)
-        return Volume(total, geometry, made)
+        return Volume(total, geometry, self._provenance(series.name))
 
     def _projections(self, series: PhantomSeries) -> list[Volume]:
         source = next(

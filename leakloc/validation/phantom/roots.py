@@ -6,18 +6,17 @@ crescent of CSF ventral to them. Their number decreases at each foramen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from leakloc.core.volume import FloatArray
 from leakloc.validation.phantom.shapes import smooth_noise
 
 if TYPE_CHECKING:
-    from leakloc.validation.phantom.anatomy import LevelSite
+    from leakloc.validation.phantom.levels import LevelSite
+    from leakloc.validation.phantom.tables import Tables
 
 ROOT_ROWS: Final = 8
 """Rows of the arc tables per point of a strand (2 mm)."""
@@ -72,7 +71,7 @@ class Settling:
     """Standard deviation of short-wavelength undulation."""
     density: float
     """Nerve fraction of the cross-section of a strand; the rest is CSF between fascicles."""
-    cord_hug: float
+    cord_offset: float
     """Position of the conus between the center of the sac (0) and its lowest wall (1)."""
     cord_rim_mm: float
     """Minimum CSF thickness between cord and dura."""
@@ -94,7 +93,7 @@ def draw_settling(rng: np.random.Generator) -> Settling:
         waviness_mm=float(np.clip(rng.lognormal(np.log(0.35), 0.5), 0.1, 1.2)),
         redundancy_mm=float(rng.uniform(0.8, 1.8) if rng.random() < 0.12 else 0.15),
         density=float(rng.uniform(0.7, 1.0)),
-        cord_hug=float(rng.uniform(-0.1, 0.95)),
+        cord_offset=float(rng.uniform(-0.1, 0.95)),
         cord_rim_mm=float(rng.uniform(0.5, 1.6)),
     )
 
@@ -108,7 +107,7 @@ class Roots:
     settling : Settling
     arc : numpy.ndarray
         Every `ROOT_ROWS`-th arc position of the tables, shape (n,).
-    side, start_mm, leave_mm, run_mm, radius_mm, depth : numpy.ndarray
+    side, start_mm, exit_mm, run_mm, radius_mm, depth : numpy.ndarray
         Of each strand: 1 left and -1 right, arc positions of exit from cord and sac, length of
         its path to the lateral wall, radius, and rank among layers (0 lowest, 1 highest).
     scattered : numpy.ndarray
@@ -122,7 +121,7 @@ class Roots:
     arc: FloatArray
     side: FloatArray
     start_mm: FloatArray
-    leave_mm: FloatArray
+    exit_mm: FloatArray
     run_mm: FloatArray
     radius_mm: FloatArray
     depth: FloatArray
@@ -142,9 +141,9 @@ def draw_roots(
     own = rng.spawn(1)[0]
     step = float(arc[1] - arc[0])
     lumbar = [site for site in sites if site.name[0] in "LS" and site.name not in ("S4", "S5")]
-    figures, scattered, waves = [], [], []
+    strands, scattered, waves = [], [], []
     for rank, site in enumerate(lumbar):
-        leave = min(site.top_mm + 6.0, tip_mm - 4.0)
+        exit_mm = min(site.top_mm + 6.0, tip_mm - 4.0)
         kind = max(rank - len(lumbar), -len(_STRANDS))  # counted from below
         for side in (-1.0, 1.0):
             for number in range(_STRANDS[kind]):
@@ -162,8 +161,8 @@ def draw_roots(
                 wobble = 0.05 * slow
                 scattered.append(np.stack([left + wobble, dorsal - np.abs(wobble)], axis=1))
                 waves.append(np.stack([slow, smooth_noise(len(arc), 9.0, own, step)]))
-                figures.append((side, start, leave, _SIZES[kind] * own.lognormal(0, 0.12)))
-    sides, starts, leaves, sizes = np.array(figures).T
+                strands.append((side, start, exit_mm, _SIZES[kind] * own.lognormal(0, 0.12)))
+    sides, starts, exits_mm, sizes = np.array(strands).T
     thin, thick = DIAMETER_MM
     radius = np.clip(float(rng.uniform(0.45, 0.72)) * sizes, 0.5 * thin, 0.5 * thick)
     return Roots(
@@ -171,7 +170,7 @@ def draw_roots(
         arc=arc,
         side=sides,
         start_mm=starts,
-        leave_mm=leaves,
+        exit_mm=exits_mm,
         run_mm=own.uniform(15, 40, len(sides)),
         radius_mm=radius,
         depth=own.random(len(sides)),
@@ -180,7 +179,7 @@ def draw_roots(
     )
 
 
-def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> FloatArray:
+def place_roots(roots: Roots, tables: Tables) -> FloatArray:
     """Return the course of each strand in the sac, after findings have changed its shape.
 
     Strands lie next to each other along the lowest wall, the last to exit in the middle. Where
@@ -189,8 +188,7 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
     Parameters
     ----------
     roots : Roots
-    tables : mapping
-        Tables of the anatomy.
+    tables : Tables
 
     Returns
     -------
@@ -198,10 +196,12 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         Shape (strands, n, 2): left and dorsal offset from the center of the sac, millimeters;
         NaN where a strand is absent.
     """
-    way = roots.settling
-    names = ("sac_a", "sac_b", "sac_trefoil", "cord_a", "cord_b")
-    a, b, trefoil, cord_a, cord_b = (tables[n][::ROOT_ROWS].astype(float) for n in names)
-    cord_c = (tables["cord_c"] - tables["sac_c"])[::ROOT_ROWS].astype(float)
+    settling = roots.settling
+    sac, cord = tables.sac, tables.cord
+    a, b, trefoil, cord_a, cord_b, cord_center = (
+        table[::ROOT_ROWS].astype(float)
+        for table in (sac.a, sac.b, sac.trefoil, cord.a, cord.b, cord.center - sac.center)
+    )
     side, radius = roots.side[:, None], roots.radius_mm[:, None]
 
     def wall(angle: FloatArray, inset: FloatArray | float) -> FloatArray:
@@ -211,57 +211,59 @@ def lay_roots(roots: Roots, tables: Mapping[str, npt.NDArray[np.float32]]) -> Fl
         y = np.maximum(b * swell - inset, 0.02) * np.cos(angle)
         return np.stack([x, y], axis=-1)
 
-    begun = _eased((roots.arc - roots.start_mm[:, None]) / way.reach_mm)
-    away = _eased(1 - (roots.leave_mm[:, None] - roots.arc) / roots.run_mm[:, None])
-    gravity = np.deg2rad(way.gravity_deg)
+    emerged = _smooth_step((roots.arc - roots.start_mm[:, None]) / settling.reach_mm)
+    leaving = _smooth_step(1 - (roots.exit_mm[:, None] - roots.arc) / roots.run_mm[:, None])
+    gravity = np.deg2rad(settling.gravity_deg)
     turn = np.where(np.cos(gravity) > -0.5, roots.side, -roots.side)
-    angle, inset = np.zeros_like(begun), np.zeros_like(begun)
+    angle, inset = np.zeros_like(emerged), np.zeros_like(emerged)
     for sign in (-1.0, 1.0):
-        mine = np.flatnonzero(turn == sign)
-        mine = mine[np.argsort(-roots.leave_mm[mine], kind="stable")]
-        diameter = 2 * radius[mine]
-        width = way.contact * diameter * begun[mine] * (1 - away[mine])
-        place = np.cumsum(width, axis=0) - 0.5 * width
+        index = np.flatnonzero(turn == sign)
+        index = index[np.argsort(-roots.exit_mm[index], kind="stable")]
+        diameter = 2 * radius[index]
+        width = settling.contact * diameter * emerged[index] * (1 - leaving[index])
+        position = np.cumsum(width, axis=0) - 0.5 * width
         points = wall(gravity + sign * _CRESCENT_ANGLES[:, None], 1.0)
         along = np.cumsum(np.hypot(*np.moveaxis(np.diff(points, axis=0), -1, 0)), axis=0)
         along = np.vstack([np.zeros(len(a)), along])
-        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(way.crescent_deg))]
+        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(settling.crescent_deg))]
         load = width.sum(axis=0) / np.maximum(room, 0.1)
-        place /= np.maximum(load, 1 / way.spread)
-        wave = way.waviness_mm * roots.waves[0, mine] + way.redundancy_mm * roots.waves[1, mine]
-        place = np.abs(place + 0.6 * cord_a + wave)
+        position /= np.maximum(load, 1 / settling.spread)
+        wave = (
+            settling.waviness_mm * roots.waves[0, index]
+            + settling.redundancy_mm * roots.waves[1, index]
+        )
+        position = np.abs(position + 0.6 * cord_a + wave)
         for row in range(len(a)):
-            angle[mine, row] = np.interp(place[:, row], along[:, row], _CRESCENT_ANGLES)
-        layers = roots.depth[mine, None] * np.maximum(load - 1, 0) * way.layer * diameter
+            angle[index, row] = np.interp(position[:, row], along[:, row], _CRESCENT_ANGLES)
+        layers = roots.depth[index, None] * np.maximum(load - 1, 0) * settling.layer * diameter
         # Inward undulation: that of another strand, so that it is independent.
-        inset[mine] = radius[mine] + way.gap_mm + layers + 0.4 * np.abs(wave[::-1])
-        angle[mine] = gravity + sign * angle[mine]
+        inset[index] = radius[index] + settling.gap_mm + layers + 0.4 * np.abs(wave[::-1])
+        angle[index] = gravity + sign * angle[index]
     exits = np.deg2rad(_EXIT_DEG) * side
-    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * away
-    inset += (radius + 0.1 - inset) * away
-    afloat = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
-    afloat += (wall(exits, radius + 0.1) - afloat) * away[..., None]
-    path = afloat + way.settled * (wall(angle, inset) - afloat)
+    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * leaving
+    inset += (radius + 0.1 - inset) * leaving
+    dispersed = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
+    dispersed += (wall(exits, radius + 0.1) - dispersed) * leaving[..., None]
+    path = dispersed + settling.settled * (wall(angle, inset) - dispersed)
     # From the surface of the cord, ventral and dorsal rootlets.
     origin = side * np.deg2rad(35 + 110 * roots.depth[:, None])
-    surface = np.stack(
-        [(cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin) + cord_c], axis=-1
-    )
-    path = surface + begun[..., None] * (path - surface)
+    x, y = (cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin)
+    surface = np.stack([x, y + cord_center], axis=-1)
+    path = surface + emerged[..., None] * (path - surface)
     # Move points out of the cord, then into the sac.
-    x, y = path[..., 0], path[..., 1] - cord_c
+    x, y = path[..., 0], path[..., 1] - cord_center
     within = np.hypot(x / (cord_a + radius), y / (cord_b + radius))
     push = np.where(cord_a > 0.1, np.maximum(1 / np.maximum(within, 0.05), 1), 1)
-    path = np.stack([x * push, y * push + cord_c], axis=-1)
+    path = np.stack([x * push, y * push + cord_center], axis=-1)
     x, y = path[..., 0], path[..., 1]
     swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
     room_a, room_b = (np.maximum(half * swell - radius - 0.05, 0.02) for half in (a, b))
     path /= np.maximum(np.hypot(x / room_a, y / room_b), 1)[..., None]
-    path[(roots.arc < roots.start_mm[:, None]) | (roots.arc > roots.leave_mm[:, None] + 2)] = np.nan
+    path[(roots.arc < roots.start_mm[:, None]) | (roots.arc > roots.exit_mm[:, None] + 2)] = np.nan
     return np.asarray(path)
 
 
-def _eased(share: FloatArray) -> FloatArray:
-    """Return a smooth step from 0 to 1."""
-    share = np.clip(share, 0, 1)
-    return np.asarray(share * share * (3 - 2 * share))
+def _smooth_step(position: FloatArray) -> FloatArray:
+    """Return a smooth step from 0 to 1 between positions 0 and 1."""
+    x = np.clip(position, 0, 1)
+    return np.asarray(x * x * (3 - 2 * x))

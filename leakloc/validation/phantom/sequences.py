@@ -27,9 +27,6 @@ FREE_FLUIDS: Final[frozenset[TissueName]] = frozenset(
     {"epidural_csf", "urine", "seroma", "synovial", "bowel_fluid"}
 )
 
-VARIABLE_FLIP_ECHO: Final = 0.35
-"""Effective over nominal echo time of a variable-flip-angle echo train for tissue."""
-
 
 @dataclass(frozen=True)
 class Sequence:

@@ -12,12 +12,13 @@ from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.scenario import FieldOfView, Scenario, SequenceName, Vendor
 from leakloc.validation.phantom.sequences import Sequence
 
-_FIELD_MM: Final[dict[FieldOfView, float]] = {
+FIELD_MM: Final[dict[FieldOfView, float]] = {
     "lumbar": 320.0,
     "lumbar_without_hiatus": 260.0,
     "thoracolumbar": 380.0,
     "whole_spine": 288.0,
 }
+"""Usual craniocaudal length of each field of view."""
 
 STATION_OVERLAP_MM: Final = 40.0
 
@@ -174,11 +175,6 @@ def plan_series(
     return planned
 
 
-def field_mm(field_of_view: FieldOfView) -> float:
-    """Return the usual craniocaudal length of a field of view."""
-    return _FIELD_MM[field_of_view]
-
-
 def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> FloatArray:
     """Return the center of a field of view of craniocaudal length `extent_mm`."""
     line = anatomy.centerline
@@ -198,7 +194,7 @@ def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> 
 def myelogram_geometry(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> Geometry:
     """Return the grid of the (composed) three-dimensional myelogram."""
     rows, columns, slices = scenario.myelogram_shape
-    voxel = scenario.voxel_mm or _FIELD_MM[scenario.field_of_view] / rows
+    voxel = scenario.voxel_mm or FIELD_MM[scenario.field_of_view] / rows
     if scenario.stations > 1:
         overlap = round(STATION_OVERLAP_MM / voxel)
         rows = scenario.stations * rows - (scenario.stations - 1) * overlap
@@ -299,8 +295,8 @@ def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
         points = anatomy.centerline.points_lps
         low, high = points.min(axis=0), points.max(axis=0)
         rows = int((high[2] - low[2]) / voxel) + 16
-        ahead = np.array([0.0, -15.0, 0.0])  # bodies are anterior to the canal
-        middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + ahead
+        anterior = np.array([0.0, -15.0, 0.0])  # bodies are anterior to the canal
+        middle = np.array([np.median(points[:, 0]), *(0.5 * (low + high))[1:]]) + anterior
         shape, size = (planes, rows, round(340 / voxel)), (voxel, voxel, step)
         return (centered(middle, plane_axes("sagittal"), shape, size),)
     center = field_center_lps(scenario, anatomy, 400.0)
@@ -313,7 +309,7 @@ def _localizer(scenario: Scenario, anatomy: Anatomy) -> tuple[Geometry, ...]:
 def _slabs(
     scenario: Scenario, anatomy: Anatomy, sequence: Sequence, rng: np.random.Generator
 ) -> tuple[Geometry, ...]:
-    extent = min(_FIELD_MM[scenario.field_of_view], 380.0)
+    extent = min(FIELD_MM[scenario.field_of_view], 380.0)
     size = 256
     center = field_center_lps(scenario, anatomy, extent)
     turns = np.linspace(0, np.pi, int(rng.choice([2, 6, 8])), endpoint=False)

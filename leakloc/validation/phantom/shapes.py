@@ -14,8 +14,8 @@ Float = npt.NDArray[np.floating[Any]]
 
 def coverage(distance: Float, width_mm: float) -> Float:
     """Return the fraction of a voxel inside a surface at a signed distance from its center."""
-    share = np.float32(0.5) - distance * np.float32(1 / width_mm)
-    return np.asarray(np.clip(share, 0, 1), dtype=np.float32)
+    fraction = np.float32(0.5) - distance * np.float32(1 / width_mm)
+    return np.asarray(np.clip(fraction, 0, 1), dtype=np.float32)
 
 
 def ellipse(x: Float, y: Float, a: Float | float, b: Float | float) -> Float:

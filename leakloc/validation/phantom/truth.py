@@ -10,9 +10,11 @@ import numpy as np
 from leakloc.anatomy.vocabulary import Compartment, Position, segment_name
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.validation.phantom.anatomy import Anatomy
+from leakloc.validation.phantom.body import Body
+from leakloc.validation.phantom.canvas import Points
 from leakloc.validation.phantom.findings import skin_depth_mm
-from leakloc.validation.phantom.render import Body, Points
 from leakloc.validation.phantom.scenario import LumbosacralShape
+from leakloc.validation.phantom.shapes import Float
 
 if TYPE_CHECKING:
     from leakloc.validation.phantom.findings import Fluid
@@ -169,7 +171,7 @@ def measure_truth(body: Body, seed: int) -> Truth:
     def body_center(arc: float) -> FloatArray:
         point = line.at(arc)
         _, _, dorsal = line.frame_at(arc)
-        back = anatomy.value("canal_b", arc) + anatomy.value("body_b", arc)
+        back = anatomy.value(tables.canal.b, arc) + anatomy.value(tables.column.b, arc)
         return np.asarray(point - back * dorsal)
 
     vertebrae = tuple(TrueVertebra(s.name, body_center(s.middle_mm)) for s in anatomy.sites)
@@ -188,9 +190,9 @@ def measure_truth(body: Body, seed: int) -> Truth:
     top = anatomy.sites[0].top_mm
     step = float(line.arc_mm[1])
     arcs = np.arange(top, anatomy.hiatus_mm, step)
-    index = anatomy.index(arcs.astype(np.float32))
-    areas = np.pi * tables["sac_a"][index] * tables["sac_b"][index]
-    cord = np.pi * tables["cord_a"][index] * tables["cord_b"][index]
+    rows = anatomy.rows(arcs.astype(np.float32))
+    areas = np.pi * tables.sac.a[rows] * tables.sac.b[rows]
+    cord = np.pi * tables.cord.a[rows] * tables.cord.b[rows]
     return Truth(
         scenario=anatomy.scenario.name,
         seed=seed,
@@ -203,15 +205,15 @@ def measure_truth(body: Body, seed: int) -> Truth:
         mimics=tuple(mimic.kind for mimic in anatomy.scenario.mimics),
         hiatus_lps=_posterior(anatomy, np.array([anatomy.hiatus_mm]))[0],
         centerline_lps=line.at(np.arange(top, anatomy.hiatus_mm, 2.0)),
-        sac_tip_lps=_in_canal(anatomy, anatomy.sac_tip_mm, "sac_c"),
+        sac_tip_lps=_in_canal(anatomy, anatomy.sac_tip_mm, tables.sac.center),
         sac_tip_level=anatomy.segment_at(anatomy.sac_tip_mm),
-        conus_lps=_in_canal(anatomy, anatomy.conus_mm, "cord_c"),
+        conus_lps=_in_canal(anatomy, anatomy.conus_mm, tables.cord.center),
         sac_volume_ml=float(areas.sum() * step / 1000),
         csf_volume_ml=float((areas - cord).sum() * step / 1000),
     )
 
 
-def _in_canal(anatomy: Anatomy, arc_mm: float, offset: str) -> FloatArray:
+def _in_canal(anatomy: Anatomy, arc_mm: float, offset: Float) -> FloatArray:
     _, _, dorsal = anatomy.centerline.frame_at(arc_mm)
     return np.asarray(anatomy.centerline.at(arc_mm) + anatomy.value(offset, arc_mm) * dorsal)
 
@@ -219,11 +221,11 @@ def _in_canal(anatomy: Anatomy, arc_mm: float, offset: str) -> FloatArray:
 def _posterior(anatomy: Anatomy, arcs_mm: FloatArray) -> FloatArray:
     """Return points just anterior to the posterior wall of the canal."""
     _, _, dorsal = anatomy.centerline.frame_at(arcs_mm)
-    tables, rows = anatomy.tables, anatomy.index(arcs_mm.astype(np.float32))
-    wall = tables["canal_b"][rows] - DORSAL_EPIDURAL_MM
-    dura = tables["sac_c"][rows] + tables["sac_b"][rows]
-    behind = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
-    return np.asarray(anatomy.centerline.at(arcs_mm) + behind[:, None] * dorsal)
+    tables, rows = anatomy.tables, anatomy.rows(arcs_mm.astype(np.float32))
+    wall = tables.canal.b[rows] - DORSAL_EPIDURAL_MM
+    dura = tables.sac.center[rows] + tables.sac.b[rows]
+    offset = np.where(arcs_mm < anatomy.sac_tip_mm, np.maximum(wall, dura + DURA_GAP_MM), wall)
+    return np.asarray(anatomy.centerline.at(arcs_mm) + offset[:, None] * dorsal)
 
 
 def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
@@ -242,25 +244,27 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
     )
     line = anatomy.centerline
     left_grid, dorsal_grid = (grid.ravel() for grid in np.meshgrid(lefts, dorsals))
+    zeros = np.zeros_like(left_grid)
     tangents, left_axes, dorsal_axes = line.frame_at(arcs)
     turn = np.gradient(tangents, STEP_MM, axis=0)
     for row, arc in enumerate(arcs):
-        zeros = np.zeros_like(left_grid)
-        points = Points(zeros + arc, left_grid, dorsal_grid, zeros, zeros, zeros)
-        share = body.fluid_fractions(points, (fluid,), STEP_MM)[0].astype(float)
+        points = Points(
+            zeros + arc, left_grid, dorsal_grid, zeros, zeros, zeros, anatomy.rows(zeros + arc)
+        )
+        mm2 = body.canal.fluid_fractions(points, (fluid,), STEP_MM)[0].astype(float)
         # Cross-sections of a curved canal diverge: volume depends on the distance to the center.
         stretch = 1 - (
             left_grid * float(turn[row] @ left_axes[row])
             + dorsal_grid * float(turn[row] @ dorsal_axes[row])
         )
-        share *= np.maximum(stretch, 0) * STEP_MM**2
-        areas[row] = share.sum()
+        mm2 *= np.maximum(stretch, 0) * STEP_MM**2
+        areas[row] = mm2.sum()
         if areas[row] <= 0:
             continue
-        mean_left = float(share @ left_grid) / areas[row]
-        mean_dorsal = float(share @ dorsal_grid) / areas[row]
+        mean_left = float(mm2 @ left_grid) / areas[row]
+        mean_dorsal = float(mm2 @ dorsal_grid) / areas[row]
         centers[row] = line.at(arc) + mean_left * left_axes[row] + mean_dorsal * dorsal_axes[row]
-        y = dorsal_grid - anatomy.value("sac_c", float(arc))
+        y = dorsal_grid - anatomy.value(anatomy.tables.sac.center, float(arc))
         dorsal = np.abs(left_grid) <= np.abs(y)
         for name, where in (
             ("dorsal", dorsal & (y > 0)),
@@ -268,15 +272,15 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
             ("left", ~dorsal & (left_grid > 0)),
             ("right", ~dorsal & (left_grid <= 0)),
         ):
-            quadrants[name] += share[where].sum()
+            quadrants[name] += mm2[where].sum()
         for compartment, where in _compartments(body, points, float(arc)).items():
-            compartments[compartment] += share[where].sum()
+            compartments[compartment] += mm2[where].sum()
     ml = STEP_MM / 1000
     window = np.ones(5) / 5
     smooth = np.convolve(areas, window, mode="same")
     peak = int(smooth.argmax())
-    wet = np.flatnonzero(areas > 2.0)
-    wet = wet if len(wet) else np.array([peak])
+    filled = np.flatnonzero(areas > 2.0)
+    filled = filled if len(filled) else np.array([peak])
     segments: dict[str, float] = {}
     for arc, area in zip(arcs, areas, strict=True):
         name = anatomy.segment_at(float(arc))
@@ -294,9 +298,9 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
             name for name, volume in compartments.items() if volume * ml >= COMPARTMENT_ML
         ),
         volume_ml=float(areas.sum() * ml),
-        max_thickness_mm=float(fluid.sheet.thickness_mm.max()) if fluid.sheet else 0.0,
-        cranial_lps=centers[wet[0]],
-        caudal_lps=centers[wet[-1]],
+        max_thickness_mm=float(fluid.layer.thickness_mm.max()) if fluid.layer else 0.0,
+        cranial_lps=centers[filled[0]],
+        caudal_lps=centers[filled[-1]],
         epicenter_lps=centers[peak],
         path_lps=path,
         canal_distance_from_hiatus_mm=float(anatomy.hiatus_mm - anatomy.disc_mm(level)),
@@ -308,18 +312,17 @@ def _compartments(
     body: Body, points: Points, arc_mm: float
 ) -> dict[Compartment, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Return the compartment masks of the points of one cross-section."""
-    anatomy = body.anatomy
-    index = anatomy.index(points.arc)
-    canal = body.canal_distance(points, index) <= 0.5
-    half_width = anatomy.value("canal_a", arc_mm)
+    anatomy, walls = body.anatomy, body.anatomy.tables.canal
+    canal = body.canal.wall_distance(points) <= 0.5
+    half_width = anatomy.value(walls.a, arc_mm)
     fascia = skin_depth_mm(anatomy, arc_mm) - anatomy.fat_depth_mm
     subcutaneous = points.dorsal > fascia
-    beside = (
+    lateral = (
         (np.abs(points.left) > half_width)
         & (np.abs(points.left) <= half_width + 14)
-        & (np.abs(points.dorsal) < anatomy.value("canal_b", arc_mm) + 4)
+        & (np.abs(points.dorsal) < anatomy.value(walls.b, arc_mm) + 4)
     )
-    foraminal = ~canal & ~subcutaneous & beside
+    foraminal = ~canal & ~subcutaneous & lateral
     return {
         "epidural": canal & ~subcutaneous,
         "foraminal": foraminal,

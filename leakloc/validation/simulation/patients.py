@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -155,30 +155,26 @@ class Patient:
         from scipy.ndimage import distance_transform_edt
 
         count = max(round(side_mm / self.image.geometry.spacing_ijk_mm[0]), 1)
-        parts: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]] = []
+        image, labels = self.image.array, self.labels.array
+        sides: dict[int, tuple[npt.NDArray[np.intp], ...]] = {}
         for column in (0, -1):
-            labels, image = self.labels.array[..., column], self.image.array[..., column]
-            free = distance_transform_edt(labels == SAC, return_distances=False,
-                                          return_indices=True)  # fmt: skip
-            parts.append((image[tuple(free)][..., None], labels[tuple(free)][..., None]))
-        arrays = [
-            np.concatenate([first, *[middle], last], axis=2)
-            for first, middle, last in (
-                (
-                    np.repeat(parts[0][n], count, axis=2),
-                    (self.image.array, self.labels.array)[n],
-                    np.repeat(parts[1][n], count, axis=2),
-                )
-                for n in (0, 1)
+            sac = labels[..., column] == SAC
+            nearest = distance_transform_edt(sac, return_distances=False, return_indices=True)
+            sides[column] = tuple(nearest)
+
+        def extended(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            left, right = (
+                np.repeat(array[..., column][nearest][..., None], count, axis=2)
+                for column, nearest in sides.items()
             )
-        ]
+            return np.concatenate([left, array, right], axis=2)
+
         affine = self.image.geometry.affine_lps.copy()
         affine[:3, 3] -= count * affine[:3, 0]
-        k, j, i = arrays[0].shape
-        geometry = Geometry((k, j, i), affine)
-        return Patient(
-            self.number, Volume(arrays[0], geometry), Volume(arrays[1], geometry), self.discs
-        )
+        k, j, i = image.shape
+        geometry = Geometry((k, j, i + 2 * count), affine)
+        wide_image, wide_labels = (Volume(extended(a), geometry) for a in (image, labels))
+        return Patient(self.number, wide_image, wide_labels, self.discs)
 
     def cropped(self, front_mm: float, back_mm: float) -> Patient:
         """Return the patient cropped anterior and posterior to the canal."""
@@ -223,11 +219,15 @@ def read_patient(folder: Path, number: str) -> Patient:
     labels = Volume(_largest_sac(np.ascontiguousarray(mask.array)), image.geometry)
     if not (labels.array == SAC).any():
         raise InputError(f"{files[1].name} contains no voxel of the spinal canal (value {SAC})")
-    found = json.loads(files[2].read_text(encoding="utf-8"))["discs"]
-    flip = np.array([-1.0, -1.0, 1.0])
-    discs = {disc["name"]: np.array(disc["ras_mm"]) * flip for disc in found}
     signal = image.with_array(np.ascontiguousarray(image.array).astype(np.float32))
-    return Patient(number, signal, labels, discs)
+    return Patient(number, signal, labels, read_discs(folder, number))
+
+
+def read_discs(folder: Path, number: str) -> dict[str, FloatArray]:
+    """Return the disc centers of a patient by name, LPS mm."""
+    text = (Path(folder) / f"spider-{number}_discs.json").read_text(encoding="utf-8")
+    flip = np.array([-1.0, -1.0, 1.0])
+    return {disc["name"]: np.array(disc["ras_mm"]) * flip for disc in json.loads(text)["discs"]}
 
 
 def _largest_sac(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

@@ -189,8 +189,8 @@ def simulate(
     grid = acquisition_grid(patient, acquisition)
     source = patient.image.geometry
     sampled = sample_on(Volume(signal, source), grid)
-    made = Provenance(f"simulated {scenario.name} {patient.number} {seed}")
-    myelogram = Volume(acquire(sampled, grid, acquisition, rng), grid, made)
+    provenance = Provenance(f"simulated {scenario.name} {patient.number} {seed}")
+    myelogram = Volume(acquire(sampled, grid, acquisition, rng), grid, provenance)
     sac = sample_on(Volume((patient.labels.array == SAC).astype(np.float32), source), grid)
     fraction = sample_on(Volume(painted.fraction, source), grid)
     return SimulatedStudy(
@@ -314,15 +314,17 @@ def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
     length = patient.centerline.length_mm - CAUDAL_EXTENSION_MM
     total = np.zeros(patient.image.geometry.shape, np.float32)
     u = rng.uniform
+
+    def add(fraction: Array, low: float, high: float) -> None:
+        """Add a structure with a random signal between two limits."""
+        np.maximum(total, np.float32(u(low, high)) * fraction, out=total)
+
     if kind == "veins":
         for _ in range(int(rng.integers(2, 7))):
             start = u(0, length - 12)
             side = rng.choice([-0.6, 0.6]) + (0 if rng.random() < 0.7 else np.pi)
-            vein = paint_vein(
-                patient, (start, start + u(10, 45)), -np.pi / 2 + side + u(-0.3, 0.3),
-                u(0.5, 1.1), rng,
-            )  # fmt: skip
-            np.maximum(total, np.float32(u(0.2, 0.75)) * vein, out=total)
+            arc_mm, angle = (start, start + u(10, 45)), -np.pi / 2 + side + u(-0.3, 0.3)
+            add(paint_vein(patient, arc_mm, angle, u(0.5, 1.1), rng), 0.2, 0.75)
     elif kind in ("basivertebral", "facet"):
         heights, _, backs = patient.centerline.project(np.array(list(patient.discs.values())))
         heights = np.sort(heights)
@@ -335,27 +337,22 @@ def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
                 center = (arc + u(-4, 4), u(12, 17), u(5, 12))
                 radii, sides = (u(2, 6), u(0.8, 2.0), u(2, 5)), [1.0, -1.0]
             for side in sides:
-                place = (center[0], side * center[1], center[2])
-                np.maximum(
-                    total, np.float32(u(0.3, 0.95)) * paint_blob(patient, place, radii), out=total
-                )
+                side_center = (center[0], side * center[1], center[2])
+                add(paint_blob(patient, side_center, radii), 0.3, 0.95)
     elif kind == "cyst":
         for _ in range(int(rng.integers(1, 4))):
             arc, side, size = u(0.2 * length, length + 15), rng.choice([-1, 1]), u(1.5, 6.0)
             center = (arc, side * (8.0 + size), u(-3, 4))
-            radii = (size * u(0.8, 1.6), size, size)
-            np.maximum(
-                total, np.float32(u(0.8, 1.1)) * paint_blob(patient, center, radii), out=total
-            )
+            add(paint_blob(patient, center, (size * u(0.8, 1.6), size, size)), 0.8, 1.1)
     elif kind == "seroma":
         radii = (float(u(8, 25)), float(u(6, 18)), float(u(4, 9)))
         pool = Pool(u(0.4, 0.95) * length, u(-3, 3), u(26, 34) + radii[2], radii, 0.0)
-        total = np.float32(u(0.8, 1.1)) * paint_pool(patient, pool)
+        add(paint_pool(patient, pool), 0.8, 1.1)
     else:  # lobules of fat of varying brightness
         for _ in range(int(rng.integers(2, 6))):
             center = (u(0, length), u(-5, 5), u(9, 16))
             radii = (u(3, 10), u(2, 5), u(1.5, 4))
             fat = np.clip(patient.relative_signal, 0, 1) * paint_blob(patient, center, radii)
-            np.maximum(total, np.float32(u(0.3, 0.8)) * fat, out=total)
+            add(fat, 0.3, 0.8)
     total[patient.labels.array == DISC] *= 0.3
     return total

@@ -16,7 +16,6 @@ from leakloc.core.volume import FloatArray, Volume
 from leakloc.validation.phantom.truth import TOUCHED_ML
 
 if TYPE_CHECKING:
-    from leakloc.validation.evaluation.annotation import Annotation
     from leakloc.validation.simulation.study import SimulatedStudy
 
 STEP_MM: Final = 1.0
@@ -61,15 +60,6 @@ class SegmentAxis:
     def at(self, arc_mm: float) -> str:
         """Return the segment that contains a position along the centerline."""
         return self.names[int(np.searchsorted(self._borders, arc_mm))]
-
-
-def annotation_from_simulation(study: SimulatedStudy) -> Annotation:
-    """Return the ground truth of a simulated study as an annotation on the myelogram grid."""
-    from leakloc.validation.evaluation.annotation import annotation_from_truth
-
-    name = f"{study.scenario.name}_{study.patient}_{study.seed}"
-    masks = study.thecal_sac, study.fluid, study.fluid_fraction
-    return annotation_from_truth(true_values(study), name, *masks)
 
 
 def true_values(study: SimulatedStudy) -> dict[str, Any]:

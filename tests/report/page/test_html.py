@@ -112,7 +112,7 @@ def test_every_link_leads_somewhere(analysis: Analysis, with_viewer: bool) -> No
     assert len(shown) == (2 + len(bodies) + len(discs) if with_viewer else 0)
 
 
-def test_figures_stand_with_their_collection(analysis: Analysis) -> None:
+def test_figures_are_next_to_their_collection(analysis: Analysis) -> None:
     pictures = [picture(), picture("collection-2-axial", 2)]
     text = html.page(build_report(analysis), pictures)
     second = text[text.index("<h3>Collection 2") :]

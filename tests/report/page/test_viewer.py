@@ -78,7 +78,7 @@ def test_how_the_array_was_stored_changes_nothing(
     assert viewer.make_viewer(stored, ROOM).data == made.data
 
 
-def test_places_bear_the_name_of_their_level(made: viewer.Viewer, analysis: Analysis) -> None:
+def test_positions_have_the_name_of_their_level(made: viewer.Viewer, analysis: Analysis) -> None:
     canal = np.array([place[:3] for place in made.data["canal"]])
     names = [place[3] for place in made.data["canal"]]
     for disc in analysis.levels.discs:
@@ -134,7 +134,7 @@ def test_an_oblique_axis_has_two_letters() -> None:
 
 
 def test_a_canal_that_leaves_a_thin_slab_is_still_shown(analysis: Analysis) -> None:
-    box = (slice(0, 10), slice(None), slice(None))  # the patient's left, beside the canal
+    box = (slice(0, 10), slice(None), slice(None))  # the patient's left, lateral to the canal
 
     def thin(volume: Volume) -> Volume:
         return volume.crop(box)

@@ -212,7 +212,7 @@ def test_a_drag_changes_the_window(page: Page) -> None:
     page.tab.mouse.move(x, y + 80, steps=4)
     page.tab.mouse.up()
     page.settle()
-    assert page.pixels("axial").mean() < before  # a higher level is a darker picture
+    assert page.pixels("axial").mean() < before  # a higher window level gives a darker image
     assert page.at() == place
     page.tab.click("#window-reset")
     page.settle()

@@ -1,4 +1,4 @@
-"""A stand-in for the analysis: does what a file in the study tells it, in milliseconds.
+"""A replacement for the analysis: does what a file in the study specifies, in milliseconds.
 
 Run as a program, a whole batch with it: ``python batch_fakes.py ROOT OUT [option=value ...]``.
 """
@@ -20,7 +20,7 @@ ANALYZE = "batch_fakes:behave"
 
 
 def header(uid: str, patient: str = "P1", modality: str = "MR") -> bytes:
-    """The shortest DICOM file that says what it belongs to, explicit little endian."""
+    """The shortest DICOM file with the UIDs of its series, explicit little endian."""
 
     def element(group: int, number: int, kind: bytes, text: str) -> bytes:
         value = text.encode()
@@ -106,7 +106,7 @@ def write(output: Path, settings: Any, level: str | None) -> None:
 
 
 def report(uid: str, settings_sha256: str, level: str | None) -> Report:
-    """A report that keeps the contract, with one collection where a level is given."""
+    """A valid report, with one collection if a level is specified."""
     nowhere = {"lps_mm": None, "segment": None}
     collection = {
         "id": 1, "level": level, "alternatives": [], "segments": [level],

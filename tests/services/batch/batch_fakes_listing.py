@@ -1,4 +1,4 @@
-"""An analysis that only says which files it was given."""
+"""An analysis that only reports its input files."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(HERE))  # tests, and the processes of their analyses, imp
 
 @pytest.fixture(autouse=True)
 def _light() -> None:
-    """The stand-in for the analysis needs little."""
+    """The replacement for the analysis needs little memory."""
     from leakloc.services.batch import run
 
     run.PRELOAD[:] = ["leakloc.report.model"]
@@ -22,7 +22,7 @@ def _light() -> None:
 
 @pytest.fixture
 def batch_process() -> Callable[..., subprocess.Popen[str]]:
-    """Starts a whole batch with the stand-in in a process of its own."""
+    """Starts a whole batch with the replacement in a process of its own."""
     started = []
 
     def start(root: Path, output: Path, *options: str) -> subprocess.Popen[str]:

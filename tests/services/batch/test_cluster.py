@@ -113,7 +113,7 @@ def test_workers_that_die_and_join_during_the_run_cost_no_study(tmp_path, cluste
             victim = cluster.workers[-1]
             victim.send_signal(signal.SIGKILL)
             cluster.add_worker(nanny=False)
-            if killed == 2:  # the one under a nanny, which starts it anew
+            if killed == 2:  # the one under a nanny, which restarts it
                 for child in psutil.Process(cluster.workers[0].pid).children():
                     child.kill()
 

@@ -26,7 +26,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command with the stand-in for the analysis."""
+    """The command with the replacement for the analysis."""
     init = batching.Batch.__init__
 
     def replaced(self, output, settings, options, **others) -> None:

@@ -73,7 +73,7 @@ def test_a_study_of_which_a_part_lies_among_others_is_spread(tmp_path):
     assert spread.source == (str(tmp_path / "a" / "sag"), str(tmp_path / "b" / "cor"))
 
 
-def test_patients_who_share_a_study_uid_are_not_mixed(tmp_path):
+def test_patients_with_the_same_study_uid_are_not_mixed(tmp_path):
     fakes.make_study(tmp_path / "a", 1, patient="A")
     fakes.make_study(tmp_path / "b", 1, patient="B")
     found = find(tmp_path)
@@ -144,7 +144,7 @@ def test_a_dicomdir(tmp_path):
     assert listed.n_files == 3
     walked = only(find(tmp_path / "cd"))
     assert (walked.name, walked.n_files) == (listed.name, 3)
-    # what lies beside and is not listed is left alone
+    # files that are not listed are ignored
     extra = Path(listed.source[0])
     folder = next(path for path in extra.rglob("*") if path.is_file()).parent
     shutil.copy(next(file for file in folder.iterdir()), folder / "unlisted")

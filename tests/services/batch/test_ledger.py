@@ -53,7 +53,7 @@ def test_a_study_goes_from_waiting_to_finished(ledger):
     assert ledger.counts() == {"waiting": 0, "running": 0, "finished": 1, "failed": 0}
 
 
-def test_a_finished_study_is_kept_until_its_input_or_settings_change(ledger):
+def test_a_finished_study_is_not_repeated_until_its_input_or_settings_change(ledger):
     queue(ledger)
     ledger.finish(taken(ledger))
     assert queue(ledger) is Decision.KEPT

@@ -42,7 +42,7 @@ def test_a_study_is_analyzed_in_a_separate_process(job):
     assert 0 < outcome.cpu_s < 10 and 10 < outcome.peak_mib < 1000
     assert Report.load(Path(made.output, made.name)).finding.level == "L4-L5"
     assert left_behind(made) == []
-    # and again over the report that stands there
+    # and again with an existing report
     assert run_job(made, Limits(60), fakes.ANALYZE).error_class is None
 
 

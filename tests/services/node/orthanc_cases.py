@@ -181,7 +181,7 @@ def test_orthanc_routes_by_the_script_that_is_deployed(
         )
         try:
             server.put(made.paths)
-            until(lambda: len(server.instances()) == 6 + 2, "the way there and back")
+            until(lambda: len(server.instances()) == 6 + 2, "send and return")
             assert node.report(uid)["n_files"] == 6
             time.sleep(3)  # what came back is not sent again
             assert len(server.instances()) == 8
@@ -203,4 +203,4 @@ def test_a_real_analysis_there_and_back(orthanc: Orthanc, tmp_path: Path, quick:
         assert query(node.output, "SELECT state FROM studies") == [("finished",)]
     modalities = {one["MainDicomTags"]["Modality"] for one in orthanc.get("/series?expand")}
     assert {"MR", "SEG", "SR"} <= modalities
-    assert len(orthanc.get("/studies")) == 1  # filed beside the images
+    assert len(orthanc.get("/studies")) == 1  # in the study of the images

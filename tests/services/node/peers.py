@@ -51,7 +51,7 @@ def running(output: Path, settings: Settings, **options: Any) -> Iterator[Runnin
 
 
 class Running:
-    """A node in a thread, and what its output folder says."""
+    """A node in a thread, and the content of its output folder."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ def received(output: Path) -> list[str]:
 
 
 def query(output: Path, sql: str) -> list[tuple[Any, ...]]:
-    """What the ledger says."""
+    """Content of the ledger."""
     database = sqlite3.connect(output / "ledger.sqlite", timeout=10)
     try:
         return database.execute(sql).fetchall()
@@ -153,7 +153,7 @@ def store(
 
 
 class Archive:
-    """A peer that takes results; answers what it is told to."""
+    """A peer that accepts results, with a configured response."""
 
     def __init__(self, port: int = 0) -> None:
         self.got: list[str] = []

@@ -1,4 +1,4 @@
-"""The deployment recipes: they parse, name options that exist, and run as nobody special."""
+"""The deployment recipes: they parse, name options that exist, and run without privileges."""
 
 from __future__ import annotations
 

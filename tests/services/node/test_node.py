@@ -84,7 +84,7 @@ def test_results_wait_for_a_peer_that_is_down(
         archive.stop()
 
 
-def test_a_refused_result_is_given_up_in_time(
+def test_a_refused_result_is_abandoned_in_time(
     tmp_path: Path, quick: Settings, study: Maker, archive: Archive
 ) -> None:
     archive.status = 0xA700

@@ -20,7 +20,7 @@ STUDY = "1.2.3"
 
 
 class Peer:
-    """Takes what it is told to take; may be cut off in the middle."""
+    """Accepts what it is configured to accept; may be interrupted."""
 
     name = "PEER@somewhere:104"
 
@@ -119,7 +119,7 @@ def test_waits_longer_each_time_and_gives_up(ledger: Ledger, peer: Peer) -> None
     assert outbox.counts() == {"failed": 2}
 
 
-def test_what_a_batch_was_given_is_not_sent(ledger: Ledger, peer: Peer) -> None:
+def test_batch_studies_are_not_sent(ledger: Ledger, peer: Peer) -> None:
     outbox = Outbox(ledger, peer, NodeSettings(), lambda _source: False)
     assert (outbox.enlist(), outbox.send_due()) == (0, (0, 0))
 

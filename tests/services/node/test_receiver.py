@@ -211,7 +211,7 @@ def test_tls_asks_for_a_certificate(start: Start, tmp_path: Path, study: Maker) 
     )
     files = {"tls_certificate": str(certificate), "tls_key": str(key)}
     receiver = start(**files, tls_authorities=str(certificate))
-    # One that never shakes hands holds up nobody.
+    # A peer without a handshake does not block others.
     with socket.create_connection(("127.0.0.1", receiver.port)):
         peer = Peer("LEAKLOC", "localhost", receiver.port)
         known = NodeSettings(**files, tls_authorities=str(certificate), tls_return=True)

@@ -1,4 +1,4 @@
-"""What is kept of what arrives, and what is refused."""
+"""Which received objects are stored, and which are refused."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ EVIL = ["../../x", "/etc/passwd", "1/2", "..", "", "1..2", "1.2\x001", "1." + "2
 
 
 @pytest.mark.parametrize("uid", EVIL)
-def test_no_name_is_made_of_an_invalid_uid(
+def test_an_invalid_uid_gives_no_file_name(
     spool: Spool, study: Maker, uid: str, tmp_path: Path
 ) -> None:
     dataset = study().datasets[0]

@@ -25,7 +25,7 @@ def truth(truth_folder):
     return read_case(truth_folder)
 
 
-def said(truth, **changes):
+def reported(truth, **changes):
     """Return a perfect report, except for the changes to its collection."""
     true = truth.collections[0]
     reported = AnnotatedCollection(
@@ -37,7 +37,7 @@ def said(truth, **changes):
 
 
 def test_perfect_result_is_perfect(truth):
-    case = compare(said(truth), truth)
+    case = compare(reported(truth), truth)
     assert (case.sac_dice, case.fluid_dice) == (1.0, 1.0)
     assert case.sac_hd95_mm == case.fluid_assd_mm == case.fluid_volume_error == 0.0
     assert (case.true_collections, case.detected_collections, case.false_positive_collections) == (
@@ -53,21 +53,21 @@ def test_perfect_result_is_perfect(truth):
 
 
 @pytest.mark.parametrize(("level", "exact", "within"), [("L4-L5", 0, 1), ("L5-S1", 0, 0)])
-def test_wrong_level_is_counted_in_steps(truth, level, exact, within):
-    case = compare(said(truth, level=level), truth)
+def test_incorrect_level_is_counted_in_steps(truth, level, exact, within):
+    case = compare(reported(truth, level=level), truth)
     assert (case.levels_exact, case.levels_within_one) == (exact, within)
 
 
 def test_extent_error_adds_both_ends(truth):
-    moved = said(truth, cranial_lps=np.array([0, 10, 34.0]), caudal_lps=np.array([0, 10, -7.0]))
+    moved = reported(truth, cranial_lps=np.array([0, 10, 34.0]), caudal_lps=np.array([0, 10, -7.0]))
     case = compare(moved, truth)
     assert case.extent_error_mm == pytest.approx(12.0)
     assert case.extent_error_levels == pytest.approx(12.0 / 30.0)
 
 
 def test_path_error(truth):
-    assert compare(said(truth, path_mm=113.0), truth).path_error_mm == pytest.approx(7.0)
-    assert np.isnan(compare(said(truth, path_mm=None), truth).path_error_mm)
+    assert compare(reported(truth, path_mm=113.0), truth).path_error_mm == pytest.approx(7.0)
+    assert np.isnan(compare(reported(truth, path_mm=None), truth).path_error_mm)
 
 
 def test_missed_collection_has_the_fields_diagonal(truth):
@@ -94,7 +94,7 @@ def test_false_positives_of_a_mask_count_from_half_a_milliliter(truth):
 def test_collections_of_a_report_count_at_any_size(truth):
     extra = truth.fluid.array.copy()
     extra[37, 1, 1] = 2
-    base = said(truth)
+    base = reported(truth)
     speck = AnnotatedCollection(id=2, volume_ml=0.004, confidence=0.6)
     report = replace(
         base, fluid=truth.fluid.with_array(extra), collections=(*base.collections, speck)
@@ -121,7 +121,7 @@ def test_other_order_of_axes_is_the_same_grid(truth):
 @given(
     st.permutations(range(3)), st.lists(st.booleans(), min_size=3, max_size=3), st.integers(0, 4)
 )
-def test_how_a_mask_is_stored_changes_nothing(order, flips, shift):
+def test_storage_order_of_a_mask_does_not_change_metrics(order, flips, shift):
     codes = "".join(
         "LPS"[n] if not flip else "RAI"[n] for n, flip in zip(order, flips, strict=True)
     )
@@ -159,7 +159,7 @@ def test_leak_free_case_has_no_dice(truth_folder):
     assert case.leak_true == case.leak_reported == "absent"
 
 
-def test_failed_case_keeps_the_truth(truth):
+def test_failed_case_includes_the_truth(truth):
     case = failed_case(truth, "a", "no canal")
     assert (case.leak_true, case.leak_reported, case.refusal_correct) == (
         "present",

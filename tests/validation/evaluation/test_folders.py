@@ -110,7 +110,7 @@ def test_mirrored_mask_is_refused(tmp_path, pair):
         evaluate_folders(tmp_path / "ras.nii.gz", pair[1])
 
 
-def test_wrong_labels_are_named(tmp_path, pair):
+def test_invalid_labels_are_named(tmp_path, pair):
     levels = np.zeros(GRID.shape, np.uint8)
     levels.reshape(-1)[:160] = np.arange(160)
     save(Volume(levels, GRID), tmp_path / "levels.nii.gz")
@@ -126,8 +126,14 @@ def test_command_prints_and_writes(tmp_path, pair, capsys):
     found, truth = map(str, pair)
     assert main(["evaluate", found, truth, "-o", str(tmp_path / "out")]) == 0
     assert "0.800" in capsys.readouterr().out
-    made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"cases.csv", "evaluation.json", "evaluation.txt", "dice.png", "detection.png"} <= made
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {
+        "cases.csv",
+        "evaluation.json",
+        "evaluation.txt",
+        "dice.png",
+        "detection.png",
+    } <= written
     assert main(["evaluate", found, truth, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["summary"]["fluid_dice"] == pytest.approx(0.8)
 
@@ -144,7 +150,7 @@ def test_command_prints_and_writes(tmp_path, pair, capsys):
         (["--phantom", "normal", "--seeds", "x"], "range A-B"),
     ],
 )
-def test_command_says_what_is_missing(arguments, message, capsys):
+def test_command_reports_what_is_missing(arguments, message, capsys):
     assert main(["evaluate", *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -56,7 +56,7 @@ def test_empty_masks_have_no_distance():
 
 
 def test_other_grids_are_refused():
-    with pytest.raises(GeometryError, match="do not share a grid"):
+    with pytest.raises(GeometryError, match="are on different grids"):
         hd95_mm(box(grid(), slice(2, 4)), box(grid(spacing=(1, 1, 2)), slice(2, 4)))
 
 

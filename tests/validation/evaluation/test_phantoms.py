@@ -58,7 +58,7 @@ def perfect(keep):
     return cohort, tiles
 
 
-def test_the_truth_is_perfect(perfect):
+def test_the_truth_scores_perfectly(perfect):
     [case] = perfect[0].cases
     assert (case.group, case.seed) == ("postoperative_dorsal", 3)
     assert case.fluid_dice == case.sac_dice == 1.0
@@ -74,11 +74,11 @@ def test_cached_phantoms_are_not_rendered_again(perfect, keep, monkeypatch):
 def test_changed_code_renders_them_again(perfect, keep, monkeypatch):
     [place] = [path for path in keep.iterdir() if path.is_dir()]
     assert place.name.startswith("postoperative_dorsal_3_")  # not the scenario as shipped
-    made = []
+    written = []
     monkeypatch.setattr(study_cache, "_code_digest", lambda: "other")
-    monkeypatch.setattr(study_cache, "write_study", lambda phantom, folder: made.append(folder))
+    monkeypatch.setattr(study_cache, "write_study", lambda phantom, folder: written.append(folder))
     assert study_cache.cached_phantom(TINY, 3, keep) == place
-    assert len(made) == 1
+    assert len(written) == 1
     assert {path.name for path in keep.iterdir()} == {place.name}  # nothing half-made is left
 
 
@@ -160,7 +160,7 @@ def test_textbook_method_measures_like_any_other():
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_sweeping_leaves_the_anatomy_alone(name):
+def test_sweep_does_not_change_the_anatomy(name):
     base = compact(SCENARIOS["circumferential_thin"])
     swept = PARAMETERS[name]
     first, last = (

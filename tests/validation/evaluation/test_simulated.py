@@ -11,34 +11,33 @@ from leakloc.core.settings import Settings
 from leakloc.validation.evaluation import simulated
 from leakloc.validation.evaluation.annotation import AnnotatedCollection
 from leakloc.validation.evaluation.simulated import evaluate_simulated
-from leakloc.validation.simulation.truth import annotation_from_simulation
 
 SEEDS = [100]
 MASKS = ("thecal_sac", "fluid")
 
 
 @pytest.fixture
-def made(made_simulation, monkeypatch):
+def calls(made_simulation, monkeypatch):
     """Patients 005 and 107 (test) and 007 (development) that are not read from files."""
-    calls = []
+    simulated_studies = []
 
     def simulate(patient, scenario, seed):
-        calls.append((patient, scenario.name, seed))
+        simulated_studies.append((patient, scenario.name, seed))
         return made_simulation(scenario, patient, seed)
 
     monkeypatch.setattr(simulated, "list_patients", lambda folder: ("005", "007", "107"))
     monkeypatch.setattr(simulated, "_patient", lambda folder, number: number)
     monkeypatch.setattr(simulated, "simulate", simulate)
-    return calls
+    return simulated_studies
 
 
 @pytest.fixture
-def oracle(made, made_simulation):
+def oracle(calls, made_simulation, annotation_of):
     """A method that returns the truth of the last simulated study."""
 
     def method(study, settings):
-        patient, scenario, seed = made[-1]
-        truth = annotation_from_simulation(made_simulation(scenario, patient, seed))
+        patient, scenario, seed = calls[-1]
+        truth = annotation_of(made_simulation(scenario, patient, seed))
         graded = tuple(replace(c, confidence=0.9, grade="definite") for c in truth.collections)
         return replace(truth, collections=graded, notes=("hint", "hint")), study.stacks[0].load()
 
@@ -69,12 +68,12 @@ def refusing(study, settings):
     raise AnalysisError("no canal")
 
 
-def test_the_truth_is_perfect(made, oracle, tmp_path):
+def test_the_truth_scores_perfectly(calls, oracle, tmp_path):
     tiles = []
     cohort = evaluate_simulated(
         tmp_path, ["dorsal", "no_leak"], SEEDS, Settings(), method=oracle, tiles=tiles
     )
-    assert made == [(p, s, 100) for p in ("005", "107") for s in ("dorsal", "no_leak")]
+    assert calls == [(p, s, 100) for p in ("005", "107") for s in ("dorsal", "no_leak")]
     case = cohort.cases[0]
     assert (case.case, case.group, case.patient) == ("dorsal_005_100", "dorsal", "005")
     assert case.sac_dice == case.fluid_dice == 1.0
@@ -103,7 +102,7 @@ def test_false_positives_are_counted_by_grade(one_false_positive, tmp_path):
     assert text.endswith(simulated.SIMULATED_CAVEAT)
 
 
-def test_splits_are_kept_apart(oracle, tmp_path):
+def test_splits_are_separate(oracle, tmp_path):
     cohort = evaluate_simulated(
         tmp_path, ["dorsal"], SEEDS, Settings(), patients=["007", "107"], method=oracle
     )
@@ -124,7 +123,7 @@ def test_studies_without_fat_suppression_are_not_pooled(oracle, tmp_path):
     assert "conventional_t2" in cohort.to_text()
 
 
-def test_refusal_counts_as_missed(made, tmp_path):
+def test_refusal_counts_as_missed(calls, tmp_path):
     [case] = evaluate_simulated(
         tmp_path, ["dorsal"], SEEDS, Settings(), patients=["107"], method=refusing
     ).cases
@@ -132,14 +131,14 @@ def test_refusal_counts_as_missed(made, tmp_path):
     assert (case.leak_true, case.detected_collections, case.true_collections) == ("present", 0, 1)
 
 
-def test_cached_studies_are_not_rendered_again(made, oracle, tmp_path):
+def test_cached_studies_are_not_rendered_again(calls, oracle, tmp_path):
     for _ in range(2):
         cohort = evaluate_simulated(
             tmp_path, ["dorsal"], SEEDS, Settings(), patients=["107"], method=oracle,
             keep=tmp_path / "keep",
         )  # fmt: skip
         assert cohort.cases[0].fluid_dice == 1.0
-    assert len(made) == 1
+    assert len(calls) == 1
     assert [path.name for path in (tmp_path / "keep").iterdir()] == ["107_dorsal_100"]
 
 
@@ -156,7 +155,7 @@ def test_result_on_the_companion_is_put_on_the_grid_of_the_truth(oracle, tmp_pat
     assert 0.7 < case.fluid_dice < 1.0
 
 
-def test_unknown_names_are_refused(made, tmp_path):
+def test_unknown_names_are_refused(calls, tmp_path):
     with pytest.raises(SettingsError, match="no simulated scenario is named 'nothing'"):
         evaluate_simulated(tmp_path, ["nothing"], SEEDS, Settings())
     with pytest.raises(InputError, match="lacks patient 999"):

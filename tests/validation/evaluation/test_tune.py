@@ -73,11 +73,11 @@ def test_initial_settings_stay_if_none_is_better(monkeypatch):
     assert "no trial improved" in tuning.to_text()
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.99])
-def test_no_patient_is_on_both_sides(share):
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.5, 0.99])
+def test_no_patient_is_on_both_sides(fraction):
     names = [f"{s}_{n}{v}" for s in ("a", "b") for n in (1, 2) for v in ("", "_0a1b2c3d")]
     pairs = [Pair(name, None, None) for name in names]
-    fitting, held = split(pairs, share, 1)
+    fitting, held = split(pairs, fraction, 1)
     assert {p.patient for p in fitting}.isdisjoint({p.patient for p in held})
     assert fitting
     assert held

@@ -5,28 +5,27 @@ import pytest
 
 from leakloc.anatomy.vocabulary import vertebra_chain
 from leakloc.validation.phantom import SCENARIOS
-from leakloc.validation.phantom.anatomy import TABLE_STEP_MM, draw_anatomy, lumbar_rows
-from leakloc.validation.phantom.roots import ROOT_ROWS, lay_roots
+from leakloc.validation.phantom.anatomy import draw_anatomy
+from leakloc.validation.phantom.levels import lumbar_rows
+from leakloc.validation.phantom.roots import ROOT_ROWS, place_roots
+from leakloc.validation.phantom.tables import TABLE_STEP_MM
 
 SEEDS = range(24)
 
 
 @pytest.fixture(scope="module")
-def people():
+def subjects():
     return [draw_anatomy(SCENARIOS["normal"], np.random.default_rng(seed)) for seed in SEEDS]
 
 
 def _areas(anatomy):
-    tables = anatomy.tables
-    arc = np.arange(len(tables["canal_a"])) * TABLE_STEP_MM
-    sac = np.pi * tables["sac_a"] * tables["sac_b"]
-    cord = np.pi * tables["cord_a"] * tables["cord_b"]
-    return arc, sac, cord
+    sac, cord = anatomy.tables.sac, anatomy.tables.cord
+    return anatomy.tables.arc_mm, np.pi * sac.a * sac.b, np.pi * cord.a * cord.b
 
 
-def test_mean_csf_volumes_are_those_measured_on_myelography(people):
+def test_mean_csf_volumes_are_those_measured_on_myelography(subjects):
     whole, low = [], []
-    for anatomy in people:
+    for anatomy in subjects:
         arc, sac, cord = _areas(anatomy)
         spine = arc > anatomy.site("C2").top_mm
         whole.append((sac - cord)[spine].sum() * TABLE_STEP_MM / 1000)
@@ -37,36 +36,36 @@ def test_mean_csf_volumes_are_those_measured_on_myelography(people):
     assert 12 < np.std(whole) < 40
 
 
-def test_distances_from_the_hiatus_are_those_measured_on_mr(people):
-    conus = [a.hiatus_mm - a.conus_mm for a in people]
-    l4_l5 = [a.hiatus_mm - a.disc_mm("L4-L5") for a in people]
+def test_distances_from_the_hiatus_are_those_measured_on_mr(subjects):
+    conus = [a.hiatus_mm - a.conus_mm for a in subjects]
+    l4_l5 = [a.hiatus_mm - a.disc_mm("L4-L5") for a in subjects]
     assert np.mean(conus) == pytest.approx(232, abs=15)
     assert np.mean(l4_l5) == pytest.approx(115, abs=8)
-    assert all(a.hiatus_mm > a.sac_tip_mm > a.disc_mm("L4-L5") for a in people)
+    assert all(a.hiatus_mm > a.sac_tip_mm > a.disc_mm("L4-L5") for a in subjects)
 
 
-def test_sac_fits_the_canal_and_the_cord_fits_the_sac(people):
-    for anatomy in people:
-        t = anatomy.tables
+def test_sac_fits_the_canal_and_the_cord_fits_the_sac(subjects):
+    for anatomy in subjects:
+        canal, sac, cord = (getattr(anatomy.tables, n) for n in ("canal", "sac", "cord"))
         arc, _, _ = _areas(anatomy)
         spine = (arc > anatomy.site("C2").middle_mm) & (arc < anatomy.sac_tip_mm - 3)
-        assert (t["sac_a"] < t["canal_a"])[spine].all()
-        assert (t["sac_c"] - t["sac_b"] > -t["canal_b"])[spine].all()
-        behind = t["canal_b"] + t["recess"] - t["sac_c"] - t["sac_b"]
-        assert behind[spine].min() > -0.2
-        cord = (np.abs(t["cord_c"] - t["sac_c"]) + t["cord_b"] <= t["sac_b"] + 0.3)[spine]
-        assert cord.mean() > 0.98
+        assert (sac.a < canal.a)[spine].all()
+        assert (sac.center - sac.b > -canal.b)[spine].all()
+        dorsal_gap = canal.b + canal.recess - sac.center - sac.b
+        assert dorsal_gap[spine].min() > -0.2
+        fits = np.abs(cord.center - sac.center) + cord.b <= sac.b + 0.3
+        assert fits[spine].mean() > 0.98
 
 
-def test_seeds_differ_in_anatomy(people):
+def test_seeds_differ_in_anatomy(subjects):
     for figure in (
         lambda a: a.stature,
         lambda a: a.sac_tip_mm - a.disc_mm("L5-S1"),
-        lambda a: a.value("sac_a", a.disc_mm("L3-L4")),
+        lambda a: a.value(a.tables.sac.a, a.disc_mm("L3-L4")),
         lambda a: a.centerline.points_lps[:, 1].max() - a.centerline.points_lps[:, 1].min(),
         lambda a: a.fat_depth_mm,
     ):
-        assert len({round(figure(a), 6) for a in people}) >= len(people) - 1
+        assert len({round(figure(a), 6) for a in subjects}) >= len(subjects) - 1
 
 
 @pytest.mark.parametrize("count", [4, 5, 6])
@@ -78,16 +77,16 @@ def test_lumbar_count_sets_the_chain(count):
     assert (first.pitch, last.pitch) == (33.5, 32.5)
 
 
-def test_segment_is_mid_body_to_mid_body(people):
-    anatomy = people[0]
+def test_segment_is_mid_body_to_mid_body(subjects):
+    anatomy = subjects[0]
     middle = anatomy.site("L4").middle_mm
     assert anatomy.segment_at(middle - 1) == "L3-L4"
     assert anatomy.segment_at(middle + 1) == "L4-L5"
     assert anatomy.segment_at(anatomy.disc_mm("L5-S1")) == "L5-S1"
 
 
-def test_lordosis_bends_the_lumbar_canal_forwards(people):
-    for anatomy in people:
+def test_lordosis_bends_the_lumbar_canal_anteriorly(subjects):
+    for anatomy in subjects:
         line = anatomy.centerline
         y = [line.at(anatomy.site(name).middle_mm)[1] for name in ("L1", "L3", "S1")]
         chord = 0.5 * (y[0] + y[2])
@@ -95,30 +94,30 @@ def test_lordosis_bends_the_lumbar_canal_forwards(people):
 
 
 def _sac(anatomy):
-    names = ("sac_a", "sac_b", "sac_trefoil")
-    return [anatomy.tables[name][::ROOT_ROWS].astype(float) for name in names]
+    sac = anatomy.tables.sac
+    return [table[::ROOT_ROWS].astype(float) for table in (sac.a, sac.b, sac.trefoil)]
 
 
 def _depths(anatomy):
-    """Mean dorsal place of the roots between conus and L5-S1, over the sac's half depth."""
-    paths = lay_roots(anatomy.roots, anatomy.tables)
+    """Mean dorsal position of the roots between conus and L5-S1, over the sac's half depth."""
+    paths = place_roots(anatomy.roots, anatomy.tables)
     arc = anatomy.roots.arc
     below = (arc > anatomy.conus_mm + 25) & (arc < anatomy.disc_mm("L4-L5"))
     return np.nanmean((paths[..., 1] / _sac(anatomy)[1])[:, below])
 
 
-def test_roots_stay_in_the_sac(people):
-    for anatomy in people:
-        x, y = np.moveaxis(lay_roots(anatomy.roots, anatomy.tables), -1, 0)
+def test_roots_stay_in_the_sac(subjects):
+    for anatomy in subjects:
+        x, y = np.moveaxis(place_roots(anatomy.roots, anatomy.tables), -1, 0)
         a, b, trefoil = _sac(anatomy)
         swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
         away = np.hypot(x / (a * swell), y / (b * swell))
         assert np.nanmax(away) <= 1
 
 
-def test_roots_settle_on_the_lowest_wall(people):
-    supine = [p for p in people if abs(p.roots.settling.gravity_deg) < 45]
-    assert len(supine) > 0.75 * len(people)
+def test_roots_settle_on_the_lowest_wall(subjects):
+    supine = [p for p in subjects if abs(p.roots.settling.gravity_deg) < 45]
+    assert len(supine) > 0.75 * len(subjects)
     settled = [p for p in supine if p.roots.settling.settled > 0.5]
     assert 0.6 < len(settled) / len(supine) < 1
     assert min(_depths(p) for p in settled) > 0.3
@@ -127,13 +126,13 @@ def test_roots_settle_on_the_lowest_wall(people):
     assert _depths(turned) < -0.3
 
 
-def test_settled_roots_lie_in_contact(people):
-    for anatomy in people:
+def test_settled_roots_lie_in_contact(subjects):
+    for anatomy in subjects:
         if anatomy.roots.settling.settled < 0.5:
             continue
         arc, radius = anatomy.roots.arc, anatomy.roots.radius_mm
         row = int(np.abs(arc - anatomy.disc_mm("L2-L3")).argmin())
-        at = lay_roots(anatomy.roots, anatomy.tables)[:, row]
+        at = place_roots(anatomy.roots, anatomy.tables)[:, row]
         here = np.isfinite(at[:, 0])
         gaps = np.hypot(*(at[here, None] - at[None, here]).T) - radius[here] - radius[here, None]
         np.fill_diagonal(gaps, 9)
@@ -141,21 +140,20 @@ def test_settled_roots_lie_in_contact(people):
         assert np.median(gaps.min(axis=0)) < 0.3
 
 
-def test_roots_leave_level_by_level(people):
-    for anatomy in people:
-        there = np.isfinite(lay_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
+def test_roots_exit_level_by_level(subjects):
+    for anatomy in subjects:
+        there = np.isfinite(place_roots(anatomy.roots, anatomy.tables)[..., 0]).sum(axis=0)
         places = (anatomy.conus_mm, anatomy.disc_mm("L3-L4"), anatomy.sac_tip_mm - 6)
         counts = [there[int(np.abs(anatomy.roots.arc - mm).argmin())] for mm in places]
         assert counts[0] >= counts[1] > counts[2] > 0
         assert (there[anatomy.roots.arc > anatomy.sac_tip_mm] == 0).all()
 
 
-def test_roots_differ_between_people_and_repeat_for_a_seed(people):
+def test_roots_differ_between_subjects_and_repeat_for_a_seed(subjects):
     again = draw_anatomy(SCENARIOS["normal"], np.random.default_rng(0))
-    same = [lay_roots(p.roots, p.tables) for p in (people[0], again)]
+    same = [place_roots(p.roots, p.tables) for p in (subjects[0], again)]
     assert np.array_equal(*same, equal_nan=True)
-    ways = [p.roots.settling for p in people]
-    assert len({round(way.settled, 6) for way in ways}) == len(ways)
-    diameters = 2 * np.concatenate([p.roots.radius_mm for p in people])
+    assert len({round(p.roots.settling.settled, 6) for p in subjects}) == len(subjects)
+    diameters = 2 * np.concatenate([p.roots.radius_mm for p in subjects])
     assert diameters.min() >= 0.8
     assert diameters.max() <= 1.6

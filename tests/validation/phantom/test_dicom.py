@@ -13,9 +13,9 @@ from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 def study(make_tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     phantom = make_phantom(make_tiny("postoperative_dorsal", vendor="siemens"), 1)
-    said = []
-    write_study(phantom, folder, progress=lambda message, share: said.append(share))
-    return phantom, folder, said
+    fractions = []
+    write_study(phantom, folder, progress=lambda message, fraction: fractions.append(fraction))
+    return phantom, folder, fractions
 
 
 def _smallest(scenario):
@@ -28,12 +28,12 @@ def datasets(study):
 
 
 def test_study_is_one_study_of_valid_mr_images(study, datasets):
-    phantom, _, said = study
+    phantom, _, fractions = study
     assert len({d.StudyInstanceUID for d in datasets}) == 1
     assert len({d.FrameOfReferenceUID for d in datasets}) == 1
     assert len({d.SeriesInstanceUID for d in datasets}) == len(phantom.series())
     assert len({d.SOPInstanceUID for d in datasets}) == len(datasets)
-    assert said == sorted(said) and said[-1] == 1.0
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
     for d in datasets:
         assert d.SOPClassUID == pydicom.uid.MRImageStorage
         assert pydicom.uid.UID(d.SOPInstanceUID).is_valid and len(d.SOPInstanceUID) <= 64
@@ -58,11 +58,11 @@ def test_slices_lie_where_the_grid_says(study, datasets):
         spacing = np.array(d.PixelSpacing, dtype=float)
         assert np.allclose(row * spacing[1], grid.affine_lps[:3, 0], atol=1e-4)
         assert np.allclose(column * spacing[0], grid.affine_lps[:3, 1], atol=1e-4)
-    picture = phantom.render(series)[0].array[7]
-    assert np.corrcoef(slices[7].pixel_array.ravel(), picture.ravel())[0, 1] > 0.999
+    image = phantom.render(series)[0].array[7]
+    assert np.corrcoef(slices[7].pixel_array.ravel(), image.ravel())[0, 1] > 0.999
 
 
-def test_truth_lies_beside_it(study):
+def test_truth_is_written_with_the_study(study):
     phantom, folder, _ = study
     truth = json.loads((folder / "truth" / "truth.json").read_text())
     assert truth["leak"] == "present"
@@ -90,7 +90,7 @@ def test_vendors_differ_in_headers(make_tiny, tmp_path, vendor):
     assert not (tmp_path / "truth").exists()
 
 
-def test_anonymised_headers_carry_no_names(make_tiny, tmp_path):
+def test_anonymized_headers_contain_no_names(make_tiny, tmp_path):
     scenario = replace(_smallest(make_tiny("anonymised_headers")), series=("ht2w_3d",))
     write_study(make_phantom(scenario, 0), tmp_path, truth=False)
     for path in (tmp_path / "dicom").iterdir():

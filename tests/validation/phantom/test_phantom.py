@@ -7,7 +7,8 @@ from scipy import ndimage
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
 from leakloc.core.volume import Geometry
 from leakloc.validation.phantom import SCENARIOS, make_phantom
-from leakloc.validation.phantom.render import Points
+from leakloc.validation.phantom.canvas import Points
+from leakloc.validation.phantom.findings import skin_depth_mm
 from leakloc.validation.phantom.tissues import TEXTURES, TISSUES
 
 NAMES = [
@@ -55,7 +56,7 @@ def test_matrix_is_complete():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_leak_is_where_it_is_said_to_be(name):
+def test_leak_is_at_the_specified_level(name):
     truth = make_phantom(name, 1).truth
     assert (truth.leak == "absent") == (name in WITHOUT) == (not truth.collections)
     for spec, found in zip(SCENARIOS[name].collections, truth.collections, strict=True):
@@ -70,12 +71,12 @@ def test_leak_is_where_it_is_said_to_be(name):
             assert max(found.position_fractions, key=found.position_fractions.get) == spec.position
 
 
-def test_same_seed_same_picture_other_seed_other_person(make_tiny):
+def test_same_seed_same_image_other_seed_other_subject(make_tiny):
     scenario = replace(make_tiny("normal"), myelogram_shape=(64, 40, 12))
     one, two, other = (make_phantom(scenario, seed) for seed in (5, 5, 6))
     grid = one.myelogram_geometry()
-    picture = one.image("ht2w_3d", grid).array
-    assert np.array_equal(picture, two.image("ht2w_3d", two.myelogram_geometry()).array)
+    image = one.image("ht2w_3d", grid).array
+    assert np.array_equal(image, two.image("ht2w_3d", two.myelogram_geometry()).array)
     a, b = (p.masks(grid).thecal_sac.array for p in (one, other))
     assert not np.allclose(a, b)
 
@@ -98,8 +99,8 @@ def test_sac_volume_is_that_of_the_anatomy(make_tiny):
     anatomy = phantom.body.anatomy
     line = anatomy.centerline
     covered = np.arange(anatomy.disc_mm("T11-T12"), anatomy.sac_tip_mm, 0.25)
-    index = anatomy.index(covered.astype(np.float32))
-    areas = np.pi * anatomy.tables["sac_a"][index] * anatomy.tables["sac_b"][index]
+    rows = anatomy.rows(covered.astype(np.float32))
+    areas = np.pi * anatomy.tables.sac.a[rows] * anatomy.tables.sac.b[rows]
     grid = make_phantom(make_tiny("normal"), 2).myelogram_geometry().with_spacing((1.5, 1.5, 1.5))
     sac = phantom.masks(grid).thecal_sac
     kji = np.argwhere(sac.array > 0)
@@ -128,7 +129,7 @@ def test_truth_agrees_with_the_masks(operated, masks):
     assert disc.normal_lps @ (above - disc.center_lps) > 8
 
 
-def test_path_runs_behind_the_sac_from_the_hiatus_to_the_level(operated):
+def test_path_runs_posterior_to_the_sac_from_the_hiatus_to_the_level(operated):
     (true,) = operated.truth.collections
     truth = operated.truth
     assert np.allclose(true.path_lps[0], truth.hiatus_lps, atol=0.01)
@@ -194,8 +195,8 @@ def test_stenosis_narrows_the_sac(make_tiny):
     levels = [name for spec in phantom.scenario.collections for name in spec.levels]
     areas = {
         name: np.pi
-        * anatomy.value("sac_a", anatomy.disc_mm(name))
-        * anatomy.value("sac_b", anatomy.disc_mm(name))
+        * anatomy.value(anatomy.tables.sac.a, anatomy.disc_mm(name))
+        * anatomy.value(anatomy.tables.sac.b, anatomy.disc_mm(name))
         for name in levels
     }
     assert min(areas.values()) < 75
@@ -265,8 +266,8 @@ def test_balanced_steady_state_leaves_fat_bright(make_tiny):
     anatomy = phantom.body.anatomy
     arc = anatomy.site("L3").middle_mm
     _, _, dorsal = anatomy.centerline.frame_at(arc)
-    depth = phantom.body.anatomy.value("canal_b", arc) + anatomy.value("muscle", arc) + 6
-    under_skin = anatomy.centerline.at(arc) + dorsal * (depth + 0.5 * anatomy.fat_depth_mm)
+    depth = skin_depth_mm(anatomy, arc) - 0.5 * anatomy.fat_depth_mm
+    under_skin = anatomy.centerline.at(arc) + dorsal * depth
     fat = {
         name: phantom.image(name, grid).sample(under_skin) / phantom.sequences[name].csf_signal
         for name in ("ht2w_3d", "ht2w_bssfp")
@@ -295,32 +296,32 @@ def test_metal_is_dark_with_a_bright_rim(make_tiny):
 def test_the_sac_ends_at_the_foramen_magnum():
     phantom = make_phantom("three_stations", 0)
     anatomy = phantom.body.anatomy
-    beside = anatomy.centerline.at(anatomy.foramen_magnum_mm + np.array([-15.0, 15.0]))
+    points = anatomy.centerline.at(anatomy.foramen_magnum_mm + np.array([-15.0, 15.0]))
     above, below = (
         phantom.masks(
             Geometry.from_axes((8, 8, 8), origin_lps=point - 8, spacing_ijk_mm=(2, 2, 2))
         ).thecal_sac.array.max()
-        for point in beside
+        for point in points
     )
     assert above == 0
     assert below == 1
 
 
 def test_textures_follow_the_measured_statistics():
-    """Variation and correlation length of pure tissue, over people, as on SPIDER volumes."""
+    """Variation and correlation length of pure tissue over subjects, as on SPIDER volumes."""
     rng = np.random.default_rng(0)
     x, y, z = rng.uniform(-60, 60, (3, 20_000)).astype(np.float32)
-    here = np.arange(len(x))
-    fat_parts = {"muscle": 0.0, "marrow": TISSUES["marrow"].fat_fraction, "fat": 1.0}
-    for name, fat_part in fat_parts.items():
+    rows = np.zeros(len(x), np.int32)
+    fat_fractions = {"muscle": 0.0, "marrow": TISSUES["marrow"].fat_fraction, "fat": 1.0}
+    for name, fat_fraction in fat_fractions.items():
         texture = TEXTURES[name]
-        usual = np.sqrt(np.prod(texture.variation))
+        median = np.sqrt(np.prod(texture.variation))
         found, near = [], []
         for seed in range(4):
             body = make_phantom("normal", seed).body
-            parts = np.full(len(x), fat_part, np.float32)
+            fractions = np.full(len(x), fat_fraction, np.float32)
             one, other = (
-                body.grain(Points(x, x, x, x, y + shift, z), here, usual, parts, 0.3) - 1
+                body.grain(Points(x, x, x, x, y + shift, z, rows), median, fractions, 0.3) - 1
                 for shift in (0.0, np.mean(texture.length_mm))
             )
             found.append(one.std())

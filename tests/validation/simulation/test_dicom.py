@@ -13,7 +13,6 @@ from leakloc.loaders import load_study, triage
 from leakloc.validation.evaluation.annotation import read_case
 from leakloc.validation.simulation import SCENARIOS, read_patient, simulate
 from leakloc.validation.simulation.dicom import write_study
-from leakloc.validation.simulation.truth import annotation_from_simulation
 
 SPIDER = Path(os.environ.get("LEAKLOC_DATA", Path(__file__).parents[4] / "shared/data")) / "spider"
 
@@ -35,10 +34,10 @@ def test_loaded_study_is_the_simulated_one(made_simulation, tmp_path):
     assert list(loaded.companions) == ["sagittal_t2"]
 
 
-def test_truth_reads_as_a_case(made_simulation, tmp_path):
+def test_truth_reads_as_a_case(made_simulation, tmp_path, annotation_of):
     study = made_simulation(slice_mm=3.0)
     write_study(study, tmp_path)
-    read, direct = read_case(tmp_path), annotation_from_simulation(study)
+    read, direct = read_case(tmp_path), annotation_of(study)
     assert read.thecal_sac.geometry.matches(study.myelogram.geometry)
     assert (read.fluid.array == study.fluid.array).all()
     assert read.fluid_ml == pytest.approx(direct.fluid_ml)
@@ -46,7 +45,7 @@ def test_truth_reads_as_a_case(made_simulation, tmp_path):
     assert read.collections[0].position == "dorsal"
 
 
-def test_headers_say_what_it_is(made_simulation, tmp_path):
+def test_headers_state_that_it_is_simulated(made_simulation, tmp_path):
     write_study(made_simulation(), tmp_path / "a", truth=False)
     write_study(made_simulation(), tmp_path / "again", truth=False)
     write_study(made_simulation(seed=101), tmp_path / "other", truth=False)

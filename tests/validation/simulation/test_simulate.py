@@ -141,7 +141,7 @@ def test_studies_repeat_by_seed_and_differ_between_seeds(patient: Patient) -> No
 
 
 @pytest.mark.parametrize("name", list(SCENARIOS))
-def test_every_scenario_gives_a_study_with_its_truth(patient: Patient, name: str) -> None:
+def test_every_scenario_yields_a_study_with_its_truth(patient: Patient, name: str) -> None:
     study = simulate(patient, name, 5)
     scenario = SCENARIOS[name]
     grid = study.myelogram.geometry
@@ -161,14 +161,14 @@ def test_every_scenario_gives_a_study_with_its_truth(patient: Patient, name: str
 
 
 def test_fat_is_bright_where_it_is_not_suppressed(patient: Patient) -> None:
-    behind = (slice(None), slice(70, 85), slice(None))
+    posterior = (slice(None), slice(70, 85), slice(None))
     means = {}
     for fat in ("suppressed", "none"):
         contrast = "conventional" if fat == "none" else "heavy"
         scenario = SimulationScenario("test", contrasts=(contrast,), fat=fat)  # type: ignore[arg-type]
         study = simulate(patient, scenario, 1, companion=False)
         oriented = study.myelogram.oriented("LPS").resample(patient.image.geometry)
-        means[fat] = float(oriented.array[behind].mean())
+        means[fat] = float(oriented.array[posterior].mean())
     assert means["none"] > 0.4
     assert means["suppressed"] < 0.6 * means["none"]
 
@@ -182,7 +182,7 @@ def test_contrasts_vary_and_stay_within_their_ranges() -> None:
     assert all(c.failed == c.other for c in [draw_contrast("stir", "suppressed", rng)])
 
 
-def test_widened_patients_keep_their_sac(patient: Patient) -> None:
+def test_widened_patients_have_the_same_sac(patient: Patient) -> None:
     wide = patient.widened(10.0)
     assert wide.image.geometry.shape[2] == patient.image.geometry.shape[2] + 20
     assert (wide.labels.array == SAC).sum() == (patient.labels.array == SAC).sum()

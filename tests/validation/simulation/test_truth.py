@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leakloc.validation.simulation.truth import SegmentAxis, annotation_from_simulation, true_values
+from leakloc.validation.simulation.truth import SegmentAxis, true_values
 
 
 def test_segments_run_from_mid_vertebra_to_mid_vertebra():
@@ -64,13 +64,13 @@ def test_only_discs_within_the_field_are_true_discs(made_simulation):
     assert names == ["L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"]
 
 
-def test_two_collections_divide_the_fluid(made_simulation):
+def test_two_collections_divide_the_fluid(made_simulation, annotation_of):
     study = made_simulation()
     study.positions[2] = "ventral"
     study.fluid_fraction.array[30:40, 5:10, 10:20] = 0.9
     study.fluid.array[30:40, 5:10, 10:20] = 2
     study.fluid_fraction.array[30:40, 4, 10:20] = 0.3  # belongs to the nearest one
-    annotation = annotation_from_simulation(study)
+    annotation = annotation_of(study)
     assert [c.position for c in annotation.collections] == ["dorsal", "ventral"]
     assert annotation.collections[1].volume_ml == pytest.approx(0.9 * 0.5 + 0.3 * 0.1, abs=1e-3)
     assert annotation.fluid_ml == pytest.approx(
@@ -78,8 +78,8 @@ def test_two_collections_divide_the_fluid(made_simulation):
     )
 
 
-def test_a_study_without_a_leak_holds_no_collection(made_simulation):
-    annotation = annotation_from_simulation(made_simulation("no_leak"))
+def test_a_study_without_a_leak_holds_no_collection(made_simulation, annotation_of):
+    annotation = annotation_of(made_simulation("no_leak"))
     assert (annotation.leak, annotation.collections, annotation.fluid_ml) == ("absent", (), 0.0)
     assert annotation.case == "no_leak_107_100"
     assert list(annotation.discs) == ["L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1"]

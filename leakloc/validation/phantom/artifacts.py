@@ -9,7 +9,7 @@ import numpy as np
 
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.validation.phantom.anatomy import Anatomy
-from leakloc.validation.phantom.render import Points
+from leakloc.validation.phantom.canvas import Points
 from leakloc.validation.phantom.scenario import Scenario
 from leakloc.validation.phantom.shapes import Float
 
@@ -27,7 +27,7 @@ class FlowVoids:
 
     def factor(self, points: Points, strength: float) -> Float:
         """Return the fraction of CSF signal that remains at each point."""
-        left = np.ones_like(points.arc)
+        remaining = np.ones_like(points.arc)
         for center, size, depth in zip(self.centers, self.sizes, self.depths, strict=True):
             near = np.flatnonzero(np.abs(points.arc - np.float32(center[0])) < 3 * size[0])
             if not len(near):
@@ -39,21 +39,22 @@ class FlowVoids:
                 + ((q.dorsal - np.float32(center[2])) / np.float32(size[2])) ** 2
             )
             cloud = np.exp(np.float32(-0.5) * squared)
-            left[near] *= 1 - np.float32(min(depth * strength, 0.9)) * cloud
-        return left
+            remaining[near] *= 1 - np.float32(min(depth * strength, 0.9)) * cloud
+        return remaining
 
 
 def draw_voids(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> FlowVoids:
     """Draw flow voids, mainly dorsal to the thoracic cord; rare in the lumbar sac."""
-    places: list[tuple[float, float]] = []
+    drawn: list[tuple[float, float]] = []
     for site in anatomy.sites:
         chance = {"C": 0.25, "T": 0.5, "L": 0.12}.get(site.name[0], 0.0)
         if rng.random() < chance:
-            places.append((site.middle_mm + float(rng.normal(0, 8)), chance))
+            drawn.append((site.middle_mm + float(rng.normal(0, 8)), chance))
+    sac = anatomy.tables.sac
     centers, sizes, depths = [], [], []
-    for arc, chance in places:
-        b, c = anatomy.value("sac_b", arc), anatomy.value("sac_c", arc)
-        centers.append((arc, float(rng.normal(0, 2)), c + b * float(rng.uniform(0.2, 0.8))))
+    for arc, chance in drawn:
+        b, center = (anatomy.value(table, arc) for table in (sac.b, sac.center))
+        centers.append((arc, float(rng.normal(0, 2)), center + b * float(rng.uniform(0.2, 0.8))))
         sizes.append((float(rng.uniform(5, 22)), float(rng.uniform(2, 5)), 2.2))
         depths.append(scenario.pulsation * (1.8 if chance > 0.4 else 1.0) * rng.uniform(0.4, 1.2))
     return FlowVoids(np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), np.array(depths))
@@ -70,7 +71,7 @@ class FatPatches:
 
     def factor(self, points: Points) -> Float:
         """Return the fraction of fat signal that remains at each point."""
-        share = np.full(points.x.shape, self.residual, np.float32)
+        fraction = np.full(points.x.shape, self.residual, np.float32)
         for center, size, strength in zip(
             self.centers_lps, self.sizes_mm, self.strengths, strict=True
         ):
@@ -81,8 +82,8 @@ class FatPatches:
                 )
             )
             edge = 1 / (1 + np.exp(np.clip(6 * (np.sqrt(squared) - 1), -30, 30)))
-            np.maximum(share, np.float32(strength) * edge, out=share)
-        return share
+            np.maximum(fraction, np.float32(strength) * edge, out=fraction)
+        return fraction
 
 
 def draw_fat_patches(scenario: Scenario, anatomy: Anatomy, rng: np.random.Generator) -> FatPatches:
@@ -141,13 +142,15 @@ def upsample(coarse: Float, shape: tuple[int, int, int]) -> Float:
     for axis, count in enumerate(shape):
         nodes = np.linspace(0, out.shape[axis] - 1, count)
         low = np.minimum(nodes.astype(int), max(out.shape[axis] - 2, 0))
-        share = (nodes - low).astype(np.float32).reshape([-1 if n == axis else 1 for n in range(3)])
+        weight = (
+            (nodes - low).astype(np.float32).reshape([-1 if n == axis else 1 for n in range(3)])
+        )
         above = np.minimum(low + 1, out.shape[axis] - 1)
-        out = np.take(out, low, axis) * (1 - share) + np.take(out, above, axis) * share
+        out = np.take(out, low, axis) * (1 - weight) + np.take(out, above, axis) * weight
     return np.asarray(out, dtype=np.float32)
 
 
-def fold_over(image: Float, strength: float, axis: int) -> None:
+def add_fold_over(image: Float, strength: float, axis: int) -> None:
     """Add fold-over from each end of an axis at the opposite end (in place)."""
     if strength <= 0:
         return
@@ -162,7 +165,7 @@ def fold_over(image: Float, strength: float, axis: int) -> None:
     moved[-width:] += np.moveaxis(strength * head * np.flip(ramp, axis), axis, 0)
 
 
-def ghosts(image: Float, bright: Float, strength: float, axis: int, shift: int) -> None:
+def add_ghosts(image: Float, bright: Float, strength: float, axis: int, shift: int) -> None:
     """Add faint shifted copies of pulsating fluid along the phase direction (in place)."""
     if strength <= 0:
         return
@@ -170,20 +173,18 @@ def ghosts(image: Float, bright: Float, strength: float, axis: int, shift: int) 
         image += np.float32(strength) * np.roll(bright, order * shift, axis)
 
 
-def blurred(image: Float, sigma_voxels: float, through_plane: bool) -> Float:
+def blur(image: Float, sigma_voxels: float, through_plane: bool) -> None:
     """Blur by the point spread function of the acquisition (in place)."""
     from scipy.ndimage import gaussian_filter1d
 
     for axis in (0, 1, 2) if through_plane else (1, 2):
         if image.shape[axis] > 1:
             gaussian_filter1d(image, sigma_voxels, axis, output=image, mode="nearest", radius=2)
-    return image
 
 
-def rician(image: Float, sigma: float, rng: np.random.Generator) -> Float:
+def add_rician_noise(image: Float, sigma: float, rng: np.random.Generator) -> None:
     """Add Rician noise of standard deviation `sigma` (in place)."""
     for part in image:  # slice by slice to limit memory
         real = part + sigma * rng.standard_normal(part.shape, np.float32)
         imaginary = sigma * rng.standard_normal(part.shape, np.float32)
         np.hypot(real, imaginary, out=part)
-    return image
