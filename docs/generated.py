@@ -101,8 +101,9 @@ def errors() -> str:
 
 
 def model_card() -> str:
-    """Return the model card of the anatomy network."""
-    return (ROOT / "leakloc/models/MODEL_CARD.md").read_text()
+    """Return the model cards of all networks."""
+    names = ("MODEL_CARD", "DURA_CARD", "VOXELS_CARD")
+    return "\n".join((ROOT / f"leakloc/models/{name}.md").read_text() for name in names)
 
 
 def _wordings(message: Message) -> str:

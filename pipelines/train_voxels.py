@@ -152,8 +152,12 @@ def samples(work: Path, validation: bool) -> list[tuple[str, Sample]]:
     return found
 
 
-def cut(sample: Sample, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Return input, truth and weight of an augmented patch."""
+def cut(sample: Sample, phantom: bool, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Return input, truth and weight of an augmented patch.
+
+    The sac is learned from phantoms only, because the dura network was trained on the sac of the
+    same patients: its surface is more accurate there than on others.
+    """
     wet = rng.random() < WET and len(sample["wet"])
     centers = sample["wet" if wet else "surface"]
     shape = np.array(sample["signal"].shape)
@@ -166,7 +170,8 @@ def cut(sample: Sample, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         signal = np.sign(signal) * np.abs(signal) ** rng.uniform(0.8, 1.25)
     truth = np.stack([sample["sac_true"][part], sample["fluid_true"][part]]).astype(np.float32)
     crossed = (outside > -MAX_DISTANCE_MM / 2) & (outside <= 0)
-    weight = np.stack([np.abs(outside) < MAX_SURFACE_ERROR_MM, (fluid >= MIN_FLUID) | crossed])
+    near = (np.abs(outside) < MAX_SURFACE_ERROR_MM) & phantom
+    weight = np.stack([near, (fluid >= MIN_FLUID) | crossed])
     parts = [network_input(signal, outside, fluid), truth, weight.astype(np.float32)]
     flipped = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
     padding = [(0, 0), *((0, PATCH - n) for n in signal.shape)]
@@ -186,7 +191,7 @@ def train(options: argparse.Namespace) -> None:
         kinds[name.split("_")[0]].append(
             {**sample, "surface": np.argwhere(near)[::7], "wet": np.argwhere(wet)[::5]}
         )
-    draws = [kinds["phantom"]] * PHANTOM_PATCHES + [kinds["real"]] * REAL_PATCHES
+    draws = ["phantom"] * PHANTOM_PATCHES + ["real"] * REAL_PATCHES
     net = VoxelNet()
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=1e-4)
     mean, step = {name: value.clone() for name, value in net.state_dict().items()}, 0
@@ -202,7 +207,10 @@ def train(options: argparse.Namespace) -> None:
         rate = LEARNING_RATE * min(1.0, (step - first) / 30) * (0.51 + 0.49 * np.cos(np.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
-        patches = [cut(kind[rng.integers(len(kind))], rng) for kind in draws]
+        patches = [
+            cut(kinds[kind][rng.integers(len(kinds[kind]))], kind == "phantom", rng)
+            for kind in draws
+        ]
         x, y, w = (torch.from_numpy(np.stack(part)) for part in zip(*patches, strict=True))
         entropy = functional.binary_cross_entropy_with_logits(net(x), y, reduction="none") * w
         loss = (entropy.sum((0, 2, 3, 4)) / (w.sum((0, 2, 3, 4)) + 1)).sum()
