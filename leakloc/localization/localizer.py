@@ -19,10 +19,9 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Localization, LocatedConus, LocatedSac, Quality
+from leakloc.localization.result import Conus, Coverage, Localization
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
-    bulges,
     caudal_end_mm,
     locate_sac,
     narrow_places,
@@ -112,11 +111,9 @@ def localize(
         for candidate in segmentation.accepted
         if candidate.id in voxels_by_id
     )
-    collections = tuple(p.collection for p in placed)
     coverage = _coverage(levels, coordinate, segmentation)
     planning, notes = plan(
-        collections,
-        {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
+        placed,
         sac,
         caudal_end_mm(sac, geometry),
         traced_mm,
@@ -124,18 +121,19 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
-    noise = segmentation.noise
-    located_sac = locate_sac(sac_voxels, sac, coordinate, geometry)
+    csf, noise = segmentation.csf_signal, segmentation.noise
+    thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
-        sac=located_sac,
-        collections=collections,
-        finding=find(collections, segmentation, levels, coverage, settings, blind=blind),
+        thecal_sac=thecal_sac,
+        collections=tuple(p.collection for p in placed),
+        finding=find(placed, segmentation, levels, coverage, settings, blind=blind),
         planning=planning,
-        quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
+        coverage=coverage,
+        snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
             *notes,
-            *_bulge_notes(located_sac),
+            *_bulge_notes(wide),
             *_narrow_notes(narrow_places(sac, coordinate)),
             *_edge_notes(placed, geometry, segmentation),
         ),
@@ -187,13 +185,12 @@ def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
     return line.at(float(np.quantile(arcs, 0.99)))
 
 
-def _conus(
-    levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
-) -> LocatedConus | None:
+def _conus(levels: Levels, coordinate: LevelCoordinate, centerline: Centerline) -> Conus | None:
     point = levels.conus_tip_lps
     if point is None:
         return None
-    return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))
+    level = coordinate.body_part_at(float(centerline.project(point)[0]))
+    return Conus(lps_mm=point, level=level)
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:
@@ -239,9 +236,7 @@ def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool
     return touching
 
 
-def _coverage(
-    levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation
-) -> tuple[str | None, str | None]:
+def _coverage(levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation) -> Coverage:
     """Return the first and last named vertebra whose canal level is in the field of view."""
     names = []
     for vertebra in levels.vertebrae:
@@ -250,18 +245,17 @@ def _coverage(
             point = segmentation.centerline.at(arc_mm)
             if bool(segmentation.collections.geometry.contains(point)):
                 names.append(vertebra.name)
-    return (names[0], names[-1]) if names else (None, None)
+    return Coverage(cranial=names[0] if names else None, caudal=names[-1] if names else None)
 
 
-def _bulge_notes(sac: LocatedSac) -> tuple[Note, ...]:
-    names = ", ".join(part.segment for part in bulges(sac.by_segment))
-    if not names:
+def _bulge_notes(segments: tuple[str, ...]) -> tuple[Note, ...]:
+    if not segments:
         return ()
     return (
         Note(
             "sac_unusually_wide",
-            f"The thecal sac is unusually wide at {names}: adjacent fluid may be included in its "
-            "segmentation.",
+            f"The thecal sac is unusually wide at {', '.join(segments)}: adjacent fluid may be "
+            "included in its segmentation.",
         ),
     )
 
@@ -286,13 +280,12 @@ def _edge_notes(
     """Return notes for collections that may extend beyond the field of view."""
     notes = []
     for p in placed:
-        for end, arc_mm, outwards in (
-            ("cranial", p.start_mm, -1.0),
-            ("caudal", p.stop_mm, 1.0),
+        for end, arc_mm, point_lps, outwards in (
+            ("cranial", p.start_mm, p.ends_lps[0], -1.0),
+            ("caudal", p.stop_mm, p.ends_lps[1], 1.0),
         ):
-            point = p.collection.cranial if outwards < 0 else p.collection.caudal
             tangent = segmentation.centerline.frame_at(arc_mm)[0]
-            beyond = point.point_lps + outwards * FIELD_MARGIN_MM * tangent
+            beyond = point_lps + outwards * FIELD_MARGIN_MM * tangent
             if not bool(geometry.contains(beyond)):
                 notes.append(
                     Note(

@@ -80,7 +80,7 @@ class Surroundings:
             in_canal = float(np.hypot(left, dorsal)) <= CANAL_RADIUS_MM
             named = any("perineural cyst" in mimic for mimic in candidate.mimics)
             if named and not candidate.accepted and in_canal:
-                cyst = CystOnPath(candidate.volume_ml, candidate.center_lps)
+                cyst = CystOnPath(volume_ml=candidate.volume_ml, center_lps_mm=candidate.center_lps)
                 cysts.append((float(arc), cyst))
         depth = np.full(sac.grid.count, np.nan)
         if anatomy is not None:
@@ -103,7 +103,9 @@ class Surroundings:
         line = self.sac.centerline
         _, _, dorsal = line.frame_at(arc[at])
         point = line.at(arc[at]) + (self.sac.back_mm[at] + 0.5 * self.depth_mm[at]) * dorsal
-        return NarrowestDepth(float(self.depth_mm[at]), point, coordinate.segment_at(arc[at]))
+        return NarrowestDepth(
+            depth_mm=self.depth_mm[at], lps_mm=point, level=coordinate.segment_at(arc[at])
+        )
 
     def skin_depth_mm(self, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
         """Return the distance from skin to point; None if the skin is outside the field of view."""

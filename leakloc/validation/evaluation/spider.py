@@ -183,7 +183,7 @@ def _case(path: Path, settings: Settings, tiles: list[Tile] | None) -> SpiderCas
         leak_reported=analysis.localization.finding.leak,
         false_positives=len(analysis.localization.collections),
         runtime_s=runtime_s,
-        hiatus_detected=analysis.localization.planning.hiatus.visible,
+        hiatus_detected=analysis.localization.planning.sacral_hiatus.visible,
         **_landmark_errors(_patient(path), analysis),
     )
 
@@ -201,9 +201,7 @@ def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
     end_mm = annotated.get("cord_end_z_mm")
     return {
         "sacral_error_mm": sacral,
-        "cord_error_mm": float(conus.point_lps[2] - end_mm)
-        if conus and end_mm is not None
-        else None,
+        "cord_error_mm": float(conus.lps_mm[2] - end_mm) if conus and end_mm is not None else None,
         "cord_detected": conus is not None,
     }
 
