@@ -27,7 +27,7 @@ from leakloc.localization.sac import (
     narrow_places,
     sac_profile,
 )
-from leakloc.localization.surroundings import Surroundings, crop_to_path
+from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.collections import rim_of
 from leakloc.segmentation.result import Segmentation
 
@@ -82,10 +82,10 @@ def localize(
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
-    tip = _sac_tip(segmentation)
+    tip = find_sac_tip(segmentation)
     sacral = plausible_canal(sacral, levels, tip, settings)
     segmentation = replace(
-        segmentation, centerline=_whole_canal(segmentation.centerline, tip, sacral)
+        segmentation, centerline=continue_through_sacrum(segmentation.centerline, tip, sacral)
     )
     sac_voxels, voxels_by_id = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
@@ -140,27 +140,7 @@ def localize(
     )
 
 
-def crop_to_region_read(
-    anatomy: Volume,
-    segmentation: Segmentation,
-    sacral: SacralCanal | None,
-    settings: LocalizationSettings,
-) -> Volume:
-    """Return the image with zeros outside the region `localize` can read, for any level names.
-
-    Parameters
-    ----------
-    anatomy, segmentation, sacral, settings
-        As for `localize`.
-    """
-    line = segmentation.centerline
-    lines = [line]  # plausibility of the sacral canal depends on the level names
-    if sacral is not None and sacral.confidence >= settings.hiatus_min_confidence:
-        lines.append(_whole_canal(line, _sac_tip(segmentation), sacral))
-    return crop_to_path(anatomy, lines)
-
-
-def _whole_canal(
+def continue_through_sacrum(
     line: Centerline, tip: FloatArray | None, sacral: SacralCanal | None
 ) -> Centerline:
     """Return the centerline, continued caudal to the sac through the sacral canal if detected."""
@@ -174,7 +154,7 @@ def _whole_canal(
     return Centerline.smoothed(np.concatenate([above, below]), smoothing_mm=_JOIN_MM / 2)
 
 
-def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
+def find_sac_tip(segmentation: Segmentation) -> FloatArray | None:
     """Return the caudal end of the sac on the centerline; None without a sac."""
     kji = np.argwhere(segmentation.thecal_sac.array)
     if not len(kji):

@@ -8,9 +8,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.analysis import AnalysisData
 from leakloc.anatomy.vocabulary import NOTICE, Position
@@ -34,64 +33,8 @@ _SPACING_DIGITS: Final = 4
 """Digits of voxel spacings in mm."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Image information in the report, with the identity according to ``report.identity``.
-
-    Parameters
-    ----------
-    study : model.StudyIdentity
-    series : tuple of model.Series
-    skipped : tuple of model.SkippedFiles
-    notes : tuple of Note
-        Warnings from reading the study and selecting its series.
-    """
-
-    study: model.StudyIdentity
-    series: tuple[model.Series, ...]
-    skipped: tuple[model.SkippedFiles, ...]
-    notes: tuple[Note, ...]
-
-
-@dataclass(frozen=True)
-class Relabelled:
-    """Results with renumbered levels, without images.
-
-    Parameters
-    ----------
-    source : Source
-        Image information of the original report.
-    runtime_s : dict
-        Run time in seconds of the stages that were repeated.
-    """
-
-    source: Source
-    segmentation: Segmentation
-    levels: Levels
-    localization: Localization
-    settings: Settings
-    runtime_s: dict[str, float]
-
-
-Results = AnalysisData | Relabelled
-"""Input of `build_report`."""
-
-
-def source_of(results: Results) -> Source:
-    """Image information in the report: study, series with their roles, and skipped files."""
-    if isinstance(results, Relabelled):
-        return results.source
-    study, triage = results.study, results.triage
-    return Source(
-        identity(study.info, results.settings),
-        _series(triage),
-        _skipped(study.skipped),
-        (*study.notes, *triage.notes),
-    )
-
-
 def build_report(
-    analysis: Results,
+    analysis: AnalysisData,
     *,
     outputs: model.Outputs | None = None,
     notes: Iterable[Note] = (),
@@ -102,7 +45,7 @@ def build_report(
 
     Parameters
     ----------
-    analysis : AnalysisData or Relabelled
+    analysis : AnalysisData
         Results of all stages.
     outputs : Outputs, optional
         Files written with the report; none if omitted.
@@ -118,51 +61,80 @@ def build_report(
     Report
         Unknown, NaN and infinite values are None (0 for confidences).
     """
-    settings = analysis.settings
-    found, source = analysis.localization, source_of(analysis)
-    runtime = {**analysis.runtime_s, **(runtime_s or {})}
-    warnings = [
-        *source.notes,
-        *analysis.segmentation.notes,
-        *analysis.levels.notes,
-        *found.notes,
-        *notes,
-    ]
+    study, triage, settings = analysis.study, analysis.triage, analysis.settings
+    parts = result_parts(
+        analysis.segmentation,
+        analysis.levels,
+        analysis.localization,
+        settings,
+        input_notes=(*study.notes, *triage.notes),
+        notes=notes,
+        runtime_s={**analysis.runtime_s, **(runtime_s or {})},
+        created=created,
+    )
     return model.Report(
         notice=NOTICE,
-        generator=model.Generator(
+        study=identity(study.info, settings),
+        series=_series(triage),
+        skipped_files=_skipped(study.skipped),
+        outputs=outputs or model.Outputs(),
+        **parts,
+    )
+
+
+def result_parts(
+    segmentation: Segmentation,
+    levels: Levels,
+    localization: Localization,
+    settings: Settings,
+    *,
+    input_notes: Iterable[Note],
+    notes: Iterable[Note],
+    runtime_s: Mapping[str, float],
+    created: datetime | None = None,
+) -> dict[str, Any]:
+    """Return the parts of the report that depend on the results of the stages, by name.
+
+    Parameters
+    ----------
+    input_notes : iterable of Note
+        Warnings from reading the study and selecting its series.
+    notes : iterable of Note
+        Further warnings.
+    runtime_s : mapping
+        Run time in seconds by stage.
+    created : datetime, optional
+        Defaults to the current time.
+    """
+    warnings = (*input_notes, *segmentation.notes, *levels.notes, *localization.notes, *notes)
+    return {
+        "generator": model.Generator(
             name="leakloc",
             version=__version__,
             created=(created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             config=settings.model_dump(mode="json"),
             config_sha256=settings.sha256,
             runtime_s={
-                "total": round(sum(runtime.values()), 3),
-                **{name: round(seconds, 3) for name, seconds in runtime.items()},
+                "total": round(sum(runtime_s.values()), 3),
+                **{name: round(seconds, 3) for name, seconds in runtime_s.items()},
             },
         ),
-        study=source.study,
-        series=source.series,
-        levels=_levels(
-            analysis.levels,
-            found.conus,
-            level_scheme(analysis.settings.report.level_scheme),
+        "levels": _levels(levels, localization.conus, level_scheme(settings.report.level_scheme)),
+        "thecal_sac": localization.thecal_sac,
+        "collections": localization.collections,
+        "finding": localization.finding,
+        "planning": localization.planning,
+        "quality": model.Quality(
+            snr=localization.snr, coverage=localization.coverage, warnings=_warnings(warnings)
         ),
-        thecal_sac=found.thecal_sac,
-        collections=found.collections,
-        finding=found.finding,
-        planning=found.planning,
-        quality=model.Quality(snr=found.snr, coverage=found.coverage, warnings=_warnings(warnings)),
-        outputs=outputs or model.Outputs(),
-        skipped_files=source.skipped,
-        rejected=_rejected(analysis),
-    )
+        "rejected": _rejected(segmentation, levels),
+    }
 
 
-def _rejected(results: Results) -> tuple[model.Rejected, ...]:
+def _rejected(segmentation: Segmentation, levels: Levels) -> tuple[model.Rejected, ...]:
     """Return the rejected candidates, for review by the reader."""
-    line = results.segmentation.centerline
-    coordinate = LevelCoordinate.from_levels(results.levels, line)
+    line = segmentation.centerline
+    coordinate = LevelCoordinate.from_levels(levels, line)
 
     def rejected(c: Candidate) -> model.Rejected:
         arc_mm, left_mm, dorsal_mm = (float(mm) for mm in line.project(c.center_lps))
@@ -178,7 +150,7 @@ def _rejected(results: Results) -> tuple[model.Rejected, ...]:
             mimics=c.mimics,
         )
 
-    left_out = (c for c in results.segmentation.candidates if not c.accepted)
+    left_out = (c for c in segmentation.candidates if not c.accepted)
     return tuple(
         rejected(c) for c in sorted(left_out, key=lambda c: (-c.probability, -c.volume_ml))
     )

@@ -198,7 +198,7 @@ def test_profile_covers_the_extent(spine, crescent):
     profile = found.profile
     assert len(profile.arc_mm) == len(profile.area_mm2) == len(profile.thickness_mm)
     assert profile.arc_mm[-1] - profile.arc_mm[0] == pytest.approx(found.extent.length_mm, abs=2.1)
-    volume_ml = profile.area_mm2.sum() * 1.0 / 1000
+    volume_ml = sum(profile.area_mm2) / 1000
     assert volume_ml == pytest.approx(found.volume_ml, rel=0.05)
 
 
