@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leakloc.core.notes import Note
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Volume
     from leakloc.levels.result import Levels
@@ -40,6 +41,8 @@ class Basis:
     segmentation : Segmentation
         Output of the segmenter, before collections are excluded by level.
     landmarks : Landmarks
+    notes : tuple of Note
+        Warnings from reading the study and selecting its series.
     myelogram_uid : str or None
     companion_uids : tuple of str
         User-selected series.
@@ -47,6 +50,7 @@ class Basis:
 
     segmentation: Segmentation
     landmarks: Landmarks
+    notes: tuple[Note, ...]
     myelogram_uid: str | None = None
     companion_uids: tuple[str, ...] = ()
 

@@ -3,9 +3,8 @@
     loaders -> segmentation -> levels -> localization -> report
 
 `analyze` runs the stages on a study, a volume or a path, and writes the report folder if desired.
-`relabel` repeats the level numbering and all later stages on the output folder of an earlier
-analysis. A stage is replaced by passing another callable of the same type, or by specifying a
-plug-in in the settings (`StageSettings`).
+A stage is replaced by passing another callable of the same type, or by specifying a plug-in in the
+settings (`StageSettings`).
 """
 
 from __future__ import annotations
@@ -13,30 +12,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakloc.analysis import AnalysisData, Basis, Landmarks
-from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.errors import SettingsError
 from leakloc.core.settings import Settings
-from leakloc.core.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from leakloc.anatomy.vocabulary import Role
-    from leakloc.core.notes import Note
-    from leakloc.levels.result import Labeler, Levels
+    from leakloc.core.volume import Volume
+    from leakloc.levels.result import Labeler
     from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
-    from leakloc.localization.result import Localization
-    from leakloc.report.build import Relabelled
     from leakloc.report.model import Report
-    from leakloc.report.saved import RelabelData
-    from leakloc.segmentation.result import Segmentation, Segmenter
+    from leakloc.segmentation.result import Segmenter
 
 Progress = Callable[[str, float], None]
 """Callback with the stage that starts and the fraction of the work completed before it, 0..1."""
@@ -80,18 +75,20 @@ class Analysis(AnalysisData):
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Measure the run time of stages and report progress."""
 
     progress: Progress | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def report(self, name: str, fraction: float) -> None:
+        """Report the stage that starts and the completed fraction."""
         if self.progress is not None:
             self.progress(name, fraction)
 
     @contextmanager
     def stage(self, name: str, fraction: float) -> Iterator[None]:
+        """Report a stage and add its run time."""
         self.report(name, fraction)
         start = time.perf_counter()
         yield
@@ -167,6 +164,7 @@ def analyze(
     'L4-L5'
     """
     from leakloc.loaders import Study, load, triage
+    from leakloc.localization import localize, without_cisterns
     from leakloc.report import check_output
 
     if settings is not None and not isinstance(settings, Settings):
@@ -183,7 +181,7 @@ def analyze(
         segmenter = _supplied_segmenter(sac, fluid, sac_label, segmenter)
     if levels is not None:
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
-    clock = _Clock(progress)
+    clock = Clock(progress)
 
     with clock.stage("reading", 0.0):
         if not isinstance(study, Study):
@@ -194,48 +192,27 @@ def analyze(
         )
     with clock.stage("segmentation", 0.25):
         segmentation = segmenter(chosen.spine, chosen.companions, settings.segmentation)
-    basis, named = _numbered_and_localized(
-        segmentation,
-        lambda: labeler(chosen.spine, chosen.companions, segmentation, settings.levels),
-        lambda: _landmarks(chosen),
-        (*study.notes, *chosen.notes),
-        settings,
-        clock,
-    )
-    basis = replace(basis, myelogram_uid=myelogram_uid, companion_uids=companion_uids)
-    analysis = Analysis(study, chosen, *named, settings, clock.seconds, basis)
+    with clock.stage("levels", 0.55):
+        named = labeler(chosen.spine, chosen.companions, segmentation, settings.levels)
+    with clock.stage("localization", 0.70):
+        notes = (*study.notes, *chosen.notes)
+        landmarks = _landmarks(chosen)
+        within = without_cisterns(segmentation, named)
+        localization = localize(
+            within,
+            named,
+            settings.localization,
+            input_notes=(*notes, *within.notes, *named.notes),
+            sacral=landmarks.sacral,
+            anatomy=landmarks.anatomy,
+        )
+    basis = Basis(segmentation, landmarks, notes, myelogram_uid, companion_uids)
+    analysis = Analysis(study, chosen, within, named, localization, settings, clock.seconds, basis)
     if output is not None:
         clock.report("writing", 0.80)
         analysis.save(output, overwrite=overwrite)
         clock.report("done", 1.0)
     return analysis
-
-
-def _numbered_and_localized(
-    segmentation: Segmentation,
-    label: Callable[[], Levels],
-    landmarks: Callable[[], Landmarks],
-    notes: tuple[Note, ...],
-    settings: Settings,
-    clock: _Clock,
-) -> tuple[Basis, tuple[Segmentation, Levels, Localization]]:
-    """Number the levels and localize the collections of a segmentation."""
-    from leakloc.localization import localize, without_cisterns
-
-    with clock.stage("levels", 0.55):
-        levels = label()
-    with clock.stage("localization", 0.70):
-        basis = Basis(segmentation, landmarks())
-        within = without_cisterns(segmentation, levels)
-        localization = localize(
-            within,
-            levels,
-            settings.localization,
-            input_notes=(*notes, *within.notes, *levels.notes),
-            sacral=basis.landmarks.sacral,
-            anatomy=basis.landmarks.anatomy,
-        )
-    return basis, (within, levels, localization)
 
 
 def _landmarks(chosen: Triage) -> Landmarks:
@@ -247,163 +224,6 @@ def _landmarks(chosen: Triage) -> Landmarks:
     return Landmarks(
         find_sacral_canal((*sagittal[:1], chosen.myelogram), chosen.spine.anatomy),
         next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
-    )
-
-
-def relabel_study(
-    saved: RelabelData,
-    settings: Settings,
-    *,
-    levels: str | Path | None = None,
-    level_scheme: str | None = None,
-    progress: Progress | None = None,
-) -> Relabelled:
-    """Renumber the levels of an analyzed study and localize its collections again.
-
-    Parameters
-    ----------
-    saved : Saved
-        Result of `leakloc.report.saved.load`.
-    settings : Settings
-        Settings of the analysis with changed level settings.
-    levels, level_scheme : optional
-        As for `analyze`.
-
-    Raises
-    ------
-    SettingsError
-        If the level settings do not match the detected spine.
-    """
-    from leakloc.levels import assign_levels
-    from leakloc.report.build import Relabelled
-
-    found, detected, before = saved.basis.segmentation, saved.detection, saved.levels
-
-    def label() -> Levels:
-        if levels is not None:
-            supplied = _supplied_levels(levels, level_scheme)
-            return supplied.levels(found.collections.geometry, found.centerline)
-        if detected is not None:
-            return assign_levels(detected, settings.levels)
-        if settings.levels != saved.settings.levels or before is None:
-            raise SettingsError(
-                "the levels of this report were supplied and cannot be renumbered: supply other "
-                "levels with --levels, or run leakloc analyze again"
-            )
-        return before
-
-    clock = _Clock(progress)
-    _, named = _numbered_and_localized(
-        found, label, lambda: saved.basis.landmarks, saved.source.notes, settings, clock
-    )
-    return Relabelled(saved.source, *named, settings, clock.seconds)
-
-
-def relabel(
-    folder: str | Path,
-    *,
-    study: str | Path | None = None,
-    write: tuple[str, ...] | None = None,
-    anchor: str | None = None,
-    lumbar_count: int | None = None,
-    lowest_disc: str | None = None,
-    levels: str | Path | None = None,
-    level_scheme: str | None = None,
-    progress: Progress | None = None,
-) -> Report:
-    """Renumber the levels of an existing report and rewrite it without a new analysis.
-
-    Uses data that `analyze` stored in the folder, takes one to two seconds, and gives the same
-    report as `analyze` with the same level settings. Without level settings, the numbering of the
-    analysis is restored. Figures and DICOM objects require the images: they are recreated if
-    `study` is specified; otherwise those with other level names are removed, with a warning.
-
-    Parameters
-    ----------
-    folder : path
-        Output folder of `analyze`.
-    study : path, optional
-        The analyzed study.
-    write : tuple of str, optional
-        Outputs, as in the setting ``report.write``; those of the analysis if None.
-    anchor, lumbar_count, lowest_disc : optional
-        Level settings that replace those of the analysis.
-    levels, level_scheme : optional
-        As for `analyze`.
-    progress : callable, optional
-
-    Raises
-    ------
-    LeaklocError
-        A subclass, with a message for the user.
-    """
-    from leakloc.report import saved
-    from leakloc.report.writer import FIGURE_PARTS, check_rewritable, rewrite_outputs
-
-    folder = Path(folder)
-    check_rewritable(folder)
-    clock = _Clock(progress)
-    with clock.stage("reading", 0.0):
-        found = saved.load(folder)
-    overrides = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
-    changes: dict[str, Any] = {f"levels__{k}": v for k, v in overrides.items() if v is not None}
-    if write is not None:
-        if study is None and (needy := sorted(FIGURE_PARTS.intersection(write))):
-            raise SettingsError(
-                f"{', '.join(needy)}: images needed; specify the study with --study"
-            )
-        changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # always kept
-    settings = found.settings.changed(**changes)
-    results = relabel_study(
-        found, settings, levels=levels, level_scheme=level_scheme, progress=progress
-    )
-    shown: AnalysisData | Relabelled = results
-    if study is not None:
-        with clock.stage("choosing series", 0.80):
-            shown = _with_images(results, found, Path(study))
-    shown.runtime_s.update({**clock.seconds, **shown.runtime_s})
-    clock.report("writing", 0.85)
-    report = rewrite_outputs(shown, folder)
-    clock.report("done", 1.0)
-    return report
-
-
-def _with_images(results: Relabelled, saved: RelabelData, path: Path) -> Analysis:
-    """Combine the results with the images of the study.
-
-    Raises
-    ------
-    InputError
-        If it is another study, or another volume is selected.
-    """
-    from leakloc.loaders import load_study, triage
-
-    settings, uid = results.settings, saved.source.study.study_instance_uid
-    study = load_study(path, settings.loaders, study_uid=uid)
-    chosen = triage(
-        study,
-        settings.loaders,
-        myelogram_uid=saved.basis.myelogram_uid,
-        companion_uids=saved.basis.companion_uids,
-    )
-    grid = chosen.myelogram.geometry
-    found = results.segmentation
-    if study.info.study_instance_uid != uid or not grid.matches(found.collections.geometry):
-        raise InputError(f"{path} is not the study of this report")
-    return Analysis(
-        study,
-        chosen,
-        replace(
-            found,
-            thecal_sac=Volume(found.thecal_sac.array, grid, found.thecal_sac.provenance),
-            collections=Volume(found.collections.array, grid, found.collections.provenance),
-            fluid_fraction=Volume(found.fluid_fraction.array, grid),
-        ),
-        replace(results.levels, mask=Volume(results.levels.mask.array, grid)),
-        results.localization,
-        settings,
-        results.runtime_s,
-        saved.basis,
     )
 
 

@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from leakloc.pipeline import relabel
+    from leakloc.relabel import relabel
 
     check_numbering(options)
     with ProgressLine(verbose=options.verbose) as progress:

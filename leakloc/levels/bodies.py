@@ -22,7 +22,7 @@ from leakloc.levels.detection import Detections
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.sacrum import SacralAxis, expected_axis, place_remnants
 
-_BONE: Final = 0.5
+MIN_BONE: Final = 0.5
 """Minimum probability of bone."""
 _MAX_SHIFT_MM: Final = 8.0
 """Maximum distance of a body center from the midpoint of its discs."""
@@ -219,22 +219,6 @@ def _box(drawn: Volume, geometry: Geometry) -> tuple[slice, slice, slice] | None
         return None
 
 
-def without_unused_bone(found: Detections) -> Detections:
-    """Remove probabilities that `bodies_between` and `level_mask` do not use.
-
-    Both use only interpolated probabilities above 0.5; for the sacrum, at voxels.
-    """
-    from scipy.ndimage import maximum_filter
-
-    bodies, sacrum = found.bodies, found.sacrum
-    if bodies is not None:
-        near = maximum_filter((bodies.array > _BONE).astype(np.uint8), size=3) > 0
-        bodies = bodies.with_array(np.where(near, bodies.array, np.float32(0)))
-    if sacrum is not None:
-        sacrum = sacrum.with_array((sacrum.array > _BONE).astype(np.float32))
-    return replace(found, bodies=bodies, sacrum=sacrum, canal=None)
-
-
 def _drawn(
     bodies: Sequence[Body], geometry: Geometry, bone: npt.NDArray[np.float32] | None
 ) -> npt.NDArray[np.uint8]:
@@ -252,7 +236,7 @@ def _drawn(
         k, j, i = (np.arange(a, b) for a, b in zip(low, high, strict=True))
         points = geometry.lps_from_kji(np.stack(np.meshgrid(k, j, i, indexing="ij"), axis=-1))
         box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        inside = _inside(points, body, None if bone is None else bone[box] > _BONE, radius)
+        inside = _inside(points, body, None if bone is None else bone[box] > MIN_BONE, radius)
         part = mask[box]
         part[inside & (part == 0)] = LABEL_VALUES[body.name]
     return mask
@@ -303,7 +287,7 @@ def _centered(
     for found in detections:
         if found.bodies is not None:
             weight = np.maximum(weight, found.bodies.sample(points))
-    weight = np.where(weight > _BONE, weight, 0.0)
+    weight = np.where(weight > MIN_BONE, weight, 0.0)
     if weight.sum() < 0.1 * max(len(points), 1):  # under a tenth of the box: too little bone
         return center
     shift = np.average(points, axis=0, weights=weight) - center

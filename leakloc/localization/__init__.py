@@ -5,12 +5,11 @@ from __future__ import annotations
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
 from leakloc.localization.intracranial import without_cisterns
-from leakloc.localization.localizer import crop_to_region_read, localize
+from leakloc.localization.localizer import localize
 
 __all__ = [
     "LevelCoordinate",
     "SacralCanal",
-    "crop_to_region_read",
     "find_sacral_canal",
     "localize",
     "without_cisterns",

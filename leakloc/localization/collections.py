@@ -23,7 +23,13 @@ from leakloc.localization.canal import (
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.grading import Evidence, basis, confidence_of, grade_of
 from leakloc.localization.ranking import probable_segments, rank_levels, segment_evidence
-from leakloc.localization.result import ExtentEnd, LocatedCollection, Profile
+from leakloc.localization.result import (
+    Collection,
+    Extent,
+    ExtentEnd,
+    PositionFractions,
+    Profile,
+)
 from leakloc.localization.sac import SacProfile, compression
 from leakloc.localization.thickness import ball_diameters_mm
 from leakloc.segmentation.result import Candidate, Segmentation
@@ -69,18 +75,27 @@ periradicular collection (lateral)."""
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A located collection and its position along the centerline.
+    """A located collection, and the unrounded measurements that later steps use.
 
     Parameters
     ----------
     peak_mm, start_mm, stop_mm : float
         Largest cross-section, cranial and caudal end, as distances along the centerline.
+    ends_lps : ndarray, shape (2, 3)
+        Cranial and caudal end.
+    volume_ml, thickness_mm : float
+    renumbered : str or None
+        First alternative level that is the same position with another numbering.
     """
 
-    collection: LocatedCollection
+    collection: Collection
     peak_mm: float
     start_mm: float
     stop_mm: float
+    ends_lps: FloatArray
+    volume_ml: float
+    thickness_mm: float
+    renumbered: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,25 +171,33 @@ def locate_collection(
     along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)
     weights = np.maximum(voxels.fluid, 1e-3)
     max_area = float(measures.area_mm2.max())
-    collection = LocatedCollection(
+    alternatives, renumbered = rank_levels(by_segment, level, coordinate, shifts, settings)
+    ends = np.stack(
+        [
+            _end_lps(voxels, measures.start_mm, 1, sac),
+            _end_lps(voxels, measures.stop_mm, -1, sac),
+        ]
+    )
+    collection = Collection(
         id=candidate.id,
         level=level,
-        alternatives=rank_levels(by_segment, level, coordinate, shifts, settings),
+        alternatives=alternatives,
         level_set=tuple(evidence.segment for evidence in level_set),
         segments=segments,
-        cranial=_end(voxels, measures.start_mm, 1, segments[:1], coordinate, sac),
-        caudal=_end(voxels, measures.stop_mm, -1, segments[-1:], coordinate, sac),
-        length_mm=measures.stop_mm - measures.start_mm,
-        position=_position(measures),
-        position_fractions=measures.fractions,
+        extent=Extent(
+            cranial=_end(ends[0], measures.start_mm, segments[:1], coordinate),
+            caudal=_end(ends[1], measures.stop_mm, segments[-1:], coordinate),
+            length_mm=measures.stop_mm - measures.start_mm,
+        ),
+        position=PositionFractions(label=_position(measures), **measures.fractions),
         compartments=tuple(c for c in get_args(Compartment) if c in candidate.compartments),
         pattern=_pattern(candidate, measures, voxels, coordinate, settings),
         volume_ml=candidate.volume_ml,
         max_thickness_mm=thickness,
         max_area_mm2=max_area,
         sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate),
-        centroid_lps=np.average(voxels.points_lps, axis=0, weights=weights),
-        epicenter_lps=_section_center(voxels, peak_mm, grid),
+        centroid_lps_mm=np.average(voxels.points_lps, axis=0, weights=weights),
+        epicenter_lps_mm=_section_center(voxels, peak_mm, grid),
         confidence=confidence,
         grade=grade_of(confidence, settings),
         basis=basis(
@@ -186,10 +209,21 @@ def locate_collection(
         ),
         mimics_considered=candidate.mimics,
         profile=Profile(
-            grid.centers_mm[along], measures.thickness_mm[along], measures.area_mm2[along]
+            arc_mm=tuple(grid.centers_mm[along]),
+            thickness_mm=tuple(measures.thickness_mm[along]),
+            area_mm2=tuple(measures.area_mm2[along]),
         ),
     )
-    return Placed(collection, peak_mm, measures.start_mm, measures.stop_mm)
+    return Placed(
+        collection,
+        peak_mm,
+        measures.start_mm,
+        measures.stop_mm,
+        ends,
+        candidate.volume_ml,
+        thickness,
+        renumbered,
+    )
 
 
 def _measure(
@@ -302,13 +336,16 @@ def _segments_touched(
 
 
 def _end(
-    voxels: CanalVoxels,
-    arc_mm: float,
-    inwards: int,
-    segment: tuple[str, ...],
-    coordinate: LevelCoordinate,
-    sac: SacProfile,
+    point_lps: FloatArray, arc_mm: float, segment: tuple[str, ...], coordinate: LevelCoordinate
 ) -> ExtentEnd:
+    return ExtentEnd(
+        lps_mm=point_lps,
+        segment=segment[0] if segment else None,
+        description=coordinate.describe(arc_mm) or None,
+    )
+
+
+def _end_lps(voxels: CanalVoxels, arc_mm: float, inwards: int, sac: SacProfile) -> FloatArray:
     """Return the end at `arc_mm`; `inwards` is 1 (caudal) or -1 (cranial), into the collection."""
     depth = (voxels.arc_mm - arc_mm) * inwards
     near = (depth >= -_END_MM) & (depth <= _END_MM)
@@ -319,11 +356,7 @@ def _end(
     at_mm = float(np.average(voxels.arc_mm[near], weights=weights))
     # The canal is straight over this distance: move along the tangent to the end.
     tangent = sac.centerline.frame_at(arc_mm)[0]
-    return ExtentEnd(
-        point_lps=center + (arc_mm - at_mm) * tangent,
-        segment=segment[0] if segment else None,
-        description=coordinate.describe(arc_mm),
-    )
+    return np.asarray(center + (arc_mm - at_mm) * tangent)
 
 
 def _section_center(voxels: CanalVoxels, peak_mm: float, grid: ArcGrid) -> FloatArray:

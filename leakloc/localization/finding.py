@@ -7,7 +7,8 @@ from typing import Final
 from leakloc.anatomy.vocabulary import LeakStatus, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.levels.result import Levels
-from leakloc.localization.result import Finding, LocatedCollection
+from leakloc.localization.collections import Placed
+from leakloc.localization.result import Coverage, Finding
 from leakloc.segmentation.result import Segmentation
 
 _GRADES = ("definite", "probable", "possible")
@@ -29,10 +30,10 @@ _MIN_NUMBERING_CONFIDENCE: Final = 0.9
 
 
 def find(
-    collections: tuple[LocatedCollection, ...],
+    placed: tuple[Placed, ...],
     segmentation: Segmentation,
     levels: Levels,
-    coverage: tuple[str | None, str | None],
+    coverage: Coverage,
     settings: LocalizationSettings,
     *,
     blind: bool,
@@ -42,38 +43,37 @@ def find(
     ``present`` requires a definite or probable collection. If there are only possible ones, or
     the input cannot distinguish fluid from other bright tissue, the result is ``indeterminate``.
     """
-    if collections:
-        main = min(collections, key=lambda c: (_GRADES.index(c.grade), -c.volume_ml))
-        leak: LeakStatus = "indeterminate" if main.grade == "possible" or blind else "present"
-        sentence = _positive(main, len(collections) - 1, levels)
+    if placed:
+        main = min(placed, key=lambda p: (_GRADES.index(p.collection.grade), -p.volume_ml))
+        possible = main.collection.grade == "possible"
+        leak: LeakStatus = "indeterminate" if possible or blind else "present"
+        sentence = _positive(main, len(placed) - 1, levels)
         if blind:
             sentence = f"{sentence}; {_BLIND}"
-        return Finding(leak, main.level, main.confidence, _sentence(sentence))
+        return _finding(leak, main.collection.confidence, sentence, main.collection.level)
     if blind:
-        return Finding("indeterminate", None, 0.0, _sentence(f"indeterminate: {_BLIND}"))
+        return _finding("indeterminate", 0.0, f"indeterminate: {_BLIND}")
     max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (
         _cannot_tell(segmentation) or _maybe_fat(segmentation)
     ):
-        return Finding(
+        return _finding(
             "indeterminate",
-            None,
             max_probability,
-            _sentence(
-                f"bright signal outside the thecal sac {_where(coverage)} may be fluid or "
-                "epidural fat, which is not suppressed on this acquisition"
-            ),
+            f"bright signal outside the thecal sac {_where(coverage)} may be fluid or "
+            "epidural fat, which is not suppressed on this acquisition",
         )
-    confidence = settings.absent_confidence * (1.0 - max_probability)
-    return Finding(
+    return _finding(
         "absent",
-        None,
-        confidence,
-        _sentence(
-            f"no epidural fluid collection detected {_where(coverage)}; "
-            f"this does not exclude a leak{_numbering(None, levels)}"
-        ),
+        settings.absent_confidence * (1.0 - max_probability),
+        f"no epidural fluid collection detected {_where(coverage)}; "
+        f"this does not exclude a leak{_numbering(None, levels)}",
     )
+
+
+def _finding(leak: LeakStatus, confidence: float, text: str, level: str | None = None) -> Finding:
+    summary = f"{text[0].upper()}{text[1:]}."
+    return Finding(leak=leak, level=level, confidence=confidence, summary=summary)
 
 
 _BLIND = (
@@ -96,13 +96,14 @@ def _maybe_fat(segmentation: Segmentation) -> bool:
     )
 
 
-def _positive(main: LocatedCollection, others: int, levels: Levels) -> str:
-    side = _SIDES[main.position]
+def _positive(placed: Placed, others: int, levels: Levels) -> str:
+    main = placed.collection
+    side = _SIDES[main.position.label]
     text = f"{side} epidural fluid signal"
     if main.grade == "possible":
         text = f"possible {text}"
     if not main.segments:
-        text += f" over {main.length_mm:.0f} mm of the canal"
+        text += f" over {placed.stop_mm - placed.start_mm:.0f} mm of the canal"
     elif len(main.segments) == 1:
         text += f" at {main.segments[0]}"
     else:
@@ -112,33 +113,25 @@ def _positive(main: LocatedCollection, others: int, levels: Levels) -> str:
     beyond = [c for c in ("paraspinal", "subcutaneous") if c in main.compartments]
     if beyond:
         text += f", reaching the {beyond[-1]} tissue"
-    text += f" ({main.volume_ml:.1f} mL, up to {main.max_thickness_mm:.0f} mm thick, {main.grade})"
+    text += f" ({placed.volume_ml:.1f} mL, up to {placed.thickness_mm:.0f} mm thick, {main.grade})"
     if others:
         text += f", and {others} other collection{'s' if others > 1 else ''}"
-    return text + _numbering(main, levels)
+    return text + _numbering(placed, levels)
 
 
-def _numbering(main: LocatedCollection | None, levels: Levels) -> str:
+def _numbering(main: Placed | None, levels: Levels) -> str:
     if levels.status == "unlabelled":
         return "; vertebral levels could not be named"
     numbering = levels.numbering
     assumed = numbering.assumption.partition(";")[0]  # the evidence is in the report
     text = f"; numbering assumes {assumed}"
-    if main is None or main.level is None:
-        return text
-    if numbering.confidence < _MIN_NUMBERING_CONFIDENCE and numbering.alternatives:
-        other = next((a.level for a in main.alternatives if a.if_renumbered), None)
-        if other is not None:
-            text += f" (or {other} if numbered otherwise)"
+    unsure = numbering.confidence < _MIN_NUMBERING_CONFIDENCE
+    if main is not None and main.renumbered is not None and unsure:
+        text += f" (or {main.renumbered} if numbered otherwise)"
     return text
 
 
-def _where(coverage: tuple[str | None, str | None]) -> str:
-    cranial, caudal = coverage
-    if cranial is None or caudal is None:
+def _where(coverage: Coverage) -> str:
+    if coverage.cranial is None or coverage.caudal is None:
         return "in the field of view"
-    return f"from {cranial} to {caudal}"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return f"from {coverage.cranial} to {coverage.caudal}"

@@ -19,16 +19,15 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Localization, LocatedConus, LocatedSac, Quality
+from leakloc.localization.result import Conus, Coverage, Localization
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
-    bulges,
     caudal_end_mm,
     locate_sac,
     narrow_places,
     sac_profile,
 )
-from leakloc.localization.surroundings import Surroundings, crop_to_path
+from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
 
@@ -78,10 +77,10 @@ def localize(
     """
     geometry = segmentation.collections.geometry
     traced_mm = segmentation.centerline.length_mm
-    tip = _sac_tip(segmentation)
+    tip = find_sac_tip(segmentation)
     sacral = plausible_canal(sacral, levels, tip, settings)
     segmentation = replace(
-        segmentation, centerline=_whole_canal(segmentation.centerline, tip, sacral)
+        segmentation, centerline=continue_through_sacrum(segmentation.centerline, tip, sacral)
     )
     sac_voxels, voxels_by_id = _gather(segmentation)
     free = (segmentation.thecal_sac.array == 0) & (segmentation.collections.array == 0)
@@ -107,11 +106,9 @@ def localize(
         for candidate in segmentation.accepted
         if candidate.id in voxels_by_id
     )
-    collections = tuple(p.collection for p in placed)
     coverage = _coverage(levels, coordinate, segmentation)
     planning, notes = plan(
-        collections,
-        {p.collection.id: (p.peak_mm, p.start_mm, p.stop_mm) for p in placed},
+        placed,
         sac,
         caudal_end_mm(sac, geometry),
         traced_mm,
@@ -119,45 +116,26 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
-    noise = segmentation.noise
-    located_sac = locate_sac(sac_voxels, sac, coordinate, geometry)
+    csf, noise = segmentation.csf_signal, segmentation.noise
+    thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
-        sac=located_sac,
-        collections=collections,
-        finding=find(collections, segmentation, levels, coverage, settings, blind=blind),
+        thecal_sac=thecal_sac,
+        collections=tuple(p.collection for p in placed),
+        finding=find(placed, segmentation, levels, coverage, settings, blind=blind),
         planning=planning,
-        quality=Quality(segmentation.csf_signal / noise if noise > 0 else None, *coverage),
+        coverage=coverage,
+        snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
             *notes,
-            *_bulge_notes(located_sac),
+            *_bulge_notes(wide),
             *_narrow_notes(narrow_places(sac, coordinate)),
             *_edge_notes(placed, geometry, segmentation),
         ),
     )
 
 
-def crop_to_region_read(
-    anatomy: Volume,
-    segmentation: Segmentation,
-    sacral: SacralCanal | None,
-    settings: LocalizationSettings,
-) -> Volume:
-    """Return the image with zeros outside the region `localize` can read, for any level names.
-
-    Parameters
-    ----------
-    anatomy, segmentation, sacral, settings
-        As for `localize`.
-    """
-    line = segmentation.centerline
-    lines = [line]  # plausibility of the sacral canal depends on the level names
-    if sacral is not None and sacral.confidence >= settings.hiatus_min_confidence:
-        lines.append(_whole_canal(line, _sac_tip(segmentation), sacral))
-    return crop_to_path(anatomy, lines)
-
-
-def _whole_canal(
+def continue_through_sacrum(
     line: Centerline, tip: FloatArray | None, sacral: SacralCanal | None
 ) -> Centerline:
     """Return the centerline, continued caudal to the sac through the sacral canal if detected."""
@@ -171,7 +149,7 @@ def _whole_canal(
     return Centerline.smoothed(np.concatenate([above, below]), smoothing_mm=_JOIN_MM / 2)
 
 
-def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
+def find_sac_tip(segmentation: Segmentation) -> FloatArray | None:
     """Return the caudal end of the sac on the centerline; None without a sac."""
     kji = np.argwhere(segmentation.thecal_sac.array)
     if not len(kji):
@@ -182,13 +160,12 @@ def _sac_tip(segmentation: Segmentation) -> FloatArray | None:
     return line.at(float(np.quantile(arcs, 0.99)))
 
 
-def _conus(
-    levels: Levels, coordinate: LevelCoordinate, centerline: Centerline
-) -> LocatedConus | None:
+def _conus(levels: Levels, coordinate: LevelCoordinate, centerline: Centerline) -> Conus | None:
     point = levels.conus_tip_lps
     if point is None:
         return None
-    return LocatedConus(point, coordinate.body_part_at(float(centerline.project(point)[0])))
+    level = coordinate.body_part_at(float(centerline.project(point)[0]))
+    return Conus(lps_mm=point, level=level)
 
 
 def _gather(segmentation: Segmentation) -> tuple[CanalVoxels, dict[int, CanalVoxels]]:
@@ -234,9 +211,7 @@ def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool
     return touching
 
 
-def _coverage(
-    levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation
-) -> tuple[str | None, str | None]:
+def _coverage(levels: Levels, coordinate: LevelCoordinate, segmentation: Segmentation) -> Coverage:
     """Return the first and last named vertebra whose canal level is in the field of view."""
     names = []
     for vertebra in levels.vertebrae:
@@ -245,14 +220,13 @@ def _coverage(
             point = segmentation.centerline.at(arc_mm)
             if bool(segmentation.collections.geometry.contains(point)):
                 names.append(vertebra.name)
-    return (names[0], names[-1]) if names else (None, None)
+    return Coverage(cranial=names[0] if names else None, caudal=names[-1] if names else None)
 
 
-def _bulge_notes(sac: LocatedSac) -> tuple[Note, ...]:
-    names = ", ".join(part.segment for part in bulges(sac.by_segment))
-    if not names:
+def _bulge_notes(segments: tuple[str, ...]) -> tuple[Note, ...]:
+    if not segments:
         return ()
-    return (note("sac_unusually_wide", segments=names),)
+    return (note("sac_unusually_wide", segments=", ".join(segments)),)
 
 
 def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
@@ -269,13 +243,12 @@ def _edge_notes(
     """Return notes for collections that may extend beyond the field of view."""
     notes = []
     for p in placed:
-        for end, arc_mm, outwards in (
-            ("cranial", p.start_mm, -1.0),
-            ("caudal", p.stop_mm, 1.0),
+        for end, arc_mm, point_lps, outwards in (
+            ("cranial", p.start_mm, p.ends_lps[0], -1.0),
+            ("caudal", p.stop_mm, p.ends_lps[1], 1.0),
         ):
-            point = p.collection.cranial if outwards < 0 else p.collection.caudal
             tangent = segmentation.centerline.frame_at(arc_mm)[0]
-            beyond = point.point_lps + outwards * FIELD_MARGIN_MM * tangent
+            beyond = point_lps + outwards * FIELD_MARGIN_MM * tangent
             if not bool(geometry.contains(beyond)):
                 notes.append(note("collection_reaches_field_edge", id=p.collection.id, end=end))
     return tuple(notes)

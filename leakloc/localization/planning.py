@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -11,16 +12,16 @@ import numpy as np
 from leakloc.anatomy.vocabulary import SACRAL, segment_name
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray
+from leakloc.localization.collections import Placed
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.hiatus import SacralCanal
 from leakloc.localization.result import (
+    Crossing,
     ExpectedHiatus,
     InterlaminarWindow,
-    LevelCrossing,
-    LocatedCollection,
     Planning,
-    PlanningTarget,
     SacralHiatus,
+    Target,
 )
 from leakloc.localization.sac import SAC_TAPER_MM, SacProfile
 from leakloc.localization.surroundings import Surroundings
@@ -95,8 +96,7 @@ class _Path:
 
 
 def plan(
-    collections: tuple[LocatedCollection, ...],
-    target_arcs_mm: dict[int, tuple[float, float, float]],
+    placed: tuple[Placed, ...],
     sac: SacProfile,
     sac_end_mm: float | None,
     traced_mm: float,
@@ -108,9 +108,6 @@ def plan(
 
     Parameters
     ----------
-    target_arcs_mm : dict
-        By collection id: positions of its largest cross-section, cranial end and caudal end
-        along the centerline.
     sac_end_mm : float or None
         Caudal end of the sac along the centerline.
     traced_mm : float
@@ -126,32 +123,27 @@ def plan(
     notes : tuple of Note
         ``hiatus_not_visible``, ``hiatus_from_levels``, ``path_implausible``, ``cyst_on_path``.
     """
-    hiatus = SacralHiatus(False, None, 0.0)
-    hiatus_mm = range_mm = back = None
+    expected = hiatus_mm = range_mm = back = None
     if sacral is not None:
-        hiatus = SacralHiatus(True, sacral.apex_lps, sacral.confidence)
         hiatus_mm = float(sac.centerline.project(sacral.apex_lps)[0])
         at_mm, _, dorsal_mm = sac.centerline.project(sacral.back_lps)
         back = np.stack([at_mm, dorsal_mm])
     elif found := _expected_arcs(coordinate, traced_mm):
         hiatus_mm, *range_mm = found
-        at = [np.asarray(sac.centerline.at(arc_mm)) for arc_mm in found]
-        hiatus = replace(hiatus, expected=ExpectedHiatus("S4", *at))
+        s4, cranial, caudal = (sac.centerline.at(arc_mm) for arc_mm in found)
+        expected = ExpectedHiatus(
+            level="S4", lps_mm=s4, cranial_lps_mm=cranial, caudal_lps_mm=caudal
+        )
     lowest_mm = traced_mm if hiatus_mm is None else hiatus_mm
     notes = []
-    if hiatus.expected is not None:
+    if expected is not None:
         notes.append(note("hiatus_from_levels"))
     if hiatus_mm is None:
         notes.append(note("hiatus_not_visible"))
-    targets = []
-    for collection in collections:
-        arcs_mm = target_arcs_mm[collection.id]
-        targets.append(
-            _target(
-                collection, arcs_mm, lowest_mm, hiatus_mm, range_mm, back, sac, coordinate,
-                surroundings,
-            )
-        )  # fmt: skip
+    targets = tuple(
+        _target(p, lowest_mm, hiatus_mm, range_mm, back, sac, coordinate, surroundings)
+        for p in placed
+    )
     if hiatus_mm is not None and coordinate.labelled:
         notes.extend(_plausibility(hiatus_mm, back, sac, coordinate))
     tip_mm = None
@@ -161,7 +153,14 @@ def plan(
         if cysts:
             variant = "one" if len(cysts) == 1 else "several"
             notes.append(note("cyst_on_path", variant, count=len(cysts)))
-    return Planning(hiatus, tuple(targets), tip_mm), tuple(notes)
+    hiatus = SacralHiatus(
+        visible=sacral is not None,
+        lps_mm=None if sacral is None else sacral.apex_lps,
+        confidence=0.0 if sacral is None else sacral.confidence,
+        expected=expected,
+    )
+    planning = Planning(sacral_hiatus=hiatus, targets=targets, sac_tip_to_hiatus_mm=tip_mm)
+    return planning, tuple(notes)
 
 
 def _expected_arcs(
@@ -245,8 +244,7 @@ def _back_of_canal(
 
 
 def _target(
-    collection: LocatedCollection,
-    arcs_mm: tuple[float, float, float],
+    placed: Placed,
     lowest_mm: float,
     hiatus_mm: float | None,
     range_mm: list[float] | None,
@@ -254,37 +252,38 @@ def _target(
     sac: SacProfile,
     coordinate: LevelCoordinate,
     surroundings: Surroundings,
-) -> PlanningTarget:
+) -> Target:
     """Return the path to the disc of the collection's level, or to its largest cross-section."""
-    peak_mm, cranial_mm, caudal_mm = arcs_mm
+    collection = placed.collection
     disc_mm = coordinate.disc_arc(collection.level) if collection.level else None
-    target_mm = peak_mm if disc_mm is None else disc_mm
+    target_mm = placed.peak_mm if disc_mm is None else disc_mm
     path = posterior_path(target_mm, lowest_mm, back, sac)
     to_target = to_cranial = to_caudal = None
     crossings = []
     if hiatus_mm is not None:
-        whole = posterior_path(min(target_mm, cranial_mm), hiatus_mm, back, sac)
+        whole = posterior_path(min(target_mm, placed.start_mm), hiatus_mm, back, sac)
         to_target = path.length_at(target_mm)
-        to_cranial = whole.length_at(cranial_mm)
-        to_caudal = whole.length_at(caudal_mm)
+        to_cranial = whole.length_at(placed.start_mm)
+        to_caudal = whole.length_at(placed.stop_mm)
         for name, _, _ in reversed(coordinate.segments()):
             passed_mm = coordinate.disc_arc(name)
             if passed_mm is not None and target_mm <= passed_mm <= hiatus_mm:
-                crossings.append(LevelCrossing(name, path.length_at(passed_mm)))
-    return PlanningTarget(
+                passed = path.length_at(passed_mm)
+                crossings.append(Crossing(disc=name, distance_from_hiatus_mm=passed))
+    return Target(
         collection=collection.id,
         level=collection.level,
         canal_distance_from_hiatus_mm=to_target,
         distance_to_caudal_end_mm=to_caudal,
         distance_to_cranial_end_mm=to_cranial,
-        path_lps=path.points_lps,
+        path_lps_mm=tuple(path.points_lps),
         nearest_interlaminar=coordinate.nearest_interlaminar(target_mm, _WINDOW_BELOW_DISC_MM),
         crossings=tuple(crossings),
         canal_distance_range_mm=None
         if range_mm is None
         else _lengths_from(range_mm, target_mm, sac),
         interlaminar=_windows(target_mm, sac, coordinate, surroundings),
-        narrowest_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
+        narrowest_posterior_depth=surroundings.narrowest_depth(target_mm, lowest_mm, coordinate),
         cysts=surroundings.cysts_between(target_mm, lowest_mm),
     )
 
@@ -309,13 +308,14 @@ def _windows(
         offset = _back_of_canal(np.array([window_mm]), None, sac)
         _, _, dorsal = sac.centerline.frame_at(window_mm)
         point = sac.centerline.at(window_mm) + offset[0] * dorsal
-        found.append(
-            InterlaminarWindow(
-                name, target_mm - window_mm, surroundings.skin_depth_mm(point, dorsal)
-            )
+        window = InterlaminarWindow(
+            segment=name,
+            along_canal_mm=target_mm - window_mm,
+            skin_to_canal_mm=surroundings.skin_depth_mm(point, dorsal),
         )
-    found.sort(key=lambda window: abs(window.along_canal_mm))
-    return tuple(found[:_MAX_WINDOWS])
+        found.append((abs(target_mm - window_mm), window))
+    found.sort(key=itemgetter(0))
+    return tuple(window for _, window in found[:_MAX_WINDOWS])
 
 
 def _plausibility(

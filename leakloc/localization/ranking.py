@@ -12,7 +12,7 @@ from leakloc.core.settings import LocalizationSettings
 from leakloc.core.volume import FloatArray
 from leakloc.localization.canal import ArcGrid, CanalVoxels
 from leakloc.localization.coordinate import LevelCoordinate
-from leakloc.localization.result import AlternativeLevel
+from leakloc.localization.result import LevelAlternative
 
 _DRAWS: Final = 500
 """Number of random draws; standard error of a probability of 0.85: 0.016."""
@@ -127,8 +127,8 @@ def rank_levels(
     coordinate: LevelCoordinate,
     shifts: tuple[tuple[int, float, str], ...],
     settings: LocalizationSettings,
-) -> tuple[AlternativeLevel, ...]:
-    """Return alternatives to `level`, highest score first.
+) -> tuple[tuple[LevelAlternative, ...], str | None]:
+    """Return alternatives to `level`, highest score first, and the first by another numbering.
 
     The list combines two uncertainties: the segment of the largest cross-section, and the name
     of that segment (the confidence of each alternative numbering).
@@ -139,7 +139,7 @@ def rank_levels(
         Alternative numberings of the levels.
     """
     if level is None:
-        return ()
+        return (), None
     scores: dict[str, float] = {}
     reasons: dict[str, list[str]] = {}
     renumbered: set[str] = set()
@@ -156,13 +156,16 @@ def rank_levels(
                 f"the same position if the levels are numbered differently: {reason}"
             )
     ranked = sorted(scores, key=lambda name: -scores[name])
-    return tuple(
-        AlternativeLevel(
-            name, float(min(scores[name], 1.0)), tuple(reasons[name]), name in renumbered
-        )
+    ranked = [
+        name
         for name in ranked[: settings.alternatives_max]
         if scores[name] >= _MIN_ALTERNATIVE_SCORE
+    ]
+    alternatives = tuple(
+        LevelAlternative(level=name, score=min(scores[name], 1.0), basis=tuple(reasons[name]))
+        for name in ranked
     )
+    return alternatives, next((name for name in ranked if name in renumbered), None)
 
 
 def _reasons(evidence: SegmentEvidence) -> list[str]:

@@ -1,242 +1,319 @@
-"""Results of localization: the content of the report.
+"""Results of localization: parts of the report, and `Localization`, which holds them.
 
-Names and meanings are those of the report schema; lengths in mm, areas in mm², volumes in mL,
-points in LPS mm. Unknown values are None.
+Lengths are in mm, areas in mm², volumes in mL, positions in LPS mm in the frame of reference of
+the myelogram. Unknown values are None.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position
 from leakloc.core.notes import Note
-from leakloc.core.volume import FloatArray
+from leakloc.core.parts import (
+    Fraction,
+    Milliliters,
+    Millimeters,
+    Nullable,
+    Part,
+    Point,
+    SignedMillimeters,
+)
 
 
-@dataclass(frozen=True)
-class AlternativeLevel:
-    """Alternative segment of the finding, with reasons."""
+class Conus(Part):
+    """The conus medullaris."""
 
-    level: str
-    score: float
-    basis: tuple[str, ...]
-    if_renumbered: bool = False
-    """Whether it is the same position with another numbering of the levels."""
-
-
-@dataclass(frozen=True)
-class ExtentEnd:
-    """One end of a collection along the canal."""
-
-    point_lps: FloatArray
-    segment: str | None
-    description: str
-    """For example ``"L4-L5, 6 mm below the disc center"``."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Thickness and cross-section of a collection along the canal.
-
-    Parameters
-    ----------
-    arc_mm : ndarray, shape (n,)
-        Distance along the centerline, cranial to caudal.
-    thickness_mm, area_mm2 : ndarray, shape (n,)
-    """
-
-    arc_mm: FloatArray
-    thickness_mm: FloatArray
-    area_mm2: FloatArray
-
-
-@dataclass(frozen=True)
-class LocatedCollection:
-    """One located epidural fluid collection."""
-
-    id: int
+    lps_mm: Point
+    """Tip of the conus, on the centerline of the canal."""
     level: str | None
-    """Motion segment of the largest cross-section; None if no level is named."""
-    alternatives: tuple[AlternativeLevel, ...]
-    segments: tuple[str, ...]
-    """All segments the collection extends into, cranial to caudal."""
-    cranial: ExtentEnd
-    caudal: ExtentEnd
-    length_mm: float
-    position: Position
-    position_fractions: dict[str, float]
-    """``dorsal``, ``ventral``, ``left``, ``right``: fractions of its volume, summing to 1."""
-    compartments: tuple[Compartment, ...]
-    pattern: Pattern
-    volume_ml: float
-    max_thickness_mm: float
-    max_area_mm2: float
-    sac_compression: float | None
-    """1 - minimum sac area along the collection / area expected from adjacent levels, 0..1."""
-    centroid_lps: FloatArray
-    epicenter_lps: FloatArray
-    """Center of the largest cross-section."""
-    confidence: float
-    grade: Grade
-    basis: tuple[str, ...]
-    mimics_considered: tuple[str, ...]
-    profile: Profile
-    level_set: tuple[str, ...] = ()
-    """`level` and the alternative segments of the largest cross-section, by probability."""
+    """Third of a vertebral level, such as ``lower L1``; null if levels are unlabelled."""
 
 
-@dataclass(frozen=True)
-class SacSegment:
+class CaudalEnd(Part):
+    """Caudal end of the thecal sac."""
+
+    lps_mm: Nullable[Point]
+    """Caudal end of the sac; null if the sac extends beyond the field of view."""
+    level: str | None
+    """Vertebra or segment at the caudal end; null if unknown."""
+
+
+class SacSegment(Part):
     """The thecal sac within one motion segment."""
 
     segment: str
-    volume_ml: float
-    min_area_mm2: float
-    mean_area_mm2: float
+    """Motion segment, such as ``L4-L5``."""
+    volume_ml: Nullable[Milliliters]
+    """Sac volume within the segment."""
+    min_area_mm2: Nullable[Millimeters]
+    """Minimum cross-section, perpendicular to the canal."""
+    mean_area_mm2: Nullable[Millimeters]
+    """Mean cross-section, perpendicular to the canal."""
 
 
-@dataclass(frozen=True)
-class LocatedSac:
+class ThecalSac(Part):
     """Measurements of the thecal sac."""
 
-    volume_ml: float
-    csf_volume_ml: float
-    caudal_end_lps: FloatArray | None
-    """None if the sac extends beyond the field of view."""
-    caudal_end_level: str | None
+    volume_ml: Nullable[Milliliters]
+    """Volume of the sac, including cord and roots."""
+    csf_volume_ml: Nullable[Milliliters]
+    """CSF volume in the sac, with voxels weighted by their fluid fraction."""
+    caudal_end: CaudalEnd
+    """Caudal end of the sac."""
     by_segment: tuple[SacSegment, ...]
+    """Motion segments in the field of view, cranial to caudal."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class LevelAlternative(Part):
+    """Alternative level of a collection."""
+
+    level: str
+    """Motion segment."""
+    score: Fraction
+    """Support relative to the reported level, 0 to 1; a score for ranking, not a probability."""
+    basis: tuple[str, ...]
+    """Reasons for the alternative level."""
+
+
+class ExtentEnd(Part):
+    """One end of a collection along the canal."""
+
+    lps_mm: Nullable[Point]
+    """Position on the centerline."""
+    segment: str | None
+    """Motion segment of the end; null if levels are unlabelled."""
+    description: str | None = None
+    """Description, such as ``L4-L5, 6 mm below the disc center``."""
+
+
+class Extent(Part):
+    """Extent of a collection along the canal."""
+
+    cranial: ExtentEnd
+    """Cranial end of the collection."""
+    caudal: ExtentEnd
+    """Caudal end of the collection."""
+    length_mm: Nullable[Millimeters]
+    """Length along the canal."""
+
+
+class PositionFractions(Part):
+    """Position of a collection around the thecal sac, as fractions of its volume."""
+
+    label: Position
+    """Position of the largest fraction, or ``circumferential``."""
+    dorsal: Fraction
+    """Fraction of the volume posterior to the sac."""
+    ventral: Fraction
+    """Fraction of the volume anterior to the sac."""
+    left: Fraction
+    """Fraction of the volume on the patient's left."""
+    right: Fraction
+    """Fraction of the volume on the patient's right."""
+
+
+class Profile(Part):
+    """Thickness and cross-section of a collection along the canal."""
+
+    arc_mm: tuple[SignedMillimeters, ...]
+    """Distance along the centerline, from its cranial end."""
+    thickness_mm: tuple[Nullable[SignedMillimeters], ...]
+    """Maximum thickness at each position of `arc_mm`; null if not measured."""
+    area_mm2: tuple[Nullable[SignedMillimeters], ...]
+    """Cross-section at each position of `arc_mm`; null if not measured."""
+
+
+class Collection(Part):
+    """Epidural fluid collection, in or connected with the spinal canal."""
+
+    id: int = Field(ge=1)
+    """Voxel value in ``masks/epidural_fluid.nii.gz``."""
+    level: str | None
+    """Motion segment of the largest cross-section."""
+    level_set: tuple[str, ...] = ()
+    """`level` and the alternative segments of the largest cross-section, by probability: the
+    smallest set that includes the correct segment with the probability defined in the settings."""
+    alternatives: tuple[LevelAlternative, ...]
+    """Alternative segments, best first."""
+    segments: tuple[str, ...]
+    """All motion segments the collection extends into, cranial to caudal."""
+    extent: Extent
+    """Extent along the canal."""
+    position: PositionFractions
+    """Position around the thecal sac."""
+    compartments: tuple[Compartment, ...]
+    """Compartments involved: epidural, foraminal, paraspinal, subcutaneous."""
+    pattern: Pattern
+    """Shape, by rules on length, position and compartments."""
+    volume_ml: Nullable[Milliliters]
+    """Volume, with voxels weighted by their fluid fraction."""
+    max_thickness_mm: Nullable[Millimeters]
+    """Maximum thickness outside the dura."""
+    max_area_mm2: Nullable[Millimeters]
+    """Largest cross-section, perpendicular to the canal."""
+    sac_compression: Nullable[Fraction]
+    """1 - minimum sac area along the collection / area expected from adjacent levels."""
+    centroid_lps_mm: Nullable[Point]
+    """Centroid of the collection."""
+    epicenter_lps_mm: Nullable[Point]
+    """Center of the largest cross-section."""
+    confidence: Fraction
+    """Probability of epidural CSF-like fluid."""
+    grade: Grade
+    """Category of `confidence`."""
+    basis: tuple[str, ...]
+    """Criteria for the finding, in sentences."""
+    mimics_considered: tuple[str, ...]
+    """Mimics that were considered."""
+    profile: Profile | None = None
+    """Thickness and area along the canal; null if not measured."""
+
+
+class Finding(Part):
     """The finding of the study."""
 
     leak: LeakStatus
+    """Presence of epidural fluid; ``indeterminate`` if the images do not allow a decision."""
     level: str | None
-    confidence: float
+    """Level of the main collection; null without collections."""
+    confidence: Fraction
+    """Confidence in `leak`."""
     summary: str
+    """One-sentence summary in the style of a radiology report."""
 
 
-@dataclass(frozen=True)
-class ExpectedHiatus:
-    """Expected position of the apex of a hiatus that was not detected.
-
-    S4 in two of three people, S3 to S5 in 19 of 20 (155 sacra: Nastoulis et al., Folia Morphol
-    2023;82:603).
-    """
+class ExpectedHiatus(Part):
+    """Expected position of the apex of an undetected hiatus; the range includes 19 of 20 people."""
 
     level: str
-    point_lps: FloatArray
-    cranial_lps: FloatArray
-    caudal_lps: FloatArray
+    """Sacral vertebra of the most frequent position."""
+    lps_mm: Point
+    """Most frequent position: the middle of that vertebra, in the canal."""
+    cranial_lps_mm: Point
+    """Cranial end of the range: the middle of S3."""
+    caudal_lps_mm: Point
+    """Caudal end of the range: the end of S5."""
 
 
-@dataclass(frozen=True)
-class SacralHiatus:
+class SacralHiatus(Part):
     """The sacral hiatus, the caudal opening of the sacral canal."""
 
     visible: bool
-    point_lps: FloatArray | None
-    confidence: float
+    """Whether the hiatus was detected."""
+    lps_mm: Nullable[Point]
+    """Apex, in the midline; null if not detected."""
+    confidence: Fraction
+    """Confidence in the position; 0 if not detected."""
     expected: ExpectedHiatus | None = None
-    """Only if the hiatus was not detected."""
+    """Expected position; null if the hiatus was detected or S4 is not in the field of view."""
 
 
-@dataclass(frozen=True)
-class LevelCrossing:
-    """Distance at which the path passes the middle of a disc."""
+class Crossing(Part):
+    """Distance at which the path crosses the middle of a disc."""
 
     disc: str
-    distance_from_hiatus_mm: float
+    """Name of the disc."""
+    distance_from_hiatus_mm: SignedMillimeters
+    """Distance along the path."""
 
 
-@dataclass(frozen=True)
-class InterlaminarWindow:
+class InterlaminarWindow(Part):
     """An interlaminar window near a collection."""
 
     segment: str
-    along_canal_mm: float
-    """From the collection's level to the window, positive cranially."""
-    skin_to_canal_mm: float | None
-    """Midline distance from the skin of the back to the posterior canal, perpendicular to the
-    canal; None if the skin is outside the field of view."""
+    """Motion segment of the window."""
+    along_canal_mm: SignedMillimeters
+    """Distance of the window from the level of the collection, positive cranially."""
+    skin_to_canal_mm: Nullable[Millimeters]
+    """Skin-to-canal distance in the midline, perpendicular to the canal;
+    null if the skin is not in the field of view."""
 
 
-@dataclass(frozen=True)
-class NarrowestDepth:
+class NarrowestDepth(Part):
     """Minimum depth of the posterior epidural space along the path."""
 
-    depth_mm: float
-    point_lps: FloatArray
+    depth_mm: Millimeters
+    """Distance from the posterior border of the sac to that of the canal."""
+    lps_mm: Point
+    """Position of the minimum."""
     level: str | None
+    """Motion segment of the minimum; null if levels are unlabelled."""
 
 
-@dataclass(frozen=True)
-class CystOnPath:
-    """A cyst-like structure in the sacral canal."""
+class CystOnPath(Part):
+    """A cyst-like structure in the canal along the path."""
 
-    volume_ml: float
-    center_lps: FloatArray
+    volume_ml: Milliliters
+    """Volume of the cyst."""
+    center_lps_mm: Point
+    """Center of the cyst."""
 
 
-@dataclass(frozen=True)
-class PlanningTarget:
-    """Path along the posterior epidural space from the hiatus to one collection."""
+class Target(Part):
+    """Path from the hiatus along the posterior epidural space to one collection."""
 
     collection: int
+    """The `id` of the collection."""
     level: str | None
-    canal_distance_from_hiatus_mm: float | None
-    distance_to_caudal_end_mm: float | None
-    distance_to_cranial_end_mm: float | None
-    path_lps: FloatArray
-    """Shape (n, 3), from the hiatus (or the lowest point in the field of view) to the level."""
+    """Motion segment of the collection; null if levels are unlabelled."""
+    canal_distance_from_hiatus_mm: Nullable[Millimeters]
+    """Distance along the path to the level, from the hiatus or, if not detected, its expected
+    position; null if neither is in the field of view."""
+    path_lps_mm: tuple[Point, ...]
+    """Points of the path, from the hiatus or the most caudal point in the field of view upward."""
     nearest_interlaminar: str | None
-    crossings: tuple[LevelCrossing, ...]
-    canal_distance_range_mm: tuple[float, float] | None = None
-    """Minimum and maximum for the expected range of a hiatus that was not detected."""
+    """Motion segment of the nearest interlaminar window; null if levels are unlabelled."""
+    distance_to_caudal_end_mm: Nullable[SignedMillimeters] = None
+    """Distance from the hiatus to the caudal end of the collection."""
+    distance_to_cranial_end_mm: Nullable[SignedMillimeters] = None
+    """Distance from the hiatus to the cranial end of the collection."""
+    canal_distance_range_mm: Nullable[tuple[Millimeters, Millimeters]] = None
+    """Distances from both ends of the expected range; null if the hiatus was detected."""
+    crossings: tuple[Crossing, ...] = ()
+    """Discs crossed by the path, from the hiatus upward."""
     interlaminar: tuple[InterlaminarWindow, ...] = ()
-    """Nearest first."""
-    narrowest_depth: NarrowestDepth | None = None
+    """Interlaminar windows, nearest first."""
+    narrowest_posterior_depth: NarrowestDepth | None = None
+    """Measured only posterior to the sac, on a companion series with bright fat; null otherwise."""
     cysts: tuple[CystOnPath, ...] = ()
+    """Cysts in the sacral canal along the path."""
 
 
-@dataclass(frozen=True)
-class Planning:
-    """Geometry for a catheter advanced cranially from the sacral hiatus."""
+class Planning(Part):
+    """Geometric measurements for planning; no dose, needle or technique."""
 
-    hiatus: SacralHiatus
-    targets: tuple[PlanningTarget, ...]
-    sac_tip_to_hiatus_mm: float | None
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Image quality and coverage."""
-
-    snr: float | None
-    """CSF signal divided by noise; None if noise was not measured."""
-    coverage_cranial: str | None
-    coverage_caudal: str | None
+    sacral_hiatus: SacralHiatus
+    """Sacral hiatus, the caudal end of the paths."""
+    targets: tuple[Target, ...]
+    """One path for each collection."""
+    sac_tip_to_hiatus_mm: Nullable[SignedMillimeters] = None
+    """Distance from the caudal end of the sac to the hiatus or its expected position, along the
+    canal; null if either is unknown."""
 
 
-@dataclass(frozen=True)
-class LocatedConus:
-    """The conus medullaris."""
+class Coverage(Part):
+    """First and last vertebra in the field of view."""
 
-    point_lps: FloatArray
-    level: str | None
-    """Third of a vertebral level, such as ``"lower L1"``; None if no level is named."""
+    cranial: str | None
+    """Most cranial vertebra in the field of view; null if levels are unlabelled."""
+    caudal: str | None
+    """Most caudal vertebra in the field of view; null if levels are unlabelled."""
 
 
 @dataclass(frozen=True)
 class Localization:
     """Localization results of one study, in patient coordinates."""
 
-    sac: LocatedSac
-    collections: tuple[LocatedCollection, ...]
+    thecal_sac: ThecalSac
+    collections: tuple[Collection, ...]
     finding: Finding
     planning: Planning
-    quality: Quality
-    conus: LocatedConus | None = None
+    coverage: Coverage
+    snr: float | None
+    """CSF signal divided by noise; None if noise was not measured."""
+    conus: Conus | None = None
     """None if the conus was not detected."""
     notes: tuple[Note, ...] = ()

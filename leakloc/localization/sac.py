@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from leakloc.localization.canal import (
     section_sigma_mm,
 )
 from leakloc.localization.coordinate import LevelCoordinate
-from leakloc.localization.result import LocatedSac, SacSegment
+from leakloc.localization.result import CaudalEnd, SacSegment, ThecalSac
 
 _PROBE_MM = 8.0
 """Half depth of the canal: a section is complete if the field of view includes this distance
@@ -168,16 +169,35 @@ def locate_sac(
     profile: SacProfile,
     coordinate: LevelCoordinate,
     geometry: Geometry,
-) -> LocatedSac:
-    """Determine volumes, caudal end, and areas by motion segment."""
+) -> tuple[ThecalSac, tuple[str, ...]]:
+    """Determine volumes, caudal end, and areas by motion segment.
+
+    Returns
+    -------
+    sac : ThecalSac
+    wide : tuple of str
+        Segments in which the sac is unusually wide.
+    """
     tip_mm = caudal_end_mm(profile, geometry)
-    return LocatedSac(
+    areas = _areas_by_segment(voxels, profile, coordinate)
+    sac = ThecalSac(
         volume_ml=len(voxels) * voxels.voxel_mm3 / 1000.0,
         csf_volume_ml=voxels.fluid_ml,
-        caudal_end_lps=None if tip_mm is None else _center_at(profile, tip_mm),
-        caudal_end_level=None if tip_mm is None else coordinate.body_at(tip_mm),
-        by_segment=_by_segment(voxels, profile, coordinate),
+        caudal_end=CaudalEnd(
+            lps_mm=None if tip_mm is None else _center_at(profile, tip_mm),
+            level=None if tip_mm is None else coordinate.body_at(tip_mm),
+        ),
+        by_segment=tuple(
+            SacSegment(
+                segment=name,
+                volume_ml=volume_ml,
+                min_area_mm2=area.min(),
+                mean_area_mm2=area.mean(),
+            )
+            for name, (volume_ml, area) in areas.items()
+        ),
     )
+    return sac, _bulges({name: float(area.mean()) for name, (_, area) in areas.items()})
 
 
 def caudal_end_mm(profile: SacProfile, geometry: Geometry) -> float | None:
@@ -197,16 +217,17 @@ def _center_at(profile: SacProfile, arc_mm: float) -> FloatArray:
     return np.asarray(profile.centerline.at(arc_mm) + offset)
 
 
-def _by_segment(
+def _areas_by_segment(
     voxels: CanalVoxels,
     profile: SacProfile,
     coordinate: LevelCoordinate,
-) -> tuple[SacSegment, ...]:
+) -> dict[str, tuple[float, FloatArray]]:
+    """Return volume and cross-sections of the sac by segment, if completely in the image."""
     if profile.ends_mm is None:
-        return ()
+        return {}
     arc = profile.grid.centers_mm
     measured = profile.measurable()
-    found = []
+    found = {}
     for name, start, stop in coordinate.segments():
         inside = (voxels.arc_mm >= start) & (voxels.arc_mm < stop)
         bins = measured & (arc >= start) & (arc < stop)
@@ -214,10 +235,8 @@ def _by_segment(
         cut = start < profile.ends_mm[0] - _CUT_MM or not profile.whole[held].all()
         if not inside.any() or not bins.any() or cut:
             continue
-        area = profile.area_mm2[bins]
-        volume_ml = int(inside.sum()) * voxels.voxel_mm3 / 1000.0
-        found.append(SacSegment(name, volume_ml, float(area.min()), float(area.mean())))
-    return tuple(found)
+        found[name] = int(inside.sum()) * voxels.voxel_mm3 / 1000.0, profile.area_mm2[bins]
+    return found
 
 
 def compression(
@@ -279,21 +298,21 @@ def narrow_places(profile: SacProfile, coordinate: LevelCoordinate) -> tuple[str
     return tuple(dict.fromkeys(named if coordinate.labelled else named[:1]))
 
 
-def bulges(parts: tuple[SacSegment, ...]) -> tuple[SacSegment, ...]:
+def _bulges(mean_area_mm2: Mapping[str, float]) -> tuple[str, ...]:
     """Return segments in which the sac is unusually wide for its level and this patient.
 
     If the dura between sac and collection is not visible, the collection resembles a wide sac.
     """
     relative = {
-        part.segment: part.mean_area_mm2 / area
-        for part in parts
-        if (area := _USUAL_AREA_MM2.get(upper := split_segment(part.segment)[0])) is not None
+        segment: mean_mm2 / usual_mm2
+        for segment, mean_mm2 in mean_area_mm2.items()
+        if (usual_mm2 := _USUAL_AREA_MM2.get(upper := split_segment(segment)[0])) is not None
         and upper not in _NO_USUAL_WIDTH
     }
     if len(relative) < _ENOUGH_SEGMENTS:
         return ()
     limit = _MAX_WIDTH_RATIO * float(np.median(list(relative.values())))
-    return tuple(part for part in parts if relative.get(part.segment, 0.0) > limit)
+    return tuple(segment for segment, width in relative.items() if width > limit)
 
 
 def _usual_area_mm2(arc_mm: FloatArray, coordinate: LevelCoordinate) -> FloatArray:

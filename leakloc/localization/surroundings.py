@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Final
 
 import numpy as np
 
-from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.localization.canal import CANAL_RADIUS_MM
 from leakloc.localization.coordinate import LevelCoordinate
@@ -22,17 +19,17 @@ _FILL_MM = 2.0
 """The reference signal is the maximum within this distance posterior to the sac."""
 _SMOOTH_MM = 4.0
 """Sigma of the signal smoothing along the canal."""
-_SKIN_MM = 160.0
+SKIN_MM = 160.0
 """Maximum distance from the canal to the skin."""
 _AIR_MM = 6.0
 """Minimum depth of air posterior to the skin inside the field of view."""
-_START_MM = 25.0
+START_MM = 25.0
 """Maximum distance from the centerline to the start of a depth, the back of the sac or canal."""
-_ASIDE_MM = 3.0
+ASIDE_MM = 3.0
 """Lateral tolerance for rays to the skin in the midline, for turns of the canal."""
-_SAC_ASIDE_MM = 10.0
+SAC_ASIDE_MM = 10.0
 """Maximum lateral distance of the sac center from the centerline."""
-_PAST_MM = 60.0
+PAST_MM = 60.0
 """Straight extension of the centerline beyond its ends, where levels may still be named."""
 
 _DARK_FRACTION: Final = 0.5
@@ -80,7 +77,7 @@ class Surroundings:
             in_canal = float(np.hypot(left, dorsal)) <= CANAL_RADIUS_MM
             named = any("perineural cyst" in mimic for mimic in candidate.mimics)
             if named and not candidate.accepted and in_canal:
-                cyst = CystOnPath(candidate.volume_ml, candidate.center_lps)
+                cyst = CystOnPath(volume_ml=candidate.volume_ml, center_lps_mm=candidate.center_lps)
                 cysts.append((float(arc), cyst))
         depth = np.full(sac.grid.count, np.nan)
         if anatomy is not None:
@@ -103,13 +100,15 @@ class Surroundings:
         line = self.sac.centerline
         _, _, dorsal = line.frame_at(arc[at])
         point = line.at(arc[at]) + (self.sac.back_mm[at] + 0.5 * self.depth_mm[at]) * dorsal
-        return NarrowestDepth(float(self.depth_mm[at]), point, coordinate.segment_at(arc[at]))
+        return NarrowestDepth(
+            depth_mm=self.depth_mm[at], lps_mm=point, level=coordinate.segment_at(arc[at])
+        )
 
     def skin_depth_mm(self, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
         """Return the distance from skin to point; None if the skin is outside the field of view."""
         if self.anatomy is None:
             return None
-        out = np.arange(0.0, _SKIN_MM, 1.0)
+        out = np.arange(0.0, SKIN_MM, 1.0)
         ray = point_lps + out[:, None] * dorsal
         inside = self.anatomy.geometry.contains(ray)
         signal = np.where(inside, self.anatomy.sample(ray), 0.0)
@@ -120,40 +119,6 @@ class Surroundings:
         skin = int(tissue[-1])
         shown = inside[skin + 1 : skin + 1 + int(_AIR_MM)]
         return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
-
-
-def crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
-    """Return the image with zeros outside the region `Surroundings` can read, for any level names.
-
-    Parameters
-    ----------
-    anatomy : Volume
-    lines : sequence of Centerline
-        Centerlines of the whole canal.
-    """
-    from scipy.ndimage import maximum_filter
-
-    geometry = anatomy.geometry
-    read = np.zeros(geometry.shape, dtype=bool)
-    reaches = ((_START_MM + _SKIN_MM, _ASIDE_MM), (2 * _START_MM, _SAC_ASIDE_MM))
-    for line, (depth_mm, aside_mm) in product(lines, reaches):
-        arcs = np.arange(-_PAST_MM, line.length_mm + _PAST_MM, 1.0)
-        _, _, dorsal = line.frame_at(arcs)
-        back = np.arange(-_ASIDE_MM, depth_mm, 1.0)
-        points = line.at(arcs)[:, None] + back[:, None] * dorsal[:, None]
-        kji = np.round(geometry.kji_from_lps(points.reshape(-1, 3))).astype(np.intp)
-        kji = kji[((kji >= 0) & (kji < geometry.shape)).all(axis=1)]
-        if not len(kji):
-            continue
-        reach = np.ceil(aside_mm / np.array(geometry.spacing_kji_mm)).astype(int) + 1
-        low = np.maximum(kji.min(axis=0) - reach, 0)
-        box = tuple(
-            slice(int(a), int(b)) for a, b in zip(low, kji.max(axis=0) + reach + 1, strict=True)
-        )
-        marked = np.zeros(read[box].shape, np.uint8)
-        marked[tuple((kji - low).T)] = 1
-        read[box] |= maximum_filter(marked, size=tuple(2 * reach + 1), mode="constant") > 0
-    return anatomy.with_array(np.where(read, anatomy.array, anatomy.array.dtype.type(0)))
 
 
 def posterior_depths_mm(anatomy: Volume, sac: SacProfile) -> FloatArray:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from leakloc.anatomy.vocabulary import Position
-from leakloc.report.model import Collection, Report
+from leakloc.localization.result import Collection
+from leakloc.report.model import Report
 
 Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
 

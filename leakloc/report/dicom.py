@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from leakloc.analysis import AnalysisData
     from leakloc.loaders.study import SeriesStack
-    from leakloc.report.model import Collection, Report
+    from leakloc.localization.result import Collection
+    from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
 
 MANUFACTURER: Final = "leakloc developers"

@@ -11,47 +11,37 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from leakloc.anatomy.vocabulary import (
-    Compartment,
-    Grade,
-    LeakStatus,
-    LevelStatus,
-    NumberingMethod,
-    Pattern,
-    Position,
-    Role,
-)
+from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Position, Role
 from leakloc.core.errors import InputError
+from leakloc.core.parts import (
+    Amount,
+    Direction,
+    Fraction,
+    Milliliters,
+    Nullable,
+    Part,
+    Point,
+    Ratio,
+)
 from leakloc.core.templates import render_html
+from leakloc.localization.result import (
+    Collection,
+    Conus,
+    Coverage,
+    Finding,
+    Planning,
+    ThecalSac,
+)
 
 SCHEMA_NAME: Final = "leakloc.report/1"
 """Value of the key ``schema``; incremented with each incompatible change."""
 
-Point = tuple[float, float, float]
-"""Position in LPS millimeters."""
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-"""A fraction or a confidence."""
-Amount = Annotated[float, Field(ge=0.0)]
-"""A volume, length or area."""
 
-
-class _Part(BaseModel):
-    # Keys added by later versions are preserved.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="allow",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        populate_by_name=True,
-        serialize_by_alias=True,
-    )
-
-
-class Generator(_Part):
+class Generator(Part):
     """Program that created the report, and its settings."""
 
     name: Literal["leakloc"]
@@ -68,7 +58,7 @@ class Generator(_Part):
     """Run time in seconds by stage, and ``total``."""
 
 
-class StudyIdentity(_Part):
+class StudyIdentity(Part):
     """Study identifiers; patient attributes according to the setting `report.identity`."""
 
     study_instance_uid: str | None
@@ -83,7 +73,7 @@ class StudyIdentity(_Part):
     """Processing of the patient attributes."""
 
 
-class Warning_(_Part):  # noqa: N801 - `Warning` is a builtin
+class Warning_(Part):  # noqa: N801 - `Warning` is a builtin
     """Warning for the reader of the report."""
 
     model_config = ConfigDict(title="Warning")
@@ -94,7 +84,7 @@ class Warning_(_Part):  # noqa: N801 - `Warning` is a builtin
     """One sentence, without patient data."""
 
 
-class Series(_Part):
+class Series(Part):
     """One stack of slices and its role."""
 
     series_instance_uid: str | None
@@ -117,7 +107,7 @@ class Series(_Part):
     """Corrections and irregularities of the series."""
 
 
-class NumberingAlternative(_Part):
+class NumberingAlternative(Part):
     """Alternative numbering of the same vertebrae."""
 
     shift: int
@@ -128,7 +118,7 @@ class NumberingAlternative(_Part):
     """Condition under which this numbering is correct."""
 
 
-class Numbering(_Part):
+class Numbering(Part):
     """Method, assumption and confidence of the level numbering."""
 
     method: NumberingMethod
@@ -145,7 +135,7 @@ class Numbering(_Part):
     """Shifts by one level up and down, each with its reason."""
 
 
-class Vertebra(_Part):
+class Vertebra(Part):
     """A vertebral body."""
 
     name: str
@@ -156,29 +146,20 @@ class Vertebra(_Part):
     """Confidence in the position and name of the vertebra."""
 
 
-class Disc(_Part):
+class Disc(Part):
     """An intervertebral disc, or a remnant disc between sacral segments."""
 
     name: str
     """The vertebrae above and below, such as ``L4-L5``."""
     center_lps_mm: Point
     """Center of the disc."""
-    normal_lps: Point
+    normal_lps: Direction
     """Unit normal of the disc plane, cranial."""
     confidence: Fraction
     """Confidence in the position and name of the disc; low if the disc was interpolated."""
 
 
-class Conus(_Part):
-    """The conus medullaris."""
-
-    lps_mm: Point
-    """Tip of the conus, on the centerline of the canal."""
-    level: str | None
-    """Third of a vertebral level, such as ``lower L1``; null if levels are unlabelled."""
-
-
-class Levels(_Part):
+class Levels(Part):
     """Vertebrae and discs, cranial to caudal."""
 
     status: LevelStatus
@@ -195,152 +176,12 @@ class Levels(_Part):
     """Conus medullaris; null if not detected."""
 
 
-class CaudalEnd(_Part):
-    """Caudal end of the thecal sac."""
-
-    lps_mm: Point | None
-    """Caudal end of the sac; null if the sac extends beyond the field of view."""
-    level: str | None
-    """Vertebra or segment at the caudal end; null if unknown."""
-
-
-class SacSegment(_Part):
-    """The thecal sac within one motion segment."""
-
-    segment: str
-    """Motion segment, such as ``L4-L5``."""
-    volume_ml: Amount | None
-    """Sac volume within the segment."""
-    min_area_mm2: Amount | None
-    """Minimum cross-section, perpendicular to the canal."""
-    mean_area_mm2: Amount | None
-    """Mean cross-section, perpendicular to the canal."""
-
-
-class ThecalSac(_Part):
-    """Measurements of the thecal sac."""
-
-    volume_ml: Amount | None
-    """Volume of the sac, including cord and roots."""
-    csf_volume_ml: Amount | None
-    """CSF volume in the sac, with voxels weighted by their fluid fraction."""
-    caudal_end: CaudalEnd
-    """Caudal end of the sac."""
-    by_segment: tuple[SacSegment, ...]
-    """Motion segments in the field of view, cranial to caudal."""
-
-
-class LevelAlternative(_Part):
-    """Alternative level of a collection."""
-
-    level: str
-    """Motion segment."""
-    score: Fraction
-    """Support relative to the reported level, 0 to 1; a score for ranking, not a probability."""
-    basis: tuple[str, ...]
-    """Reasons for the alternative level."""
-
-
-class ExtentEnd(_Part):
-    """One end of a collection along the canal."""
-
-    lps_mm: Point | None
-    """Position on the centerline."""
-    segment: str | None
-    """Motion segment of the end; null if levels are unlabelled."""
-    description: str | None = None
-    """Description, such as ``L4-L5, 6 mm below the disc center``."""
-
-
-class Extent(_Part):
-    """Extent of a collection along the canal."""
-
-    cranial: ExtentEnd
-    """Cranial end of the collection."""
-    caudal: ExtentEnd
-    """Caudal end of the collection."""
-    length_mm: Amount | None
-    """Length along the canal."""
-
-
-class PositionFractions(_Part):
-    """Position of a collection around the thecal sac, as fractions of its volume."""
-
-    label: Position
-    """Position of the largest fraction, or ``circumferential``."""
-    dorsal: Fraction
-    """Fraction of the volume posterior to the sac."""
-    ventral: Fraction
-    """Fraction of the volume anterior to the sac."""
-    left: Fraction
-    """Fraction of the volume on the patient's left."""
-    right: Fraction
-    """Fraction of the volume on the patient's right."""
-
-
-class Profile(_Part):
-    """Thickness and cross-section of a collection along the canal."""
-
-    arc_mm: tuple[float, ...]
-    """Distance along the centerline, from its cranial end."""
-    thickness_mm: tuple[float | None, ...]
-    """Maximum thickness at each position of `arc_mm`; null if not measured."""
-    area_mm2: tuple[float | None, ...]
-    """Cross-section at each position of `arc_mm`; null if not measured."""
-
-
-class Collection(_Part):
-    """Epidural fluid collection, in or connected with the spinal canal."""
-
-    id: int = Field(ge=1)
-    """Voxel value in ``masks/epidural_fluid.nii.gz``."""
-    level: str | None
-    """Motion segment of the largest cross-section."""
-    level_set: tuple[str, ...] = ()
-    """`level` and the alternative segments of the largest cross-section, by probability: the
-    smallest set that includes the correct segment with the probability defined in the settings."""
-    alternatives: tuple[LevelAlternative, ...]
-    """Alternative segments, best first."""
-    segments: tuple[str, ...]
-    """All motion segments the collection extends into, cranial to caudal."""
-    extent: Extent
-    """Extent along the canal."""
-    position: PositionFractions
-    """Position around the thecal sac."""
-    compartments: tuple[Compartment, ...]
-    """Compartments involved: epidural, foraminal, paraspinal, subcutaneous."""
-    pattern: Pattern
-    """Shape, by rules on length, position and compartments."""
-    volume_ml: Amount | None
-    """Volume, with voxels weighted by their fluid fraction."""
-    max_thickness_mm: Amount | None
-    """Maximum thickness outside the dura."""
-    max_area_mm2: Amount | None
-    """Largest cross-section, perpendicular to the canal."""
-    sac_compression: Fraction | None
-    """1 - minimum sac area along the collection / area expected from adjacent levels."""
-    centroid_lps_mm: Point | None
-    """Centroid of the collection."""
-    epicenter_lps_mm: Point | None
-    """Center of the largest cross-section."""
-    confidence: Fraction
-    """Probability of epidural CSF-like fluid."""
-    grade: Grade
-    """Category of `confidence`."""
-    basis: tuple[str, ...]
-    """Criteria for the finding, in sentences."""
-    mimics_considered: tuple[str, ...]
-    """Mimics that were considered."""
-    profile: Profile | None = None
-    """Thickness and area along the canal; null if not measured."""
-
-
-class Rejected(_Part):
+class Rejected(Part):
     """Rejected candidate: bright signal outside the thecal sac."""
 
-    volume_ml: Amount
+    volume_ml: Milliliters
     """Volume, with voxels weighted by their fluid fraction."""
-    center_lps_mm: Point | None
+    center_lps_mm: Nullable[Point]
     """Center of the bright signal."""
     level: str | None
     """Motion segment of the center; null if no level is named there."""
@@ -354,141 +195,10 @@ class Rejected(_Part):
     """Names of the assumed mimics."""
 
 
-class Finding(_Part):
-    """The finding of the study."""
-
-    leak: LeakStatus
-    """Presence of epidural fluid; ``indeterminate`` if the images do not allow a decision."""
-    level: str | None
-    """Level of the main collection; null without collections."""
-    confidence: Fraction
-    """Confidence in `leak`."""
-    summary: str
-    """One-sentence summary in the style of a radiology report."""
-
-
-class ExpectedHiatus(_Part):
-    """Expected position of the apex of an undetected hiatus; the range includes 19 of 20 people."""
-
-    level: str
-    """Sacral vertebra of the most frequent position."""
-    lps_mm: Point
-    """Most frequent position: the middle of that vertebra, in the canal."""
-    cranial_lps_mm: Point
-    """Cranial end of the range: the middle of S3."""
-    caudal_lps_mm: Point
-    """Caudal end of the range: the end of S5."""
-
-
-class SacralHiatus(_Part):
-    """The sacral hiatus, the caudal opening of the sacral canal."""
-
-    visible: bool
-    """Whether the hiatus was detected."""
-    lps_mm: Point | None
-    """Apex, in the midline; null if not detected."""
-    confidence: Fraction
-    """Confidence in the position; 0 if not detected."""
-    expected: ExpectedHiatus | None = None
-    """Expected position; null if the hiatus was detected or S4 is not in the field of view."""
-
-
-class Crossing(_Part):
-    """Distance at which the path crosses the middle of a disc."""
-
-    disc: str
-    """Name of the disc."""
-    distance_from_hiatus_mm: float
-    """Distance along the path."""
-
-
-class InterlaminarWindow(_Part):
-    """An interlaminar window near a collection."""
-
-    segment: str
-    """Motion segment of the window."""
-    along_canal_mm: float
-    """Distance of the window from the level of the collection, positive cranially."""
-    skin_to_canal_mm: Amount | None
-    """Skin-to-canal distance in the midline, perpendicular to the canal;
-    null if the skin is not in the field of view."""
-
-
-class NarrowestDepth(_Part):
-    """Minimum depth of the posterior epidural space along the path."""
-
-    depth_mm: Amount
-    """Distance from the posterior border of the sac to that of the canal."""
-    lps_mm: Point
-    """Position of the minimum."""
-    level: str | None
-    """Motion segment of the minimum; null if levels are unlabelled."""
-
-
-class CystOnPath(_Part):
-    """A cyst-like structure in the canal along the path."""
-
-    volume_ml: Amount
-    """Volume of the cyst."""
-    center_lps_mm: Point
-    """Center of the cyst."""
-
-
-class Target(_Part):
-    """Path from the hiatus along the posterior epidural space to one collection."""
-
-    collection: int
-    """The `id` of the collection."""
-    level: str | None
-    """Motion segment of the collection; null if levels are unlabelled."""
-    canal_distance_from_hiatus_mm: Amount | None
-    """Distance along the path to the level, from the hiatus or, if not detected, its expected
-    position; null if neither is in the field of view."""
-    path_lps_mm: tuple[Point, ...]
-    """Points of the path, from the hiatus or the most caudal point in the field of view upward."""
-    nearest_interlaminar: str | None
-    """Motion segment of the nearest interlaminar window; null if levels are unlabelled."""
-    distance_to_caudal_end_mm: float | None = None
-    """Distance from the hiatus to the caudal end of the collection."""
-    distance_to_cranial_end_mm: float | None = None
-    """Distance from the hiatus to the cranial end of the collection."""
-    canal_distance_range_mm: tuple[Amount, Amount] | None = None
-    """Distances from both ends of the expected range; null if the hiatus was detected."""
-    crossings: tuple[Crossing, ...] = ()
-    """Discs crossed by the path, from the hiatus upward."""
-    interlaminar: tuple[InterlaminarWindow, ...] = ()
-    """Interlaminar windows, nearest first."""
-    narrowest_posterior_depth: NarrowestDepth | None = None
-    """Measured only posterior to the sac, on a companion series with bright fat; null otherwise."""
-    cysts: tuple[CystOnPath, ...] = ()
-    """Cysts in the sacral canal along the path."""
-
-
-class Planning(_Part):
-    """Geometric measurements for planning; no dose, needle or technique."""
-
-    sacral_hiatus: SacralHiatus
-    """Sacral hiatus, the caudal end of the paths."""
-    targets: tuple[Target, ...]
-    """One path for each collection."""
-    sac_tip_to_hiatus_mm: float | None = None
-    """Distance from the caudal end of the sac to the hiatus or its expected position, along the
-    canal; null if either is unknown."""
-
-
-class Coverage(_Part):
-    """First and last vertebra in the field of view."""
-
-    cranial: str | None
-    """Most cranial vertebra in the field of view; null if levels are unlabelled."""
-    caudal: str | None
-    """Most caudal vertebra in the field of view; null if levels are unlabelled."""
-
-
-class Quality(_Part):
+class Quality(Part):
     """Image quality and warnings."""
 
-    snr: Amount | None
+    snr: Nullable[Ratio]
     """CSF signal divided by the noise in tissue; null if noise was not measured."""
     coverage: Coverage
     """Coverage of the spine."""
@@ -496,7 +206,7 @@ class Quality(_Part):
     """Warnings, without duplicates."""
 
 
-class Outputs(_Part):
+class Outputs(Part):
     """Output files, relative to the report folder."""
 
     overlays: tuple[str, ...] = ()
@@ -515,7 +225,7 @@ class Outputs(_Part):
     """CSV files of collections and levels."""
 
 
-class SkippedFiles(_Part):
+class SkippedFiles(Part):
     """Files that do not belong to a series."""
 
     reason: str
@@ -524,7 +234,7 @@ class SkippedFiles(_Part):
     """Number of files."""
 
 
-class Report(_Part):
+class Report(Part):
     """Report of one study; the content of ``report.json``.
 
     Examples

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
     from leakloc.analysis import AnalysisData
-    from leakloc.localization.result import LocatedCollection
+    from leakloc.localization.result import Collection
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # margin above and below a collection: one vertebra and a disc
@@ -180,7 +180,7 @@ def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figur
     """
     view = StudyView(analysis)
     height = analysis.settings.report.picture_height_px
-    sheets: list[tuple[Kind, LocatedCollection | None, Callable[[], Sheet]]] = [
+    sheets: list[tuple[Kind, Collection | None, Callable[[], Sheet]]] = [
         ("overview", None, lambda: _overview(view)),
         ("straightened", None, lambda: straightened_sheet(view)),
     ]
@@ -366,10 +366,10 @@ def _level_names(
 
 def _hiatus(view: StudyView, rows: slice) -> tuple[Label, ...]:
     """Label the sacral hiatus."""
-    hiatus = view.analysis.localization.planning.hiatus
-    if not hiatus.visible or hiatus.point_lps is None:
+    hiatus = view.analysis.localization.planning.sacral_hiatus
+    if hiatus.lps_mm is None:
         return ()
-    k, j, _ = view.geometry.kji_from_lps(hiatus.point_lps)
+    k, j, _ = view.geometry.kji_from_lps(hiatus.lps_mm)
     if not rows.start <= k < rows.stop:
         return ()
     place = (rows.stop - 1 - k, j - view.depth(rows).start)
@@ -413,14 +413,14 @@ def _main_sections(view: StudyView) -> tuple[Panel, ...]:
     shown = first[:OVERVIEW_SECTIONS]
     panels = []
     for collection in sorted(shown, key=lambda c: -view.epicenter(c)[0]):
-        where = f"{collection.level or 'level not named'}, {collection.position}"
+        where = f"{collection.level or 'level not named'}, {collection.position.label}"
         _, peak, _ = arcs_across(view, collection)
         reach = reach_of(view, (collection,))
         panels.append(section(view, peak, reach, (f"{collection.id}: {where}",)))
     return tuple(panels)
 
 
-def _collection_sagittal(view: StudyView, collection: LocatedCollection) -> Sheet:
+def _collection_sagittal(view: StudyView, collection: Collection) -> Sheet:
     k, j, i = view.epicenter(collection)
     rows = _slices_around(view, collection)
     columns_i = np.full(view.geometry.shape[0], i, dtype=np.intp)
@@ -433,7 +433,7 @@ def _collection_sagittal(view: StudyView, collection: LocatedCollection) -> Shee
     return _sheet(view, collection, tuple(columns))
 
 
-def _collection_coronal(view: StudyView, collection: LocatedCollection) -> Sheet:
+def _collection_coronal(view: StudyView, collection: Collection) -> Sheet:
     k, _, i = view.epicenter(collection)
     rows = _slices_around(view, collection)
     j = _coronal_plane(view, collection)
@@ -442,7 +442,7 @@ def _collection_coronal(view: StudyView, collection: LocatedCollection) -> Sheet
     return _sheet(view, collection, (Column((plane,)), Column((projection,))))
 
 
-def _collection_axial(view: StudyView, collection: LocatedCollection) -> Sheet:
+def _collection_axial(view: StudyView, collection: Collection) -> Sheet:
     """Show the largest cross-section, one above, one below, and their positions."""
     _, _, i = view.epicenter(collection)
     rows = _slices_around(view, collection)
@@ -475,16 +475,16 @@ def _collection_axial(view: StudyView, collection: LocatedCollection) -> Sheet:
     return _sheet(view, collection, (Column((locator,)), *(Column((tile,)) for tile in tiles)))
 
 
-def _sheet(view: StudyView, c: LocatedCollection, columns: tuple[Column, ...]) -> Sheet:
+def _sheet(view: StudyView, c: Collection, columns: tuple[Column, ...]) -> Sheet:
     level = c.level or "level not named"
     measures = [
-        f"{_span(c)}, {c.length_mm:.0f} mm long",
+        f"{_span(c)}, {c.extent.length_mm:.0f} mm long",
         f"up to {c.max_thickness_mm:.1f} mm thick",
         c.pattern,
         f"confidence {c.confidence:.2f}",
     ]
     return Sheet(
-        title=f"Collection {c.id}: {level}, {c.position}, {c.volume_ml:.1f} mL, {c.grade}",
+        title=f"Collection {c.id}: {level}, {c.position.label}, {c.volume_ml:.1f} mL, {c.grade}",
         lines=(" · ".join(measures), numbering_text(view, c)),
         columns=columns,
         footer=footer(),
@@ -492,7 +492,7 @@ def _sheet(view: StudyView, c: LocatedCollection, columns: tuple[Column, ...]) -
     )
 
 
-def _span(c: LocatedCollection) -> str:
+def _span(c: Collection) -> str:
     if not c.segments:
         return "extent not named"
     return c.segments[0] if len(c.segments) == 1 else f"{c.segments[0]} to {c.segments[-1]}"
@@ -501,7 +501,7 @@ def _span(c: LocatedCollection) -> str:
 # --- positions ----------------------------------------------------------------------------
 
 
-def _coronal_plane(view: StudyView, collection: LocatedCollection) -> int:
+def _coronal_plane(view: StudyView, collection: Collection) -> int:
     """Return the coronal plane with the largest area of a collection, near the canal if possible.
 
     The larger part may be in the surgical bed, but a plane there would not show the canal.
@@ -514,7 +514,7 @@ def _coronal_plane(view: StudyView, collection: LocatedCollection) -> int:
     return int(counts.argmax()) if counts.any() else j
 
 
-def _slice_range(view: StudyView, collection: LocatedCollection) -> tuple[int, int]:
+def _slice_range(view: StudyView, collection: Collection) -> tuple[int, int]:
     """Return the first and last slice of a collection."""
     box = view.boxes.get(collection.id)
     if box is None:
@@ -523,7 +523,7 @@ def _slice_range(view: StudyView, collection: LocatedCollection) -> tuple[int, i
     return box[0].start, box[0].stop - 1
 
 
-def _slices_around(view: StudyView, collection: LocatedCollection) -> slice:
+def _slices_around(view: StudyView, collection: Collection) -> slice:
     """Return the slices of a collection with a margin."""
     spacing = view.geometry.spacing_ijk_mm[2]
     low, high = _slice_range(view, collection)
@@ -539,7 +539,7 @@ def _offset_from_midline(view: StudyView, k: int, i: int) -> str:
 
 
 def _coverage(view: StudyView) -> str:
-    quality = view.analysis.localization.quality
-    if quality.coverage_cranial and quality.coverage_caudal:
-        return f"field of view from {quality.coverage_cranial} to {quality.coverage_caudal}"
+    coverage = view.analysis.localization.coverage
+    if coverage.cranial and coverage.caudal:
+        return f"field of view from {coverage.cranial} to {coverage.caudal}"
     return "levels of the field of view unknown"

@@ -37,7 +37,7 @@ from leakloc.report.views import (
 )
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import LocatedCollection
+    from leakloc.localization.result import Collection, Profile
 
 ACROSS_SIDE_MM: Final = 36.0  # foramina and facet joints
 ACROSS_FRONT_MM: Final = 30.0
@@ -62,7 +62,7 @@ class Reach:
 
 def reach_of(
     view: StudyView,
-    collections: Sequence[LocatedCollection],
+    collections: Sequence[Collection],
     *,
     side_mm: float = ACROSS_SIDE_MM,
     front_mm: float = ACROSS_FRONT_MM,
@@ -122,7 +122,7 @@ def section(
     )
 
 
-def arcs_across(view: StudyView, collection: LocatedCollection) -> tuple[float, float, float]:
+def arcs_across(view: StudyView, collection: Collection) -> tuple[float, float, float]:
     """Return section positions: halfway up, at the largest cross-section, halfway down."""
     line = view.centerline
     peak = float(line.project(view.geometry.lps_from_kji(view.epicenter(collection)))[0])
@@ -145,16 +145,12 @@ def straightened_sheet(view: StudyView) -> Sheet:
     ]
     height_mm = len(arcs) * step
     marks = [(arc - arcs[0], name) for name, arc in _discs(view, arcs)]
-    if located.collections:
-        thickness = tuple(
-            Curve(c.profile.arc_mm - arcs[0], c.profile.thickness_mm, ORANGE)
-            for c in located.collections
-        )
+    profiles = [c.profile for c in located.collections if c.profile is not None]
+    if profiles:
+        thickness = tuple(_curve(profile, profile.thickness_mm, arcs[0]) for profile in profiles)
         caption = ("Fluid thickness, mm", "along the canal")
         columns.append(Column((Chart(height_mm, thickness, caption, marks),)))
-    areas = [
-        Curve(c.profile.arc_mm - arcs[0], c.profile.area_mm2, ORANGE) for c in located.collections
-    ]
+    areas = [_curve(profile, profile.area_mm2, arcs[0]) for profile in profiles]
     along, sac = sac_areas(view)
     if np.isfinite(sac).any():
         areas.insert(0, Curve(along - arcs[0], sac, BLUE))
@@ -168,6 +164,12 @@ def straightened_sheet(view: StudyView) -> Sheet:
         footer=footer(),
         key=legend(bool(located.collections)),
     )
+
+
+def _curve(profile: Profile, values: Sequence[float | None], top_mm: float) -> Curve:
+    """Return a measurement of a collection below the top of the chart."""
+    down_mm = np.array(profile.arc_mm) - top_mm
+    return Curve(down_mm, np.array(values, dtype=np.float64), ORANGE)  # None becomes NaN
 
 
 def sac_areas(view: StudyView) -> tuple[FloatArray, FloatArray]:
@@ -251,7 +253,7 @@ def _coronal_projection(view: StudyView, arcs: FloatArray, step: float) -> Panel
 
 
 def _range_of(
-    view: StudyView, collection: LocatedCollection, arcs: FloatArray
+    view: StudyView, collection: Collection, arcs: FloatArray
 ) -> tuple[slice, FloatArray]:
     """Return the rows of the straightened view with a collection, and its range of depths."""
     points = view.points_of(collection)

@@ -12,7 +12,7 @@ from leakloc.report.canvas import BLUE, ORANGE, Color, Label
 from leakloc.report.views import Plane, StudyView
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import LocatedCollection
+    from leakloc.localization.result import Collection
 
 
 def collection_labels(cells: Plane) -> tuple[Label, ...]:
@@ -28,7 +28,7 @@ def collection_labels(cells: Plane) -> tuple[Label, ...]:
     return tuple(tags)
 
 
-def numbering_text(view: StudyView, collection: LocatedCollection | None = None) -> str:
+def numbering_text(view: StudyView, collection: Collection | None = None) -> str:
     """Describe the level numbering and the alternative levels of a collection."""
     levels = view.analysis.levels
     if levels.status == "unlabelled" or not levels.vertebrae:

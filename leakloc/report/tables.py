@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from leakloc.report.model import Point, Report
+    from leakloc.core.parts import Point
+    from leakloc.report.model import Report
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from leakloc.core.volume import FloatArray, Geometry
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
     from leakloc.localization.coordinate import LevelCoordinate
-    from leakloc.localization.result import LocatedCollection
+    from leakloc.localization.result import Collection
 
 Plane = npt.NDArray[Any]
 
@@ -105,12 +105,13 @@ class StudyView:
             low, high, found, COLLECTION_MARGIN_MM / spacing, self.geometry.shape[2]
         )
 
-    def epicenter(self, collection: LocatedCollection) -> tuple[int, int, int]:
+    def epicenter(self, collection: Collection) -> tuple[int, int, int]:
         """Return the index (k, j, i) of the center of the largest cross-section, clipped."""
-        point = np.asarray(collection.epicenter_lps, dtype=float)
-        if not np.isfinite(point).all():
-            point = self.geometry.lps_from_kji(self.voxels_of(collection).mean(axis=0))
-        kji = np.round(self.geometry.kji_from_lps(point)).astype(int)
+        if collection.epicenter_lps_mm is None:
+            place = self.voxels_of(collection).mean(axis=0)
+        else:
+            place = self.geometry.kji_from_lps(collection.epicenter_lps_mm)
+        kji = np.round(place).astype(int)
         k, j, i = np.clip(kji, 0, np.array(self.geometry.shape) - 1)
         return int(k), int(j), int(i)
 
@@ -133,7 +134,7 @@ class StudyView:
         found = ndimage.find_objects(self.collections)
         return {n + 1: box for n, box in enumerate(found) if box is not None}
 
-    def voxels_of(self, collection: LocatedCollection) -> npt.NDArray[np.intp]:
+    def voxels_of(self, collection: Collection) -> npt.NDArray[np.intp]:
         """Return the indices (k, j, i) of a collection's voxels, shape (n, 3), or none."""
         box = self.boxes.get(collection.id)
         if box is None:
@@ -141,7 +142,7 @@ class StudyView:
         corner = [part.start for part in box]
         return np.asarray(np.argwhere(self.collections[box] == collection.id) + corner)
 
-    def points_of(self, collection: LocatedCollection) -> FloatArray:
+    def points_of(self, collection: Collection) -> FloatArray:
         """Return voxel positions of a collection (LPS), subsampled if large; shape (n, 3)."""
         found = self.voxels_of(collection)
         return self.geometry.lps_from_kji(found[:: len(found) // MAX_POINTS + 1])

@@ -23,15 +23,17 @@ def test_a_dorsal_crescent_is_located(spine, crescent, grid):
     found = only(model)
     assert found.level == "L4-L5"
     assert found.segments == ("L3-L4", "L4-L5", "L5-S1")
-    assert found.cranial.segment == "L3-L4" and found.caudal.segment == "L5-S1"
-    assert model.canal(found.cranial.point_lps)[0] == pytest.approx(peak - 38, abs=3)
-    assert model.canal(found.caudal.point_lps)[0] == pytest.approx(peak + 30, abs=3)
+    assert found.extent.cranial.segment == "L3-L4" and found.extent.caudal.segment == "L5-S1"
+    assert model.canal(found.extent.cranial.lps_mm)[0] == pytest.approx(peak - 38, abs=3)
+    assert model.canal(found.extent.caudal.lps_mm)[0] == pytest.approx(peak + 30, abs=3)
     # The mask ends where the crescent is thinner than half a voxel, 1.5 mm from its tips.
-    assert found.length_mm == pytest.approx(65, abs=2.5)
-    assert model.canal(found.epicenter_lps)[0] == pytest.approx(peak, abs=3)
-    assert found.position == "dorsal"
-    assert found.position_fractions["dorsal"] > 0.9
-    assert sum(found.position_fractions.values()) == pytest.approx(1.0)
+    assert found.extent.length_mm == pytest.approx(65, abs=2.5)
+    assert model.canal(found.epicenter_lps_mm)[0] == pytest.approx(peak, abs=3)
+    assert found.position.label == "dorsal"
+    assert found.position.dorsal > 0.9
+    assert sum(
+        getattr(found.position, s) for s in ("dorsal", "ventral", "left", "right")
+    ) == pytest.approx(1.0)
     assert found.max_thickness_mm == pytest.approx(6.0, abs=0.6)
     sector = np.deg2rad(80) / 2 * (14.0**2 - 8.0**2)
     assert found.max_area_mm2 == pytest.approx(sector, rel=0.1)
@@ -47,8 +49,8 @@ def test_sides_come_from_the_patient(spine, crescent, toward_deg, side, tilt_deg
     fluid = crescent(80.0, 110.0, 4.0, toward_deg=toward_deg, half_angle_deg=30.0)
     model = spine(crescents=(fluid,), tilt_deg=tilt_deg, half_width_mm=15.0, field_mm=(60.0, 130.0))
     found = only(model)
-    assert found.position == side
-    assert found.position_fractions[side] > 0.95
+    assert found.position.label == side
+    assert getattr(found.position, side) > 0.95
 
 
 def test_side_does_not_depend_on_the_storage_of_the_grid(spine, crescent):
@@ -68,10 +70,10 @@ def test_side_does_not_depend_on_the_storage_of_the_grid(spine, crescent):
     )
     plain = localize(segmentation, model.levels(), model.settings).collections[0]
     other = localize(turned, model.levels(), model.settings).collections[0]
-    assert other.position == plain.position == "left"
-    assert other.length_mm == pytest.approx(plain.length_mm, abs=1e-6)
+    assert other.position.label == plain.position.label == "left"
+    assert other.extent.length_mm == pytest.approx(plain.extent.length_mm, abs=1e-6)
     assert other.max_thickness_mm == pytest.approx(plain.max_thickness_mm, abs=1e-6)
-    assert other.centroid_lps == pytest.approx(plain.centroid_lps)
+    assert other.centroid_lps_mm == pytest.approx(plain.centroid_lps_mm)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +92,9 @@ def test_circumferential_needs_angle_and_length(
     model = spine(crescents=(fluid,), half_width_mm=15.0, field_mm=(60.0, 140.0))
     found = only(model)
     if expected == "ring":  # too short: whatever side has most of it, but not circumferential
-        assert found.position != "circumferential"
+        assert found.position.label != "circumferential"
     else:
-        assert found.position == expected
+        assert found.position.label == expected
 
 
 def test_an_overlap_of_one_voxel_adds_no_segment(spine, crescent, monkeypatch):
@@ -111,7 +113,7 @@ def test_a_long_band_is_longitudinal(spine, crescent):
     fluid = crescent(40.0, 190.0, 3.0, toward_deg=180.0, half_angle_deg=50.0)
     found = only(spine(crescents=(fluid,), half_width_mm=15.0))
     assert found.pattern == "longitudinal"
-    assert found.position == "ventral"
+    assert found.position.label == "ventral"
     unnamed = only(spine(crescents=(fluid,), half_width_mm=15.0, status="unlabelled"))
     assert unnamed.pattern == "longitudinal"
 
@@ -138,7 +140,7 @@ def test_fluid_along_a_root_is_periradicular(spine, crescent):
     model = spine(crescents=(fluid,), half_width_mm=34.0, field_mm=(90.0, 230.0))
     found = only(model)
     assert found.pattern == "periradicular"
-    assert found.position == "left"
+    assert found.position.label == "left"
     assert found.max_thickness_mm < 14  # the width of the tract, not its length
 
 
@@ -150,11 +152,11 @@ def test_nothing_is_named_when_levels_are_unknown(spine, crescent):
     assert found.level is None
     assert found.segments == ()
     assert found.alternatives == ()
-    assert found.cranial.segment is None
-    assert found.length_mm == pytest.approx(30, abs=2)
+    assert found.extent.cranial.segment is None
+    assert found.extent.length_mm == pytest.approx(30, abs=2)
     assert result.finding.level is None
-    assert result.quality.coverage_cranial is None
-    assert result.sac.caudal_end_level is None
+    assert result.coverage.cranial is None
+    assert result.thecal_sac.caudal_end.level is None
     assert result.planning.targets[0].level is None
     assert result.planning.targets[0].nearest_interlaminar is None
     assert result.planning.targets[0].canal_distance_from_hiatus_mm is None
@@ -194,9 +196,9 @@ def test_profile_covers_the_extent(spine, crescent):
     fluid = crescent(80.0, 120.0, 5.0, peak_mm=100.0)
     found = only(spine(crescents=(fluid,), half_width_mm=20.0, field_mm=(40.0, 160.0)))
     profile = found.profile
-    assert profile.arc_mm.shape == profile.area_mm2.shape == profile.thickness_mm.shape
-    assert profile.arc_mm[-1] - profile.arc_mm[0] == pytest.approx(found.length_mm, abs=2.1)
-    volume_ml = profile.area_mm2.sum() * 1.0 / 1000
+    assert len(profile.arc_mm) == len(profile.area_mm2) == len(profile.thickness_mm)
+    assert profile.arc_mm[-1] - profile.arc_mm[0] == pytest.approx(found.extent.length_mm, abs=2.1)
+    volume_ml = sum(profile.area_mm2) / 1000
     assert volume_ml == pytest.approx(found.volume_ml, rel=0.05)
 
 

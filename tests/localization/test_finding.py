@@ -135,8 +135,8 @@ def sentences_of(result):
         yield note.message
     for collection in result.collections:
         yield from collection.basis
-        yield collection.cranial.description
-        yield collection.caudal.description
+        yield collection.extent.cranial.description
+        yield collection.extent.caudal.description
         for alternative in collection.alternatives:
             yield from alternative.basis
 

@@ -97,8 +97,8 @@ def check(scenario, seed, spacing_mm):
     line = segmentation.centerline
     assert result.finding.leak == truth.leak
     assert len(result.collections) == len(truth.collections)
-    assert result.planning.hiatus.visible
-    along = float(line.project(result.planning.hiatus.point_lps)[0])
+    assert result.planning.sacral_hiatus.visible
+    along = float(line.project(result.planning.sacral_hiatus.lps_mm)[0])
     hiatus_error = along - float(line.project(truth.hiatus_lps)[0])
     assert abs(hiatus_error) < 1.5
     exact = []
@@ -111,13 +111,13 @@ def check(scenario, seed, spacing_mm):
         # Where two sections are nearly equal, the other one must be named too.
         named = {found.level, *(a.level for a in found.alternatives if a.score > 0.1)}
         assert true.level in named
-        assert found.position == true.position
+        assert found.position.label == true.position
         for side, share in true.position_fractions.items():
-            assert found.position_fractions[side] == pytest.approx(share, abs=0.06)
-        assert abs(error(found.cranial.point_lps, true.cranial_lps)) < 6.0
-        assert abs(error(found.caudal.point_lps, true.caudal_lps)) < 6.0
+            assert getattr(found.position, side) == pytest.approx(share, abs=0.06)
+        assert abs(error(found.extent.cranial.lps_mm, true.cranial_lps)) < 6.0
+        assert abs(error(found.extent.caudal.lps_mm, true.caudal_lps)) < 6.0
         if exact[-1]:
-            assert abs(error(found.epicenter_lps, true.epicenter_lps)) < 12.0
+            assert abs(error(found.epicenter_lps_mm, true.epicenter_lps)) < 12.0
         # Thin ends may or may not count, but no other segment is involved.
         assert set(found.segments) <= set(true.segments)
         assert len(true.segments) - len(found.segments) <= 1
@@ -156,6 +156,6 @@ def test_a_healthy_phantom_is_free_of_fluid():
     assert result.collections == ()
     assert result.finding.leak == "absent"
     inside = segmentation.thecal_sac.array.sum() * geometry.voxel_volume_ml
-    assert result.sac.volume_ml == pytest.approx(inside)
-    tip = result.sac.caudal_end_lps
+    assert result.thecal_sac.volume_ml == pytest.approx(inside)
+    tip = result.thecal_sac.caudal_end.lps_mm
     assert np.linalg.norm(tip - phantom.truth.sac_tip_lps) < 8.0

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from leakloc.core.volume import Volume
-from leakloc.localization import LevelCoordinate, SacralCanal, crop_to_region_read, localize
+from leakloc.localization import LevelCoordinate, SacralCanal, localize
 from leakloc.localization.hiatus import plausible_canal
+from leakloc.relabel.reduce import crop_to_region_read
 
 
 def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):
@@ -41,9 +42,9 @@ def test_path_has_the_length_of_the_posterior_epidural_line(spine, crescent, rad
     along = model.body_mm("S4") - disc
     behind = along * (1 - 9.0 / radius_mm)
     assert target.canal_distance_from_hiatus_mm == pytest.approx(behind, abs=1.0)
-    steps = np.linalg.norm(np.diff(target.path_lps, axis=0), axis=1)
+    steps = np.linalg.norm(np.diff(target.path_lps_mm, axis=0), axis=1)
     assert steps.sum() == pytest.approx(target.canal_distance_from_hiatus_mm, abs=0.1)
-    arc, left, dorsal = model.canal(target.path_lps)
+    arc, left, dorsal = model.canal(target.path_lps_mm)
     assert arc[0] == pytest.approx(model.body_mm("S4"), abs=1)
     assert arc[-1] == pytest.approx(disc, abs=1)
     assert (np.diff(arc) < 0).all()
@@ -71,9 +72,9 @@ def test_distances_and_crossings_come_in_order(spine, crescent):
 
 def test_the_hiatus_is_where_it_was_detected(spine):
     model = spine(radius_mm=-150.0, half_width_mm=15.0)
-    hiatus = planned(model).planning.hiatus
+    hiatus = planned(model).planning.sacral_hiatus
     assert hiatus.visible and hiatus.confidence == pytest.approx(0.9, abs=0.01)
-    arc, left, dorsal = model.canal(hiatus.point_lps)
+    arc, left, dorsal = model.canal(hiatus.lps_mm)
     assert arc == pytest.approx(model.body_mm("S4"), abs=1)
     assert abs(left) < 0.5 and dorsal == pytest.approx(2.5, abs=0.1)
 
@@ -83,7 +84,9 @@ def test_a_low_confidence_hiatus_without_levels_gives_no_distance(spine, crescen
     model = spine(crescents=(fluid,), half_width_mm=15.0, status="unlabelled")
     result = planned(model, confidence=0.29)
     (target,) = result.planning.targets
-    assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
+    assert (
+        not result.planning.sacral_hiatus.visible and result.planning.sacral_hiatus.lps_mm is None
+    )
     assert target.canal_distance_from_hiatus_mm is None
     assert "hiatus_not_visible" in codes(result)
 
@@ -91,10 +94,12 @@ def test_a_low_confidence_hiatus_without_levels_gives_no_distance(spine, crescen
 def test_without_a_hiatus_distances_from_s4_have_a_range(spine, crescent):
     model = spine(crescents=(crescent(100.0, 130.0, 4.0),), half_width_mm=15.0)
     result = planned(model, confidence=0.29)
-    hiatus = result.planning.hiatus
-    assert not hiatus.visible and hiatus.point_lps is None
-    assert model.canal(hiatus.expected.point_lps)[0] == pytest.approx(model.body_mm("S4"), abs=1)
-    assert model.canal(hiatus.expected.cranial_lps)[0] == pytest.approx(model.body_mm("S3"), abs=1)
+    hiatus = result.planning.sacral_hiatus
+    assert not hiatus.visible and hiatus.lps_mm is None
+    assert model.canal(hiatus.expected.lps_mm)[0] == pytest.approx(model.body_mm("S4"), abs=1)
+    assert model.canal(hiatus.expected.cranial_lps_mm)[0] == pytest.approx(
+        model.body_mm("S3"), abs=1
+    )
     assert "hiatus_from_levels" in codes(result)
     seen = planned(model).planning.targets[0]
     (target,) = result.planning.targets
@@ -110,9 +115,9 @@ def test_without_a_hiatus_distances_from_s4_have_a_range(spine, crescent):
 def test_an_opening_far_from_s4_is_less_certain(spine, apex):
     model = spine(radius_mm=-150.0, half_width_mm=15.0)
     trusting = model.settings.model_copy(update={"hiatus_min_confidence": 0.1})
-    hiatus = planned(replace(model, settings=trusting), apex=apex).planning.hiatus
+    hiatus = planned(replace(model, settings=trusting), apex=apex).planning.sacral_hiatus
     assert hiatus.visible and hiatus.confidence < 0.4
-    assert not planned(model, apex=apex).planning.hiatus.visible
+    assert not planned(model, apex=apex).planning.sacral_hiatus.visible
 
 
 def test_the_opening_is_judged_by_names_where_the_first_sacral_ones_are_missing(spine):
@@ -131,14 +136,16 @@ def test_the_opening_is_judged_by_names_where_the_first_sacral_ones_are_missing(
 def test_an_opening_above_the_anatomical_range_is_not_reported(spine, apex):
     model = spine(radius_mm=-150.0, half_width_mm=15.0)
     result = planned(model, apex=apex)
-    assert not result.planning.hiatus.visible and result.planning.hiatus.point_lps is None
+    assert (
+        not result.planning.sacral_hiatus.visible and result.planning.sacral_hiatus.lps_mm is None
+    )
 
 
 def test_an_opening_near_the_end_of_the_sac_is_not_reported(spine, monkeypatch):
     model = spine(radius_mm=-150.0, half_width_mm=15.0, sac_end_mm=225.0)
-    assert planned(model).planning.hiatus.visible
+    assert planned(model).planning.sacral_hiatus.visible
     monkeypatch.setattr("leakloc.localization.hiatus._MIN_FROM_SAC_MM", 60.0)
-    assert not planned(model).planning.hiatus.visible
+    assert not planned(model).planning.sacral_hiatus.visible
 
 
 def test_the_image_is_stored_for_names_that_make_the_hiatus_implausible(spine):
@@ -162,15 +169,15 @@ def test_hiatus_outside_the_field_is_unknown(spine, crescent):
         names=("T12", "L1", "L2", "L3", "L4", "L5", "S1"),
     )  # fmt: skip
     result = model.localized()
-    hiatus = result.planning.hiatus
-    assert not hiatus.visible and hiatus.point_lps is None and hiatus.confidence == 0.0
+    hiatus = result.planning.sacral_hiatus
+    assert not hiatus.visible and hiatus.lps_mm is None and hiatus.confidence == 0.0
     (target,) = result.planning.targets
     assert target.canal_distance_from_hiatus_mm is None
     assert target.distance_to_caudal_end_mm is None
     assert target.crossings == ()
     assert result.planning.sac_tip_to_hiatus_mm is None
     assert "hiatus_not_visible" in codes(result)
-    assert model.canal(target.path_lps)[0][0] == pytest.approx(230.0, abs=1)
+    assert model.canal(target.path_lps_mm)[0][0] == pytest.approx(230.0, abs=1)
 
 
 def test_the_sacral_canal_continues_a_lost_trace(spine, crescent):
@@ -188,8 +195,8 @@ def test_the_sacral_canal_continues_a_lost_trace(spine, crescent):
     ]
     lengths = [path.canal_distance_from_hiatus_mm for path in paths]
     assert lengths[1] == pytest.approx(lengths[0], abs=2.0)
-    below = model.canal(paths[1].path_lps)[0] > model.sac_end_mm
-    assert np.abs(model.canal(paths[1].path_lps[below])[2]).max() < 8.0
+    below = model.canal(paths[1].path_lps_mm)[0] > model.sac_end_mm
+    assert np.abs(model.canal(np.array(paths[1].path_lps_mm)[below])[2]).max() < 8.0
 
 
 def test_a_path_of_unusual_length_is_flagged(spine, crescent):
@@ -239,10 +246,10 @@ def test_path_stays_behind_the_sac_where_the_canal_is_traced(spine, crescent):
     result = localize(segmentation, model.levels(), model.settings, sacral=sacral(model))
     (target,) = result.planning.targets
     # (The end of this sac is blunt, unlike any real one: a smooth path cuts its corner.)
-    above = model.canal(target.path_lps)[0] < model.sac_end_mm - 20
-    assert segmentation.thecal_sac.sample(target.path_lps[above], order=0).max() == 0
+    above = model.canal(target.path_lps_mm)[0] < model.sac_end_mm - 20
+    assert segmentation.thecal_sac.sample(np.array(target.path_lps_mm)[above], order=0).max() == 0
     coordinate = LevelCoordinate.from_levels(model.levels(), model.centerline())
-    assert coordinate.segment_at(float(model.canal(target.path_lps[-1])[0])) == target.level
+    assert coordinate.segment_at(float(model.canal(target.path_lps_mm[-1])[0])) == target.level
 
 
 def anatomy(model, *, depth_mm, narrow_mm=None, skin_mm=40.0):
@@ -270,10 +277,12 @@ def test_the_minimum_posterior_depth_along_the_path_is_found(spine, crescent):
     for at, expected in ((place, 3.0), (above, 6.0)):  # what lies above the target is not passed
         image = anatomy(model, depth_mm=6.0, narrow_mm=(at, 3.0))
         result = model.localized(sacral=sacral(model), anatomy=image)
-        narrowest = result.planning.targets[0].narrowest_depth
+        narrowest = result.planning.targets[0].narrowest_posterior_depth
         assert narrowest.depth_mm == pytest.approx(expected, abs=1.0)
-    assert result.planning.targets[0].narrowest_depth is not None
-    assert planned(model).planning.targets[0].narrowest_depth is None  # nothing to see it on
+    assert result.planning.targets[0].narrowest_posterior_depth is not None
+    assert (
+        planned(model).planning.targets[0].narrowest_posterior_depth is None
+    )  # nothing to see it on
 
 
 def test_windows_near_the_level_have_a_skin_depth(spine, crescent):

@@ -6,14 +6,14 @@ import pytest
 
 def test_volume_end_and_level(spine):
     model = spine(radius_mm=170.0, tilt_deg=(12.0, 5.0), sac_end_mm=235.0, half_width_mm=13.0)
-    sac = model.localized().sac
+    sac = model.localized().thecal_sac
     length = 235.0 - model.field_mm[0]
     assert sac.volume_ml == pytest.approx(np.pi * 64 * length / 1000, rel=0.02)
     assert sac.csf_volume_ml == pytest.approx(sac.volume_ml, rel=0.01)
-    arc, left, dorsal = model.canal(sac.caudal_end_lps)
+    arc, left, dorsal = model.canal(sac.caudal_end.lps_mm)
     assert arc == pytest.approx(235.0, abs=1.5)
     assert abs(left) < 1 and abs(dorsal) < 1
-    assert sac.caudal_end_level == "S2"
+    assert sac.caudal_end.level == "S2"
 
 
 def test_csf_volume_excludes_what_is_not_fluid(spine):
@@ -25,13 +25,13 @@ def test_csf_volume_excludes_what_is_not_fluid(spine):
     segmentation = model.segmentation()
     fraction = segmentation.fluid_fraction
     half = replace(segmentation, fluid_fraction=fraction.with_array(fraction.array * 0.6))
-    sac = localize(half, model.levels(), model.settings).sac
+    sac = localize(half, model.levels(), model.settings).thecal_sac
     assert sac.csf_volume_ml == pytest.approx(0.6 * sac.volume_ml, rel=1e-3)
 
 
 def test_segments_add_up_and_have_the_right_area(spine):
     model = spine(radius_mm=150.0, tilt_deg=(20.0, 0.0), half_width_mm=13.0, sac_end_mm=240.0)
-    sac = model.localized().sac
+    sac = model.localized().thecal_sac
     names = [part.segment for part in sac.by_segment]
     assert names[:3] == ["T12-L1", "L1-L2", "L2-L3"]
     for part in sac.by_segment:
@@ -44,9 +44,9 @@ def test_segments_add_up_and_have_the_right_area(spine):
 
 def test_a_sac_that_leaves_the_field_has_no_end(spine):
     model = spine(sac_end_mm=250.0, field_mm=(0.0, 200.0), half_width_mm=15.0)
-    sac = model.localized().sac
-    assert sac.caudal_end_lps is None
-    assert sac.caudal_end_level is None
+    sac = model.localized().thecal_sac
+    assert sac.caudal_end.lps_mm is None
+    assert sac.caudal_end.level is None
     # A segment that the field cuts is not measured as if it were whole.
     assert "S1-S2" not in [part.segment for part in sac.by_segment]
 
@@ -54,9 +54,9 @@ def test_a_sac_that_leaves_the_field_has_no_end(spine):
 def test_no_sac_gives_no_numbers(spine):
     model = spine(sac_end_mm=-50.0, half_width_mm=15.0)
     result = model.localized()
-    assert result.sac.volume_ml == 0.0
-    assert result.sac.caudal_end_lps is None
-    assert result.sac.by_segment == ()
+    assert result.thecal_sac.volume_ml == 0.0
+    assert result.thecal_sac.caudal_end.lps_mm is None
+    assert result.thecal_sac.by_segment == ()
     assert result.planning.sac_tip_to_hiatus_mm is None
 
 

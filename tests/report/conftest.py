@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,27 +18,33 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import LABEL_VALUES
 from leakloc.core.notes import Note
+from leakloc.core.parts import Part
 from leakloc.core.settings import Settings
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
 from leakloc.localization.result import (
-    AlternativeLevel,
+    CaudalEnd,
+    Collection,
+    Coverage,
+    Crossing,
+    Extent,
     ExtentEnd,
     Finding,
-    LevelCrossing,
+    LevelAlternative,
     Localization,
-    LocatedCollection,
-    LocatedSac,
     Planning,
-    PlanningTarget,
+    PositionFractions,
     Profile,
-    Quality,
     SacralHiatus,
     SacSegment,
+    Target,
+    ThecalSac,
 )
 from leakloc.pipeline import Analysis
 from leakloc.segmentation.result import Segmentation
+
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 SERIES_UID = "1.2.826.0.1.3680043.8.498.2"
@@ -173,79 +180,104 @@ def _levels(geometry: Geometry, points: FloatArray) -> Levels:
     )
 
 
+def changed_part(part: AnyPart, **values: object) -> AnyPart:
+    """A part of the report with other values, which are validated."""
+    return type(part)(**{**dict(part), **values})
+
+
 def _localization(*, leak: bool) -> Localization:
-    first = LocatedCollection(
+    first = Collection(
         id=1,
         level="L4-L5",
-        alternatives=(AlternativeLevel("L3-L4", 0.2, ("numbering may be one too low",)),),
+        alternatives=(
+            LevelAlternative(level="L3-L4", score=0.2, basis=("numbering may be one too low",)),
+        ),
         segments=("L3-L4", "L4-L5"),
-        cranial=ExtentEnd(
-            offset_from(canal(-10), back_mm=9), "L3-L4", "L3-L4, 5 mm below the disc center"
+        extent=Extent(
+            cranial=ExtentEnd(
+                lps_mm=offset_from(canal(-10), back_mm=9),
+                segment="L3-L4",
+                description="L3-L4, 5 mm below the disc center",
+            ),
+            caudal=ExtentEnd(
+                lps_mm=offset_from(canal(-60), back_mm=9),
+                segment="L4-L5",
+                description="L4-L5, 20 mm below the disc center",
+            ),
+            length_mm=50.0,
         ),
-        caudal=ExtentEnd(
-            offset_from(canal(-60), back_mm=9), "L4-L5", "L4-L5, 20 mm below the disc center"
-        ),
-        length_mm=50.0,
-        position="dorsal",
-        position_fractions={"dorsal": 0.9, "ventral": 0.0, "left": 0.06, "right": 0.04},
+        position=PositionFractions(label="dorsal", dorsal=0.9, ventral=0.0, left=0.06, right=0.04),
         compartments=("epidural",),
         pattern="focal",
         volume_ml=3.21,
         max_thickness_mm=5.5,
         max_area_mm2=61.0,
         sac_compression=0.1,
-        centroid_lps=offset_from(canal(-35), back_mm=9),
-        epicenter_lps=offset_from(canal(-40), back_mm=9),
+        centroid_lps_mm=offset_from(canal(-35), back_mm=9),
+        epicenter_lps_mm=offset_from(canal(-40), back_mm=9),
         confidence=0.86,
         grade="definite",
         basis=("brighter than fat", "follows the laminae"),
         mimics_considered=("facet effusion",),
         profile=Profile(
-            np.arange(5.0), np.array([1, 3, 5.5, np.nan, 1]), np.array([9.0, 30, 61, 40, 8])
+            arc_mm=tuple(range(5)),
+            thickness_mm=(1, 3, 5.5, np.nan, 1),
+            area_mm2=(9, 30, 61, 40, 8),
         ),
     )
-    second = replace(
+    second = changed_part(
         first,
         id=2,
         level="L2-L3",
         alternatives=(),
         segments=("L2-L3",),
-        position="left",
-        position_fractions={"dorsal": 0.0, "ventral": 0.0, "left": 1.0, "right": 0.0},
+        position=PositionFractions(label="left", dorsal=0.0, ventral=0.0, left=1.0, right=0.0),
         compartments=("foraminal",),
         pattern="periradicular",
         volume_ml=0.27,
-        length_mm=8.0,
+        extent=changed_part(first.extent, length_mm=8.0),
         sac_compression=None,
-        centroid_lps=offset_from(canal(30), left_mm=14),
-        epicenter_lps=offset_from(canal(30), left_mm=14),
+        centroid_lps_mm=offset_from(canal(30), left_mm=14),
+        epicenter_lps_mm=offset_from(canal(30), left_mm=14),
         confidence=0.4,
         grade="possible",
     )
     path = np.linspace([0, 20, -96], offset_from(canal(-40), back_mm=9), 20)
-    target = PlanningTarget(
+    target = Target(
         collection=1,
         level="L4-L5",
         canal_distance_from_hiatus_mm=61.0,
         distance_to_caudal_end_mm=41.0,
         distance_to_cranial_end_mm=91.0,
-        path_lps=path,
+        path_lps_mm=tuple(path),
         nearest_interlaminar="L4-L5",
-        crossings=(LevelCrossing("L5-S1", 25.0),),
+        crossings=(Crossing(disc="L5-S1", distance_from_hiatus_mm=25.0),),
     )
     return Localization(
-        sac=LocatedSac(28.0, 24.0, None, None, (SacSegment("L4-L5", 5.6, 120.0, 150.0),)),
+        thecal_sac=ThecalSac(
+            volume_ml=28.0,
+            csf_volume_ml=24.0,
+            caudal_end=CaudalEnd(lps_mm=None, level=None),
+            by_segment=(
+                SacSegment(segment="L4-L5", volume_ml=5.6, min_area_mm2=120.0, mean_area_mm2=150.0),
+            ),
+        ),
         collections=(first, second) if leak else (),
         finding=Finding(
-            "present" if leak else "absent",
-            "L4-L5" if leak else None,
-            0.86,
-            "Dorsal epidural fluid signal at L4-L5, 3.2 mL; probable."
+            leak="present" if leak else "absent",
+            level="L4-L5" if leak else None,
+            confidence=0.86,
+            summary="Dorsal epidural fluid signal at L4-L5, 3.2 mL; probable."
             if leak
             else "No epidural fluid detected; this does not exclude a leak.",
         ),
-        planning=Planning(SacralHiatus(False, None, 0.0), (target,) if leak else (), float("nan")),
-        quality=Quality(58.3, "L1", "S1"),
+        planning=Planning(
+            sacral_hiatus=SacralHiatus(visible=False, lps_mm=None, confidence=0.0),
+            targets=(target,) if leak else (),
+            sac_tip_to_hiatus_mm=float("nan"),
+        ),
+        coverage=Coverage(cranial="L1", caudal="S1"),
+        snr=58.3,
         notes=(Note("synthetic", "Made from formulas."), Note("c2_not_seen", "C2 is not seen.")),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leakloc.loaders.study import SkippedFile
-from leakloc.localization.result import ExpectedHiatus, LocatedConus, SacralHiatus
+from leakloc.localization.result import Collection, Conus, ExpectedHiatus, SacralHiatus, Target
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report
 
@@ -19,7 +19,7 @@ def test_numbers_arrive_unchanged(analysis: Analysis) -> None:
     report = build_report(analysis)
     found = analysis.localization.collections[0]
     written = report.collections[0]
-    np.testing.assert_allclose(written.epicenter_lps_mm, found.epicenter_lps, atol=0.006)
+    assert written is found
     assert (written.level, written.volume_ml, written.grade) == ("L4-L5", 3.21, "definite")
     assert written.extent.cranial.description == "L3-L4, 5 mm below the disc center"
     vertebra = analysis.levels.vertebrae[3]
@@ -33,15 +33,20 @@ def test_numbers_arrive_unchanged(analysis: Analysis) -> None:
 
 def test_level_set_end_of_cord_and_expected_hiatus(analysis: Analysis) -> None:
     located = analysis.localization
-    first = replace(located.collections[0], level_set=("L4-L5", "L3-L4"))
-    places = [np.array([0.0, 60.0, -height]) for height in (150.0, 130.0, 170.0)]
-    hiatus = SacralHiatus(False, None, 0.0, ExpectedHiatus("S4", *places))
-    target = replace(located.planning.targets[0], canal_distance_range_mm=(90.0, 150.0))
+    first = located.collections[0].model_copy(update={"level_set": ("L4-L5", "L3-L4")})
+    most, cranial, caudal = (np.array([0.0, 60.0, -height]) for height in (150.0, 130.0, 170.0))
+    expected = ExpectedHiatus(level="S4", lps_mm=most, cranial_lps_mm=cranial, caudal_lps_mm=caudal)
+    hiatus = SacralHiatus(visible=False, lps_mm=None, confidence=0.0, expected=expected)
+    target = located.planning.targets[0].model_copy(
+        update={"canal_distance_range_mm": (90.0, 150.0)}
+    )
     changed = replace(
         located,
         collections=(first, *located.collections[1:]),
-        conus=LocatedConus(np.array([1.0, 2.0, 3.0]), "lower L1"),
-        planning=replace(located.planning, hiatus=hiatus, targets=(target,)),
+        conus=Conus(lps_mm=np.array([1.0, 2.0, 3.0]), level="lower L1"),
+        planning=located.planning.model_copy(
+            update={"sacral_hiatus": hiatus, "targets": (target,)}
+        ),
     )
     report = build_report(replace(analysis, localization=changed))
     assert report.collections[0].level_set == ("L4-L5", "L3-L4")
@@ -51,10 +56,8 @@ def test_level_set_end_of_cord_and_expected_hiatus(analysis: Analysis) -> None:
     assert (written.visible, written.lps_mm) == (False, None)
     assert written.expected is not None and written.expected.cranial_lps_mm[2] == -130.0
     assert report.planning.targets[0].canal_distance_range_mm == (90.0, 150.0)
-    broken = replace(target, canal_distance_range_mm=(float("nan"), 150.0))
-    changed = replace(changed, planning=replace(changed.planning, targets=(broken,)))
-    report = build_report(replace(analysis, localization=changed))
-    assert report.planning.targets[0].canal_distance_range_mm is None
+    broken = Target(**{**dict(target), "canal_distance_range_mm": (float("nan"), 150.0)})
+    assert broken.canal_distance_range_mm is None
 
 
 def test_shape_and_spacing_have_the_same_order(analysis: Analysis) -> None:
@@ -75,26 +78,19 @@ def test_unknown_is_null_and_nan_is_never_written(analysis: Analysis) -> None:
 def test_every_float_of_localization_may_be_nan(analysis: Analysis) -> None:
     nan = float("nan")
     located = analysis.localization
-    broken = replace(
-        located.collections[0],
-        volume_ml=nan,
-        length_mm=nan,
-        max_thickness_mm=float("inf"),
-        max_area_mm2=nan,
-        sac_compression=nan,
-        confidence=nan,
-        epicenter_lps=np.full(3, nan),
-        position_fractions={"dorsal": nan},
+    first = located.collections[0]
+    written = Collection(
+        **{
+            **dict(first),
+            "volume_ml": nan,
+            "max_thickness_mm": float("inf"),
+            "max_area_mm2": nan,
+            "sac_compression": nan,
+            "confidence": nan,
+            "epicenter_lps_mm": np.full(3, nan),
+        }
     )
-    report = build_report(
-        replace(
-            analysis,
-            localization=replace(
-                located, collections=(broken,), quality=replace(located.quality, snr=nan)
-            ),
-        )
-    )
-    written = report.collections[0]
+    report = build_report(replace(analysis, localization=replace(located, snr=nan)))
     assert written.volume_ml is written.max_thickness_mm is written.epicenter_lps_mm is None
     assert written.sac_compression is report.quality.snr is None
     assert written.confidence == 0.0

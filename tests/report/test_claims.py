@@ -7,11 +7,12 @@ negative answer excludes nothing; levels only under the numbering they assume.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -19,6 +20,8 @@ import leakloc
 from leakloc.anatomy.vocabulary import NOTICE, Grade, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.localization import finding as finding_module
+from leakloc.localization.collections import Placed
+from leakloc.localization.result import Collection, Coverage
 from leakloc.pipeline import Analysis
 from leakloc.report import write_outputs
 
@@ -98,6 +101,14 @@ def own_words(html: str) -> str:
     return re.sub(r"data:[^\"')]+", " ", html)
 
 
+COVERAGE = Coverage(cranial="L1", caudal="S1")
+
+
+def placed(collections: Iterable[Collection]) -> tuple[Placed, ...]:
+    """Collections with the measurements that the finding states."""
+    return tuple(Placed(c, 0.0, 0.0, 50.0, np.zeros((2, 3)), 3.21, 5.5) for c in collections)
+
+
 @pytest.fixture(scope="module", params=["leak", "leakless"])
 def everything(
     request: pytest.FixtureRequest,
@@ -111,8 +122,8 @@ def everything(
     settings = LocalizationSettings()
     localization = analysis.localization
     answer = finding_module.find(
-        localization.collections if request.param != "leakless" else (),
-        analysis.segmentation, analysis.levels, ("L1", "S1"), settings, blind=False,
+        placed(localization.collections if request.param != "leakless" else ()),
+        analysis.segmentation, analysis.levels, COVERAGE, settings, blind=False,
     )  # fmt: skip
     analysis = replace(analysis, localization=replace(localization, finding=answer))
     parts = ["masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"]
@@ -176,9 +187,10 @@ def test_every_grade_and_side_is_put_in_careful_words(analysis: Analysis) -> Non
     located = analysis.localization.collections[0]
     for grade in get_args(Grade):
         for position in get_args(Position):
-            one = replace(located, grade=grade, position=position)
+            side = located.position.model_copy(update={"label": position})
+            one = located.model_copy(update={"grade": grade, "position": side})
             found = finding_module.find(
-                (one,), analysis.segmentation, analysis.levels, ("L1", "S1"),
+                placed((one,)), analysis.segmentation, analysis.levels, COVERAGE,
                 LocalizationSettings(), blind=False,
             )  # fmt: skip
             assert claims(found.summary) == []
@@ -192,7 +204,7 @@ def test_an_input_that_cannot_tell_is_put_in_careful_words(
 ) -> None:
     analysis = make_synthetic(leak=leak)
     found = finding_module.find(
-        analysis.localization.collections if leak else (), analysis.segmentation, analysis.levels,
-        (None, None), LocalizationSettings(), blind=True,
+        placed(analysis.localization.collections if leak else ()), analysis.segmentation,
+        analysis.levels, Coverage(cranial=None, caudal=None), LocalizationSettings(), blind=True,
     )  # fmt: skip
     assert found.leak == "indeterminate" and claims(found.summary) == []

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from leakloc.report.model import Collection, Report, Target
+    from leakloc.localization.result import Collection, Target
+    from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
     from leakloc.report.page.viewer import Viewer
 

@@ -243,7 +243,7 @@ def _names(view: StudyView) -> dict[str, Any]:
         "collections": [
             {
                 "id": c.id,
-                "title": f"{c.id}: {c.level or 'level not named'}, {c.position}",
+                "title": f"{c.id}: {c.level or 'level not named'}, {c.position.label}",
                 "lps": _rounded(view.geometry.lps_from_kji(view.epicenter(c))),
             }
             for c in view.analysis.localization.collections

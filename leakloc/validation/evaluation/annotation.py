@@ -19,6 +19,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.volume import FloatArray, Volume
 
 if TYPE_CHECKING:
+    from leakloc.localization.result import Collection, Planning
     from leakloc.pipeline import Analysis
     from leakloc.validation.phantom import Phantom, Truth
 
@@ -161,35 +162,42 @@ def mask_in(folder: Path, names: Iterable[str]) -> Path | None:
 def annotation_from_analysis(analysis: Analysis, case: str = "") -> Annotation:
     """Return the annotation of an analysis in memory."""
     located, levels = analysis.localization, analysis.levels
-    targets = {t.collection: t for t in located.planning.targets}
     notes = (*analysis.segmentation.notes, *levels.notes, *located.notes)
+    collections = _annotated(located.collections, located.planning)
     return Annotation(
         case=case,
         thecal_sac=analysis.segmentation.thecal_sac,
         fluid=analysis.segmentation.collections,
-        fluid_ml=sum(c.volume_ml for c in located.collections),
+        fluid_ml=sum(c.volume_ml for c in collections),
         leak=located.finding.leak,
-        collections=tuple(
-            AnnotatedCollection(
-                id=c.id,
-                volume_ml=c.volume_ml,
-                level=c.level,
-                level_set=c.level_set,
-                segments=c.segments,
-                cranial_lps=c.cranial.point_lps,
-                caudal_lps=c.caudal.point_lps,
-                path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
-                confidence=c.confidence,
-                grade=c.grade,
-                position=c.position,
-            )
-            for c in located.collections
-        ),
+        collections=collections,
         vertebrae={v.name: v.center_lps for v in levels.vertebrae},
         discs={d.name: d.center_lps for d in levels.discs},
         numbering_confidence=levels.numbering.confidence,
         transitional=levels.numbering.transitional_suspected,
         notes=tuple(note.code for note in notes),
+    )
+
+
+def _annotated(
+    collections: Iterable[Collection], planning: Planning
+) -> tuple[AnnotatedCollection, ...]:
+    targets = {t.collection: t for t in planning.targets}
+    return tuple(
+        AnnotatedCollection(
+            id=c.id,
+            volume_ml=c.volume_ml or 0.0,
+            level=c.level,
+            level_set=c.level_set,
+            segments=c.segments,
+            cranial_lps=_point(c.extent.cranial.lps_mm),
+            caudal_lps=_point(c.extent.caudal.lps_mm),
+            path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
+            confidence=c.confidence,
+            grade=c.grade,
+            position=c.position.label,
+        )
+        for c in collections
     )
 
 
@@ -287,23 +295,7 @@ def _read_report(folder: Path) -> Annotation:
     for name, file in report.outputs.masks.items():
         if name in ("thecal_sac", "epidural_fluid"):
             masks[name] = _mask(folder / file)
-    targets = {t.collection: t for t in report.planning.targets}
-    collections = tuple(
-        AnnotatedCollection(
-            id=c.id,
-            volume_ml=c.volume_ml or 0.0,
-            level=c.level,
-            level_set=c.level_set,
-            segments=c.segments,
-            cranial_lps=_point(c.extent.cranial.lps_mm),
-            caudal_lps=_point(c.extent.caudal.lps_mm),
-            path_mm=targets[c.id].canal_distance_from_hiatus_mm if c.id in targets else None,
-            confidence=c.confidence,
-            grade=c.grade,
-            position=c.position.label,
-        )
-        for c in report.collections
-    )
+    collections = _annotated(report.collections, report.planning)
     return Annotation(
         case=folder.name,
         thecal_sac=masks.get("thecal_sac"),

@@ -178,7 +178,7 @@ def _case(folder: Path, patient: str, settings: Settings, tiles: list[Tile] | No
         leak_reported=analysis.localization.finding.leak,
         false_positives=len(analysis.localization.collections),
         runtime_s=runtime_s,
-        hiatus_detected=analysis.localization.planning.hiatus.visible,
+        hiatus_detected=analysis.localization.planning.sacral_hiatus.visible,
         **_landmark_errors(patient, analysis),
     )
 
@@ -196,9 +196,7 @@ def _landmark_errors(patient: str, analysis: Analysis) -> dict[str, Any]:
     end_mm = annotated.get("cord_end_z_mm")
     return {
         "sacral_error_mm": sacral,
-        "cord_error_mm": float(conus.point_lps[2] - end_mm)
-        if conus and end_mm is not None
-        else None,
+        "cord_error_mm": float(conus.lps_mm[2] - end_mm) if conus and end_mm is not None else None,
         "cord_detected": conus is not None,
     }
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leakloc.localization.result import CystOnPath, InterlaminarWindow, NarrowestDepth
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, overlays, write_outputs
-from leakloc.report.model import CystOnPath, InterlaminarWindow, NarrowestDepth
 from leakloc.report.page import html
 from leakloc.report.page.viewer import make_viewer
 from leakloc.segmentation.result import Candidate

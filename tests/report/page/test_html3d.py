@@ -47,8 +47,8 @@ def test_texts_cannot_run(analysis: Analysis) -> None:
         analysis,
         localization=replace(
             analysis.localization,
-            finding=replace(analysis.localization.finding, summary=evil),
-            collections=(replace(first, level=evil), *others),
+            finding=analysis.localization.finding.model_copy(update={"summary": evil}),
+            collections=(first.model_copy(update={"level": evil}), *others),
         ),
     )
     text = html3d.page(build_report(marked), marked)
@@ -95,7 +95,7 @@ def test_it_opens_at_the_finding_in_a_browser(analysis: Analysis, tmp_path: Path
         ):
             button.click()
             lps = [float(x) for x in tab.get_attribute("body", "data-lps").split(",")]
-            gap = np.linalg.norm(np.array(lps) - collection.epicenter_lps)
+            gap = np.linalg.norm(np.array(lps) - collection.epicenter_lps_mm)
             assert gap <= np.linalg.norm(spacing) / 2
         browser.close()
     assert trouble == [] and {url for url in requests if not url.startswith("data:")} == {

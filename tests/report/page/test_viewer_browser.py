@@ -35,10 +35,10 @@ def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path
     first, *others = analysis.triage.stacks
     first = replace(first, stack=replace(first.stack, description=EVIL), reason=f"named {EVIL}")
     crescent, *rest = analysis.localization.collections
-    z = crescent.epicenter_lps[2]  # in the middle of the sac, as that of a crescent may be
+    z = crescent.epicenter_lps_mm[2]  # in the middle of the sac, as that of a crescent may be
     line = analysis.segmentation.centerline.points_lps
     middle = line[np.abs(line[:, 2] - z).argmin()]
-    collections = (replace(crescent, epicenter_lps=middle), *rest)
+    collections = (crescent.model_copy(update={"epicenter_lps_mm": tuple(middle)}), *rest)
     marked = replace(
         analysis,
         localization=replace(analysis.localization, collections=collections),
@@ -150,7 +150,7 @@ def test_a_collection_in_the_table_opens_its_slice(page: Page, analysis: Analysi
     spacing = np.linalg.norm(np.array(analysis.triage.myelogram.geometry.spacing_ijk_mm))
     page.tab.click("table a[title='Show collection 2 in the viewer']")
     page.settle()
-    assert np.linalg.norm(page.lps() - second.epicenter_lps) <= spacing / 2
+    assert np.linalg.norm(page.lps() - second.epicenter_lps_mm) <= spacing / 2
     status = page.tab.inner_text("#viewer-place")
     assert "collection 2" in status and "L2-L3" in status
     assert page.tab.evaluate("() => document.activeElement.id") == "sagittal"

@@ -1,7 +1,7 @@
 """Data stored with a report so that levels can be renumbered without the images.
 
 ``relabel.npz`` contains the segmentation near the canal, the spine detections and the landmarks:
-everything required by numbering, localization and the report, as one JSON text and plain arrays.
+everything required by numbering and localization, as one JSON text and plain arrays.
 Nonzero voxels are stored losslessly, so that renumbering gives exactly the same values as a new
 analysis. It contains no more patient data than ``report.json``.
 """
@@ -26,7 +26,6 @@ from leakloc.core.notes import Note
 from leakloc.core.settings import Settings
 from leakloc.core.version import __version__
 from leakloc.core.volume import Geometry, Provenance, Volume
-from leakloc.levels.bodies import without_unused_bone
 from leakloc.levels.candidates import Candidate as DiscCandidate
 from leakloc.levels.conus import Conus
 from leakloc.levels.detection import DetectedDisc, Detections
@@ -34,14 +33,12 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
 from leakloc.localization.hiatus import SacralCanal
-from leakloc.localization.localizer import crop_to_region_read
-from leakloc.report import model
-from leakloc.report.build import Source, source_of
+from leakloc.relabel.reduce import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -84,10 +81,8 @@ class RelabelData:
     ----------
     settings : Settings
         Settings of the analysis, including user-specified level settings.
-    source : Source
-        Image information in the report.
     basis : Basis
-        Segmentation and landmarks.
+        Segmentation, landmarks and warnings of earlier stages.
     detection : SpineDetection or None
         Spine detections before numbering; None if the levels were supplied.
     levels : Levels or None
@@ -95,7 +90,6 @@ class RelabelData:
     """
 
     settings: Settings
-    source: Source
     basis: Basis
     detection: SpineDetection | None
     levels: Levels | None
@@ -113,17 +107,11 @@ def save(analysis: AnalysisData, path: Path) -> None:
     if analysis.basis is None:
         raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    detection, source = analysis.levels.detection, source_of(analysis)
+    detection = analysis.levels.detection
     text = {
         "format": _FORMAT,
         "version": __version__,
         "settings": analysis.settings.model_dump(mode="json"),
-        "source": {
-            "study": _json(source.study),
-            "series": [_json(series) for series in source.series],
-            "skipped": [_json(files) for files in source.skipped],
-            "notes": [_pack(note, arrays) for note in source.notes],
-        },
         "basis": _pack(_reduce_basis(analysis.basis, analysis.settings), arrays),
         "detection": None if detection is None else _pack(_reduce_detection(detection), arrays),
         "levels": _pack(analysis.levels, arrays) if detection is None else None,
@@ -166,24 +154,12 @@ def load(folder: Path) -> RelabelData:
 
 
 def _from_json(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> RelabelData:
-    source = text["source"]
     basis = _unpack(text["basis"], arrays)
     detection, levels = (_unpack(text[name], arrays) for name in ("detection", "levels"))
     for value, kind in ((basis, Basis), (detection or levels, (SpineDetection, Levels))):
         if not isinstance(value, kind):
             raise TypeError(f"unexpected {type(value).__name__}")
-    return RelabelData(
-        Settings.from_dict(text["settings"], NAME),
-        Source(
-            model.StudyIdentity.model_validate_json(json.dumps(source["study"])),
-            tuple(model.Series.model_validate_json(json.dumps(s)) for s in source["series"]),
-            tuple(model.SkippedFiles.model_validate_json(json.dumps(s)) for s in source["skipped"]),
-            tuple(_unpack(note, arrays) for note in source["notes"]),
-        ),
-        basis,
-        detection,
-        levels,
-    )
+    return RelabelData(Settings.from_dict(text["settings"], NAME), basis, detection, levels)
 
 
 def _reduce_basis(basis: Basis, settings: Settings) -> Basis:
@@ -216,11 +192,6 @@ def _reduce_detection(detection: SpineDetection) -> SpineDetection:
     return replace(
         detection, detections=tuple(without_unused_bone(d) for d in detection.detections)
     )
-
-
-def _json(part: Any) -> dict[str, Any]:
-    values: dict[str, Any] = part.model_dump(mode="json", by_alias=True)
-    return values
 
 
 def _pack(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:

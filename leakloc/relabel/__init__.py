@@ -1,0 +1,5 @@
+"""Renumbering of the levels of an existing report, without a new analysis."""
+
+from leakloc.relabel.renumber import relabel
+
+__all__ = ["relabel"]

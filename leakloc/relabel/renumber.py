@@ -1,0 +1,286 @@
+"""Renumber the levels of a report, localize its collections again and rewrite its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from leakloc.analysis import AnalysisData
+from leakloc.core.errors import InputError, OutputError, SettingsError
+from leakloc.core.notes import Note, note
+from leakloc.core.volume import Volume
+from leakloc.levels import assign_levels, read_level_map, read_levels
+from leakloc.localization import localize, without_cisterns
+from leakloc.pipeline import Clock
+from leakloc.relabel import saved
+from leakloc.report import Report, build_report, check_output
+from leakloc.report.build import result_parts
+from leakloc.report.model import Outputs
+from leakloc.report.writer import PARTS, Draft, staged_folder
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import Settings
+    from leakloc.levels.result import Levels
+    from leakloc.localization.result import Localization
+    from leakloc.pipeline import Progress
+    from leakloc.segmentation.result import Segmentation
+
+_FIGURE_PARTS: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
+"""Outputs that require the images; without images, the HTML report has no figures."""
+
+_SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning")
+"""Parts of a report that depend on the numbering and are shown in figures and DICOM objects."""
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """Results with renumbered levels, without images.
+
+    Parameters
+    ----------
+    former : Report
+        Report of the same study, with the image information.
+    input_notes : tuple of Note
+        Warnings from reading the study and selecting its series.
+    runtime_s : dict
+        Run time in seconds of the stages that were repeated.
+    """
+
+    former: Report
+    segmentation: Segmentation
+    levels: Levels
+    localization: Localization
+    settings: Settings
+    input_notes: tuple[Note, ...]
+    runtime_s: dict[str, float]
+
+    def report(
+        self,
+        outputs: Outputs | None = None,
+        notes: Iterable[Note] = (),
+        runtime_s: Mapping[str, float] | None = None,
+    ) -> Report:
+        """Build the report; parameters as for `build_report`."""
+        parts = result_parts(
+            self.segmentation,
+            self.levels,
+            self.localization,
+            self.settings,
+            input_notes=self.input_notes,
+            notes=notes,
+            runtime_s={**self.runtime_s, **(runtime_s or {})},
+        )
+        return self.former.model_copy(update={**parts, "outputs": outputs or Outputs()})
+
+
+def relabel(
+    folder: str | Path,
+    *,
+    study: str | Path | None = None,
+    write: tuple[str, ...] | None = None,
+    anchor: str | None = None,
+    lumbar_count: int | None = None,
+    lowest_disc: str | None = None,
+    levels: str | Path | None = None,
+    level_scheme: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Renumber the levels of an existing report and rewrite it without a new analysis.
+
+    Uses data that `analyze` stored in the folder, takes one to two seconds, and gives the same
+    report as `analyze` with the same level settings. Without level settings, the numbering of the
+    analysis is restored. Figures and DICOM objects require the images: they are recreated if
+    `study` is specified; otherwise those with other level names are removed, with a warning.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of `analyze`.
+    study : path, optional
+        The analyzed study.
+    write : tuple of str, optional
+        Outputs, as in the setting ``report.write``; those of the analysis if None.
+    anchor, lumbar_count, lowest_disc : optional
+        Level settings that replace those of the analysis.
+    levels, level_scheme : optional
+        As for `analyze`.
+    progress : callable, optional
+
+    Raises
+    ------
+    LeaklocError
+        A subclass, with a message for the user.
+    """
+    folder = Path(folder).absolute()
+    _check_rewritable(folder)
+    clock = Clock(progress)
+    with clock.stage("reading", 0.0):
+        data = saved.load(folder)
+        former = Report.load(folder)
+    overrides = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
+    changes: dict[str, Any] = {f"levels__{k}": v for k, v in overrides.items() if v is not None}
+    if write is not None:
+        if study is None and (needy := sorted(_FIGURE_PARTS.intersection(write))):
+            raise SettingsError(
+                f"{', '.join(needy)}: images needed; specify the study with --study"
+            )
+        changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # always kept
+    settings = data.settings.changed(**changes)
+    with clock.stage("levels", 0.55):
+        numbered = _renumber(data, settings, levels, level_scheme)
+    with clock.stage("localization", 0.70):
+        basis = data.basis
+        within = without_cisterns(basis.segmentation, numbered)
+        localization = localize(
+            within,
+            numbered,
+            settings.localization,
+            input_notes=(*basis.notes, *within.notes, *numbered.notes),
+            sacral=basis.landmarks.sacral,
+            anatomy=basis.landmarks.anatomy,
+        )
+    results = Renumbered(
+        former, within, numbered, localization, settings, basis.notes, clock.seconds
+    )
+    analysis = None
+    if study is not None:
+        with clock.stage("choosing series", 0.80):
+            analysis = _with_images(results, data, Path(study))
+    clock.report("writing", 0.85)
+    report = _rewrite(folder, results, analysis)
+    clock.report("done", 1.0)
+    return report
+
+
+def _renumber(
+    data: saved.RelabelData, settings: Settings, levels: str | Path | None, scheme: str | None
+) -> Levels:
+    """Return the levels according to the settings, or those of a file.
+
+    Raises
+    ------
+    SettingsError
+        If the level settings do not match the detected spine.
+    """
+    if levels is not None:
+        supplied = read_levels(levels) if scheme is None else read_level_map(levels, scheme)
+        found = data.basis.segmentation
+        return supplied.levels(found.collections.geometry, found.centerline)
+    if data.detection is not None:
+        return assign_levels(data.detection, settings.levels)
+    if settings.levels != data.settings.levels or data.levels is None:
+        raise SettingsError(
+            "the levels of this report were supplied and cannot be renumbered: supply other "
+            "levels with --levels, or run leakloc analyze again"
+        )
+    return data.levels
+
+
+def _with_images(results: Renumbered, data: saved.RelabelData, path: Path) -> AnalysisData:
+    """Combine the results with the images of the study.
+
+    Raises
+    ------
+    InputError
+        If it is another study, or another volume is selected.
+    """
+    from leakloc.loaders import load_study, triage
+
+    settings, uid = results.settings, results.former.study.study_instance_uid
+    study = load_study(path, settings.loaders, study_uid=uid)
+    chosen = triage(
+        study,
+        settings.loaders,
+        myelogram_uid=data.basis.myelogram_uid,
+        companion_uids=data.basis.companion_uids,
+    )
+    grid = chosen.myelogram.geometry
+    found = results.segmentation
+    if study.info.study_instance_uid != uid or not grid.matches(found.collections.geometry):
+        raise InputError(f"{path} is not the study of this report")
+    return AnalysisData(
+        study,
+        chosen,
+        replace(
+            found,
+            thecal_sac=Volume(found.thecal_sac.array, grid, found.thecal_sac.provenance),
+            collections=Volume(found.collections.array, grid, found.collections.provenance),
+            fluid_fraction=Volume(found.fluid_fraction.array, grid),
+        ),
+        replace(results.levels, mask=Volume(results.levels.mask.array, grid)),
+        results.localization,
+        settings,
+        results.runtime_s,
+    )
+
+
+def _check_rewritable(folder: Path) -> None:
+    """Check that a report folder can be replaced by one with renumbered levels.
+
+    Raises
+    ------
+    InputError
+        If the folder contains no report.
+    OutputError
+        If it contains files not belonging to a report, or cannot be replaced.
+    """
+    if not (folder / "report.json").is_file():
+        raise InputError(
+            f"{folder} contains no report; specify an output folder of leakloc analyze"
+        )
+    foreign = sorted({entry.name for entry in folder.iterdir()} - PARTS)
+    if foreign:
+        raise OutputError(
+            f"{foreign[0]} in {folder} does not belong to the report; move it elsewhere first, as "
+            "the folder is replaced"
+        )
+    check_output(folder, overwrite=True)
+
+
+def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -> Report:
+    """Replace a report by one with renumbered levels.
+
+    With images, all outputs are written as by `write_outputs`. Without, outputs that require
+    images are kept if the content of the report is unchanged; otherwise they are removed, with a
+    warning in the report.
+    """
+    _check_rewritable(folder)
+    with staged_folder(folder, overwrite=True) as staging:
+        shutil.copyfile(folder / saved.NAME, staging / saved.NAME)
+        if analysis is not None:
+            return Draft(staging, results.settings, partial(build_report, analysis)).write_all(
+                analysis
+            )
+        draft = Draft(staging, results.settings, results.report)
+        _keep_figures(draft, folder, results)
+        draft.write_masks(results.segmentation, results.levels)
+        draft.write_tables()
+        return draft.finish()
+
+
+def _keep_figures(draft: Draft, folder: Path, results: Renumbered) -> None:
+    """Keep outputs that require images if the report is unchanged; else add a warning."""
+    wanted = draft.wanted & {*_FIGURE_PARTS, "html"}
+    former, now = results.former, results.report()
+    if any(getattr(now, part) != getattr(former, part) for part in _SHOWN):
+        if wanted:
+            draft.notes.append(note("pictures_removed"))
+        return
+    found = former.outputs
+    draft.overlays = found.overlays if "png" in wanted else ()
+    draft.dicom = {kind: names for kind, names in found.dicom.items() if kind in wanted}
+    draft.html = found.html if "html" in wanted else None
+    draft.pdf = found.pdf if "pdf" in wanted else None
+    draft.html3d = found.html3d if "html3d" in wanted else None
+    objects = [(n,) if isinstance(n, str) else n for n in draft.dicom.values()]
+    for name in (*draft.overlays, *chain(*objects), draft.html, draft.pdf, draft.html3d):
+        if name is not None:
+            (draft.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, draft.folder / name)
+    earlier = (Note(warning.code, warning.message) for warning in former.quality.warnings)
+    draft.notes += [former for former in earlier if former.definition.concerns_images]
