@@ -107,10 +107,10 @@ def confidence_evidence(
     return np.stack(columns, axis=-1)
 
 
-CONFIDENCE: Final = (-2.88, 2.31, 3.53, 0.72)
-"""Weights of `confidence_evidence`, fitted to 213 components, four of them false positive, of
-development patients (seeds 0 to 6 and 11; the network was trained on these patients) and of
-phantoms (seeds 30 to 33)."""
+CONFIDENCE: Final = (-0.80, 1.25, 1.92, 0.51)
+"""Weights of `confidence_evidence`, fitted to 124 components, three of them false positive, of
+development patients (seed 11; the networks were trained on these patients) and of phantoms (seeds
+30 to 32)."""
 
 
 def name_mimic(f: Features, scene: Scene) -> Decision:
