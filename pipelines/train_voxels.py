@@ -1,4 +1,4 @@
-"""Train the voxel network, which delimits epidural fluid voxel by voxel.
+"""Train the voxel network: which voxels belong to the sac, and which to epidural fluid.
 
     python pipelines/train_voxels.py collect WORK --spider SPIDER --seeds 11,12
     python pipelines/train_voxels.py collect WORK --phantom-seeds 20,21,22
@@ -10,8 +10,7 @@
 Samples are simulated studies of the development patients and phantoms, with the dural surface and
 the fluid that the dura network detects; stored samples are not computed again. The patients and
 phantoms of `VALIDATION` are used by ``measure`` only. Needs ``pip install leakloc[train]``; takes
-half an hour on one CPU core. The sac is a target in training only: the dura network was trained on
-the same patients, so that the errors of its surface are not those on other patients.
+half an hour on one CPU core.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Volume
 from leakloc.segmentation.dura import find_dura
 from leakloc.segmentation.fluid import map_fluid
-from leakloc.segmentation.scene import HALF, locate_voxels
+from leakloc.segmentation.scene import HALF, MAX_SURFACE_ERROR_MM, locate_voxels
 from leakloc.segmentation.segment import neighbourhood
 from leakloc.segmentation.voxel_network import MAX_DISTANCE_MM, SIGNAL_RANGE, network_input
 from leakloc.validation.phantom import SCENARIOS as PHANTOMS
@@ -60,8 +59,6 @@ WET = 0.6
 LEARNING_RATE = 4e-3
 AVERAGED = 0.995
 """Decay of the running mean of the weights, which is exported."""
-MAX_SURFACE_ERROR_MM = 2.5
-"""Distance from the dural surface within which voxels count in the loss of the sac."""
 MIN_FLUID = 0.1
 """Fraction of the dura network above which voxels count in the loss of the fluid."""
 MARGIN = 4
@@ -71,21 +68,21 @@ MARGIN = 4
 class VoxelNet(nn.Module):
     """Two 3 x 3 x 3 convolutions that correct the decision of the dura network."""
 
-    def __init__(self, targets: int = 2) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv3d(4, WIDTH, 3, padding=1)
         self.second = nn.Conv3d(WIDTH, WIDTH, 3, padding=1)
-        self.out = nn.Conv3d(WIDTH, targets, 1)
+        self.out = nn.Conv3d(WIDTH, 2, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits of epidural fluid and sac for the output of `network_input`."""
+        """Return logits of sac and epidural fluid for the output of `network_input`."""
         sac = -SURFACE_SCALE * MAX_DISTANCE_MM * x[:, 1:2]
         fluid = x[:, 3:4].clamp(0.02, 0.98)
-        known = torch.cat([torch.log(fluid / (1 - fluid)), sac], 1)
+        known = torch.cat([sac, torch.log(fluid / (1 - fluid))], 1)
         hidden = functional.relu(self.second(functional.relu(self.first(x))))
-        return self.out(hidden) + known[:, : self.out.out_channels]
+        return self.out(hidden) + known
 
 
 def studies(options: argparse.Namespace) -> Iterator[tuple[Path, Volume, Array, Array]]:
@@ -167,10 +164,10 @@ def cut(sample: Sample, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     signal = signal * rng.uniform(0.9, 1.1) + rng.normal(0, rng.uniform(0, 0.04), signal.shape)
     if rng.random() < 0.15:
         signal = np.sign(signal) * np.abs(signal) ** rng.uniform(0.8, 1.25)
-    truth = np.stack([sample["fluid_true"][part], sample["sac_true"][part]]).astype(np.float32)
+    truth = np.stack([sample["sac_true"][part], sample["fluid_true"][part]]).astype(np.float32)
     crossed = (outside > -MAX_DISTANCE_MM / 2) & (outside <= 0)
     near = np.abs(outside) < MAX_SURFACE_ERROR_MM
-    weight = np.stack([(fluid >= MIN_FLUID) | crossed, near])
+    weight = np.stack([near, (fluid >= MIN_FLUID) | crossed])
     parts = [network_input(signal, outside, fluid), truth, weight.astype(np.float32)]
     flipped = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
     padding = [(0, 0), *((0, PATCH - n) for n in signal.shape)]
@@ -229,23 +226,28 @@ def train(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Print the Dice coefficients of both networks for the fluid of the validation samples."""
+    """Print the Dice coefficients of surface and network on the validation samples."""
     net = loaded(options.checkpoint)
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for name, sample in samples(options.work, validation=True):
         signal, outside, fluid = (
             sample[n].astype(np.float32) for n in ("signal", "outside", "fluid")
         )
-        true = sample["fluid_true"]
-        if true.any():
-            with torch.no_grad():
-                planes = torch.from_numpy(network_input(signal, outside, fluid)[None])
-                logits = net(planes)[0, 0].numpy()
-            voxels = (fluid > MIN_FLUID) & (logits >= 0) & (outside > 0)
-            found[name.split("_")[0]].append((dice(fluid >= 0.4, true), dice(voxels, true)))
+        with torch.no_grad():
+            logits = net(torch.from_numpy(network_input(signal, outside, fluid)[None]))[0].numpy()
+        sac = np.where(np.abs(outside) < MAX_SURFACE_ERROR_MM, logits[0] >= 0, outside <= 0)
+        true, wet = sample["fluid_true"], fluid > MIN_FLUID
+        values = [dice(mask, sample["sac_true"]) for mask in (outside <= 0, sac)]
+        values += [
+            dice(mask, true) if true.any() else np.nan
+            for mask in (fluid >= 0.4, wet & (logits[1] >= 0) & ~sac)
+        ]
+        found[name.split("_")[0]].append(tuple(values))
     for kind, rows in found.items():
-        dura, voxels = np.mean(rows, axis=0)
-        print(f"{kind}: {len(rows)} studies, {dura:.3f} -> {voxels:.3f}")
+        sac, sac_voxels, wet_dura, wet_voxels = np.nanmean(rows, axis=0)
+        print(
+            f"{kind}: sac {sac:.4f} -> {sac_voxels:.4f}, fluid {wet_dura:.3f} -> {wet_voxels:.3f}"
+        )
 
 
 def dice(a: Array, b: Array) -> float:
@@ -261,13 +263,10 @@ def loaded(checkpoint: Path) -> VoxelNet:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the output for the fluid as ONNX, for volumes of any size."""
-    net, axes = loaded(options.checkpoint), {2: "k", 3: "j", 4: "i"}
-    fluid = VoxelNet(1)
-    state = net.state_dict()
-    fluid.load_state_dict({k: v[:1] if k.startswith("out.") else v for k, v in state.items()})
+    """Write the network as ONNX, for volumes of any size."""
+    axes = {0: "batch", 2: "k", 3: "j", 4: "i"}
     torch.onnx.export(
-        fluid.eval(), (torch.zeros(1, 4, 8, 8, 8),), options.path,
+        loaded(options.checkpoint), (torch.zeros(1, 4, 8, 8, 8),), options.path,
         input_names=["voxels"], output_names=["logits"],
         dynamic_axes={"voxels": axes, "logits": axes}, opset_version=17, dynamo=False,
     )  # fmt: skip

@@ -54,7 +54,7 @@ def find_components(scene: Scene, settings: SegmentationSettings) -> list[Compon
         (np.abs(c.left) <= settings.corridor_half_width_mm) & (c.dorsal > 0)
     )
     near &= (c.arc >= scene.dura.head_arc_mm) & (c.arc <= scene.dura.centerline.length_mm)
-    near &= scene.outside_mm > 0
+    near &= ~scene.inside
     fluid = near & (scene.fraction.array >= settings.fluid_min_fraction)
     if scene.fat_like_fluid:
         fluid &= scene.reached  # beyond, bright fat would connect all components
@@ -117,7 +117,7 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
     dorsal = scene.coordinates.dorsal[voxels].astype(np.float64)
     outside = scene.outside_mm[voxels].astype(np.float64)
     volume_ml = float(fraction.sum()) * geometry.voxel_volume_ml + rim_ml(
-        voxels, fluid, scene.outside_mm > 0.0
+        voxels, fluid, ~scene.inside
     )
     weight = fraction / fraction.sum()
     angle = np.arctan2(dorsal, left)

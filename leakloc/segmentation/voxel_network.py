@@ -1,7 +1,7 @@
-"""Neural network that delimits epidural fluid voxel by voxel.
+"""Neural network that assigns single voxels to the sac and to epidural fluid.
 
-The dura network works in canal coordinates, 2 mm apart along the canal: it distinguishes epidural
-fluid from the sac and from other tissue, but blurs its borders. The image itself is sharper, but
+The dura network works in canal coordinates, 2 mm apart along the canal: it distinguishes the sac
+and fluid outside it from other tissue, but blurs their borders. The image itself is sharper, but
 its signal does not distinguish CSF in the sac from fluid outside it. A small 3D network combines
 both for each voxel and its neighbors (5 x 5 x 5 voxels). Its weights (``models/voxels.onnx``, see
 ``models/VOXELS_CARD.md``) were trained by ``pipelines/train_voxels.py``.
@@ -33,10 +33,10 @@ _REACH: Final = 2
 """Number of adjacent voxels in each direction that the network takes into account."""
 
 
-def fluid_probability(
+def voxel_probabilities(
     signal: Array, outside_mm: Array, fluid: Array, needed: npt.NDArray[np.bool_]
-) -> Array:
-    """Estimate for each voxel the probability of epidural fluid.
+) -> tuple[Array, Array]:
+    """Estimate for each voxel the probabilities of lying in the sac and of epidural fluid.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def fluid_probability(
     fluid : ndarray, same shape
         Fraction of epidural fluid estimated by the dura network, 0 inside the surface.
     needed : ndarray of bool, same shape
-        Voxels whose probability is needed; others may be 0.
+        Voxels whose probabilities are needed; others may be 0.
 
     Returns
     -------
-    ndarray, float32, same shape
-        Probability that fluid outside the dura fills at least half of the voxel.
+    sac, epidural : ndarray, float32, same shape
+        Probability that the sac, and that fluid outside it, fill at least half of the voxel.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def fluid_probability(
     from scipy.ndimage import find_objects
 
     session = network_session(MODEL_PATH, "voxel")
-    result = np.zeros(signal.shape, np.float32)
+    result = np.zeros((2, *signal.shape), np.float32)
     for start in range(0, len(signal), _SLAB):
         for part in find_objects(needed[start : start + _SLAB].astype(np.uint8)):
             inner = (slice(part[0].start + start, part[0].stop + start), *part[1:])
@@ -76,8 +76,8 @@ def fluid_probability(
                 slice(a.start - b.start, a.stop - b.start)
                 for a, b in zip(inner, outer, strict=True)
             )
-            result[inner] = 1 / (1 + np.exp(-logits[0, 0][own]))
-    return result
+            result[(slice(None), *inner)] = 1 / (1 + np.exp(-logits[0][(slice(None), *own)]))
+    return result[0], result[1]
 
 
 def network_input(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.search import SpineDetection
@@ -44,7 +45,7 @@ def counted(
     numbering = replace(analysis.levels.numbering, method=method)
     return replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=myelogram, companions={role: volume}),
+        triage=replace(analysis.triage, spine=Spine(myelogram), companions={role: volume}),
         levels=replace(analysis.levels, numbering=numbering),
     )
 

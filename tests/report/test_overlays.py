@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.volume import Volume
 from leakloc.pipeline import Analysis
@@ -22,7 +23,7 @@ def stored_as(analysis: Analysis, codes: str) -> Analysis:
     segmentation = analysis.segmentation
     return replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=analysis.triage.myelogram.oriented(codes)),
+        triage=replace(analysis.triage, spine=Spine(analysis.triage.myelogram.oriented(codes))),
         segmentation=replace(
             segmentation,
             fluid_fraction=segmentation.fluid_fraction.oriented(codes),
@@ -228,7 +229,7 @@ def test_companion_in_another_frame_of_reference_is_not_shown(analysis: Analysis
     moved = replace(both.triage.myelogram.geometry, frame_of_reference_uid="1.2.4")
     both = replace(
         both,
-        triage=replace(both.triage, myelogram=Volume(both.triage.myelogram.array, moved)),
+        triage=replace(both.triage, spine=Spine(Volume(both.triage.myelogram.array, moved))),
     )
     first = analysis.localization.collections[0]
     assert len(overlays._collection_sagittal(StudyView(both), first).columns) == 1
@@ -256,7 +257,7 @@ def test_a_thin_slab_is_padded_for_axis_labels(analysis: Analysis) -> None:
     box = (middle, slice(None), slice(None))
     thin = replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=analysis.triage.myelogram.crop(box)),
+        triage=replace(analysis.triage, spine=Spine(analysis.triage.myelogram.crop(box))),
         segmentation=replace(
             analysis.segmentation,
             thecal_sac=analysis.segmentation.thecal_sac.crop(box),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.pipeline import Analysis
 from leakloc.report import canvas
 from leakloc.report.straightened import (
@@ -67,7 +68,7 @@ def test_where_the_field_cuts_the_sac_the_area_is_unknown(analysis: Analysis) ->
     parts = analysis.segmentation
     thin = replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=analysis.triage.myelogram.crop(box)),
+        triage=replace(analysis.triage, spine=Spine(analysis.triage.myelogram.crop(box))),
         segmentation=replace(
             parts, thecal_sac=parts.thecal_sac.crop(box), collections=parts.collections.crop(box)
         ),

@@ -1,4 +1,4 @@
-"""The voxel network: its input, its extent, and the border of fluid."""
+"""The voxel network: its input, its extent, and what it decides at a surface."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from leakloc.core.errors import LeaklocError
 from leakloc.segmentation import voxel_network
-from leakloc.segmentation.voxel_network import MAX_DISTANCE_MM, fluid_probability, network_input
+from leakloc.segmentation.voxel_network import MAX_DISTANCE_MM, network_input, voxel_probabilities
 
 SHAPE = (70, 40, 40)
 RADIUS_MM = np.hypot(*(np.indices(SHAPE)[1:] - 20.0)).astype(np.float32)
@@ -29,39 +29,39 @@ def test_input_clips_signal_and_distance() -> None:
     assert MAX_DISTANCE_MM == 3.0
 
 
-def test_border_of_fluid_follows_the_signal() -> None:
-    """Fluid behind a sac of 7 mm; the dura network estimates its border a voxel too far out."""
-    _, j, _ = np.indices(SHAPE)
-    true = (RADIUS_MM >= 7.0) & (RADIUS_MM < 10.0) & (j > 24)
-    signal = np.where(true, np.float32(1), sac_of(7.0))
-    blurred = np.where((RADIUS_MM >= 7.0) & (RADIUS_MM < 11.0) & (j > 24), np.float32(0.55), 0)
-    needed = blurred > 0
-    fluid = fluid_probability(signal, RADIUS_MM - 7.0, blurred.astype(np.float32), needed) >= 0.5
-    middle = slice(20, 50)
-    assert (needed != true)[middle].sum() > 5 * (fluid != true)[middle].sum()
+@pytest.mark.parametrize("edge_mm", [7.6, 9.4])
+def test_signal_corrects_a_surface_that_is_half_a_voxel_off(edge_mm: float) -> None:
+    signal, true = sac_of(edge_mm), edge_mm > RADIUS_MM
+    for error_mm in (-0.5, 0.5):
+        outside = RADIUS_MM - np.float32(edge_mm + error_mm)
+        sac, _ = voxel_probabilities(signal, outside, np.zeros_like(signal), np.abs(outside) < 2.5)
+        near = np.abs(outside) < 2.5
+        assert ((sac >= 0.5) != true)[near].mean() < 0.6 * ((outside <= 0) != true)[near].mean()
 
 
-def test_result_does_not_depend_on_the_division_into_slabs(monkeypatch) -> None:
+def test_probabilities_do_not_depend_on_the_division_into_slabs(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     signal = sac_of(8.0) + rng.normal(0, 0.05, SHAPE).astype(np.float32)
     outside = RADIUS_MM - np.float32(8.0)
     fluid = np.where((outside > 0) & (outside < 3), np.float32(0.6), np.float32(0))
     needed = np.zeros(SHAPE, bool)
     needed[10:60, 10:30, 10:30] = True
-    whole = fluid_probability(signal, outside, fluid, needed)
+    whole = voxel_probabilities(signal, outside, fluid, needed)
     monkeypatch.setattr(voxel_network, "_SLAB", 7)
-    slabs = fluid_probability(signal, outside, fluid, needed)
-    np.testing.assert_allclose(whole[needed], slabs[needed], atol=1e-5)
-    assert not whole[~needed & (np.indices(SHAPE)[0] < 10)].any()
+    for one, other in zip(whole, voxel_probabilities(signal, outside, fluid, needed), strict=True):
+        np.testing.assert_allclose(one[needed], other[needed], atol=1e-5)
+        assert not one[~needed].any()
 
 
 def test_nothing_needed_gives_zeros() -> None:
     signal = sac_of(8.0)
-    assert not fluid_probability(signal, signal, signal, np.zeros(SHAPE, bool)).any()
+    sac, epidural = voxel_probabilities(signal, signal, signal, np.zeros(SHAPE, bool))
+    assert not sac.any()
+    assert not epidural.any()
 
 
 def test_missing_weights_are_reported(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(voxel_network, "MODEL_PATH", tmp_path / "voxels.onnx")
     signal = sac_of(8.0)
     with pytest.raises(LeaklocError, match="voxel network are missing"):
-        fluid_probability(signal, signal, signal, signal > 0)
+        voxel_probabilities(signal, signal, signal, signal > 0)

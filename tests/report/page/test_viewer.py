@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from leakloc.anatomy.spine import Spine
 from leakloc.core.templates import render_html
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis
@@ -68,7 +69,7 @@ def test_how_the_array_was_stored_changes_nothing(
     parts = analysis.segmentation
     stored = replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=analysis.triage.myelogram.oriented(codes)),
+        triage=replace(analysis.triage, spine=Spine(analysis.triage.myelogram.oriented(codes))),
         segmentation=replace(
             parts,
             thecal_sac=parts.thecal_sac.oriented(codes),
@@ -142,7 +143,7 @@ def test_a_canal_that_leaves_a_thin_slab_is_still_shown(analysis: Analysis) -> N
     parts = analysis.segmentation
     beside = replace(
         analysis,
-        triage=replace(analysis.triage, myelogram=thin(analysis.triage.myelogram)),
+        triage=replace(analysis.triage, spine=Spine(thin(analysis.triage.myelogram))),
         segmentation=replace(
             parts, thecal_sac=thin(parts.thecal_sac), collections=thin(parts.collections)
         ),
