@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.ndimage import binary_dilation
 from torch import nn
 from torch.nn import functional
 
@@ -236,11 +237,12 @@ def measure(options: argparse.Namespace) -> None:
         with torch.no_grad():
             logits = net(torch.from_numpy(network_input(signal, outside, fluid)[None]))[0].numpy()
         sac = np.where(np.abs(outside) < MAX_SURFACE_ERROR_MM, logits[0] >= 0, outside <= 0)
-        true, wet = sample["fluid_true"], fluid > MIN_FLUID
+        true = sample["fluid_true"]
+        zone = binary_dilation(true, iterations=5) & (outside > 0)  # without other bright signal
         values = [dice(mask, sample["sac_true"]) for mask in (outside <= 0, sac)]
         values += [
-            dice(mask, true) if true.any() else np.nan
-            for mask in (fluid >= 0.4, wet & (logits[1] >= 0) & ~sac)
+            dice(zone & mask, true) if true.any() else np.nan
+            for mask in (fluid >= 0.4, (fluid > MIN_FLUID) & (logits[1] >= 0))
         ]
         found[name.split("_")[0]].append(tuple(values))
     for kind, rows in found.items():

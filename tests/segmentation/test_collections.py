@@ -34,6 +34,17 @@ def test_the_sac_ends_where_the_cisterns_begin(head_arc_mm: float, highest_k: in
     assert sac[20].sum() == pytest.approx(np.pi * 8**2, rel=0.05)
 
 
+def test_the_sac_extends_to_the_edge_of_the_field_above_the_centerline() -> None:
+    top = GEOMETRY.lps_from_kji([56, 20, 20])
+    line = Centerline.smoothed(np.linspace(top, FOOT_LPS, 57), step_mm=1.0, smoothing_mm=0.0)
+    radius = np.full((len(line.arc_mm), 16), 8.0)
+    dura = Dura(line, line.arc_mm, np.arange(0.0, 2 * np.pi, np.pi / 8), radius, None)
+    _, j, i = np.indices(GEOMETRY.shape)
+    csf = (np.hypot(i - 20.0, j - 20.0) < 8.0).astype(np.float32)
+    sac = Scene.of(Volume(csf, GEOMETRY, Provenance("made")), dura, False).sac
+    assert sac[60].sum() == pytest.approx(sac[30].sum(), rel=0.05)
+
+
 ANGLE = np.arange(48) * 2 * np.pi / 48
 RADIUS_MM = 0.8 + 0.5 * np.arange(48)
 
