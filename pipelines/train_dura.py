@@ -268,6 +268,30 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) ->
     return 2 * entropy[0] + 4 * entropy[1] + 0.5 * (1 - dice).sum(1).mean()
 
 
+def update_mean(mean: dict[str, torch.Tensor], net: nn.Module, keep: float) -> None:
+    """Update the running mean of the weights, with the fraction `keep` of its former value."""
+    for name, value in net.state_dict().items():
+        if value.dtype.is_floating_point:
+            mean[name].lerp_(value, 1 - keep)
+        else:
+            mean[name].copy_(value)
+
+
+def save_checkpoint(
+    path: Path,
+    net: nn.Module,
+    mean: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    """Replace a checkpoint; an interrupted call leaves the former one."""
+    state = {
+        "net": net.state_dict(), "mean": mean, "optimizer": optimizer.state_dict(), "step": step
+    }  # fmt: skip
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
 def train(options: argparse.Namespace) -> None:
     """Train for a wall-clock budget with a cosine schedule; write a checkpoint every 50 steps."""
     torch.manual_seed(options.seed)
@@ -303,22 +327,12 @@ def train(options: argparse.Namespace) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        keep = min(AVERAGED, (step + 1) / (step + 20))
-        for name, value in net.state_dict().items():
-            if value.dtype.is_floating_point:
-                mean[name].lerp_(value, 1 - keep)
-            else:
-                mean[name].copy_(value)
+        update_mean(mean, net, min(AVERAGED, (step + 1) / (step + 20)))
         losses.append(float(loss.detach()))
         if step % 50 == 0 or done >= 1:
             seconds = time.monotonic() - start
             print(f"{step} {seconds:.0f} s loss {np.mean(losses[-200:]):.4f}", flush=True)
-            state = {
-                "net": net.state_dict(), "mean": mean, "optimizer": optimizer.state_dict(),
-                "step": step,
-            }  # fmt: skip
-            torch.save(state, options.out.with_suffix(".part"))
-            options.out.with_suffix(".part").replace(options.out)
+            save_checkpoint(options.out, net, mean, optimizer, step)
         if done >= 1:
             return
 

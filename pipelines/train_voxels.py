@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from fit_confidence import numbers
 from scipy.ndimage import binary_dilation
 from torch import nn
 from torch.nn import functional
+from train_dura import save_checkpoint, update_mean
 
 from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import LeaklocError
@@ -38,6 +40,7 @@ from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.scene import HALF, MAX_SURFACE_ERROR_MM, locate_voxels
 from leakloc.segmentation.segment import neighbourhood
 from leakloc.segmentation.voxel_network import MAX_DISTANCE_MM, SIGNAL_RANGE, network_input
+from leakloc.validation.evaluation.metrics import dice
 from leakloc.validation.phantom import SCENARIOS as PHANTOMS
 from leakloc.validation.phantom import make_phantom
 from leakloc.validation.simulation import DEVELOPMENT_PATIENTS, SCENARIOS, read_patient, simulate
@@ -126,7 +129,7 @@ def collect(options: argparse.Namespace) -> None:
             continue
         box = neighbourhood(mapped.signal, dura.centerline, settings)
         signal = mapped.signal.crop(box)
-        _, outside, _, network = locate_voxels(signal, dura)
+        _, outside, _, network = locate_voxels(mapped.fraction.crop(box), dura)
         estimate = np.where(outside > 0, network.array, np.float32(0))
         near = (np.abs(outside) < MAX_DISTANCE_MM) | (estimate >= MIN_FLUID)
         part = tuple(
@@ -199,9 +202,12 @@ def train(options: argparse.Namespace) -> None:
         mean, step = state["mean"], state["step"]
         rng = np.random.default_rng(step)
     start, losses, first = time.monotonic(), [], step
-    while (done := (time.monotonic() - start) / (60 * options.minutes)) < 1:
+    done = 0.0
+    while done < 1:
+        done = (time.monotonic() - start) / (60 * options.minutes)
         step += 1
-        rate = LEARNING_RATE * min(1.0, (step - first) / 30) * (0.51 + 0.49 * np.cos(np.pi * done))
+        warm = min(1.0, (step - first) / 30)
+        rate = LEARNING_RATE * warm * (0.51 + 0.49 * np.cos(np.pi * min(done, 1)))
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         patches = [cut(kind[rng.integers(len(kind))], rng) for kind in draws]
@@ -212,18 +218,11 @@ def train(options: argparse.Namespace) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        keep = min(AVERAGED, (step + 1) / (step + 10))
-        for name, value in net.state_dict().items():
-            mean[name].lerp_(value, 1 - keep)
+        update_mean(mean, net, min(AVERAGED, (step + 1) / (step + 10)))
         losses.append(float(loss.detach()))
-        if step % 100 == 0:
+        if step % 100 == 0 or done >= 1:
             print(f"{step} loss {np.mean(losses[-100:]):.4f}", flush=True)
-            state = {
-                "net": net.state_dict(), "mean": mean, "optimizer": optimizer.state_dict(),
-                "step": step,
-            }  # fmt: skip
-            torch.save(state, options.out.with_suffix(".part"))
-            options.out.with_suffix(".part").replace(options.out)
+            save_checkpoint(options.out, net, mean, optimizer, step)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -252,11 +251,6 @@ def measure(options: argparse.Namespace) -> None:
         )
 
 
-def dice(a: Array, b: Array) -> float:
-    """Return the Dice coefficient of two masks."""
-    return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
-
-
 def loaded(checkpoint: Path) -> VoxelNet:
     """Return the network with the running mean of the weights."""
     net = VoxelNet()
@@ -272,11 +266,6 @@ def export(options: argparse.Namespace) -> None:
         input_names=["voxels"], output_names=["logits"],
         dynamic_axes={"voxels": axes, "logits": axes}, opset_version=17, dynamo=False,
     )  # fmt: skip
-
-
-def numbers(text: str) -> list[int]:
-    """Parse comma-separated numbers."""
-    return [int(n) for n in text.split(",") if n]
 
 
 def main() -> None:

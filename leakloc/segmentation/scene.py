@@ -77,8 +77,8 @@ class Scene:
         signal : Volume
             Signal relative to CSF, not clipped.
         """
-        c, outside, reached, network = locate_voxels(signal, dura)
         csf = signal.with_array(np.clip(signal.array, 0.0, 1.0), "fluid fraction")
+        c, outside, reached, network = locate_voxels(csf, dura)
         inside, fraction = _assign_voxels(signal, csf, network, outside)
         return cls(
             network, fraction, csf, c, outside, inside, reached, dura, fat_like_fluid, tissue_bright
@@ -92,8 +92,14 @@ class Scene:
         return self.inside & (self.coordinates.arc >= self.dura.head_arc_mm)
 
 
-def locate_voxels(signal: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, Mask, Volume]:
+def locate_voxels(csf: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, Mask, Volume]:
     """Return the position of voxels relative to the dural surface, and the fluid outside it.
+
+    Parameters
+    ----------
+    csf : Volume
+        Fraction of fluid from the signal alone, 0..1.
+    dura : Dura
 
     Returns
     -------
@@ -103,11 +109,11 @@ def locate_voxels(signal: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, 
     network : Volume
         As the parameters of `Scene`.
     """
-    c = CanalCoordinates.of(signal.geometry, dura.centerline)
+    c = CanalCoordinates.of(csf.geometry, dura.centerline)
     outside = np.empty(c.arc.shape, np.float32)
     for k in range(len(outside)):  # plane by plane to limit memory
         outside[k] = _outside_mm(dura, c.arc[k], c.left[k], c.dorsal[k])
-    network = np.clip(signal.array, 0.0, 1.0)
+    network = csf.array.copy()
     reached = (outside > 0) & (np.hypot(c.left, c.dorsal) <= RADIUS_RANGE_MM[1])
     reached &= (c.arc >= 0) & (c.arc <= dura.arc_mm[-1])
     values = dura.fluid_outside_at(c.arc[reached], c.left[reached], c.dorsal[reached])
@@ -117,7 +123,7 @@ def locate_voxels(signal: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, 
         known = np.isfinite(values)  # rounding may exclude the outermost voxels
         reached[reached] = known
         network[reached] = values[known]
-    return c, outside, reached, signal.with_array(network, "dura network outside the dura")
+    return c, outside, reached, csf.with_array(network, "dura network outside the dura")
 
 
 def _assign_voxels(
