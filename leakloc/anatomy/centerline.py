@@ -10,6 +10,12 @@ import numpy.typing as npt
 
 from leakloc.core.volume import FloatArray
 
+_CURVATURE_SMOOTHING_MM = 8.0
+"""Sigma for the curvature of the centerline; changes over shorter lengths are tracing noise."""
+
+_MIN_STRETCH = 0.3
+"""Lower limit of the stretch factor: far from a curved canal, perpendicular planes intersect."""
+
 
 @dataclass(frozen=True, eq=False)
 class Centerline:
@@ -133,6 +139,35 @@ class Centerline:
         dorsal = np.einsum("nc,nc->n", offset, self.dorsals_lps[nearest])
         shape = points.shape[:-1]
         return arc.reshape(shape), left.reshape(shape), dorsal.reshape(shape)
+
+    def stretch_at(
+        self, arc_mm: FloatArray, left_mm: FloatArray, dorsal_mm: FloatArray
+    ) -> FloatArray:
+        """Return the length of a parallel curve divided by that of the centerline, shape (n,).
+
+        The perpendicular planes of a curved canal diverge: a volume per unit length along the
+        centerline, divided by this factor, is a cross-sectional area.
+
+        Parameters
+        ----------
+        arc_mm, left_mm, dorsal_mm : ndarray, shape (n,)
+            As returned by `project`.
+        """
+        bend = self._bends_per_mm
+        along_left, along_dorsal = (np.interp(arc_mm, self.arc_mm, part) for part in bend.T)
+        stretch = 1.0 - left_mm * along_left - dorsal_mm * along_dorsal
+        return np.asarray(np.maximum(stretch, _MIN_STRETCH))
+
+    @cached_property
+    def _bends_per_mm(self) -> FloatArray:
+        """Curvature to the left and dorsally at each point, 1/mm, shape (n, 2)."""
+        from scipy.ndimage import gaussian_filter1d
+
+        sigma = _CURVATURE_SMOOTHING_MM / float(np.mean(np.diff(self.arc_mm)))
+        tangents = gaussian_filter1d(self.tangents_lps, sigma, axis=0, mode="nearest")
+        bend = np.gradient(tangents, self.arc_mm, axis=0)
+        axes = np.stack([self.lefts_lps, self.dorsals_lps], axis=1)
+        return np.asarray(np.einsum("nc,nac->na", bend, axes))
 
 
 def left_and_dorsal(caudal_lps: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -13,14 +13,8 @@ from leakloc.core.volume import FloatArray, Geometry
 
 IntArray = npt.NDArray[np.intp]
 
-_CURVATURE_SMOOTHING_MM = 8.0
-"""Sigma for the curvature of the centerline; changes over shorter lengths are tracing noise."""
-
 _END_REACH_MM = 1.5
 """Minimum distance inward over which the height of an end is taken; 2.5 sigma if larger."""
-
-_MIN_STRETCH = 0.3
-"""Lower limit of the stretch factor: far from a curved canal, perpendicular planes intersect."""
 
 SECTION_SMOOTHING_MM: Final = 1.5
 """Gaussian sigma along the canal for cross-sections, which smooths partially covered bins."""
@@ -116,28 +110,8 @@ def canal_voxels(
         arc, left, dorsal = (np.empty(0) for _ in range(3))
     fluid = np.clip(fluid_fraction[tuple(kji.T)].astype(np.float64), 0.0, 1.0)
     voxel_mm3 = geometry.voxel_volume_ml * 1000.0
-    bend_left, bend_dorsal = _bends_per_mm(centerline)
-    stretch = (
-        1.0
-        - left * np.interp(arc, centerline.arc_mm, bend_left)
-        - dorsal * np.interp(arc, centerline.arc_mm, bend_dorsal)
-    )
-    section = voxel_mm3 / np.maximum(stretch, _MIN_STRETCH)
+    section = voxel_mm3 / centerline.stretch_at(arc, left, dorsal)
     return CanalVoxels(index, points, arc, left, dorsal, fluid, section, voxel_mm3)
-
-
-def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
-    """Return left and dorsal curvature at each centerline point, 1/mm."""
-    from scipy.ndimage import gaussian_filter1d
-
-    step = float(np.mean(np.diff(centerline.arc_mm)))
-    tangents = gaussian_filter1d(
-        centerline.tangents_lps, _CURVATURE_SMOOTHING_MM / step, axis=0, mode="nearest"
-    )
-    bend = np.gradient(tangents, centerline.arc_mm, axis=0)
-    left = np.einsum("nc,nc->n", bend, centerline.lefts_lps)
-    dorsal = np.einsum("nc,nc->n", bend, centerline.dorsals_lps)
-    return left, dorsal
 
 
 @dataclass(frozen=True, eq=False)

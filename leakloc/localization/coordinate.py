@@ -58,24 +58,27 @@ class LevelCoordinate:
 
     @classmethod
     def from_levels(cls, levels: Levels, centerline: Centerline) -> LevelCoordinate:
-        """Project bodies and discs onto the canal.
+        """Project discs onto the canal, and bodies that are not between two discs.
 
         Each center is projected to the centerline point whose perpendicular plane contains it,
-        so lordosis does not shift a body relative to the adjacent canal. Landmarks out of order
-        are dropped in favor of those of higher confidence.
+        so lordosis does not shift a disc relative to the adjacent canal. The level of a body is
+        halfway between its discs along the canal; in lordosis, its center projects up to 3 mm
+        cranial of that. Landmarks out of order are dropped in favor of those of higher confidence.
         """
         chain = _chain(levels)
-        landmarks = []
+        landmarks: list[tuple[float, FloatArray, float]] = []
         if levels.status != "unlabelled":
-            for body in levels.vertebrae:
-                if body.name in chain:
-                    level = float(chain.index(body.name))
-                    landmarks.append((level, body.center_lps, body.confidence))
             for disc in levels.discs:
                 upper, lower = split_segment(disc.name)
                 if upper in chain and lower in chain:
                     level = 0.5 * (chain.index(upper) + chain.index(lower))
                     landmarks.append((level, disc.center_lps, disc.confidence))
+            between = {level for level, _, _ in landmarks}
+            for body in levels.vertebrae:
+                if body.name in chain:
+                    level = float(chain.index(body.name))
+                    if not {level - 0.5, level + 0.5} <= between:
+                        landmarks.append((level, body.center_lps, body.confidence))
         if len(landmarks) < 2:
             return cls(chain, np.empty(0), np.empty(0))
         landmarks.sort(key=lambda landmark: landmark[0])
@@ -103,7 +106,7 @@ class LevelCoordinate:
         arc = np.asarray(arc_mm, dtype=np.float64)
         if not self.labelled:
             return np.full(arc.shape, np.nan)
-        level = _interpolate(arc, self.knots_arc_mm, self.knots_level)
+        level = _interpolate(arc, self.knots_arc_mm, self.knots_level, self.knots_level)
         first, last = self.level_range
         named = (level >= first - _ROUNDING) & (level <= last + _ROUNDING)
         return np.where(named, np.clip(level, first, last), np.nan)
@@ -113,7 +116,7 @@ class LevelCoordinate:
         wanted = np.asarray(level, dtype=np.float64)
         if not self.labelled:
             return np.full(wanted.shape, np.nan)
-        arc = _interpolate(wanted, self.knots_level, self.knots_arc_mm)
+        arc = _interpolate(wanted, self.knots_level, self.knots_arc_mm, self.knots_level)
         first, last = self.level_range
         named = (wanted >= first - _ROUNDING) & (wanted <= last + _ROUNDING)
         return np.where(named, arc, np.nan)
@@ -226,15 +229,19 @@ def _known(value: npt.ArrayLike) -> float | None:
     return None if np.isnan(number) else number
 
 
-def _interpolate(x: FloatArray, knots_x: FloatArray, knots_y: FloatArray) -> FloatArray:
-    """Interpolate linearly; extrapolate with the mean slope of the first or last level."""
-    inside = np.interp(x, knots_x, knots_y)
-    reach = min(3, len(knots_x))  # two half levels: the pitch of one whole level
-    head = (knots_y[reach - 1] - knots_y[0]) / (knots_x[reach - 1] - knots_x[0])
-    tail = (knots_y[-1] - knots_y[-reach]) / (knots_x[-1] - knots_x[-reach])
-    before = np.minimum(x - knots_x[0], 0.0) * head
-    beyond = np.maximum(x - knots_x[-1], 0.0) * tail
-    return np.asarray(inside + before + beyond)
+def _interpolate(
+    x: FloatArray, knots_x: FloatArray, knots_y: FloatArray, level: FloatArray
+) -> FloatArray:
+    """Interpolate linearly; extrapolate with the mean slope of the first or last `level`."""
+    head = int(np.searchsorted(level[1:-1], level[0] + 1.0)) + 1
+    tail = int(np.searchsorted(level[1:-1], level[-1] - 1.0, side="right"))
+    before = (knots_y[head] - knots_y[0]) / (knots_x[head] - knots_x[0])
+    beyond = (knots_y[-1] - knots_y[tail]) / (knots_x[-1] - knots_x[tail])
+    return np.asarray(
+        np.interp(x, knots_x, knots_y)
+        + np.minimum(x - knots_x[0], 0.0) * before
+        + np.maximum(x - knots_x[-1], 0.0) * beyond
+    )
 
 
 def _chain(levels: Levels) -> tuple[str, ...]:

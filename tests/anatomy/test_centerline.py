@@ -147,3 +147,14 @@ def test_what_is_no_curve_is_refused(points: np.ndarray) -> None:
 def test_repeats_are_refused() -> None:
     with pytest.raises(ValueError, match="repeat"):
         Centerline(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("offset", [-12.0, 0.0, 12.0])
+def test_parallel_curves_of_an_arc_are_shorter_inside(offset: float) -> None:
+    turn = np.linspace(0, 1.5, 181)
+    circle = 120.0 * np.stack([np.zeros_like(turn), np.cos(turn), -np.sin(turn)], axis=1)
+    line = Centerline(circle)
+    arc = np.linspace(20.0, line.length_mm - 20.0, 30)
+    dorsal = np.full_like(arc, offset)  # away from the center of the circle
+    stretch = line.stretch_at(arc, np.zeros_like(arc), dorsal)
+    np.testing.assert_allclose(stretch, 1 + offset / 120.0, atol=0.01)

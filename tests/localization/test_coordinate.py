@@ -101,6 +101,19 @@ def test_a_bend_does_not_shift_bodies_along_the_canal(spine, radius_mm):
         assert coordinate.disc_arc(segment) == pytest.approx(model.disc_mm(segment), abs=0.6)
 
 
+def test_a_body_lies_halfway_between_its_discs_along_the_canal(spine):
+    """The projection of its center depends on the curvature; only discs define segments."""
+    from dataclasses import replace
+
+    model = spine(radius_mm=120.0)
+    levels = model.levels()
+    up = np.array([0.0, 0.0, 3.0])
+    moved = tuple(replace(b, center_lps=b.center_lps + up) for b in levels.vertebrae)
+    coordinate = LevelCoordinate.from_levels(replace(levels, vertebrae=moved), model.centerline())
+    middle = 0.5 * (coordinate.disc_arc("L3-L4") + coordinate.disc_arc("L4-L5"))
+    assert coordinate.body_arc("L4") == pytest.approx(middle, abs=1e-6)
+
+
 def test_a_landmark_out_of_order_is_ignored(spine):
     from dataclasses import replace
 

@@ -236,7 +236,8 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
     lefts = np.arange(-55, 55.1, STEP_MM, dtype=np.float32)
     depth = skin_depth_mm(anatomy, 0.5 * (low + high)) + 8 if fluid.shapes else 30.0
     dorsals = np.arange(-34, depth, STEP_MM, dtype=np.float32)
-    areas = np.zeros(len(arcs))
+    areas = np.zeros(len(arcs))  # perpendicular to the canal
+    per_mm = np.zeros(len(arcs))  # volume per unit length of the canal
     centers = np.zeros((len(arcs), 3))
     quadrants = dict.fromkeys(("dorsal", "left", "ventral", "right"), 0.0)
     compartments: dict[Compartment, float] = dict.fromkeys(
@@ -257,12 +258,13 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
             left_grid * float(turn[row] @ left_axes[row])
             + dorsal_grid * float(turn[row] @ dorsal_axes[row])
         )
+        areas[row] = mm2.sum() * STEP_MM**2
         mm2 *= np.maximum(stretch, 0) * STEP_MM**2
-        areas[row] = mm2.sum()
-        if areas[row] <= 0:
+        per_mm[row] = mm2.sum()
+        if per_mm[row] <= 0:
             continue
-        mean_left = float(mm2 @ left_grid) / areas[row]
-        mean_dorsal = float(mm2 @ dorsal_grid) / areas[row]
+        mean_left = float(mm2 @ left_grid) / per_mm[row]
+        mean_dorsal = float(mm2 @ dorsal_grid) / per_mm[row]
         centers[row] = line.at(arc) + mean_left * left_axes[row] + mean_dorsal * dorsal_axes[row]
         y = dorsal_grid - anatomy.value(anatomy.tables.sac.center, float(arc))
         dorsal = np.abs(left_grid) <= np.abs(y)
@@ -282,9 +284,9 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
     filled = np.flatnonzero(areas > 2.0)
     filled = filled if len(filled) else np.array([peak])
     segments: dict[str, float] = {}
-    for arc, area in zip(arcs, areas, strict=True):
+    for arc, mm3 in zip(arcs, per_mm, strict=True):
         name = anatomy.segment_at(float(arc))
-        segments[name] = segments.get(name, 0.0) + area * ml
+        segments[name] = segments.get(name, 0.0) + mm3 * ml
     total = max(sum(quadrants.values()), 1e-9)
     level = anatomy.segment_at(float(arcs[peak]))
     path = _posterior(anatomy, np.arange(anatomy.hiatus_mm, anatomy.disc_mm(level), -1.0))
@@ -297,7 +299,7 @@ def _measure(body: Body, number: int, fluid: Fluid) -> TrueCollection:
         compartments=tuple(
             name for name, volume in compartments.items() if volume * ml >= COMPARTMENT_ML
         ),
-        volume_ml=float(areas.sum() * ml),
+        volume_ml=float(per_mm.sum() * ml),
         max_thickness_mm=float(fluid.layer.thickness_mm.max()) if fluid.layer else 0.0,
         cranial_lps=centers[filled[0]],
         caudal_lps=centers[filled[-1]],

@@ -118,7 +118,8 @@ def _collection(
     step = ((arcs - first) / STEP_MM).astype(int)
     volumes = np.bincount(step, weights_mm3)
     middles = first + (np.arange(len(volumes)) + 0.5) * STEP_MM
-    areas = volumes / STEP_MM
+    stretch = study.centerline.stretch_at(arcs, left, dorsal)
+    areas = np.bincount(step, weights_mm3 / stretch) / STEP_MM
     smooth = np.convolve(areas, np.ones(SMOOTHING_STEPS) / SMOOTHING_STEPS)
     peak = int(smooth[SMOOTHING_STEPS // 2 :][: len(areas)].argmax())
     filled, reach = np.flatnonzero(volumes > 0), np.flatnonzero(areas > END_AREA_MM2)
