@@ -25,7 +25,6 @@ from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.network import anatomy_probabilities
 from leakloc.core.errors import AnalysisError
-from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Volume
 from leakloc.segmentation.dura import find_dura, follow_canal, polar_signal
 from leakloc.segmentation.dura_network import NO_PRIOR
@@ -106,13 +105,12 @@ def displaced(line: Centerline, rng: Rng) -> Centerline:
 
 def found_lines(myelogram: Volume, prior: Volume | None) -> list[Centerline]:
     """Return the centerlines that leakloc passes to the network in its two passes."""
-    settings = SegmentationSettings()
     volume = myelogram.oriented("LPS")
     try:
         rough = find_canal(volume, prior).centerline
         signal = map_fluid(volume, rough).signal
         followed = follow_canal(signal, rough, prior)
-        return [followed, find_dura(signal, rough, settings, prior=prior).centerline]
+        return [followed, find_dura(signal, rough, prior=prior).centerline]
     except AnalysisError:
         return []
 

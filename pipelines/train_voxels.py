@@ -121,9 +121,7 @@ def collect(options: argparse.Namespace) -> None:
         spine = Spine(myelogram)
         try:
             mapped = map_fluid(spine.oriented, spine.centerline)
-            dura = find_dura(
-                mapped.signal, spine.centerline, settings, prior=spine.canal_probability
-            )
+            dura = find_dura(mapped.signal, spine.centerline, prior=spine.canal_probability)
         except LeaklocError as error:
             print(f"{path.stem}: {error}")
             continue

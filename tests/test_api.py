@@ -150,10 +150,10 @@ def test_array_of_another_shape_says_what_to_do(shape, hint):
 
 
 def test_settings_are_copied_saved_and_loaded(tmp_path):
-    settings = ll.Settings().changed(segmentation__sac_max_gap_mm=12.3)
+    settings = ll.Settings().changed(segmentation__search_radius_mm=12.3)
     settings.save(tmp_path / "mine.toml")
     assert ll.Settings.load(tmp_path / "mine.toml") == settings
-    assert ll.Settings().segmentation.sac_max_gap_mm != 12.3
+    assert ll.Settings().segmentation.search_radius_mm != 12.3
     with pytest.raises(OutputError, match="cannot write the recipe"):
         settings.save(tmp_path / "absent" / "mine.toml")
 

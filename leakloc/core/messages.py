@@ -341,6 +341,13 @@ _LOCALIZATION: Final = {
         "The thecal sac is hardly visible at {segments}: severe stenosis or a signal void. Its "
         "outline there is inferred from the levels above and below.",
     ),
+    "sac_not_followed": Message(
+        "The thecal sac could not be followed caudal to {segment}, although it usually ends "
+        "between L5-S1 and S3: severe stenosis, a signal void or incorrect level numbering. Fluid "
+        "caudal to {segment} may be missed.",
+        "Compare the caudal end of the sac with a sagittal series; supply a corrected mask "
+        "(`--sac`) or verify the numbering.",
+    ),
     "sac_unusually_wide": Message(
         "The thecal sac is unusually wide at {segments}: adjacent fluid may be included in its "
         "segmentation.",

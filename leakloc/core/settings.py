@@ -56,9 +56,6 @@ class LoaderSettings(_Section):
 class SegmentationSettings(_Section):
     """Fluid map, canal, dura and collections."""
 
-    sac_max_gap_mm: float = Field(45.0, ge=0.0)
-    """Maximum length over which the sac is bridged where it is not detected (stenosis, flow void):
-    one lumbar level. The report names the level."""
     fat_suppressed: bool | None = None
     """Whether fat is suppressed; overrides the DICOM header and the signal."""
     fluid_min_fraction: float = Field(0.25, gt=0.0, le=1.0)

@@ -25,6 +25,7 @@ from leakloc.localization.sac import (
     caudal_end_mm,
     locate_sac,
     narrow_places,
+    premature_end,
     sac_profile,
 )
 from leakloc.localization.surroundings import Surroundings
@@ -130,6 +131,7 @@ def localize(
             *notes,
             *_bulge_notes(wide),
             *_narrow_notes(narrow_places(sac, coordinate)),
+            *_end_notes(premature_end(sac, coordinate, geometry)),
             *_edge_notes(placed, geometry, segmentation),
         ),
     )
@@ -233,6 +235,10 @@ def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
     if not places:
         return ()
     return (note("sac_interrupted", segments=", ".join(places)),)
+
+
+def _end_notes(segment: str | None) -> tuple[Note, ...]:
+    return () if segment is None else (note("sac_not_followed", segment=segment),)
 
 
 def _edge_notes(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.vocabulary import split_segment
+from leakloc.anatomy.vocabulary import segment_name, split_segment
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import (
     SECTION_SMOOTHING_MM,
@@ -75,6 +75,11 @@ _TIP_AREA_MM2: Final = 2.5
 SAC_TAPER_MM: Final = 35.0
 """Length of the caudal taper of the sac (20 to 55 mm), over which compression and the posterior
 border of the canal are not measured."""
+
+_LUMBOSACRAL_DISC_MM: Final = 10.0
+"""Distance cranial to the center of the lumbosacral disc within which the sac counts as ending at
+the disc: half its height (5 mm) and the error of the caudal end (5 mm). In 743 adults the sac ended
+between the L5-S1 disc and the upper part of S3."""
 
 FIELD_MARGIN_MM: Final = 4.0
 """Structures that end this close to the edge of the field of view may continue beyond it."""
@@ -296,6 +301,25 @@ def narrow_places(profile: SacProfile, coordinate: LevelCoordinate) -> tuple[str
     places = arc[narrow & (profile.area_mm2 < _SEVERE_MM2)]
     named = [coordinate.segment_at(float(mm)) or f"{mm:.0f} mm below its top" for mm in places]
     return tuple(dict.fromkeys(named if coordinate.labelled else named[:1]))
+
+
+def premature_end(
+    profile: SacProfile, coordinate: LevelCoordinate, geometry: Geometry
+) -> str | None:
+    """Return the segment in which the sac ends, if that is cranial to the lumbosacral disc.
+
+    The sac then probably continues: its end was not followed through a stenosis, or the numbering
+    is incorrect. None without a caudal end in the field of view, and if its level is not named.
+    """
+    end_mm = caudal_end_mm(profile, geometry)
+    segment = None if end_mm is None else coordinate.segment_at(end_mm)
+    if end_mm is None or segment is None:
+        return None
+    last = coordinate.chain.index("S1") - 1
+    disc_mm = coordinate.disc_arc(segment_name(coordinate.chain[last], "S1"))
+    if disc_mm is None:  # not among the named levels
+        return segment if coordinate.level_at(end_mm) < last else None
+    return segment if end_mm < disc_mm - _LUMBOSACRAL_DISC_MM else None
 
 
 def _bulges(mean_area_mm2: Mapping[str, float]) -> tuple[str, ...]:

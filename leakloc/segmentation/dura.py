@@ -9,7 +9,7 @@ angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it bridges positions with
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,6 @@ from leakloc.anatomy.centerline import Centerline, left_and_dorsal
 from leakloc.core.errors import AnalysisError
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.dura_network import boundary_cost, dura_probabilities
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import SegmentationSettings
 
 Array = npt.NDArray[np.float32]
 
@@ -148,7 +145,6 @@ class Dura:
 def find_dura(
     signal: Volume,
     centerline: Centerline,
-    settings: SegmentationSettings,
     *,
     prior: Volume | None = None,
 ) -> Dura:
@@ -160,7 +156,6 @@ def find_dura(
         Signal normalized to CSF (0 in soft tissue, 1 in CSF), in any grid orientation.
     centerline : Centerline
         Approximate centerline of the canal (within the sac, to its caudal end).
-    settings : SegmentationSettings
     prior : Volume, optional
         Probability of the spinal canal, on any grid in the same patient space.
 
@@ -174,7 +169,7 @@ def find_dura(
         frame = _Frame.around(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
         inside, outside = dura_probabilities(frame.values, frame.inside, near)
-        first, last = sac_range(frame, inside, settings)
+        first, last = sac_range(frame, inside)
         radius = _surface(frame, inside, first, last)
         found = line
         line = _recentered(line, frame, radius, first, last)
@@ -351,26 +346,20 @@ def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDA
     return frame.values, frame.inside
 
 
-def sac_range(frame: _Frame, inside: Array, settings: SegmentationSettings) -> tuple[int, int]:
+def sac_range(frame: _Frame, inside: Array) -> tuple[int, int]:
     """Return the first and last arc position of the thecal sac.
 
-    Gaps up to `sac_max_gap_mm` are bridged.
+    The sac is continuous: it is bridged where no dura is detected between them (severe stenosis,
+    signal void), over any length.
     """
     weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
     area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
-    gap = round(settings.sac_max_gap_mm / ARC_STEP_MM)
-    joined: list[list[int]] = []
-    for start, stop in _runs(area >= _MIN_SAC_AREA_MM2):
-        if joined and start - joined[-1][1] <= gap:
-            joined[-1][1] = stop
-        else:
-            joined.append([start, stop])
-    if not joined:
+    sac = np.flatnonzero(area >= _MIN_SAC_AREA_MM2)
+    if not len(sac):
         raise AnalysisError(
             "no thecal sac was detected in the canal; check that the series is fluid-sensitive"
         )
-    start, stop = max(joined, key=lambda run: run[1] - run[0])
-    return start, stop - 1
+    return int(sac[0]), int(sac[-1])
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ def segment(
     myelogram, fluid = spine.myelogram, _fluid_map(spine)
     bright_fat = _fat_like_fluid(myelogram, fluid, settings)
     bright_tissue = not bright_fat and _tissue_bright(fluid)
-    dura = find_dura(fluid.signal, spine.centerline, settings, prior=spine.canal_probability)
+    dura = find_dura(fluid.signal, spine.centerline, prior=spine.canal_probability)
     scene, box = search_region(fluid, dura, settings, bright_fat, bright_tissue)
     labels, candidates = find_collections(scene, settings)
     fraction = fluid.fraction
@@ -96,7 +96,7 @@ def canal_and_fluid(
     myelogram, fluid, line = spine.myelogram, _fluid_map(spine), spine.centerline
     fraction = fluid.fraction
     with suppress(AnalysisError):
-        dura = find_dura(fluid.signal, line, settings, prior=spine.canal_probability)
+        dura = find_dura(fluid.signal, line, prior=spine.canal_probability)
         scene, box = search_region(fluid, dura, settings)
         fraction.array[box] = scene.fraction.array
         line = dura.centerline

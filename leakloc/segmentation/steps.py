@@ -51,7 +51,7 @@ def fluid_fraction(spine: Spine) -> Volume:
     return on_grid(map_fluid(spine.oriented, spine.centerline).fraction, spine.myelogram)
 
 
-def dural_surface(spine: Spine, *, settings: SegmentationSettings | None = None) -> Dura:
+def dural_surface(spine: Spine) -> Dura:
     """Detect the dura as one radius for each position along the canal and each angle.
 
     For fat-suppressed or heavily T2-weighted volumes; see `segment` for other volumes.
@@ -60,11 +60,10 @@ def dural_surface(spine: Spine, *, settings: SegmentationSettings | None = None)
     ----------
     spine : Spine
         Of a fluid-sensitive volume.
-    settings : SegmentationSettings, optional
     """
     line = spine.centerline
     signal = map_fluid(spine.oriented, line).signal
-    return find_dura(signal, line, settings or _default(), prior=spine.canal_probability)
+    return find_dura(signal, line, prior=spine.canal_probability)
 
 
 def sac_mask(spine: Spine, dura: Dura) -> Volume:

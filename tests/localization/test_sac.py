@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,6 @@ def test_volume_end_and_level(spine):
 
 
 def test_csf_volume_excludes_what_is_not_fluid(spine):
-    from dataclasses import replace
-
     from leakloc.localization import localize
 
     model = spine(half_width_mm=15.0)
@@ -61,8 +61,6 @@ def test_no_sac_gives_no_numbers(spine):
 
 
 def test_a_narrow_stretch_is_compression(spine, crescent):
-    from dataclasses import replace
-
     from leakloc.localization import localize
 
     fluid = crescent(100.0, 140.0, 4.0, half_angle_deg=40.0)
@@ -90,8 +88,6 @@ def test_without_neighbouring_sac_compression_is_unknown(spine, crescent):
 
 
 def test_a_collection_included_in_the_sac_is_reported(spine, crescent):
-    from dataclasses import replace
-
     from leakloc.localization import localize
 
     disc = spine().disc_mm("L2-L3")
@@ -114,8 +110,6 @@ def test_a_collection_included_in_the_sac_is_reported(spine, crescent):
 
 
 def test_a_severe_stenosis_names_its_level(spine):
-    from dataclasses import replace
-
     from leakloc.localization import localize
 
     model = spine(half_width_mm=15.0, sac_end_mm=240.0)
@@ -135,3 +129,27 @@ def test_a_severe_stenosis_names_its_level(spine):
     assert "L2-L3" not in messages["sac_interrupted"]
     codes = [n.code for n in localize(plain, levels, model.settings).notes]
     assert "sac_interrupted" not in codes
+
+
+def test_a_sac_that_ends_above_the_sacrum_is_reported(spine):
+    model = spine(half_width_mm=15.0)
+    cut = model.disc_mm("L3-L4") + 3.0
+    messages = {n.code: n.message for n in replace(model, sac_end_mm=cut).localized().notes}
+    assert "caudal to L3-L4," in messages["sac_not_followed"]
+    lowest = model.disc_mm("L5-S1")
+    for end_mm in (lowest - 6.0, lowest + 40.0):
+        codes = [n.code for n in replace(model, sac_end_mm=end_mm).localized().notes]
+        assert "sac_not_followed" not in codes
+
+
+def test_a_sac_is_not_reported_as_cut_without_its_end_or_names(spine):
+    model = spine(half_width_mm=15.0, sac_end_mm=spine().disc_mm("L3-L4"))
+    beyond = replace(model, sac_end_mm=250.0, field_mm=(0.0, model.sac_end_mm))
+    for other in (beyond, replace(model, status="unlabelled")):
+        assert "sac_not_followed" not in [n.code for n in other.localized().notes]
+
+
+def test_a_sac_that_ends_above_the_named_levels_is_reported(spine):
+    names = spine().names[: spine().names.index("L4") + 1]
+    model = spine(half_width_mm=15.0, names=names, sac_end_mm=spine().disc_mm("L2-L3"))
+    assert "sac_not_followed" in [n.code for n in model.localized().notes]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leakloc.segmentation.dura import ANGLES, ARC_STEP_MM, _Frame, _head_end
+from leakloc.segmentation.dura import ANGLES, ARC_STEP_MM, _Frame, _head_end, sac_range
 
 ARC_MM = np.arange(0.0, 240.0, ARC_STEP_MM)
 RADIUS_MM = np.arange(0.8, 24.4, 0.5)
@@ -31,3 +31,11 @@ def test_a_canal_alone_and_a_pool_farther_down_are_no_head() -> None:
     assert _head_end(frame_with(canal), 0) == 0.0
     pool = np.where((ARC_MM > 120) & (ARC_MM < 150), 30.0, canal)
     assert _head_end(frame_with(pool), 0) == 0.0
+
+
+def test_the_sac_is_bridged_where_no_dura_is_detected() -> None:
+    filled = np.where((ARC_MM > 80) & (ARC_MM < 160), 0.0, 7.0)  # severe stenosis of two levels
+    filled[ARC_MM > 200] = 0.0
+    frame = frame_with(filled)
+    first, last = sac_range(frame, frame.values)
+    assert (ARC_MM[first], ARC_MM[last]) == (0.0, 200.0)

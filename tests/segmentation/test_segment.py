@@ -151,7 +151,7 @@ def test_stages_work_alone():
     assert 0.9 < np.median(fluid.fraction.array[(m.fluid.array > 0)]) <= 1.0
     # The bias field doubles the signal along the canal; the reference follows it.
     assert fluid.csf_profile.max() / fluid.csf_profile.min() > 1.2
-    dura = find_dura(fluid.signal, canal.centerline, SETTINGS)
+    dura = find_dura(fluid.signal, canal.centerline)
     assert dura.tip_arc_mm is not None
     tip = dura.centerline.at(dura.tip_arc_mm)
     assert abs(tip[2] - m.tip_z) < 6.0

@@ -15,7 +15,7 @@ def test_steps_agree_with_the_whole() -> None:
     fluid = segmentation.fluid_fraction(spine)
     inside = whole.thecal_sac.array > 0
     np.testing.assert_allclose(fluid.array[inside], whole.fluid_fraction.array[inside], atol=1e-6)
-    dura = segmentation.dural_surface(spine, settings=SETTINGS)
+    dura = segmentation.dural_surface(spine)
     sac = segmentation.sac_mask(spine, dura)
     np.testing.assert_array_equal(sac.array, whole.thecal_sac.array)
     labels, candidates = segmentation.fluid_outside(spine, dura, settings=SETTINGS)
