@@ -43,8 +43,8 @@ _ABOVE_MM: Final = (24.0, 8.0)
 _BELOW_MM: Final = (8.0, 40.0)
 """Ranges above and below a position over which solidity is compared; the cord tapers between."""
 _FRACTION: Final = (0.2, 0.55)
-"""Fraction of the decrease from cord to roots at which the taper is measured: the lower value if CSF
-separates the roots, the higher one if crowded roots obscure the tapering conus."""
+"""Fraction of the decrease from cord to roots at which the taper is measured: the lower value if
+CSF separates the roots, the higher one if crowded roots obscure the tapering conus."""
 _TAPER_FRACTION: Final = 0.85
 """The same for the beginning of the taper."""
 _EXTRAPOLATION: Final = 0.6
