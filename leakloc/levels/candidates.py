@@ -47,6 +47,13 @@ _BONE_STEPS_MM: Final = (2.0, 4.0)
 """Sampling steps within the sagittal plane, and laterally, where planes are 3 mm apart."""
 _MIN_MEAN_BONE: Final = 0.05
 """Minimum mean probability of bone."""
+_HEIGHT_ALONG_MM: Final = 24.0
+"""Distance from a disc center within which its end plates are searched: most of a level."""
+_HEIGHT_ACROSS_MM: Final = (9.0, 6.0)
+"""Anteroposterior and lateral half size of the part of a disc in which its height is measured; near
+the rim, discs bulge and end plates have osteophytes."""
+_HEIGHT_STEPS_MM: Final = (0.5, 1.0, 3.0)
+"""Sampling steps along the normal, anteroposterior and lateral."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Candidate:
         Extent of the field of view along the spine, above and below the disc.
     sacral_fraction_above, sacral_fraction_below : float
         Fraction of sacrum in the bone of the adjacent vertebra; NaN if unknown.
+    height_mm : float
+        Distance between the end plates; NaN if unknown.
     """
 
     center_lps: FloatArray
@@ -85,6 +94,7 @@ class Candidate:
     reach_below_mm: float
     sacral_fraction_above: float = float("nan")
     sacral_fraction_below: float = float("nan")
+    height_mm: float = float("nan")
 
 
 def candidate_from(
@@ -117,6 +127,7 @@ def candidate_from(
         reach_below_mm=_reach_mm(disc.center_lps, centerline, fields, 1.0),
         sacral_fraction_above=sacral_fraction(found, disc, 1.0),
         sacral_fraction_below=sacral_fraction(found, disc, -1.0),
+        height_mm=disc_height_mm(found, disc),
     )
 
 
@@ -177,10 +188,6 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
     """
     if found.bodies is None or found.sacrum is None:
         return float("nan")
-    normal = disc.normal_lps / np.linalg.norm(disc.normal_lps)
-    left = np.array([1.0, 0.0, 0.0])
-    dorsal = np.cross(left, normal)
-    dorsal = dorsal / np.linalg.norm(dorsal)
     fine, coarse = _BONE_STEPS_MM
     depth, width = _BONE_ACROSS_MM
     along, back, lateral = np.meshgrid(
@@ -189,15 +196,61 @@ def sacral_fraction(found: Detections, disc: DetectedDisc, side: float) -> float
         np.arange(-width, width + coarse / 2, coarse),
         indexing="ij",
     )
-    points = (
+    points = _points_around(disc, along, back, lateral)
+    lumbar = float(found.bodies.sample(points).mean())
+    sacral = float(found.sacrum.sample(points).mean())
+    return sacral / (lumbar + sacral) if lumbar + sacral > _MIN_MEAN_BONE else float("nan")
+
+
+def disc_height_mm(found: Detections, disc: DetectedDisc) -> float:
+    """Median distance between the end plates in the center of a disc.
+
+    Parameters
+    ----------
+    found : Detections
+    disc : DetectedDisc
+
+    Returns
+    -------
+    float
+        NaN if no bone is detected on one side, or the bones are not separated.
+    """
+    if found.bodies is None or found.sacrum is None:
+        return float("nan")
+    fine, step, coarse = _HEIGHT_STEPS_MM
+    depth, width = _HEIGHT_ACROSS_MM
+    offsets = np.arange(0.0, _HEIGHT_ALONG_MM, fine)
+    along, back, lateral = np.meshgrid(
+        np.concatenate([-offsets[:0:-1], offsets]),
+        np.arange(-depth, depth + step / 2, step),
+        np.arange(-width, width + coarse / 2, coarse),
+        indexing="ij",
+    )
+    points = _points_around(disc, along, back, lateral)
+    bone = np.maximum(found.bodies.sample(points), found.sacrum.sample(points)).mean(axis=-1)
+    is_bone = bone > _MIN_BONE
+    above, below = is_bone[len(offsets) - 1 :], is_bone[len(offsets) - 1 :: -1]
+    closed = above.any(axis=0) & below.any(axis=0)
+    if not closed.any():
+        return float("nan")
+    height = float(np.median((above.argmax(axis=0) + below.argmax(axis=0))[closed])) * fine
+    return height if height > 0 else float("nan")
+
+
+def _points_around(
+    disc: DetectedDisc, along: FloatArray, back: FloatArray, lateral: FloatArray
+) -> FloatArray:
+    """Points at offsets from a disc center: cranial along its normal, dorsal and left, in mm."""
+    normal = disc.normal_lps / np.linalg.norm(disc.normal_lps)
+    left = np.array([1.0, 0.0, 0.0])
+    dorsal = np.cross(left, normal)
+    dorsal = dorsal / np.linalg.norm(dorsal)
+    return np.asarray(
         disc.center_lps
         + along[..., None] * normal
         + back[..., None] * dorsal
         + lateral[..., None] * left
     )
-    lumbar = float(found.bodies.sample(points).mean())
-    sacral = float(found.sacrum.sample(points).mean())
-    return sacral / (lumbar + sacral) if lumbar + sacral > _MIN_MEAN_BONE else float("nan")
 
 
 def _is_between_bones(disc: DetectedDisc, found: Detections) -> bool:
