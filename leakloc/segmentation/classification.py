@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from leakloc.segmentation.components import Component
 from leakloc.segmentation.result import Features
 from leakloc.segmentation.scene import Scene
 
@@ -19,8 +20,8 @@ DIMMER: Final = 0.85
 1.2."""
 
 EDGE_MM: Final = 12.0
-"""A component that ends within this distance below the upper end of the canal is not assessed: the
-network lacks the sections above it."""
+"""Fluid within this distance below the upper end of the canal is not assessed: the network lacks the
+sections above it."""
 
 MIN_BRIGHTNESS: Final = 0.5
 """Minimum signal relative to CSF of a reported collection; partially suppressed fat is below it.
@@ -45,17 +46,20 @@ class Decision:
     mimics: tuple[str, ...]
 
 
-def classify_fluid(f: Features, scene: Scene, settings: SegmentationSettings) -> Decision:
+def classify_fluid(
+    component: Component, scene: Scene, settings: SegmentationSettings
+) -> Decision:
     """Accept or reject a fluid component, with a probability and a reason."""
+    f = component.features
     considered = tuple(_considered(f))
     if f.volume_ml < settings.collection_min_ml:
         return Decision(
             False, 0.2, f"Only {f.volume_ml:.2f} mL: below the reporting threshold.", considered
         )
     probability = probability_of(f)
-    if f.arc_stop_mm < EDGE_MM:
+    if _assessable_ml(component, scene) < settings.collection_min_ml:
         return Decision(
-            False, 0.2, "Lies only at the upper edge of the field: not assessable.", considered
+            False, 0.2, "Lies mainly at the upper edge of the field: not assessable.", considered
         )
     if f.brightness < MIN_BRIGHTNESS:
         return Decision(
@@ -80,6 +84,13 @@ def classify_fluid(f: Features, scene: Scene, settings: SegmentationSettings) ->
         f"over {f.length_mm:.0f} mm of the canal, {place}."
     )
     return Decision(accepted, probability, reason, considered)
+
+
+def _assessable_ml(component: Component, scene: Scene) -> float:
+    """Return the volume below the upper `EDGE_MM` of the canal."""
+    f, arc_mm = component.features, scene.coordinates.arc[component.voxels]
+    fraction = scene.fraction.array[component.voxels].astype(np.float64)
+    return f.volume_ml * float(fraction[arc_mm >= EDGE_MM].sum() / fraction.sum())
 
 
 def probability_of(features: Features) -> float:
