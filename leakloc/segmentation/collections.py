@@ -53,7 +53,7 @@ def find_collections(
         merge_components(group, scene)
         for group in group_components([p for p in components if p.fluid], settings)
     ]
-    classified = [(p, classify_fluid(p.features, scene, settings)) for p in joined]
+    classified = [(p, classify_fluid(p, scene, settings)) for p in joined]
     classified += [(p, name_mimic(p.features, scene)) for p in components if not p.fluid]
     classified.sort(key=lambda item: -item[0].features.volume_ml)
     labels = np.zeros(scene.fraction.array.shape, np.uint8)

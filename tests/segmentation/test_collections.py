@@ -57,6 +57,7 @@ def scene_with(
     tissue_bright: bool = False,
     seroma: bool = False,
     rows: tuple[int, int] = (15, 45),
+    slice_mm: int = 1,
 ) -> Scene:
     """A sac, 6 mm of fluid behind it, 4 mm of fat that touches the fluid, and signal outside it.
 
@@ -70,6 +71,8 @@ def scene_with(
         Whether a bright pool lies behind the canal, apart from it.
     rows
         Planes k between which the fluid lies, in millimeters above the caudal end.
+    slice_mm
+        Distance of the axial slices.
     """
     wide = Geometry.from_axes((61, 60, 40), origin_lps=(-20, -20, -30), spacing_ijk_mm=(1, 1, 1))
     line = Centerline.smoothed(np.linspace(HEAD_LPS, FOOT_LPS, 61), step_mm=1.0, smoothing_mm=0.0)
@@ -91,8 +94,10 @@ def scene_with(
     outside = np.zeros((len(arc), 48, 48), np.float32)
     outside[(arc > 60 - rows[1]) & (arc < 60 - rows[0])] = 0.95 * section
     dura = Dura(line, arc, ANGLE, np.full((len(arc), 48), 6.0), None, fluid_outside=outside)
-    volume = Volume(signal.astype(np.float32), wide, Provenance("made"))
-    return Scene.of(volume, dura, fat_like, tissue_bright)
+    sliced = signal[::slice_mm].astype(np.float32)
+    origin, spacing = (-20, -20, -30), (1, 1, slice_mm)
+    grid = Geometry.from_axes(sliced.shape, origin_lps=origin, spacing_ijk_mm=spacing)
+    return Scene.of(Volume(sliced, grid, Provenance("made")), dura, fat_like, tissue_bright)
 
 
 def test_bright_tissue_that_touches_fluid_is_listed_apart() -> None:
@@ -128,18 +133,25 @@ def test_nothing_is_accepted_where_fat_is_like_fluid_but_it_is_listed() -> None:
     assert candidates[0].center_lps[1] > 5  # behind the sac
 
 
-@pytest.mark.parametrize(("layer", "accepted"), [(0.44, False), (0.6, True)])
+@pytest.mark.parametrize(("layer", "accepted"), [(0.44, False), (0.9, True)])
 def test_a_layer_with_less_than_half_of_the_signal_of_csf_is_not_fluid(layer, accepted) -> None:
     _, candidates = find_collections(scene_with(layer=layer), SegmentationSettings())
     assert candidates[0].accepted == accepted
     assert accepted or candidates[0].mimics[0] == "epidural fat"
 
 
-@pytest.mark.parametrize(("first_k", "accepted"), [(52, False), (44, True)])
-def test_fluid_at_the_upper_edge_of_the_field_alone_is_not_assessed(first_k, accepted) -> None:
-    """The canal's upper end is at k = 60, 12 mm above k = 48."""
+@pytest.mark.parametrize(("first_k", "accepted"), [(52, False), (46, False), (38, True)])
+def test_fluid_mainly_at_the_upper_edge_of_the_field_is_not_assessed(first_k, accepted) -> None:
+    """The canal's upper end is at k = 60, 12 mm above k = 48; 1 mm of the fluid is 0.1 mL."""
     candidates = find_collections(scene_with(rows=(first_k, 60)), SegmentationSettings())[1]
     assert candidates[0].accepted == accepted
+
+
+@pytest.mark.parametrize(("first_k", "accepted"), [(46, False), (30, True)])
+def test_slices_that_overlap_the_upper_edge_are_not_assessed(first_k, accepted) -> None:
+    """The centers of the slices lie 4, 12, 20 and 28 mm below the upper end of the canal."""
+    scene = scene_with(rows=(first_k, 60), slice_mm=8)
+    assert find_collections(scene, SegmentationSettings())[1][0].accepted == accepted
 
 
 def test_confidence_rises_with_certainty_contact_and_volume() -> None:
@@ -155,6 +167,18 @@ def test_confidence_rises_with_certainty_contact_and_volume() -> None:
     assert probability(0.7, 0.0, 0.5) < probability(0.7, 0.0, 5.0)
     assert probability(0.8, 0.0) < probability(0.8, 0.1) < probability(0.8, 0.2)
     assert probability(0.8, 0.2) == probability(0.8, 0.9)
+
+
+def test_thick_components_dimmer_than_csf_are_unlikely_fluid() -> None:
+    """Thin layers are dimmed by partial volume, incompletely suppressed fat is dim throughout."""
+    features = find_collections(scene_with(), SegmentationSettings())[1][0].features
+    assert features is not None
+    clear = replace(features, network=0.8, contact_fraction=0.5, volume_ml=2.0)
+    thin = replace(clear, brightness=0.7, thickness_mm=2.5)
+    fat = replace(clear, brightness=0.7, thickness_mm=6.0)
+    limit = SegmentationSettings().collection_min_probability
+    assert probability_of(clear) > probability_of(thin) > 0.8
+    assert probability_of(fat) < limit
 
 
 def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
