@@ -1,4 +1,7 @@
-"""Import of optional dependencies, with an installation hint if missing."""
+"""Deferred import of packages that only some analyses need, or that only an extra installs.
+
+All other imports are at the top of their module.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +39,37 @@ def need(module: str, extra: str) -> Any:
         if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # installed, but one of its own dependencies is missing
         raise SettingsError(f"this needs {module}: pip install 'leakloc[{extra}]'") from error
+
+
+class LazyModule:
+    """A module of another package, imported when one of its attributes is first used.
+
+    Parameters
+    ----------
+    module : str
+        Name of the module, including that of its package.
+    extra : str, optional
+        Extra of leakloc that installs it; None for a dependency of every installation.
+
+    Examples
+    --------
+    >>> fractions = LazyModule("fractions")
+    >>> fractions.Fraction(2, 4)
+    Fraction(1, 2)
+    """
+
+    def __init__(self, module: str, extra: str | None = None) -> None:
+        self._module = module
+        self._extra = extra
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module.
+
+        Raises
+        ------
+        SettingsError
+            If the module belongs to an extra that is not installed.
+        """
+        module = self._module
+        found = need(module, self._extra) if self._extra else import_module(module)
+        return getattr(found, name)
