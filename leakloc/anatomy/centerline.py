@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
 
 from leakloc.core.volume import FloatArray
 
@@ -41,8 +43,6 @@ class Centerline:
         cls, points_lps: npt.ArrayLike, *, step_mm: float = 1.0, smoothing_mm: float = 5.0
     ) -> Centerline:
         """Return an evenly spaced, Gaussian-smoothed (sigma `smoothing_mm`) version of a path."""
-        from scipy.ndimage import gaussian_filter1d
-
         rough = np.asarray(points_lps, dtype=np.float64)
         even = _evenly_spaced(rough, step_mm)
         if smoothing_mm > 0:
@@ -117,8 +117,6 @@ class Centerline:
             Arc length of the nearest point on the curve (below 0 or above `length_mm` beyond
             the ends), and signed offsets to the left and dorsally.
         """
-        from scipy.spatial import cKDTree
-
         points = np.asarray(points_lps, dtype=np.float64)
         flat = points.reshape(-1, 3)
         _, nearest = cKDTree(self.points_lps).query(flat)

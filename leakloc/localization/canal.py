@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Geometry
@@ -128,8 +129,6 @@ def canal_voxels(
 
 def _bends_per_mm(centerline: Centerline) -> tuple[FloatArray, FloatArray]:
     """Return left and dorsal curvature at each centerline point, 1/mm."""
-    from scipy.ndimage import gaussian_filter1d
-
     step = float(np.mean(np.diff(centerline.arc_mm)))
     tangents = gaussian_filter1d(
         centerline.tangents_lps, _CURVATURE_SMOOTHING_MM / step, axis=0, mode="nearest"
@@ -187,8 +186,6 @@ class ArcGrid:
 
     def smooth(self, profile: FloatArray, sigma_mm: float, axis: int = 0) -> FloatArray:
         """Return the Gaussian-smoothed profile, with zeros assumed beyond the grid."""
-        from scipy.ndimage import gaussian_filter1d
-
         if sigma_mm <= 0:
             return profile
         return np.asarray(
