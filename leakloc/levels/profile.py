@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
@@ -55,8 +57,6 @@ def detect(image: Volume, centerline: Centerline | None) -> Detections:
     """
     if centerline is None:
         raise AnalysisError("the profile detector requires the centerline of the canal")
-    from scipy.signal import find_peaks
-
     arcs = np.arange(0.0, centerline.length_mm, _STEP_MM)
     changes, concavities = (find(image, centerline, arcs) for find in (_changes, _concavities))
     combined = _standard(changes) + _standard(concavities, minimum=_MIN_CONCAVITY_MM)
@@ -86,8 +86,6 @@ def _slab(
 
 def _changes(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
     """Signal change along the spine at each position anterior to the canal."""
-    from scipy.ndimage import gaussian_filter1d
-
     slab = np.sqrt(np.maximum(_slab(image, line, arcs, _BODY_MM), 0.0))
     slope = np.abs(gaussian_filter1d(slab, 1.5 / _STEP_MM, axis=0, order=1)).mean(axis=1)
     return np.asarray(gaussian_filter1d(slope, _DISC_MM / _STEP_MM))
@@ -95,8 +93,6 @@ def _changes(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
 
 def _concavities(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
     """Dorsal displacement of the ventral border of the bright canal at each position."""
-    from scipy.ndimage import gaussian_filter1d
-
     slab = _slab(image, line, arcs, _CANAL_MM)
     bright = np.maximum(slab[:, :4].max(axis=1, keepdims=True), 1e-6)
     reach = (slab > 0.5 * bright).sum(axis=1) * _STEP_MM
@@ -105,7 +101,5 @@ def _concavities(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArra
 
 def _standard(profile: FloatArray, minimum: float = 1e-9) -> FloatArray:
     """Profile without its trend, in standard deviations (of at least `minimum`)."""
-    from scipy.ndimage import gaussian_filter1d
-
     fast = profile - gaussian_filter1d(profile, _TREND_MM / _STEP_MM)
     return np.asarray(fast / max(float(fast.std()), minimum))
