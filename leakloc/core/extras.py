@@ -1,6 +1,6 @@
-"""Deferred import of packages that only some analyses need, or that only an extra installs.
+"""Deferred import: of packages that an extra installs, and of modules that few analyses need.
 
-All other imports are at the top of their module.
+No other import is deferred, except by `leakloc` (public names) and `leakloc.cli` (commands).
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def need(module: str, extra: str) -> Any:
 
 
 class LazyModule:
-    """A module of another package, imported when one of its attributes is first used.
+    """A module that is imported when one of its attributes is first used.
+
+    For a module of leakloc, the same import under ``TYPE_CHECKING`` is required, so that
+    import-linter and mypy see it.
 
     Parameters
     ----------
@@ -70,6 +73,8 @@ class LazyModule:
         SettingsError
             If the module belongs to an extra that is not installed.
         """
+        if name.startswith("__"):  # inspection, for example by doctest, imports nothing
+            raise AttributeError(name)
         module = self._module
         found = need(module, self._extra) if self._extra else import_module(module)
         return getattr(found, name)

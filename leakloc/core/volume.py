@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +23,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from leakloc.core.errors import GeometryError
+from leakloc.core.extras import LazyModule
+
+if TYPE_CHECKING:
+    from leakloc import notebook
+else:  # an upper layer, for `_repr_html_`
+    notebook = LazyModule("leakloc.notebook")
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -298,9 +304,7 @@ class Volume:
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def _repr_html_(self) -> str:
-        from leakloc.notebook import volume_html
-
-        return volume_html(self)
+        return notebook.volume_html(self)
 
     def with_array(self, array: npt.NDArray[Any], step: str = "") -> Volume:
         """Return a volume with another array on the same grid."""
