@@ -11,12 +11,14 @@ from typing import Final
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
+from leakloc.core.extras import LazyModule
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
+
+signal = LazyModule("scipy.signal")  # slow to import; not needed with the network
 
 _STEP_MM: Final = 1.0
 _LATERAL_MM: Final = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -60,7 +62,7 @@ def detect(image: Volume, centerline: Centerline | None) -> Detections:
     arcs = np.arange(0.0, centerline.length_mm, _STEP_MM)
     changes, concavities = (find(image, centerline, arcs) for find in (_changes, _concavities))
     combined = _standard(changes) + _standard(concavities, minimum=_MIN_CONCAVITY_MM)
-    peaks, found = find_peaks(
+    peaks, found = signal.find_peaks(
         _standard(combined), distance=_MIN_SPACING_MM / _STEP_MM, prominence=_PROMINENCE
     )
     discs = []
