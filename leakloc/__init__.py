@@ -12,9 +12,9 @@ outside the dura, and names the vertebral level. Research use only; not a medica
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from leakloc.core.extras import lazy_names
 from leakloc.core.version import __version__
 
 if TYPE_CHECKING:
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom
 
-_PUBLIC = {
-    "Analysis": "leakloc.pipeline",
-    "Geometry": "leakloc.core.volume",
-    "Report": "leakloc.report",
-    "Settings": "leakloc.core.settings",
-    "Study": "leakloc.loaders",
-    "Volume": "leakloc.core.volume",
-    "analyze": "leakloc.pipeline",
-    "load": "leakloc.loaders",
-    "read_mask": "leakloc.loaders",
-}
-
-_PACKAGES = {
-    "evaluation": "leakloc.validation.evaluation",
-    "levels": "leakloc.levels",
-    "loaders": "leakloc.loaders",
-    "localization": "leakloc.localization",
-    "phantom": "leakloc.validation.phantom",
-    "segmentation": "leakloc.segmentation",
-}
-"""Subpackages that `leakloc.name` reaches without a further import."""
+# Imported on first use, so that `leakloc --help` starts at once.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Analysis": "leakloc.pipeline",
+        "Geometry": "leakloc.core.volume",
+        "Report": "leakloc.report",
+        "Settings": "leakloc.core.settings",
+        "Study": "leakloc.loaders",
+        "Volume": "leakloc.core.volume",
+        "analyze": "leakloc.pipeline",
+        "evaluation": "leakloc.validation.evaluation",
+        "levels": "leakloc.levels",
+        "load": "leakloc.loaders",
+        "loaders": "leakloc.loaders",
+        "localization": "leakloc.localization",
+        "phantom": "leakloc.validation.phantom",
+        "read_mask": "leakloc.loaders",
+        "segmentation": "leakloc.segmentation",
+    },
+)
 
 __all__ = [
     "Analysis",
@@ -66,15 +66,6 @@ __all__ = [
     "read_mask",
     "segmentation",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public names when first used, so that `leakloc --help` starts at once."""
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    if name in _PACKAGES:
-        return import_module(_PACKAGES[name])
-    raise AttributeError(f"module 'leakloc' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

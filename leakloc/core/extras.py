@@ -1,10 +1,11 @@
-"""Deferred import: of packages that an extra installs, and of modules that few analyses need.
+"""Deferred import: of packages that an extra installs, and of modules that few commands need.
 
-No other import is deferred, except by `leakloc` (public names) and `leakloc.cli` (commands).
+`leakloc.cli` imports the module of a command when it runs. No other import is deferred.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -78,3 +79,23 @@ class LazyModule:
         module = self._module
         found = need(module, self._extra) if self._extra else import_module(module)
         return getattr(found, name)
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a function ``__getattr__`` for a package, which imports its names on first use.
+
+    Parameters
+    ----------
+    package : str
+        Name of the package.
+    modules : mapping
+        Module of each public name; for a module, its own name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = import_module(modules[name])
+        return found if found.__name__.endswith(f".{name}") else getattr(found, name)
+
+    return get
