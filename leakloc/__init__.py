@@ -25,28 +25,27 @@ if TYPE_CHECKING:
     from leakloc.pipeline import Analysis, analyze
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom
-
-# Imported on first use, so that `leakloc --help` starts at once.
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Analysis": "leakloc.pipeline",
-        "Geometry": "leakloc.core.volume",
-        "Report": "leakloc.report",
-        "Settings": "leakloc.core.settings",
-        "Study": "leakloc.loaders",
-        "Volume": "leakloc.core.volume",
-        "analyze": "leakloc.pipeline",
-        "evaluation": "leakloc.validation.evaluation",
-        "levels": "leakloc.levels",
-        "load": "leakloc.loaders",
-        "loaders": "leakloc.loaders",
-        "localization": "leakloc.localization",
-        "phantom": "leakloc.validation.phantom",
-        "read_mask": "leakloc.loaders",
-        "segmentation": "leakloc.segmentation",
-    },
-)
+else:  # on first use, so that `leakloc --help` starts at once
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "Analysis": "leakloc.pipeline",
+            "Geometry": "leakloc.core.volume",
+            "Report": "leakloc.report",
+            "Settings": "leakloc.core.settings",
+            "Study": "leakloc.loaders",
+            "Volume": "leakloc.core.volume",
+            "analyze": "leakloc.pipeline",
+            "evaluation": "leakloc.validation.evaluation",
+            "levels": "leakloc.levels",
+            "load": "leakloc.loaders",
+            "loaders": "leakloc.loaders",
+            "localization": "leakloc.localization",
+            "phantom": "leakloc.validation.phantom",
+            "read_mask": "leakloc.loaders",
+            "segmentation": "leakloc.segmentation",
+        },
+    )
 
 __all__ = [
     "Analysis",

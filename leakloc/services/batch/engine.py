@@ -22,7 +22,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from leakloc.core.errors import LeaklocError, OutputError, SettingsError
-from leakloc.core.extras import LazyModule
+from leakloc.core.extras import LazyModule, need
 from leakloc.core.version import __version__
 from leakloc.services.batch.ledger import Entry, Ledger, State, Usage
 from leakloc.services.batch.run import ANALYZE, Job, Limits, Outcome, run_job, stop_jobs
@@ -290,6 +290,7 @@ def connect(options: WorkOptions) -> Iterator[Client]:
         If the extra is not installed, or the scheduler does not respond.
     """
     require_dask()
+    need("distributed", "batch")  # adds its defaults to the settings, which are changed below
     if options.scheduler is not None:
         named = "scheduler_file" if options.scheduler.endswith(".json") else "address"
         try:
