@@ -12,7 +12,7 @@ outside the dura, and names the vertebral level. Research use only; not a medica
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leakloc.core.extras import lazy_names
 from leakloc.core.version import __version__
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from leakloc import levels, loaders, localization, segmentation
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Geometry, Volume
-    from leakloc.loaders import Study, load, read_mask
+    from leakloc.loaders import Study, load, read_mask  # type: ignore[no-redef]  # an import cycle
     from leakloc.pipeline import Analysis, analyze
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom
-else:  # on first use, so that `leakloc --help` starts at once
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            "Analysis": "leakloc.pipeline",
-            "Geometry": "leakloc.core.volume",
-            "Report": "leakloc.report",
-            "Settings": "leakloc.core.settings",
-            "Study": "leakloc.loaders",
-            "Volume": "leakloc.core.volume",
-            "analyze": "leakloc.pipeline",
-            "evaluation": "leakloc.validation.evaluation",
-            "levels": "leakloc.levels",
-            "load": "leakloc.loaders",
-            "loaders": "leakloc.loaders",
-            "localization": "leakloc.localization",
-            "phantom": "leakloc.validation.phantom",
-            "read_mask": "leakloc.loaders",
-            "segmentation": "leakloc.segmentation",
-        },
-    )
+
+_import = lazy_names(
+    __name__,
+    {
+        "Analysis": "leakloc.pipeline",
+        "Geometry": "leakloc.core.volume",
+        "Report": "leakloc.report",
+        "Settings": "leakloc.core.settings",
+        "Study": "leakloc.loaders",
+        "Volume": "leakloc.core.volume",
+        "analyze": "leakloc.pipeline",
+        "evaluation": "leakloc.validation.evaluation",
+        "levels": "leakloc.levels",
+        "load": "leakloc.loaders",
+        "loaders": "leakloc.loaders",
+        "localization": "leakloc.localization",
+        "phantom": "leakloc.validation.phantom",
+        "read_mask": "leakloc.loaders",
+        "segmentation": "leakloc.segmentation",
+    },
+)
 
 __all__ = [
     "Analysis",
@@ -65,6 +65,11 @@ __all__ = [
     "read_mask",
     "segmentation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when first used, so that `leakloc --help` starts at once."""
+    return _import(name)
 
 
 def __dir__() -> list[str]:
