@@ -68,9 +68,9 @@ def report_fields() -> str:
 
 def command_line() -> str:
     """Return the `--help` text of every command."""
-    from leakloc.cli import _parser
+    from leakloc.cli.parser import make_parser
 
-    parser = _parser()
+    parser = make_parser()
     parts = [f"```text\n{_help(parser)}```\n\n"]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

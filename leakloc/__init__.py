@@ -12,41 +12,40 @@ outside the dura, and names the vertebral level. Research use only; not a medica
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from leakloc.core.extras import lazy_names
 from leakloc.core.version import __version__
 
 if TYPE_CHECKING:
     from leakloc import levels, loaders, localization, segmentation
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Geometry, Volume
-    from leakloc.loaders import Study, load, read_mask
+    from leakloc.loaders import Study, load, read_mask  # type: ignore[no-redef]  # an import cycle
     from leakloc.pipeline import Analysis, analyze
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom
 
-_PUBLIC = {
-    "Analysis": "leakloc.pipeline",
-    "Geometry": "leakloc.core.volume",
-    "Report": "leakloc.report",
-    "Settings": "leakloc.core.settings",
-    "Study": "leakloc.loaders",
-    "Volume": "leakloc.core.volume",
-    "analyze": "leakloc.pipeline",
-    "load": "leakloc.loaders",
-    "read_mask": "leakloc.loaders",
-}
-
-_PACKAGES = {
-    "evaluation": "leakloc.validation.evaluation",
-    "levels": "leakloc.levels",
-    "loaders": "leakloc.loaders",
-    "localization": "leakloc.localization",
-    "phantom": "leakloc.validation.phantom",
-    "segmentation": "leakloc.segmentation",
-}
-"""Subpackages that `leakloc.name` reaches without a further import."""
+_import = lazy_names(
+    __name__,
+    {
+        "Analysis": "leakloc.pipeline",
+        "Geometry": "leakloc.core.volume",
+        "Report": "leakloc.report",
+        "Settings": "leakloc.core.settings",
+        "Study": "leakloc.loaders",
+        "Volume": "leakloc.core.volume",
+        "analyze": "leakloc.pipeline",
+        "evaluation": "leakloc.validation.evaluation",
+        "levels": "leakloc.levels",
+        "load": "leakloc.loaders",
+        "loaders": "leakloc.loaders",
+        "localization": "leakloc.localization",
+        "phantom": "leakloc.validation.phantom",
+        "read_mask": "leakloc.loaders",
+        "segmentation": "leakloc.segmentation",
+    },
+)
 
 __all__ = [
     "Analysis",
@@ -70,11 +69,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the public names when first used, so that `leakloc --help` starts at once."""
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    if name in _PACKAGES:
-        return import_module(_PACKAGES[name])
-    raise AttributeError(f"module 'leakloc' has no attribute {name!r}")
+    return _import(name)
 
 
 def __dir__() -> list[str]:

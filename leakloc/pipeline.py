@@ -21,6 +21,12 @@ from typing import TYPE_CHECKING, Any
 from leakloc.analysis import AnalysisData, Basis, Landmarks
 from leakloc.core.errors import SettingsError
 from leakloc.core.settings import Settings
+from leakloc.levels import read_level_map, read_levels
+from leakloc.loaders import Study, load, read_mask, triage
+from leakloc.localization import find_sacral_canal, localize, without_cisterns
+from leakloc.notebook import analysis_html, collections_table
+from leakloc.report import build_report, check_output, write_outputs
+from leakloc.segmentation import SuppliedMasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +50,6 @@ class Analysis(AnalysisData):
     @cached_property
     def report(self) -> Report:
         """Content of ``report.json``; after `save`, with the files written."""
-        from leakloc.report import build_report
-
         return build_report(self)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Report:
@@ -56,22 +60,16 @@ class Analysis(AnalysisData):
         OutputError
             If it cannot be written, or contains a report and `overwrite` is False.
         """
-        from leakloc.report import write_outputs
-
         report = write_outputs(self, Path(folder), overwrite=overwrite)
         self.__dict__["report"] = report  # replaces the cached value
         return report
 
     def table(self) -> pd.DataFrame:
         """Return the collections, one per row; see `leakloc.notebook` for other tables."""
-        from leakloc.notebook import collections_table
-
         return collections_table(self.report)
 
     def _repr_html_(self) -> str:
-        from leakloc.notebook import analysis_html
-
-        return analysis_html(self)
+        return analysis_html(self, self.report)
 
 
 @dataclass
@@ -163,10 +161,6 @@ def analyze(
     >>> result.report.finding.level  # doctest: +SKIP
     'L4-L5'
     """
-    from leakloc.loaders import Study, load, triage
-    from leakloc.localization import localize, without_cisterns
-    from leakloc.report import check_output
-
     if settings is not None and not isinstance(settings, Settings):
         raise SettingsError(
             "the second argument of analyze is a Settings object; specify the output folder with "
@@ -217,8 +211,6 @@ def analyze(
 
 def _landmarks(chosen: Triage) -> Landmarks:
     """Return the image data used by localization."""
-    from leakloc.localization import find_sacral_canal
-
     roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
     sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
     return Landmarks(
@@ -234,9 +226,6 @@ def _supplied_segmenter(
     base: Segmenter,
 ) -> Segmenter:
     """Return a segmenter with user-supplied masks."""
-    from leakloc.loaders import read_mask
-    from leakloc.segmentation import SuppliedMasks
-
     if isinstance(sac, str | Path):
         sac = read_mask(sac)
     if isinstance(fluid, str | Path):
@@ -246,8 +235,6 @@ def _supplied_segmenter(
 
 def _supplied_levels(levels: str | Path, scheme: str | None) -> SuppliedLevels | SuppliedLevelMap:
     """Return a labeler that reads the levels from a file."""
-    from leakloc.levels import read_level_map, read_levels
-
     return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
 
 

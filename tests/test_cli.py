@@ -50,7 +50,7 @@ def test_help_starts_at_once():
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, leakloc.cli as c; c._parser(); print(*sys.modules)"
+    code = "import sys, leakloc.cli as c; c.make_parser(); print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )

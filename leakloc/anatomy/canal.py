@@ -16,6 +16,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy.fft import irfftn, next_fast_len, rfftn
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
@@ -116,8 +119,6 @@ def find_canal(volume: Volume, prior: Volume | None = None) -> Canal:
 
 def shrink(volume: Volume, target_mm: float) -> Volume:
     """Average blocks of voxels so that no voxel edge is much shorter than `target_mm`."""
-    import SimpleITK as sitk
-
     factors = [max(round(target_mm / mm), 1) for mm in volume.geometry.spacing_ijk_mm]
     factors = [min(f, n) for f, n in zip(factors, volume.geometry.shape[::-1], strict=True)]
     array = volume.array
@@ -188,8 +189,6 @@ def _means_under(image: Array, kernels: Sequence[npt.NDArray[np.generic]]) -> It
 
     Uses `scipy.fft` directly, because importing `scipy.signal` takes half a second.
     """
-    from scipy.fft import irfftn, next_fast_len, rfftn
-
     plane, reach = image.shape[1:], np.shape(kernels[0])
     whole = [n + m - 1 for n, m in zip(plane, reach, strict=True)]
     padded = [next_fast_len(n, real=True) for n in whole]
@@ -250,8 +249,6 @@ def _overlap(length: int, step: int) -> tuple[slice, slice]:
 
 
 def _smooth(values: npt.NDArray[np.floating], sigma: float) -> FloatArray:
-    from scipy.ndimage import gaussian_filter1d
-
     return np.asarray(gaussian_filter1d(np.asarray(values, float), sigma, mode="nearest"))
 
 

@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
 
 from leakloc.core.volume import FloatArray
 
@@ -47,8 +49,6 @@ class Centerline:
         cls, points_lps: npt.ArrayLike, *, step_mm: float = 1.0, smoothing_mm: float = 5.0
     ) -> Centerline:
         """Return an evenly spaced, Gaussian-smoothed (sigma `smoothing_mm`) version of a path."""
-        from scipy.ndimage import gaussian_filter1d
-
         rough = np.asarray(points_lps, dtype=np.float64)
         even = _evenly_spaced(rough, step_mm)
         if smoothing_mm > 0:
@@ -123,8 +123,6 @@ class Centerline:
             Arc length of the nearest point on the curve (below 0 or above `length_mm` beyond
             the ends), and signed offsets to the left and dorsally.
         """
-        from scipy.spatial import cKDTree
-
         points = np.asarray(points_lps, dtype=np.float64)
         flat = points.reshape(-1, 3)
         _, nearest = cKDTree(self.points_lps).query(flat)
@@ -161,8 +159,6 @@ class Centerline:
     @cached_property
     def _bends_per_mm(self) -> FloatArray:
         """Curvature to the left and dorsally at each point, 1/mm, shape (n, 2)."""
-        from scipy.ndimage import gaussian_filter1d
-
         sigma = _CURVATURE_SMOOTHING_MM / float(np.mean(np.diff(self.arc_mm)))
         tangents = gaussian_filter1d(self.tangents_lps, sigma, axis=0, mode="nearest")
         bend = np.gradient(tangents, self.arc_mm, axis=0)

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from leakloc.core.errors import AnalysisError
 from leakloc.core.networks import network_session
@@ -136,8 +137,6 @@ def network_input(planes: npt.NDArray[Any], low: float, high: float) -> npt.NDAr
     -------
     ndarray, float32, shape (4, k, j)
     """
-    from scipy.ndimage import uniform_filter
-
     scaled = np.clip((planes - low) / max(high - low, 1e-6), 0.0, 2.0).astype(np.float32)
     rooted = np.sqrt(scaled)
     middle = rooted[1]
@@ -226,8 +225,6 @@ def _classify(
     array: npt.NDArray[Any], planes: Iterable[int], low: float, high: float
 ) -> npt.NDArray[np.float32]:
     """Return class probabilities of sagittal planes, shape ``(len(planes), class, k, j)``."""
-    from scipy.ndimage import maximum_filter
-
     session = network_session(MODEL_PATH, "anatomy")
     height, width, count = array.shape
     padding = [(0, -height % _STRIDE_PX), (0, -width % _STRIDE_PX)]

@@ -1,7 +1,7 @@
 """Command-line interface of leakloc.
 
-Each command is a module whose function `add` adds its parser; dependencies are imported when the
-command runs.
+`parser` defines the arguments of all commands. Each command is a module with a function `run`,
+which is imported when the command runs, so that ``leakloc --help`` imports no other package.
 
 Exit codes: 0 success, 2 incorrect usage (arguments, settings, output folder), 3 unusable input,
 4 analysis failed.
@@ -9,25 +9,23 @@ Exit codes: 0 success, 2 incorrect usage (arguments, settings, output folder), 3
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from leakloc.cli import about, analyze, batch, diff, evaluate, node, phantom, relabel, series, tune
-from leakloc.cli.shared import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE
-from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
-from leakloc.core.version import __version__
+from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
+from leakloc.cli.parser import make_parser
+from leakloc.core.errors import LeaklocError
 
-COMMANDS = (analyze, relabel, batch, node, diff, series, phantom, evaluate, tune, about)
+__all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    options = make_parser().parse_args(arguments)
     try:
-        return command(options)
+        code: int = import_module(f"leakloc.cli.{options.command}").run(options)
+        return code
     except LeaklocError as error:
         print(f"leakloc: {error}", file=sys.stderr)
         return exit_code(error)
@@ -46,25 +44,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return ANALYSIS_FAILED
-
-
-def exit_code(error: LeaklocError) -> int:
-    """Return the exit code for an error."""
-    if isinstance(error, SettingsError | OutputError):
-        return BAD_USAGE
-    if isinstance(error, InputError):
-        return INPUT_UNUSABLE
-    return ANALYSIS_FAILED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="leakloc",
-        description="Detects CSF outside the dura on MR myelography and names the vertebral level. "
-        "Research use only; not a medical device.",
-    )
-    parser.add_argument("--version", action="version", version=f"leakloc {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return parser

@@ -6,101 +6,31 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from leakloc.cli.shared import (
-    ANALYSIS_FAILED,
-    DONE,
-    common_options,
-    print_table,
-    recipe_options,
-    settings_of,
-    terminated_like_interrupted,
-)
+from leakloc.cli.codes import ANALYSIS_FAILED, DONE
+from leakloc.cli.shared import print_table, settings_of, terminated_like_interrupted
+from leakloc.core.errors import InputError, SettingsError
+from leakloc.services.batch.batch import Batch
+from leakloc.services.batch.engine import WorkOptions
+from leakloc.services.batch.ledger import LEDGER_NAME, Ledger
 
 if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
     from leakloc.services.batch.batch import Tally
     from leakloc.services.batch.ledger import Entry, State
     from leakloc.services.batch.run import Outcome
 
 SOME_FAILED: Final = 5
 """Exit code of a batch in which some studies succeeded and some failed."""
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
-_SIZES: Final = {"": 1, "M": 1, "G": 1024, "T": 1024**2}
 _LINE_EVERY_S: Final = 30.0  # interval of progress lines in a log file
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    batch = commands.add_parser(
-        "batch",
-        parents=[recipe_options(), common_options()],
-        help="analyze many studies and list the results",
-        description="Finds studies, analyzes them in parallel and lists them in OUT/index.html. "
-        "Run it again to resume an interrupted batch. Exit code: 0 all succeeded, 5 some failed, "
-        "4 all failed, 3 no study found, 2 incorrect usage.",
-    )
-    batch.add_argument(
-        "roots",
-        nargs="*",
-        type=Path,
-        metavar="ROOT",
-        help="folder, archive, image, DICOMDIR, or CSV file with a column `path`",
-    )
-    batch.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="output folder"
-    )
-    batch.add_argument(
-        "--workers", type=_count, metavar="N", help="parallel analyses (number of cores)"
-    )
-    batch.add_argument(
-        "--scheduler", metavar="tcp://HOST:PORT|FILE", help="run on this Dask cluster instead"
-    )
-    batch.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=1800.0,
-        metavar="TIME",
-        help="time limit per study, e.g. 90s, 10m, 1h; 0 for none (30m)",
-    )
-    batch.add_argument(
-        "--memory-limit",
-        type=_mebibytes,
-        metavar="SIZE",
-        help="memory limit per study, e.g. 1500M, 4G (available memory / workers)",
-    )
-    batch.add_argument(
-        "--retries", type=int, default=1, metavar="N", help="retries of a failed study (1)"
-    )
-    batch.add_argument("--force", action="store_true", help="reanalyze finished studies")
-    batch.add_argument(
-        "--watch",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="analyze studies as they arrive in DIR, until interrupted",
-    )
-    batch.add_argument(
-        "--settle",
-        type=_seconds,
-        default=60.0,
-        metavar="TIME",
-        help="with --watch: analyze a study once unchanged for TIME (60s)",
-    )
-    batch.add_argument("--status", action="store_true", help="only list the jobs recorded in OUT")
-    batch.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     if options.status:
         return _status(options)
-    from leakloc.core.errors import SettingsError
-    from leakloc.services.batch.batch import Batch
-    from leakloc.services.batch.engine import WorkOptions
-
     if not options.roots and not options.watch:
         raise SettingsError("specify at least one ROOT, or --watch DIR")
     if options.retries < 0:
@@ -160,15 +90,10 @@ def _print_summary(tally: Tally, output: Path) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from leakloc.core.errors import InputError
-    from leakloc.services.batch.ledger import LEDGER_NAME, Ledger
-
     if not (options.output / LEDGER_NAME).exists():
         raise InputError(f"{options.output} contains no job database of a batch")
     entries = Ledger(options.output).entries()
     if options.json:
-        from dataclasses import asdict
-
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return DONE
     rows: list[dict[str, object]] = [
@@ -240,30 +165,3 @@ def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("requires a number >= 1")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    return _parse_quantity(text, _UNITS, "a time such as 90s, 10m or 1h")
-
-
-def _mebibytes(text: str) -> float:
-    return _parse_quantity(
-        text.removesuffix("iB").removesuffix("B"), _SIZES, "a size such as 1500M or 4G"
-    )
-
-
-def _parse_quantity(text: str, units: dict[str, int], wanted: str) -> float:
-    number = text.rstrip("".join(units))
-    try:
-        value = float(number) * units[text[len(number) :]]
-    except (ValueError, KeyError):
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"requires {wanted}, not {text!r}")
-    return value

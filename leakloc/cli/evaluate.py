@@ -6,70 +6,33 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
+from leakloc.cli.codes import DONE
+from leakloc.cli.shared import ProgressLine, settings_of
 from leakloc.core.errors import OutputError, SettingsError
+from leakloc.validation.evaluation import (
+    contact_sheet,
+    evaluate_folders,
+    evaluate_phantoms,
+    evaluate_spider,
+    spider_json,
+    spider_text,
+)
+from leakloc.validation.evaluation.baseline import textbook_method
+from leakloc.validation.evaluation.figures import png, sweep_figure
+from leakloc.validation.evaluation.phantoms import leakloc_method
+from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
+from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS, find_parameter, sweep_phantoms
+from leakloc.validation.phantom import SCENARIOS, compact
+from leakloc.validation.simulation import CAVEAT
 
 if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
     from leakloc.validation.evaluation.phantoms import Method
     from leakloc.validation.evaluation.sheet import Tile
     from leakloc.validation.phantom import Scenario
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    evaluate = commands.add_parser(
-        "evaluate",
-        parents=[recipe_options(), common_options()],
-        help="compare results with ground truth, or test on phantoms, simulations or SPIDER",
-        description="Compare reports or masks with ground truth (PRED TRUTH), or run the analysis "
-        "on phantoms (--phantom, --sweep), on SPIDER volumes (--spider) or on contrast simulated "
-        "from their anatomy (--simulated) and compare.",
-    )
-    pair = evaluate.add_argument_group("results on disk")
-    pair.add_argument(
-        "found", nargs="?", type=Path, metavar="PRED", help="report, masks, or a folder of them"
-    )
-    pair.add_argument("truth", nargs="?", type=Path, metavar="TRUTH", help="ground truth")
-    pair.add_argument(
-        "--kind", choices=("fluid", "sac"), default="fluid", help="content of single mask files"
-    )
-    pair.add_argument("--label", type=int, metavar="N", help="label to evaluate in mask files")
-    pair.add_argument(
-        "--resample",
-        action="store_true",
-        help="resample predictions to the grid of the ground truth (nearest)",
-    )
-    phantom = evaluate.add_argument_group("phantoms")
-    phantom.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
-    phantom.add_argument("--seeds", metavar="A-B", help="seeds (100-104; simulated: 100)")
-    phantom.add_argument("--keep", type=Path, metavar="DIR", help="save generated studies here")
-    phantom.add_argument(
-        "--compact", action="store_true", help="coarser voxels (1.25 mm): faster to render"
-    )
-    phantom.add_argument("--sweep", metavar="PARAM", help="parameter to vary, such as snr")
-    phantom.add_argument("--values", metavar="A,B,...", help="values of the parameter")
-    phantom.add_argument(
-        "--baseline", action="store_true", help="use a textbook method instead, for comparison"
-    )
-    simulated = evaluate.add_argument_group("simulated contrast on real anatomy")
-    simulated.add_argument("--simulated", type=Path, metavar="DIR", help="folder of SPIDER volumes")
-    simulated.add_argument("--scenarios", metavar="A,B", help="scenarios (default: all)")
-    whom = simulated.add_mutually_exclusive_group()
-    whom.add_argument("--patients", metavar="A,B", help="patient numbers")
-    whom.add_argument(
-        "--split", choices=("test", "development"), default="test", help="patient group (test)"
-    )
-    evaluate.add_argument("--spider", type=Path, metavar="DIR", help="folder of SPIDER volumes")
-    evaluate.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    evaluate.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of all cases")
-    evaluate.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write tables and figures there"
-    )
-    evaluate.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     if options.found is not None:
         return _folders(options)
     if options.spider is not None:
@@ -86,8 +49,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _folders(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation import evaluate_folders
-
     if options.truth is None:
         raise SettingsError("PRED is compared with TRUTH: specify both")
     if options.sheet is not None:
@@ -107,8 +68,6 @@ def _folders(options: argparse.Namespace) -> int:
 
 
 def _phantoms(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation import evaluate_phantoms
-
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
         cohort = evaluate_phantoms(
@@ -126,9 +85,6 @@ def _phantoms(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation.figures import png, sweep_figure
-    from leakloc.validation.evaluation.sweep import find_parameter, sweep_phantoms
-
     swept = find_parameter(options.sweep)
     texts = options.values.split(",") if options.values else ()
     values = [swept.value(text.strip()) for text in texts]
@@ -157,8 +113,6 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _spider(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation import evaluate_spider, spider_json, spider_text
-
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
         cases = evaluate_spider(
@@ -174,9 +128,6 @@ def _spider(options: argparse.Namespace) -> int:
 
 
 def _simulated(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
-    from leakloc.validation.simulation import CAVEAT
-
     tiles: list[Tile] | None = [] if options.sheet is not None else None
     with ProgressLine(verbose=options.verbose) as progress:
         cohort = evaluate_simulated(
@@ -200,9 +151,6 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _method(options: argparse.Namespace) -> Method:
-    from leakloc.validation.evaluation.baseline import textbook_method
-    from leakloc.validation.evaluation.phantoms import leakloc_method
-
     return textbook_method if options.baseline else leakloc_method
 
 
@@ -217,9 +165,6 @@ def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
     """Return the requested scenarios; None for the default ones."""
     if not options.compact:
         return options.phantom or None
-    from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS
-    from leakloc.validation.phantom import SCENARIOS, compact
-
     names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
@@ -240,8 +185,6 @@ def _seeds(text: str) -> range:
 def _write_sheet(path: Path | None, tiles: list[Tile] | None, caveat: str = "") -> None:
     if path is None or tiles is None:
         return
-    from leakloc.validation.evaluation import contact_sheet
-
     _write(path, contact_sheet(tiles, caveat))
 
 

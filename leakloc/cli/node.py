@@ -6,71 +6,22 @@ import argparse
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakloc.cli.shared import (
-    ANALYSIS_FAILED,
-    DONE,
-    common_options,
-    recipe_options,
-    settings_of,
-    terminated_like_interrupted,
-)
+from leakloc.cli.codes import ANALYSIS_FAILED, DONE
+from leakloc.cli.shared import settings_of, terminated_like_interrupted
+from leakloc.core.errors import SettingsError
+from leakloc.services.batch.engine import WorkOptions
+from leakloc.services.node.node import Node
+from leakloc.services.node.receiver import Listen, titles
+from leakloc.services.node.sender import Peer, echo
 
 if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
     from leakloc.core.settings import Settings
-    from leakloc.services.node.receiver import Listen
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    node = commands.add_parser(
-        "node",
-        parents=[recipe_options(), common_options()],
-        help="receive studies as a DICOM node, analyze them, return the results",
-        description="Listens for C-STORE, or polls a DICOMweb server; analyzes each study once no "
-        "more images arrive; returns SEG, SR and secondary captures. Stop with Ctrl-C or SIGTERM; "
-        "a restart resumes. More settings: section [node] of a recipe, see `leakloc config`.",
-    )
-    node.add_argument("-o", "--output", type=Path, metavar="OUT", help="output folder")
-    node.add_argument("--aet", default="LEAKLOC", metavar="AET", help="own AE title (LEAKLOC)")
-    node.add_argument("--port", type=int, default=11112, metavar="PORT", help="port (11112)")
-    node.add_argument(
-        "--bind",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: all, needs --allow)",
-    )
-    node.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="AET",
-        help="AE title allowed to send (repeatable, or comma-separated)",
-    )
-    node.add_argument("--return-to", metavar="AET@HOST:PORT", help="send results here by C-STORE")
-    node.add_argument(
-        "--orthanc",
-        metavar="URL",
-        help="instead of listening, poll this Orthanc or other DICOMweb server and store results "
-        "there; user and password: LEAKLOC_DICOMWEB_USER, LEAKLOC_DICOMWEB_PASSWORD",
-    )
-    node.add_argument(
-        "--workers", type=int, metavar="N", help="parallel analyses (number of cores)"
-    )
-    node.add_argument(
-        "--check",
-        metavar="AET@HOST:PORT",
-        help="only send a C-ECHO to that node, calling as --aet; exit code 0 if it answers, else 4",
-    )
-    node.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from leakloc.core.errors import SettingsError
-
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     settings = settings_of(options)
     if options.check:
         return _check(options, settings)
@@ -78,10 +29,6 @@ def _run(options: argparse.Namespace) -> int:
         raise SettingsError("specify the output folder: -o OUT")
     if options.workers is not None and options.workers < 1:
         raise SettingsError("--workers requires a number >= 1")
-    from leakloc.services.batch.engine import WorkOptions
-    from leakloc.services.node.node import Node
-    from leakloc.services.node.sender import Peer
-
     listen = listen_of(options)
     node = Node(
         options.output,
@@ -109,14 +56,10 @@ def listen_of(options: argparse.Namespace) -> Listen:
     SettingsError
         If the options are incompatible.
     """
-    from leakloc.services.node.receiver import Listen, titles
-
     return Listen(options.aet, options.port, options.bind, titles(options.allow))
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:
-    from leakloc.services.node.sender import Peer, echo
-
     peer = Peer.parse(options.check)
     answers = echo(peer, options.aet, settings.node)
     if options.json:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from leakloc.cli.shared import DONE, ProgressLine, common_options
+from leakloc.cli.codes import DONE
+from leakloc.cli.shared import ProgressLine
 from leakloc.core.errors import OutputError, SettingsError
-
-if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
+from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    phantom = commands.add_parser(
-        "phantom", parents=[common_options()], help="write a DICOM phantom study with ground truth"
-    )
-    phantom.add_argument("output", type=Path, metavar="OUT")
-    phantom.add_argument("--scenario", default="postoperative_dorsal", metavar="NAME")
-    phantom.add_argument("--seed", type=int, default=0, metavar="N")
-    phantom.add_argument("--list", action="store_true", help="list the scenarios and exit")
-    phantom.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
-
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     if options.list:
         if options.json:
             print(json.dumps({name: s.description for name, s in SCENARIOS.items()}, indent=2))

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import Final
 
-from leakloc.cli.shared import (
-    DONE,
-    common_options,
-    print_table,
-    recipe_options,
-    settings_of,
-    study_options,
-)
-
-if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
+from leakloc.cli.codes import DONE
+from leakloc.cli.shared import print_table, settings_of
+from leakloc.loaders import load_study, series_table
 
 COLUMNS: Final = (
     *("series", "role", "used_for", "description", "n_instances", "spacing_mm"),
@@ -24,21 +17,8 @@ COLUMNS: Final = (
 )
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    series = commands.add_parser(
-        "series",
-        parents=[study_options(), recipe_options(), common_options()],
-        help="list each series with its role and the reason",
-    )
-    series.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from collections import Counter
-
-    from leakloc.loaders import load_study, series_table
-
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     settings = settings_of(options)
     study = load_study(options.study, settings.loaders, study_uid=options.study_uid)
     rows, skipped = series_table(

@@ -1,4 +1,4 @@
-"""Shared code of the commands: exit codes, options, settings, progress and tables."""
+"""Shared code of the commands: settings, progress and tables."""
 
 from __future__ import annotations
 
@@ -9,98 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from leakloc.core.errors import SettingsError
+from leakloc.core.settings import Settings, find_recipe
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import Settings
     from leakloc.pipeline import Progress
     from leakloc.report.model import Report
-
-DONE: Final = 0
-BAD_USAGE: Final = 2
-INPUT_UNUSABLE: Final = 3
-ANALYSIS_FAILED: Final = 4
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-
-def common_options() -> argparse.ArgumentParser:
-    """Return the options of every command."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-v", "--verbose", action="store_true", help="print details to stderr")
-    common.add_argument("--json", action="store_true", help="print JSON")
-    return common
-
-
-def recipe_options() -> argparse.ArgumentParser:
-    """Return the options of commands that use settings; `settings_of` reads them."""
-    recipe = argparse.ArgumentParser(add_help=False)
-    recipe.add_argument(
-        "--pipeline",
-        metavar="NAME|FILE",
-        help="recipe: postoperative, spontaneous, research, or a TOML file",
-    )
-    recipe.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting (repeatable); see `leakloc config`",
-    )
-    return recipe
-
-
-def study_options() -> argparse.ArgumentParser:
-    """Return the options of commands that read one study."""
-    choice = argparse.ArgumentParser(add_help=False)
-    choice.add_argument("study", type=Path, metavar="STUDY", help="folder, archive or file")
-    choice.add_argument(
-        "--study", dest="study_uid", metavar="UID", help="Study Instance UID, if there are several"
-    )
-    choice.add_argument("--myelogram", metavar="UID", help="series used to detect fluid")
-    choice.add_argument(
-        "--companion", action="append", default=[], metavar="UID", help="series used to name levels"
-    )
-    return choice
-
-
-def output_options() -> argparse.ArgumentParser:
-    """Return the options of commands that write reports; `settings_of` reads them."""
-    output = argparse.ArgumentParser(add_help=False)
-    output.add_argument(
-        "--write",
-        metavar="LIST",
-        help="outputs in addition to report.json, comma-separated: masks, png, html, seg, sr, "
-        "sc, relabel, csv, pdf, html3d",
-    )
-    return output
-
-
-def numbering_options() -> argparse.ArgumentParser:
-    """Return the options that override the numbering of levels."""
-    options = argparse.ArgumentParser(add_help=False)
-    numbering = options.add_argument_group("numbering (overrides the analysis)")
-    numbering.add_argument(
-        "--anchor", metavar="DISC@X,Y,Z", help="a disc and a point in it, LPS mm: L4-L5@-3,12,-88"
-    )
-    numbering.add_argument("--lumbar-count", type=int, choices=(4, 5, 6), help="lumbar vertebrae")
-    numbering.add_argument("--lowest-disc", metavar="DISC", help="the lowest well-formed disc")
-    numbering.add_argument(
-        "--levels", type=Path, metavar="FILE", help="edited levels.json of an earlier report"
-    )
-    numbering.add_argument(
-        "--levels-from", type=Path, metavar="FILE", help="level map of another program"
-    )
-    numbering.add_argument(
-        "--scheme",
-        metavar="NAME|TOML",
-        help="label scheme of that map: totalspineseg, spineps, totalsegmentator, "
-        "totalsegmentator_mr, sct, spider, leakloc, or a TOML file",
-    )
-    return options
 
 
 def check_numbering(options: argparse.Namespace) -> None:
@@ -129,8 +45,6 @@ def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings: the recipe, then each `--set`, then `--write`."""
-    from leakloc.core.settings import Settings, find_recipe
-
     settings = Settings.load(find_recipe(options.pipeline)) if options.pipeline else Settings()
     changes: dict[str, object] = {}
     for change in options.set:

@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from leakloc.cli.shared import DONE, ProgressLine, common_options, recipe_options, settings_of
+from leakloc.cli.codes import DONE
+from leakloc.cli.shared import ProgressLine, settings_of
 from leakloc.core.errors import OutputError
-
-if TYPE_CHECKING:
-    from leakloc.cli.shared import Commands
+from leakloc.validation.evaluation.tune import find_pairs, parse_ranges, tune
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the parser."""
-    tune = commands.add_parser(
-        "tune",
-        parents=[recipe_options(), common_options()],
-        help="optimize settings on studies with ground truth",
-        description="Optimize settings on studies with ground truth, and report the gain of the "
-        "best ones on a held-out part. Requires leakloc[research].",
-    )
-    tune.add_argument("studies", type=Path, metavar="STUDIES", help="folder of studies")
-    tune.add_argument(
-        "truth", nargs="?", type=Path, metavar="TRUTH",
-        help="folder of ground truth by study name (default: truth/ of each study)",
-    )  # fmt: skip
-    tune.add_argument(
-        "--search",
-        action="append",
-        required=True,
-        metavar="SECTION.KEY[=LOW:HIGH]",
-        help="setting to optimize (repeatable)",
-    )
-    tune.add_argument("--trials", type=int, default=30, metavar="N", help="number of trials (30)")
-    tune.add_argument(
-        "--held-out",
-        type=float,
-        default=0.3,
-        metavar="FRACTION",
-        help="held-out fraction of patients (0.3)",
-    )
-    tune.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed of split and search (0)"
-    )
-    tune.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    tune.add_argument("-o", "--output", type=Path, metavar="TOML", help="recipe file to write")
-    tune.set_defaults(command=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from leakloc.validation.evaluation.tune import find_pairs, parse_ranges, tune
-
+def run(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     settings = settings_of(options)
     space = parse_ranges(options.search, settings)
     pairs = find_pairs(options.studies, options.truth)

@@ -1,7 +1,11 @@
-"""Import of optional dependencies, with an installation hint if missing."""
+"""Deferred import: of packages that an extra installs, and of modules that few commands need.
+
+`leakloc.cli` imports the module of a command when it runs. No other import is deferred.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -36,3 +40,62 @@ def need(module: str, extra: str) -> Any:
         if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # installed, but one of its own dependencies is missing
         raise SettingsError(f"this needs {module}: pip install 'leakloc[{extra}]'") from error
+
+
+class LazyModule:
+    """A module that is imported when one of its attributes is first used.
+
+    For a module of leakloc, the same import under ``TYPE_CHECKING`` is required, so that
+    import-linter and mypy see it.
+
+    Parameters
+    ----------
+    module : str
+        Name of the module, including that of its package.
+    extra : str, optional
+        Extra of leakloc that installs it; None for a dependency of every installation.
+
+    Examples
+    --------
+    >>> fractions = LazyModule("fractions")
+    >>> fractions.Fraction(2, 4)
+    Fraction(1, 2)
+    """
+
+    def __init__(self, module: str, extra: str | None = None) -> None:
+        self._module = module
+        self._extra = extra
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module.
+
+        Raises
+        ------
+        SettingsError
+            If the module belongs to an extra that is not installed.
+        """
+        if name.startswith("__"):  # inspection, for example by doctest, imports nothing
+            raise AttributeError(name)
+        module = self._module
+        found = need(module, self._extra) if self._extra else import_module(module)
+        return getattr(found, name)
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a function ``__getattr__`` for a package, which imports its names on first use.
+
+    Parameters
+    ----------
+    package : str
+        Name of the package.
+    modules : mapping
+        Module of each public name; for a module, its own name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = import_module(modules[name])
+        return found if found.__name__.endswith(f".{name}") else getattr(found, name)
+
+    return get

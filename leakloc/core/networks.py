@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from leakloc.core.errors import LeaklocError
+from leakloc.core.extras import LazyModule
+
+onnxruntime = LazyModule("onnxruntime")  # relabeling does not need it
 
 _MAX_THREADS: Final = 2
 """Maximum number of processor threads of a session."""
@@ -46,8 +49,6 @@ def _allowed() -> int:
 
 @lru_cache(maxsize=4)
 def _session(path: str, threads: int) -> Any:
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

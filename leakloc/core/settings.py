@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leakloc.core.errors import OutputError, SettingsError
@@ -245,8 +247,6 @@ class Settings(_Section):
         SettingsError
             If the file cannot be read, a key is unknown, or a value is invalid.
         """
-        import tomllib
-
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -316,8 +316,6 @@ class Settings(_Section):
 
     def to_toml(self) -> str:
         """Return all values as TOML, each with its description as a comment."""
-        import tomlkit
-
         document = tomlkit.document()
         for section_name, section in type(self).model_fields.items():
             table = tomlkit.table()

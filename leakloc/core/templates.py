@@ -15,9 +15,14 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from leakloc.core.extras import LazyModule
+
 if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
+    import jinja2
+    import markupsafe
+else:  # an analysis without an HTML report does not need them
+    jinja2 = LazyModule("jinja2")
+    markupsafe = LazyModule("markupsafe")
 
 
 def render_html(name: str, **values: object) -> str:
@@ -34,14 +39,11 @@ def render_html(name: str, **values: object) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    # Imported on use: an analysis without HTML does not need it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("leakloc", ""),
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("leakloc", ""),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -52,13 +54,13 @@ def _environment() -> Environment:
 
 
 @cache
-def _file(name: str) -> Markup:
+def _file(name: str) -> markupsafe.Markup:
     """Return a style sheet or script of the package, which may be compressed (xz)."""
-    from markupsafe import Markup
-
     content = files("leakloc").joinpath(name).read_bytes()
     # Not escaped: the text is part of the package and contains no values of a study.
-    return Markup((lzma.decompress(content) if name.endswith(".xz") else content).decode())
+    return markupsafe.Markup(
+        (lzma.decompress(content) if name.endswith(".xz") else content).decode()
+    )
 
 
 def _digests(names: Iterable[str]) -> str:

@@ -13,16 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, Final
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
 
 from leakloc.core.errors import GeometryError
+from leakloc.core.extras import LazyModule
 
 if TYPE_CHECKING:
-    import nibabel as nib
-    import SimpleITK as sitk
+    from leakloc import notebook
+else:  # an upper layer, for `_repr_html_`
+    notebook = LazyModule("leakloc.notebook")
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -298,9 +304,7 @@ class Volume:
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def _repr_html_(self) -> str:
-        from leakloc.notebook import volume_html
-
-        return volume_html(self)
+        return notebook.volume_html(self)
 
     def with_array(self, array: npt.NDArray[Any], step: str = "") -> Volume:
         """Return a volume with another array on the same grid."""
@@ -361,8 +365,6 @@ class Volume:
         -------
         ndarray, shape (...)
         """
-        from scipy import ndimage
-
         kji = self.geometry.kji_from_lps(points_lps)
         flat = kji.reshape(-1, 3).T
         values = ndimage.map_coordinates(
@@ -385,8 +387,6 @@ class Volume:
         """
         if self.geometry.matches(target, tolerance_mm=1e-6):
             return Volume(self.array, target, self.provenance)
-        import SimpleITK as sitk
-
         if order == 3 and min(self.array.shape) < 4:
             order = 1  # ITK's B-spline is invalid for smaller images
         kinds = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
@@ -401,8 +401,6 @@ class Volume:
 
     def to_sitk(self) -> sitk.Image:
         """Convert to a SimpleITK image (also LPS)."""
-        import SimpleITK as sitk
-
         array = self.array
         if array.dtype == np.bool_:
             array = array.astype(np.uint8)
@@ -417,8 +415,6 @@ class Volume:
     @classmethod
     def from_sitk(cls, image: sitk.Image, provenance: Provenance | None = None) -> Volume:
         """Create a volume from a SimpleITK image with three axes."""
-        import SimpleITK as sitk
-
         if image.GetDimension() != 3:
             raise GeometryError(f"the image must have three axes, not {image.GetDimension()}")
         array = sitk.GetArrayFromImage(image)
@@ -433,8 +429,6 @@ class Volume:
 
     def to_nibabel(self) -> nib.Nifti1Image:
         """Convert to a NIfTI image: RAS affine in qform and sform, array ``[i, j, k]``."""
-        import nibabel as nib
-
         array = np.transpose(self.array)
         kinds = {"bool": np.uint8, "float16": np.float32}  # not supported by NIfTI
         array = array.astype(kinds.get(array.dtype.name, array.dtype), copy=False)
@@ -461,8 +455,6 @@ class Volume:
 
 def _axis_assignment(directions_lps: FloatArray) -> list[int]:
     """Return the closest patient axis (0 L, 1 P, 2 S) of each of i, j, k, each used once."""
-    from itertools import permutations
-
     strength = np.abs(directions_lps)
     # Break ties of exact diagonals independently of the order and sign of the axes.
     strength = strength + 1e-6 * directions_lps * np.roll(directions_lps, -1, axis=0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy import ndimage
 
 from leakloc.anatomy.reference import ReferenceChain
 from leakloc.core.volume import FloatArray
@@ -152,8 +153,6 @@ def _first_below(
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
     """Positions along the canal inside the sac, and the maximum solidity at each."""
-    from scipy import ndimage
-
     line = segmentation.centerline
     arcs = np.arange(0.0, line.length_mm, _STEP_MM)
     across = np.arange(-_HALF_WIDTH_MM, _HALF_WIDTH_MM + 1.0)

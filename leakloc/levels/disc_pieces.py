@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from leakloc.anatomy.network import AnatomyProbabilities
 from leakloc.core.volume import FloatArray, Geometry, Volume
@@ -57,8 +58,6 @@ def _components(
     A component too thick for one disc is two bridged discs; a stricter threshold and an opening
     by one pixel remove the bridge.
     """
-    from scipy import ndimage
-
     likely = probability > threshold
     if threshold > _THRESHOLD:
         likely = ndimage.binary_opening(likely, structure=np.ones((3, 3, 1)))

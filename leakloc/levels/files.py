@@ -15,6 +15,7 @@ from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, SuppliedLevels
+from leakloc.loaders.masks import read_mask
 
 
 def read_levels(path: str | Path) -> SuppliedLevels:
@@ -51,8 +52,6 @@ def read_levels(path: str | Path) -> SuppliedLevels:
         )
         for item in (_items(content, "discs", path) if "discs" in content else [])
     ]
-    from leakloc.loaders.masks import read_mask
-
     mask_path = path.parent / "masks" / "levels.nii.gz"
     mask = read_mask(mask_path) if mask_path.is_file() else None
     return SuppliedLevels(vertebrae, discs, mask)
@@ -76,8 +75,6 @@ def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
     SettingsError
         If the scheme is unknown or invalid.
     """
-    from leakloc.loaders.masks import read_mask
-
     return SuppliedLevelMap(read_mask(path), _scheme(scheme))
 
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
+from leakloc.core.extras import LazyModule
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
+
+signal = LazyModule("scipy.signal")  # slow to import; not needed with the network
 
 _STEP_MM: Final = 1.0
 _LATERAL_MM: Final = (-8.0, -4.0, 0.0, 4.0, 8.0)
@@ -55,12 +59,10 @@ def detect(image: Volume, centerline: Centerline | None) -> Detections:
     """
     if centerline is None:
         raise AnalysisError("the profile detector requires the centerline of the canal")
-    from scipy.signal import find_peaks
-
     arcs = np.arange(0.0, centerline.length_mm, _STEP_MM)
     changes, concavities = (find(image, centerline, arcs) for find in (_changes, _concavities))
     combined = _standard(changes) + _standard(concavities, minimum=_MIN_CONCAVITY_MM)
-    peaks, found = find_peaks(
+    peaks, found = signal.find_peaks(
         _standard(combined), distance=_MIN_SPACING_MM / _STEP_MM, prominence=_PROMINENCE
     )
     discs = []
@@ -86,8 +88,6 @@ def _slab(
 
 def _changes(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
     """Signal change along the spine at each position anterior to the canal."""
-    from scipy.ndimage import gaussian_filter1d
-
     slab = np.sqrt(np.maximum(_slab(image, line, arcs, _BODY_MM), 0.0))
     slope = np.abs(gaussian_filter1d(slab, 1.5 / _STEP_MM, axis=0, order=1)).mean(axis=1)
     return np.asarray(gaussian_filter1d(slope, _DISC_MM / _STEP_MM))
@@ -95,8 +95,6 @@ def _changes(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
 
 def _concavities(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArray:
     """Dorsal displacement of the ventral border of the bright canal at each position."""
-    from scipy.ndimage import gaussian_filter1d
-
     slab = _slab(image, line, arcs, _CANAL_MM)
     bright = np.maximum(slab[:, :4].max(axis=1, keepdims=True), 1e-6)
     reach = (slab > 0.5 * bright).sum(axis=1) * _STEP_MM
@@ -105,7 +103,5 @@ def _concavities(image: Volume, line: Centerline, arcs: FloatArray) -> FloatArra
 
 def _standard(profile: FloatArray, minimum: float = 1e-9) -> FloatArray:
     """Profile without its trend, in standard deviations (of at least `minimum`)."""
-    from scipy.ndimage import gaussian_filter1d
-
     fast = profile - gaussian_filter1d(profile, _TREND_MM / _STEP_MM)
     return np.asarray(fast / max(float(fast.std()), minimum))

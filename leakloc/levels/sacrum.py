@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from leakloc.anatomy.centerline import Centerline, left_and_dorsal
 from leakloc.anatomy.reference import reference_chain
@@ -256,8 +257,6 @@ def _trace(
 
 def _darkness(image: Volume, line: Centerline, depth_mm: FloatArray) -> FloatArray:
     """Fraction by which bone along the axis is darker than adjacent marrow, beyond noise."""
-    from scipy.ndimage import gaussian_filter1d, percentile_filter
-
     _, left, dorsal = line.frame_at(line.arc_mm)
     lateral = np.arange(-_SIGNAL_HALF_MM, _SIGNAL_HALF_MM + 0.1, 3.0)
     posterior = _SIGNAL_DEPTH * gaussian_filter1d(np.clip(depth_mm, 8.0, 35.0), 4.0)

@@ -29,6 +29,7 @@ from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
 from leakloc.levels.schemes import LevelScheme
+from leakloc.loaders.masks import put_on_grid
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LevelSettings
@@ -84,8 +85,6 @@ class SuppliedLevelMap:
         GeometryError
             If it does not overlap the myelogram.
         """
-        from leakloc.loaders.masks import put_on_grid
-
         on_grid, notes = put_on_grid(self.map, geometry, "level map")
         vertebrae = {
             name: Vertebra(name, _body_center(points, line), SUPPLIED_CONFIDENCE)
@@ -177,8 +176,6 @@ class SuppliedLevels:
         if self.mask is None:
             empty = np.zeros(geometry.shape, np.uint8)
             return Volume(empty, geometry, Provenance("levels")), [note("level_map_empty")]
-        from leakloc.loaders.masks import put_on_grid
-
         mask, notes = put_on_grid(self.mask, geometry, "level map")
         centers = np.array([v.center_lps for v in self.vertebrae])
         table = np.zeros(int(mask.array.max()) + 1, np.uint8)

@@ -15,8 +15,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
+from scipy.optimize import minimize
+from scipy.spatial.transform import Rotation
 
+from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.network import anatomy_probabilities
 from leakloc.core.errors import AnalysisError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
@@ -195,8 +200,6 @@ def _other_frame_note(name: str, found: Alignment | None) -> Note:
 
 def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
     """Detect the centerline of the canal; None if not detected."""
-    from leakloc.anatomy.canal import find_canal
-
     spacing = [max(_CANAL_GRID_MM, mm) for mm in oriented.geometry.spacing_ijk_mm]
     coarse = oriented.resample(oriented.geometry.with_spacing(spacing))
     try:
@@ -207,8 +210,6 @@ def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
 
 def _canal_by_network(oriented: Volume) -> Centerline | None:
     """Detect the canal on conventional contrast, where the brightest tube is often fat."""
-    from leakloc.anatomy.network import anatomy_probabilities
-
     try:
         return _canal(oriented, anatomy_probabilities(oriented).canal)
     except AnalysisError:
@@ -392,8 +393,6 @@ class _Pair:
 
     def matrix(self, params: FloatArray) -> FloatArray:
         """Return the movement as an affine matrix for LPS points."""
-        from scipy.spatial.transform import Rotation
-
         matrix = np.eye(4)
         matrix[:3, :3] = Rotation.from_rotvec(params[3:] / _TURN_ARM_MM).as_matrix()
         matrix[:3, 3] = self.center_lps + params[:3] - matrix[:3, :3] @ self.center_lps
@@ -406,8 +405,6 @@ class _Pair:
 
     def information(self, params: FloatArray) -> float:
         """Mutual information in nats; 0 if the overlap is too small."""
-        from scipy.ndimage import map_coordinates
-
         grid = self.other.geometry
         kji = grid.kji_from_lps(self.moved(params, self.points_lps))
         inside = ((kji >= -0.5) & (kji <= np.array(grid.shape) - 0.5)).all(axis=1)
@@ -428,8 +425,6 @@ class _Pair:
 
     def fitted(self, start: FloatArray, *, turn: bool = True) -> FloatArray:
         """Maximize mutual information from an initial movement."""
-        from scipy.optimize import minimize
-
         free = 6 if turn else 3
 
         def cost(values: FloatArray) -> float:

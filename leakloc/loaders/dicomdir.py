@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import pydicom
+
 from leakloc.core.errors import InputError
 
 _INDEX_CLASS: Final = b"1.2.840.10008.1.3.10"
@@ -26,8 +28,6 @@ def listed_files(path: Path) -> list[Path]:
     InputError
         If the DICOMDIR cannot be read.
     """
-    import pydicom
-
     try:
         records = pydicom.dcmread(path).DirectoryRecordSequence
         listed = [record.get("ReferencedFileID") for record in records]

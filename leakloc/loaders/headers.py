@@ -10,6 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from leakloc.loaders.study import StudyInfo
 
 Vector = tuple[float, ...]
@@ -220,8 +225,6 @@ class HeaderReader:
     """
 
     def __init__(self) -> None:
-        from pydicom.datadict import tag_for_keyword
-
         keywords = (*_FRAME_KEYWORDS, *SEQUENCE_KEYWORDS)
         by_keyword = {word: tag_for_keyword(word) for word in keywords}
         self._tags = {word: int(tag) for word, tag in by_keyword.items() if tag is not None}
@@ -239,8 +242,6 @@ class HeaderReader:
         NotAnImageError
             If it is not a DICOM image; the message states the reason.
         """
-        from pydicom.filereader import read_partial
-
         try:
             with path.open("rb") as file:
                 dataset = read_partial(file, _at_pixels, force=True, specific_tags=self._wanted)
@@ -449,8 +450,6 @@ def _is_cut_short(file: BinaryIO, dataset: Any, pixels_at: int, size: int) -> bo
 
 def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
     """Return how to read the pixels directly; None if the encoding is unsupported."""
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
     compressed = syntax is not None and syntax.is_compressed and not syntax.is_deflated
     bits, signed = _integer(dataset, "BitsStored"), _integer(dataset, "PixelRepresentation")
@@ -497,8 +496,6 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
 
 def _plain(source: Any, keyword: str) -> Any:
     """Return a value as a plain Python type; None if absent or unreadable."""
-    from pydicom.multival import MultiValue
-
     if isinstance(source, _Repeating):
         return source.plain(keyword)
     try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 
 from leakloc.core.errors import GeometryError, InputError
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
 from leakloc.loaders.study import SeriesStack
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 Kind = Literal["nifti", "nrrd", "metaimage"]
 
@@ -103,8 +103,6 @@ def read_voxels(path: Path, kind: Kind) -> Volume:
 
 def _sidecar(path: Path) -> dict[str, Any]:
     """Read sequence parameters from the BIDS JSON sidecar of a volume."""
-    import json
-
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -120,8 +118,6 @@ def _sidecar(path: Path) -> dict[str, Any]:
 
 def _nifti(path: Path) -> Any:
     """Open a NIfTI file by content, regardless of its suffix."""
-    import nibabel as nib
-
     if path.name.endswith((".nii", ".nii.gz")):
         return nib.load(path)
     opener = gzip.open if path.open("rb").read(2) == _GZIP else open
@@ -158,8 +154,6 @@ def _read_nifti(path: Path) -> Volume:
 
 
 def _itk_reader(path: Path) -> sitk.ImageFileReader:
-    import SimpleITK as sitk
-
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     return reader
@@ -184,8 +178,6 @@ def _itk_geometry(path: Path) -> Geometry:
 
 
 def _read_itk(path: Path) -> Volume:
-    import SimpleITK as sitk
-
     image = _itk_reader(path).Execute()
     while image.GetDimension() > 3:
         size = list(image.GetSize())

@@ -6,13 +6,17 @@ import os
 import stat
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pydicom
+
 from leakloc.core.errors import InputError
 from leakloc.core.notes import Note, note
+from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
 from leakloc.loaders.archives import is_archive, unpack
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
@@ -23,7 +27,7 @@ from leakloc.loaders.stacks import build_stacks
 from leakloc.loaders.study import SeriesStack, SkippedFile, Study, StudyInfo
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import LoaderSettings, Settings
+    from leakloc.core.settings import LoaderSettings
 
 LoadProgress = Callable[[str, float], None]
 
@@ -74,8 +78,6 @@ def load(
     >>> len(ll.load("sample_data/postoperative/dicom").stacks)  # doctest: +SKIP
     4
     """
-    from leakloc.core.settings import Settings
-
     if isinstance(path, Volume):
         return _study_of(path)
     return load_study(Path(path), (settings or Settings()).loaders, study_uid=study_uid)
@@ -198,8 +200,6 @@ def _head(path: Path) -> bytes:
 def _scan(
     files: list[Path], skipped: list[SkippedFile], progress: LoadProgress | None
 ) -> tuple[list[Frame], list[tuple[Path, Kind]]]:
-    import pydicom
-
     frames: list[Frame] = []
     volumes: list[tuple[Path, Kind]] = []
     reader = HeaderReader()
@@ -322,8 +322,6 @@ def _volume_study(volumes: list[tuple[Path, Kind]], skipped: list[SkippedFile]) 
 
 
 def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> str:
-    from collections import Counter
-
     reasons = Counter(item.reason for item in skipped).most_common(3)
     listed = ", ".join(f"{number} x {reason}" for reason, number in reasons)
     return (

@@ -13,11 +13,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 
 from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
+
+hd = LazyModule("highdicom")  # only masks in DICOM format need it
 
 MAX_LABEL: Final = 65_535
 """Maximum label; published label schemes stay below 1,000."""
@@ -197,9 +201,6 @@ def _fraction_message(array: npt.NDArray[Any], name: str) -> str:
 
 def _dicom_segmentation(path: Path) -> Volume:
     """Read a DICOM SEG (binary or label map); labels are segment numbers."""
-    import highdicom as hd
-    import pydicom
-
     try:
         dataset = pydicom.dcmread(path)
     except Exception as error:  # corrupt files raise various exceptions

@@ -12,6 +12,11 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from scipy import ndimage
 
 from leakloc.core.errors import InputError
 from leakloc.core.volume import Provenance, Volume
@@ -159,9 +164,6 @@ def _read_directly(frame: Frame) -> Picture | None:
 
 def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -> Picture | None:
     """Decode an encapsulated frame; None if its fragments alone are not sufficient."""
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
     options: dict[str, Any] = {
         "rows": frame.rows,
         "columns": frame.columns,
@@ -210,9 +212,6 @@ def _decoded_signal(
 
 
 def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
-    import pydicom
-    from pydicom.pixels.utils import pixel_array
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
@@ -247,8 +246,6 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
 
 def _assume_native(dataset: Any) -> None:
     """Set the transfer syntax of files without meta information: uncompressed."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
     implicit, little = dataset.original_encoding
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
@@ -316,8 +313,6 @@ def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
 
 def _onto_grid(array: Picture, layout: Layout) -> Picture:
     """Shift slices in plane, then interpolate linearly between adjacent slices."""
-    from scipy import ndimage
-
     slices = array.astype(np.float32)
     for n, shift in enumerate(layout.shifts_ji):
         if shift.any():

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.study import SeriesStack
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 Signal = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -223,8 +221,6 @@ def _registered_lps(below: Signal, overlap: Mask, geometry: Geometry, volume: Vo
     which correlation of the signals neglects (ten seams of five phantoms: error up to 0.6 mm,
     with phase correlation up to 5 mm along the canal).
     """
-    import SimpleITK as sitk
-
     if not overlap.any():
         return np.zeros(3)
     ends = [np.flatnonzero(overlap.any(axis=_others(n)))[[0, -1]] for n in range(3)]

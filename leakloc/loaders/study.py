@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
+from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note
 from leakloc.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leakloc import notebook
     from leakloc.core.settings import Settings
+else:  # an upper layer, for `Study.table` and `_repr_html_`
+    notebook = LazyModule("leakloc.notebook")
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,10 @@ class Study:
         SettingsError
             If pandas is not installed.
         """
-        from leakloc.notebook import study_table
-
-        return study_table(self, settings)
+        return notebook.study_table(self, settings)
 
     def _repr_html_(self) -> str:
-        from leakloc.notebook import study_html
-
-        return study_html(self)
+        return notebook.study_html(self)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Geometry
@@ -161,8 +162,6 @@ class ArcGrid:
 
     def smooth(self, profile: FloatArray, sigma_mm: float, axis: int = 0) -> FloatArray:
         """Return the Gaussian-smoothed profile, with zeros assumed beyond the grid."""
-        from scipy.ndimage import gaussian_filter1d
-
         if sigma_mm <= 0:
             return profile
         return np.asarray(

@@ -7,6 +7,7 @@ from typing import Final, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.vocabulary import Compartment, Pattern, Position
 from leakloc.core.settings import LocalizationSettings
@@ -283,8 +284,6 @@ def _layer_thickness_mm(
     voxels: CanalVoxels, left: FloatArray, dorsal: FloatArray, grid: ArcGrid
 ) -> FloatArray:
     """Return the radial fluid thickness around the sac, mm, shape (bins, directions)."""
-    from scipy.ndimage import gaussian_filter1d
-
     radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
     turn = np.arctan2(left, dorsal) / (2 * np.pi) * _DIRECTIONS
     low = np.floor(turn).astype(np.intp)

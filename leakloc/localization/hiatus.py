@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.network import AnatomyOutputs
@@ -200,8 +202,6 @@ def plausible_canal(
 
 def sacral_back(image: Volume, anatomy: AnatomyOutputs) -> Centerline | None:
     """Return the midline posterior wall of the sacral bodies, or None if they are not visible."""
-    from scipy import ndimage
-
     try:
         found = anatomy.of(image)
     except AnalysisError:
@@ -337,8 +337,6 @@ def _bright_canal_end(straight: StraightSacrum) -> int | None:
 
     Fat fills the sacral canal down to the membrane that covers the hiatus.
     """
-    from scipy.ndimage import gaussian_filter
-
     canal = (straight.offset_mm >= 1.0) & (straight.offset_mm <= 9.0)
     smooth = gaussian_filter(straight.signal, (1.5 / STEP_MM, 1.0 / STEP_MM))
     level = np.percentile(smooth[:, canal], 70, axis=1)
@@ -352,8 +350,6 @@ def _bright_canal_end(straight: StraightSacrum) -> int | None:
 
 def _ridges(straight: StraightSacrum) -> FloatArray:
     """Return the ridge strength: signal minus that of the darker lines anterior and posterior."""
-    from scipy.ndimage import gaussian_filter
-
     # Clipped so that fluid and fat brighter than marrow do not dominate the roof.
     clipped = np.minimum(straight.signal, BRIGHTEST)
     smooth = gaussian_filter(clipped, (2.0 / STEP_MM, 0.5 / STEP_MM), mode="nearest")

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.vocabulary import SACRAL, segment_name
 from leakloc.core.notes import Note, note
@@ -200,8 +201,6 @@ def posterior_path(
         Distance along the centerline and dorsal offset of the posterior epidural line of the
         sacral canal, if detected.
     """
-    from scipy.ndimage import gaussian_filter1d
-
     top_mm = min(top_mm, bottom_mm)
     count = max(int(np.ceil((bottom_mm - top_mm) / _PATH_STEP_MM)) + 1, 2)
     arc = np.linspace(bottom_mm, top_mm, count)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.localization.canal import CANAL_RADIUS_MM
@@ -133,8 +134,6 @@ def posterior_depths_mm(anatomy: Volume, sac: SacProfile) -> FloatArray:
     anatomy : Volume
         Image on which fat is bright.
     """
-    from scipy.ndimage import gaussian_filter1d
-
     arc = sac.grid.centers_mm
     known = np.isfinite(sac.back_mm)
     depth = np.full(sac.grid.count, np.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import IntArray
@@ -34,8 +35,6 @@ def ball_diameters_mm(
         Voxels at least half full; a regular subset if there are more than 40 000.
     diameter_mm : ndarray, shape (m,)
     """
-    from scipy.spatial import cKDTree
-
     kji = np.stack(np.unravel_index(index, geometry.shape), axis=-1)
     low = kji.min(axis=0) - 1
     shape = kji.max(axis=0) + 2 - low

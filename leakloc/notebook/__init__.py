@@ -10,19 +10,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
-from leakloc.core.extras import need
+from leakloc.core.extras import LazyModule
+from leakloc.core.settings import Settings
 from leakloc.core.templates import render_html
+from leakloc.loaders import series_table
+from leakloc.report import picture
+from leakloc.report.tables import collection_rows, level_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leakloc.core.settings import Settings
+    from leakloc.analysis import AnalysisData
     from leakloc.core.volume import Volume
     from leakloc.loaders.study import Study
-    from leakloc.pipeline import Analysis
     from leakloc.report.model import Report
+else:
+    pd = LazyModule("pandas", "research")
 
 PLANE_PX: Final = 280
 """Height of each of the three planes of a volume; together they fit the width of a notebook
@@ -77,13 +84,11 @@ def volume_html(volume: Volume) -> str:
     return render_html("notebook/volume.html.j2", text=repr(volume), picture=picture)
 
 
-def analysis_html(analysis: Analysis) -> str:
+def analysis_html(analysis: AnalysisData, report: Report) -> str:
     """Return HTML of the finding, its collections and the overview figure."""
-    from leakloc.report import picture
-
     figure = picture(analysis, "overview")
     embedded = _embed(figure.rgb, figure.alt)
-    return render_html("notebook/analysis.html.j2", report=analysis.report, picture=embedded)
+    return render_html("notebook/analysis.html.j2", report=report, picture=embedded)
 
 
 def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
@@ -92,8 +97,6 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     The planes pass through the center of the labels of a mask, or of the field of view. Cranial
     and anterior are up; the patient's right is on the left.
     """
-    from PIL import Image
-
     turned = volume.oriented("LPS")
     array = turned.array
     center = _center(array)
@@ -169,24 +172,17 @@ def draw_outlines(
 
 def study_table(study: Study, settings: Settings | None = None) -> pd.DataFrame:
     """Return the series of a study: geometry, role, and the rule that assigned the role."""
-    from leakloc.core.settings import Settings as Defaults
-    from leakloc.loaders import series_table
-
-    rows, _ = series_table(study, (settings or Defaults()).loaders)
+    rows, _ = series_table(study, (settings or Settings()).loaders)
     return _frame(rows)
 
 
 def collections_table(report: Report) -> pd.DataFrame:
     """Return the collections of a report: level, side, size, confidence, path from the hiatus."""
-    from leakloc.report.tables import collection_rows
-
     return _frame(collection_rows(report))
 
 
 def levels_table(report: Report) -> pd.DataFrame:
     """Return vertebrae and discs, cranial to caudal, with centers and sac at their level."""
-    from leakloc.report.tables import level_rows
-
     return _frame(level_rows(report))
 
 
@@ -196,8 +192,7 @@ def sac_table(report: Report) -> pd.DataFrame:
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame: pd.DataFrame = need("pandas", "research").DataFrame(rows)
-    return frame
+    return pd.DataFrame(rows)
 
 
 def _center(array: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -220,8 +215,6 @@ def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
 
 def _embed(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:
     """Return the values of ``picture.html.j2``."""
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.fromarray(rgb).save(stream, "PNG")
     png = base64.b64encode(stream.getvalue()).decode("ascii")
@@ -251,9 +244,6 @@ def _draw(
     across_mm: tuple[float, float],
     height_px: int,
 ) -> Plane:
-    from PIL import Image
-    from scipy.ndimage import binary_erosion
-
     rows_mm, columns_mm = gray.shape[0] * across_mm[0], gray.shape[1] * across_mm[1]
     size = (max(round(height_px * columns_mm / rows_mm), 1), height_px)
     picture = Image.fromarray((gray * 255).astype(np.uint8))

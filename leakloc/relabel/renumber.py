@@ -15,10 +15,10 @@ from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import Volume
 from leakloc.levels import assign_levels, read_level_map, read_levels
+from leakloc.loaders import load_study, triage
 from leakloc.localization import localize, without_cisterns
 from leakloc.pipeline import Clock
-from leakloc.relabel import saved
-from leakloc.report import Report, build_report, check_output
+from leakloc.report import Report, build_report, check_output, relabel_data
 from leakloc.report.build import result_parts
 from leakloc.report.model import Outputs
 from leakloc.report.writer import PARTS, Draft, staged_folder
@@ -120,7 +120,7 @@ def relabel(
     _check_rewritable(folder)
     clock = Clock(progress)
     with clock.stage("reading", 0.0):
-        data = saved.load(folder)
+        data = relabel_data.load(folder)
         former = Report.load(folder)
     overrides = {"anchor": anchor, "lumbar_count": lumbar_count, "lowest_disc": lowest_disc}
     changes: dict[str, Any] = {f"levels__{k}": v for k, v in overrides.items() if v is not None}
@@ -158,7 +158,10 @@ def relabel(
 
 
 def _renumber(
-    data: saved.RelabelData, settings: Settings, levels: str | Path | None, scheme: str | None
+    data: relabel_data.RelabelData,
+    settings: Settings,
+    levels: str | Path | None,
+    scheme: str | None,
 ) -> Levels:
     """Return the levels according to the settings, or those of a file.
 
@@ -181,7 +184,7 @@ def _renumber(
     return data.levels
 
 
-def _with_images(results: Renumbered, data: saved.RelabelData, path: Path) -> AnalysisData:
+def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path) -> AnalysisData:
     """Combine the results with the images of the study.
 
     Raises
@@ -189,8 +192,6 @@ def _with_images(results: Renumbered, data: saved.RelabelData, path: Path) -> An
     InputError
         If it is another study, or another volume is selected.
     """
-    from leakloc.loaders import load_study, triage
-
     settings, uid = results.settings, results.former.study.study_instance_uid
     study = load_study(path, settings.loaders, study_uid=uid)
     chosen = triage(
@@ -251,7 +252,7 @@ def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -
     """
     _check_rewritable(folder)
     with staged_folder(folder, overwrite=True) as staging:
-        shutil.copyfile(folder / saved.NAME, staging / saved.NAME)
+        shutil.copyfile(folder / relabel_data.NAME, staging / relabel_data.NAME)
         if analysis is not None:
             return Draft(staging, results.settings, partial(build_report, analysis)).write_all(
                 analysis

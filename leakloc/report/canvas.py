@@ -15,13 +15,17 @@ from importlib.util import find_spec
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy.optimize import isotonic_regression
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+from leakloc.core.extras import LazyModule
+
+matplotlib = LazyModule("matplotlib")  # usually not imported: see `_fonts`
+measure = LazyModule("skimage.measure")  # only figures need it
 
 Color = tuple[int, int, int]
 
@@ -251,8 +255,6 @@ class Drawing:
 
 def render(drawing: Drawing) -> Image.Image:
     """Render a drawing as RGB pixels."""
-    from PIL import Image, ImageDraw
-
     image = Image.new("RGB", (drawing.width, drawing.height), drawing.color)
     for item in drawing.items:
         if isinstance(item, Raster):
@@ -281,8 +283,6 @@ def render(drawing: Drawing) -> Image.Image:
 
 
 def _render_raster(image: Image.Image, item: Raster) -> None:
-    from PIL import Image
-
     left, top, right, bottom = (round(edge) for edge in item.box)
     size = (right - left, bottom - top)
     gray = Image.fromarray((np.clip(item.gray, 0, 1) * 255).astype(np.uint8))
@@ -299,8 +299,6 @@ def _render_raster(image: Image.Image, item: Raster) -> None:
 
 
 def _render_outline(image: Image.Image, item: Outline) -> None:
-    from PIL import Image, ImageDraw
-
     if not item.paths:
         return
     margin = item.width_px + 2
@@ -388,8 +386,6 @@ def png_bytes(image: Image.Image) -> bytes:
 @cache
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which is distributed with matplotlib."""
-    from PIL import ImageFont
-
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(_fonts() / name), size_px)
 
@@ -401,8 +397,6 @@ def _fonts() -> Path:
     usual = Path(str(spec and spec.origin)).parent / "mpl-data" / "fonts" / "ttf"
     if usual.is_dir():
         return usual
-    import matplotlib
-
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
@@ -426,8 +420,6 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     >>> spread([10, 11, 50], 8, 0, 100)
     [6.5, 14.5, 50.0]
     """
-    from scipy.optimize import isotonic_regression
-
     if not positions:
         return []
     gap = min(gap, (high - low) / max(len(positions) - 1, 1))
@@ -545,11 +537,9 @@ def _round_scale(largest: float) -> tuple[float, float]:
 
 def _contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.float64]]:
     """Return the contours of a mask, each of shape (n, 2): row, column."""
-    from skimage import measure
-
     if not mask.any():
         return []
-    found: list[npt.NDArray[np.float64]] = measure.find_contours(  # type: ignore[no-untyped-call]
+    found: list[npt.NDArray[np.float64]] = measure.find_contours(
         np.pad(mask, 1).astype(np.float32), 0.5
     )
     return [path - 1 for path in found]
@@ -600,8 +590,6 @@ def _tick_box(stroke: Stroke, to_px: _ToPx) -> Box | None:
 
 def _box_of(text_line: TextLine) -> Box:
     """Return the box of a line of text, including its border."""
-    from PIL import Image, ImageDraw
-
     face = font(text_line.size_px, bold=text_line.bold)
     pen = ImageDraw.Draw(Image.new("L", (1, 1)))
     return pen.textbbox(

@@ -11,8 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import highdicom as hd
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
 
 from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
@@ -207,8 +211,6 @@ def _files(stack: SeriesStack) -> tuple[Path, ...]:
 
 
 def _header(path: Path, keep_identity: bool) -> Dataset:
-    import pydicom
-
     header = pydicom.dcmread(path, stop_before_pixels=True)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
@@ -286,9 +288,6 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
     -------
     highdicom.seg.Segmentation
     """
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
     geometry = analysis.segmentation.thecal_sac.geometry
     labels = _merged(found)
     filled = np.flatnonzero(
@@ -389,8 +388,6 @@ def report_object(
     -------
     highdicom.sr.Comprehensive3DSR
     """
-    import highdicom as hd
-
     device = hd.sr.ObserverContext(
         observer_type=_code(CodedTerm("121007", "DCM", "Device")),
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
@@ -441,9 +438,6 @@ def _library(sources: Sources) -> Any:
 
     Attributes common to the images of a stack are listed once, for their group.
     """
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
     groups: dict[str, list[Dataset]] = {}
     for image in sources.all:
         if "NumberOfFrames" not in image:
@@ -473,9 +467,6 @@ def _library(sources: Sources) -> Any:
 
 def _entry(image: Dataset, names: Sequence[Any]) -> Any:
     """Create an image library entry with its position, encoded with the concepts `names`."""
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
     entry = hd.sr.ImageContentItem(
         _code(_SOURCE),
         image.SOPClassUID,
@@ -497,8 +488,6 @@ def _entry(image: Dataset, names: Sequence[Any]) -> Any:
 
 
 def _study_group(report: Report) -> Any:
-    import highdicom as hd
-
     finding = report.finding
     sites = [hd.sr.FindingSite(_code(level_code(finding.level)))] if finding.level else None
     return hd.sr.MeasurementsAndQualitativeEvaluations(
@@ -524,8 +513,6 @@ def _study_group(report: Report) -> Any:
 def _collection_group(
     report: Report, c: Collection, segment: Segment | None, reference: Any
 ) -> Any:
-    import highdicom as hd
-
     targets = [t for t in report.planning.targets if t.collection == c.id]
     distance = targets[0].canal_distance_from_hiatus_mm if targets else None
     values = [
@@ -583,8 +570,6 @@ def _collection_group(
 def _measurement(
     name: CodedTerm, value: float, unit: str, derivation: CodedTerm | None = None
 ) -> Any:
-    import highdicom as hd
-
     return hd.sr.Measurement(
         name=_code(name),
         value=round(value, 4),
@@ -595,8 +580,6 @@ def _measurement(
 
 def _evaluation(code: str, meaning: str, value: str) -> Any:
     """Create a qualitative evaluation with a private code."""
-    import highdicom as hd
-
     answer = private_term(value.replace("_", "").upper()[:16], value.replace("_", " "))
     return hd.sr.QualitativeEvaluation(_code(private_term(code, meaning)), _code(answer))
 
@@ -610,8 +593,6 @@ def _numbering_text(report: Report) -> str:
 
 
 def _algorithm() -> Any:
-    import highdicom as hd
-
     return hd.sr.AlgorithmIdentification(name=MODEL, version=__version__)
 
 
@@ -620,8 +601,6 @@ def _algorithm() -> Any:
 
 def secondary_captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
     """Yield the name and Secondary Capture of each figure, all in one series."""
-    import highdicom as hd
-
     common = _instance_attributes(SC_SERIES_NUMBER)
     for number, picture in enumerate(pictures, 1):
         capture = hd.sc.SCImage.from_ref_dataset(
@@ -662,12 +641,8 @@ def _instance_attributes(series_number: int) -> dict[str, Any]:
 
 
 def _new_uid() -> str:
-    from pydicom.uid import generate_uid
-
     return str(generate_uid())
 
 
 def _code(term: CodedTerm) -> Any:
-    import highdicom as hd
-
     return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
+from leakloc.core.extras import LazyModule
 from leakloc.core.volume import FloatArray
 from leakloc.report.canvas import (
     BLUE,
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
     from leakloc.analysis import AnalysisData
     from leakloc.localization.result import Collection
+    from leakloc.report import vector
+else:  # only `figure` needs matplotlib
+    vector = LazyModule("leakloc.report.vector")
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # margin above and below a collection: one vertebra and a disc
@@ -133,9 +137,7 @@ def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
 
     The parameters are those of `picture`.
     """
-    from leakloc.report.vector import figure as as_lines
-
-    return as_lines(_find_figure(analysis, name).drawing)
+    return vector.figure(_find_figure(analysis, name).drawing)
 
 
 def _find_figure(analysis: AnalysisData, name: str) -> Figure:

@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from leakloc.report.canvas import (
     BLACK,
@@ -21,7 +27,6 @@ from leakloc.report.canvas import (
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PX_PER_INCH: Final = 100  # resolution of a drawing: text of 15 px has 11 points on paper
 _POINTS: Final = 72 / PX_PER_INCH
@@ -34,8 +39,6 @@ def figure(drawing: Drawing) -> Figure:
 
     The figure is not registered with pyplot.
     """
-    from matplotlib.figure import Figure
-
     size = (drawing.width / PX_PER_INCH, drawing.height / PX_PER_INCH)
     made = Figure(figsize=size, dpi=PX_PER_INCH, facecolor=_rgb(drawing.color))
     axes = made.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -49,9 +52,6 @@ def figure(drawing: Drawing) -> Figure:
 
 def write_pdf(drawings: Iterable[Drawing], target: BinaryIO) -> None:
     """Write a PDF with one page per drawing, with searchable text and vector outlines."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_pdf import PdfPages
-
     # TrueType fonts for searchable text; no creation date, so that the output is reproducible.
     with (
         rc_context({"pdf.fonttype": 42, "pdf.compression": 6}),
@@ -63,8 +63,6 @@ def write_pdf(drawings: Iterable[Drawing], target: BinaryIO) -> None:
 
 
 def _draw(axes: Axes, drawing: Drawing, left: float, top: float) -> None:
-    from matplotlib.patches import Rectangle
-
     low = (left - 0.5, top - 0.5)
     clip = Rectangle(low, drawing.width, drawing.height, transform=axes.transData)
     if (left, top) != (0, 0):
@@ -83,8 +81,6 @@ def _draw(axes: Axes, drawing: Drawing, left: float, top: float) -> None:
 def _artists(
     axes: Axes, item: Raster | Outline | Line | Frame | TextLine, left: float, top: float
 ) -> list[Artist]:
-    from matplotlib.patches import Rectangle
-
     if isinstance(item, Raster):
         return [_image(axes, item, left, top)]
     if isinstance(item, Outline):
@@ -125,8 +121,6 @@ def _image(axes: Axes, item: Raster, left: float, top: float) -> Artist:
 
 
 def _lines(axes: Axes, item: Outline, left: float, top: float) -> list[Artist]:
-    from matplotlib.collections import LineCollection
-
     paths = [np.add(path, (left, top)) for path in item.paths]
     drawn: list[Artist] = []
     for color, width, strength in (
@@ -142,8 +136,6 @@ def _lines(axes: Axes, item: Outline, left: float, top: float) -> list[Artist]:
 
 
 def _text(axes: Axes, item: TextLine, left: float, top: float) -> Artist:
-    from matplotlib.patheffects import withStroke
-
     text = axes.text(
         left + item.x,
         top + item.y,

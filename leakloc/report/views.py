@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from leakloc.core.volume import FloatArray, Geometry
+from leakloc.localization.coordinate import LevelCoordinate
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
-    from leakloc.localization.coordinate import LevelCoordinate
     from leakloc.localization.result import Collection
 
 Plane = npt.NDArray[Any]
@@ -71,8 +72,6 @@ class StudyView:
     @cached_property
     def coordinate(self) -> LevelCoordinate:
         """Level names along the canal."""
-        from leakloc.localization.coordinate import LevelCoordinate
-
         return LevelCoordinate.from_levels(self.analysis.levels, self.centerline)
 
     def gray(self, values: Plane) -> npt.NDArray[np.float32]:
@@ -117,8 +116,6 @@ class StudyView:
 
     def sample(self, array: Plane, points_lps: FloatArray, order: int) -> Plane:
         """Interpolate an array on the grid of the myelogram at points, zero outside."""
-        from scipy import ndimage
-
         stored = array.view(np.uint8) if array.dtype == np.bool_ else array
         kji = np.moveaxis(self.geometry.kji_from_lps(points_lps), -1, 0)
         kind = np.float32 if order else stored.dtype
@@ -129,8 +126,6 @@ class StudyView:
     @cached_property
     def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
         """Bounding box of each collection, by id."""
-        from scipy import ndimage
-
         found = ndimage.find_objects(self.collections)
         return {n + 1: box for n, box in enumerate(found) if box is not None}
 

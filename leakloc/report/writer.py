@@ -7,6 +7,7 @@ visible, and a failure leaves no files.
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -19,24 +20,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import jsonschema
 import numpy as np
 
 from leakloc.analysis import AnalysisData
 from leakloc.core.errors import LeaklocError, OutputError
+from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.levels.schemes import level_scheme
-from leakloc.report import dicom
+from leakloc.report import relabel_data, tables
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
+from leakloc.report.overlays import Picture, draw_pictures, figures
+from leakloc.report.page import html, html3d
+from leakloc.report.page.viewer import Viewer, make_viewer
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Volume
     from leakloc.levels.result import Levels
     from leakloc.loaders.study import SeriesStack
-    from leakloc.report.overlays import Picture
-    from leakloc.report.page.viewer import Viewer
+    from leakloc.report import dicom, vector
     from leakloc.segmentation.result import Segmentation
+else:  # only needed for some outputs: highdicom and matplotlib are imported slowly
+    dicom = LazyModule("leakloc.report.dicom")
+    vector = LazyModule("leakloc.report.vector")
 
 PARTS: Final = frozenset(
     {
@@ -130,11 +138,11 @@ def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = Fal
     with staged_folder(folder, overwrite=overwrite) as staging:
         draft = Draft(staging, analysis.settings, partial(build_report, analysis))
         if "relabel" in draft.wanted and analysis.basis is not None:
-            from leakloc.relabel import saved
-
-            path = staging / saved.NAME
+            path = staging / relabel_data.NAME
             draft.attempt(
-                "relabel_file_not_written", lambda: saved.save(analysis, path), saved.NAME
+                "relabel_file_not_written",
+                lambda: relabel_data.save(analysis, path),
+                relabel_data.NAME,
             )
         return draft.write_all(analysis)
 
@@ -147,8 +155,6 @@ def validate(report: Report) -> None:
     OutputError
         If it violates the schema; the message includes the path.
     """
-    import jsonschema
-
     validator = jsonschema.Draft202012Validator(report_schema())
     values = json.loads(report.to_json())
     error = jsonschema.exceptions.best_match(validator.iter_errors(values))
@@ -310,29 +316,20 @@ class Draft:
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
 
     def _pictures(self, analysis: AnalysisData) -> None:
-        from leakloc.report.overlays import draw_pictures
-
         self.pictures = draw_pictures(analysis)
 
     def _pdf(self, analysis: AnalysisData) -> None:
-        from leakloc.report.overlays import figures
-        from leakloc.report.vector import write_pdf
-
         with (self.folder / "figures.pdf").open("wb") as target:
-            write_pdf((found.drawing for found in figures(analysis)), target)
+            vector.write_pdf((found.drawing for found in figures(analysis)), target)
         self.pdf = "figures.pdf"
 
     def _page_3d(self, analysis: AnalysisData) -> None:
-        from leakloc.report.page.html3d import page
-
-        text = page(self.report(), analysis)
+        text = html3d.page(self.report(), analysis)
         (self.folder / "report3d.html").write_text(text, encoding="utf-8")
         self.html3d = "report3d.html"
 
     def write_tables(self) -> None:
         """Write the CSV tables, if requested."""
-        from leakloc.report import tables
-
         report = self.report()
         names = ("collections.csv", "levels.csv")
 
@@ -347,11 +344,10 @@ class Draft:
 
     def _viewer(self, analysis: AnalysisData) -> Viewer | None:
         """Create the viewer of the HTML report; None if that fails."""
-        from leakloc.report.page.html import VIEWER_BYTES
-        from leakloc.report.page.viewer import make_viewer
-
         made: list[Viewer] = []
-        self.attempt("viewer_not_written", lambda: made.append(make_viewer(analysis, VIEWER_BYTES)))
+        self.attempt(
+            "viewer_not_written", lambda: made.append(make_viewer(analysis, html.VIEWER_BYTES))
+        )
         return made[0] if made else None
 
     def _overlays(self) -> None:
@@ -367,9 +363,7 @@ class Draft:
         )
 
         def write() -> None:
-            from leakloc.report.page.html import page
-
-            text = page(with_page, self.pictures, viewer())
+            text = html.page(with_page, self.pictures, viewer())
             (self.folder / "report.html").write_text(text, encoding="utf-8")
             self.html = "report.html"
 
@@ -388,8 +382,6 @@ def write_mask(mask: Volume, path: Path, *, compression: int = 1) -> None:
     compression : int
         gzip level, 0..9.
     """
-    import gzip
-
     array = mask.array
     if array.dtype != np.uint8:
         if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):

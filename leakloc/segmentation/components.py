@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
 
 from leakloc.core.volume import Volume
 from leakloc.segmentation.result import Features
@@ -67,8 +69,6 @@ def find_components(scene: Scene, settings: SegmentationSettings) -> list[Compon
 
 def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[Component]:
     """Return connected components above `LISTED_ML`; those of fluid must include a seed voxel."""
-    from scipy import ndimage
-
     labelled, count = ndimage.label(mask)
     if count == 0:
         return []
@@ -169,8 +169,6 @@ def rim_of(
     filled : ndarray, shape (n,)
         Fluid fraction of each.
     """
-    from scipy import ndimage
-
     low = [max(int(axis.min()) - 2, 0) for axis in voxels]
     high = [int(axis.max()) + 3 for axis in voxels]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -194,8 +192,6 @@ def _thickness_mm(
     voxels: tuple[npt.NDArray[np.intp], ...], spacing_ijk_mm: tuple[float, float, float]
 ) -> float:
     """Return the diameter of the largest inscribed ball."""
-    import SimpleITK as sitk
-
     low = [int(axis.min()) - 1 for axis in voxels]
     shape = [int(axis.max()) - start + 2 for axis, start in zip(voxels, low, strict=True)]
     mask = np.zeros(shape, np.uint8)

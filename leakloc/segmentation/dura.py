@@ -13,11 +13,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, median_filter
 
 from leakloc.anatomy.centerline import Centerline, left_and_dorsal
 from leakloc.core.errors import AnalysisError
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.segmentation.dura_network import boundary_cost, dura_probabilities
+from leakloc.segmentation.fluid import offset_points
 
 Array = npt.NDArray[np.float32]
 
@@ -110,8 +112,6 @@ class Dura:
 
         NaN beyond the largest radius sampled; None for a surface not detected by the network.
         """
-        from scipy.ndimage import map_coordinates
-
         if self.fluid_outside is None:
             return None
         angle = np.arctan2(dorsal_mm, left_mm) % (2 * np.pi)
@@ -129,8 +129,6 @@ class Dura:
         dorsal_mm: npt.NDArray[np.floating],
     ) -> FloatArray:
         """Radius of the dura in the direction of points around the centerline."""
-        from scipy.ndimage import map_coordinates
-
         angle = np.arctan2(dorsal_mm, left_mm) % (2 * np.pi)
         wrapped = np.concatenate([self.radius_mm, self.radius_mm[:, :1]], axis=1)
         step = float(self.arc_mm[1] - self.arc_mm[0])
@@ -249,8 +247,6 @@ def _fluid_shift(
     filling: _Filling, line: Centerline, arc: FloatArray, radius_mm: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the (left, dorsal) offset of the fluid centroid in a radius, and its area in mm²."""
-    from leakloc.segmentation.fluid import offset_points
-
     grid = np.arange(-radius_mm, radius_mm + 0.1, 1.0)
     left, dorsal = (axis.ravel() for axis in np.meshgrid(grid, grid))
     near = np.hypot(left, dorsal) <= radius_mm
@@ -264,8 +260,6 @@ def _fluid_shift(
 
 
 def _weighted_smooth(values: FloatArray, weight: FloatArray, sigma: float) -> FloatArray:
-    from scipy.ndimage import gaussian_filter1d
-
     top = gaussian_filter1d(values * weight, sigma, mode="nearest")
     return np.asarray(top / gaussian_filter1d(weight, sigma, mode="nearest"))
 
@@ -317,8 +311,6 @@ class _Frame:
 
     @classmethod
     def around(cls, fluid_fraction: Volume, centerline: Centerline) -> _Frame:
-        from leakloc.segmentation.fluid import offset_points
-
         arc = np.asarray(np.arange(0.0, centerline.length_mm + 1e-6, ARC_STEP_MM), np.float64)
         angle = np.asarray(np.arange(ANGLES) * (2 * np.pi / ANGLES), np.float64)
         low, high = RADIUS_RANGE_MM
@@ -424,8 +416,6 @@ def _subvoxel(radii: Array, found: npt.NDArray[np.intp], cost: Array) -> Array:
 
 
 def _smooth(radius: Array) -> Array:
-    from scipy.ndimage import gaussian_filter, median_filter
-
     ring = np.pad(radius, ((0, 0), (1, 1)), mode="wrap")
     steady = median_filter(ring, size=(5, 3), mode="nearest")[:, 1:-1]
     return np.asarray(gaussian_filter(steady, (1.0, 0.7), mode=("nearest", "wrap")))

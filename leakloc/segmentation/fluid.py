@@ -11,6 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import (
+    gaussian_filter1d,
+    maximum_filter1d,
+    median_filter,
+    minimum_filter1d,
+    uniform_filter1d,
+)
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import AnalysisError
@@ -135,8 +142,6 @@ def tissue_noise(volume: Volume) -> float:
 def _references(
     volume: Volume, centerline: Centerline, arc: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter
-
     grid = np.arange(-TISSUE_RING_MM[1], TISSUE_RING_MM[1] + 0.1, 2.0)
     left, dorsal = (axis.ravel() for axis in np.meshgrid(grid, grid))
     radius = np.hypot(left, dorsal)
@@ -236,8 +241,6 @@ def _laid_out_as(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _fat_level(fraction: Volume, centerline: Centerline) -> float | None:
     """Return the median signal of the brightest layer posterior to the spine, relative to CSF."""
-    from scipy.ndimage import minimum_filter1d, uniform_filter1d
-
     step = 1.0
     arc = np.arange(0.0, centerline.length_mm, 10.0)
     depth = np.arange(*FAT_SEARCH_MM, step)

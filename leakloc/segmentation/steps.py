@@ -12,20 +12,16 @@ results on the grid of the volume; `segment` runs the same functions:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from leakloc.anatomy.spine import Spine
+from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Volume
 from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.result import Candidate
 from leakloc.segmentation.segment import on_grid, placed, search_region
-
-if TYPE_CHECKING:
-    from leakloc.core.settings import SegmentationSettings
 
 
 def fluid_fraction(spine: Spine) -> Volume:
@@ -104,6 +100,4 @@ def fluid_outside(
 
 
 def _default() -> SegmentationSettings:
-    from leakloc.core.settings import SegmentationSettings
-
     return SegmentationSettings()

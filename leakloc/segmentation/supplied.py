@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
@@ -19,6 +21,7 @@ from leakloc.anatomy.vocabulary import Compartment, Role
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
+from leakloc.loaders.masks import put_on_grid
 from leakloc.segmentation.components import rim_ml
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import canal_and_fluid, segment
@@ -110,8 +113,6 @@ class SuppliedMasks:
         sac = self._sac(spine.myelogram, notes)
         fluid = None
         if self.fluid is not None:
-            from leakloc.loaders.masks import put_on_grid
-
             fluid, fluid_notes = put_on_grid(self.fluid, spine.myelogram.geometry, "fluid mask")
             notes += [note("fluid_given"), *fluid_notes]
         result = self._found(spine, companions, settings, sac)
@@ -134,8 +135,6 @@ class SuppliedMasks:
             )
         wanted = int(labels[0]) if self.sac_label is None else self.sac_label
         mask = self.sac.with_array((self.sac.array == wanted).astype(np.uint8))
-        from leakloc.loaders.masks import put_on_grid
-
         sac, grid_notes = put_on_grid(mask, myelogram.geometry, "sac mask")
         notes += [note("sac_given"), *grid_notes]
         return sac
@@ -296,8 +295,6 @@ def _collections(
 
 
 def _connected(fluid: Volume) -> tuple[npt.NDArray[np.int32], int]:
-    from scipy import ndimage
-
     labelled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
     return labelled, int(count)
 
@@ -375,8 +372,6 @@ def _center(voxels: tuple[npt.NDArray[np.intp], ...], result: Segmentation) -> F
 
 def _outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
     """Return the distance from the sac, 0 inside it."""
-    import SimpleITK as sitk
-
     distance = sitk.SignedMaurerDistanceMap(
         sac.to_sitk(), insideIsPositive=False, squaredDistance=False, useImageSpacing=True
     )

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 from leakloc.core.networks import network_session
 
@@ -59,8 +60,6 @@ def voxel_probabilities(
     LeaklocError
         If the weights are missing.
     """
-    from scipy.ndimage import find_objects
-
     session = network_session(MODEL_PATH, "voxel")
     result = np.zeros((2, *signal.shape), np.float32)
     for start in range(0, len(signal), _SLAB):

@@ -86,13 +86,13 @@ def test_page_runs(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_is_understood(page):
-    from leakloc.cli import _parser
+    from leakloc.cli.parser import make_parser
 
     for block in blocks(page):
         for words in commands(block.code) if block.kind == "sh" else []:
             words = words[1 : words.index(">")] if ">" in words else words[1:]
             if words != ["--help"]:
-                _parser().parse_args(words)
+                make_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

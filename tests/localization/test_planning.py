@@ -8,7 +8,7 @@ import pytest
 from leakloc.core.volume import Volume
 from leakloc.localization import LevelCoordinate, SacralCanal, localize
 from leakloc.localization.hiatus import plausible_canal
-from leakloc.relabel.reduce import crop_to_region_read
+from leakloc.report.relabel_crop import crop_to_region_read
 
 
 def sacral(model, apex="S4", *, dorsal_mm=2.5, confidence=0.9):

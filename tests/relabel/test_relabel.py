@@ -21,8 +21,8 @@ from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis, analyze
-from leakloc.relabel import relabel, saved
-from leakloc.report import Report
+from leakloc.relabel import relabel
+from leakloc.report import Report, relabel_data
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
 PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
@@ -160,7 +160,7 @@ def test_pictures_without_the_study_and_another_study_are_refused(folder, series
 
 
 def test_no_patient_data_is_stored_that_the_report_does_not_contain(analysis, finished):
-    with np.load(finished / saved.NAME, allow_pickle=False) as found:
+    with np.load(finished / relabel_data.NAME, allow_pickle=False) as found:
         text = found["text"].tobytes().decode()
     info = analysis.study.info
     frame = analysis.triage.myelogram.geometry.frame_of_reference_uid
@@ -182,8 +182,8 @@ def test_a_volume_comes_back_as_it_was(array):
     """Any numbers, infinite and undefined ones too, and their type; nothing at all as well."""
     geometry = Geometry.from_axes(array.shape, origin_lps=(1, 2, 3), spacing_ijk_mm=(0.5, 1, 2))
     arrays: dict[str, np.ndarray] = {}
-    text = json.dumps(saved._pack(Volume(array, geometry), arrays))
-    back = saved._unpack(json.loads(text), arrays)
+    text = json.dumps(relabel_data._pack(Volume(array, geometry), arrays))
+    back = relabel_data._unpack(json.loads(text), arrays)
     assert back.array.dtype == array.dtype
     assert np.array_equal(back.array, array, equal_nan=array.dtype.kind == "f")
     assert back.geometry.matches(geometry, tolerance_mm=0)
@@ -192,14 +192,14 @@ def test_a_volume_comes_back_as_it_was(array):
 def test_the_image_is_stored_where_planning_reads_it(analysis, finished):
     """And not elsewhere: the stored part is small."""
     whole = analysis.basis.landmarks.anatomy
-    field_values = saved.load(finished).basis.landmarks.anatomy
+    field_values = relabel_data.load(finished).basis.landmarks.anatomy
     assert 0 < np.count_nonzero(field_values.array) < 0.5 * np.count_nonzero(whole.array)
     nonzero = field_values.array != 0
     assert np.array_equal(field_values.array[nonzero], whole.array[nonzero])
     targets = Report.load(finished).planning.targets
     assert any(w.skin_to_canal_mm is not None for t in targets for w in t.interlaminar)
     assert any(t.narrowest_posterior_depth is not None for t in targets)
-    assert (finished / saved.NAME).stat().st_size < 2_000_000
+    assert (finished / relabel_data.NAME).stat().st_size < 2_000_000
 
 
 def rewritten(path: Path, **changes: object) -> None:
@@ -242,7 +242,7 @@ def pickled(path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_refused(folder, spoil, message):
-    spoil(folder / saved.NAME)
+    spoil(folder / relabel_data.NAME)
     with pytest.raises(InputError, match=message):
         relabel(folder, lumbar_count=6)
     assert Report.load(folder).levels.numbering.lumbar_count == 5
@@ -262,7 +262,7 @@ def test_command_says_what_changed_and_errors_have_their_codes(capsys, folder):
     assert "L5-L6" in capsys.readouterr().out
     assert main(["relabel", str(folder), "--lowest-disc", "nonsense"]) == BAD_USAGE
     assert main(["relabel", str(folder), "--write", "sr"]) == BAD_USAGE
-    (folder / saved.NAME).unlink()
+    (folder / relabel_data.NAME).unlink()
     assert main(["relabel", str(folder)]) == INPUT_UNUSABLE
 
 

@@ -240,7 +240,7 @@ def test_tables_of_a_study_without_fluid_hold_the_header(
 WRITERS = {
     "masks": ("leakloc.report.writer.write_mask", "masks_not_written"),
     "csv": ("leakloc.report.tables.write_csv", "tables_not_written"),
-    "png": ("leakloc.report.overlays.draw_pictures", "pictures_not_written"),
+    "png": ("leakloc.report.writer.draw_pictures", "pictures_not_written"),
     "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
     "html3d": ("leakloc.report.page.html3d.page", "page_3d_not_written"),
     "html": ("leakloc.report.page.html.page", "page_not_written"),

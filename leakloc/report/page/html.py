@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from PIL import Image
+
 from leakloc.anatomy.vocabulary import split_segment, vertebra_chain
 from leakloc.core.templates import render_html
 
@@ -427,8 +429,6 @@ def _caption(picture: Picture) -> str:
 
 
 def _webp(rgb: npt.NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
     buffer = BytesIO()
     Image.fromarray(rgb).save(buffer, "WEBP", quality=WEBP_QUALITY, method=1)
     return buffer.getvalue()

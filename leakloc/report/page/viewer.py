@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from leakloc.core.volume import Geometry
 from leakloc.report.views import GAMMA, Plane, StudyView, axis_labels
@@ -200,8 +201,6 @@ def _label_pictures(block: Block) -> list[str]:
 
 
 def _webp(plane: Plane, quality: int) -> bytes:
-    from PIL import Image
-
     buffer = BytesIO()
     image = Image.fromarray(np.ascontiguousarray(plane[::-1]))
     image.save(buffer, "WEBP", quality=quality, method=0)
@@ -209,8 +208,6 @@ def _webp(plane: Plane, quality: int) -> bytes:
 
 
 def _png(plane: Plane) -> bytes:
-    from PIL import Image
-
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(plane[::-1])).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()

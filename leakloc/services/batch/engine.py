@@ -15,12 +15,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from leakloc.core.errors import LeaklocError, OutputError, SettingsError
+from leakloc.core.extras import LazyModule, need
+from leakloc.core.version import __version__
 from leakloc.services.batch.ledger import Entry, Ledger, State, Usage
 from leakloc.services.batch.run import ANALYZE, Job, Limits, Outcome, run_job, stop_jobs
 
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
     Future = distributed.Future[Outcome]
+else:
+    distributed = LazyModule("distributed", "batch")
+
+dask = LazyModule("dask", "batch")
+dask_system = LazyModule("dask.system", "batch")
+distributed_system = LazyModule("distributed.system", "batch")
 
 _POLL_S: Final = 0.5
 _CONNECT_S = 20.0  # a scheduler just submitted to a job queue may take this long
@@ -216,8 +225,6 @@ class Engine:
 
     def _check(self, client: Client) -> None:
         """Reject a cluster with unsuitable workers before every study fails."""
-        from leakloc.core.version import __version__
-
         output = str(self.ledger.output)
         client.run(stop_jobs, output)  # left by a killed batch
         for address, (version, accessible) in client.run(_worker_info, output).items():
@@ -235,21 +242,18 @@ class Engine:
 
 def _task(job: Job, limits: Limits, analyze: str) -> Outcome:
     """Analyze one study on a worker with its fraction of the memory and cores."""
-    from dask.system import CPU_COUNT
-    from distributed import get_worker
-
-    worker = get_worker()
+    worker = distributed.get_worker()
     threads = worker.state.nthreads
     memory = limits.memory_mib
     manager = getattr(worker, "memory_manager", None)
     if memory is None and manager is not None and manager.memory_limit:
         memory = manager.memory_limit / threads / _MIB
-    return run_job(job, Limits(limits.timeout_s, memory, max(1, CPU_COUNT // threads)), analyze)
+    return run_job(
+        job, Limits(limits.timeout_s, memory, max(1, dask_system.CPU_COUNT // threads)), analyze
+    )
 
 
 def _worker_info(output: str) -> tuple[str, bool]:
-    from leakloc.core.version import __version__
-
     return __version__, Path(output).is_dir()
 
 
@@ -272,11 +276,8 @@ def _outcome(future: Future) -> Outcome:
 
 def default_workers() -> int:
     """Number of parallel analyses that fit the cores and memory of this machine."""
-    from dask.system import CPU_COUNT
-    from distributed.system import MEMORY_LIMIT
-
-    fitting = int(_MEMORY_FRACTION * MEMORY_LIMIT / _MIB / _WORKER_MIB)
-    return max(1, min(int(CPU_COUNT), fitting))
+    fitting = int(_MEMORY_FRACTION * distributed_system.MEMORY_LIMIT / _MIB / _WORKER_MIB)
+    return max(1, min(int(dask_system.CPU_COUNT), fitting))
 
 
 @contextmanager
@@ -289,14 +290,13 @@ def connect(options: WorkOptions) -> Iterator[Client]:
         If the extra is not installed, or the scheduler does not respond.
     """
     require_dask()
-    import dask
-    from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
-
+    need("distributed", "batch")  # adds its defaults to the settings, which are changed below
     if options.scheduler is not None:
         named = "scheduler_file" if options.scheduler.endswith(".json") else "address"
         try:
-            client = Client(**{named: options.scheduler}, timeout=_CONNECT_S, set_as_default=False)
+            client = distributed.Client(
+                **{named: options.scheduler}, timeout=_CONNECT_S, set_as_default=False
+            )
         except (OSError, ValueError, ImportError) as error:
             raise SettingsError(
                 f"no Dask scheduler responds at {options.scheduler}: {error}"
@@ -318,16 +318,16 @@ def connect(options: WorkOptions) -> Iterator[Client]:
     }
     with (
         dask.config.set(quiet),
-        LocalCluster(
+        distributed.LocalCluster(
             n_workers=1,
             threads_per_worker=options.workers or default_workers(),
             processes=False,
-            memory_limit=int(_MEMORY_FRACTION * MEMORY_LIMIT),
+            memory_limit=int(_MEMORY_FRACTION * distributed_system.MEMORY_LIMIT),
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
@@ -340,8 +340,6 @@ def require_dask() -> None:
     SettingsError
         If they are not; the message states how to install them.
     """
-    from importlib.util import find_spec
-
     missing = [name for name in ("dask", "distributed", "psutil") if find_spec(name) is None]
     if missing:
         raise SettingsError(

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from leakloc.core.errors import InputError
+from leakloc.loaders import archives
+from leakloc.loaders.dicomdir import listed_files
+from leakloc.loaders.images import sniff_image
 from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, read_ownership
 from leakloc.services.batch.ledger import LEDGER_NAME
 
@@ -240,8 +243,6 @@ class _Finder:
     def _dicomdir(self, path: Path) -> None:
         """Add the files listed in a DICOMDIR, assigned to studies by their own headers."""
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-        from leakloc.loaders.dicomdir import listed_files
-
         for file in listed_files(path):
             try:
                 status = file.stat()
@@ -467,20 +468,15 @@ def _identify(path: str) -> tuple[Kind, Ownership]:
         if path.endswith("DICOMDIR") or path.endswith("dicomdir"):
             return "other", unknown
         return "dicom", read_ownership(head)
-    from leakloc.loaders.archives import is_archive
-    from leakloc.loaders.images import sniff_image
-
     if sniff_image(Path(path), head) is not None:
         return "volume", unknown
-    return ("archive" if is_archive(Path(path), head) else "other"), unknown
+    return ("archive" if archives.is_archive(Path(path), head) else "other"), unknown
 
 
 def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
-    from leakloc.loaders.archives import BROKEN, members
-
     counts: Counter[Ownership] = Counter()
-    with suppress(*BROKEN):  # the analysis reports the error
-        for number, (_, file) in enumerate(members(path)):
+    with suppress(*archives.BROKEN):  # the analysis reports the error
+        for number, (_, file) in enumerate(archives.members(path)):
             if number >= settings.max_archive_files:
                 break
             head = file.read(HEAD_BYTES)

@@ -15,6 +15,9 @@ import zlib
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from pydicom import config
+from pydicom.filereader import read_partial
+
 HEAD_BYTES: Final = 8192
 """Includes the Study Instance UID in all but unusual files."""
 
@@ -117,9 +120,6 @@ def _walk(
 
 
 def _parse(head: bytes) -> Ownership:
-    from pydicom import config
-    from pydicom.filereader import read_partial
-
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")  # the loader checks unusual files

@@ -8,6 +8,10 @@ import importlib
 from contextlib import suppress
 from typing import Final
 
+from leakloc.core.extras import LazyModule
+
+tables = LazyModule("highdicom._standard_utils")
+
 MODULES: Final = (
     "highdicom",
     "jinja2",
@@ -52,8 +56,6 @@ def preload() -> None:
 def _load_dicom_tables() -> None:
     """Load the DICOM tables that highdicom caches on first use."""
     with suppress(ImportError, AttributeError):  # private API: only slower if missing
-        from highdicom import _standard_utils as tables
-
         tables.get_iod_module_map()
         tables.get_module_attribute_map()
 

@@ -7,6 +7,9 @@ does not depend on the ledger or the caller.
 
 from __future__ import annotations
 
+import errno
+import faulthandler
+import hashlib
 import os
 import shutil
 import signal
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.core.errors import LeaklocError, OutputError
+from leakloc.core.extras import LazyModule
 from leakloc.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +37,11 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     import psutil
+else:
+    psutil = LazyModule("psutil", "batch")
+
+if sys.platform != "win32":
+    import resource
 
 ANALYZE: Final = "leakloc.pipeline:analyze"
 """Analysis function: `module:function` with the signature of `leakloc.pipeline.analyze`."""
@@ -227,8 +237,6 @@ def _watch(
 
 
 def _measure(process: BaseProcess, usage: _Memory) -> None:
-    import psutil
-
     with suppress(psutil.Error):
         if usage.watched is None:
             usage.watched = psutil.Process(process.pid)
@@ -247,8 +255,6 @@ def _measure(process: BaseProcess, usage: _Memory) -> None:
 
 def _kill(process: BaseProcess) -> None:
     """Kill the process and its children."""
-    import psutil
-
     with _lock:
         if process.is_alive():
             family: list[psutil.Process] = []
@@ -296,8 +302,6 @@ def _scratch(job: Job) -> Iterator[Path]:
 
 def scratch_prefix(output: Path) -> str:
     """Name prefix of the temporary folders of one output folder."""
-    import hashlib
-
     return f"leakloc-batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
 
 
@@ -366,8 +370,6 @@ def _analyze_here(there: Connection, job: Job, limits: Limits, analyze: str, scr
 
 
 def _run_analysis(job: Job, analyze: str, scratch: Path) -> _Result:
-    import traceback
-
     error_class = message = detail = None
     try:
         _analyze(job, analyze, scratch)
@@ -420,8 +422,6 @@ def _link(source: Path, target: Path) -> None:
 
 def _describe(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
     """Class and message of an error, without the names of input files."""
-    import errno
-
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -450,11 +450,7 @@ def _without_names(message: str, job: Job, scratch: Path) -> str:
 
 def _resource_usage() -> tuple[float, float]:
     """CPU time in s and peak memory in MiB of this process."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
+    if sys.platform == "win32":
         return time.process_time(), psutil.Process().memory_info().rss / _MIB
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
@@ -476,8 +472,6 @@ def _end_with_parent() -> None:
 
 def _log_to(path: Path) -> None:
     """Redirect the output of libraries and crash tracebacks to a file."""
-    import faulthandler
-
     log = path.open("wb", buffering=0)
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)

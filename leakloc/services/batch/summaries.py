@@ -10,6 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from PIL import Image
+
+from leakloc.core.errors import LeaklocError
+from leakloc.report import Report
+
 if TYPE_CHECKING:
     from leakloc.services.batch.ledger import Ledger
 
@@ -72,8 +77,6 @@ def summarize_report(folder: Path) -> StudySummary:
     InputError
         If there is none, or it does not match the report schema.
     """
-    from leakloc.report import Report
-
     report = Report.load(folder)
     found = report.collections
     volumes = [c.volume_ml for c in found if c.volume_ml is not None]
@@ -102,8 +105,6 @@ def summarize_report(folder: Path) -> StudySummary:
 
 
 def _thumbnail(picture: Path) -> str | None:
-    from PIL import Image
-
     with suppress(OSError, ValueError), Image.open(picture) as image:
         small = image.convert("RGB")
         small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
@@ -141,8 +142,6 @@ class SummaryStore:
 
     def all(self, names: list[str]) -> dict[str, StudySummary]:
         """Cards of the studies with a readable report; missing or old ones are created."""
-        from leakloc.core.errors import LeaklocError
-
         with self._ledger.connection() as database:
             rows = database.execute("SELECT name, stamp, summary FROM summaries").fetchall()
         known = {row["name"]: (row["stamp"], row["summary"]) for row in rows}

@@ -7,12 +7,15 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from leakloc.core.extras import LazyModule
 from leakloc.services.batch.ledger import Entry
 from leakloc.services.batch.summaries import StudySummary
 from leakloc.services.batch.worklist import urgency
 
 if TYPE_CHECKING:
     import pandas as pd
+else:
+    pd = LazyModule("pandas", "batch")
 
 _SUMMARY_COLUMNS: Final = (
     "study_instance_uid",
@@ -102,8 +105,6 @@ def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def as_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as a data frame."""
-    import pandas as pd
-
     frame = pd.DataFrame.from_records([dict(row) for row in rows], columns=list(COLUMNS))
     types = dict.fromkeys(_NUMBERS, "Float64") | dict.fromkeys(_WHOLE, "Int64")
     return frame.astype({name: types.get(name, "string") for name in COLUMNS})

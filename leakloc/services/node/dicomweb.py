@@ -17,8 +17,11 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from pydicom import dcmread, dcmwrite
+
 from leakloc.core.errors import AnalysisError, InputError, LeaklocError, SettingsError
-from leakloc.core.extras import need
+from leakloc.core.extras import LazyModule, need
+from leakloc.loaders.names import MYELOGRAPHY, SPINE, normalized
 from leakloc.services.node.sender import Answer, Parcel
 from leakloc.services.node.spool import is_uid
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from leakloc.services.batch.ledger import Ledger
     from leakloc.services.node.arrivals import Arrivals
     from leakloc.services.node.spool import Spool
+
+dicomweb = LazyModule("dicomweb_client.api", "node")
+requests = LazyModule("requests", "node")
 
 USER: Final = "LEAKLOC_DICOMWEB_USER"
 PASSWORD: Final = "LEAKLOC_DICOMWEB_PASSWORD"
@@ -92,11 +98,10 @@ class Server:
 
     def __init__(self, url: str, settings: NodeSettings) -> None:
         need("dicomweb_client", "node")
-        from requests import Session
 
         self.url = web_root(url)
         self._settings = settings
-        session = Session()
+        session = requests.Session()
         if os.environ.get(USER):
             session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
         self._session = session
@@ -110,9 +115,7 @@ class Server:
 
     def client(self) -> Any:
         """Return a client of dicomweb-client."""
-        from dicomweb_client.api import DICOMwebClient
-
-        client = DICOMwebClient(
+        client = dicomweb.DICOMwebClient(
             self.url, session=self._session, timeout=self._settings.network_timeout_s
         )
         client.set_http_retry_params(retry=False)  # the node retries later
@@ -175,8 +178,6 @@ class Server:
         AnalysisError
             If the request fails or the response does not conform to the standard.
         """
-        from pydicom import dcmwrite
-
         client = self.client()
         for series_uid in study.series:
             with _converted_errors("retrieving a series"):
@@ -207,8 +208,6 @@ class Server:
         return any(_value(one, _SOP_UID) == parcel.sop_uid for one in found)
 
     def _store(self, client: Any, parcel: Parcel) -> None:
-        from pydicom import dcmread
-
         dataset = dcmread(parcel.path)
         with _converted_errors("storing an object"):
             answer = client.store_instances([dataset], study_instance_uid=parcel.study_uid)
@@ -337,8 +336,6 @@ def may_be_spine(texts: Sequence[str]) -> bool:
     >>> may_be_spine(["MRT LWS"]), may_be_spine([]), may_be_spine(["Knee left"])
     (True, True, False)
     """
-    from leakloc.loaders.names import MYELOGRAPHY, SPINE, normalized
-
     described = [text for text in map(normalized, texts) if text]
     return not described or any(
         SPINE.search(text) or MYELOGRAPHY.search(text) for text in described

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
+from pydicom import dcmread
+
 from leakloc.core.errors import LeaklocError
 from leakloc.services.batch.ledger import State
 from leakloc.services.node.sender import Parcel, Sender
@@ -189,8 +191,6 @@ class Outbox:
 
 def _objects(folder: Path) -> list[tuple[Path, str, str]]:
     """The DICOM files of a report: path, SOP Instance UID, Study Instance UID."""
-    from pydicom import dcmread
-
     found = []
     for path in sorted(folder.rglob("*.dcm")):
         header = dcmread(

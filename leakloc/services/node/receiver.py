@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.core.errors import InputError, OutputError, SettingsError
-from leakloc.core.extras import need
+from leakloc.core.extras import LazyModule, need
 from leakloc.services.node.arrivals import Arrivals
 from leakloc.services.node.spool import IMAGES, Spool, is_uid
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
+
+pynetdicom = LazyModule("pynetdicom", "node")
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
@@ -137,11 +139,9 @@ class Receiver:
         SettingsError
             If the port or address cannot be used, or the certificate cannot be read.
         """
-        from pynetdicom import AE, evt
-
         silence()
         settings, listen = self._settings, self._listen
-        entity = AE(ae_title=listen.title)
+        entity = pynetdicom.AE(ae_title=listen.title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(listen.allow)
         entity.maximum_associations = settings.max_associations
@@ -157,11 +157,11 @@ class Receiver:
                 block=False,
                 ssl_context=server_tls(settings),
                 evt_handlers=[
-                    (evt.EVT_C_ECHO, lambda _event: SUCCESS),
-                    (evt.EVT_C_STORE, self._stored),
-                    (evt.EVT_CONN_OPEN, self._opened),
-                    (evt.EVT_CONN_CLOSE, self._closed),
-                    (evt.EVT_REJECTED, self._rejected),
+                    (pynetdicom.evt.EVT_C_ECHO, lambda _event: SUCCESS),
+                    (pynetdicom.evt.EVT_C_STORE, self._stored),
+                    (pynetdicom.evt.EVT_CONN_OPEN, self._opened),
+                    (pynetdicom.evt.EVT_CONN_CLOSE, self._closed),
+                    (pynetdicom.evt.EVT_REJECTED, self._rejected),
                 ],
             )
         except OSError as error:
@@ -344,9 +344,7 @@ def _load(context: ssl.SSLContext, settings: NodeSettings) -> None:
 
 def silence() -> None:
     """Disable the log of pynetdicom, which may contain data sent by peers."""
-    from pynetdicom import _config
-
-    _config.LOG_HANDLER_LEVEL = "none"  # otherwise it formats every PDU for the log
+    pynetdicom._config.LOG_HANDLER_LEVEL = "none"  # otherwise it formats every PDU for the log
     logger = logging.getLogger("pynetdicom")
     logger.setLevel(logging.CRITICAL + 1)
     logger.propagate = False

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pydicom import dcmread
+
 from leakloc.core.errors import SettingsError
-from leakloc.core.extras import need
+from leakloc.core.extras import LazyModule, need
 from leakloc.services.node.receiver import check_title, client_tls, silence
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
+
+pynetdicom = LazyModule("pynetdicom", "node")
 
 _PEER: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[0-9a-fA-F:]+\]|[^:@\s]+):(?P<port>\d+)")
 _UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
@@ -123,8 +128,6 @@ class StoreSender:
 
     def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
         """Send objects over one association and yield each answer immediately."""
-        from pydicom import dcmread
-
         kinds: set[tuple[str, str]] = set()
         for parcel in parcels:
             try:
@@ -155,8 +158,6 @@ class StoreSender:
         return _associated(entity, self._peer, self._tls)
 
     def _send_one(self, association: Any, parcel: Parcel) -> str | None:
-        from pydicom import dcmread
-
         if not association.is_established:
             return "the connection was lost"
         try:
@@ -196,9 +197,7 @@ def echo(peer: Peer, title: str, settings: NodeSettings) -> bool:
 
 
 def _entity(title: str, settings: NodeSettings) -> Any:
-    from pynetdicom import AE
-
-    entity = AE(ae_title=title)
+    entity = pynetdicom.AE(ae_title=title)
     entity.connection_timeout = entity.acse_timeout = settings.network_timeout_s
     entity.dimse_timeout = entity.network_timeout = settings.network_timeout_s
     return entity
@@ -206,8 +205,6 @@ def _entity(title: str, settings: NodeSettings) -> Any:
 
 def _associated(entity: Any, peer: Peer, tls: Any) -> Any:
     """An association, established or not; None if the peer cannot be reached."""
-    import ssl
-
     try:
         return entity.associate(
             peer.host,

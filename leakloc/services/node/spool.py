@@ -18,6 +18,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
 from leakloc.core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -197,8 +200,6 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
     InputError
         If it is damaged, truncated, or not the announced object.
     """
-    from pydicom import dcmread
-
     _valid(sop_uid, "SOP Instance UID")
     stream = BytesIO(content)
     try:
@@ -227,8 +228,6 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
 
 def _whole(content: bytes, at: int, syntax: str) -> bool:
     """Whether the pixel data at offset `at` and all following elements are complete."""
-    from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
     order: Literal["big", "little"] = "big" if syntax == ExplicitVRBigEndian else "little"
     end = len(content)
     while at < end:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import bootstrap
 
 from leakloc.core.volume import FloatArray
 
@@ -46,8 +47,6 @@ def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
     values : array_like
         One value per case, such as its Dice; NaN if undefined.
     """
-    from scipy.stats import bootstrap
-
     known = np.asarray(values, dtype=float).ravel()
     known = known[np.isfinite(known)]
     if len(known) < 3:

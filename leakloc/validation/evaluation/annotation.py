@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import Grade, LeakStatus, Position
 from leakloc.core.errors import InputError
 from leakloc.core.volume import FloatArray, Volume
+from leakloc.loaders import read_mask
+from leakloc.report import Report
 
 if TYPE_CHECKING:
     from leakloc.localization.result import Collection, Planning
@@ -220,8 +224,6 @@ def annotation_without_masks(truth: Truth, case: str) -> Annotation:
 
 
 def _read_truth(folder: Path, case: str) -> Annotation:
-    import nibabel as nib
-
     def load(name: str) -> Volume | None:
         file = folder / f"{name}.nii.gz"
         return Volume.from_nibabel(nib.load(file)) if file.is_file() else None
@@ -288,8 +290,6 @@ def annotation_from_truth(
 
 
 def _read_report(folder: Path) -> Annotation:
-    from leakloc.report import Report
-
     report = Report.load(folder)
     masks: dict[str, Volume] = {}
     for name, file in report.outputs.masks.items():
@@ -313,8 +313,6 @@ def _read_report(folder: Path) -> Annotation:
 
 def _mask(path: Path) -> Volume:
     """Read a mask file; an empty mask means no fluid."""
-    from leakloc.loaders import read_mask
-
     return read_mask(path, may_be_empty=True)
 
 
@@ -347,8 +345,6 @@ def annotation_from_fluid(case: str, mask: Volume, sac: Volume | None = None) ->
     """
     ids = mask.array
     if len(np.unique(ids[ids > 0])) == 1:
-        from scipy import ndimage
-
         ids, count = ndimage.label(ids > 0, np.ones((3, 3, 3)))
         ids = ids.astype(np.uint8 if count < 256 else np.uint16)
     fluid = mask.with_array(ids)

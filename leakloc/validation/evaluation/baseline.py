@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
 
 from leakloc.core.volume import Volume
+from leakloc.loaders import triage
 from leakloc.validation.evaluation.annotation import (
     MIN_COLLECTION_ML,
     Annotation,
@@ -31,8 +34,6 @@ SMOOTHING_MM: Final = 0.7
 
 def textbook_method(study: Study, settings: Settings) -> tuple[Annotation, Volume]:
     """Apply the baseline method to a study; for `method` of `evaluate_phantoms`."""
-    from leakloc.loaders import triage
-
     myelogram = triage(study, settings.loaders).myelogram
     sac, fluid = otsu_split(myelogram)
     return annotation_from_fluid("", fluid, sac), myelogram
@@ -55,9 +56,6 @@ def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
     ----------
     Otsu N, IEEE Trans Syst Man Cybern 1979;9:62.
     """
-    import SimpleITK as sitk
-    from scipy import ndimage
-
     image = sitk.SmoothingRecursiveGaussian(
         sitk.Cast(volume.to_sitk(), sitk.sitkFloat32), SMOOTHING_MM
     )
@@ -78,8 +76,6 @@ def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
 
 def _tallest(components: Any) -> Any:
     """Return the component of largest craniocaudal extent, as a mask."""
-    import SimpleITK as sitk
-
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(components)
     along = np.abs(np.reshape(components.GetDirection(), (3, 3))[2]) * components.GetSpacing()
@@ -92,8 +88,6 @@ def _tallest(components: Any) -> Any:
 
 def _depth_mm(mask: Any) -> npt.NDArray[Any]:
     """Return the distance to the surface of a mask: positive inside, negative outside."""
-    import SimpleITK as sitk
-
     depth = sitk.SignedMaurerDistanceMap(
         mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
     )
@@ -101,8 +95,6 @@ def _depth_mm(mask: Any) -> npt.NDArray[Any]:
 
 
 def _largest(mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    from scipy import ndimage
-
     labels, count = ndimage.label(mask)
     if count == 0:
         return np.zeros(mask.shape, bool)

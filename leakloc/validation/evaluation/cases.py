@@ -15,6 +15,7 @@ import numpy as np
 from leakloc.anatomy.vocabulary import Grade, with_neighbors
 from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Geometry, Volume
+from leakloc.loaders import put_on_grid
 from leakloc.validation.evaluation.annotation import (
     MIN_COLLECTION_ML,
     AnnotatedCollection,
@@ -199,8 +200,6 @@ def match_grid(predicted: Volume, truth: Volume, what: str, *, resample: bool) -
     GeometryError
         If it is on another grid and `resample` is False, or at a different location.
     """
-    from leakloc.loaders import put_on_grid
-
     resampled, notes = (
         put_on_grid(predicted, truth.geometry, f"predicted {what} mask", "true mask")
         if (predicted.array.any())

@@ -24,6 +24,7 @@ from leakloc.validation.evaluation.agreement import (
     wilson_interval,
 )
 from leakloc.validation.evaluation.cases import Case
+from leakloc.validation.evaluation.figures import cohort_figures
 
 VOLUME_STRATA_ML: Final = ((0.0, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, math.inf))
 """Strata of true volume in which detection is reported."""
@@ -247,8 +248,6 @@ class Cohort:
         OutputError
             If the folder cannot be written.
         """
-        from leakloc.validation.evaluation.figures import cohort_figures
-
         files: dict[str, bytes] = {
             "cases.csv": self.to_csv().encode(),
             "evaluation.json": self.to_json().encode(),

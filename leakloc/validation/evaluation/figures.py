@@ -7,12 +7,13 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from leakloc.validation.evaluation.agreement import Reliability, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from leakloc.validation.evaluation.cohort import Cohort
     from leakloc.validation.evaluation.sweep import Sweep
@@ -139,8 +140,6 @@ def _reliability(axes: Axes, name: str, curve: Reliability, color: str) -> None:
 
 def sweep_figure(sweep: Sweep) -> Figure:
     """Plot Dice, detection and false positives against severity, with 95 % intervals."""
-    from leakloc.validation.evaluation.sweep import PARAMETERS
-
     figure = _figure(9.0, 3.4)
     left, right = figure.subplots(1, 2)
     x = np.array([point.value for point in sweep.points])
@@ -168,10 +167,9 @@ def sweep_figure(sweep: Sweep) -> Figure:
         label="false positives per study",
     )
     right.set_ylim(bottom=0)
-    names = PARAMETERS[sweep.parameter].names
     for axes in (left, right):
-        if names:
-            axes.set_xticks(x, [names[int(value)] for value in x])
+        if sweep.names:
+            axes.set_xticks(x, [sweep.names[int(value)] for value in x])
         axes.set_xlabel(sweep.label)
         axes.legend(frameon=False, fontsize=8, loc="lower left")
         _hide_frame(axes)
@@ -191,9 +189,6 @@ def _series(parts: list[dict[str, Any]], key: str) -> list[float]:
 
 
 def _figure(width_in: float, height_in: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

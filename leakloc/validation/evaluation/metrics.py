@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
 
 from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Volume
@@ -126,14 +128,10 @@ def _same_grid(a: Volume, b: Volume) -> None:
 
 
 def _surface(mask: Mask) -> Mask:
-    from scipy import ndimage
-
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
 
 def _distance_to(mask: Mask, spacing_ijk_mm: tuple[float, float, float]) -> npt.NDArray[Any]:
-    import SimpleITK as sitk
-
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing(spacing_ijk_mm)
     distance = sitk.SignedMaurerDistanceMap(

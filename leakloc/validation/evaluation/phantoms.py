@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from leakloc.core.errors import GeometryError, LeaklocError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
+from leakloc.loaders import load_study
+from leakloc.pipeline import analyze
 from leakloc.validation.evaluation.annotation import (
     Annotation,
     annotation_from_analysis,
@@ -43,8 +46,6 @@ Method = Callable[["Study", Settings], tuple[Annotation, Volume]]
 
 def leakloc_method(study: Study, settings: Settings) -> tuple[Annotation, Volume]:
     """Run the whole analysis of leakloc on a study."""
-    from leakloc.pipeline import analyze
-
     analysis = analyze(study, settings)
     return annotation_from_analysis(analysis), analysis.triage.myelogram
 
@@ -60,8 +61,6 @@ class MethodRun:
 
 def run_method(folder: Path, settings: Settings, method: Method) -> MethodRun:
     """Run a method on the study in ``folder/dicom``."""
-    from leakloc.loaders import load_study
-
     start = time.perf_counter()
     try:
         result = method(load_study(folder / "dicom", settings.loaders), settings)
@@ -138,8 +137,6 @@ def run_tasks(
     with ExitStack() as stack:
         results: Iterable[tuple[Case, Tile | None]] = map(evaluate, tasks)
         if workers > 1:
-            from concurrent.futures import ProcessPoolExecutor
-
             results = stack.enter_context(ProcessPoolExecutor(workers)).map(evaluate, tasks)
         for case, tile in results:
             cases.append(case)

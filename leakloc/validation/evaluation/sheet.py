@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 from leakloc.anatomy.vocabulary import SHORT_NOTICE
 from leakloc.core.volume import Volume
 from leakloc.notebook import OUTLINED_PX, draw_outlines
+from leakloc.report.canvas import font
 from leakloc.validation.evaluation.annotation import Annotation
 
 if TYPE_CHECKING:
@@ -65,10 +67,6 @@ def make_tile(
 
 def contact_sheet(tiles: Sequence[Tile], caveat: str = "") -> bytes:
     """Return all tiles in one PNG image; `caveat` is printed with the notice."""
-    from PIL import Image, ImageDraw
-
-    from leakloc.report.canvas import font
-
     face = font(13)
     line = 17
     caption_px = max((len(tile.caption) for tile in tiles), default=1) * line + 6

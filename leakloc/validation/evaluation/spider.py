@@ -15,10 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import nibabel as nib
 import numpy as np
 
 from leakloc.core.errors import InputError, LeaklocError
 from leakloc.core.volume import Volume
+from leakloc.loaders import load_study
+from leakloc.pipeline import analyze
 from leakloc.validation.evaluation.annotation import Annotation, annotation_from_analysis
 from leakloc.validation.evaluation.cohort import as_text
 from leakloc.validation.evaluation.metrics import dice
@@ -137,11 +140,6 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
 
 
 def _case(folder: Path, patient: str, settings: Settings, tiles: list[Tile] | None) -> SpiderCase:
-    import nibabel as nib
-
-    from leakloc.loaders import load_study
-    from leakloc.pipeline import analyze
-
     centers = read_discs(folder, patient)
     start = time.perf_counter()
     try:

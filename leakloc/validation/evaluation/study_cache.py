@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from leakloc.core.errors import OutputError
+from leakloc.validation import simulation
 from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom, write_study
 
 if TYPE_CHECKING:
@@ -77,8 +78,6 @@ def cached_simulation(
     OutputError
         If the study cannot be written.
     """
-    from leakloc.validation import simulation
-
     code = _code_digest("phantom", "simulation")
     stamp = {"scenario": repr(scenario), "patient": patient, "seed": seed, "code": code}
     name = f"{patient}_{_name(scenario, seed, simulation.SCENARIOS)}"

@@ -193,6 +193,11 @@ class Sweep:
     scenarios: tuple[str, ...]
     points: tuple[SweepPoint, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values, if the parameter is not a number."""
+        return PARAMETERS[self.parameter].names
+
     def to_text(self) -> str:
         """Return the metrics at each value as aligned text."""
         head = f"{self.label}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import tomlkit
 
 from leakloc.core.errors import InputError, LeaklocError, SettingsError
-from leakloc.core.extras import need
-from leakloc.core.settings import Settings
+from leakloc.core.extras import LazyModule
+from leakloc.core.settings import LoaderSettings, Settings
+from leakloc.loaders import load_study, triage
+from leakloc.pipeline import analyze, stage
 from leakloc.validation.evaluation.annotation import (
     AnnotatedCollection,
     Annotation,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
     from leakloc.pipeline import Progress
     from leakloc.segmentation.result import Segmentation
+
+optuna = LazyModule("optuna", "research")
 
 SEARCHED_SECTIONS: Final = ("segmentation", "levels", "localization")
 
@@ -151,8 +157,6 @@ class Tuning:
 
     def to_toml(self) -> str:
         """Return a recipe of all settings that differ from the defaults, with the gain."""
-        import tomlkit
-
         gain, low, high = self.held_out_gain
         document = tomlkit.document()
         recipe = tomlkit.table()
@@ -343,7 +347,6 @@ def tune(
     SettingsError
         If optuna is not installed.
     """
-    optuna = need("optuna", "research")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fitting, held_out_pairs = split(pairs, held_out, seed)
     full_analysis = any(r.section != "segmentation" for r in space)
@@ -419,8 +422,6 @@ def _runner(workers: int) -> Iterator[Callable[[list[_Task]], Iterable[Case]]]:
     if workers == 1:
         yield lambda tasks: map(_evaluate, tasks)
         return
-    from concurrent.futures import ProcessPoolExecutor
-
     with ProcessPoolExecutor(workers) as pool:
         yield lambda tasks: pool.map(_evaluate, tasks)
 
@@ -447,23 +448,16 @@ def _study(path: Path, settings: Settings) -> tuple[Study, Triage]:
 
 @lru_cache(maxsize=CACHED_STUDIES)
 def _load(path: Path, loaders: str) -> tuple[Study, Triage]:
-    from leakloc.core.settings import LoaderSettings
-    from leakloc.loaders import load_study, triage
-
     wanted = LoaderSettings.model_validate_json(loaders)
     study = load_study(path, wanted)
     return study, triage(study, wanted)
 
 
 def _analyze(study: Study, settings: Settings) -> Annotation:
-    from leakloc.pipeline import analyze
-
     return annotation_from_analysis(analyze(study, settings))
 
 
 def _segment(chosen: Triage, settings: Settings) -> Annotation:
-    from leakloc.pipeline import stage
-
     segmenter = stage("leakloc.segmenters", settings.stages.segmenter)
     return annotation_from_segmentation(
         segmenter(chosen.spine, chosen.companions, settings.segmentation)

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import segment_name, split_segment
@@ -209,8 +210,6 @@ def _draw_curve(
     rng: np.random.Generator,
 ) -> Centerline:
     """Draw the centerline of the canal from angles at the discs, smoothed and integrated."""
-    from scipy.ndimage import gaussian_filter1d
-
     step = 0.5
     length = sites[-1].bottom_mm + TAIL_MARGIN_MM
     arc = np.arange(0.0, length + step, step)
@@ -266,6 +265,4 @@ def _lateral_curve(
     amplitude = np.tan(np.deg2rad(cobb / 2)) * 2 * half / np.pi
     u = np.clip((arc - apex) / half, -3.0, 1.6)
     bow = amplitude * np.cos(0.5 * np.pi * u) * np.where(np.abs(u) < 1, 1.0, 0.45)
-    from scipy.ndimage import gaussian_filter1d
-
     return np.asarray(side * gaussian_filter1d(bow, 40))

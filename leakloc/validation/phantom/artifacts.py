@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.validation.phantom.anatomy import Anatomy
@@ -175,8 +176,6 @@ def add_ghosts(image: Float, bright: Float, strength: float, axis: int, shift: i
 
 def blur(image: Float, sigma_voxels: float, through_plane: bool) -> None:
     """Blur by the point spread function of the acquisition (in place)."""
-    from scipy.ndimage import gaussian_filter1d
-
     for axis in (0, 1, 2) if through_plane else (1, 2):
         if image.shape[axis] > 1:
             gaussian_filter1d(image, sigma_voxels, axis, output=image, mode="nearest", radius=2)

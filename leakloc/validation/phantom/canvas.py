@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
 
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.validation.phantom.anatomy import Anatomy
@@ -76,8 +77,6 @@ class CanalGrid:
 
     def at(self, points_kji: FloatArray) -> Points:
         """Return the points at continuous indices, shape (n, 3)."""
-        from scipy.ndimage import map_coordinates
-
         scaled = np.empty((3, len(points_kji)))
         for axis, nodes in enumerate(self._nodes):
             step = nodes[1] - nodes[0] if len(nodes) > 1 and nodes[1] > nodes[0] else 1.0

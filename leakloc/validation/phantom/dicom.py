@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import nibabel as nib
 import numpy as np
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from leakloc.core.volume import Geometry, Volume
 from leakloc.validation.phantom.phantom import Phantom, project
@@ -196,9 +199,6 @@ def image_datasets(
 
 
 def _common(header: StudyHeader, series: PhantomSeries) -> Dataset:
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -382,8 +382,6 @@ def _write_truth(phantom: Phantom, folder: Path) -> None:
 
 def write_truth(values: dict[str, Any], masks: Mapping[str, Volume], folder: Path) -> None:
     """Write ``truth.json`` and one NIfTI file per mask, with the name of the mask."""
-    import nibabel as nib
-
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(values, indent=1, allow_nan=False)
     (folder / "truth.json").write_text(text + "\n", encoding="utf-8")

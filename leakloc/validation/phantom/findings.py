@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
 
 from leakloc.anatomy.vocabulary import split_segment
 from leakloc.core.volume import FloatArray
@@ -256,8 +257,6 @@ def _epidural(
 
 def _layer_noise(n: int, rng: np.random.Generator) -> FloatArray:
     """Return smooth unit-variance noise over arc (10 mm) and angle (45 degrees)."""
-    from scipy.ndimage import gaussian_filter, zoom
-
     coarse = rng.normal(size=(max(n // 16, 4), ANGLES // 2))
     smooth = gaussian_filter(coarse, (1.3, 2.2), mode=("reflect", "wrap"))
     smooth /= smooth.std()
@@ -286,8 +285,6 @@ def _compress_sac(tables: Tables, thickness: FloatArray, spec: CollectionSpec) -
         column = int((angle_deg + 180) / 360 * ANGLES) % ANGLES
         around = [(column + step) % ANGLES for step in (-3, -2, -1, 0, 1, 2)]
         return np.asarray(thickness[:, around].mean(axis=1))
-
-    from scipy.ndimage import gaussian_filter1d
 
     canal, sac, cord = tables.canal, tables.sac, tables.cord
     a, b, center = (table.astype(float) for table in (sac.a, sac.b, sac.center))

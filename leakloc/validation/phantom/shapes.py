@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from leakloc.core.volume import FloatArray
 
@@ -77,8 +78,6 @@ class Noise3D:
     SIZE = 64
 
     def __init__(self, rng: np.random.Generator, grain_mm: float, nodes: int = 4) -> None:
-        from scipy.ndimage import gaussian_filter
-
         self._step = np.float32(grain_mm / nodes)
         rough = rng.normal(size=(self.SIZE,) * 3).astype(np.float32)
         smooth = gaussian_filter(rough, nodes / 2, mode="wrap")
@@ -86,8 +85,6 @@ class Noise3D:
 
     def __call__(self, x: Float, y: Float, z: Float) -> Float:
         """Return the values at coordinates in millimeters, shape as `x`."""
-        from scipy.ndimage import map_coordinates
-
         at = np.stack([x, y, z]).reshape(3, -1) / self._step
         values = map_coordinates(
             self._values, at, output=np.float32, order=1, mode="grid-wrap", prefilter=False
@@ -97,8 +94,6 @@ class Noise3D:
 
 def smooth_noise(n: int, sigma_mm: float, rng: np.random.Generator, step_mm: float) -> FloatArray:
     """Return smooth noise of unit variance at `n` points with a spacing of `step_mm`."""
-    from scipy.ndimage import gaussian_filter1d
-
     coarse = max(int(n * step_mm / (sigma_mm / 3)), 8)
     rough = gaussian_filter1d(rng.normal(size=coarse), 3.0, mode="reflect")
     rough = (rough - rough.mean()) / (rough.std() + 1e-9)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from leakloc.core.volume import FloatArray
 from leakloc.validation.phantom.levels import LevelSite
@@ -198,8 +199,6 @@ class _Levels:
 
     def smoothed(self, values: FloatArray, sigma_mm: float) -> FloatArray:
         """Return a table smoothed with a Gaussian."""
-        from scipy.ndimage import gaussian_filter1d
-
         return np.asarray(gaussian_filter1d(values, sigma_mm / TABLE_STEP_MM))
 
     def noise(self, sigma_mm: float, rng: np.random.Generator) -> FloatArray:
@@ -216,8 +215,6 @@ class _Levels:
 
 def draw_tables(plan: Plan, length_mm: float, rng: np.random.Generator) -> Tables:
     """Draw the tables of one subject for a centerline of a length."""
-    from scipy.ndimage import gaussian_filter1d
-
     levels = _Levels(plan.sites, length_mm)
     sac_a, sac_b, max_cord_area = _draw_sac_axes(levels, plan, rng)
     canal_a, canal_b, ventral = _draw_canal_axes(levels, plan, sac_a, sac_b, rng)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, maximum_filter, zoom
 
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.validation.simulation.findings import Painted, smooth_field
@@ -151,8 +152,6 @@ def render(patient: Patient, painted: Painted, contrast: Contrast, rng: Rng) -> 
 
 def _dura_near(fluid: Array, distance: Array, patient: Patient) -> Array:
     """Return a weight, 0 to 1, of the dura between CSF and simulated fluid."""
-    from scipy.ndimage import maximum_filter
-
     size = [max(round(1.8 / mm) | 1, 1) for mm in patient.image.geometry.spacing_kji_mm]
     shell = np.exp(-0.5 * ((distance - 0.25) / 0.35) ** 2).astype(np.float32)
     return np.asarray(shell * maximum_filter(fluid, size), np.float32)
@@ -160,8 +159,6 @@ def _dura_near(fluid: Array, distance: Array, patient: Patient) -> Array:
 
 def _low_frequency(rng: Rng, geometry: Geometry, length_mm: float = 50.0) -> Array:
     """Return smooth noise of approximately unit variance on a grid."""
-    from scipy.ndimage import zoom
-
     extent = [n * mm for n, mm in zip(geometry.shape, geometry.spacing_kji_mm, strict=True)]
     coarse = rng.normal(size=[max(int(mm / length_mm) + 3, 4) for mm in extent])
     coarse = zoom(coarse.astype(np.float32), 4, order=3)  # cubic upsampling, then fast linear
@@ -213,8 +210,6 @@ def sample_on(volume: Volume, target: Geometry) -> Array:
 
 def acquire(signal: Array, geometry: Geometry, acquisition: Acquisition, rng: Rng) -> Array:
     """Apply blur, receive field and Rician noise on the grid of a series."""
-    from scipy.ndimage import gaussian_filter
-
     blur = acquisition.blur_voxels
     through = blur if acquisition.slice_mm < 1.5 else 0.0
     image = gaussian_filter(signal, (through, blur, blur))

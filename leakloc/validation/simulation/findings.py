@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from leakloc.anatomy.vocabulary import Position
 from leakloc.validation.phantom.shapes import capsule, coverage, ellipsoid
@@ -105,16 +106,12 @@ class Painted:
 
 def smooth_field(rng: Rng, shape: tuple[int, ...], sigma: float | tuple[float, ...]) -> Array:
     """Return Gaussian noise of unit variance, smoothed with `sigma` in samples."""
-    from scipy.ndimage import gaussian_filter
-
     noise = gaussian_filter(rng.normal(size=shape).astype(np.float32), sigma, mode="wrap")
     return np.asarray(noise / (noise.std() + 1e-6), np.float32)
 
 
 def paint_layer(patient: Patient, layer: Layer, rng: Rng) -> Array:
     """Return the voxel fractions of a layer, outside sac, bone and discs."""
-    from scipy.ndimage import map_coordinates
-
     c = patient.coordinates
     start, stop = layer.arc_mm
     near = (c.arc > start) & (c.arc < stop) & (patient.sac_distance_mm > -1.0)

@@ -13,8 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
+from scipy.ndimage import (
+    binary_closing,
+    distance_transform_edt,
+    gaussian_filter1d,
+    label,
+    maximum_filter1d,
+)
 
 from leakloc.anatomy.canal_coordinates import CanalCoordinates
 from leakloc.anatomy.centerline import Centerline
@@ -91,7 +100,6 @@ class Patient:
     @cached_property
     def sac_distance_mm(self) -> Array:
         """Signed distance from the surface of the sac, negative inside; clipped at 60 mm."""
-        import SimpleITK as sitk
 
         def distance(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
             image = Volume(inside.astype(np.uint8), self.labels.geometry).to_sitk()
@@ -107,8 +115,6 @@ class Patient:
     @cached_property
     def solid(self) -> npt.NDArray[np.bool_]:
         """Mask of bone, discs, and the narrow gaps between them along the spine."""
-        from scipy.ndimage import binary_closing
-
         solid = np.isin(self.labels.array, (BONE, DISC))
         # Vertebral arches are separate: only the column of bodies and discs is closed.
         front = self.coordinates.dorsal < 0
@@ -119,8 +125,6 @@ class Patient:
     @cached_property
     def relative_signal(self) -> Array:
         """Signal relative to that of CSF at the same position along the sac."""
-        from scipy.ndimage import gaussian_filter1d, maximum_filter1d
-
         sac = self.sac_distance_mm < -1.0
         bins = (self.coordinates.arc[sac] / REFERENCE_STEP_MM).astype(int).clip(0)
         count = int(self.centerline.length_mm / REFERENCE_STEP_MM) + 1
@@ -152,8 +156,6 @@ class Patient:
         The outermost planes are repeated outward; the sac is replaced by the nearest tissue in the
         plane.
         """
-        from scipy.ndimage import distance_transform_edt
-
         count = max(round(side_mm / self.image.geometry.spacing_ijk_mm[0]), 1)
         image, labels = self.image.array, self.labels.array
         sides: dict[int, tuple[npt.NDArray[np.intp], ...]] = {}
@@ -208,8 +210,6 @@ def read_patient(folder: Path, number: str) -> Patient:
     InputError
         If a file is missing or the mask contains no sac.
     """
-    import nibabel as nib
-
     stem = Path(folder) / f"spider-{number}"
     files = [Path(f"{stem}{end}") for end in ("_T2SPACE.nii.gz", "_mask.nii.gz", "_discs.json")]
     missing = [file.name for file in files if not file.is_file()]
@@ -232,8 +232,6 @@ def read_discs(folder: Path, number: str) -> dict[str, FloatArray]:
 
 def _largest_sac(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """Return the labels with only the largest connected component of the sac."""
-    from scipy.ndimage import label
-
     result = labels.astype(np.uint8)
     components, count = label(result == SAC, np.ones((3, 3, 3)))
     if count > 1:

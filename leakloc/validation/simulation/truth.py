@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 from leakloc.anatomy.vocabulary import Position, with_neighbors
 from leakloc.core.volume import FloatArray, Volume
@@ -93,8 +94,6 @@ def true_values(study: SimulatedStudy) -> dict[str, Any]:
 
 def _by_collection(study: SimulatedStudy) -> dict[int, Volume]:
     """Return the voxel fractions of each collection; partial voxels go to the nearest one."""
-    from scipy.ndimage import distance_transform_edt
-
     ids, fraction = study.fluid, study.fluid_fraction
     numbers = [int(n) for n in np.unique(ids.array) if n]
     if not numbers:
@@ -148,8 +147,6 @@ def _position(
     painted: Position, arcs: FloatArray, left: FloatArray, dorsal: FloatArray, mm3: FloatArray
 ) -> Position:
     """Return the position of the fluid; bone and discs may interrupt a circumferential layer."""
-    from scipy.ndimage import gaussian_filter1d
-
     if painted != "circumferential":
         return painted
     directions = 24

@@ -118,11 +118,10 @@ def test_nothing_found_is_an_input_error_that_counts_what_was_left_out(tmp_path)
 
 
 def test_a_missing_extra_is_reported(tmp_path, monkeypatch):
-    import importlib.util
 
-    find = importlib.util.find_spec
+    find = engine.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "distributed" else find(name)
+        engine, "find_spec", lambda name: None if name == "distributed" else find(name)
     )
     with pytest.raises(SettingsError, match=r"pip install 'leakloc\[batch\]'"):
         run(tmp_path, tmp_path / "out")

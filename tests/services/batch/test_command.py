@@ -106,7 +106,7 @@ def test_values_are_checked(capsys, wrong):
 
 
 def test_times_and_sizes():
-    from leakloc.cli.batch import _mebibytes, _seconds
+    from leakloc.cli.parser import _mebibytes, _seconds
 
     assert [_seconds(text) for text in ("90", "90s", "1.5m", "1h", "0")] == [90, 90, 90, 3600, 0]
     assert [_mebibytes(text) for text in ("1500", "1500M", "4G", "2GiB")] == [

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from leakloc.cli import _parser
 from leakloc.cli.node import listen_of
+from leakloc.cli.parser import make_parser
 from leakloc.core.settings import Settings
 from leakloc.services.node.sender import Peer
 
@@ -25,7 +25,7 @@ yaml = pytest.importorskip("yaml")
 def _options(arguments: list[str]) -> Any:
     """The options of a command line, checked as the command checks them."""
     assert arguments[0] == "node"
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     listen_of(options)
     if options.return_to:
         Peer.parse(options.return_to)

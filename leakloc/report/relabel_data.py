@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_dilation
 
 from leakloc.analysis import AnalysisData, Basis, Landmarks
 from leakloc.anatomy.centerline import Centerline
@@ -33,7 +34,7 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
 from leakloc.localization.hiatus import SacralCanal
-from leakloc.relabel.reduce import crop_to_region_read, without_unused_bone
+from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
@@ -164,8 +165,6 @@ def _from_json(text: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> 
 
 def _reduce_basis(basis: Basis, settings: Settings) -> Basis:
     """Remove data that later stages do not use: fluid and companion far from the canal."""
-    from scipy.ndimage import binary_dilation
-
     segmentation, landmarks = basis.segmentation, basis.landmarks
     mask = (segmentation.thecal_sac.array > 0) | (segmentation.collections.array > 0)
     box = _box(mask, margin=2)

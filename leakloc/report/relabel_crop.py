@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.settings import LocalizationSettings
@@ -54,8 +55,6 @@ def _crop_to_path(anatomy: Volume, lines: Sequence[Centerline]) -> Volume:
     lines : sequence of Centerline
         Centerlines of the whole canal.
     """
-    from scipy.ndimage import maximum_filter
-
     geometry = anatomy.geometry
     read = np.zeros(geometry.shape, dtype=bool)
     reaches = ((START_MM + SKIN_MM, ASIDE_MM), (2 * START_MM, SAC_ASIDE_MM))
@@ -84,8 +83,6 @@ def without_unused_bone(found: Detections) -> Detections:
 
     Both use only interpolated probabilities above 0.5; for the sacrum, at voxels.
     """
-    from scipy.ndimage import maximum_filter
-
     bodies, sacrum = found.bodies, found.sacrum
     if bodies is not None:
         near = maximum_filter((bodies.array > MIN_BONE).astype(np.uint8), size=3) > 0
