@@ -100,48 +100,32 @@ def probability_of(features: Features) -> float:
 
     Logistic function of `confidence_evidence`, fitted by `pipelines/fit_confidence.py`.
     """
-    evidence = confidence_evidence(
-        features.network, features.contact_fraction, features.volume_ml, signal_deficit(features)
-    )
+    evidence = confidence_evidence(features.network, features.contact_fraction, features.volume_ml)
     logit = float(evidence @ np.array(CONFIDENCE))
     return float(np.clip(1 / (1 + np.exp(-logit)), 0.02, 0.98))
 
 
-def signal_deficit(features: Features) -> float:
-    """Return the signal that a component lacks relative to CSF, times its squared thickness in mm.
-
-    Partial volume reduces the signal of thin layers; in a thick component, missing signal indicates
-    incompletely suppressed fat.
-    """
-    return (1.0 - features.brightness) * features.thickness_mm**2
-
-
 def confidence_evidence(
-    network: npt.ArrayLike,
-    contact_fraction: npt.ArrayLike,
-    volume_ml: npt.ArrayLike,
-    deficit: npt.ArrayLike,
+    network: npt.ArrayLike, contact_fraction: npt.ArrayLike, volume_ml: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return the predictors weighted by `CONFIDENCE`, shape (..., 5).
+    """Return the predictors weighted by `CONFIDENCE`, shape (..., 4).
 
     A constant 1, the log odds of the network's peak fraction, the contact with the sac (0 to 1;
     contact of a fifth of the component counts as full, because pseudomeningoceles have a neck),
-    the logarithm of the volume in mL (small components separate from the sac are often cysts), and
-    the `signal_deficit`.
+    and the logarithm of the volume in mL (small components separate from the sac are often cysts).
+    Brightness is not a predictor: it rejects fat, but also fluid darker than CSF (in simulated
+    studies a pseudomeningocele).
     """
     odds = np.clip(np.asarray(network, float), 0.02, 0.98)
     contact = np.clip(np.asarray(contact_fraction, float) / 0.2, 0.0, 1.0)
     columns = (np.ones_like(odds), np.log(odds / (1 - odds)), contact, np.log(volume_ml))
-    return np.stack((*columns, np.asarray(deficit, float)), axis=-1)
+    return np.stack(columns, axis=-1)
 
 
-CONFIDENCE: Final = (-0.80, 1.25, 1.92, 0.51, -0.84)
-"""Weights of `confidence_evidence`. Those of network, contact and volume were fitted to 124
-components, three of them false positive, of development patients (seed 11; the networks were
-trained on these patients) and of phantoms (seeds 30 to 32). That of the deficit was fitted to 52
-components, five of them false positive, of development patients (seeds 2 to 6) and of phantoms
-(seeds 41 to 58, cropped to the lumbar spine; some without fluid where fat suppression fails).
-Leave-one-out log loss: 0.31 without the deficit, 0.12 with it."""
+CONFIDENCE: Final = (-0.80, 1.25, 1.92, 0.51)
+"""Weights of `confidence_evidence`, fitted to 124 components, three of them false positive, of
+development patients (seed 11; the networks were trained on these patients) and of phantoms (seeds
+30 to 32)."""
 
 
 def name_mimic(f: Features, scene: Scene) -> Decision:
