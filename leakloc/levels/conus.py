@@ -43,15 +43,11 @@ _MIN_DECREASE: Final = 0.08
 _ABOVE_MM: Final = (24.0, 8.0)
 _BELOW_MM: Final = (8.0, 40.0)
 """Ranges above and below a position over which solidity is compared; the cord tapers between."""
-_FRACTION: Final = (0.2, 0.55)
-"""Fraction of the decrease from cord to roots at which the taper is measured: the lower value if
-CSF separates the roots, the higher one if crowded roots obscure the tapering conus."""
-_TAPER_FRACTION: Final = 0.85
-"""The same for the beginning of the taper."""
-_EXTRAPOLATION: Final = 0.6
-"""Distance from the lower position to the tip, where the conus is thinner than the window, as a
-fraction of that from the upper to the lower one. The visible taper is 5 to 20 mm long: roots in
-contact with the conus hide most of its 30 mm. Fitted to 15 patients of SPIDER and 13 phantoms."""
+_FRACTION: Final = (0.2, 0.65)
+"""Fraction of the decrease from cord to roots at the conus tip: the lower value if CSF separates
+the roots, the higher one if crowded roots obscure the tapering conus."""
+_TAPER_MM: Final = 3.0
+"""Length over which the conus is thinner than the window."""
 _USUAL_IN_L1: Final = 0.55
 """Mean position of the conus medullaris, in heights of L1 from its top: near its lower third."""
 
@@ -129,26 +125,14 @@ def conus_arc_mm(segmentation: Segmentation) -> float | None:
     first = int(steps[0])  # farther caudally, crowded roots separate again
     top = first + int(decrease[first : first + until - after].argmax())
     low = float(roots[top])
-    fraction = float(np.clip(low, *_FRACTION))
-    start, stop = int(places[top]) - near, int(places[top]) + until
-    end_mm = _first_below(arcs, solid, low + fraction * decrease[top], start, stop)
-    if end_mm is None:
-        return None
-    limit = low + _TAPER_FRACTION * decrease[top]
-    taper_mm = _first_below(arcs, solid, limit, max(start - near, 0), stop)
-    return end_mm if taper_mm is None else end_mm + _EXTRAPOLATION * max(end_mm - taper_mm, 0.0)
-
-
-def _first_below(
-    arcs: FloatArray, solid: FloatArray, limit: float, start: int, stop: int
-) -> float | None:
-    """Position within a range at which the solidity falls below a limit; None at its start."""
-    below_limit = np.flatnonzero(solid[start:stop] < limit)
+    limit = low + float(np.clip(low, *_FRACTION)) * decrease[top]
+    start = int(places[top]) - near
+    below_limit = np.flatnonzero(solid[start : int(places[top]) + until] < limit)
     if not len(below_limit) or below_limit[0] == 0:
         return None
     end = start + int(below_limit[0])
     step = (solid[end - 1] - limit) / max(solid[end - 1] - solid[end], 1e-3)
-    return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0))
+    return float(arcs[end - 1] + _STEP_MM * min(max(step, 0.0), 1.0) + _TAPER_MM)
 
 
 def _solidity(segmentation: Segmentation) -> tuple[FloatArray, FloatArray]:
