@@ -6,10 +6,25 @@
 studies it receives.
 """
 
-from leakloc.services.batch.batch import Batch, Tally
-from leakloc.services.batch.engine import Engine, WorkOptions
-from leakloc.services.batch.finder import Found, Search, find_studies
-from leakloc.services.batch.ledger import Decision, Entry, Ledger, State, Usage
+from typing import TYPE_CHECKING
+
+from leakloc.core.extras import lazy_names
+
+if TYPE_CHECKING:
+    from leakloc.services.batch.batch import Batch, Tally
+    from leakloc.services.batch.engine import Engine, WorkOptions
+    from leakloc.services.batch.finder import Found, Search, find_studies
+    from leakloc.services.batch.ledger import Decision, Entry, Ledger, State, Usage
+else:  # the process of one analysis needs neither the search nor the scheduler
+    _MODULES = {
+        "batch": ("Batch", "Tally"),
+        "engine": ("Engine", "WorkOptions"),
+        "finder": ("Found", "Search", "find_studies"),
+        "ledger": ("Decision", "Entry", "Ledger", "State", "Usage"),
+    }
+    __getattr__ = lazy_names(
+        __name__, {n: f"{__name__}.{module}" for module, names in _MODULES.items() for n in names}
+    )
 
 __all__ = [
     "Batch",
