@@ -61,6 +61,9 @@ CENTERING_SMOOTHING_MM: Final = 6.0
 _MIN_SAC_AREA_MM2: Final = 12.0
 """Minimum cross-sectional area of the thecal sac; the sac ends caudally where it falls below
 this."""
+_MAX_GAP_MM: Final = 80.0
+"""Maximum length over which the sac is bridged: two lumbar levels. Without a limit, fluid 108 mm
+caudal to the end of the sac was joined to it in a phantom."""
 
 _SMOOTHNESS_COST: Final = 0.5
 """Cost of a change by two radii (0.6 mm) between neighboring rays."""
@@ -341,17 +344,23 @@ def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDA
 def sac_range(frame: _Frame, inside: Array) -> tuple[int, int]:
     """Return the first and last arc position of the thecal sac.
 
-    The sac is continuous: it is bridged where no dura is detected between them (severe stenosis,
-    signal void), over any length.
+    The sac is bridged where no dura is detected (severe stenosis, signal void), up to
+    `_MAX_GAP_MM`.
     """
     weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
     area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
-    sac = np.flatnonzero(area >= _MIN_SAC_AREA_MM2)
-    if not len(sac):
+    joined: list[tuple[int, int]] = []
+    for start, stop in _runs(area >= _MIN_SAC_AREA_MM2):
+        if joined and (start - joined[-1][1]) * ARC_STEP_MM <= _MAX_GAP_MM:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    if not joined:
         raise AnalysisError(
             "no thecal sac was detected in the canal; check that the series is fluid-sensitive"
         )
-    return int(sac[0]), int(sac[-1])
+    start, stop = max(joined, key=lambda run: run[1] - run[0])
+    return start, stop - 1
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

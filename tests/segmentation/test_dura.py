@@ -33,6 +33,14 @@ def test_a_canal_alone_and_a_pool_farther_down_are_no_head() -> None:
     assert _head_end(frame_with(pool), 0) == 0.0
 
 
+def test_fluid_far_caudal_to_the_sac_is_not_joined_to_it() -> None:
+    filled = np.where((ARC_MM > 80) & (ARC_MM < 190), 0.0, 7.0)
+    filled[ARC_MM > 214] = 0.0
+    frame = frame_with(filled)
+    first, last = sac_range(frame, frame.values)
+    assert (ARC_MM[first], ARC_MM[last]) == (0.0, 80.0)
+
+
 def test_the_sac_is_bridged_where_no_dura_is_detected() -> None:
     filled = np.where((ARC_MM > 80) & (ARC_MM < 160), 0.0, 7.0)  # severe stenosis of two levels
     filled[ARC_MM > 200] = 0.0
