@@ -5,6 +5,7 @@ import json
 import pytest
 
 from leakloc.cli import main
+from leakloc.cli import tune as command
 from leakloc.core.errors import InputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.validation.evaluation import tune as module
@@ -149,7 +150,7 @@ def test_cached_phantoms_include_their_truth(tmp_path, truth_folder):
 
 
 def test_command(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(module, "find_pairs", lambda *_: PAIRS)
+    monkeypatch.setattr(command, "find_pairs", lambda *_: PAIRS)
     monkeypatch.setattr(module, "_evaluate", made_up(lambda pair: 0.9))
     recipe = tmp_path / "mine.toml"
     wanted = ["tune", "x", "--search", "segmentation.fluid_min_fraction", "--trials", "6"]
