@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from leakloc import levels, loaders, localization, segmentation
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Geometry, Volume
-    from leakloc.loaders import Study, load, read_mask  # type: ignore[no-redef]  # an import cycle
+    from leakloc.loaders import Study, read_mask
+    from leakloc.loaders.load import load
     from leakloc.pipeline import Analysis, analyze
     from leakloc.report import Report
     from leakloc.validation import evaluation, phantom

@@ -342,9 +342,9 @@ _LOCALIZATION: Final = {
         "outline there is inferred from the levels above and below.",
     ),
     "sac_not_followed": Message(
-        "The thecal sac could not be followed caudal to {segment}, although it usually ends "
+        "The thecal sac could not be followed caudal to {segments}, although it usually ends "
         "between L5-S1 and S3: severe stenosis, a signal void or incorrect level numbering. Fluid "
-        "caudal to {segment} may be missed.",
+        "caudal to {segments} may be missed.",
         "Compare the caudal end of the sac with a sagittal series; supply a corrected mask "
         "(`--sac`) or verify the numbering.",
     ),

@@ -142,6 +142,15 @@ class Geometry:
         """Volume of one voxel in milliliters."""
         return float(np.prod(self.spacing_ijk_mm)) / 1000.0
 
+    def edges_along_mm(self, directions_lps: FloatArray) -> FloatArray:
+        """Return the lengths of the voxel edges i, j, k along unit vectors, shape (..., 3).
+
+        Parameters
+        ----------
+        directions_lps : ndarray, shape (..., 3)
+        """
+        return np.asarray(np.abs(directions_lps @ self.directions_lps) * self.spacing_ijk_mm)
+
     @cached_property
     def _ijk_from_lps(self) -> FloatArray:
         return np.asarray(np.linalg.inv(self.affine_lps))

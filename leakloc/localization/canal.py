@@ -224,8 +224,7 @@ def _half_height(profile: FloatArray, end: int, inwards: int, reach: int) -> flo
 
 def section_sigma_mm(geometry: Geometry, centerline: Centerline, wanted_mm: float) -> float:
     """Return a sigma along the canal that suppresses slice ripple, at least `wanted_mm`."""
-    across = np.abs(centerline.tangents_lps @ geometry.directions_lps)
-    along_mm = (across * np.array(geometry.spacing_ijk_mm)).max(axis=1)
+    along_mm = geometry.edges_along_mm(centerline.tangents_lps).max(axis=1)
     return max(wanted_mm, 0.6 * float(np.median(along_mm)))
 
 

@@ -106,7 +106,7 @@ class LevelCoordinate:
         arc = np.asarray(arc_mm, dtype=np.float64)
         if not self.labelled:
             return np.full(arc.shape, np.nan)
-        level = _interpolate(arc, self.knots_arc_mm, self.knots_level, self.knots_level)
+        level = self._interpolate(arc, self.knots_arc_mm, self.knots_level)
         first, last = self.level_range
         named = (level >= first - _ROUNDING) & (level <= last + _ROUNDING)
         return np.where(named, np.clip(level, first, last), np.nan)
@@ -116,10 +116,23 @@ class LevelCoordinate:
         wanted = np.asarray(level, dtype=np.float64)
         if not self.labelled:
             return np.full(wanted.shape, np.nan)
-        arc = _interpolate(wanted, self.knots_level, self.knots_arc_mm, self.knots_level)
+        arc = self._interpolate(wanted, self.knots_level, self.knots_arc_mm)
         first, last = self.level_range
         named = (wanted >= first - _ROUNDING) & (wanted <= last + _ROUNDING)
         return np.where(named, arc, np.nan)
+
+    def _interpolate(self, x: FloatArray, knots_x: FloatArray, knots_y: FloatArray) -> FloatArray:
+        """Interpolate linearly; extrapolate with the mean slope of the first or last level."""
+        level = self.knots_level
+        head = int(np.searchsorted(level[1:-1], level[0] + 1.0)) + 1
+        tail = int(np.searchsorted(level[1:-1], level[-1] - 1.0, side="right"))
+        before = (knots_y[head] - knots_y[0]) / (knots_x[head] - knots_x[0])
+        beyond = (knots_y[-1] - knots_y[tail]) / (knots_x[-1] - knots_x[tail])
+        return np.asarray(
+            np.interp(x, knots_x, knots_y)
+            + np.minimum(x - knots_x[0], 0.0) * before
+            + np.maximum(x - knots_x[-1], 0.0) * beyond
+        )
 
     def body_arc(self, vertebra: str) -> float | None:
         """Return the position of a vertebral body, mm; None outside the labeled range."""
@@ -227,21 +240,6 @@ class LevelCoordinate:
 def _known(value: npt.ArrayLike) -> float | None:
     number = float(np.asarray(value))
     return None if np.isnan(number) else number
-
-
-def _interpolate(
-    x: FloatArray, knots_x: FloatArray, knots_y: FloatArray, level: FloatArray
-) -> FloatArray:
-    """Interpolate linearly; extrapolate with the mean slope of the first or last `level`."""
-    head = int(np.searchsorted(level[1:-1], level[0] + 1.0)) + 1
-    tail = int(np.searchsorted(level[1:-1], level[-1] - 1.0, side="right"))
-    before = (knots_y[head] - knots_y[0]) / (knots_x[head] - knots_x[0])
-    beyond = (knots_y[-1] - knots_y[tail]) / (knots_x[-1] - knots_x[tail])
-    return np.asarray(
-        np.interp(x, knots_x, knots_y)
-        + np.minimum(x - knots_x[0], 0.0) * before
-        + np.maximum(x - knots_x[-1], 0.0) * beyond
-    )
 
 
 def _chain(levels: Levels) -> tuple[str, ...]:

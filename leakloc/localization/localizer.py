@@ -129,9 +129,9 @@ def localize(
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
             *notes,
-            *_bulge_notes(wide),
-            *_narrow_notes(narrow_places(sac, coordinate)),
-            *_end_notes(premature_end(sac, coordinate, geometry)),
+            *_segment_notes("sac_unusually_wide", wide),
+            *_segment_notes("sac_interrupted", narrow_places(sac, coordinate)),
+            *_segment_notes("sac_not_followed", premature_end(sac, coordinate, geometry)),
             *_edge_notes(placed, geometry, segmentation),
         ),
     )
@@ -225,20 +225,9 @@ def _coverage(levels: Levels, coordinate: LevelCoordinate, segmentation: Segment
     return Coverage(cranial=names[0] if names else None, caudal=names[-1] if names else None)
 
 
-def _bulge_notes(segments: tuple[str, ...]) -> tuple[Note, ...]:
-    if not segments:
-        return ()
-    return (note("sac_unusually_wide", segments=", ".join(segments)),)
-
-
-def _narrow_notes(places: tuple[str, ...]) -> tuple[Note, ...]:
-    if not places:
-        return ()
-    return (note("sac_interrupted", segments=", ".join(places)),)
-
-
-def _end_notes(segment: str | None) -> tuple[Note, ...]:
-    return () if segment is None else (note("sac_not_followed", segment=segment),)
+def _segment_notes(code: str, segments: tuple[str, ...]) -> tuple[Note, ...]:
+    """Return the note of this code, if it applies to any segment."""
+    return (note(code, segments=", ".join(segments)),) if segments else ()
 
 
 def _edge_notes(

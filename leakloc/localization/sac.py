@@ -79,7 +79,7 @@ border of the canal are not measured."""
 _LUMBOSACRAL_DISC_MM: Final = 10.0
 """Distance cranial to the center of the lumbosacral disc within which the sac counts as ending at
 the disc: half its height (5 mm) and the error of the caudal end (5 mm). In 743 adults the sac ended
-between the L5-S1 disc and the upper part of S3."""
+between the L5-S1 disc and the upper third of S3 (Binokay et al., Acta Radiol 2006;47:397)."""
 
 FIELD_MARGIN_MM: Final = 4.0
 """Structures that end this close to the edge of the field of view may continue beyond it."""
@@ -305,21 +305,23 @@ def narrow_places(profile: SacProfile, coordinate: LevelCoordinate) -> tuple[str
 
 def premature_end(
     profile: SacProfile, coordinate: LevelCoordinate, geometry: Geometry
-) -> str | None:
+) -> tuple[str, ...]:
     """Return the segment in which the sac ends, if that is cranial to the lumbosacral disc.
 
     The sac then probably continues: its end was not followed through a stenosis, or the numbering
-    is incorrect. None without a caudal end in the field of view, and if its level is not named.
+    is incorrect. Empty without a caudal end in the field of view, and if its level is not named.
     """
     end_mm = caudal_end_mm(profile, geometry)
     segment = None if end_mm is None else coordinate.segment_at(end_mm)
     if end_mm is None or segment is None:
-        return None
+        return ()
     last = coordinate.chain.index("S1") - 1
     disc_mm = coordinate.disc_arc(segment_name(coordinate.chain[last], "S1"))
     if disc_mm is None:  # not among the named levels
-        return segment if coordinate.level_at(end_mm) < last else None
-    return segment if end_mm < disc_mm - _LUMBOSACRAL_DISC_MM else None
+        is_cranial = bool(coordinate.level_at(end_mm) < last)
+    else:
+        is_cranial = end_mm < disc_mm - _LUMBOSACRAL_DISC_MM
+    return (segment,) if is_cranial else ()
 
 
 def _bulges(mean_area_mm2: Mapping[str, float]) -> tuple[str, ...]:

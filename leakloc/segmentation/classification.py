@@ -87,10 +87,9 @@ def classify_fluid(component: Component, scene: Scene, settings: SegmentationSet
 def _assessable_ml(component: Component, scene: Scene) -> float:
     """Return the volume below the upper `EDGE_MM` of the canal."""
     tangent, _, _ = scene.dura.centerline.frame_at(0.0)
-    geometry = scene.fraction.geometry
-    along_mm = np.abs(geometry.directions_lps.T @ tangent) * geometry.spacing_ijk_mm
+    along_mm = float(scene.fraction.geometry.edges_along_mm(tangent).max())
     f = component.features
-    arc_mm = scene.coordinates.arc[component.voxels] - 0.5 * along_mm.max()  # upper end of a voxel
+    arc_mm = scene.coordinates.arc[component.voxels] - 0.5 * along_mm  # upper end of a voxel
     fraction = scene.fraction.array[component.voxels].astype(np.float64)
     return f.volume_ml * float(fraction[arc_mm >= EDGE_MM].sum() / fraction.sum())
 

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from leakloc.services.batch.finder import Found, Search, find_studies
     from leakloc.services.batch.ledger import Decision, Entry, Ledger, State, Usage
 else:  # the process of one analysis needs neither the search nor the scheduler
-    _MODULES = {
-        "batch": ("Batch", "Tally"),
-        "engine": ("Engine", "WorkOptions"),
-        "finder": ("Found", "Search", "find_studies"),
-        "ledger": ("Decision", "Entry", "Ledger", "State", "Usage"),
-    }
     __getattr__ = lazy_names(
-        __name__, {n: f"{__name__}.{module}" for module, names in _MODULES.items() for n in names}
+        __name__,
+        {
+            "Batch": "leakloc.services.batch.batch",
+            "Decision": "leakloc.services.batch.ledger",
+            "Engine": "leakloc.services.batch.engine",
+            "Entry": "leakloc.services.batch.ledger",
+            "Found": "leakloc.services.batch.finder",
+            "Ledger": "leakloc.services.batch.ledger",
+            "Search": "leakloc.services.batch.finder",
+            "State": "leakloc.services.batch.ledger",
+            "Tally": "leakloc.services.batch.batch",
+            "Usage": "leakloc.services.batch.ledger",
+            "WorkOptions": "leakloc.services.batch.engine",
+            "find_studies": "leakloc.services.batch.finder",
+        },
     )
 
 __all__ = [

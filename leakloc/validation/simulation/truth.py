@@ -171,8 +171,8 @@ def _samples(fraction: Volume, along_lps: FloatArray) -> tuple[FloatArray, Float
     Voxels are split along the canal, so that thick slices leave no empty cross-sections.
     """
     geometry = fraction.geometry
-    along = np.abs(geometry.directions_lps.T @ (along_lps / np.linalg.norm(along_lps)))
-    parts = np.ceil(np.array(geometry.spacing_ijk_mm) * along / SAMPLE_MM).clip(1).astype(int)
+    edges_mm = geometry.edges_along_mm(along_lps / np.linalg.norm(along_lps))
+    parts = np.ceil(edges_mm / SAMPLE_MM).clip(1).astype(int)
     offsets = np.stack(
         np.meshgrid(*((np.arange(n) + 0.5) / n - 0.5 for n in parts), indexing="ij"), axis=-1
     ).reshape(-1, 3)
