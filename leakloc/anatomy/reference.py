@@ -27,8 +27,7 @@ _PITCH_MM: Final = {
 """Distance from the disc above a vertebra to the disc below it. T11 to S3 were measured in the
 development patients of SPIDER (CC BY 4.0): distances of disc centers in 6 (T11) and 17 patients, S1
 to S3 in 12 from manually placed landmarks, minus the contribution of `CENTER_AHEAD_MM`; S4 and S5
-are in proportion. Phantoms have other heights, from the literature; C2 to T9 are the same in
-both."""
+are in proportion. Phantoms have other heights, from the literature."""
 
 _DEPTH_MM: Final = {
     "C2": 15.0, "C3": 15.5, "C4": 15.5, "C5": 16.0, "C6": 17.0, "C7": 18.0,

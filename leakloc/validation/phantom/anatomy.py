@@ -150,7 +150,8 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     stature = float(np.clip(rng.normal(1.0, 0.055), 0.87, 1.13))
     shape, degree = _draw_transition(scenario, rng)
     rows = transitional_rows(lumbar_rows(count), shape, degree)
-    sites = draw_sites(rows, stature, shape, rng)
+    own = rng.spawn(1)[0]
+    sites = draw_sites(rows, stature, shape, rng, own.spawn(1)[0])
     centerline = _draw_curve(sites, scenario, shape, degree, rng)
     canal_scale = float(np.clip(rng.normal(1.0, 0.07), 0.86, 1.16))
     sac_scale = float(np.clip(rng.normal(1.0, 0.17), 0.68, 1.38))
@@ -159,7 +160,7 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     hiatus = _draw_position(_HIATUS_APEX, sites, rng)
     hiatus = max(hiatus, tip + 12.0)
     shift = {"sacralised": -degree, "lumbarised": degree}.get(shape, 0.0)
-    settling = draw_settling(rng.spawn(1)[0])
+    settling = draw_settling(own)
     plan = Plan(sites, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, settling)
     tables = draw_tables(plan, centerline.length_mm, rng)
     return Anatomy(

@@ -37,20 +37,20 @@ _ROWS: Final = tuple(
     LevelRow(*row)
     for row in (
         ("C2", 21.0, 18, 15, 4.1, 18, 24, 12, 17, 165, 68, 0.8),
-        ("C3", 18.5, 17, 15.5, 4.5, 15, 23, 11.5, 16, 145, 72, 0.8),
-        ("C4", 18.5, 18, 15.5, 5.0, 14.5, 24, 11.2, 16, 138, 76, 0.8),
-        ("C5", 16.5, 18.5, 16, 5.0, 14.5, 25, 11.2, 16, 134, 78, 0.8),
-        ("C6", 15.5, 20, 17, 5.0, 14.5, 25.5, 11.3, 16, 135, 74, 0.8),
-        ("C7", 17.0, 23, 18, 4.5, 15, 24.5, 11.8, 15.5, 140, 62, 0.8),
-        ("T1", 21.5, 26, 18, 4.0, 15.5, 21, 12, 14, 135, 52, 3.0),
-        ("T2", 23.0, 26, 19.5, 3.6, 15, 18.5, 12, 13.5, 130, 48, 5.0),
-        ("T3", 23.0, 26, 21.5, 3.5, 15, 17.5, 12, 13.3, 125, 46, 5.0),
-        ("T4", 24.5, 26, 23, 3.5, 15, 17, 12, 13, 123, 45, 5.0),
-        ("T5", 25.5, 26.5, 24.5, 3.8, 15, 17, 12.2, 13, 125, 44, 4.5),
-        ("T6", 25.5, 28, 26, 4.0, 15, 17.2, 12.2, 13.2, 127, 44, 4.5),
-        ("T7", 26.5, 29.5, 27.5, 4.3, 15, 17.2, 12.3, 13.4, 130, 44, 4.5),
-        ("T8", 27.0, 31, 28.5, 4.6, 15, 17.5, 12.5, 13.6, 133, 45, 4.5),
-        ("T9", 26.5, 32.5, 29.5, 5.0, 15, 17.8, 12.8, 14, 140, 46, 4.2),
+        ("C3", 17.5, 17, 15.5, 4.5, 15, 23, 11.5, 16, 145, 72, 0.8),
+        ("C4", 17.1, 18, 15.5, 5.0, 14.5, 24, 11.2, 16, 138, 76, 0.8),
+        ("C5", 16.3, 18.5, 16, 5.0, 14.5, 25, 11.2, 16, 134, 78, 0.8),
+        ("C6", 16.8, 20, 17, 5.0, 14.5, 25.5, 11.3, 16, 135, 74, 0.8),
+        ("C7", 18.7, 23, 18, 4.5, 15, 24.5, 11.8, 15.5, 140, 62, 0.8),
+        ("T1", 20.2, 26, 18, 4.0, 15.5, 21, 12, 14, 135, 52, 3.0),
+        ("T2", 22.1, 26, 19.5, 3.6, 15, 18.5, 12, 13.5, 130, 48, 5.0),
+        ("T3", 22.5, 26, 21.5, 3.5, 15, 17.5, 12, 13.3, 125, 46, 5.0),
+        ("T4", 22.9, 26, 23, 3.5, 15, 17, 12, 13, 123, 45, 5.0),
+        ("T5", 23.4, 26.5, 24.5, 3.8, 15, 17, 12.2, 13, 125, 44, 4.5),
+        ("T6", 24.1, 28, 26, 4.0, 15, 17.2, 12.2, 13.2, 127, 44, 4.5),
+        ("T7", 24.8, 29.5, 27.5, 4.3, 15, 17.2, 12.3, 13.4, 130, 44, 4.5),
+        ("T8", 25.5, 31, 28.5, 4.6, 15, 17.5, 12.5, 13.6, 133, 45, 4.5),
+        ("T9", 26.4, 32.5, 29.5, 5.0, 15, 17.8, 12.8, 14, 140, 46, 4.2),
         ("T10", 29.0, 34, 30.5, 5.4, 15.5, 18.3, 13.3, 14.8, 155, 50, 4.2),
         ("T11", 31.5, 37, 31.5, 6.2, 16, 20, 14, 16, 175, 58, 4.1),
         ("T12", 31.5, 40, 32, 7.0, 17, 22, 14.8, 17, 195, 60, 4.0),
@@ -66,7 +66,28 @@ _ROWS: Final = tuple(
         ("S5", 15.0, 20, 9, 1.5, 5.5, 12, 4, 5, 16, 40, 1.5),
     )
 )
-"""Mean adult sizes; `pitch` is the canal length from the disc above to the disc below."""
+"""Mean adult sizes; `pitch` is the canal length from the disc above to the disc below.
+
+C3 to T9 are independent of the reference of the numbering (`leakloc.anatomy.reference`, measured on
+the PAM50 template): sums of body and disc heights. Bodies: 12.0 mm at C3, 10.7 mm at C5 (164
+vertebrae; "Anthropometry of bodies of C3-C6 cervical vertebrae in Northwest Indian population"),
+posteriorly 17.6 mm at T2, 20.5 mm at T9 (26 skeletons; Egwu et al., J Anat Soc India 2019;68:110).
+Discs: 5.3 to 5.8 mm in the neck (42 adults; Lee et al., "Height and depth of the cervical disc
+space in normal Korean adults"), 4.5 mm in the upper to 7.2 mm in the lower thoracic spine (30
+donors; Kunkel et al., J Anat 2011;219:375). Levels between are interpolated."""
+
+_UPPER_LEVELS: Final = 15
+"""Number of vertebrae from C2 to T9, with the variation below."""
+_NECK_LEVELS: Final = 7
+"""Number of vertebrae from C2 to T1, which vary together."""
+_NECK_SD: Final = 0.072
+"""Standard deviation of the length of the neck for a given stature; it decreases to zero at T10.
+The length of the upper cord varies by 9.1 % (144.0 mm, SD 13.1 mm, 46 adults; Papinutto et al., J
+Neuroimaging 2024;34:639), body size in phantoms by 5.5 %."""
+_UPPER_LEVEL_SCALE: Final = 1.7
+"""Ratio of the individual variation of these levels, 6 %, to that of lower ones. It displaces discs
+by 1 % of the length of the neck; Papinutto et al. report 0.8 to 1.7 %, including errors of
+measurement."""
 
 _BRIDGE_FRACTION: Final = (0.25, 0.5)
 """Range of the anteroposterior disc fraction of a sacralized vertebra bridged by bone."""
@@ -166,14 +187,30 @@ def draw_sites(
     stature: float,
     shape: LumbosacralShape,
     rng: np.random.Generator,
+    neck_rng: np.random.Generator,
 ) -> tuple[LevelSite, ...]:
-    """Draw length, sizes and disc degeneration of each level."""
+    """Draw length, sizes and disc degeneration of each level.
+
+    Parameters
+    ----------
+    rows : tuple of LevelRow
+        C2 to S5.
+    stature : float
+    shape : str
+    rng : numpy.random.Generator
+    neck_rng : numpy.random.Generator
+        Of the length of the neck; separate, so that other draws of a seed do not change.
+    """
+    neck = float(np.clip(neck_rng.normal(0.0, _NECK_SD), -2 * _NECK_SD, 2 * _NECK_SD))
+    decrease = np.interp(np.arange(len(rows)), [_NECK_LEVELS - 1, _UPPER_LEVELS], [1.0, 0.0])
     sites: list[LevelSite] = []
     wear = rng.beta(1.6, 2.2)  # disc degeneration of the subject
     top = HEAD_MARGIN_MM - rows[0].pitch * stature
     last_lumbar = next(a.name for a, b in pairwise(rows) if b.name == "S1")
-    for row in rows:
-        pitch = row.pitch * stature * float(np.clip(rng.normal(1.0, 0.035), 0.9, 1.1))
+    for n, row in enumerate(rows):
+        deviation = float(np.clip(rng.normal(1.0, 0.035), 0.9, 1.1)) - 1.0
+        scale = _UPPER_LEVEL_SCALE if 0 < n < _UPPER_LEVELS else 1.0
+        pitch = row.pitch * stature * (1 + scale * deviation) * (1 + neck * float(decrease[n]))
         fusing = row.name == last_lumbar and shape == "sacralised"
         mobile = row.name == "S1" and shape == "lumbarised"
         if fusing or (row.name.startswith("S") and not mobile):

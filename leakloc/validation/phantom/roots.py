@@ -1,7 +1,7 @@
 """Cauda equina: strands of the nerve roots, their arrangement in the sac and exit points.
 
-In supine position the roots lie in contact with each other along the dorsal wall of the sac, with a
-crescent of CSF ventral to them. Their number decreases at each foramen.
+In supine position the roots fill the dorsal part of the sac, in contact with each other, with CSF
+ventral to them. Their number decreases at each foramen.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ if TYPE_CHECKING:
 ROOT_ROWS: Final = 8
 """Rows of the arc tables per point of a strand (2 mm)."""
 
-DIAMETER_MM: Final = (0.8, 1.6)
-"""Range of the strand diameter on high-resolution T2-weighted images."""
+DIAMETER_MM: Final = (0.8, 2.4)
+"""Range of the strand diameter."""
 
-_STRANDS: Final = (2, 2, 3, 4, 4, 4, 3, 3)
+_STRANDS: Final = (3, 3, 4, 5, 6, 6, 5, 6)
 """Strands per side that exit at the top of L1 ... S3: ventral and dorsal bundles, more fascicles
 for the large roots (L3 to S1); the last entry is for S3 to S5 combined. An axial plane at L2-L3
 contains about 40 strands; 30 to 40 dark dots were counted there on SPIDER volumes."""
+
+_RADIUS_MM: Final = 0.84
+"""Mean radius of the strands of a subject (median), chosen so that the fraction of the sac below
+half the CSF signal, between conus and L5, is about that of ten development patients of SPIDER with
+simulated contrast (median 0.46, range 0.22 to 0.80)."""
+
+_RADIUS_SD: Final = 0.15
+"""Standard deviation of its logarithm (assumption)."""
 
 _SIZES: Final = (0.85, 0.9, 0.95, 1.0, 1.1, 1.15, 0.95, 0.8)
 """Diameter of these strands relative to the mean: L5 and S1 are the largest roots."""
@@ -41,8 +49,14 @@ _TURNED: Final = 0.10
 _EXIT_DEG: Final = 97.0
 """Exit angle of a root, degrees from dorsal: lateral, slightly ventral."""
 
-_CRESCENT_ANGLES: Final = np.deg2rad(np.linspace(0, 180, 91))
-"""Angles from the lowest wall for tables of wall length, 2 degrees apart."""
+_POSITIONS: Final = np.linspace(-1.0, 1.0, 201)
+"""Lateral positions in the unit disc for the integration of areas."""
+
+_HEIGHTS: Final = np.linspace(-1.0, 0.99, 200)
+"""Heights of the surface of the settled roots in the unit disc, for the table of areas."""
+
+_GOLDEN: Final = 0.6180339887
+"""Step of the depths of consecutive strands: neighbors have well-distributed depths."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +67,9 @@ class Settling:
     """0 for roots dispersed in the sac, 1 for all on its lowest wall."""
     gravity_deg: float
     """Direction of the lowest wall, degrees from dorsal to the left."""
-    crescent_deg: float
-    """Half the angle of one layer of roots before they form another layer."""
-    gap_mm: float
-    """Distance of the lowest layer from the dura."""
-    contact: float
-    """Distance of neighbors in a layer relative to their diameter."""
-    layer: float
-    """Distance of layers relative to the diameter: 0.87 at the densest packing."""
-    spread: float
-    """Maximum factor by which few roots are spread apart."""
+    packing: float
+    """Area of the strands relative to the part of the section that they fill; 0.91 at most for
+    circles, more for strands that deform each other."""
     reach_mm: float
     """Length over which a root passes from the cord to its final position."""
     waviness_mm: float
@@ -84,15 +91,11 @@ def draw_settling(rng: np.random.Generator) -> Settling:
     return Settling(
         settled=float(rng.uniform(0.0, 0.4) if scattered else rng.beta(5, 1) * 0.5 + 0.5),
         gravity_deg=float((rng.choice([180.0, 90.0, -90.0]) if turned else 0) + rng.normal(0, 8)),
-        crescent_deg=float(rng.uniform(30, 90)),
-        gap_mm=float(rng.uniform(0.0, 0.5)),
-        contact=float(rng.uniform(0.95, 1.2)),
-        layer=float(rng.uniform(0.9, 1.7)),
-        spread=float(rng.uniform(1.0, 1.8)),
+        packing=float(rng.uniform(0.75, 1.05)),
         reach_mm=float(rng.uniform(25, 45)),
-        waviness_mm=float(np.clip(rng.lognormal(np.log(0.35), 0.5), 0.1, 1.2)),
+        waviness_mm=float(np.clip(rng.lognormal(np.log(0.25), 0.5), 0.1, 0.8)),
         redundancy_mm=float(rng.uniform(0.8, 1.8) if rng.random() < 0.12 else 0.15),
-        density=float(rng.uniform(0.7, 1.0)),
+        density=float(rng.uniform(0.8, 1.0)),
         cord_offset=float(rng.uniform(-0.1, 0.95)),
         cord_rim_mm=float(rng.uniform(0.5, 1.6)),
     )
@@ -109,10 +112,7 @@ class Roots:
         Every `ROOT_ROWS`-th arc position of the tables, shape (n,).
     side, start_mm, exit_mm, run_mm, radius_mm, depth : numpy.ndarray
         Of each strand: 1 left and -1 right, arc positions of exit from cord and sac, length of
-        its path to the lateral wall, radius, and rank among layers (0 lowest, 1 highest).
-    scattered : numpy.ndarray
-        Course of dispersed roots, shape (strands, n, 2): left and dorsal offset from the center
-        of the sac, relative to its half axes.
+        its path to the lateral wall, radius, and depth among the roots (0 highest, 1 lowest).
     waves : numpy.ndarray
         Unit noise of long and of short wavelength, shape (2, strands, n).
     """
@@ -125,7 +125,6 @@ class Roots:
     run_mm: FloatArray
     radius_mm: FloatArray
     depth: FloatArray
-    scattered: FloatArray
     waves: FloatArray
 
 
@@ -138,52 +137,38 @@ def draw_roots(
     rng: np.random.Generator,
 ) -> Roots:
     """Draw the strands: origin, exit, radius and undulation."""
-    own = rng.spawn(1)[0]
     step = float(arc[1] - arc[0])
     lumbar = [site for site in sites if site.name[0] in "LS" and site.name not in ("S4", "S5")]
-    strands, scattered, waves = [], [], []
+    strands, waves = [], []
     for rank, site in enumerate(lumbar):
         exit_mm = min(site.top_mm + 6.0, tip_mm - 4.0)
         kind = max(rank - len(lumbar), -len(_STRANDS))  # counted from below
         for side in (-1.0, 1.0):
-            for number in range(_STRANDS[kind]):
-                # Strands beyond two (caudally, one) use a separate random generator, so that
-                # draws after the roots do not change for a seed.
-                source = rng if number < (2 if rank < 6 else 1) else own
-                start = conus_mm - source.uniform(5, 45)
-                inward = 1 - rank / len(lumbar)
-                spread = np.clip((arc - conus_mm) / 40, 0, 1)
-                lateral = side * (0.25 + 0.45 * inward + 0.10 * source.normal())
-                left = lateral * (0.6 + 0.4 * spread)
-                dorsal = 0.62 * np.sqrt(np.clip(1 - left**2, 0, 1)) * spread
-                dorsal = dorsal + 0.12 * source.normal()
-                slow = smooth_noise(len(arc), 25.0, source, step)
-                wobble = 0.05 * slow
-                scattered.append(np.stack([left + wobble, dorsal - np.abs(wobble)], axis=1))
-                waves.append(np.stack([slow, smooth_noise(len(arc), 9.0, own, step)]))
-                strands.append((side, start, exit_mm, _SIZES[kind] * own.lognormal(0, 0.12)))
+            for _ in range(_STRANDS[kind]):
+                start = conus_mm - rng.uniform(5, 45)
+                waves.append([smooth_noise(len(arc), width, rng, step) for width in (25.0, 9.0)])
+                strands.append((side, start, exit_mm, _SIZES[kind] * rng.lognormal(0, 0.12)))
     sides, starts, exits_mm, sizes = np.array(strands).T
+    radius = _RADIUS_MM * rng.lognormal(0, _RADIUS_SD)
     thin, thick = DIAMETER_MM
-    radius = np.clip(float(rng.uniform(0.45, 0.72)) * sizes, 0.5 * thin, 0.5 * thick)
     return Roots(
         settling=settling,
         arc=arc,
         side=sides,
         start_mm=starts,
         exit_mm=exits_mm,
-        run_mm=own.uniform(15, 40, len(sides)),
-        radius_mm=radius,
-        depth=own.random(len(sides)),
-        scattered=np.array(scattered),
-        waves=np.stack(waves, axis=1),
+        run_mm=rng.uniform(15, 40, len(sides)),
+        radius_mm=np.clip(radius * sizes, 0.5 * thin, 0.5 * thick),
+        depth=(rng.random() + _GOLDEN * np.arange(len(sides))) % 1,
+        waves=np.stack(np.moveaxis(np.array(waves), 0, 1)),
     )
 
 
 def place_roots(roots: Roots, tables: Tables) -> FloatArray:
     """Return the course of each strand in the sac, after findings have changed its shape.
 
-    Strands lie next to each other along the lowest wall, the last to exit in the middle. Where
-    they exceed the width of the crescent, as in a stenosis, they form layers.
+    Settled strands fill the lowest part of each section, up to a horizontal surface; the next to
+    exit are lateral, the last to exit in the middle. Dispersed strands fill the whole section.
 
     Parameters
     ----------
@@ -203,50 +188,32 @@ def place_roots(roots: Roots, tables: Tables) -> FloatArray:
         for table in (sac.a, sac.b, sac.trefoil, cord.a, cord.b, cord.center - sac.center)
     )
     side, radius = roots.side[:, None], roots.radius_mm[:, None]
-
-    def wall(angle: FloatArray, inset: FloatArray | float) -> FloatArray:
-        """Return points at an inset from the dura, at an angle from dorsal to the left."""
-        swell = 1 + trefoil * np.cos(3 * np.arctan2(a * np.sin(angle), b * np.cos(angle)))
-        x = np.maximum(a * swell - inset, 0.02) * np.sin(angle)
-        y = np.maximum(b * swell - inset, 0.02) * np.cos(angle)
-        return np.stack([x, y], axis=-1)
-
     emerged = _smooth_step((roots.arc - roots.start_mm[:, None]) / settling.reach_mm)
     leaving = _smooth_step(1 - (roots.exit_mm[:, None] - roots.arc) / roots.run_mm[:, None])
+    # Cross-section of the strands and the cord, as a fraction of that of the sac.
+    area = np.pi * radius**2 * emerged * (1 - leaving)
+    section = np.pi * np.maximum(a * b, 0.1)
+    load = (area.sum(axis=0) + np.pi * cord_a * cord_b) / section / settling.packing
+    fill = 1 - settling.settled * (1 - np.minimum(load, 1))
     gravity = np.deg2rad(settling.gravity_deg)
-    turn = np.where(np.cos(gravity) > -0.5, roots.side, -roots.side)
-    angle, inset = np.zeros_like(emerged), np.zeros_like(emerged)
-    for sign in (-1.0, 1.0):
-        index = np.flatnonzero(turn == sign)
-        index = index[np.argsort(-roots.exit_mm[index], kind="stable")]
-        diameter = 2 * radius[index]
-        width = settling.contact * diameter * emerged[index] * (1 - leaving[index])
-        position = np.cumsum(width, axis=0) - 0.5 * width
-        points = wall(gravity + sign * _CRESCENT_ANGLES[:, None], 1.0)
-        along = np.cumsum(np.hypot(*np.moveaxis(np.diff(points, axis=0), -1, 0)), axis=0)
-        along = np.vstack([np.zeros(len(a)), along])
-        room = along[np.searchsorted(_CRESCENT_ANGLES, np.deg2rad(settling.crescent_deg))]
-        load = width.sum(axis=0) / np.maximum(room, 0.1)
-        position /= np.maximum(load, 1 / settling.spread)
-        wave = (
-            settling.waviness_mm * roots.waves[0, index]
-            + settling.redundancy_mm * roots.waves[1, index]
-        )
-        position = np.abs(position + 0.6 * cord_a + wave)
-        for row in range(len(a)):
-            angle[index, row] = np.interp(position[:, row], along[:, row], _CRESCENT_ANGLES)
-        layers = roots.depth[index, None] * np.maximum(load - 1, 0) * settling.layer * diameter
-        # Inward undulation: that of another strand, so that it is independent.
-        inset[index] = radius[index] + settling.gap_mm + layers + 0.4 * np.abs(wave[::-1])
-        angle[index] = gravity + sign * angle[index]
+    lateral = np.where(np.cos(gravity) > -0.5, 1.0, -1.0) * roots.side
+    order = np.lexsort((roots.exit_mm * lateral, lateral))  # from right to left
+    rank = np.empty_like(area)
+    rank[order] = np.cumsum(area[order], axis=0) - 0.5 * area[order]
+    rank /= np.maximum(area.sum(axis=0), 1e-6)
+    u, v = _fill_disc(rank, roots.depth[:, None], fill)
+    # Rotate from the direction of gravity to left and dorsal.
+    x = a * (u * np.cos(gravity) + v * np.sin(gravity))
+    y = b * (v * np.cos(gravity) - u * np.sin(gravity))
+    wave = np.array([settling.waviness_mm, settling.redundancy_mm])[:, None, None] * roots.waves
+    wave = wave.sum(axis=0)
+    swell = 1 + trefoil * np.cos(3 * np.arctan2(x, y))
+    path = np.stack([x * swell + wave, y * swell + 0.4 * wave[::-1]], axis=-1)
     exits = np.deg2rad(_EXIT_DEG) * side
-    angle += ((exits - angle + np.pi) % (2 * np.pi) - np.pi) * leaving
-    inset += (radius + 0.1 - inset) * leaving
-    dispersed = roots.scattered * np.stack([a - 0.7, b - 0.7], axis=-1)
-    dispersed += (wall(exits, radius + 0.1) - dispersed) * leaving[..., None]
-    path = dispersed + settling.settled * (wall(angle, inset) - dispersed)
+    lateral_wall = np.stack([a * np.sin(exits), b * np.cos(exits)], axis=-1)
+    path += (lateral_wall - path) * leaving[..., None]
     # From the surface of the cord, ventral and dorsal rootlets.
-    origin = side * np.deg2rad(35 + 110 * roots.depth[:, None])
+    origin = side * np.deg2rad(145 - 110 * roots.depth[:, None])
     x, y = (cord_a + radius) * np.sin(origin), (cord_b + radius) * np.cos(origin)
     surface = np.stack([x, y + cord_center], axis=-1)
     path = surface + emerged[..., None] * (path - surface)
@@ -261,6 +228,37 @@ def place_roots(roots: Roots, tables: Tables) -> FloatArray:
     path /= np.maximum(np.hypot(x / room_a, y / room_b), 1)[..., None]
     path[(roots.arc < roots.start_mm[:, None]) | (roots.arc > roots.exit_mm[:, None] + 2)] = np.nan
     return np.asarray(path)
+
+
+def _fill_disc(
+    rank: FloatArray, depth: FloatArray, fill: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Distribute strands over the lowest part of the unit disc.
+
+    Parameters
+    ----------
+    rank : numpy.ndarray
+        Fraction of the area to the right of each strand, shape (strands, n).
+    depth : numpy.ndarray
+        0 at the surface, 1 at the wall; shape (strands, 1).
+    fill : numpy.ndarray
+        Fraction of the disc that is filled, shape (n,).
+
+    Returns
+    -------
+    left, low : numpy.ndarray
+        Coordinates in the unit disc, shape (strands, n).
+    """
+    chord = np.sqrt(1 - _POSITIONS**2)
+    filled = np.maximum(chord - np.maximum(_HEIGHTS[:, None], -chord), 0)
+    height = np.interp(-fill, -filled.sum(axis=1) / filled[0].sum(), _HEIGHTS)
+    left = np.empty_like(rank)
+    for row, surface in enumerate(height):
+        inside = np.cumsum(np.maximum(chord - np.maximum(surface, -chord), 0))
+        left[:, row] = np.interp(rank[:, row], inside / inside[-1], _POSITIONS)
+    wall = np.sqrt(1 - left**2)
+    top = np.maximum(height, -wall)
+    return left, top + depth * np.maximum(wall - top, 0)
 
 
 def _smooth_step(position: FloatArray) -> FloatArray:

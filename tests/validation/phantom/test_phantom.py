@@ -148,7 +148,7 @@ def test_csf_is_bright_and_fluid_outside_nearly_as_bright(operated, masks):
     grid = masks.fluid.geometry
     image = operated.image("ht2w_3d", grid)
     sac = ndimage.binary_erosion(masks.thecal_sac.array > 0.99)
-    csf = np.median(image.array[sac])
+    csf = np.percentile(image.array[sac], 90)  # between the roots
     fluid = np.median(image.array[masks.fluid_fraction.array > 0.97])
     marrow = np.median(image.array[masks.levels.array > 0])
     assert image.array.dtype == np.float32
