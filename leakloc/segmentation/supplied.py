@@ -283,32 +283,32 @@ def _collections(
         return np.searchsorted(values, fluid.array, side="right").astype(np.uint8) * (
             fluid.array > 0
         )
-    labelled, count = _connected(fluid)
-    groups = _grouped(labelled, count, fluid, line, settings)
-    sizes = np.bincount(groups[labelled][labelled > 0])
+    labeled, count = _connected(fluid)
+    groups = _grouped(labeled, count, fluid, line, settings)
+    sizes = np.bincount(groups[labeled][labeled > 0])
     order = np.argsort(-sizes[1:]) + 1
     lookup = np.zeros(len(sizes), np.uint8)
     lookup[order[:255]] = np.arange(1, min(len(order), 255) + 1)
     if len(order) > 255:
         notes.append(note("too_many_pieces", count=len(order)))
-    return np.asarray(lookup[groups[labelled]], np.uint8)
+    return np.asarray(lookup[groups[labeled]], np.uint8)
 
 
 def _connected(fluid: Volume) -> tuple[npt.NDArray[np.int32], int]:
-    labelled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
-    return labelled, int(count)
+    labeled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
+    return labeled, int(count)
 
 
 def _grouped(
-    labelled: npt.NDArray[np.int32],
+    labeled: npt.NDArray[np.int32],
     count: int,
     fluid: Volume,
     line: Centerline,
     settings: SegmentationSettings,
 ) -> npt.NDArray[np.int32]:
     """Return the group of each component: close along the canal and on the same side."""
-    places = np.argwhere(labelled)
-    component = labelled[tuple(places.T)]
+    places = np.argwhere(labeled)
+    component = labeled[tuple(places.T)]
     arc, left, dorsal = line.project(fluid.geometry.lps_from_kji(places))
     spans = np.array(
         [[arc[component == n].min(), arc[component == n].max()] for n in range(1, count + 1)]

@@ -25,7 +25,7 @@ def grid(shape=(8, 12, 10), origin=(-20.0, 30.0, -100.0), spacing=(0.8, 0.9, 2.0
     )
 
 
-def labelled(geometry: Geometry, dtype=np.uint8) -> Volume:
+def is_labeled(geometry: Geometry, dtype=np.uint8) -> Volume:
     array = np.zeros(geometry.shape, dtype)
     array[1:4, 2:7, 3:6] = 1
     array[4:7, 5:9, 6:9] = 7
