@@ -173,7 +173,7 @@ def level_code(segment: str) -> CodedTerm:
 def private_term(value: str, meaning: str) -> CodedTerm:
     """Return a term of the private scheme; DICOM limits values to 16 characters.
 
-    >>> private_term("EPIFLUID", "Extradural fluid collection").scheme
+    >>> private_term("EPIFLUID", "Epidural fluid collection").scheme
     '99LEAKLOC'
     """
     if len(value) > 16:

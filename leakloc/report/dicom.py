@@ -54,7 +54,7 @@ ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure
 ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
 SPINE: Final = CodedTerm("421060004", "SCT", "Spine")
 THECAL_SAC: Final = private_term("THECALSAC", "Thecal sac")
-EXTRADURAL_FLUID: Final = private_term("EPIFLUID", "Extradural fluid collection")
+EPIDURAL_FLUID: Final = private_term("EPIFLUID", "Epidural fluid collection")
 
 _POSITIONS: Final = {
     "dorsal": CodedTerm("255551008", "SCT", "Posterior"),
@@ -250,7 +250,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 segmentation.collections.array,
                 number,
                 ABNORMAL_STRUCTURE,
-                EXTRADURAL_FLUID,
+                EPIDURAL_FLUID,
                 level_code(level) if level else SPINE,
                 ORANGE,
                 f"epidural fluid {number}",
@@ -492,7 +492,7 @@ def _study_group(report: Report) -> Any:
     sites = [hd.sr.FindingSite(_code(level_code(finding.level)))] if finding.level else None
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=_new_uid(), identifier="study"),
-        finding_type=_code(EXTRADURAL_FLUID),
+        finding_type=_code(EPIDURAL_FLUID),
         finding_sites=sites,
         algorithm_id=_algorithm(),
         measurements=[
@@ -504,7 +504,7 @@ def _study_group(report: Report) -> Any:
             ),
         ],
         qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(_code(EXTRADURAL_FLUID), _code(_LEAK[finding.leak])),
+            hd.sr.QualitativeEvaluation(_code(EPIDURAL_FLUID), _code(_LEAK[finding.leak])),
             _evaluation("NUMBERING", "Level numbering", report.levels.numbering.method),
         ],
     )
@@ -550,7 +550,7 @@ def _collection_group(
             uid=segment.tracking_uid if segment else _new_uid(),
             identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
         ),
-        "finding_type": _code(EXTRADURAL_FLUID),
+        "finding_type": _code(EPIDURAL_FLUID),
         "finding_sites": [site],
         "algorithm_id": _algorithm(),
         "measurements": [

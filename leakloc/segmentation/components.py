@@ -88,20 +88,20 @@ def find_components(scene: Scene, settings: SegmentationSettings) -> list[Compon
 
 def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[Component]:
     """Return connected components above `LISTED_ML`; those of fluid must include a seed voxel."""
-    labelled, count = ndimage.label(mask)
+    labeled, count = ndimage.label(mask)
     if count == 0:
         return []
     signal = scene.fraction if seeds is not None else scene.signal
-    volume = np.bincount(labelled[mask], weights=signal.array[mask], minlength=count + 1)
+    volume = np.bincount(labeled[mask], weights=signal.array[mask], minlength=count + 1)
     wanted = volume * signal.geometry.voxel_volume_ml >= LISTED_ML
     if seeds is not None:
-        wanted &= np.bincount(labelled[seeds & mask], minlength=count + 1) > 0
+        wanted &= np.bincount(labeled[seeds & mask], minlength=count + 1) > 0
     wanted[0] = False
-    boxes = ndimage.find_objects(labelled)
+    boxes = ndimage.find_objects(labeled)
     components = []
     for number in np.flatnonzero(wanted):
         box = boxes[number - 1]
-        inside = np.nonzero(labelled[box] == number)
+        inside = np.nonzero(labeled[box] == number)
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
         if seeds is not None:
             selected = select_voxels(scene.fraction.array[voxels])

@@ -278,28 +278,28 @@ def _collections(
         return np.searchsorted(values, fluid.array, side="right").astype(np.uint8) * (
             fluid.array > 0
         )
-    labelled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
+    labeled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
     groups = np.zeros(count + 1, np.int32)
-    groups[1:] = _groups(labelled, fluid, line, settings)
-    sizes = np.bincount(groups[labelled][labelled > 0])
+    groups[1:] = _groups(labeled, fluid, line, settings)
+    sizes = np.bincount(groups[labeled][labeled > 0])
     order = np.argsort(-sizes[1:]) + 1
     lookup = np.zeros(len(sizes), np.uint8)
     lookup[order[:255]] = np.arange(1, min(len(order), 255) + 1)
     if len(order) > 255:
         notes.append(note("too_many_pieces", count=len(order)))
-    return np.asarray(lookup[groups[labelled]], np.uint8)
+    return np.asarray(lookup[groups[labeled]], np.uint8)
 
 
 def _groups(
-    labelled: npt.NDArray[np.int32],
+    labeled: npt.NDArray[np.int32],
     fluid: Volume,
     line: Centerline,
     settings: SegmentationSettings,
 ) -> npt.NDArray[np.int32]:
     """Return the group of each connected component, from 1."""
     extents = []
-    for number, box in enumerate(ndimage.find_objects(labelled), start=1):
-        voxels = np.argwhere(labelled[box] == number) + [part.start for part in box]
+    for number, box in enumerate(ndimage.find_objects(labeled), start=1):
+        voxels = np.argwhere(labeled[box] == number) + [part.start for part in box]
         arc, left, dorsal = line.project(fluid.geometry.lps_from_kji(voxels))
         angle = float(np.arctan2(dorsal.mean(), left.mean()))
         sectors = count_sectors(left, dorsal, np.full(len(arc), 1 / len(arc)))

@@ -43,7 +43,7 @@ def read_back(path: Path, geometry: Geometry) -> dict[str, np.ndarray]:
         affine = volume.affine
         points = filled @ affine[:3, :3].T + affine[:3, 3]
         kji = geometry.kji_from_lps(points)
-        assert np.abs(kji - np.round(kji)).max() < 0.02  # on voxel centres
+        assert np.abs(kji - np.round(kji)).max() < 0.02  # on voxel centers
         mask = np.zeros(geometry.shape, bool)
         mask[tuple(np.round(kji).astype(int).T)] = True
         masks[seg.get_segment_description(number).segment_label] = mask
@@ -409,7 +409,7 @@ def test_dcmtk_prints_the_report(written: tuple[Analysis, Path]) -> None:
     assert ran.returncode == 0
     for text_line in (
         "Image Library",
-        "Extradural fluid collection",
+        "Epidural fluid collection",
         "Not a medical device",
         "Volume",
     ):

@@ -283,7 +283,7 @@ class _Finder:
             found.append(self._dicom_study(key, parts, below))
         for folder, group in nameless:
             if self._is_next_to_study(folder, below):
-                self.left_out["files without a study beside a study"] += group.count
+                self.left_out["files next to a study, not part of it"] += group.count
             else:
                 found.append(Found(_name_of(folder), (folder,), None, group.digest, group.count))
         found += self._volumes(below, {folder for folder, _ in nameless}) + self._archives(found)
@@ -332,7 +332,7 @@ class _Finder:
                     continue
                 top = folder in self.roots
                 if folder in nameless or (not top and self._is_next_to_study(folder, below)):
-                    self.left_out["volumes beside DICOM images"] += group.count
+                    self.left_out["volumes next to DICOM images"] += group.count
                 elif top:
                     for name in group.names or ():
                         file = Path(folder, name)

@@ -86,7 +86,7 @@ def test_a_second_run_does_only_what_is_left(tmp_path):
     tally = run(root, out)
     assert (tally.finished, tally.kept, tally.failed) == (2, 2, 1)
     assert written(out) == before
-    # mended: only that one
+    # repaired: only that one
     fakes.make_study(root / "Doe^Jane 2", 2)
     assert run(root, out).finished == 3
     # changed input: only that one

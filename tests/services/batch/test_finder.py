@@ -177,7 +177,7 @@ def test_volumes_count_where_there_is_no_dicom(tmp_path):
         str(tmp_path / "sub-01" / "anat"),
         str(tmp_path / "case" / "dicom"),
     }
-    assert found.left_out == {"volumes beside DICOM images": 1}
+    assert found.left_out == {"volumes next to DICOM images": 1}
     assert not any("Doe" in study.name for study in found.studies)
 
 
