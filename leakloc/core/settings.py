@@ -53,6 +53,9 @@ class LoaderSettings(_Section):
     """Maximum unpacked size of an archive in GiB: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
     """Maximum number of files in an archive."""
+    max_decoded_mib: int = Field(1024, ge=1, le=65536)
+    """Maximum decoded size of one DICOM object in MiB: an enhanced MR object of 2000 frames of 384
+    x 384 has 560 MiB."""
 
 
 class SegmentationSettings(_Section):
@@ -194,14 +197,20 @@ class NodeSettings(_Section):
     """Minimum free disk space; below it objects are refused (status A700), because results need
     space too."""
     network_timeout_s: float = Field(60.0, ge=1, le=3600)
-    """Timeout after which an idle association or a stalled send is closed."""
+    """Timeout after which an idle association or a stalled send is closed; maximum duration of an
+    association request."""
+    min_rate_kib_s: float = Field(4.0, ge=0, le=1048576)
+    """Minimum mean rate of an object or DICOMweb response being received, after
+    `network_timeout_s`; a slower connection is closed. A line of 1 Mbit/s that 16 senders use has 8
+    KiB/s for each."""
     also_accept: tuple[str, ...] = ()
     """UIDs of further storage SOP classes accepted and stored with the MR images, for archives that
     only send whole studies; they are not analyzed."""
     resend_s: float = Field(60.0, ge=0.1, le=86400)
-    """Delay before a failed send is repeated; doubled each time, up to an hour."""
+    """Delay before a failed send or retrieval is repeated; doubled each time, up to an hour."""
     resend_for_h: float = Field(72.0, ge=0, le=8760)
-    """Period over which a failed send is repeated; an archive may be unavailable over a weekend."""
+    """Period over which a failed send is repeated, in which the node runs; an archive may be
+    unavailable over a weekend."""
     tls_certificate: str = ""
     """PEM file of this node's certificate; if set, the node accepts TLS only."""
     tls_key: str = ""

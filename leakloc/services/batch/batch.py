@@ -113,7 +113,7 @@ class Batch:
         require_dask()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc batch"):
-            clean_up(ledger.output)
+            clean_up(ledger.output, [entry.name for entry in ledger.entries()])
             ledger.recover()
             return _Run(self, ledger).run_all(roots, watch, settle_s)
 

@@ -11,6 +11,7 @@ import errno
 import faulthandler
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,6 +55,7 @@ _FAMILY_S: Final = 2.0  # finding child processes scans all processes of the mac
 _MIB: Final = 1024**2
 _LOG_BYTES: Final = 16_000  # of the last output of a crashed process
 _DISK_FULL: Final = "DiskFull"
+_LEFTOVER: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{1,8}\.(?P<kind>old|partial)")
 _running: dict[BaseProcess, str] = {}  # analysis processes of this worker and their output
 _lock = threading.Lock()  # concurrent starting and reaping of processes can lose exit codes
 
@@ -305,20 +307,38 @@ def scratch_prefix(output: Path) -> str:
     return f"leakloc-batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
 
 
-def clean_up(output: Path) -> None:
+def clean_up(output: Path, studies: Collection[str] = ()) -> None:
     """Remove leftovers of killed analyses; call it while the output folder is locked.
 
-    A previous report is restored if its replacement was not written.
+    A previous report is restored if its replacement was not written. Folders that leakloc did not
+    create are kept, whatever their name.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    studies : collection of str
+        Names of the studies of its ledger.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{scratch_prefix(output)}*"):
         shutil.rmtree(left, ignore_errors=True)
-    for old in output.glob(".*.old"):
-        place = output / old.name[1:].rsplit(".", 2)[0]
-        if not place.exists() and (old / "report.json").exists():
-            old.rename(place)
-    for pattern in (".*.old", ".*.partial"):
-        for left in output.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+    found = [(path, _LEFTOVER.fullmatch(path.name)) for path in output.glob(".*") if path.is_dir()]
+    own = [
+        (path, match["name"], match["kind"])
+        for path, match in found
+        if match is not None
+        and not path.is_symlink()
+        and (match["name"] in studies or _holds_report(path))
+    ]
+    for path, name, kind in own:
+        if kind == "old" and not (output / name).exists() and _holds_report(path):
+            path.rename(output / name)
+    for path, _, _ in own:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _holds_report(folder: Path) -> bool:
+    return (folder / "report.json").is_file()
 
 
 @contextmanager

@@ -128,6 +128,20 @@ def test_clean_up_removes_halves_and_puts_back_what_was_being_replaced(tmp_path)
     assert (tmp_path / "1.3" / "report.json").read_text() == "1.3"
 
 
+@pytest.mark.parametrize(
+    "name", [".thesis.old", ".download.partial", ".thesis.aaaaaaaa.old", ".1.2.bbbbbbbb.partial"]
+)
+def test_clean_up_keeps_folders_of_others(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious.txt").write_text("x")
+    link = tmp_path / ".1.3.cccccccc.old"
+    link.symlink_to(tmp_path / name)
+    clean_up(tmp_path, ["1.3", "download"])
+    assert (tmp_path / name / "precious.txt").exists() and link.is_symlink()
+    clean_up(tmp_path, ["1.2"])  # a study of this folder
+    assert (tmp_path / name).exists() == (not name.startswith(".1.2."))
+
+
 def test_a_study_spread_over_places_is_read_as_one(job, tmp_path):
     other = tmp_path / "other"
     fakes.make_study(other, 1)
