@@ -15,7 +15,7 @@ from importlib import import_module
 
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
 from leakloc.cli.parser import make_parser
-from leakloc.core.errors import LeaklocError
+from leakloc.core.errors import LeaklocError, printable
 
 __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = import_module(f"leakloc.cli.{options.command}").run(options)
         return code
     except LeaklocError as error:
-        print(f"leakloc: {error}", file=sys.stderr)
+        print(f"leakloc: {printable(str(error))}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
         print("leakloc: interrupted", file=sys.stderr)
@@ -35,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reading process closed the pipe, e.g. `| head`
         sys.stderr.close()
         return DONE
+    except MemoryError:
+        print(
+            "leakloc: out of memory; close other programs, or reduce the setting "
+            "loaders.max_decoded_mib to exclude large series",
+            file=sys.stderr,
+        )
+        return ANALYSIS_FAILED
     except Exception as error:
         if options.verbose:
             raise

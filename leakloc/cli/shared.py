@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakloc.core.errors import SettingsError
+from leakloc.core.errors import SettingsError, printable
 from leakloc.core.settings import Settings, find_recipe
 
 if TYPE_CHECKING:
@@ -115,4 +115,4 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return " x ".join(f"{number:.3g}" for number in value)
     text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)

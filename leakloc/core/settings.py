@@ -53,6 +53,10 @@ class LoaderSettings(_Section):
     """Maximum unpacked size of an archive in GiB: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
     """Maximum number of files in an archive."""
+    max_decoded_mib: int = Field(1024, ge=1, le=1048576)
+    """Maximum size in memory of a series, a volume or a DICOM file after decompression, which is
+    verified before decompression: equal to 512 slices of 1024 x 1024 pixels, more than any spine
+    series has."""
 
 
 class SegmentationSettings(_Section):

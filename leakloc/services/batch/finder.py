@@ -243,7 +243,7 @@ class _Finder:
     def _dicomdir(self, path: Path) -> None:
         """Add the files listed in a DICOMDIR, assigned to studies by their own headers."""
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-        for file in listed_files(path):
+        for file in listed_files(path, self.settings):
             try:
                 status = file.stat()
             except OSError:
