@@ -23,7 +23,7 @@ from leakloc.core.errors import InputError
 from leakloc.loaders import archives
 from leakloc.loaders.dicomdir import listed_files
 from leakloc.loaders.images import sniff_image
-from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, read_ownership
+from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, is_uid, read_ownership
 from leakloc.services.batch.ledger import LEDGER_NAME
 
 if TYPE_CHECKING:
@@ -226,13 +226,14 @@ class _Finder:
         for row in rows:
             named = path.parent / (row["path"] or "").strip()
             uid = (row.get("study_uid") or "").strip() or None
+            place = str(named.absolute())
+            # A report folder is named after a valid UID only: other text may be a patient's name.
+            name = uid if uid is not None and is_uid(uid) else _name_of(place)
             if not named.exists():
                 # The user expects listed studies in the worklist.
-                place = str(named.absolute())
-                self.listed.append(Found(uid or _name_of(place), (place,), uid, "missing", 0))
+                self.listed.append(Found(name, (place,), uid, "missing", 0))
             elif uid is not None:
-                place = str(named.absolute())
-                self.listed.append(Found(uid, (place,), uid, _tree_digest(named), 0))
+                self.listed.append(Found(name, (place,), uid, _tree_digest(named), 0))
             else:
                 inner = _Finder(self.skip, self.settings, self.cache, self.progress)
                 inner.add_root(named)
