@@ -165,8 +165,10 @@ class ReportSettings(_Section):
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study
     Instance UID is always kept so that planning software can find the images."""
     dicom_identity: Literal["keep", "remove"] = "keep"
-    """Patient module of the DICOM objects: that of the source images, so that archives file the
-    objects with them, or empty."""
+    """Attributes of patient, study and equipment in the DICOM objects: those of the source images,
+    so that archives file the objects with them, or removed according to the basic profile of DICOM
+    PS3.15 Annex E. Then only UIDs, modality, body part and geometry are retained, and dates are
+    dummies."""
     level_scheme: Literal[
         "leakloc", "totalspineseg", "spineps", "totalsegmentator", "totalsegmentator_mr", "sct"
     ] = "leakloc"
