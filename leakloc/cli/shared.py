@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,20 +83,6 @@ class ProgressLine:
             print(f"{fraction:4.0%} {what}", file=sys.stderr, flush=True)
         elif self._line:
             print(f"\r\x1b[2K{fraction:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C: running jobs are requeued, finished ones are kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,8 +17,9 @@ import pydicom
 from leakloc.core.errors import InputError, file_label, neutral_names, path_label, printable
 from leakloc.core.notes import Note, note
 from leakloc.core.settings import Settings
+from leakloc.core.temporary import TemporaryFolder, remove_leftovers
 from leakloc.core.volume import Volume
-from leakloc.loaders.archives import is_archive, unpack
+from leakloc.loaders.archives import FILES, is_archive, unpack
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
 from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
 from leakloc.loaders.images import Kind, read_image_header, sniff_image
@@ -116,6 +116,7 @@ def load_study(
     InputError
         If there are no images, or images of several studies or patients.
     """
+    remove_leftovers()
     skipped: list[SkippedFile] = []
     path = Path(path)
     files, archive = _files(path, settings, skipped)
@@ -134,7 +135,7 @@ def load_study(
             f"there is no study {printable(study_uid)}: {path_label(path)} contains no DICOM images"
         )
     else:
-        root = Path(archive.name) if archive else path if path.is_dir() else path.parent
+        root = archive.path / FILES if archive else path if path.is_dir() else path.parent
         study = _volume_study(volumes, root, settings, skipped)
     if not study.stacks:
         raise InputError(_nothing_found(path, len(files), study.skipped))
@@ -143,7 +144,7 @@ def load_study(
 
 def _files(
     path: Path, settings: LoaderSettings, skipped: list[SkippedFile]
-) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
+) -> tuple[list[Path], TemporaryFolder | None]:
     """Return all regular files, and the temporary folder if they were extracted."""
     try:
         mode = path.stat().st_mode
@@ -162,7 +163,7 @@ def _files(
     if not archived:
         return (_indexed(path, settings, skipped) if is_dicomdir(_head(path)) else [path]), None
     folder = unpack(path, settings)
-    return _walk(Path(folder.name), skipped), folder
+    return _walk(folder.path / FILES, skipped), folder
 
 
 def _indexed(path: Path, settings: LoaderSettings, skipped: list[SkippedFile]) -> list[Path]:
@@ -361,12 +362,12 @@ def _listed(uids: list[str], maximum: int = 10) -> str:
     return shown if len(uids) <= maximum else f"{shown} and {len(uids) - maximum} more"
 
 
-def _keep_archive(study: Study, archive: tempfile.TemporaryDirectory[str]) -> Study:
+def _keep_archive(study: Study, archive: TemporaryFolder) -> Study:
     """Keep the extracted files as long as the stacks that read them."""
 
     def bound(stack: SeriesStack) -> SeriesStack:
         def read() -> Volume:
-            if not Path(archive.name).is_dir():
+            if not archive.path.is_dir():
                 raise InputError("the extracted archive was deleted; read the study again")
             return stack.read()
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leakloc.core.errors import LeaklocError, OutputError, neutral_names, printable
 from leakloc.core.extras import LazyModule
 from leakloc.core.settings import Settings
+from leakloc.core.temporary import TemporaryFolder, remove_leftovers
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -299,16 +300,20 @@ def _exit_reason(exitcode: int | None) -> str:
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
     """Temporary folder of one analysis, always removed at its end."""
-    folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(Path(job.output))))
+    folder = TemporaryFolder(_scratch_name(Path(job.output)))
     try:
-        yield folder
+        yield folder.path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
 
 
 def scratch_prefix(output: Path) -> str:
     """Name prefix of the temporary folders of one output folder."""
-    return f"leakloc-batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
+    return f"leakloc-{_scratch_name(output)}"
+
+
+def _scratch_name(output: Path) -> str:
+    return f"batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
 
 
 def clean_up(output: Path) -> None:
@@ -316,6 +321,7 @@ def clean_up(output: Path) -> None:
 
     A previous report is restored if its replacement was not written.
     """
+    remove_leftovers()
     for left in Path(tempfile.gettempdir()).glob(f"{scratch_prefix(output)}*"):
         shutil.rmtree(left, ignore_errors=True)
     for old in output.glob(".*.old"):

@@ -236,12 +236,12 @@ def test_errors_name_files_by_their_position(series, tmp_path, make, identity):
         assert "pixels of file 1 of 12 (transfer syntax RLE" in result.error_message
 
 
-@pytest.mark.parametrize("name", ["DOE_Jane", "Doe, J.", "DOE^JANE.dcm", "jane.doe.nii.gz"])
+@pytest.mark.parametrize("name", ["DOE_Jane", "Doe, J.", "DOE^JANE.dcm", "Jane.Doe.nii.gz"])
 def test_names_in_messages_of_plug_ins_are_removed(tmp_path, name):
     (tmp_path / "images" / name).mkdir(parents=True)
     (tmp_path / "images" / name / name).write_text("x")
     job = Job("1.2", (str(tmp_path / "images"),), None, str(tmp_path), Settings())
     where = tmp_path / "images" / name / name
     message = _without_names(f"bad images in {where}: {name} and {name.split('.')[0]}", job)
-    assert "oe" not in message and "OE" not in message and "jane" not in message
+    assert "oe" not in message and "OE" not in message and "Jane" not in message
     assert message.startswith("bad images in (input)")
