@@ -30,9 +30,9 @@ def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(report.to_json())
         return
-    print(report.finding.summary)
+    print(printable(report.finding.summary))
     for warning in report.quality.warnings:
-        print(f"  note: {warning.message}")
+        print(f"  note: {printable(warning.message)}")
     print(f"report: {folder / 'report.json'}")
     for picture in report.outputs.overlays:
         print(f"image: {folder / picture}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import weakref
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import load, load_study, read_mask
 from leakloc.loaders.headers import HeaderReader
 from leakloc.loaders.pixels import read_stack, same_pixels
+from leakloc.loaders.roles import Pixels
 from leakloc.loaders.stacks import lay_out
 
 ONE_MIB = LoaderSettings(max_decoded_mib=1)
@@ -330,6 +332,20 @@ def test_two_studies_with_control_characters_are_listed_without(series, tmp_path
         series(study_uid="\x1b]0;OWNED\x07").write(tmp_path, prefix="a")
         series().write(tmp_path, prefix="b")
     refused(tmp_path, LoaderSettings(), "?]0;OWNED?")
+
+
+def test_the_cache_of_volumes_is_bounded(series, tmp_path):
+    """A study may have any number of series, each within the limit."""
+    for number in range(4):
+        series(shape=(4, 256, 256), series_number=number).write(tmp_path / str(number))
+    study = load_study(tmp_path, ONE_MIB)
+    pixels = Pixels(ONE_MIB)
+    first = weakref.ref(pixels.of(study.stacks[0]).array)
+    assert pixels.of(study.stacks[0]).array is first()
+    for stack in study.stacks[1:]:
+        pixels.of(stack)  # 0.5 MiB each
+    assert first() is None
+    assert pixels.of(study.stacks[0]).array.shape == (4, 256, 256)
 
 
 def _quiet():
