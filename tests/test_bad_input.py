@@ -152,7 +152,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys, study, out, series
             made.write(study, prefix=name)
     refused(capsys, study, out, INPUT_UNUSABLE, "images of 2 studies")
     main(["series", str(study)])
-    main(["series", str(study), "--study-uid", "\x1b]0;a\x07\x1b[2J"])
+    main(["series", str(study), "--study", "\x1b]0;a\x07\x1b[2J"])
     captured = capsys.readouterr()
     assert "?[31mred" in captured.out
     assert "\x1b" not in captured.out + captured.err and "\x07" not in captured.out + captured.err
