@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import stat
 import zlib
 from pathlib import Path
@@ -43,14 +44,9 @@ class DicomFile(io.BufferedReader):
     """
 
     def __init__(self, path: Path, settings: LoaderSettings) -> None:
-        require_regular(path)
+        require_decoded_size(require_regular(path).st_size, path, settings)
         super().__init__(io.FileIO(str(path)))  # pydicom requires a text name
         self._path, self._settings = path, settings
-        try:
-            require_decoded_size(path.stat().st_size, path, settings)
-        except InputError:
-            self.close()
-            raise
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as `io.BufferedReader` does; an unlimited read is a deflated data set."""
@@ -94,8 +90,8 @@ def require_decoded_size(size: float, path: Path, settings: LoaderSettings) -> N
         )
 
 
-def require_regular(path: Path) -> None:
-    """Reject pipes, sockets and devices, which may block or have no end.
+def require_regular(path: Path) -> os.stat_result:
+    """Return the status of a file; reject pipes and devices, which may block or have no end.
 
     Raises
     ------
@@ -104,8 +100,10 @@ def require_regular(path: Path) -> None:
     OSError
         If it does not exist or is inaccessible.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{file_label(path)} is not a regular file")
+    return status
 
 
 def require_plausible(geometry: Geometry) -> None:
