@@ -172,7 +172,7 @@ def analyze(
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
-        segmenter = _supplied_segmenter(sac, fluid, sac_label, segmenter)
+        segmenter = _supplied_segmenter(sac, fluid, sac_label, segmenter, settings)
     if levels is not None:
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
     clock = Clock(progress)
@@ -224,12 +224,13 @@ def _supplied_segmenter(
     fluid: Volume | str | Path | None,
     sac_label: int | None,
     base: Segmenter,
+    settings: Settings,
 ) -> Segmenter:
     """Return a segmenter with user-supplied masks."""
     if isinstance(sac, str | Path):
-        sac = read_mask(sac)
+        sac = read_mask(sac, settings=settings.loaders)
     if isinstance(fluid, str | Path):
-        fluid = read_mask(fluid, may_be_empty=True)
+        fluid = read_mask(fluid, may_be_empty=True, settings=settings.loaders)
     return SuppliedMasks(sac, fluid, base, sac_label)
 
 

@@ -53,9 +53,10 @@ class LoaderSettings(_Section):
     """Maximum unpacked size of an archive in GiB: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
     """Maximum number of files in an archive."""
-    max_decoded_mib: int = Field(1024, ge=1, le=65536)
-    """Maximum decoded size of one DICOM object in MiB: an enhanced MR object of 2000 frames of 384
-    x 384 has 560 MiB."""
+    max_decoded_mib: int = Field(1024, ge=1, le=1048576)
+    """Maximum size in memory of a series, a volume or a DICOM file after decompression, which is
+    verified before decompression: equal to 512 slices of 1024 x 1024 pixels, more than any spine
+    series has."""
 
 
 class SegmentationSettings(_Section):
@@ -164,8 +165,10 @@ class ReportSettings(_Section):
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study
     Instance UID is always kept so that planning software can find the images."""
     dicom_identity: Literal["keep", "remove"] = "keep"
-    """Patient module of the DICOM objects: that of the source images, so that archives file the
-    objects with them, or empty."""
+    """Attributes of patient, study and equipment in the DICOM objects: those of the source images,
+    so that archives file the objects with them, or removed according to the basic profile of DICOM
+    PS3.15 Annex E. Then only UIDs, modality, body part and geometry are retained, and dates are
+    dummies."""
     level_scheme: Literal[
         "leakloc", "totalspineseg", "spineps", "totalsegmentator", "totalsegmentator_mr", "sct"
     ] = "leakloc"

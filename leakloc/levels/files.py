@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from leakloc.anatomy.vocabulary import split_segment
-from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.errors import InputError, SettingsError, file_label
 from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, SuppliedLevels
+from leakloc.loaders.limits import require_regular
 from leakloc.loaders.masks import read_mask
 
 
@@ -35,9 +36,10 @@ def read_levels(path: str | Path) -> SuppliedLevels:
     """
     path = Path(path)
     try:
+        require_regular(path)
         content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is not readable JSON: {error}") from error
+    except (OSError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file_label(path)} is not readable JSON: {error}") from error
     content = content.get("levels", content) if isinstance(content, dict) else {}
     vertebrae = [
         Vertebra(_name(item, path), _point(item, "center_lps_mm", path), SUPPLIED_CONFIDENCE)
@@ -92,7 +94,8 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
     items = content.get(key)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InputError(
-            f"{path.name} contains no list of {key}; supply a levels.json or report.json of leakloc"
+            f"{file_label(path)} contains no list of {key}; supply a levels.json or report.json of "
+            "leakloc"
         )
     return items
 
@@ -100,7 +103,7 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
 def _name(item: dict[str, Any], path: Path) -> str:
     name = item.get("name")
     if not isinstance(name, str):
-        raise InputError(f"{path.name}: an entry has no name such as L4")
+        raise InputError(f"{file_label(path)}: an entry has no name such as L4")
     return name
 
 
@@ -109,7 +112,7 @@ def _disc_name(item: dict[str, Any], path: Path) -> str:
     try:
         split_segment(name)
     except ValueError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise InputError(f"{file_label(path)}: {error}") from None
     return name
 
 
@@ -120,6 +123,6 @@ def _point(item: dict[str, Any], key: str, path: Path) -> FloatArray:
         point = np.empty(0)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError(
-            f"{path.name}: {key} of {item.get('name')} must be three numbers (LPS, in mm)"
+            f"{file_label(path)}: {key} of {item.get('name')} must be three numbers (LPS, in mm)"
         )
     return point

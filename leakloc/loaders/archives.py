@@ -5,14 +5,14 @@ from __future__ import annotations
 import lzma
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, file_label
+from leakloc.core.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LoaderSettings
@@ -22,7 +22,7 @@ _CHUNK: Final = 1024**2
 
 BROKEN: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(OSError, EOFError, RuntimeError, ValueError),
+    *(OSError, EOFError, RuntimeError, ValueError, MemoryError),
 )
 """Exceptions raised for archives that are corrupt, encrypted, unreadable or not writable."""
 
@@ -40,7 +40,11 @@ def is_archive(path: Path, head: bytes) -> bool:
         return False
 
 
-def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[str]:
+FILES: Final = "files"
+"""Folder of the extracted files in the temporary folder."""
+
+
+def unpack(path: Path, settings: LoaderSettings) -> TemporaryFolder:
     """Extract an archive to a temporary folder that exists as long as the returned object.
 
     Folders are renumbered, so paths in the archive cannot point outside; links and devices are
@@ -51,27 +55,29 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
     InputError
         If the archive is corrupt, encrypted, or larger than the settings allow.
     """
-    folder = tempfile.TemporaryDirectory(prefix="leakloc-", ignore_cleanup_errors=True)
+    folder = TemporaryFolder("extracted-")
     left = int(settings.max_archive_gib * _GIB)
     parents: dict[str, int] = {}
     try:
         for number, (name, file) in enumerate(members(path)):
             if number >= settings.max_archive_files:
                 raise InputError(
-                    f"{path.name} contains more than {settings.max_archive_files} files; extract "
-                    "it and specify the study folder, or increase max_archive_files"
+                    f"{file_label(path)} contains more than {settings.max_archive_files} files; "
+                    "extract it and specify the study folder, or increase max_archive_files"
                 )
             parent, _, last = name.replace("\\", "/").rpartition("/")
             # Files of one folder stay together: a .mhd refers to its .raw.
-            target = Path(folder.name, f"{parents.setdefault(parent, len(parents)):06d}")
-            target.mkdir(exist_ok=True)
+            target = folder.path / FILES / f"{parents.setdefault(parent, len(parents)):06d}"
+            target.mkdir(parents=True, exist_ok=True)
             last = last if last not in ("", ".", "..") else "file"
+            if (target / last).exists():  # members of one name are different files
+                last = f"{number:06d}-{last}"
             left -= _copy(file, target / last, left, path)
     except BROKEN as error:
-        folder.cleanup()
-        raise InputError(f"cannot extract {path.name}: {_reason(error)}") from error
-    except InputError:
-        folder.cleanup()
+        folder.remove()
+        raise InputError(f"cannot extract {file_label(path)}: {_reason(error)}") from error
+    except BaseException:
+        folder.remove()
         raise
     return folder
 
@@ -124,7 +130,8 @@ def _copy(file: IO[bytes], target: Path, limit: int, archive: Path) -> int:
             written += len(chunk)
             if written > limit:
                 raise InputError(
-                    f"the extracted size of {archive.name} exceeds the setting max_archive_gib"
+                    f"the extracted size of {file_label(archive)} exceeds the setting "
+                    "max_archive_gib"
                 )
             out.write(chunk)
     return written

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from leakloc.core.errors import GeometryError, InputError
+from leakloc.core.errors import GeometryError, InputError, file_label
 from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
+from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
+from leakloc.loaders.limits import DicomFile, require_decoded_size, require_regular
 
 hd = LazyModule("highdicom")  # only masks in DICOM format need it
 
@@ -45,7 +47,9 @@ _MIRRORS: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
+def read_mask(
+    path: str | Path, *, may_be_empty: bool = False, settings: LoaderSettings | None = None
+) -> Volume:
     """Read a label mask.
 
     Parameters
@@ -55,6 +59,8 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
         In DICOM the label is the segment number.
     may_be_empty : bool
         Whether a mask without labels is valid (no fluid).
+    settings : LoaderSettings, optional
+        Limit of the decoded size.
 
     Returns
     -------
@@ -69,24 +75,25 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> Volume:
     GeometryError
         If it is not three-dimensional, or has no position in the patient.
     """
-    path = Path(path)
+    path, settings = Path(path), settings or LoaderSettings()
     if path.is_dir():
-        raise InputError(f"{path.name} is a folder: specify the mask file")
+        raise InputError(f"{file_label(path)} is a folder: specify the mask file")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise InputError(f"cannot read the mask {path.name}: {error.strerror}") from error
+        raise InputError(f"cannot read the mask {file_label(path)}: {error.strerror}") from error
     kind = sniff_image(path, head)
     if kind is not None:
-        volume = _image(path, kind)
+        volume = _image(path, kind, settings)
     elif head[128:132] == b"DICM":
-        volume = _dicom_segmentation(path)
+        volume = _dicom_segmentation(path, settings)
     else:
         raise InputError(
-            f"{path.name} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
+            f"{file_label(path)} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
         )
-    labels = _labels(volume.array, path.name, may_be_empty)
+    labels = _labels(volume.array, file_label(path), may_be_empty)
     return Volume(labels, volume.geometry, Provenance(source="mask file", steps=("read",)))
 
 
@@ -143,13 +150,13 @@ def put_on_grid(
     return moved, [note("mask_resampled", variant, **values)]
 
 
-def _image(path: Path, kind: Kind) -> Volume:
+def _image(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
     """Read the voxels of a volume file after checking its header."""
     try:
-        read_image_header(path, kind)
-        return read_voxels(path, kind)
+        read_image_header(path, kind, settings)
+        return read_voxels(path, kind, settings)
     except InputError as error:
-        raise type(error)(f"mask {path.name}: {error}") from error
+        raise type(error)(f"mask {file_label(path)}: {error}") from error
 
 
 def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArray[Any]:
@@ -199,24 +206,34 @@ def _fraction_message(array: npt.NDArray[Any], name: str) -> str:
     )
 
 
-def _dicom_segmentation(path: Path) -> Volume:
+def _dicom_segmentation(path: Path, settings: LoaderSettings) -> Volume:
     """Read a DICOM SEG (binary or label map); labels are segment numbers."""
     try:
-        dataset = pydicom.dcmread(path)
+        with DicomFile(path, settings) as file:
+            dataset = pydicom.dcmread(file)
+    except InputError:
+        raise
     except Exception as error:  # corrupt files raise various exceptions
-        raise InputError(f"corrupt DICOM file {path.name} ({type(error).__name__})") from error
+        raise InputError(
+            f"corrupt DICOM file {file_label(path)} ({type(error).__name__})"
+        ) from error
     if str(dataset.get("Modality")) != "SEG":
         raise InputError(
-            f"{path.name} is a DICOM image or document, not a segmentation (modality "
+            f"{file_label(path)} is a DICOM image or document, not a segmentation (modality "
             f"{dataset.get('Modality', 'unknown')}): use a SEG object, NIfTI, NRRD or MHA"
         )
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
         raise InputError(
-            f"{path.name} is a fractional segmentation (probabilities): export a binary one"
+            f"{file_label(path)} is a fractional segmentation (probabilities): export a binary one"
         )
 
     def volume_of() -> Any:
         segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+        grid = segmentation.get_volume_geometry(allow_missing_positions=True)
+        if grid is not None:
+            frame = int(dataset.Rows) * int(dataset.Columns)
+            n_frames = max(int(dataset.NumberOfFrames), grid.spatial_shape[0])
+            require_decoded_size(n_frames * frame, path, settings)
         return segmentation.get_volume(combine_segments=True, allow_missing_positions=True)
 
     try:
@@ -229,12 +246,14 @@ def _dicom_segmentation(path: Path) -> Volume:
                 for measures in item.get("PixelMeasuresSequence") or []:
                     measures.pop("SpacingBetweenSlices", None)
             volume = volume_of()
+    except InputError:
+        raise
     except Exception as error:  # highdicom raises various exceptions with a message
         reason = (
             str(error).strip().splitlines()[0][:200] if str(error).strip() else "unknown reason"
         )
         raise GeometryError(
-            f"the segments of {path.name} do not form a label volume ({reason}); export one "
+            f"the segments of {file_label(path)} do not form a label volume ({reason}); export one "
             "segment per file, or a label map as NIfTI"
         ) from error
     array = np.asarray(volume.array)

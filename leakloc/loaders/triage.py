@@ -82,7 +82,7 @@ def triage(
     InputError
         If the study has no usable fluid-sensitive volume of the spine; the message states why.
     """
-    pixels = Pixels()
+    pixels = Pixels(settings)
     judged = judge_all(study, settings, pixels)
     members, volume, notes = _choose_fluid(judged, settings, pixels, myelogram_uid)
     chosen = members[0]
