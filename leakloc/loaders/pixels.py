@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from leakloc.core.errors import InputError
 from leakloc.core.volume import Provenance, Volume
-from leakloc.loaders.headers import Frame, Stored
+from leakloc.loaders.headers import Frame, Stored, replace_decimal_commas
 from leakloc.loaders.stacks import Layout, scale_varies
 
 Picture = npt.NDArray[Any]
@@ -216,6 +216,7 @@ def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
             dataset = pydicom.dcmread(path, force=True)
+            replace_decimal_commas(dataset)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 _assume_native(dataset)
             whole = any(index is None for index in indices)
