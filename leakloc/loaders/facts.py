@@ -110,7 +110,8 @@ def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
     image_type = frozenset(str(part).upper() for part in _list(p.get("ImageType")))
     image_type |= frozenset(component_words(p))
     spacing = stack.geometry.spacing_ijk_mm if stack.geometry is not None else (np.inf,) * 3
-    fat_suppressed = _is_fat_suppressed(p, text, image_type)
+    dixon_part = names.is_dixon_part(names.normalized(stack.description), text)
+    fat_suppressed = _is_fat_suppressed(p, text, image_type, dixon_part=dixon_part)
     myelography = _is_named_myelography(stack.description, text, _echo_time(p))
     return Facts(
         text=text,
@@ -228,12 +229,13 @@ def _single_shot(p: dict[str, Any], text: str) -> bool:
     return stated or bool(names.SINGLE_SHOT.search(text))
 
 
-def _is_fat_suppressed(p: dict[str, Any], text: str, image_type: frozenset[str]) -> bool:
+def _is_fat_suppressed(
+    p: dict[str, Any], text: str, image_type: frozenset[str], *, dixon_part: bool
+) -> bool:
     options = " ".join(_words(p.get("ScanOptions")))
     selective = str(p.get("SpectrallySelectedSuppression", "")).upper()
     water = bool({"W", "WATER"} & image_type)
-    part = names.DIXON_PART.search(text) and not names.DIXON_WATER.search(text)
-    if not water and (part or _DIXON_WITH_FAT & image_type):
+    if not water and (dixon_part or _DIXON_WITH_FAT & image_type):
         return False  # fat is visible on all Dixon images but the water image
     return (
         bool(names.FAT_SUPPRESSED.search(names.NO_FAT_SUPPRESSION.sub(" ", text)))

@@ -156,8 +156,7 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
     for token, what in _PHASE_OR_FAT.items():
         if token in facts.image_type and not (token in ("R", "I") and "M" in facts.image_type):
             return "other", f"{what} by image type"
-    dixon_part = names.DIXON_PART.search(facts.text)
-    if dixon_part and not names.DIXON_WATER.search(facts.text):
+    if names.is_dixon_part(names.normalized(stack.description), facts.text):
         return "other", "fat, in-phase or opposed-phase part of a Dixon series by name"
     if facts.region in ("brain", "elsewhere"):
         what = "brain or head" if facts.region == "brain" else "another body part"

@@ -298,7 +298,9 @@ def _choose_fluid(
         chosen = _named(judged, wanted)
         return [chosen], pixels.of(chosen.stack)
     myelograms = sorted(
-        (item for item in judged if item.role == "myelogram"), key=lambda i: i.score, reverse=True
+        (item for item in judged if item.role == "myelogram"),
+        key=lambda item: (item.score, item.stack.n_instances),
+        reverse=True,
     )
     _require_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:

@@ -15,6 +15,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import load_study, triage
 from leakloc.loaders.gate import looks_like_phase
+from leakloc.loaders.roles import roles
 
 SHAPE = (20, 48, 40)
 HEAVY = {
@@ -235,6 +236,28 @@ def test_options_do_not_outweigh_name_and_echo_time(myelogram, settings, tmp_pat
     myelogram(SeriesDescription=names[0], ProtocolName=names[1]).write(tmp_path)
     result = triage(load_study(tmp_path, settings), settings)
     assert [item.role for item in result.stacks] == ["myelogram"]
+
+
+@pytest.mark.parametrize(("part", "role"), [("F", "other"), ("opp", "other"), ("W", "myelogram")])
+def test_dixon_parts_are_recognized_in_the_description(
+    series, tube, settings, tmp_path, part, role
+):
+    name = f"t2_myelo_dixon_{part}"
+    made = series(shape=SHAPE, array=tube(SHAPE, 0.04), spacing_ijk_mm=(1.2, 1.2, 1.25), **HEAVY)
+    made.set(SeriesDescription=name, ProtocolName="t2_myelo_dixon", SequenceName="*spc3d1")
+    made.write(tmp_path)
+    study = load_study(tmp_path, settings)
+    assert [item.role for item in roles(study, settings)] == [role]
+
+
+def test_the_larger_part_of_a_series_is_used(myelogram, settings, tmp_path):
+    made = myelogram()
+    for dataset in made.datasets[:7]:
+        dataset.PixelSpacing = [1.3, 1.3]
+    made.write(tmp_path)
+    result = triage(load_study(tmp_path, settings), settings)
+    assert result.myelogram.geometry.shape[0] == 13
+    assert "7 of 20" in result.notes[0].message
 
 
 def test_hydrography_of_the_bile_ducts_is_not_a_myelogram(myelogram, settings, tmp_path):
