@@ -189,7 +189,7 @@ def analyze(
     with clock.stage("levels", 0.55):
         named = labeler(chosen.spine, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", 0.70):
-        notes = (*study.notes, *chosen.notes)
+        notes = (*chosen.notes, *study.notes)
         landmarks = _landmarks(chosen)
         within = without_cisterns(segmentation, named)
         localization = localize(

@@ -25,6 +25,9 @@ class Message:
         Whether the input cannot show epidural fluid: no finding is definite.
     precludes_absence : bool, optional
         Whether fluid may be hidden: the finding is not ``absent``.
+    is_incomplete : bool, optional
+        Whether a considerable part of the myelogram was not analyzed: the finding is
+        ``indeterminate``.
     excludes_series : bool, optional
         Whether the series is excluded regardless of its name and contrast.
     concerns_images : bool, optional
@@ -35,6 +38,7 @@ class Message:
     advice: str = ""
     precludes_finding: bool = False
     precludes_absence: bool = False
+    is_incomplete: bool = False
     excludes_series: bool = False
     concerns_images: bool = False
 
@@ -118,6 +122,11 @@ _LOADERS: Final = {
         "{count} stations of the {series} series were composed to count the levels: movement of up "
         "to {moved_mm:.1f} mm between stations corrected",
     ),
+    "decimal_comma": Message(
+        "{count} image(s) have decimal commas in numbers of the header (the standard requires "
+        "points); they were read as decimal points",
+        "Verify the dimensions of the images.",
+    ),
     "duplicate_instances": Message(
         "{count} duplicate files were ignored",
     ),
@@ -127,6 +136,14 @@ _LOADERS: Final = {
     "end_slices_may_be_missing": Message(
         "the header states {stated} images, but {present} exist: slices may be missing at an end",
         _TRANSFER,
+    ),
+    "frame_of_reference_varies": Message(
+        "the slices have {count} different Frame of Reference UIDs, although they form one regular "
+        "stack; they were used as one",
+    ),
+    "instance_uids_not_unique": Message(
+        "{count} different images have SOP Instance UIDs that are not unique; all were used",
+        "Correct the anonymization: DICOM objects of the report refer to images by their UID.",
     ),
     "irregular_geometry": Message(
         "{error}",
@@ -150,6 +167,10 @@ _LOADERS: Final = {
         "a Siemens mosaic (diffusion or functional series) is not supported",
         excludes_series=True,
     ),
+    "myelogram_not_used": Message(
+        "series {series} appears to be a myelogram by its {evidence}, but was not used: {reason}",
+        "Correct or export the series again, or select it by its number if it is usable.",
+    ),
     "no_myelogram": Message(
         "no heavily T2-weighted series was found; a conventional fluid-sensitive volume was used "
         "instead, {identification}{fat}",
@@ -166,15 +187,36 @@ _LOADERS: Final = {
         "{count} stations do not overlap; the most caudal one was analyzed",
         "Analyze the other stations separately by their series number.",
     ),
+    "orientation_varies": Message(
+        "the orientation of the slices varies by {degrees:.2f} degrees; they were used as parallel",
+    ),
     "private_scale": Message(
         "slices had different private scales, which were removed",
     ),
     "repetitions": Message(
-        "{count} repetitions of the same slices were separated",
+        {
+            "": "{count} repetitions of the same slices were separated",
+            "versions": "{count} versions of the same slices were separated by {attribute}",
+        },
     ),
     "secondary_capture": Message(
-        "a secondary capture has no position in the patient",
+        "the SOP Class of the images is Secondary Capture, which has no position in the patient",
+        "Export the original MR images.",
         excludes_series=True,
+    ),
+    "series_incomplete": Message(
+        "{left} of {total} slices of series {series} were not used ({reason}); the finding is "
+        "indeterminate",
+        "Transfer or export the series again; report the error if the series is complete.",
+        is_incomplete=True,
+    ),
+    "series_partly_used": Message(
+        {
+            "": "{left} of {total} images of series {series} were not used ({reason})",
+            "versions": "{left} of {total} images of series {series} were not used: other "
+            "versions (echoes, image types or repetitions) of the slices used",
+        },
+        "Select other images of the series by exporting them as a separate series.",
     ),
     "sheared_stack": Message(
         "slices are sheared by {degrees:.1f} degrees; they were resampled to an orthogonal grid",

@@ -9,6 +9,7 @@ import numpy as np
 
 from leakloc.core.volume import FloatArray
 from leakloc.loaders import names
+from leakloc.loaders.headers import component_words
 from leakloc.loaders.study import SeriesStack
 
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -68,6 +69,19 @@ class Facts:
     confirmed_by_pixels: bool = False
 
     @property
+    def is_myelogram_by_header(self) -> bool:
+        """Whether the name states myelography and the echo time is long.
+
+        Names of options and protocols do not outweigh both.
+        """
+        return self.named_myelography and (self.echo_time_ms or 0.0) >= _LONG_TE_MS
+
+    @property
+    def appears_myelogram(self) -> bool:
+        """Whether the name or the echo time indicates myelography."""
+        return self.named_myelography or self.contrast == "heavy_t2"
+
+    @property
     def is_silent(self) -> bool:
         """Whether neither sequence parameters nor names indicate the contrast."""
         return self.contrast == "unknown" and self.echo_time_ms is None
@@ -94,9 +108,11 @@ def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
         p.get("PulseSequenceName"),
     )
     image_type = frozenset(str(part).upper() for part in _list(p.get("ImageType")))
+    image_type |= frozenset(component_words(p))
     spacing = stack.geometry.spacing_ijk_mm if stack.geometry is not None else (np.inf,) * 3
-    fat_suppressed = _is_fat_suppressed(p, text, image_type)
-    myelography = bool(names.MYELOGRAPHY.search(text)) and not names.OTHER_HYDROGRAPHY.search(text)
+    dixon_part = names.is_dixon_part(names.normalized(stack.description), text)
+    fat_suppressed = _is_fat_suppressed(p, text, image_type, dixon_part=dixon_part)
+    myelography = _is_named_myelography(stack.description, text, _echo_time(p))
     return Facts(
         text=text,
         plane=_plane(stack, text),
@@ -113,6 +129,17 @@ def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
         contrast=_contrast(p, text, image_type, heavy_echo_time_ms, named=myelography),
         region=_region(p, text),
     )
+
+
+def _is_named_myelography(description: str, text: str, te: float | None) -> bool:
+    if not names.MYELOGRAPHY.search(text):
+        return False
+    if not names.OTHER_HYDROGRAPHY.search(text):
+        return True
+    # A protocol for another organ may be used for the spine.
+    own = names.normalized(description)
+    spinal = names.MYELOGRAPHY.search(own) and not names.OTHER_HYDROGRAPHY.search(own)
+    return (te or 0.0) >= _LONG_TE_MS and bool(spinal or names.SPINE.search(text))
 
 
 def _contrast(
@@ -202,12 +229,13 @@ def _single_shot(p: dict[str, Any], text: str) -> bool:
     return stated or bool(names.SINGLE_SHOT.search(text))
 
 
-def _is_fat_suppressed(p: dict[str, Any], text: str, image_type: frozenset[str]) -> bool:
+def _is_fat_suppressed(
+    p: dict[str, Any], text: str, image_type: frozenset[str], *, dixon_part: bool
+) -> bool:
     options = " ".join(_words(p.get("ScanOptions")))
     selective = str(p.get("SpectrallySelectedSuppression", "")).upper()
     water = bool({"W", "WATER"} & image_type)
-    part = names.DIXON_PART.search(text) and not names.DIXON_WATER.search(text)
-    if not water and (part or _DIXON_WITH_FAT & image_type):
+    if not water and (dixon_part or _DIXON_WITH_FAT & image_type):
         return False  # fat is visible on all Dixon images but the water image
     return (
         bool(names.FAT_SUPPRESSED.search(names.NO_FAT_SUPPRESSION.sub(" ", text)))

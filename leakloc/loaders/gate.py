@@ -27,6 +27,19 @@ _MIN_VOXELS: Final = 500
 """Minimum voxels (about 3 mm³ each) per tissue: half a disc."""
 _BRIGHTEST_DISC: Final = 2.0
 """Disc-to-marrow signal ratio above which the bodies were misdetected: up to 1.2 even on STIR."""
+_MIN_NEGATIVE_SHARE: Final = 0.5
+"""Minimum ratio of the 0.5th to the 99.5th percentile, of opposite sign, of signed signal."""
+_NOISE_BLOCK: Final = 8
+"""Edge length in voxels of the blocks in which noise is measured."""
+_NOISE_PLANES: Final = 24
+"""Number of slices sampled."""
+_MIN_NOISE_SPREAD: Final = 0.2
+"""Minimum standard deviation of noise of full amplitude, as a fraction of the range (0.29 if
+uniform)."""
+_MIN_NOISE_JUMP: Final = 0.2
+"""Minimum mean difference of adjacent voxels (0.33 for uniform noise, 0.14 at an edge)."""
+_MIN_NOISE_FRACTION: Final = 0.05
+"""Minimum fraction of such blocks on a phase image."""
 _COARSE_MM: Final = 4.0
 """Grid spacing for the body outline."""
 _BODY_FRACTION: Final = 0.1
@@ -115,6 +128,34 @@ def looks_like_labels(volume: Volume) -> bool:
     values = np.unique(sample)
     whole = bool(np.all(values == np.round(values)))
     return whole and len(values) <= 64 and float((sample == 0).mean()) > 0.5
+
+
+def looks_like_phase(volume: Volume) -> bool:
+    """Return whether a volume shows phase, or the real or imaginary part of the signal.
+
+    On phase images, noise in air has the full range of values; on real and imaginary images,
+    values are as negative as positive. Magnitudes have neither.
+    """
+    low, high = np.percentile(volume.array, [0.5, 99.5])
+    if high <= low:
+        return False
+    if -low > _MIN_NEGATIVE_SHARE * high:
+        return True
+    step = max(1, volume.array.shape[0] // _NOISE_PLANES)
+    k, j, i = volume.array[::step].shape
+    rows, columns = j // _NOISE_BLOCK, i // _NOISE_BLOCK
+    if not rows or not columns:
+        return False
+    values = volume.array[::step, : rows * _NOISE_BLOCK, : columns * _NOISE_BLOCK]
+    scaled = (values.astype(np.float32) - low) / np.float32(high - low)
+    blocks = scaled.reshape(k, rows, _NOISE_BLOCK, columns, _NOISE_BLOCK)
+    spread = blocks.std(axis=(2, 4))
+    jumps = np.minimum(
+        np.abs(np.diff(blocks, axis=2)).mean(axis=(2, 4)),
+        np.abs(np.diff(blocks, axis=4)).mean(axis=(2, 4)),
+    )
+    noisy = (spread > _MIN_NOISE_SPREAD) & (jumps > _MIN_NOISE_JUMP)
+    return bool(noisy.mean() > _MIN_NOISE_FRACTION)
 
 
 def looks_like_head(volume: Volume) -> bool:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from pydicom.datadict import tag_for_keyword
+import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -49,6 +51,7 @@ SEQUENCE_KEYWORDS: Final = (
     "SliceThickness",
     "SpacingBetweenSlices",
     "ImageType",
+    "ComplexImageComponent",
     "VolumetricProperties",
     "VolumeBasedCalculationTechnique",
     "ContrastBolusAgent",
@@ -98,16 +101,29 @@ _FRAME_KEYWORDS: Final = (
 )
 _CONTRAST_KEYWORDS: Final = (
     *("SeriesInstanceUID", "EchoTime", "ImageType", "SliceThickness", "InversionTime"),
-    *("ContrastBolusAgent", "BurnedInAnnotation"),
+    *("ContrastBolusAgent", "BurnedInAnnotation", "RepetitionTime", "FlipAngle"),
+    *("SeriesNumber", "SeriesDescription", "ComplexImageComponent"),
 )
 """Single-frame images of one series with equal values here have the same parameters."""
-_FRAME_CONTRAST_KEYWORDS: Final = ("EffectiveEchoTime", "FrameType", "InversionTimes")
+_FRAME_CONTRAST_KEYWORDS: Final = (
+    *("EffectiveEchoTime", "FrameType", "InversionTimes", "ComplexImageComponent"),
+    *("RepetitionTime", "FlipAngle"),
+)
 """The same for frames of a multi-frame object."""
 _GE_SEQUENCE_NAME: Final = 0x0019109C
 _PHILIPS_SEQUENCE_NAME: Final = 0x20011020
 _PHILIPS_SCALE: Final = 0x2005100E
 """Philips scale slope: signal is (stored + intercept / slope) / scale slope (as in dcm2niix)."""
 _PHILIPS_FRAME_GROUP: Final = 0x2005140F
+_GE_COMPONENT: Final = 0x0043102F
+"""GE image type: number of the component, `_GE_COMPONENTS`."""
+_PHILIPS_COMPONENT: Final = 0x20051011
+"""Philips image type: ``M``, ``P``, ``R``, ``I``, ``W``, ``F`` and others."""
+_GE_COMPONENTS: Final = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+_PHILIPS_COMPONENTS: Final = {
+    **{"M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINARY"},
+    **{"W": "WATER", "F": "FAT", "IP": "IN_PHASE", "OP": "OUT_PHASE"},
+}
 _PRIVATE_SEQUENCE_NAMES: Final = {"GE": _GE_SEQUENCE_NAME, "PHILIPS": _PHILIPS_SEQUENCE_NAME}
 
 _NOT_IMAGES: Final = {
@@ -121,6 +137,8 @@ _LARGEST_NUMBER: Final = 1e5
 _MIN_SPACING_MM: Final = 1e-3
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double and integer pixel data."""
+_FUNCTIONAL_GROUPS: Final = frozenset({0x52009229, 0x52009230})
+"""Shared and Per-Frame Functional Groups Sequence."""
 _REPEATED_BYTES: Final = 128
 """Maximum length of cached values; longer ones differ between files."""
 _MAX_VALUES: Final = 100_000
@@ -184,6 +202,8 @@ class Frame:
         Between rows, between columns.
     cut_short : bool
         Whether the pixel data are truncated.
+    decimal_comma : bool
+        Whether numbers of the header have decimal commas, which were replaced.
     private_scale : float or None
         Philips scale slope. Used only if it differs between the slices of a stack.
     pixel_bytes : int
@@ -218,6 +238,7 @@ class Frame:
     identity: StudyInfo = field(repr=False)
     pixel_bytes: int = 2
     stored: Stored | None = None
+    decimal_comma: bool = False
 
 
 class NotAnImageError(Exception):
@@ -242,7 +263,7 @@ class HeaderReader:
         self._tags = {word: int(tag) for word, tag in by_keyword.items() if tag is not None}
         # Plain numbers: a comparison of pydicom's tags costs as much as reading an element.
         self._wanted: list[Any] = [*self._tags.values(), *_PRIVATE_SEQUENCE_NAMES.values()]
-        self._wanted.append(_PHILIPS_SCALE)
+        self._wanted += [_PHILIPS_SCALE, _GE_COMPONENT, _PHILIPS_COMPONENT]
         self._values: dict[tuple[Any, ...], Any] = {}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
@@ -260,13 +281,16 @@ class HeaderReader:
                 dataset = read_partial(file, _at_pixels, force=True, specific_tags=self._wanted)
                 pixels_at = file.tell()
                 size = os.fstat(file.fileno()).st_size
+                comma = replace_decimal_commas(dataset)
                 source = _Repeating(dataset, self._tags, self._values)
                 _require_image(source)
                 cut_short = _is_cut_short(file, source, pixels_at, size)
             if "PerFrameFunctionalGroupsSequence" in dataset:
-                return _enhanced_frames(path, dataset, cut_short)
+                frames = _enhanced_frames(path, dataset, cut_short)
+                return [replace(f, decimal_comma=True) for f in frames] if comma else frames
             frame = self._classic_frame(path, source, cut_short)
-            return [replace(frame, stored=_stored(source, pixels_at, size))]
+            stored = _stored(source, pixels_at, size)
+            return [replace(frame, stored=stored, decimal_comma=comma)]
         except (NotAnImageError, OSError):
             raise
         except InputError as error:
@@ -276,13 +300,41 @@ class HeaderReader:
 
     def _classic_frame(self, path: Path, dataset: _Repeating, cut_short: bool) -> Frame:
         number = _integer(dataset, "NumberOfFrames") or 1
-        key = tuple(dataset.undecoded(keyword) for keyword in _CONTRAST_KEYWORDS)
+        component = _private_component(dataset)
+        key = (*(dataset.undecoded(keyword) for keyword in _CONTRAST_KEYWORDS), component)
         if key not in self._known:
-            self._known[key] = _parameters([dataset])
+            self._known[key] = _parameters([dataset], component)
         # Frames without functional groups have a single position: they do not form a volume.
         geometric = [dataset] if number == 1 else []
         index = None if number == 1 else 0
         return _frame(path, index, dataset, geometric, self._known[key], cut_short)
+
+
+def replace_decimal_commas(dataset: pydicom.Dataset) -> bool:
+    """Replace decimal commas in decimal strings of a dataset by points.
+
+    Returns
+    -------
+    bool
+        Whether there were any.
+    """
+    found = False
+    for element in list(dataset.elements()):
+        if isinstance(element, RawDataElement):
+            value = element.value
+            if isinstance(value, bytes) and b"," in value and _is_decimal(element):
+                dataset[element.tag] = element._replace(value=value.replace(b",", b"."))
+                found = True
+        if element.VR == "SQ" or element.tag in _FUNCTIONAL_GROUPS:
+            for item in dataset[element.tag].value:
+                found |= replace_decimal_commas(item)
+    return found
+
+
+def _is_decimal(element: RawDataElement) -> bool:
+    if element.VR not in (None, "UN"):
+        return element.VR == "DS"
+    return dictionary_has_tag(element.tag) and dictionary_VR(element.tag) == "DS"
 
 
 def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -357,13 +409,16 @@ def _enhanced_frames(path: Path, dataset: Any, cut_short: bool) -> list[Frame]:
     frames = []
     for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         sources = [*_groups([item]), *shared, dataset]
-        key = tuple(str(_first(sources, keyword, _plain)) for keyword in _FRAME_CONTRAST_KEYWORDS)
-        if key not in known:
-            known[key] = _parameters(sources)
         private = item.get(_PHILIPS_FRAME_GROUP)
-        scale = (
-            _private_number(private.value[0], _PHILIPS_SCALE) if private and private.value else None
+        vendor = private.value[0] if private and private.value else {}
+        component = _private_component(vendor) or _private_component(dataset)
+        key = (
+            *(str(_first(sources, keyword, _plain)) for keyword in _FRAME_CONTRAST_KEYWORDS),
+            component,
         )
+        if key not in known:
+            known[key] = _parameters(sources, component)
+        scale = _private_number(vendor, _PHILIPS_SCALE)
         frame = _frame(path, index, dataset, sources, known[key], cut_short)
         frames.append(frame if scale is None else replace(frame, private_scale=scale))
     return frames
@@ -393,6 +448,7 @@ def _frame(
     if frame_type:
         image_type = tuple(part.upper() for part in frame_type)
         parameters = {**parameters, "ImageType": list(image_type)}
+    image_type += component_words(parameters)
     temporal = tuple(
         _first([*sources, dataset], keyword, _integer)
         for keyword in ("TemporalPositionIndex", "TemporalPositionIdentifier", "AcquisitionNumber")
@@ -437,12 +493,14 @@ def _pixel_bytes(dataset: Any) -> int:
     return max(1, bits // 8)
 
 
-def _parameters(sources: list[Any]) -> dict[str, Any]:
+def _parameters(sources: list[Any], component: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for keyword in SEQUENCE_KEYWORDS:
         value = next((v for s in sources if (v := _plain(s, keyword)) not in (None, "", [])), None)
         if value is not None:
             found[keyword] = value
+    if component is not None and found.get("ComplexImageComponent", "MIXED") == "MIXED":
+        found["ComplexImageComponent"] = component
     maker = str(found.get("Manufacturer", "")).upper()
     for start, tag in _PRIVATE_SEQUENCE_NAMES.items():
         if maker.startswith(start) and not {"SequenceName", "PulseSequenceName"} & found.keys():
@@ -450,6 +508,28 @@ def _parameters(sources: list[Any]) -> dict[str, Any]:
             if name:
                 found["PulseSequenceName"] = name
     return found
+
+
+def component_words(parameters: dict[str, Any]) -> tuple[str, ...]:
+    """Return the component of complex images, if it is not the magnitude, as in Image Type."""
+    stated = str(parameters.get("ComplexImageComponent", "")).upper()
+    return () if stated in ("", "MAGNITUDE", "MIXED") else (stated,)
+
+
+def _private_component(source: Any) -> str | None:
+    """Return the image component stated by private elements of GE and Philips."""
+    try:
+        if _GE_COMPONENT in source:
+            value = source[_GE_COMPONENT].value
+            if isinstance(value, bytes):  # implicit VR: a two-byte integer
+                value = int.from_bytes(value[:2], "little")
+            return _GE_COMPONENTS.get(int(value))
+        if _PHILIPS_COMPONENT in source:
+            text = _private_text(source, _PHILIPS_COMPONENT) or ""
+            return _PHILIPS_COMPONENTS.get(text.split("\\")[0].strip().upper())
+    except Exception:  # undecodable or of another type
+        return None
+    return None
 
 
 def _is_cut_short(file: BinaryIO, dataset: Any, pixels_at: int, size: int) -> bool:

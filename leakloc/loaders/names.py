@@ -111,6 +111,17 @@ PLANES: Final = {
 }
 
 
+def is_dixon_part(*texts: str) -> bool:
+    """Return whether the first text that names a part of a Dixon series names another than water.
+
+    The name of the part is at an end of the series description, which other names may follow.
+    """
+    for text in texts:
+        if DIXON_PART.search(text) or DIXON_WATER.search(text):
+            return not DIXON_WATER.search(text)
+    return False
+
+
 def normalized(*texts: object) -> str:
     """Join texts, apply NFKC and case folding, and replace separators with spaces.
 

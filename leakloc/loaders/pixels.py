@@ -25,7 +25,7 @@ from scipy import ndimage
 from leakloc.core.errors import InputError, file_label
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Provenance, Volume
-from leakloc.loaders.headers import Frame, Stored
+from leakloc.loaders.headers import Frame, Stored, replace_decimal_commas
 from leakloc.loaders.limits import DicomFile, require_decoded_size
 from leakloc.loaders.stacks import Layout, scale_varies
 
@@ -303,6 +303,7 @@ def _decode(
             warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
             with DicomFile(path, settings) as file:
                 dataset = pydicom.dcmread(file, force=True)
+            replace_decimal_commas(dataset)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 _assume_native(dataset)
             syntax = dataset.file_meta.TransferSyntaxUID

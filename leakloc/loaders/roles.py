@@ -14,7 +14,13 @@ from leakloc.core.errors import InputError
 from leakloc.core.volume import Volume
 from leakloc.loaders import names
 from leakloc.loaders.facts import Facts, gather
-from leakloc.loaders.gate import Gate, estimate_weighting, fluid_over_bone, looks_like_labels
+from leakloc.loaders.gate import (
+    Gate,
+    estimate_weighting,
+    fluid_over_bone,
+    looks_like_labels,
+    looks_like_phase,
+)
 from leakloc.loaders.study import SeriesStack, Study, TriagedStack
 
 if TYPE_CHECKING:
@@ -44,6 +50,9 @@ _MAX_T1_FLUID_RATIO: Final = 1.0
 """Ratio of canal to vertebral body signal below which a series without a DICOM header is classified
 as T1-weighted: 0.4 to 0.5 on T1 of phantoms, 2.2 and more on T2 and STIR of phantoms and
 patients."""
+
+_CORRECTED: Final = 0.25
+"""Score of a correction (distortion, surface coil) that distinguishes versions of one series."""
 
 _MAX_FINE_VOXEL_MM: Final = 1.2
 """Maximum voxel edge length of a volume that resolves thin collections in all directions."""
@@ -145,24 +154,22 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
             return "other", note.message
     if names.LOCALIZER.search(facts.text) or "LOCALIZER" in facts.image_type:
         return "localizer", "localizer by name or image type"
-    if names.NOT_ANATOMY.search(facts.text) or "EP" in str(
-        stack.parameters.get("ScanningSequence")
-    ):
+    not_anatomy = names.NOT_ANATOMY.search(facts.text) and not facts.is_myelogram_by_header
+    if not_anatomy or "EP" in str(stack.parameters.get("ScanningSequence")):
         return "other", "calibration, diffusion, map or document by name or sequence"
-    if names.OTHER_HYDROGRAPHY.search(facts.text):
+    if names.OTHER_HYDROGRAPHY.search(facts.text) and not facts.is_myelogram_by_header:
         return "other", "hydrography of another organ by name"
     projection = _projection(stack, facts)
     if projection is not None:
         return "projection", projection
     if stack.geometry is None:
-        return _without_volume(stack)
+        return _without_volume(stack, facts)
     if mixed_planes and stack.geometry.shape[0] <= _LOCALIZER_SLICES:
         return "localizer", "few slices in several planes of one series"
     for token, what in _PHASE_OR_FAT.items():
         if token in facts.image_type and not (token in ("R", "I") and "M" in facts.image_type):
             return "other", f"{what} by image type"
-    dixon_part = names.DIXON_PART.search(facts.text)
-    if dixon_part and not names.DIXON_WATER.search(facts.text):
+    if names.is_dixon_part(names.normalized(stack.description), facts.text):
         return "other", "fat, in-phase or opposed-phase part of a Dixon series by name"
     if facts.region in ("brain", "elsewhere"):
         what = "brain or head" if facts.region == "brain" else "another body part"
@@ -170,9 +177,9 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
     return None
 
 
-def _without_volume(stack: SeriesStack) -> tuple[Role, str]:
+def _without_volume(stack: SeriesStack, facts: Facts) -> tuple[Role, str]:
     codes = {note.code: note.message for note in stack.notes}
-    if "mixed_orientations" in codes:
+    if "mixed_orientations" in codes and not facts.appears_myelogram:
         return "localizer", "single slices in several orientations"
     if "too_few_slices" in codes:
         return "other", codes["too_few_slices"]
@@ -209,6 +216,9 @@ def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> ClassifiedS
             return ClassifiedSeries(stack, facts, "unreadable", str(error), set_aside=True)
         if not has_header and looks_like_labels(volume):
             reason = "few distinct integers, mostly zero: a label map"
+            return ClassifiedSeries(stack, facts, "other", reason, set_aside=True)
+        if has_header and looks_like_phase(volume):
+            reason = "a phase, real or imaginary image by its pixels"
             return ClassifiedSeries(stack, facts, "other", reason, set_aside=True)
         gate = estimate_weighting(volume)
         if facts.is_silent and gate.weighting != "heavy":
@@ -292,6 +302,7 @@ def _score(item: ClassifiedSeries, settings: LoaderSettings) -> float:
     score = min(0.02 * facts.coverage_mm, 4.0)
     score += 3.0 * (facts.is_3d and facts.largest_voxel_mm <= _MAX_FINE_VOXEL_MM)
     score -= 2.0 * (facts.anisotropy > 5)
+    score += _CORRECTED * len({"DIS2D", "DIS3D", "NORM"} & facts.image_type)
     score -= 3.0 * ("DERIVED" in facts.image_type and not facts.is_assembled)
     if item.role == "myelogram":
         weight = {"heavy": 3.0, "moderate": 0.0, "conventional": -3.0}

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isclose
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -42,9 +43,31 @@ _ORIENTATION_TOLERANCE: Final = 1e-3
 """Maximum difference between direction cosines of the slices of one stack, and maximum in-plane
 drift per millimeter along the normal. Scanner jitter is 1e-5; 1e-3 corresponds to 0.06 degrees."""
 
+_MAX_ORIENTATION_SPREAD: Final = 5e-3
+"""Maximum difference between direction cosines of slices that form one regular stack: 0.3 degrees
+displace the edge of a 320 mm field of view by 1 mm from its center."""
+
+_ECHO_TIME_TOLERANCE: Final = 0.01
+"""Maximum relative difference of the echo time of one image type: echoes of one series differ by
+more than 2 %, rounded values by less than 0.1 %."""
+
+_PIXEL_SPACING_TOLERANCE: Final = 1e-3
+"""Maximum relative difference of the pixel spacing: a quarter of a voxel over 256 voxels."""
+
 _SPACING_TOLERANCE: Final = 0.05
 """Maximum deviation of a slice position from a regular grid, as a fraction of the spacing, that is
 accepted without interpolation; positions are written with two or three decimals."""
+
+_ROUNDING_MM: Final = 0.1
+"""Maximum deviation from a regular grid of positions that are written with one decimal: the slice
+and the end of the stack are each rounded by up to 0.05 mm."""
+
+_MAX_SPACING_TOLERANCE: Final = 0.25
+"""Limit of the tolerance for rounded positions, as a fraction of the spacing."""
+
+_REGULAR_FRACTION: Final = 0.8
+"""Minimum fraction of regular steps between parts of a series that form one stack; the others
+contain missing slices. A single step between two parts must be regular."""
 
 _GAP_FACTOR: Final = 1.5
 """A distance between slices above this multiple of the usual spacing indicates missing slices; 1.5
@@ -130,7 +153,7 @@ def _series_stacks(
     same_pixels: Callable[[Frame, Frame], bool],
 ) -> list[SeriesStack]:
     notes: list[Note] = []
-    unique = _without_repeated_instances(frames, notes)
+    unique = _without_repeated_instances(frames, notes, same_pixels)
     whole = [frame for frame in unique if not frame.cut_short]
     if len(whole) < len(unique):
         truncated = len(unique) - len(whole)
@@ -138,21 +161,22 @@ def _series_stacks(
     if not whole:
         return [_without_geometry(unique, [*notes, note("unreadable")])]
     stacks = []
-    for group in _split(whole, _contrast_key):
+    for group in _split(whole, _layout_key):
         reason = _exclusion(group[0])
         if reason is not None:
             stacks.append(_without_geometry(group, [*notes, reason]))
             continue
         strays: list[_Block] = []
-        for plane in _by_orientation(group):
+        for plane in _planes(group):
+            varying = [*notes, *_variation_notes(plane)]
             for block in _blocks(plane, settings, same_pixels):
                 if len(block.frames) < _MIN_SLICES and block.fault is None:
                     strays.append(block)
                 else:
-                    stacks.append(_stack(block, notes, read))
+                    stacks.append(_stack(block, varying, read))
         if strays:
             left = [frame for block in strays for frame in block.frames]
-            count = len(_by_orientation(left))
+            count = len(_by_orientation(left, _ORIENTATION_TOLERANCE))
             gaps = dict.fromkeys(note for block in strays for note in block.notes)
             fault = note(
                 "too_few_slices" if count == 1 else "mixed_orientations",
@@ -162,6 +186,8 @@ def _series_stacks(
                 min_slices=_MIN_SLICES,
             )
             stacks.append(_without_geometry(left, [*notes, *gaps, fault]))
+    if len(whole) < len(unique):
+        stacks = [replace(stack, n_truncated=len(unique) - len(whole)) for stack in stacks]
     return _with_stated_count(stacks, whole)
 
 
@@ -226,11 +252,14 @@ def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:
     step = _step(steps)
     notes = _gap_notes(steps, step)
     span = float(along[-1] - along[0])
-    count = round(span / step) + 1
+    count = _count(steps, step, span)
     spacing = span / (count - 1)
     offsets = (along - along[0]) / spacing
     snapped = np.round(offsets)  # header positions are rounded; do not interpolate for this
-    offsets = np.where(np.abs(offsets - snapped) <= _SPACING_TOLERANCE, snapped, offsets)
+    rounding = min(_ROUNDING_MM / spacing, _MAX_SPACING_TOLERANCE)
+    offsets = np.where(
+        np.abs(offsets - snapped) <= max(_SPACING_TOLERANCE, rounding), snapped, offsets
+    )
     even = np.array_equal(offsets, np.arange(count))
     if not even and not notes:
         notes.append(
@@ -275,6 +304,18 @@ def _step(steps: FloatArray) -> float:
     if np.abs(multiples - np.round(multiples)).max() <= _SPACING_TOLERANCE:
         return smallest
     return median
+
+
+def _count(steps: FloatArray, step: float, span: float) -> int:
+    """Return the number of slices of the grid.
+
+    Steps between rounded positions are counted one by one, as their median may differ from the
+    spacing.
+    """
+    multiples = np.round(steps / step)
+    if multiples.min() >= 1 and np.abs(steps - multiples * step).max() <= _ROUNDING_MM + 1e-6:
+        return int(multiples.sum()) + 1
+    return round(span / step) + 1
 
 
 def _gap_notes(steps: FloatArray, step: float) -> list[Note]:
@@ -325,18 +366,111 @@ def _exclusion(frame: Frame) -> Note | None:
     return None
 
 
-def _contrast_key(frame: Frame) -> Hashable:
-    spacing = frame.spacing_mm and tuple(round(mm, 4) for mm in frame.spacing_mm)
-    return (
-        frame.color,
-        frame.rows,
-        frame.columns,
-        spacing,
-        frame.frame_of_reference_uid,
-        None if frame.echo_time_ms is None else round(frame.echo_time_ms, 2),
-        tuple(part for part in frame.image_type if part in _COMPONENTS),
-        frame.position_lps is None or frame.orientation_lps is None,
+def _layout_key(frame: Frame) -> Hashable:
+    """Properties that are equal for all slices of a stack."""
+    return frame.rows, frame.columns, _exclusion(frame)
+
+
+def _echo_time(frame: Frame) -> tuple[float, ...]:
+    return () if frame.echo_time_ms is None else (frame.echo_time_ms,)
+
+
+def _component(frame: Frame) -> Hashable:
+    return tuple(part for part in frame.image_type if part in _COMPONENTS)
+
+
+def _series(frame: Frame) -> Hashable:
+    return frame.series_number, frame.parameters.get("SeriesDescription")
+
+
+def _frame_of_reference(frame: Frame) -> Hashable:
+    return frame.frame_of_reference_uid
+
+
+def _planes(frames: list[Frame]) -> list[list[Frame]]:
+    """Group frames that may form one stack: same plane, grid and contrast.
+
+    Numbers are compared with a tolerance. Parts that differ only in a text or identifier, or
+    slightly in orientation, are one group if their slices interleave or adjoin: attributes may
+    differ from slice to slice after processing or anonymization.
+    """
+    return [
+        part
+        for plane in _by_orientation(frames, _MAX_ORIENTATION_SPREAD)
+        for grid in _by_value(plane, lambda f: f.spacing_mm or (), _PIXEL_SPACING_TOLERANCE)
+        for echo in _by_value(grid, _echo_time, _ECHO_TIME_TOLERANCE)
+        for part in _parts(echo, _PART_RULES)
+    ]
+
+
+_PART_RULES: Final[tuple[Callable[[list[Frame]], list[list[Frame]]], ...]] = (
+    lambda frames: _split(frames, _series),
+    lambda frames: _split(frames, _component),
+    lambda frames: _by_orientation(frames, _ORIENTATION_TOLERANCE),
+    lambda frames: _split(frames, _frame_of_reference),
+)
+"""How to split frames into parts, the most significant difference first."""
+
+
+def _parts(
+    frames: list[Frame], rules: Sequence[Callable[[list[Frame]], list[list[Frame]]]]
+) -> list[list[Frame]]:
+    """Split frames by all rules; parts that together form a regular stack are not separated."""
+    if not rules:
+        return [frames]
+    found = [part for group in rules[0](frames) for part in _parts(group, rules[1:])]
+    return [frames] if len(found) > 1 and _is_one_stack(found) else found
+
+
+def _is_one_stack(parts: list[list[Frame]]) -> bool:
+    """Return whether the slices of several parts interleave or adjoin in one regular stack."""
+    frames = [frame for part in parts for frame in part]
+    normal = _plane_axes(frames[0])[:, 2]
+    along = np.array([frame.position_lps for frame in frames]) @ normal
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    order = np.argsort(along, kind="stable")
+    steps, changes = np.diff(along[order]), np.diff(owner[order]) != 0
+    apart = steps[steps > 1e-3]
+    if len(apart) < _MIN_SLICES - 1 or len(_by_in_plane_origin(frames)) > 1:
+        return False
+    step = float(np.median(apart))
+    # Repetitions within a part are separated later; those of different parts are different images.
+    own = steps[~changes & (steps >= 0.1 * step)]
+    between = steps[changes]
+    regular = np.abs(between / step - 1) <= 0.5
+    return bool(
+        between.min() > 0.5 * step
+        and regular.mean() >= _REGULAR_FRACTION
+        and (not own.size or abs(float(np.median(own)) / step - 1) <= 0.5)
     )
+
+
+def _variation_notes(frames: list[Frame]) -> list[Note]:
+    """Notes on attributes that differ between the slices of one stack."""
+    found = []
+    frames_of_reference = len({frame.frame_of_reference_uid for frame in frames})
+    if frames_of_reference > 1:
+        found.append(note("frame_of_reference_varies", count=frames_of_reference))
+    commas = sum(frame.decimal_comma for frame in frames)
+    if commas:
+        found.append(note("decimal_comma", count=commas))
+    cosines = np.array([frame.orientation_lps for frame in frames])
+    spread = float(np.ptp(cosines, axis=0).max())
+    if spread > _ORIENTATION_TOLERANCE:
+        found.append(note("orientation_varies", degrees=float(np.degrees(spread))))
+    return found
+
+
+def _by_value(
+    frames: list[Frame], value: Callable[[Frame], tuple[float, ...]], tolerance: float
+) -> list[list[Frame]]:
+    """Group frames whose numbers agree within a relative tolerance."""
+    groups: dict[tuple[float, ...], list[Frame]] = {}
+    for frame in frames:
+        own = value(frame)
+        key = next((known for known in groups if _agree(known, own, tolerance)), own)
+        groups.setdefault(key, []).append(frame)
+    return list(groups.values())
 
 
 def _split(frames: list[Frame], key: Callable[[Frame], Hashable]) -> list[list[Frame]]:
@@ -346,25 +480,48 @@ def _split(frames: list[Frame], key: Callable[[Frame], Hashable]) -> list[list[F
     return list(groups.values())
 
 
-def _without_repeated_instances(frames: list[Frame], notes: list[Note]) -> list[Frame]:
-    unique: dict[tuple[str, int | None], Frame] = {}
+def _agree(one: tuple[float, ...], other: tuple[float, ...], tolerance: float) -> bool:
+    return len(one) == len(other) and all(
+        isclose(a, b, rel_tol=tolerance) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _without_repeated_instances(
+    frames: list[Frame], notes: list[Note], same_pixels: Callable[[Frame, Frame], bool]
+) -> list[Frame]:
+    """Remove copies: frames with the same UID, position and pixels as another one."""
+    known: dict[tuple[str, int | None], list[Frame]] = defaultdict(list)
     for frame in frames:
-        known = unique.get((frame.sop_instance_uid, frame.index))
-        if known is None or known.cut_short:  # a complete copy replaces a truncated one
-            unique[(frame.sop_instance_uid, frame.index)] = frame
+        same_uid = known[frame.sop_instance_uid, frame.index]
+        for n, other in enumerate(same_uid):
+            if not _same_place(frame, other):
+                continue
+            if other.cut_short or frame.cut_short or same_pixels(frame, other):
+                same_uid[n] = frame if other.cut_short else other  # a complete copy is preferred
+                break
+        else:
+            same_uid.append(frame)
+    unique = [frame for same_uid in known.values() for frame in same_uid]
     if len(unique) < len(frames):
         notes.append(note("duplicate_instances", count=len(frames) - len(unique)))
-    return list(unique.values())
+    if len(unique) > len(known):
+        images = sum(len(same_uid) for same_uid in known.values() if len(same_uid) > 1)
+        notes.append(note("instance_uids_not_unique", count=images))
+    return unique
 
 
-def _by_orientation(frames: list[Frame]) -> list[list[Frame]]:
-    """Group frames with the same direction cosines, within `_ORIENTATION_TOLERANCE`."""
+def _same_place(one: Frame, other: Frame) -> bool:
+    return one.position_lps == other.position_lps and one.orientation_lps == other.orientation_lps
+
+
+def _by_orientation(frames: list[Frame], tolerance: float) -> list[list[Frame]]:
+    """Group frames with the same direction cosines, within a tolerance."""
     leaders: list[FloatArray] = []
     groups: list[list[Frame]] = []
     for frame in frames:
         cosines = np.array(frame.orientation_lps)
         for leader, group in zip(leaders, groups, strict=True):
-            if np.abs(leader - cosines).max() <= _ORIENTATION_TOLERANCE:
+            if np.abs(leader - cosines).max() <= tolerance:
                 group.append(frame)
                 break
         else:
@@ -422,11 +579,53 @@ def _by_repetition(
         if len(parts) > 1 and not any(_sorted_along_normal(part)[1] for part in parts):
             separated = note("repetitions", count=len(parts))
             return [_Block(part, (separated,)) for part in parts]
+    for attribute, key in _VERSION_KEYS.items():
+        parts = _split(ordered, key)
+        if len(parts) > 1 and not any(_sorted_along_normal(part)[1] for part in parts):
+            separated = note("repetitions", "versions", count=len(parts), attribute=attribute)
+            return [_Block(part, (separated,)) for part in parts]
     drop = {id(later) for first, later in repeated if same_pixels(first, later)}
     kept = [frame for frame in ordered if id(frame) not in drop]
     if not _sorted_along_normal(kept)[1]:
         return [_Block(kept, (note("duplicate_slices", count=len(drop)),))]
+    parts = _by_number(kept)
+    if parts:
+        return [_Block(part, (note("repetitions", count=len(parts)),)) for part in parts]
     return [_Block(ordered, fault=note("ambiguous_positions"))]
+
+
+_VERSION_KEYS: Final[dict[str, Callable[[Frame], Hashable]]] = {
+    "Image Type": lambda frame: frame.image_type,
+    "Series Number": _series,
+    "Echo Time": lambda frame: frame.echo_time_ms,
+    "Repetition Time": lambda frame: frame.parameters.get("RepetitionTime"),
+    "Inversion Time": lambda frame: frame.parameters.get("InversionTime"),
+    "Flip Angle": lambda frame: frame.parameters.get("FlipAngle"),
+}
+"""Attributes by which images at the same position are separated, by their names."""
+
+
+def _by_number(frames: list[Frame]) -> list[list[Frame]]:
+    """Separate complete repetitions by Instance Number; empty if it does not distinguish them.
+
+    The numbers of the images at each position differ by a constant: repetitions are numbered one
+    after the other, or the images of each position are.
+    """
+    ordered, pairs = _sorted_along_normal(frames)
+    places: dict[int, list[Frame]] = {id(frame): [frame] for frame in ordered}
+    for first, later in pairs:
+        places[id(first)].append(later)
+        del places[id(later)]
+    columns = [
+        sorted(place, key=lambda frame: frame.instance_number or 0) for place in places.values()
+    ]
+    if len({len(column) for column in columns}) != 1:
+        return []
+    numbers = np.array([[f.instance_number or 0 for f in column] for column in columns])
+    differences = np.diff(numbers, axis=1)
+    if (differences <= 0).any() or (np.ptp(differences, axis=0) > 0).any():
+        return []
+    return [list(part) for part in zip(*columns, strict=True)]
 
 
 def _sorted_along_normal(frames: list[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:

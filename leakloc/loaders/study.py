@@ -64,6 +64,8 @@ class SeriesStack:
         As `files`; one per frame for multi-frame objects.
     read : callable
         Reads the pixels and returns the volume.
+    n_truncated : int
+        Number of images of the series that were excluded because their pixels are truncated.
     """
 
     series_instance_uid: str | None
@@ -77,6 +79,7 @@ class SeriesStack:
     read: Callable[[], Volume] = field(repr=False)
     series_number: int | None = None
     notes: tuple[Note, ...] = ()
+    n_truncated: int = 0
 
     def load(self) -> Volume:
         """Read the pixels.

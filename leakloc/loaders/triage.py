@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import isclose
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
 from leakloc.core.notes import Note, note
-from leakloc.core.volume import Volume
+from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
 from leakloc.loaders.roles import ClassifiedSeries, Pixels, finished, judge_all
@@ -34,6 +37,15 @@ if TYPE_CHECKING:
 
 _SHARED_FIELD: Final = 0.5
 """Minimum overlap, relative to the smaller field, of headerless files in one coordinate system."""
+_MAX_LEFT_OUT: Final = 0.1
+"""Maximum fraction of the slices of the myelogram not used; with more, fluid may be missed or its
+volume underestimated."""
+_PARALLEL: Final = 0.94
+"""Minimum cosine of the angle between slices of one plane (20 degrees)."""
+_MIN_OTHER_ORIENTATION_DEG: Final = 0.2
+"""Angle from which orientation is stated as the reason why slices form a separate stack."""
+_SAME_SLICE: Final = 0.25
+"""Maximum distance, in slices, of images at the same position."""
 _COMPANIONS: Final[tuple[Role, ...]] = (
     "sagittal_t2",
     "sagittal_stir",
@@ -119,6 +131,8 @@ def triage(
     additional = (part for parts in companions.values() for part in parts)
     for item in (*members, *additional):
         notes += [note for note in item.stack.notes if note not in notes]
+    used = [*for_fluid, *for_levels]
+    notes = [*_use_notes(judged, members, used, chosen_by_user=myelogram_uid is not None), *notes]
     uses = {"fluid": for_fluid, "levels": for_levels}
     stacks = tuple(
         finished(item, tuple(use for use, stacks in uses.items() if _is_in(item.stack, stacks)))
@@ -130,6 +144,147 @@ def triage(
 def _is_in(stack: SeriesStack, stacks: Sequence[SeriesStack]) -> bool:
     """Return whether a stack is one of `stacks`: the same object, as equal ones may be repeats."""
     return any(stack is other for other in stacks)
+
+
+def _use_notes(
+    judged: list[ClassifiedSeries],
+    members: list[ClassifiedSeries],
+    used: Sequence[SeriesStack],
+    *,
+    chosen_by_user: bool,
+) -> list[Note]:
+    """Notes on myelograms that were not used, and on series of which a part was used."""
+    found = [] if chosen_by_user else _unused_myelograms(judged, members)
+    fluid = {_series_of(item) for item in members}
+    series = dict.fromkeys(_series_of(item) for item in judged if _is_in(item.stack, used))
+    for key in sorted(series, key=lambda key: key not in fluid):
+        parts = [item for item in judged if _series_of(item) == key and _is_image(item)]
+        found += _part_notes(parts, used, is_fluid=key in fluid)
+    return found
+
+
+def _series_of(item: ClassifiedSeries) -> tuple[object, ...]:
+    """Return what identifies a series; identifiers alone may not be unique."""
+    stack = item.stack
+    own = id(stack) if stack.series_instance_uid is None else stack.series_instance_uid
+    return own, stack.series_number, stack.description
+
+
+def _is_image(item: ClassifiedSeries) -> bool:
+    """Return whether a stack is not an overview or document within its series."""
+    excluded = any(note.definition.excludes_series for note in item.stack.notes)
+    return item.role not in ("projection", "localizer") and not excluded
+
+
+def _unused_myelograms(
+    judged: list[ClassifiedSeries], members: list[ClassifiedSeries]
+) -> list[Note]:
+    """Notes on series that appear to be the myelogram, but cannot be used.
+
+    If another myelogram is used, series that are no image of fluid are not mentioned.
+    """
+    fluid = {_series_of(item) for item in members}
+    roles: set[Role] = {"unreadable"} if members[0].role == "myelogram" else {"unreadable", "other"}
+    concerned: dict[tuple[object, ...], ClassifiedSeries] = {}
+    for item in sorted(judged, key=lambda item: item.stack.n_instances, reverse=True):
+        if item.role in roles and item.facts.appears_myelogram and _series_of(item) not in fluid:
+            concerned.setdefault(_series_of(item), item)
+    return [
+        note(
+            "myelogram_not_used",
+            series=_number(item),
+            evidence=_evidence(item),
+            reason=item.reason,
+        )
+        for item in concerned.values()
+    ]
+
+
+def _number(item: ClassifiedSeries) -> str:
+    return "without number" if item.stack.series_number is None else str(item.stack.series_number)
+
+
+def _evidence(item: ClassifiedSeries) -> str:
+    return "name" if item.facts.named_myelography else "echo time"
+
+
+def _part_notes(
+    parts: list[ClassifiedSeries], used: Sequence[SeriesStack], *, is_fluid: bool
+) -> list[Note]:
+    """Count the images of one series that were not used."""
+    ours = [item for item in parts if _is_in(item.stack, used)]
+    others = [item for item in parts if not _is_in(item.stack, used)]
+    if not ours:
+        return []
+    grids = [item.stack.geometry for item in ours if item.stack.geometry is not None]
+    versions = [item for item in others if _is_covered(item.stack.geometry, grids)]
+    rest = [item for item in others if item not in versions]
+    truncated = max(item.stack.n_truncated for item in ours)
+    n_used = sum(item.stack.n_instances for item in ours)
+    values: dict[str, object] = {"series": _number(ours[0])}
+    found = []
+    slices = [item for item in rest if _is_parallel(item.stack.geometry, grids)]
+    missing = truncated + sum(item.stack.n_instances for item in slices)
+    left = truncated + sum(item.stack.n_instances for item in rest)
+    incomplete = is_fluid and missing > _MAX_LEFT_OUT * (n_used + missing)
+    if left:
+        code, counted = (
+            ("series_incomplete", slices) if incomplete else ("series_partly_used", rest)
+        )
+        number = missing if incomplete else left
+        reasons = dict.fromkeys(_why_apart(item, ours[0]) for item in counted)
+        why = "; ".join([*reasons, *(["truncated"] if truncated else [])])
+        found.append(note(code, left=number, total=n_used + number, reason=why, **values))
+    if versions:
+        extra = sum(item.stack.n_instances for item in versions)
+        total = n_used + extra
+        found.append(note("series_partly_used", "versions", left=extra, total=total, **values))
+    return found
+
+
+def _why_apart(item: ClassifiedSeries, ours: ClassifiedSeries) -> str:
+    """Return why images are not part of the stack that was used."""
+    one, other = item.stack.geometry, ours.stack.geometry
+    if one is None or other is None or item.set_aside:
+        return item.reason
+    te, our_te = item.facts.echo_time_ms, ours.facts.echo_time_ms
+    if te is not None and our_te is not None and not isclose(te, our_te, rel_tol=0.01):
+        return f"echo time {te:.6g} ms instead of {our_te:.6g} ms"
+    cosine = min(1.0, abs(float(one.directions_lps[:, 2] @ other.directions_lps[:, 2])))
+    rows = min(1.0, abs(float(one.directions_lps[:, 0] @ other.directions_lps[:, 0])))
+    degrees = np.degrees(np.arccos(min(cosine, rows)))
+    if degrees > _MIN_OTHER_ORIENTATION_DEG:
+        return f"orientation different by {degrees:.1f} degrees"
+    if one.shape[1:] != other.shape[1:] or not np.allclose(
+        one.spacing_ijk_mm[:2], other.spacing_ijk_mm[:2], rtol=1e-3
+    ):
+        return "other matrix or pixel spacing"
+    if one.frame_of_reference_uid != other.frame_of_reference_uid:
+        return "other frame of reference"
+    return "not adjacent to the slices used, or other image type"
+
+
+def _is_parallel(geometry: Geometry | None, grids: list[Geometry]) -> bool:
+    """Return whether slices are about parallel to those of a grid; unknown positions count."""
+    return geometry is None or any(
+        abs(geometry.directions_lps[:, 2] @ grid.directions_lps[:, 2]) > _PARALLEL for grid in grids
+    )
+
+
+def _is_covered(geometry: Geometry | None, grids: list[Geometry]) -> bool:
+    """Return whether every slice lies at the position of a slice of one of the grids."""
+    if geometry is None or not _is_parallel(geometry, grids):
+        return False
+    k = np.arange(geometry.shape[0])
+    center = [(n - 1) / 2 for n in geometry.shape[1:]]
+    centers = geometry.lps_from_kji(np.stack([k, *(np.full(k.shape, c) for c in center)], axis=1))
+    covered = np.zeros(k.shape, dtype=bool)
+    for grid in grids:
+        places = grid.kji_from_lps(centers)
+        inside = (places > -0.5) & (places < np.array(grid.shape) - 0.5)
+        on_slice = np.abs(places[:, 0] - np.round(places[:, 0])) < _SAME_SLICE
+        covered |= inside.all(axis=1) & on_slice
+    return bool(covered.all())
 
 
 def _with_fat_fact(volume: Volume, chosen: ClassifiedSeries) -> Volume:
@@ -158,7 +313,9 @@ def _choose_fluid(
         chosen = _named(judged, wanted)
         return [chosen], pixels.of(chosen.stack), []
     myelograms = sorted(
-        (item for item in judged if item.role == "myelogram"), key=lambda i: i.score, reverse=True
+        (item for item in judged if item.role == "myelogram"),
+        key=lambda item: (item.score, item.stack.n_instances),
+        reverse=True,
     )
     _require_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:
@@ -396,6 +553,17 @@ def _refusal(judged: Iterable[ClassifiedSeries]) -> str:
         item.facts.region == "spine" for item in mr
     ):
         return "this MR shows another body part, not the spine: select the spine study"
+    concerned = [
+        item
+        for item in sorted(mr, key=lambda item: item.stack.n_instances, reverse=True)
+        if item.role in ("unreadable", "other") and item.facts.appears_myelogram
+    ]
+    if concerned:
+        item = concerned[0]
+        return (
+            f"{_label(item.stack)} appears to be a myelogram by its {_evidence(item)}, but cannot "
+            f"be used: {item.reason}"
+        )
     present = {item.role for item in mr}
     if present <= {"localizer", "other"} and "localizer" in present:
         return "only a localizer can be read: include the myelographic or sagittal T2 series"
@@ -407,7 +575,11 @@ def _refusal(judged: Iterable[ClassifiedSeries]) -> str:
             "only thick-slab or other projection images: they have no depth, so neither level nor "
             "volume can be determined; include the 3D or multislice series"
         )
-    irregular = [item for item in mr if item.stack.geometry is None]
+    irregular = sorted(
+        (item for item in mr if item.stack.geometry is None),
+        key=lambda item: (item.facts.contrast in ("t2", "stir"), item.stack.n_instances),
+        reverse=True,
+    )
     if len(irregular) == len(mr):
         return f"no series has regular geometry: {irregular[0].reason}"
     counts = ", ".join(sorted(f"{_label(item.stack)}: {item.reason}" for item in mr)[:4])

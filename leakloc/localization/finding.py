@@ -37,22 +37,29 @@ def find(
     settings: LocalizationSettings,
     *,
     blind: bool,
+    incomplete: bool = False,
 ) -> Finding:
     """Determine whether epidural fluid is present, its level and the confidence.
 
     ``present`` requires a definite or probable collection. If there are only possible ones, or
-    the input cannot distinguish fluid from other bright tissue, the result is ``indeterminate``.
+    the input cannot distinguish fluid from other bright tissue or is `incomplete`, the result is
+    ``indeterminate``.
     """
     if placed:
         main = min(placed, key=lambda p: (_GRADES.index(p.collection.grade), -p.volume_ml))
         possible = main.collection.grade == "possible"
-        leak: LeakStatus = "indeterminate" if possible or blind else "present"
+        unsure = possible or blind or incomplete
+        leak: LeakStatus = "indeterminate" if unsure else "present"
         sentence = _positive(main, len(placed) - 1, levels)
         if blind:
             sentence = f"{sentence}; {_BLIND}"
+        elif incomplete:
+            sentence = f"{sentence}; {_INCOMPLETE}"
         return _finding(leak, main.collection.confidence, sentence, main.collection.level)
     if blind:
         return _finding("indeterminate", 0.0, f"indeterminate: {_BLIND}")
+    if incomplete:
+        return _finding("indeterminate", 0.0, f"indeterminate: {_INCOMPLETE}")
     max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (
         _cannot_tell(segmentation) or _maybe_fat(segmentation)
@@ -80,6 +87,8 @@ _BLIND = (
     "the study contains no fat-suppressed myelogram, so epidural fluid can be neither shown "
     "nor ruled out"
 )
+
+_INCOMPLETE = "a considerable part of the myelogram's slices could not be used"
 
 
 def _cannot_tell(segmentation: Segmentation) -> bool:

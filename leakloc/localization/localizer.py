@@ -90,6 +90,7 @@ def localize(
     coordinate = LevelCoordinate.from_levels(levels, segmentation.centerline)
     sac = sac_profile(sac_voxels, grid, segmentation.centerline, geometry)
     blind = any(note.definition.precludes_finding for note in input_notes)
+    incomplete = any(note.definition.is_incomplete for note in input_notes)
     shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
     placed = tuple(
         locate_collection(
@@ -122,7 +123,9 @@ def localize(
     return Localization(
         thecal_sac=thecal_sac,
         collections=tuple(p.collection for p in placed),
-        finding=find(placed, segmentation, levels, coverage, settings, blind=blind),
+        finding=find(
+            placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
+        ),
         planning=planning,
         coverage=coverage,
         snr=csf / noise if csf >= 0 and noise > 0 else None,

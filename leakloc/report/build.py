@@ -67,7 +67,7 @@ def build_report(
         analysis.levels,
         analysis.localization,
         settings,
-        input_notes=(*study.notes, *triage.notes),
+        input_notes=(*triage.notes, *study.notes),
         notes=notes,
         runtime_s={**analysis.runtime_s, **(runtime_s or {})},
         created=created,

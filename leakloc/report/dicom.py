@@ -29,6 +29,7 @@ from leakloc.anatomy.vocabulary import (
 )
 from leakloc.core.errors import OutputError
 from leakloc.core.version import __version__
+from leakloc.loaders.headers import replace_decimal_commas
 from leakloc.report.canvas import BLUE, ORANGE, Color
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def _files(stack: SeriesStack) -> tuple[Path, ...]:
 
 def _header(path: Path, keep_identity: bool) -> Dataset:
     header = pydicom.dcmread(path, stop_before_pixels=True)
+    replace_decimal_commas(header)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, "")

@@ -224,3 +224,14 @@ def test_summary_names_each_segment_of_the_level_set(spine, crescent):
     assert f"largest at {' or '.join(collection.level_set)}" in even.finding.summary
     focal = spine(crescents=(crescent(100.0, 108.0, 4.0),), **SMALL).localized()
     assert focal.collections[0].level_set == (focal.collections[0].level,)
+
+
+@pytest.mark.parametrize("with_fluid", [False, True])
+def test_an_incomplete_myelogram_is_indeterminate(spine, crescent, with_fluid):
+    crescents = (crescent(80.0, 110.0, 4.0),) if with_fluid else ()
+    model = spine(crescents=crescents, **SMALL)
+    left_out = Note("series_incomplete", "20 of 72 slices of series 3 were not used")
+    result = localize(model.segmentation(), model.levels(), model.settings, input_notes=(left_out,))
+    assert result.finding.leak == "indeterminate"
+    assert "slices could not be used" in result.finding.summary
+    assert [c.grade for c in result.collections] == ["definite"] * with_fluid
