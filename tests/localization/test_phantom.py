@@ -102,7 +102,7 @@ def check(scenario, seed, spacing_mm):
     if abs(s4[2] - truth.hiatus_lps[2]) < 8.0:  # an apex at S3 or S5 is not reported
         assert hiatus.visible
     if hiatus.visible:
-        hiatus_error = float((line.project(hiatus.lps_mm)[0] - line.project(truth.hiatus_lps)[0]))
+        hiatus_error = float(line.project(hiatus.lps_mm)[0] - line.project(truth.hiatus_lps)[0])
         assert abs(hiatus_error) < 1.5
     exact = []
     for found, true in zip(result.collections, truth.collections, strict=True):
