@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
 from leakloc.cli.parser import make_parser
-from leakloc.core.errors import LeaklocError
+from leakloc.core.errors import LeaklocError, reason_of
+from leakloc.core.quiet import quiet_libraries
 
 __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
 
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        code: int = import_module(f"leakloc.cli.{options.command}").run(options)
+        with nullcontext() if options.verbose else quiet_libraries():
+            code: int = import_module(f"leakloc.cli.{options.command}").run(options)
         return code
     except LeaklocError as error:
         print(f"leakloc: {error}", file=sys.stderr)
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             raise
         print(
-            f"leakloc: the analysis failed unexpectedly ({type(error).__name__}); "
+            f"leakloc: the analysis failed unexpectedly ({reason_of(error)}); "
             "run again with -v for details",
             file=sys.stderr,
         )

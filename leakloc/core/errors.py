@@ -27,3 +27,20 @@ class OutputError(LeaklocError):
 
 class AnalysisError(LeaklocError):
     """A stage produced no result although the input is usable."""
+
+
+MAX_REASON_CHARACTERS = 300
+"""Length at which the message of another library is cut: one or two lines of a terminal."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the class of an exception and the first line of its message.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("not a number"))
+    'ValueError: not a number'
+    """
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0].strip()[:MAX_REASON_CHARACTERS]}" if lines else name
