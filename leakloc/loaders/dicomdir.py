@@ -7,7 +7,7 @@ from typing import Final
 
 import pydicom
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, reason_of
 
 _INDEX_CLASS: Final = b"1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""
@@ -33,7 +33,7 @@ def listed_files(path: Path) -> list[Path]:
         listed = [record.get("ReferencedFileID") for record in records]
     except Exception as error:  # pydicom raises various exceptions on corrupt files
         raise InputError(
-            f"cannot read {path.name} ({type(error).__name__}); specify the image folder"
+            f"cannot read {path.name} ({reason_of(error)}); specify the image folder"
         ) from error
     found = []
     for parts in listed:
