@@ -1,28 +1,30 @@
 # On a new machine with Python 3.11 or newer:
 #   make demo    install, analyze the sample study, print the location of the report
 #   make test    install, check style and types, run the tests
+# Both install the versions in constraints.txt, which `make lock` upgrades.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 DEMO := demo_output
 
-.PHONY: help setup demo test test-all lint bench docs sample-data clean
+.PHONY: help setup demo test test-all test-lowest lock lint bench docs sample-data clean
 
 help:
 	@grep -E '^#   ' Makefile | sed 's/^#   //'
 
-$(VENV)/.runtime: pyproject.toml
+$(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "leakloc needs Python 3.11 or newer: make demo PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing leakloc into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "Installing the developers' tools into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -42,6 +44,18 @@ test: lint
 test-all: lint
 	$(BIN)/pytest -n auto -m ''
 
+# The tests with the lowest versions that pyproject.toml allows.
+test-lowest: $(VENV)/.dev
+	@echo "Installing the lowest versions into $(LOWEST) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		-e '.[all,test]'
+	$(LOWEST)/bin/python -m pytest -n auto
+
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+		--no-header --no-annotate pyproject.toml -o constraints.txt
+
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks/test_speed.py --benchmark-only -q
 
@@ -53,4 +67,4 @@ sample-data: $(VENV)/.runtime
 	$(BIN)/python sample_data/make_sample_data.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(DEMO) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

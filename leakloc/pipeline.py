@@ -176,7 +176,7 @@ def analyze(
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
-        segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter)
+        segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter, settings)
     if levels is not None:
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
     clock = Clock(progress)
@@ -229,17 +229,24 @@ def _supplied_segmenter(
     sac_label: int | str | None,
     fluid_label: int | str | Sequence[int | str] | None,
     base: Segmenter,
+    settings: Settings,
 ) -> Segmenter:
     """Return a segmenter with user-supplied masks."""
     sac_labels, fluid_labels = _listed(sac_label), _listed(fluid_label)
     is_selected = bool(fluid_labels)
     if isinstance(sac, str | Path):
-        sac = read_mask(sac, labels=sac_labels, structure=SAC)
+        sac = read_mask(sac, labels=sac_labels, structure=SAC, settings=settings.loaders)
     elif sac is not None:
         sac = with_labels(sac, sac_labels, "the sac mask")
     if isinstance(fluid, str | Path):
-        is_selected = is_selected or bool(read_segments(fluid))
-        fluid = read_mask(fluid, may_be_empty=True, labels=fluid_labels, structure=FLUID)
+        is_selected = is_selected or bool(read_segments(fluid, settings=settings.loaders))
+        fluid = read_mask(
+            fluid,
+            may_be_empty=True,
+            labels=fluid_labels,
+            structure=FLUID,
+            settings=settings.loaders,
+        )
     elif fluid is not None:
         fluid = with_labels(fluid, fluid_labels, "the fluid mask")
     return SuppliedMasks(sac, fluid, base, is_fluid_selected=is_selected)

@@ -53,8 +53,6 @@ DEFORMED = 0.6
 """Fraction of the resampled patches that are also deformed."""
 WITH_CORD = 0.2
 """Fraction of the patches with a simulated cord."""
-WITH_ROOTS = 0.7
-"""Fraction of the phantom patches with additional nerve roots."""
 WITH_FLUID = 0.6
 """Fraction of the patches that are centered on fluid, in studies with fluid."""
 
@@ -121,8 +119,8 @@ class Patches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
                     kind: sorted(self.folder.glob(f"{kind}_*.npz")) for kind in ("real", "phantom")
                 }
             drawn += 1
-            phantom = bool(files["phantom"]) and rng.random() < PHANTOMS
-            paths = files["phantom" if phantom or not files["real"] else "real"]
+            phantom = not files["real"] or (bool(files["phantom"]) and rng.random() < PHANTOMS)
+            paths = files["phantom" if phantom else "real"]
             patch = _cut(paths[rng.integers(len(paths))], rng)
             if patch is not None:
                 yield _augmented(patch, phantom, rng)
@@ -220,43 +218,10 @@ def _with_cord(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, A
     return {**patch, "signal": signal.astype(np.float32)}
 
 
-def _with_roots(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-    """Add crowded nerve roots to the dependent part of the sac.
-
-    In simulated studies of the development patients, a median of 45 % of the sac is darker than
-    half of CSF, 66 % of its dorsal half; in phantoms 10 % and 16 %. Without this augmentation, a
-    network trained on phantoms alone takes the roots for the posterior border of the sac.
-    """
-    arcs, weight = len(patch["signal"]), patch["inside"] * RADIUS_MM
-    total = weight.sum((1, 2), keepdims=True)
-    down = np.pi / 2 + rng.normal(0.0, 0.25)  # supine, hence dorsal
-    depth = np.cos(ANGLE - down)[:, None] * RADIUS_MM
-    course = gaussian_filter(rng.normal(size=(arcs, ANGLES, RADII)), (5.0, 1.5, 1.5))
-    depth = depth + course / course.std() * rng.uniform(0.3, 2.0)
-    order = np.argsort(-depth.reshape(arcs, -1), axis=1)
-    filled = np.cumsum(np.take_along_axis(weight.reshape(arcs, -1), order, 1), axis=1)
-    rank = np.empty_like(filled)
-    np.put_along_axis(rank, order, filled, 1)
-    fraction = rank.reshape(depth.shape) / np.maximum(total, 1.0)
-    trend = gaussian_filter1d(rng.normal(size=arcs), 8.0)
-    limit = rng.uniform(0.1, 0.85) + rng.uniform(0.0, 0.15) * trend / max(trend.std(), 1e-6)
-    sharp = rng.uniform(6.0, 25.0)
-    roots = np.clip((limit[:, None, None] - fraction) * sharp + 0.5, 0.0, 1.0)
-    strands = gaussian_filter(rng.normal(size=(arcs, ANGLES, RADII)), (6.0, 0.6, 0.6))
-    strands *= rng.uniform(0.0, 0.25) / strands.std()
-    rim = int(rng.choice([0, 0, 0, 1, 2, 3]))  # CSF between roots and dura, in radial steps
-    within = np.minimum(patch["inside"], np.roll(patch["inside"], -rim, axis=2))
-    roots = np.clip(roots + np.where(roots > 0, strands, 0.0), 0.0, 1.0) * within
-    signal = patch["signal"] * (1.0 - roots) + rng.uniform(0.0, 0.5) * roots
-    return {**patch, "signal": signal.astype(np.float32)}
-
-
 def _augmented(
     patch: dict[str, Array], phantom: bool, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
     """Vary gain, noise, field of view and prior; mirror left-right in half of the cases."""
-    if phantom and rng.random() < WITH_ROOTS:
-        patch = _with_roots(patch, rng)
     if rng.random() < WITH_CORD:
         patch = _with_cord(patch, rng)
     if rng.random() < RECENTERED:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from leakloc.cli import BAD_USAGE, INPUT_UNUSABLE, main
@@ -141,3 +142,17 @@ def test_read_only_output(capsys, study, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, read-only for everyone")
 def test_output_where_nobody_can_write(capsys, study):
     refused(capsys, study, Path("/proc/leakloc-out"), BAD_USAGE, "cannot write")
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys, study, out, series):
+    """They could change the title, the colors or the content of a terminal."""
+    with pydicom.config.disable_value_validation():
+        for name in ("a", "b"):
+            made = series(study_uid=f"\x1b]0;{name}\x07\x1b[2J", SeriesDescription="\x1b[31mred")
+            made.write(study, prefix=name)
+    refused(capsys, study, out, INPUT_UNUSABLE, "images of 2 studies")
+    main(["series", str(study)])
+    main(["series", str(study), "--study", "\x1b]0;a\x07\x1b[2J"])
+    captured = capsys.readouterr()
+    assert "?[31mred" in captured.out
+    assert "\x1b" not in captured.out + captured.err and "\x07" not in captured.out + captured.err

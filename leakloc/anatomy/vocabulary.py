@@ -173,7 +173,7 @@ def level_code(segment: str) -> CodedTerm:
 def private_term(value: str, meaning: str) -> CodedTerm:
     """Return a term of the private scheme; DICOM limits values to 16 characters.
 
-    >>> private_term("EPIFLUID", "Extradural fluid collection").scheme
+    >>> private_term("EPIFLUID", "Epidural fluid collection").scheme
     '99LEAKLOC'
     """
     if len(value) > 16:
@@ -182,4 +182,4 @@ def private_term(value: str, meaning: str) -> CodedTerm:
 
 
 THECAL_SAC: Final = private_term("THECALSAC", "Thecal sac")
-EXTRADURAL_FLUID: Final = private_term("EPIFLUID", "Extradural fluid collection")
+EPIDURAL_FLUID: Final = private_term("EPIFLUID", "Epidural fluid collection")

@@ -9,14 +9,16 @@ Exit codes: 0 success, 2 incorrect usage (arguments, settings, output folder), 3
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
 from leakloc.cli.parser import make_parser
-from leakloc.core.errors import LeaklocError, reason_of
+from leakloc.core.errors import LeaklocError, printable, reason_of
 from leakloc.core.quiet import quiet_libraries
 
 __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
@@ -26,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        with nullcontext() if options.verbose else quiet_libraries():
+        quiet = nullcontext() if options.verbose else quiet_libraries()
+        with terminated_like_interrupted(), quiet:
             code: int = import_module(f"leakloc.cli.{options.command}").run(options)
         return code
     except LeaklocError as error:
-        print(f"leakloc: {error}", file=sys.stderr)
+        print(f"leakloc: {printable(str(error))}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
         print("leakloc: interrupted", file=sys.stderr)
@@ -38,12 +41,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reading process closed the pipe, e.g. `| head`
         sys.stderr.close()
         return DONE
+    except MemoryError:
+        print(
+            "leakloc: out of memory; close other programs, or reduce the setting "
+            "loaders.max_decoded_mib to exclude large series",
+            file=sys.stderr,
+        )
+        return ANALYSIS_FAILED
     except Exception as error:
         if options.verbose:
             raise
         print(
-            f"leakloc: the analysis failed unexpectedly ({reason_of(error)}); "
+            f"leakloc: the analysis failed unexpectedly ({printable(reason_of(error))}); "
             "run again with -v for details",
             file=sys.stderr,
         )
         return ANALYSIS_FAILED
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that temporary files with patient data are removed.
+
+    Running jobs of a batch are requeued, finished ones are kept.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP")  # SIGHUP does not exist on Windows
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # A program started with nohup ignores SIGHUP.
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

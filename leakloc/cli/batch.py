@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from leakloc.cli.codes import ANALYSIS_FAILED, DONE
-from leakloc.cli.shared import print_table, settings_of, terminated_like_interrupted
+from leakloc.cli.shared import print_table, settings_of
 from leakloc.core.errors import InputError, SettingsError
 from leakloc.services.batch.batch import Batch
 from leakloc.services.batch.engine import WorkOptions
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         ended=show.ended,
         finding=show.finding,
     )
-    with terminated_like_interrupted(), show:
+    with show:
         tally = batch.run(options.roots, watch=options.watch, settle_s=options.settle)
     if options.json:
         print(

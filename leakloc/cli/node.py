@@ -6,10 +6,11 @@ import argparse
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from leakloc.cli.codes import ANALYSIS_FAILED, DONE
-from leakloc.cli.shared import settings_of, terminated_like_interrupted
+from leakloc.cli.shared import settings_of
 from leakloc.core.errors import SettingsError
 from leakloc.services.batch.engine import WorkOptions
 from leakloc.services.node.node import Node
@@ -40,11 +41,8 @@ def run(options: argparse.Namespace) -> int:
         ready=lambda port: _print_ready(options, port),
     )
     _log_to_stderr(verbose=options.verbose)
-    try:
-        with terminated_like_interrupted():
-            node.run()
-    except KeyboardInterrupt:  # normal way to stop the service
-        pass
+    with suppress(KeyboardInterrupt):  # normal way to stop the service
+        node.run()
     return DONE
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from leakloc.cli.codes import DONE
 from leakloc.cli.shared import print_table, settings_of
+from leakloc.core.errors import printable
 from leakloc.loaders import load_study, series_table
 
 COLUMNS: Final = (
@@ -33,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
     print_table([{**row, "used_for": " + ".join(row["used_for"]) or None} for row in rows], COLUMNS)
     for row in rows:
         for note in row["notes"]:
-            print(f"series {row['series'] or '-'}: {note}")
+            print(printable(f"series {row['series'] or '-'}: {note}"))
     if skipped:
         print(f"{len(skipped)} files skipped:")
         for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():
-            print(f"  {count} x {reason}")
+            print(f"  {count} x {printable(reason)}")
     return DONE

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakloc.core.errors import SettingsError
+from leakloc.core.errors import SettingsError, printable
 from leakloc.core.settings import Settings, find_recipe
 
 if TYPE_CHECKING:
@@ -32,9 +30,9 @@ def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(report.to_json())
         return
-    print(report.finding.summary)
+    print(printable(report.finding.summary))
     for warning in report.quality.warnings:
-        print(f"  note: {warning.message}")
+        print(f"  note: {printable(warning.message)}")
     print(f"report: {folder / 'report.json'}")
     for picture in report.outputs.overlays:
         print(f"image: {folder / picture}")
@@ -87,20 +85,6 @@ class ProgressLine:
             print(f"\r\x1b[2K{fraction:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C: running jobs are requeued, finished ones are kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
     """Print an aligned table; unprintable characters are replaced."""
     texts = [[_cell(row.get(column)) for column in columns] for row in rows]
@@ -115,4 +99,4 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return " x ".join(f"{number:.3g}" for number in value)
     text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)

@@ -1,8 +1,46 @@
 """Exception classes of leakloc.
 
 The message names the affected file or series, the problem and a remedy. Commands map the class to
-an exit code (`leakloc.cli`); a batch records it as the reason of the failure.
+an exit code (`leakloc.cli`); a batch records it as the reason of the failure. File names may
+contain patient names, so messages name files with `file_label` and `path_label`, and services
+replace these names with `neutral_names`.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+_neutral: ContextVar[Callable[[Path], str] | None] = ContextVar("neutral", default=None)
+
+
+def file_label(path: Path) -> str:
+    """Return the name of a file for a message: its own, or a neutral one."""
+    neutral = _neutral.get()
+    return path.name if neutral is None else neutral(path)
+
+
+def path_label(path: Path) -> str:
+    """Return a path for a message: as specified, or a neutral name."""
+    neutral = _neutral.get()
+    return str(path) if neutral is None else neutral(path)
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could change a terminal, with ``?``."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+@contextmanager
+def neutral_names(label: Callable[[Path], str]) -> Iterator[None]:
+    """Name files in messages with `label`, so that the messages contain no patient names."""
+    token = _neutral.set(label)
+    try:
+        yield
+    finally:
+        _neutral.reset(token)
 
 
 class LeaklocError(Exception):
@@ -36,6 +74,8 @@ MAX_REASON_CHARACTERS = 300
 def reason_of(error: BaseException) -> str:
     """Return the class of an exception and the first line of its message.
 
+    Within `neutral_names` the class only: messages of other libraries may contain file names.
+
     Examples
     --------
     >>> reason_of(ValueError("not a number"))
@@ -43,4 +83,6 @@ def reason_of(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     name = type(error).__name__
-    return f"{name}: {lines[0].strip()[:MAX_REASON_CHARACTERS]}" if lines else name
+    if not lines or _neutral.get() is not None:
+        return name
+    return f"{name}: {printable(lines[0].strip()[:MAX_REASON_CHARACTERS])}"

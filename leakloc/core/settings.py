@@ -53,6 +53,10 @@ class LoaderSettings(_Section):
     """Maximum unpacked size of an archive in GiB: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)
     """Maximum number of files in an archive."""
+    max_decoded_mib: int = Field(1024, ge=1, le=1048576)
+    """Maximum size in memory of a series, a volume or a DICOM file after decompression, which is
+    verified before decompression: equal to 512 slices of 1024 x 1024 pixels, more than any spine
+    series has."""
 
 
 class SegmentationSettings(_Section):
@@ -161,8 +165,10 @@ class ReportSettings(_Section):
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study
     Instance UID is always kept so that planning software can find the images."""
     dicom_identity: Literal["keep", "remove"] = "keep"
-    """Patient module of the DICOM objects: that of the source images, so that archives file the
-    objects with them, or empty."""
+    """Attributes of patient, study and equipment in the DICOM objects: those of the source images,
+    so that archives file the objects with them, or removed according to the basic profile of DICOM
+    PS3.15 Annex E. Then only UIDs, modality, body part and geometry are retained, and dates are
+    dummies."""
     level_scheme: Literal[
         "leakloc", "totalspineseg", "spineps", "totalsegmentator", "totalsegmentator_mr", "sct"
     ] = "leakloc"
@@ -194,14 +200,20 @@ class NodeSettings(_Section):
     """Minimum free disk space; below it objects are refused (status A700), because results need
     space too."""
     network_timeout_s: float = Field(60.0, ge=1, le=3600)
-    """Timeout after which an idle association or a stalled send is closed."""
+    """Timeout after which an idle association or a stalled send is closed; maximum duration of an
+    association request."""
+    min_rate_kib_s: float = Field(4.0, ge=0, le=1048576)
+    """Minimum mean rate of an object or DICOMweb response being received, after
+    `network_timeout_s`; a slower connection is closed. A line of 1 Mbit/s that 16 senders use has 8
+    KiB/s for each."""
     also_accept: tuple[str, ...] = ()
     """UIDs of further storage SOP classes accepted and stored with the MR images, for archives that
     only send whole studies; they are not analyzed."""
     resend_s: float = Field(60.0, ge=0.1, le=86400)
-    """Delay before a failed send is repeated; doubled each time, up to an hour."""
+    """Delay before a failed send or retrieval is repeated; doubled each time, up to an hour."""
     resend_for_h: float = Field(72.0, ge=0, le=8760)
-    """Period over which a failed send is repeated; an archive may be unavailable over a weekend."""
+    """Period over which a failed send is repeated, in which the node runs; an archive may be
+    unavailable over a weekend."""
     tls_certificate: str = ""
     """PEM file of this node's certificate; if set, the node accepts TLS only."""
     tls_key: str = ""

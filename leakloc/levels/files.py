@@ -11,11 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment, vertebra_code
-from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.errors import InputError, SettingsError, file_label
 from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, SuppliedLevels
+from leakloc.loaders.limits import require_regular
 from leakloc.loaders.masks import Segment, listed, read_mask, read_segments
 
 _VERTEBRA: Final = re.compile(r"(?:vertebrae?[ _-]*)?([CTLS]\d{1,2})(?:[ _-]*vertebrae?)?", re.I)
@@ -39,9 +40,10 @@ def read_levels(path: str | Path) -> SuppliedLevels:
     """
     path = Path(path)
     try:
+        require_regular(path)
         content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is not readable JSON: {error}") from error
+    except (OSError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file_label(path)} is not readable JSON: {error}") from error
     content = content.get("levels", content) if isinstance(content, dict) else {}
     vertebrae = [
         Vertebra(_name(item, path), _point(item, "center_lps_mm", path), SUPPLIED_CONFIDENCE)
@@ -87,8 +89,8 @@ def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
     twice = [s for s in segments if list(named.values()).count(named.get(s.number, "")) > 1]
     if twice:
         raise InputError(
-            f"{Path(path).name} contains several segments of one vertebra ({listed(twice)}): "
-            "export one segment for each"
+            f"{file_label(Path(path))} contains several segments of one vertebra "
+            f"({listed(twice)}): export one segment for each"
         )
     mask = read_mask(path, labels=list(named))
     table = np.zeros(max(named) + 1, np.uint8)
@@ -123,7 +125,8 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
     items = content.get(key)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InputError(
-            f"{path.name} contains no list of {key}; supply a levels.json or report.json of leakloc"
+            f"{file_label(path)} contains no list of {key}; supply a levels.json or report.json of "
+            "leakloc"
         )
     return items
 
@@ -131,7 +134,7 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
 def _name(item: dict[str, Any], path: Path) -> str:
     name = item.get("name")
     if not isinstance(name, str):
-        raise InputError(f"{path.name}: an entry has no name such as L4")
+        raise InputError(f"{file_label(path)}: an entry has no name such as L4")
     return name
 
 
@@ -140,7 +143,7 @@ def _disc_name(item: dict[str, Any], path: Path) -> str:
     try:
         split_segment(name)
     except ValueError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise InputError(f"{file_label(path)}: {error}") from None
     return name
 
 
@@ -151,6 +154,6 @@ def _point(item: dict[str, Any], key: str, path: Path) -> FloatArray:
         point = np.empty(0)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError(
-            f"{path.name}: {key} of {item.get('name')} must be three numbers (LPS, in mm)"
+            f"{file_label(path)}: {key} of {item.get('name')} must be three numbers (LPS, in mm)"
         )
     return point

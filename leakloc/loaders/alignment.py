@@ -248,7 +248,7 @@ def align(
     Returns
     -------
     Alignment or None
-        None if they share too little of the canal.
+        None if they overlap over too little of the canal.
     """
     pair = _Pair.of(myelogram, line, companion)
     quick = pair.thinned(_SAMPLES_IN_FIT)

@@ -7,7 +7,6 @@ import gzip
 import lzma
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, file_label
+from leakloc.core.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from leakloc.core.settings import LoaderSettings
@@ -25,7 +25,7 @@ _CHUNK: Final = 1024**2
 
 BROKEN: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(OSError, EOFError, RuntimeError, ValueError),
+    *(OSError, EOFError, RuntimeError, ValueError, MemoryError),
 )
 """Exceptions raised for archives that are corrupt, encrypted, unreadable or not writable."""
 
@@ -82,7 +82,11 @@ def is_archive(path: Path, head: bytes) -> bool:
         return False
 
 
-def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[str]:
+FILES: Final = "files"
+"""Folder of the extracted files in the temporary folder."""
+
+
+def unpack(path: Path, settings: LoaderSettings) -> TemporaryFolder:
     """Extract an archive to a temporary folder that exists as long as the returned object.
 
     See `unpack_each`.
@@ -94,14 +98,14 @@ def unpack(path: Path, settings: LoaderSettings) -> tempfile.TemporaryDirectory[
     """
     folder, failed = unpack_each([path], settings)
     if failed:
-        folder.cleanup()
-        raise InputError(f"cannot extract {path.name}: {failed[path]}")
+        folder.remove()
+        raise InputError(f"cannot extract {file_label(path)}: {failed[path]}")
     return folder
 
 
 def unpack_each(
     paths: Sequence[Path], settings: LoaderSettings
-) -> tuple[tempfile.TemporaryDirectory[str], dict[Path, str]]:
+) -> tuple[TemporaryFolder, dict[Path, str]]:
     """Extract archives and compressed files to one temporary folder, with common limits.
 
     Folders are renumbered, so paths in the archive cannot point outside; links and devices are
@@ -109,7 +113,8 @@ def unpack_each(
 
     Returns
     -------
-    folder : TemporaryDirectory
+    folder : TemporaryFolder
+        The files are in its subfolder `FILES`.
     failed : dict of Path to str
         Files that are corrupt, encrypted or unreadable, with the reason.
 
@@ -118,17 +123,19 @@ def unpack_each(
     InputError
         If the content is larger than the settings allow.
     """
-    folder = tempfile.TemporaryDirectory(prefix="leakloc-", ignore_cleanup_errors=True)
+    folder = TemporaryFolder("extracted-")
+    (folder.path / FILES).mkdir()  # also if all fail
     left = _Left(int(settings.max_archive_gib * _GIB), settings.max_archive_files)
     failed = {}
-    for number, path in enumerate(paths):
-        try:
-            _extract(path, Path(folder.name, f"{number:06d}"), left, settings)
-        except BROKEN as error:
-            failed[path] = _reason(error)
-        except InputError:
-            folder.cleanup()
-            raise
+    try:
+        for number, path in enumerate(paths):
+            try:
+                _extract(path, folder.path / FILES / f"{number:06d}", left, settings)
+            except BROKEN as error:
+                failed[path] = _reason(error)
+    except BaseException:
+        folder.remove()
+        raise
     return folder, failed
 
 
@@ -142,11 +149,11 @@ class _Left:
 
 def _extract(path: Path, folder: Path, left: _Left, settings: LoaderSettings) -> None:
     parents: dict[str, int] = {}
-    for name, file in members(path):
+    for number, (name, file) in enumerate(members(path)):
         if left.files <= 0:
             raise InputError(
-                f"{path.name} contains more than {settings.max_archive_files} files; extract "
-                "it and specify the study folder, or increase max_archive_files"
+                f"{file_label(path)} contains more than {settings.max_archive_files} files; "
+                "extract it and specify the study folder, or increase max_archive_files"
             )
         left.files -= 1
         parent, _, last = name.replace("\\", "/").rpartition("/")
@@ -154,6 +161,8 @@ def _extract(path: Path, folder: Path, left: _Left, settings: LoaderSettings) ->
         target = folder / f"{parents.setdefault(parent, len(parents)):06d}"
         target.mkdir(parents=True, exist_ok=True)
         last = last if last not in ("", ".", "..") else "file"
+        if (target / last).exists():  # members of one name are different files
+            last = f"{number:06d}-{last}"
         left.size -= _copy(file, target / last, left.size, path)
 
 
@@ -212,7 +221,8 @@ def _copy(file: IO[bytes], target: Path, limit: int, archive: Path) -> int:
             written += len(chunk)
             if written > limit:
                 raise InputError(
-                    f"the extracted size of {archive.name} exceeds the setting max_archive_gib"
+                    f"the extracted size of {file_label(archive)} exceeds the setting "
+                    "max_archive_gib"
                 )
             out.write(chunk)
     return written

@@ -7,7 +7,9 @@ from typing import Final
 
 import pydicom
 
-from leakloc.core.errors import InputError, reason_of
+from leakloc.core.errors import InputError, file_label, reason_of
+from leakloc.core.settings import LoaderSettings
+from leakloc.loaders.limits import DicomFile
 
 _INDEX_CLASS: Final = b"1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""
@@ -18,7 +20,7 @@ def is_dicomdir(head: bytes) -> bool:
     return head[128:132] == b"DICM" and _INDEX_CLASS in head
 
 
-def listed_files(path: Path) -> list[Path]:
+def listed_files(path: Path, settings: LoaderSettings | None = None) -> list[Path]:
     """Return the files that a DICOMDIR lists, present or not.
 
     Entries outside the DICOMDIR's folder are ignored.
@@ -29,11 +31,14 @@ def listed_files(path: Path) -> list[Path]:
         If the DICOMDIR cannot be read.
     """
     try:
-        records = pydicom.dcmread(path).DirectoryRecordSequence
+        with DicomFile(path, settings or LoaderSettings()) as file:
+            records = pydicom.dcmread(file).DirectoryRecordSequence
         listed = [record.get("ReferencedFileID") for record in records]
+    except InputError:
+        raise
     except Exception as error:  # pydicom raises various exceptions on corrupt files
         raise InputError(
-            f"cannot read {path.name} ({reason_of(error)}); specify the image folder"
+            f"cannot read {file_label(path)} ({reason_of(error)}); specify the image folder"
         ) from error
     found = []
     for parts in listed:

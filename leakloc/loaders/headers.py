@@ -15,7 +15,9 @@ from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from leakloc.core.errors import reason_of
+from leakloc.core.errors import InputError, neutral_names, reason_of
+from leakloc.core.settings import LoaderSettings
+from leakloc.loaders.limits import DicomFile
 from leakloc.loaders.study import StudyInfo
 
 Vector = tuple[float, ...]
@@ -188,6 +190,8 @@ class Frame:
         Rescale Slope as stated, None if absent; see `usable_slope`.
     private_scale : float or None
         Philips scale slope. Used only if it differs between the slices of a stack.
+    pixel_bytes : int
+        Decoded size of one pixel.
     stored : Stored or None
         Location and encoding of the pixels; None if a decoder is needed.
     """
@@ -217,6 +221,7 @@ class Frame:
     private_scale: float | None
     parameters: dict[str, Any] = field(repr=False)
     identity: StudyInfo = field(repr=False)
+    pixel_bytes: int = 2
     stored: Stored | None = None
 
 
@@ -228,9 +233,15 @@ class HeaderReader:
     """Reads DICOM headers up to the pixel data.
 
     Sequence parameters are read once per series and contrast, as they repeat in every file.
+
+    Parameters
+    ----------
+    settings : LoaderSettings, optional
+        Limit of the size of a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: LoaderSettings | None = None) -> None:
+        self._settings = settings or LoaderSettings()
         keywords = (*_FRAME_KEYWORDS, *SEQUENCE_KEYWORDS)
         by_keyword = {word: tag_for_keyword(word) for word in keywords}
         self._tags = {word: int(tag) for word, tag in by_keyword.items() if tag is not None}
@@ -249,7 +260,8 @@ class HeaderReader:
             If it is not a DICOM image; the message states the reason.
         """
         try:
-            with path.open("rb") as file:
+            # The message is the reason in the report, which contains no file names.
+            with neutral_names(lambda _: "the file"), DicomFile(path, self._settings) as file:
                 dataset = read_partial(file, _at_pixels, force=True, specific_tags=self._wanted)
                 pixels_at = file.tell()
                 size = os.fstat(file.fileno()).st_size
@@ -262,6 +274,8 @@ class HeaderReader:
             return [replace(frame, stored=_stored(source, pixels_at, size))]
         except (NotAnImageError, OSError):
             raise
+        except InputError as error:
+            raise NotAnImageError(str(error)) from error
         except Exception as error:  # pydicom raises various exceptions on corrupt files
             raise NotAnImageError(f"corrupt DICOM header ({reason_of(error)})") from error
 
@@ -413,6 +427,7 @@ def _frame(
         cut_short=cut_short,
         slope=_first([*sources, dataset], "RescaleSlope", _float),
         private_scale=_private_number(dataset, _PHILIPS_SCALE),
+        pixel_bytes=_pixel_bytes(dataset),
         parameters=parameters,
         identity=StudyInfo(
             study_instance_uid=_text(dataset, "StudyInstanceUID"),
@@ -421,6 +436,11 @@ def _frame(
             patient_id=_text(dataset, "PatientID"),
         ),
     )
+
+
+def _pixel_bytes(dataset: Any) -> int:
+    bits = (_integer(dataset, "BitsAllocated") or 16) * (_integer(dataset, "SamplesPerPixel") or 1)
+    return max(1, bits // 8)
 
 
 def _parameters(sources: list[Any]) -> dict[str, Any]:

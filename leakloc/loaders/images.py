@@ -6,7 +6,10 @@ import gzip
 import json
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from leakloc.core.errors import GeometryError, InputError, reason_of
+from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.notes import Note, note
+from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
+from leakloc.loaders.limits import require_decoded_size, require_plausible, require_regular
 from leakloc.loaders.study import SeriesStack
 
 Kind = Literal["nifti", "nrrd", "metaimage"]
@@ -32,13 +37,21 @@ _MM: Final = {
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer"), 1e-3),
 }
 """Millimeters per unit of length of the formats."""
-_MIN_EDGE_MM: Final = 0.01
-_MAX_EDGE_MM: Final = 100.0
-"""Voxel edges of MR images lie within; an edge beyond them has another unit than stated."""
-_HEADER_BYTES: Final = 65_536
 _ITK_UNIT: Final = "ITK_VoxelUnits"
 _NRRD_UNIT: Final = re.compile(rb'^space units:\s*"([^"]*)"', re.MULTILINE)
 _NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
+_READERS: Final = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
+_MAX_HEADER_BYTES: Final = 65_536
+"""Maximum size of the text header of a NRRD or MetaImage file; usual ones have 1 KiB."""
+_MAX_SIDECAR_BYTES: Final = 1_048_576
+"""Maximum size of a JSON sidecar; usual ones have 4 KiB."""
+_MAX_PARTS: Final = 10_000
+"""Maximum number of data files of one volume: one per slice."""
+_DATA_FILE: Final = {
+    "nrrd": re.compile(r"^[ \t]*data[ \t]*file[ \t]*:=?[ \t]*(.*)", re.IGNORECASE | re.MULTILINE),
+    "metaimage": re.compile(r"ElementDataFile[ \t]*[=:][ \t]*(.*)", re.IGNORECASE),
+}
+"""Reference from a header to the file with its voxels."""
 
 
 def sniff_image(path: Path, head: bytes) -> Kind | None:
@@ -61,18 +74,37 @@ def sniff_image(path: Path, head: bytes) -> Kind | None:
     return None
 
 
-def read_image_header(path: Path, kind: Kind) -> SeriesStack:
+def read_image_header(
+    path: Path, kind: Kind, settings: LoaderSettings | None = None, root: Path | None = None
+) -> SeriesStack:
     """Read the header of a volume file; pixels are read by `SeriesStack.load`.
+
+    Parameters
+    ----------
+    path : Path
+    kind : {"nifti", "nrrd", "metaimage"}
+        From `sniff_image`.
+    settings : LoaderSettings, optional
+        Limit of the decoded size.
+    root : Path, optional
+        Folder of the study; data files that a header names must be in it or below. By default the
+        folder of `path`.
 
     Raises
     ------
     InputError
-        If the file is corrupt or not three-dimensional.
+        If the file is corrupt, too large or not three-dimensional, its geometry is implausible, or
+        its data file is outside `root` or not a regular file.
     """
+    settings = settings or LoaderSettings()
     try:
-        geometry, notes = _geometry(path, kind)
+        if kind != "nifti":
+            _require_data_files(path, kind, root or path.parent)
+        geometry, notes = _geometry(path, kind, settings)
     except GeometryError as error:
         raise InputError(str(error)) from error
+    except InputError:
+        raise
     except Exception as error:  # readers raise various exceptions on corrupt files
         raise InputError(f"corrupt {kind} file ({reason_of(error)})") from error
     name = path.name
@@ -80,7 +112,7 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
         name = name.removesuffix(suffix)
 
     def read() -> Volume:
-        volume = read_voxels(path, kind)
+        volume = read_voxels(path, kind, settings, root)
         array = volume.array
         if array.dtype.kind == "f":  # some tools write NaN outside the field of view
             array = np.nan_to_num(array.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
@@ -100,23 +132,32 @@ def read_image_header(path: Path, kind: Kind) -> SeriesStack:
     )
 
 
-def read_voxels(path: Path, kind: Kind) -> Volume:
+def read_voxels(
+    path: Path, kind: Kind, settings: LoaderSettings | None = None, root: Path | None = None
+) -> Volume:
     """Read the voxels of a volume file as stored, including NaN.
+
+    The parameters are those of `read_image_header`.
 
     Raises
     ------
     InputError
-        If the file is corrupt or not grayscale.
+        If the file is corrupt, too large or not grayscale.
     """
+    settings = settings or LoaderSettings()
     try:
-        volume = Volume.from_nibabel(_nifti(path)) if kind == "nifti" else _read_itk(path)
-        volume = replace(volume, geometry=_geometry(path, kind)[0])
+        if kind == "nifti":
+            volume = _read_nifti(path, settings)
+        else:
+            _require_data_files(path, kind, root or path.parent)
+            volume = _read_itk(path, kind, settings)
+        volume = replace(volume, geometry=_geometry(path, kind, settings)[0])
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
-        raise InputError(f"cannot read {path.name}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {file_label(path)}: {reason_of(error)}") from error
     if volume.array.dtype.kind not in "biuf":
-        raise InputError(f"{path.name} contains color or complex values, not grayscale")
+        raise InputError(f"{file_label(path)} contains color or complex values, not grayscale")
     return volume.with_array(_native(volume.array))
 
 
@@ -128,8 +169,11 @@ def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _sidecar(path: Path) -> dict[str, Any]:
     """Read sequence parameters from the BIDS JSON sidecar of a volume."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        require_regular(path)
+        with path.open("rb") as file:
+            content = file.read(_MAX_SIDECAR_BYTES + 1)
+        values = json.loads(content) if len(content) <= _MAX_SIDECAR_BYTES else None
+    except (OSError, ValueError, RecursionError, InputError):
         return {}
     if not isinstance(values, dict):
         return {}
@@ -140,20 +184,35 @@ def _sidecar(path: Path) -> dict[str, Any]:
     return found
 
 
-def _nifti(path: Path) -> Any:
-    """Open a NIfTI file by content, regardless of its suffix."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        return nib.load(path)
-    opener = gzip.open if path.open("rb").read(2) == _GZIP else open
-    with opener(path, "rb") as file:
-        content = file.read()
-    kind = nib.Nifti1Image if content[:2] in (b"\x5c\x01", b"\x00\x00") else nib.Nifti2Image
-    return kind.from_bytes(content)
+@contextmanager
+def _nifti(path: Path, settings: LoaderSettings) -> Iterator[Any]:
+    """Open a NIfTI file by content, regardless of its suffix; the voxels are not read."""
+    require_regular(path)
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == _GZIP
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        kind = nib.Nifti1Image if start[:2] in (b"\x5c\x01", b"\x00\x00") else nib.Nifti2Image
+        if start == b"\x00\x00\x02\x1c":  # NIfTI-2, big endian
+            kind = nib.Nifti2Image
+        block = file.read(kind.header_class.template_dtype.itemsize)
+        header = kind.header_class(block, check=False)
+        scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+        voxel_bytes = np.dtype(np.float64 if scaled else header.get_data_dtype()).itemsize
+        # Header extensions, which precede the voxels, are read too.
+        size = prod(map(float, header.get_data_shape())) * voxel_bytes
+        require_decoded_size(abs(size) + float(header["vox_offset"]), path, settings)
+        file.seek(0)
+        yield kind.from_stream(file)
 
 
-def _geometry(path: Path, kind: Kind) -> tuple[Geometry, list[Note]]:
+def _geometry(path: Path, kind: Kind, settings: LoaderSettings) -> tuple[Geometry, list[Note]]:
     """Return the geometry of a volume file in millimeters, with notes on its header."""
-    geometry, unit, notes = _nifti_geometry(path) if kind == "nifti" else _itk_geometry(path)
+    if kind == "nifti":
+        geometry, unit, notes = _nifti_geometry(path, settings)
+    else:
+        geometry, unit, notes = _itk_geometry(path, kind, settings)
     factor = _MM.get(unit)
     if factor is None:
         raise GeometryError(
@@ -165,24 +224,24 @@ def _geometry(path: Path, kind: Kind) -> tuple[Geometry, list[Note]]:
         affine[:3] *= factor
         scaled = replace(geometry, affine_lps=affine)
         notes = [*notes, note("units_converted", unit=unit)]
-    low, high = min(scaled.spacing_ijk_mm), max(scaled.spacing_ijk_mm)
-    if low < _MIN_EDGE_MM or high > _MAX_EDGE_MM:
+    try:
+        require_plausible(scaled)
+    except GeometryError as error:
         raise GeometryError(
-            f"the voxel size is {low:.3g} to {high:.3g} mm, with lengths stated in "
-            f"{unit or 'no unit'}: the unit in the header is wrong or missing; save the volume "
-            "in mm"
-        )
+            f"{error} (lengths are stated in {unit or 'no unit'}; if the unit in the header is "
+            "wrong or missing, save the volume in mm)"
+        ) from error
     return scaled, notes
 
 
-def _nifti_geometry(path: Path) -> tuple[Geometry, str, list[Note]]:
+def _nifti_geometry(path: Path, settings: LoaderSettings) -> tuple[Geometry, str, list[Note]]:
     """Return the geometry in the unit of the header, the unit, and notes."""
-    image = _nifti(path)
-    _require_affine(image)
-    shape = _three_axes(image.shape)
-    unit = image.header.get_xyzt_units()[0]
-    geometry = _nifti_grid(image.affine, shape)
-    distance = _disagreement(image.header, geometry, shape)
+    with _nifti(path, settings) as image:
+        _require_affine(image)
+        shape = _three_axes(image.shape)
+        unit = image.header.get_xyzt_units()[0]
+        geometry = _nifti_grid(image.affine, shape)
+        distance = _disagreement(image.header, geometry, shape)
     if distance is None:
         return geometry, unit, []
     return geometry, unit, [note("nifti_forms_disagree", distance_mm=distance * _MM.get(unit, 1.0))]
@@ -233,20 +292,85 @@ def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(n) for n in shape[:3])
 
 
-def _itk_reader(path: Path) -> sitk.ImageFileReader:
+def _read_nifti(path: Path, settings: LoaderSettings) -> Volume:
+    with _nifti(path, settings) as image:
+        return Volume.from_nibabel(image)
+
+
+def _require_data_files(path: Path, kind: Kind, root: Path) -> None:
+    """Require that the data files named in a header are regular files of the study.
+
+    Raises
+    ------
+    InputError
+        If one is outside `root`, also by a link, or not a regular file.
+    """
+    require_regular(path)
+    with path.open("rb") as file:
+        header = file.read(_MAX_HEADER_BYTES).decode("latin-1")
+    inside = root.resolve()
+    whole = path.stat().st_size <= _MAX_HEADER_BYTES
+    references = list(_DATA_FILE[kind].finditer(header))
+    ended = bool(references) if kind == "metaimage" else re.search(r"\n\r?\n", header)
+    if not whole and (
+        not ended or any(found[1].upper().startswith("LIST") for found in references)
+    ):
+        raise InputError(f"its header has more than {_MAX_HEADER_BYTES} bytes")
+    for found in references:
+        for name in _named_files(found[1].strip(), header[found.end() :]):
+            target = Path(path.parent, name).resolve()
+            if not target.is_relative_to(inside):
+                raise InputError("the header names a data file outside the folder of the study")
+            if not target.exists():
+                raise InputError("the data file that the header names does not exist")
+            require_regular(target)
+
+
+def _named_files(value: str, following: str) -> list[str]:
+    """Return the files that a header names: one, a list, or a numbered series."""
+    words = value.split()
+    if value.upper() == "LOCAL":
+        return []
+    if words and words[0].upper() == "LIST":
+        return [line.strip() for line in following.splitlines() if line.strip()]
+    if "%" not in value:
+        return [value]
+    try:
+        pattern, first, last, step = words[0], *map(int, words[1:4])
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        if len(numbers) > _MAX_PARTS:
+            raise ValueError
+        return [pattern % number for number in numbers]
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise InputError("the header names data files in an unsupported way") from error
+
+
+def _itk_reader(path: Path, kind: Kind) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_READERS[kind])  # otherwise selected by the suffix
     reader.SetFileName(str(path))
     return reader
 
 
-def _itk_geometry(path: Path) -> tuple[Geometry, str, list[Note]]:
+def _itk_size(reader: sitk.ImageFileReader) -> int:
+    """Return the bytes of the voxels; unknown types count as those with the most bytes."""
+    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    bits = re.search(r"\d+", name)
+    voxel_bytes = int(bits[0]) // 8 if bits and "complex" not in name else 16
+    return int(prod(reader.GetSize()) * reader.GetNumberOfComponents() * voxel_bytes)
+
+
+def _itk_geometry(
+    path: Path, kind: Kind, settings: LoaderSettings
+) -> tuple[Geometry, str, list[Note]]:
     """Return the geometry in the unit of the header, the unit, and no notes."""
-    reader = _itk_reader(path)
+    reader = _itk_reader(path, kind)
     reader.ReadImageInformation()
+    require_decoded_size(_itk_size(reader), path, settings)
     if reader.GetNumberOfComponents() != 1:
         raise GeometryError("a color or vector image, not grayscale")
     with path.open("rb") as file:
-        head = file.read(_HEADER_BYTES)
+        head = file.read(_MAX_HEADER_BYTES)
     is_nrrd = head.startswith(b"NRRD")
     unit = reader.GetMetaData(_ITK_UNIT) if _ITK_UNIT in reader.GetMetaDataKeys() else ""
     stated = _NRRD_UNIT.search(head.split(b"\n\n")[0]) if is_nrrd else None
@@ -264,8 +388,11 @@ def _itk_geometry(path: Path) -> tuple[Geometry, str, list[Note]]:
     return geometry, unit.strip(), []
 
 
-def _read_itk(path: Path) -> Volume:
-    image = _itk_reader(path).Execute()
+def _read_itk(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
+    reader = _itk_reader(path, kind)
+    reader.ReadImageInformation()
+    require_decoded_size(_itk_size(reader), path, settings)
+    image = reader.Execute()
     while image.GetDimension() > 3:
         size = list(image.GetSize())
         image = sitk.Extract(image, [*size[:-1], 0], [0] * len(size))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import pydicom
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, file_label, neutral_names, path_label, printable
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
 from leakloc.core.settings import Settings
+from leakloc.core.temporary import TemporaryFolder, remove_leftovers
 from leakloc.core.volume import Volume
 from leakloc.loaders.archives import (
+    FILES,
     is_archive,
     is_compressed_dicom,
     looks_like_dicom,
@@ -28,6 +30,7 @@ from leakloc.loaders.archives import (
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
 from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
 from leakloc.loaders.images import Kind, read_image_header, sniff_image
+from leakloc.loaders.limits import require_plausible
 from leakloc.loaders.pixels import read_stack, same_pixels
 from leakloc.loaders.stacks import build_stacks
 from leakloc.loaders.study import SeriesStack, SkippedFile, Study, StudyInfo
@@ -121,6 +124,7 @@ def load_study(
     InputError
         If there are no images, or images of several studies or patients.
     """
+    remove_leftovers()
     with quiet_libraries():
         return _load_study(Path(path), settings, study_uid, progress)
 
@@ -131,8 +135,10 @@ def _load_study(
     skipped: list[SkippedFile] = []
     files, archive = _files(path, settings, skipped)
     if not files:
-        raise InputError(f"no files in {path}: specify a folder with the images of one study")
-    found = _scan(files, skipped, progress)
+        raise InputError(
+            f"no files in {path_label(path)}: specify a folder with the images of one study"
+        )
+    found = _scan(files, settings, skipped, progress)
     folders = [] if archive is None else [archive]
     found, notes = _with_packed(found, folders, skipped, settings, progress)
     frames, volumes = found.frames, found.volumes
@@ -142,9 +148,13 @@ def _load_study(
         ]
         study = _dicom_study(frames, skipped, settings, study_uid)
     elif study_uid is not None:
-        raise InputError(f"there is no study {study_uid}: {path} contains no DICOM images")
+        raise InputError(
+            f"there is no study {printable(study_uid)}: {path_label(path)} contains no DICOM images"
+        )
     else:
-        study = _volume_study(volumes, skipped)
+        roots = [folder.path / FILES for folder in folders]
+        roots.append(path if path.is_dir() else path.parent)
+        study = _volume_study(volumes, roots, settings, skipped)
     if not study.stacks:
         raise InputError(_nothing_found(path, len(files), study.skipped))
     study = replace(study, notes=(*study.notes, *notes))
@@ -153,7 +163,7 @@ def _load_study(
 
 def _with_packed(
     found: _Found,
-    folders: list[tempfile.TemporaryDirectory[str]],
+    folders: list[TemporaryFolder],
     skipped: list[SkippedFile],
     settings: LoaderSettings,
     progress: LoadProgress | None,
@@ -170,7 +180,7 @@ def _with_packed(
     folder, failed = unpack_each(packed, settings)
     folders.append(folder)
     skipped += [SkippedFile(file, f"cannot be extracted: {why}") for file, why in failed.items()]
-    inner = _scan(_walk(Path(folder.name), skipped), skipped, progress)
+    inner = _scan(_walk(folder.path / FILES, skipped), settings, skipped, progress)
     skipped += [SkippedFile(file, _NESTED) for file in (*inner.archives, *inner.compressed)]
     frames, volumes = [*found.frames, *inner.frames], [*found.volumes, *inner.volumes]
     return _Found(frames, volumes), notes
@@ -178,7 +188,7 @@ def _with_packed(
 
 def _files(
     path: Path, settings: LoaderSettings, skipped: list[SkippedFile]
-) -> tuple[list[Path], tempfile.TemporaryDirectory[str] | None]:
+) -> tuple[list[Path], TemporaryFolder | None]:
     """Return all regular files, and the temporary folder if they were extracted."""
     try:
         mode = path.stat().st_mode
@@ -186,27 +196,28 @@ def _files(
             return _walk(path, skipped), None
         if not stat.S_ISREG(mode):  # a pipe or device would block
             raise InputError(
-                f"{path} is not a regular file or folder: specify the folder of one study"
+                f"{path_label(path)} is not a regular file or folder: specify the folder of one "
+                "study"
             )
         archived = is_archive(path, _head(path)) or is_compressed_dicom(path, _head(path))
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
+        raise InputError(f"{path_label(path)} does not exist") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path_label(path)}: {error.strerror}") from error
     if not archived:
-        return (_indexed(path, skipped) if is_dicomdir(_head(path)) else [path]), None
+        return (_indexed(path, settings, skipped) if is_dicomdir(_head(path)) else [path]), None
     folder = unpack(path, settings)
-    return _walk(Path(folder.name), skipped), folder
+    return _walk(folder.path / FILES, skipped), folder
 
 
-def _indexed(path: Path, skipped: list[SkippedFile]) -> list[Path]:
+def _indexed(path: Path, settings: LoaderSettings, skipped: list[SkippedFile]) -> list[Path]:
     """Return the existing files that a DICOMDIR lists."""
-    listed = listed_files(path)
+    listed = listed_files(path, settings)
     present = [file for file in listed if file.exists()]
     if not present:
         raise InputError(
-            f"none of the {len(listed)} files that {path} lists exists: copy the whole disc, not "
-            "only its index, or specify the image folder"
+            f"none of the {len(listed)} files that {path_label(path)} lists exists: copy the whole "
+            "disc, not only its index, or specify the image folder"
         )
     skipped += [
         SkippedFile(file, "listed in the DICOMDIR, but missing")
@@ -250,9 +261,14 @@ class _Found:
     compressed: list[Path] = field(default_factory=list)
 
 
-def _scan(files: list[Path], skipped: list[SkippedFile], progress: LoadProgress | None) -> _Found:
+def _scan(
+    files: list[Path],
+    settings: LoaderSettings,
+    skipped: list[SkippedFile],
+    progress: LoadProgress | None,
+) -> _Found:
     contents = _Found()
-    reader = HeaderReader()
+    reader = HeaderReader(settings)
     with pydicom.config.disable_value_validation():  # invalid values are handled here
         for number, file in enumerate(files):
             try:
@@ -319,7 +335,7 @@ def _dicom_study(
 ) -> Study:
     uids = sorted({frame.study_instance_uid for frame in frames})
     if study_uid is not None and study_uid not in uids:
-        raise InputError(f"there is no study {study_uid}; found: {_listed(uids)}")
+        raise InputError(f"there is no study {printable(study_uid)}; found: {_listed(uids)}")
     if study_uid is None and len(uids) > 1:
         raise InputError(
             f"the input contains images of {len(uids)} studies; select one by its Study Instance "
@@ -329,7 +345,12 @@ def _dicom_study(
     others = {frame.path for frame in frames} - {frame.path for frame in wanted}
     skipped += [SkippedFile(file, "belongs to another study") for file in sorted(others)]
     _require_one_patient(wanted)
-    stacks = build_stacks(wanted, settings, read_stack, same_pixels)
+    stacks = build_stacks(
+        wanted,
+        settings,
+        partial(read_stack, settings=settings),
+        partial(same_pixels, settings=settings),
+    )
     return Study(_identity(wanted), tuple(stacks), tuple(skipped), _study_notes(wanted))
 
 
@@ -337,8 +358,8 @@ def _require_one_patient(frames: list[Frame]) -> None:
     patients = {frame.identity.patient_id for frame in frames} - {None}
     if len(patients) > 1:
         raise InputError(
-            f"study {frames[0].study_instance_uid} contains images of {len(patients)} patient IDs; "
-            "sort them into one folder per patient"
+            f"study {printable(frames[0].study_instance_uid)} contains images of "
+            f"{len(patients)} patient IDs; sort them into one folder per patient"
         )
 
 
@@ -363,11 +384,18 @@ def _study_notes(frames: list[Frame]) -> tuple[Note, ...]:
     return (note("burned_in_annotation", count=len(marked)),)
 
 
-def _volume_study(volumes: list[tuple[Path, Kind]], skipped: list[SkippedFile]) -> Study:
+def _volume_study(
+    volumes: list[tuple[Path, Kind]],
+    roots: list[Path],
+    settings: LoaderSettings,
+    skipped: list[SkippedFile],
+) -> Study:
     stacks: list[SeriesStack] = []
     for file, kind in volumes:
+        root = next(folder for folder in roots if file.is_relative_to(folder))
         try:
-            stacks.append(read_image_header(file, kind))
+            with neutral_names(lambda _: "the file"):  # the reason is in the report
+                stacks.append(read_image_header(file, kind, settings, root))
         except InputError as error:
             skipped.append(SkippedFile(file, str(error)))
     return Study(StudyInfo(), tuple(stacks), tuple(skipped))
@@ -375,24 +403,27 @@ def _volume_study(volumes: list[tuple[Path, Kind]], skipped: list[SkippedFile]) 
 
 def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> str:
     reasons = Counter(item.reason for item in skipped).most_common(3)
-    listed = ", ".join(f"{number} x {reason}" for reason, number in reasons)
+    first = {item.reason: item.path for item in reversed(skipped)}
+    listed = ", ".join(
+        f"{number} x {reason}: {printable(file_label(first[reason]))}" for reason, number in reasons
+    )
     return (
-        f"no usable images among {count} file(s) in {path} ({listed}); specify the folder of one "
-        "study"
+        f"no usable images among {count} file(s) in {path_label(path)} ({listed}); specify the "
+        "folder of one study"
     )
 
 
 def _listed(uids: list[str], maximum: int = 10) -> str:
-    shown = ", ".join(uid or "(no UID)" for uid in uids[:maximum])
+    shown = ", ".join(printable(uid) or "(no UID)" for uid in uids[:maximum])
     return shown if len(uids) <= maximum else f"{shown} and {len(uids) - maximum} more"
 
 
-def _keep_archives(study: Study, folders: list[tempfile.TemporaryDirectory[str]]) -> Study:
+def _keep_archives(study: Study, folders: list[TemporaryFolder]) -> Study:
     """Keep the extracted files as long as the stacks that read them."""
 
     def bound(stack: SeriesStack) -> SeriesStack:
         def read() -> Volume:
-            if not all(Path(folder.name).is_dir() for folder in folders):
+            if not all(folder.path.is_dir() for folder in folders):
                 raise InputError("the extracted archive was deleted; read the study again")
             return stack.read()
 
@@ -403,6 +434,7 @@ def _keep_archives(study: Study, folders: list[tempfile.TemporaryDirectory[str]]
 
 def _study_of(volume: Volume) -> Study:
     """Return a study with one series that is already in memory."""
+    require_plausible(volume.geometry)
     stack = SeriesStack(
         series_instance_uid=None,
         description=volume.provenance.source,

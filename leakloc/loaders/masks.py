@@ -17,14 +17,16 @@ import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 
-from leakloc.anatomy.vocabulary import EXTRADURAL_FLUID, THECAL_SAC, CodedTerm
-from leakloc.core.errors import GeometryError, InputError, reason_of
+from leakloc.anatomy.vocabulary import EPIDURAL_FLUID, THECAL_SAC, CodedTerm
+from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
+from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.loaders.archives import looks_like_dicom
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
+from leakloc.loaders.limits import DicomFile, require_decoded_size, require_regular
 
 hd = LazyModule("highdicom")  # only masks in DICOM format need it
 
@@ -102,7 +104,7 @@ class Structure:
         return any(name.startswith(self.name) for name in segment.names())
 
 
-FLUID: Final = Structure(EXTRADURAL_FLUID, "epidural fluid", "--fluid-label")
+FLUID: Final = Structure(EPIDURAL_FLUID, "epidural fluid", "--fluid-label")
 SAC: Final = Structure(THECAL_SAC, "thecal sac", "--sac-label")
 
 
@@ -112,6 +114,7 @@ def read_mask(
     may_be_empty: bool = False,
     labels: Sequence[int | str] = (),
     structure: Structure | None = None,
+    settings: LoaderSettings | None = None,
 ) -> Volume:
     """Read a label mask.
 
@@ -127,6 +130,8 @@ def read_mask(
         default.
     structure : Structure, optional
         Select its segments if a DICOM Segmentation has several and `labels` is empty.
+    settings : LoaderSettings, optional
+        Limit of the decoded size.
 
     Returns
     -------
@@ -142,26 +147,31 @@ def read_mask(
     GeometryError
         If it is not three-dimensional, or has no position in the patient.
     """
+    path, settings = Path(path), settings or LoaderSettings()
     with quiet_libraries():
-        return _read_mask(Path(path), may_be_empty, labels, structure)
+        return _read_mask(path, may_be_empty, labels, structure, settings)
 
 
 def _read_mask(
-    path: Path, may_be_empty: bool, labels: Sequence[int | str], structure: Structure | None
+    path: Path,
+    may_be_empty: bool,
+    labels: Sequence[int | str],
+    structure: Structure | None,
+    settings: LoaderSettings,
 ) -> Volume:
     head = _head(path)
     kind = sniff_image(path, head)
     if kind is not None:
-        volume = _image(path, kind)
+        volume = _image(path, kind, settings)
     elif looks_like_dicom(head):
-        volume = _dicom_segmentation(path, labels, structure)
+        volume = _dicom_segmentation(path, labels, structure, settings)
     else:
         raise InputError(
-            f"{path.name} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
+            f"{file_label(path)} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
         )
-    found = _labels(volume.array, path.name, may_be_empty)
+    found = _labels(volume.array, file_label(path), may_be_empty)
     mask = Volume(found, volume.geometry, Provenance(source="mask file", steps=("read",)))
-    return mask if kind is None else with_labels(mask, labels, path.name)
+    return mask if kind is None else with_labels(mask, labels, file_label(path))
 
 
 def with_labels(mask: Volume, labels: Sequence[int | str], name: str = "the mask") -> Volume:
@@ -184,7 +194,9 @@ def with_labels(mask: Volume, labels: Sequence[int | str], name: str = "the mask
     return mask.with_array(np.where(kept, mask.array, 0).astype(mask.array.dtype))
 
 
-def read_segments(path: str | Path) -> tuple[Segment, ...]:
+def read_segments(
+    path: str | Path, *, settings: LoaderSettings | None = None
+) -> tuple[Segment, ...]:
     """Return the segments of a DICOM Segmentation; none for other files.
 
     Raises
@@ -197,7 +209,7 @@ def read_segments(path: str | Path) -> tuple[Segment, ...]:
     if sniff_image(path, head) is not None or not looks_like_dicom(head):
         return ()
     with quiet_libraries():
-        return _segments(_dataset(path))
+        return _segments(_dataset(path, settings or LoaderSettings()))
 
 
 def listed(segments: Sequence[Segment]) -> str:
@@ -211,12 +223,13 @@ def listed(segments: Sequence[Segment]) -> str:
 
 def _head(path: Path) -> bytes:
     if path.is_dir():
-        raise InputError(f"{path.name} is a folder: specify the mask file")
+        raise InputError(f"{file_label(path)} is a folder: specify the mask file")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:
-        raise InputError(f"cannot read the mask {path.name}: {error.strerror}") from error
+        raise InputError(f"cannot read the mask {file_label(path)}: {error.strerror}") from error
 
 
 def _number(label: int | str) -> int | None:
@@ -323,19 +336,19 @@ def put_on_grid(
     return moved, [note("mask_resampled", variant, **values)]
 
 
-def _image(path: Path, kind: Kind) -> Volume:
+def _image(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
     """Read the voxels of a volume file after checking its header."""
     try:
-        header = read_image_header(path, kind)
+        header = read_image_header(path, kind, settings)
         if any(found.code == "nifti_forms_disagree" for found in header.notes):
             raise GeometryError(
                 "qform and sform of the NIfTI header disagree, so the position is unknown: delete "
                 "the incorrect one (in nibabel: image.set_sform(image.get_qform(), 1), or vice "
                 "versa) and save it again"
             )
-        return read_voxels(path, kind)
+        return read_voxels(path, kind, settings)
     except InputError as error:
-        raise type(error)(f"mask {path.name}: {error}") from error
+        raise type(error)(f"mask {file_label(path)}: {error}") from error
 
 
 def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArray[Any]:
@@ -385,32 +398,43 @@ def _fraction_message(array: npt.NDArray[Any], name: str) -> str:
     )
 
 
-def _dataset(path: Path) -> Any:
+def _dataset(path: Path, settings: LoaderSettings) -> Any:
     try:
-        return pydicom.dcmread(path, force=True)
+        with DicomFile(path, settings) as file:
+            return pydicom.dcmread(file, force=True)
+    except InputError:
+        raise
     except Exception as error:  # corrupt files raise various exceptions
-        raise InputError(f"corrupt DICOM file {path.name} ({reason_of(error)})") from error
+        raise InputError(f"corrupt DICOM file {file_label(path)} ({reason_of(error)})") from error
 
 
 def _dicom_segmentation(
-    path: Path, labels: Sequence[int | str], structure: Structure | None
+    path: Path,
+    labels: Sequence[int | str],
+    structure: Structure | None,
+    settings: LoaderSettings,
 ) -> Volume:
     """Read a DICOM SEG (binary or label map); labels are segment numbers."""
-    dataset = _dataset(path)
+    dataset = _dataset(path, settings)
     if str(dataset.get("Modality")) != "SEG":
         raise InputError(
-            f"{path.name} is a DICOM image or document, not a segmentation (modality "
+            f"{file_label(path)} is a DICOM image or document, not a segmentation (modality "
             f"{dataset.get('Modality', 'unknown')}): use a SEG object, NIfTI, NRRD or MHA"
         )
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
         raise InputError(
-            f"{path.name} is a fractional segmentation (probabilities): export a binary one"
+            f"{file_label(path)} is a fractional segmentation (probabilities): export a binary one"
         )
 
-    numbers = _selected(_segments(dataset), labels, structure, path.name)
+    numbers = _selected(_segments(dataset), labels, structure, file_label(path))
 
     def volume_of() -> Any:
         segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+        grid = segmentation.get_volume_geometry(allow_missing_positions=True)
+        if grid is not None:
+            frame = int(dataset.Rows) * int(dataset.Columns)
+            n_frames = max(int(dataset.NumberOfFrames), grid.spatial_shape[0])
+            require_decoded_size(n_frames * frame, path, settings)
         return segmentation.get_volume(
             segment_numbers=numbers, combine_segments=True, allow_missing_positions=True
         )
@@ -425,12 +449,14 @@ def _dicom_segmentation(
                 for measures in item.get("PixelMeasuresSequence") or []:
                     measures.pop("SpacingBetweenSlices", None)
             volume = volume_of()
+    except InputError:
+        raise
     except Exception as error:  # highdicom raises various exceptions with a message
         reason = (
             str(error).strip().splitlines()[0][:200] if str(error).strip() else "unknown reason"
         )
         raise GeometryError(
-            f"the segments of {path.name} do not form a label volume ({reason}); export one "
+            f"the segments of {file_label(path)} do not form a label volume ({reason}); export one "
             "segment per file, or a label map as NIfTI"
         ) from error
     array = np.asarray(volume.array)

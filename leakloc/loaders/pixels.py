@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
+from math import prod
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
@@ -24,10 +28,15 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
-from leakloc.core.errors import InputError, reason_of
+from leakloc.core.errors import InputError, file_label, reason_of
+from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Provenance, Volume
 from leakloc.loaders.headers import Frame, Stored, padding_range, usable_slope
+from leakloc.loaders.limits import DicomFile, require_decoded_size
 from leakloc.loaders.stacks import Layout, scale_varies
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Picture = npt.NDArray[Any]
 Result = TypeVar("Result")
@@ -61,7 +70,22 @@ pyjpegls takes two thirds of the time of GDCM. pylibjpeg-rle is not used: it pan
 """
 
 
-def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
+_RLE: Final = "1.2.840.10008.1.2.5"
+_JPEG_2000_SIZE: Final = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16}).{16}(..)", re.DOTALL)
+"""Start and size markers of a JPEG 2000 codestream: upper and lower corners, components."""
+_JPEG_FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+"""Markers of JPEG and JPEG-LS that precede rows, columns and components."""
+_JPEG_START: Final = b"\xff\xd8"
+_MAX_COMPONENTS: Final = 4
+_MAX_RLE_GROWTH: Final = 2
+"""Maximum size of RLE data relative to the pixels; run headers add less than 1 % in practice."""
+_RLE_HEADER_BYTES: Final = 1024
+"""Allowance for the header and padding of small RLE images."""
+
+
+def read_stack(
+    frames: tuple[Frame, ...], layout: Layout, settings: LoaderSettings | None = None
+) -> Volume:
     """Decode the frames of a stack and resample them to its grid.
 
     Rescale slope and intercept are applied slice by slice, padding is set to the lowest
@@ -76,9 +100,13 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
     Raises
     ------
     InputError
-        If pixel data cannot be decoded.
+        If pixel data cannot be decoded, or their decoded size exceeds the settings.
     """
-    array, padding, inverted = _signal(frames)
+    settings = settings or LoaderSettings()
+    pixel_bytes = frames[0].pixel_bytes if layout.is_regular else np.dtype(np.float32).itemsize
+    size = prod(layout.geometry.shape) * pixel_bytes
+    require_decoded_size(size, frames[0].path, settings)
+    array, padding, inverted = _signal(frames, settings)
     if any(mask is not None for mask in padding):
         _clear_padding(array, padding, np.max if inverted else np.min)
     if inverted:
@@ -94,7 +122,7 @@ def read_stack(frames: tuple[Frame, ...], layout: Layout) -> Volume:
 
 
 def _signal(
-    frames: tuple[Frame, ...],
+    frames: tuple[Frame, ...], settings: LoaderSettings
 ) -> tuple[Picture, list[npt.NDArray[np.bool_] | None], bool]:
     """Return all frames in one array, their padding masks, and whether any is MONOCHROME1.
 
@@ -108,15 +136,11 @@ def _signal(
     padding: list[npt.NDArray[np.bool_] | None] = [None] * len(frames)
     inverted = False
     crossings = np.zeros((len(_MAX_SMALLER), 2))
-    for place, (values, mask, flag, found) in _pictures(frames):
+    for place, (values, mask, flag, found) in _pictures(frames, settings):
         frame = frames[place]
         crossings += found
         if values.shape != (frame.rows, frame.columns):
-            raise InputError(
-                f"{frame.path.name} contains an image of {values.shape}, not of "
-                f"{(frame.rows, frame.columns)} as stated in its header: it was changed while it "
-                "was read, or is corrupt; read the study again"
-            )
+            raise InputError(_size_message(frame.path, values.shape, (frame.rows, frame.columns)))
         if array is None:
             array = np.empty((len(frames), *values.shape), values.dtype)
         elif array.dtype != values.dtype:
@@ -135,19 +159,29 @@ def _signal(
     return array, padding, inverted
 
 
-def same_pixels(one: Frame, other: Frame) -> bool:
+def _size_message(path: Path, found: tuple[int, ...], stated: tuple[int, int]) -> str:
+    return (
+        f"{file_label(path)} contains an image of {found}, not of {stated} as stated in its "
+        "header: it was changed while it was read, or is corrupt; read the study again"
+    )
+
+
+def same_pixels(one: Frame, other: Frame, settings: LoaderSettings | None = None) -> bool:
     """Return whether two frames have identical stored values."""
+    limits = settings or LoaderSettings()
     try:
-        (_, first), (_, second) = [next(iter(_pictures((frame,)))) for frame in (one, other)]
+        (_, first), (_, second) = [
+            next(iter(_pictures((frame,), limits))) for frame in (one, other)
+        ]
     except InputError:
         return False
     return bool(np.array_equal(first[0], second[0]))
 
 
-def _pictures(
-    frames: tuple[Frame, ...],
-) -> Iterator[tuple[int, Decoded]]:
+def _pictures(frames: tuple[Frame, ...], settings: LoaderSettings) -> Iterator[tuple[int, Decoded]]:
     """Yield index in the stack and the decoded frame, file by file."""
+    size = sum(frame.rows * frame.columns * frame.pixel_bytes for frame in frames)
+    require_decoded_size(size, frames[0].path, settings)
     scaled = scale_varies(frames)
     numbered = sorted(enumerate(frames), key=lambda item: str(item[1].path))
     for path, group in groupby(numbered, key=lambda item: item[1].path):
@@ -158,7 +192,7 @@ def _pictures(
                 if words is not None:
                     yield place, _decoded_signal(frame, words, scaled=scaled)
             continue
-        dataset, stored = _decode(path, [frame.index for _, frame in members])
+        dataset, stored = _decode(path, [frame for _, frame in members], settings)
         for (place, frame), words in zip(members, stored, strict=True):
             values, crossings = _extracted(words, dataset)
             mask = _padding_mask(values, dataset)
@@ -197,6 +231,11 @@ def _read_directly(frame: Frame) -> Picture | None:
 
 def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -> Picture | None:
     """Decode an encapsulated frame; None if its fragments alone are not sufficient."""
+    try:
+        code = get_frame(fragments, 0, number_of_frames=1)
+    except Exception:  # various exceptions; `_decode` reports the reason
+        return None
+    _require_stated_size(code, syntax, frame)
     options: dict[str, Any] = {
         "rows": frame.rows,
         "columns": frame.columns,
@@ -218,6 +257,49 @@ def _decompressed(fragments: bytes, syntax: str, frame: Frame, stored: Stored) -
             return _first_to_succeed(decode, syntax)
     except Exception:  # various exceptions; `_decode` reports the reason
         return None
+
+
+def _require_stated_size(code: bytes, syntax: str, frame: Frame) -> None:
+    """Reject a compressed image that would be decoded to another size than its header states.
+
+    Raises
+    ------
+    InputError
+    """
+    stated = frame.rows, frame.columns
+    if syntax == _RLE:
+        pixel_bytes = frame.rows * frame.columns * frame.pixel_bytes
+        if len(code) > _MAX_RLE_GROWTH * pixel_bytes + _RLE_HEADER_BYTES:
+            raise InputError(
+                f"the compressed pixels of {file_label(frame.path)} are larger than the image of "
+                f"{stated} stated in its header: it is corrupt; export the series again"
+            )
+        return
+    for rows, columns, components in _coded_sizes(code):
+        if (rows, columns) != stated or components > _MAX_COMPONENTS:
+            raise InputError(_size_message(frame.path, (rows, columns, components), stated))
+
+
+def _coded_sizes(code: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield rows, columns and components of the images in a JPEG or JPEG 2000 codestream."""
+    if code.startswith(_JPEG_START):
+        at = len(_JPEG_START)
+        while at + 10 <= len(code):
+            mark, kind, length = struct.unpack_from(">BBH", code, at)
+            if mark != 0xFF or kind == 0xDA:  # the compressed data follow
+                return
+            if kind == 0xFF:  # a fill byte
+                at += 1
+                continue
+            if kind in _JPEG_FRAMES:
+                yield struct.unpack_from(">HHB", code, at + 5)
+            at += 2 + length
+        return
+    # A file wrapper (JP2) may precede the codestream; compressed data can resemble its start.
+    begin = _JPEG_2000_SIZE.match(code)
+    for found in [begin] if begin else _JPEG_2000_SIZE.finditer(code):
+        right, bottom, left, top = struct.unpack(">4I", found[1])
+        yield bottom - top, right - left, int.from_bytes(found[2], "big")
 
 
 def _first_to_succeed(decode: Callable[[str], Result], syntax: str) -> Result:
@@ -314,39 +396,58 @@ def _crossings(values: Picture, words: Picture, bits: int) -> Counts:
     return counts
 
 
-def _decode(path: Path, indices: list[int | None]) -> tuple[Any, list[Picture]]:
+def _decode(
+    path: Path, frames: list[Frame], settings: LoaderSettings
+) -> tuple[Dataset, list[Picture]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. padding bytes, which are harmless
-            dataset = pydicom.dcmread(path, force=True)
+            with DicomFile(path, settings) as file:
+                dataset = pydicom.dcmread(file, force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 _assume_native(dataset)
-            whole = any(index is None for index in indices)
+            syntax = dataset.file_meta.TransferSyntaxUID
+            if syntax.is_compressed and not syntax.is_deflated:
+                for frame in frames:
+                    _require_stated_size(_code(dataset, frame.index or 0), syntax, frame)
+            whole = any(frame.index is None for frame in frames)
             # `_extracted` does it, with regard to High Bit.
             options: dict[str, Any] = {"correct_unused_bits": False} if _is_plain(dataset) else {}
 
             def decode(plugin: str) -> list[Picture]:
                 if whole:
                     values = _native(pixel_array(dataset, decoding_plugin=plugin, **options))
-                    return [values] * len(indices)
+                    return [values] * len(frames)
                 return [
-                    _native(pixel_array(dataset, index=index, decoding_plugin=plugin, **options))
-                    for index in indices
+                    _native(
+                        pixel_array(dataset, index=frame.index, decoding_plugin=plugin, **options)
+                    )
+                    for frame in frames
                 ]
 
-            return dataset, _first_to_succeed(decode, dataset.file_meta.TransferSyntaxUID)
+            return dataset, _first_to_succeed(decode, syntax)
+    except InputError:
+        raise
     except Exception as error:  # decoders raise various exceptions
         if isinstance(error, OSError) and error.errno is not None:  # a file system error
             raise InputError(
-                f"cannot read {path.name} any more ({error.strerror}): it was moved, deleted or "
-                "made inaccessible after its header was read; read the study again"
+                f"cannot read {file_label(path)} any more ({error.strerror}): it was moved, "
+                "deleted or made inaccessible after its header was read; read the study again"
             ) from error
         meta = getattr(dataset, "file_meta", None) if "dataset" in locals() else None
-        syntax = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
+        name = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
         raise InputError(
-            f"cannot decode the pixels of {path.name} (transfer syntax {syntax}): "
+            f"cannot decode the pixels of {file_label(path)} (transfer syntax {name}): "
             f"{reason_of(error)}; export the series again, uncompressed"
         ) from error
+
+
+def _code(dataset: Dataset, index: int) -> bytes:
+    """Return one compressed frame."""
+    table = dataset.get("ExtendedOffsetTable")
+    offsets = None if table is None else (table, dataset.ExtendedOffsetTableLengths)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    return get_frame(dataset.PixelData, index, extended_offsets=offsets, number_of_frames=count)
 
 
 def _assume_native(dataset: Any) -> None:

@@ -70,16 +70,29 @@ class ClassifiedSeries:
 
 
 class Pixels:
-    """Cache of stack volumes and their network output; each is read or computed once."""
+    """Cache of stack volumes and their network output.
 
-    def __init__(self) -> None:
+    Each is read or computed once, unless the volumes exceed the maximum decoded size together.
+
+    Parameters
+    ----------
+    settings : LoaderSettings
+    """
+
+    def __init__(self, settings: LoaderSettings) -> None:
         self.anatomy = AnatomyOutputs()
+        self._max_bytes = settings.max_decoded_mib * 1024**2
         self._volumes: dict[int, Volume] = {}
 
     def of(self, stack: SeriesStack) -> Volume:
         """Return the volume of a stack; raise `InputError` if it cannot be read."""
         if id(stack) not in self._volumes:
             self._volumes[id(stack)] = stack.load()
+            while (
+                len(self._volumes) > 1
+                and sum(v.array.nbytes for v in self._volumes.values()) > self._max_bytes
+            ):
+                del self._volumes[next(iter(self._volumes))]  # the oldest
         return self._volumes[id(stack)]
 
     def readable(self, stack: SeriesStack) -> bool:
@@ -93,7 +106,7 @@ class Pixels:
 
 def roles(study: Study, settings: LoaderSettings) -> tuple[TriagedStack, ...]:
     """Return the role of every stack without selecting any; no study is rejected."""
-    return tuple(finished(item, ()) for item in judge_all(study, settings, Pixels()))
+    return tuple(finished(item, ()) for item in judge_all(study, settings, Pixels(settings)))
 
 
 def finished(item: ClassifiedSeries, used_for: tuple[str, ...]) -> TriagedStack:

@@ -18,6 +18,7 @@ from leakloc.core.errors import GeometryError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.loaders.headers import Frame, usable_slope
+from leakloc.loaders.limits import require_plausible
 from leakloc.loaders.study import SeriesStack
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:
     affine[:3, 3] = positions[0]
     shape = (count, frames[0].rows, frames[0].columns)
     geometry = Geometry(shape, affine, frames[0].frame_of_reference_uid)
+    require_plausible(geometry)
     return Layout(geometry, offsets, shifts), notes
 
 

@@ -97,7 +97,7 @@ def find_stations(stacks: Sequence[SeriesStack]) -> Stations:
     return Stations(wholes[0] if wholes else None, tuple(parts))
 
 
-def neighbours(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
+def neighbors(stacks: Sequence[SeriesStack]) -> tuple[int, ...]:
     """Find the stacks, sorted best first, that extend the first one along the body.
 
     Cervical, thoracic and lumbar sagittal series are often planned separately, each slightly

@@ -23,7 +23,7 @@ from leakloc.loaders.stations import (
     compose_stations,
     covers,
     find_stations,
-    neighbours,
+    neighbors,
     overlap_fraction,
     shared_extent,
 )
@@ -82,14 +82,15 @@ def triage(
     InputError
         If the study has no usable fluid-sensitive volume of the spine; the message states why.
     """
-    pixels = Pixels()
+    pixels = Pixels(settings)
     judged = judge_all(study, settings, pixels)
-    notes: list[Note] = []
-    members, volume = _choose_fluid(judged, settings, pixels, notes, myelogram_uid)
+    members, volume, notes = _choose_fluid(judged, settings, pixels, myelogram_uid)
     chosen = members[0]
     volume = _with_fat_fact(volume, chosen)
-    companions = _choose_companions(judged, chosen, volume, pixels, notes, companion_uids)
-    used: dict[int, tuple[str, ...]] = {id(item.stack): ("fluid",) for item in members}
+    companions, chosen_notes = _choose_companions(judged, chosen, volume, pixels, companion_uids)
+    notes = [*notes, *chosen_notes]
+    for_fluid = [item.stack for item in members]
+    for_levels: list[SeriesStack] = []
     volumes: dict[Role, Volume] = {}
     verify = settings.verify_companions if verify is None else verify
     aligner = Aligner(volume)
@@ -104,17 +105,31 @@ def triage(
             continue
         volumes[role] = placed
         if role in _FOR_LEVELS:
-            for part in parts:
-                used[id(part.stack)] = (*used.get(id(part.stack), ()), "levels")
+            for_levels += [part.stack for part in parts]
     if not companion_uids:
-        _add_counting(judged, chosen, volume, volumes, used, pixels, settings)
+        others = [v.geometry.top_mm for role, v in volumes.items() if role in _FOR_LEVELS]
+        unused = [item for item in judged if not _is_in(item.stack, [*for_fluid, *for_levels])]
+        top_mm = max([volume.geometry.top_mm, *others])
+        counting = _choose_counting(unused, chosen, volume, top_mm, pixels)
+        if counting:
+            volumes["localizer"] = _whole("localizer", counting, pixels, settings)[0]
+            for_levels += [part.stack for part in counting]
     if not _FOR_LEVELS & volumes.keys():
-        used.update({id(item.stack): ("fluid", "levels") for item in members})
+        for_levels += for_fluid
     additional = (part for parts in companions.values() for part in parts)
-    for item in {id(c): c for c in (*members, *additional)}.values():
+    for item in (*members, *additional):
         notes += [note for note in item.stack.notes if note not in notes]
-    stacks = tuple(finished(item, used.get(id(item.stack), ())) for item in judged)
+    uses = {"fluid": for_fluid, "levels": for_levels}
+    stacks = tuple(
+        finished(item, tuple(use for use, stacks in uses.items() if _is_in(item.stack, stacks)))
+        for item in judged
+    )
     return Triage(stacks, Spine(volume, pixels.anatomy), volumes, tuple(notes))
+
+
+def _is_in(stack: SeriesStack, stacks: Sequence[SeriesStack]) -> bool:
+    """Return whether a stack is one of `stacks`: the same object, as equal ones may be repeats."""
+    return any(stack is other for other in stacks)
 
 
 def _with_fat_fact(volume: Volume, chosen: ClassifiedSeries) -> Volume:
@@ -136,21 +151,19 @@ def _choose_fluid(
     judged: list[ClassifiedSeries],
     settings: LoaderSettings,
     pixels: Pixels,
-    notes: list[Note],
     wanted: str | None,
-) -> tuple[list[ClassifiedSeries], Volume]:
+) -> tuple[list[ClassifiedSeries], Volume, list[Note]]:
     """Select the stack (or stations) used to detect fluid, and its volume."""
     if wanted is not None:
         chosen = _named(judged, wanted)
-        return [chosen], pixels.of(chosen.stack)
+        return [chosen], pixels.of(chosen.stack), []
     myelograms = sorted(
         (item for item in judged if item.role == "myelogram"), key=lambda i: i.score, reverse=True
     )
     _require_one_file(myelograms or [item for item in judged if item.fluid_sensitive])
     if myelograms:
-        members, volume = _join_stations(myelograms, settings, pixels, notes)
-        notes += _weighting_notes(members[0])
-        return members, volume
+        members, volume, notes = _join_stations(myelograms, settings, pixels)
+        return members, volume, [*notes, *_weighting_notes(members[0])]
     for item in sorted((i for i in judged if i.fluid_sensitive), key=_fluid_score, reverse=True):
         try:
             volume = pixels.of(item.stack)
@@ -161,8 +174,7 @@ def _choose_fluid(
                 "the images appear to show a head (its width, with air lateral to and above it), "
                 "not a spine: select the spine study, or specify the series to use it anyway"
             )
-        notes.append(_substitute_note(item))
-        return [item], volume
+        return [item], volume, [_substitute_note(item)]
     raise InputError(_refusal(judged))
 
 
@@ -197,8 +209,8 @@ def _substitute_note(item: ClassifiedSeries) -> Note:
 
 
 def _join_stations(
-    ranked: list[ClassifiedSeries], settings: LoaderSettings, pixels: Pixels, notes: list[Note]
-) -> tuple[list[ClassifiedSeries], Volume]:
+    ranked: list[ClassifiedSeries], settings: LoaderSettings, pixels: Pixels
+) -> tuple[list[ClassifiedSeries], Volume, list[Note]]:
     """Return the best myelogram, or the composed stations of its protocol, main one first.
 
     For a series composed by the scanner, its grid is used with the signal of the stations:
@@ -208,20 +220,20 @@ def _join_stations(
     parts = sorted((ranked[n] for n in stations.parts), key=lambda item: _center_z(item.stack))
     whole = None if stations.whole is None else ranked[stations.whole]
     if whole is not None and not covers([item.stack for item in parts], whole.stack):
-        return [whole], pixels.of(whole.stack)
+        return [whole], pixels.of(whole.stack), []
     if not adjoin([item.stack for item in parts]):
-        notes.append(note("one_of_several_stations", count=len(parts)))
-        return parts[:1], pixels.of(parts[0].stack)
+        notes = [note("one_of_several_stations", count=len(parts))]
+        return parts[:1], pixels.of(parts[0].stack), notes
     joined = compose_stations([pixels.of(i.stack) for i in parts], settings.max_station_movement_mm)
-    notes.append(note("stations_stitched", count=len(parts), moved_mm=joined.moved_mm))
+    notes = [note("stations_stitched", count=len(parts), moved_mm=joined.moved_mm)]
     if whole is None or whole.stack.geometry is None:
-        return parts, joined.volume
+        return parts, joined.volume, notes
     volume = joined.volume.resample(whole.stack.geometry)
     provenance = replace(
         volume.provenance, series_instance_uid=whole.stack.series_instance_uid,
         series_description=whole.stack.description,
     )  # fmt: skip
-    return [whole, *parts], replace(volume, provenance=provenance)
+    return [whole, *parts], replace(volume, provenance=provenance), notes
 
 
 def _center_z(stack: SeriesStack) -> float:
@@ -250,13 +262,13 @@ def _choose_companions(
     chosen: ClassifiedSeries,
     myelogram: Volume,
     pixels: Pixels,
-    notes: list[Note],
     wanted: Sequence[str],
-) -> dict[Role, list[ClassifiedSeries]]:
+) -> tuple[dict[Role, list[ClassifiedSeries]], list[Note]]:
     """Select the best companion of every role; sagittal ones with their adjacent stations."""
     picked = [_as_companion(_named(judged, uid)) for uid in wanted]
     pool = picked if wanted else [item for item in judged if item.role in _COMPANIONS]
     companions: dict[Role, list[ClassifiedSeries]] = {}
+    notes: list[Note] = []
     if chosen.role in _COMPANIONS:
         companions[chosen.role] = [chosen]
 
@@ -274,34 +286,30 @@ def _choose_companions(
             continue
         readable = [item for item in fusable or ranked if pixels.readable(item.stack)]
         for item in readable[:1]:
-            more = neighbours([i.stack for i in readable]) if role in _FOR_LEVELS else ()
+            more = neighbors([i.stack for i in readable]) if role in _FOR_LEVELS else ()
             companions[role] = [item, *(readable[n] for n in more)]
             if item.stack.series_instance_uid is None and fusable:
                 notes.append(note("companion_frame_assumed", series=item.role.replace("_", " ")))
-    return companions
+    return companions, notes
 
 
-def _add_counting(
-    judged: list[ClassifiedSeries],
+def _choose_counting(
+    unused: list[ClassifiedSeries],
     chosen: ClassifiedSeries,
     myelogram: Volume,
-    volumes: dict[Role, Volume],
-    used: dict[int, tuple[str, ...]],
+    top_mm: float,
     pixels: Pixels,
-    settings: LoaderSettings,
-) -> None:
-    """Add, as the localizer, a series that shows the spine up to the neck if no other does.
+) -> list[ClassifiedSeries]:
+    """Select a series (with its stations) that shows the spine up to the neck, as the localizer.
 
-    Whole-spine localizers and fast sagittal series are acquired for counting levels.
+    Whole-spine localizers and fast sagittal series are acquired for counting levels. Empty if the
+    series in use, which reach up to `top_mm`, show as much.
     """
-    others = [v.geometry for role, v in volumes.items() if role in _FOR_LEVELS]
-    top = max(geometry.top_mm for geometry in (myelogram.geometry, *others))
     pool = [
         item
-        for item in judged
+        for item in unused
         if item.role in (*_FOR_LEVELS, "localizer")
         and item.facts.plane == "sagittal"
-        and id(item.stack) not in used
         and item.stack.geometry is not None
         and item.stack.geometry.shape[0] >= _PLANES_TO_COUNT
         and _same_frame(item.stack, chosen.stack)
@@ -309,14 +317,13 @@ def _add_counting(
     ]
     for item in sorted(pool, key=lambda i: _shows(i.stack, myelogram), reverse=True):
         rest = [item, *(other for other in pool if other is not item)]
-        parts = [item, *(rest[n] for n in neighbours([i.stack for i in rest]))]
+        parts = [item, *(rest[n] for n in neighbors([i.stack for i in rest]))]
         highest = max(p.stack.geometry.top_mm for p in parts if p.stack.geometry is not None)
-        if _shows(item.stack, myelogram) < _SHARED_FIELD or highest < top + _UP_TO_THE_NECK_MM:
+        if _shows(item.stack, myelogram) < _SHARED_FIELD or highest < top_mm + _UP_TO_THE_NECK_MM:
             continue
         if all(pixels.readable(part.stack) for part in parts):
-            volumes["localizer"] = _whole("localizer", parts, pixels, settings)[0]
-            used.update({id(part.stack): ("levels",) for part in parts})
-            return
+            return parts
+    return []
 
 
 def _shows(stack: SeriesStack, myelogram: Volume) -> float:

@@ -170,18 +170,18 @@ class ArcGrid:
 
 
 def area_profile(
-    grid: ArcGrid, voxels: CanalVoxels, share: FloatArray | float, sigma_mm: float
+    grid: ArcGrid, voxels: CanalVoxels, fraction: FloatArray | float, sigma_mm: float
 ) -> FloatArray:
     """Return the cross-sectional area perpendicular to the canal per bin, mm², shape (count,).
 
     Parameters
     ----------
-    share : ndarray of shape (n,) or float
+    fraction : ndarray of shape (n,) or float
         Weight of each voxel, such as its fluid fraction.
     sigma_mm : float
         Gaussian smoothing along the canal.
     """
-    weights = voxels.section_mm3 * share
+    weights = voxels.section_mm3 * fraction
     return grid.smooth(grid.spread(voxels.arc_mm, weights) / grid.step_mm, sigma_mm)
 
 

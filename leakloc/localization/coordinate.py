@@ -90,7 +90,7 @@ class LevelCoordinate:
         return cls(chain, arc[keep], named[keep])
 
     @property
-    def labelled(self) -> bool:
+    def is_labeled(self) -> bool:
         """Whether any level can be named."""
         return len(self.knots_arc_mm) >= 2
 
@@ -104,7 +104,7 @@ class LevelCoordinate:
     def level_at(self, arc_mm: npt.ArrayLike) -> FloatArray:
         """Return levels at distances along the canal, shape (...); NaN outside the range."""
         arc = np.asarray(arc_mm, dtype=np.float64)
-        if not self.labelled:
+        if not self.is_labeled:
             return np.full(arc.shape, np.nan)
         level = self._interpolate(arc, self.knots_arc_mm, self.knots_level)
         first, last = self.level_range
@@ -114,7 +114,7 @@ class LevelCoordinate:
     def arc_at(self, level: npt.ArrayLike) -> FloatArray:
         """Return distances along the canal of levels, mm, shape (...); NaN outside the range."""
         wanted = np.asarray(level, dtype=np.float64)
-        if not self.labelled:
+        if not self.is_labeled:
             return np.full(wanted.shape, np.nan)
         arc = self._interpolate(wanted, self.knots_level, self.knots_arc_mm)
         first, last = self.level_range
@@ -165,7 +165,7 @@ class LevelCoordinate:
 
     def segments(self) -> tuple[tuple[str, float, float], ...]:
         """Return each named motion segment with its start and end, mm along the canal."""
-        if not self.labelled:
+        if not self.is_labeled:
             return ()
         first, last = (int(level) for level in self.level_range)
         ends = self.arc_at(np.arange(first, last + 1))

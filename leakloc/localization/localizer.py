@@ -201,7 +201,7 @@ def _common_grid(segmentation: Segmentation, masks: list[CanalVoxels]) -> ArcGri
 
 
 def _touches(index: IntArray, segmentation: Segmentation) -> npt.NDArray[np.bool_]:
-    """Return which voxels share a face with the sac."""
+    """Return which voxels are face-adjacent to the sac."""
     sac = segmentation.thecal_sac.array
     kji = np.stack(np.unravel_index(index, sac.shape), axis=-1)
     touching = np.zeros(len(index), dtype=bool)

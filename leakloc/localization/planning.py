@@ -145,7 +145,7 @@ def plan(
         _target(p, lowest_mm, hiatus_mm, range_mm, back, sac, coordinate, surroundings)
         for p in placed
     )
-    if hiatus_mm is not None and coordinate.labelled:
+    if hiatus_mm is not None and coordinate.is_labeled:
         notes.extend(_plausibility(hiatus_mm, back, sac, coordinate))
     tip_mm = None
     if hiatus_mm is not None and sac_end_mm is not None and sac_end_mm < hiatus_mm:
@@ -168,7 +168,7 @@ def _expected_arcs(
     coordinate: LevelCoordinate, traced_mm: float
 ) -> tuple[float, float, float] | None:
     """Return arcs of S4, the middle of S3 and the end of S5, if S4 is in the field of view."""
-    if not coordinate.labelled or "S3" not in coordinate.chain:
+    if not coordinate.is_labeled or "S3" not in coordinate.chain:
         return None
     s3 = coordinate.chain.index("S3")
     s4_mm, cranial_mm = (float(a) for a in coordinate.arc_at([s3 + 1.0, float(s3)]))

@@ -300,7 +300,7 @@ def narrow_places(profile: SacProfile, coordinate: LevelCoordinate) -> tuple[str
     narrow = profile.whole & (arc >= profile.ends_mm[0] + _CUT_MM) & (arc <= last)
     places = arc[narrow & (profile.area_mm2 < _SEVERE_MM2)]
     named = [coordinate.segment_at(float(mm)) or f"{mm:.0f} mm below its top" for mm in places]
-    return tuple(dict.fromkeys(named if coordinate.labelled else named[:1]))
+    return tuple(dict.fromkeys(named if coordinate.is_labeled else named[:1]))
 
 
 def premature_end(
@@ -345,7 +345,7 @@ def _usual_area_mm2(arc_mm: FloatArray, coordinate: LevelCoordinate) -> FloatArr
     """Return the typical sac area along the canal; constant if levels are not named."""
     levels = [(n + 0.5, _USUAL_AREA_MM2.get(name)) for n, name in enumerate(coordinate.chain)]
     known = [(level, area) for level, area in levels if area is not None]
-    if not coordinate.labelled or not known:
+    if not coordinate.is_labeled or not known:
         return np.ones(arc_mm.shape)
     first, last = coordinate.level_range
     ends = coordinate.arc_at(np.array([first, last]))

@@ -75,7 +75,7 @@ def build_report(
     return model.Report(
         notice=NOTICE,
         study=identity(study.info, settings),
-        series=_series(triage),
+        series=_series(triage, settings),
         skipped_files=_skipped(study.skipped),
         outputs=outputs or model.Outputs(),
         **parts,
@@ -194,16 +194,19 @@ def _pseudonym(value: str | None, info: StudyInfo) -> str | None:
     return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _series(triage: Triage) -> tuple[model.Series, ...]:
-    return tuple(_one_series(stack) for stack in triage.stacks)
+def _series(triage: Triage, settings: Settings) -> tuple[model.Series, ...]:
+    return tuple(_one_series(stack, settings) for stack in triage.stacks)
 
 
-def _one_series(triaged: TriagedStack) -> model.Series:
+def _one_series(triaged: TriagedStack, settings: Settings) -> model.Series:
     stack = triaged.stack
     geometry = stack.geometry
+    # Without DICOM headers the description is the name of the file, which may name the patient.
+    named = stack.series_instance_uid is not None or settings.report.identity == "keep"
+    description = stack.description if named else ""
     return model.Series(
         series_instance_uid=stack.series_instance_uid,
-        description=stack.description,
+        description=description,
         role=triaged.role,
         used_for=triaged.used_for,
         reason=triaged.reason,

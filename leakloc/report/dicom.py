@@ -20,7 +20,7 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, DS, DT, TM
 
 from leakloc.anatomy.vocabulary import (
-    EXTRADURAL_FLUID,
+    EPIDURAL_FLUID,
     LABEL_VALUES,
     NOTICE,
     SHORT_NOTICE,
@@ -121,6 +121,28 @@ _PATIENT_ATTRIBUTES: Final = (
     "ReferringPhysicianName",
     "StudyID",
 )
+"""Attributes whose values no message may contain."""
+_RETAINED: Final = frozenset(
+    {
+        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+        *("FrameOfReferenceUID", "PositionReferenceIndicator", "NumberOfFrames", "Rows", "Columns"),
+        *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SamplesPerPixel"),
+        *("ImageOrientationPatient", "ImagePositionPatient", "ImageType", "BodyPartExamined"),
+        *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+        *("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"),
+        *("FrameContentSequence", "DimensionIndexValues", "StackID", "InStackPositionNumber"),
+        *("DimensionOrganizationType", "DimensionOrganizationSequence", "DimensionIndexSequence"),
+        *("DimensionOrganizationUID", "DimensionIndexPointer", "FunctionalGroupPointer"),
+    }
+)
+"""Attributes of the source that objects without identity are derived from: references and geometry.
+All others are removed, more than DICOM PS3.15 Annex E requires."""
+_DUMMY_TIMES: Final = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
+"""Values of dates and times in objects without identity, by value representation."""
+_DEIDENTIFICATION: Final = (
+    CodedTerm("113100", "DCM", "Basic Application Confidentiality Profile"),
+    CodedTerm("113110", "DCM", "Retain UIDs Option"),
+)
 _MIN_IDENTIFYING: Final = 3
 """Minimum length of a patient attribute that is removed from messages; a sex has one character."""
 
@@ -192,7 +214,8 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
     stacks : sequence of SeriesStack
         From `source_stacks`, at least one.
     keep_identity : bool
-        Whether the created objects contain the patient attributes.
+        Whether the created objects contain the attributes of the patient, study and equipment
+        of the source; if not, pass each to `mark_without_identity`.
 
     Raises
     ------
@@ -247,11 +270,47 @@ def _header(path: Path, stack: SeriesStack, keep_identity: bool) -> Dataset:
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, "")
-    if not keep_identity:
-        for keyword in _PATIENT_ATTRIBUTES:
-            if keyword in header:
-                header[keyword].value = None
-    return header
+    if keep_identity:
+        return header
+    anonymous = _without_identity(header)
+    anonymous.file_meta = header.file_meta
+    return anonymous
+
+
+def _without_identity(dataset: Dataset) -> Dataset:
+    """Return a copy with the retained and the empty attributes only, also in sequences."""
+    copy = pydicom.Dataset()
+    for element in dataset:
+        if element.keyword in _MAY_BE_EMPTY:
+            setattr(copy, element.keyword, "")
+        elif element.keyword in _RETAINED:
+            copy.add(element)
+            if element.VR == "SQ":
+                setattr(copy, element.keyword, [_without_identity(item) for item in element.value])
+    return copy
+
+
+def mark_without_identity(dataset: Dataset) -> None:
+    """State in an object that it was de-identified, and replace its dates and times.
+
+    According to the Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E with
+    the option to retain UIDs, by which archives and planning software find the images.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Created from the sources of `read_sources` with `keep_identity` false; changed in place.
+    """
+
+    def replace(_: Dataset, element: Any) -> None:
+        if element.VR in _DUMMY_TIMES and element.value:
+            element.value = _DUMMY_TIMES[element.VR]
+
+    dataset.walk(replace)
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.LongitudinalTemporalInformationModified = "REMOVED"
+    dataset.DeidentificationMethod = [term.meaning for term in _DEIDENTIFICATION]
+    dataset.DeidentificationMethodCodeSequence = [_code(term) for term in _DEIDENTIFICATION]
 
 
 def _remove_unreadable(dataset: Dataset) -> None:
@@ -317,7 +376,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 segmentation.collections.array,
                 number,
                 ABNORMAL_STRUCTURE,
-                EXTRADURAL_FLUID,
+                EPIDURAL_FLUID,
                 level_code(level) if level else SPINE,
                 ORANGE,
                 f"epidural fluid {number}",
@@ -559,7 +618,7 @@ def _study_group(report: Report) -> Any:
     sites = [hd.sr.FindingSite(_code(level_code(finding.level)))] if finding.level else None
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=_new_uid(), identifier="study"),
-        finding_type=_code(EXTRADURAL_FLUID),
+        finding_type=_code(EPIDURAL_FLUID),
         finding_sites=sites,
         algorithm_id=_algorithm(),
         measurements=[
@@ -571,7 +630,7 @@ def _study_group(report: Report) -> Any:
             ),
         ],
         qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(_code(EXTRADURAL_FLUID), _code(_LEAK[finding.leak])),
+            hd.sr.QualitativeEvaluation(_code(EPIDURAL_FLUID), _code(_LEAK[finding.leak])),
             _evaluation("NUMBERING", "Level numbering", report.levels.numbering.method),
         ],
     )
@@ -617,7 +676,7 @@ def _collection_group(
             uid=segment.tracking_uid if segment else _new_uid(),
             identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
         ),
-        "finding_type": _code(EXTRADURAL_FLUID),
+        "finding_type": _code(EPIDURAL_FLUID),
         "finding_sites": [site],
         "algorithm_id": _algorithm(),
         "measurements": [

@@ -290,21 +290,26 @@ class Draft:
         target.mkdir()
         made: list[Any] = []
 
+        def save(made: Any, path: Path) -> None:
+            if not keep:
+                dicom.mark_without_identity(made)
+            made.save_as(path)
+
         def segmentation() -> None:
             made.append(dicom.segmentation_object(analysis, found, sources))
-            made[0].save_as(target / "seg.dcm")
+            save(made[0], target / "seg.dcm")
             self.dicom["seg"] = "dicom/seg.dcm"
 
         def structured_report() -> None:
             document = dicom.report_object(report, found, sources, made[0] if made else None)
-            document.save_as(target / "sr.dcm")
+            save(document, target / "sr.dcm")
             self.dicom["sr"] = "dicom/sr.dcm"
 
         def secondary_captures() -> None:
             (target / "sc").mkdir()
             names = []
             for name, capture in dicom.secondary_captures(self.pictures, sources):
-                capture.save_as(target / "sc" / f"{name}.dcm")
+                save(capture, target / "sc" / f"{name}.dcm")
                 names.append(f"dicom/sc/{name}.dcm")
             self.dicom["sc"] = tuple(names)
 

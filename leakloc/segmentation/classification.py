@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -127,45 +128,81 @@ development patients (seed 11; the networks were trained on these patients) and 
 30 to 32)."""
 
 
+@dataclass(frozen=True)
+class MimicRule:
+    """One row of `MIMIC_RULES`."""
+
+    mimic: str
+    probability: float
+    """Remaining probability of a leak."""
+    applies: Callable[[Features, Scene], bool]
+    reason: str
+    """Format string; ``f`` is the `Features` of the component."""
+
+
+def _is_apart(f: Features) -> bool:
+    return f.gap_mm > _MAX_CONTACT_GAP_MM
+
+
+def _is_lateral(f: Features) -> bool:
+    return f.lateral_fraction > 0.6 and f.length_mm < 45.0
+
+
+MIMIC_RULES: Final = (
+    MimicRule(
+        "abdominal or disc fluid", 0.02,
+        lambda f, _: f.dorsal_mm < -20.0 or (f.dorsal_mm < -8 and f.gap_mm > 6.0),
+        "Anterior to the canal and not connected with it.",
+    ),
+    MimicRule(
+        "epidural fat", 0.1, lambda _, scene: scene.fat_like_fluid,
+        "As bright as fat in this series; not shaped like fluid.",
+    ),
+    MimicRule(
+        "epidural fat", 0.1, lambda f, _: f.brightness < DIMMER,
+        "Only {f.brightness:.0%} as bright as CSF.",
+    ),
+    MimicRule(
+        "seroma apart from the canal", 0.15,
+        lambda f, _: _is_apart(f) and f.dorsal_mm > 12.0 and abs(f.left_mm) < f.dorsal_mm,
+        "Posterior to the spine, {f.gap_mm:.0f} mm from the dura, not connected.",
+    ),
+    MimicRule(
+        "facet effusion or synovial cyst", 0.1,
+        lambda f, _: (
+            _is_apart(f) and f.dorsal_mm > -4.0 and f.reach_left_mm < 30.0 and f.volume_ml < 3.0
+        ),
+        "Small collection near the facet joints, {f.gap_mm:.0f} mm from the dura.",
+    ),
+    MimicRule(
+        "fluid apart from the canal", 0.05, lambda f, _: _is_apart(f),
+        "{f.gap_mm:.0f} mm from the dura.",
+    ),
+    MimicRule(
+        "perineural cyst", 0.2,
+        lambda f, _: _is_lateral(f) and f.roundness > 0.72 and f.thickness_mm > 6.0,
+        "Round structure of {f.thickness_mm:.0f} mm lateral to the sac, on a root.",
+    ),
+    MimicRule(
+        "nerve root sleeve", 0.1, lambda f, _: _is_lateral(f),
+        "Lateral outpouching of {f.volume_ml:.1f} mL at a nerve root exit.",
+    ),
+    MimicRule(
+        "epidural vein", 0.1, lambda f, _: f.ventral_fraction > 0.5 and f.thickness_mm < 4.0,
+        "Thin bright signal ventral to the sac, not a layer of fluid.",
+    ),
+    MimicRule(
+        "epidural fat", 0.2, lambda _, __: True,
+        "Shape and signal are not those of a layer of fluid along the dura.",
+    ),
+)  # fmt: skip
+"""Mimics in order of precedence: the first rule that applies names the component."""
+
+
 def name_mimic(f: Features, scene: Scene) -> Decision:
     """Classify bright signal that the network does not classify as fluid, by location."""
-    name, probability, reason = _mimic(f, scene)
-    return Decision(False, probability, reason, (name,))
-
-
-def _mimic(f: Features, scene: Scene) -> tuple[str, float, str]:
-    """Return the mimic, the remaining probability of a leak, and the reason."""
-    if f.dorsal_mm < -20.0 or (f.dorsal_mm < -8 and f.gap_mm > 6.0):
-        return "abdominal or disc fluid", 0.02, "Anterior to the canal and not connected with it."
-    if scene.fat_like_fluid:
-        return "epidural fat", 0.1, "As bright as fat in this series; not shaped like fluid."
-    if f.brightness < DIMMER:
-        return "epidural fat", 0.1, f"Only {f.brightness:.0%} as bright as CSF."
-    if f.gap_mm > _MAX_CONTACT_GAP_MM:
-        if f.dorsal_mm > 12.0 and abs(f.left_mm) < f.dorsal_mm:
-            return (
-                "seroma apart from the canal", 0.15,
-                f"Posterior to the spine, {f.gap_mm:.0f} mm from the dura, not connected.",
-            )  # fmt: skip
-        if f.dorsal_mm > -4.0 and f.reach_left_mm < 30.0 and f.volume_ml < 3.0:
-            return (
-                "facet effusion or synovial cyst", 0.1,
-                f"Small collection near the facet joints, {f.gap_mm:.0f} mm from the dura.",
-            )  # fmt: skip
-        return "fluid apart from the canal", 0.05, f"{f.gap_mm:.0f} mm from the dura."
-    if f.lateral_fraction > 0.6 and f.length_mm < 45.0:
-        if f.roundness > 0.72 and f.thickness_mm > 6.0:
-            return (
-                "perineural cyst", 0.2,
-                f"Round structure of {f.thickness_mm:.0f} mm lateral to the sac, on a root.",
-            )  # fmt: skip
-        return (
-            "nerve root sleeve", 0.1,
-            f"Lateral outpouching of {f.volume_ml:.1f} mL at a nerve root exit.",
-        )  # fmt: skip
-    if f.ventral_fraction > 0.5 and f.thickness_mm < 4.0:
-        return "epidural vein", 0.1, "Thin bright signal ventral to the sac, not a layer of fluid."
-    return "epidural fat", 0.2, "Shape and signal are not those of a layer of fluid along the dura."
+    rule = next(rule for rule in MIMIC_RULES if rule.applies(f, scene))
+    return Decision(False, rule.probability, rule.reason.format(f=f), (rule.mimic,))
 
 
 def _considered(f: Features) -> list[str]:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.anatomy.vocabulary import Compartment
-from leakloc.core.volume import FloatArray
 from leakloc.segmentation.classification import Decision, classify_fluid, name_mimic
 from leakloc.segmentation.components import (
     Component,
+    assign_compartments,
     find_components,
     group_components,
     merge_components,
 )
 from leakloc.segmentation.result import Candidate
-from leakloc.segmentation.scene import Mask, Scene
+from leakloc.segmentation.scene import Scene
 
 if TYPE_CHECKING:
     from leakloc.core.settings import SegmentationSettings
@@ -77,31 +76,11 @@ def _candidate(number: int, component: Component, decision: Decision, scene: Sce
         center_lps=scene.fraction.geometry.lps_from_kji(center),
         reason=decision.reason,
         mimics=decision.mimics,
-        compartments=_compartments(component.voxels, fraction, scene),
+        compartments=assign_compartments(
+            scene.coordinates.left[component.voxels],
+            scene.coordinates.dorsal[component.voxels],
+            scene.outside_mm[component.voxels],
+            fraction * scene.fraction.geometry.voxel_volume_ml,
+        ),
         features=component.features,
-    )
-
-
-def _compartments(
-    voxels: tuple[npt.NDArray[np.intp], ...], fraction: FloatArray, scene: Scene
-) -> tuple[Compartment, ...]:
-    """Return the compartments with 0.2 mL or half of the volume, whichever is less."""
-    left = np.abs(scene.coordinates.left[voxels])
-    dorsal = scene.coordinates.dorsal[voxels]
-    outside = scene.outside_mm[voxels]
-    subcutaneous = dorsal > 50.0
-    epidural = (outside <= 9.0) & (left < 14.0) & ~subcutaneous
-    foraminal = ~epidural & ~subcutaneous & (left >= 12.0) & (left < 30.0) & (np.abs(dorsal) < 14)
-    places: dict[Compartment, Mask] = {
-        "epidural": epidural,
-        "foraminal": foraminal,
-        "paraspinal": ~epidural & ~foraminal & ~subcutaneous,
-        "subcutaneous": subcutaneous,
-    }
-    unit = scene.fraction.geometry.voxel_volume_ml
-    total = float(fraction.sum()) * unit
-    return tuple(
-        name
-        for name, where in places.items()
-        if float(fraction[where].sum()) * unit >= min(0.2, 0.5 * total)
     )

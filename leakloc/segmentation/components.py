@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 
+from leakloc.anatomy.vocabulary import Compartment
 from leakloc.core.volume import Volume
 from leakloc.segmentation.result import Features
 from leakloc.segmentation.scene import HALF, Array, Mask, Scene
@@ -19,9 +22,25 @@ if TYPE_CHECKING:
 
 Voxels = tuple[npt.NDArray[np.intp], ...]
 """Indices (k, j, i) of a set of voxels."""
+Floats = npt.NDArray[np.floating]
 
 SECTORS: Final = 12
 """Number of angular sectors around the sac in which fluid is counted."""
+_MIN_SECTOR_FRACTION: Final = 0.02
+"""Minimum fraction of a component in a sector that is counted."""
+_CIRCUMFERENTIAL_SECTORS: Final = 6
+"""Minimum number of sectors of a component that belongs to either side."""
+
+_EPIDURAL_MM: Final = 9.0
+"""Depth of the epidural space outside the dura, including its widest dorsal recess."""
+_CANAL_HALF_WIDTH_MM: Final = 14.0
+_FORAMEN_MM: Final = (12.0, 30.0)
+"""Lateral extent of a foramen: from the lateral wall of the canal to beyond the facet joints."""
+_FORAMEN_DEPTH_MM: Final = 14.0
+_SKIN_FAT_MM: Final = 50.0
+"""Distance posterior to the canal beyond laminae and muscles in slim adults: subcutaneous fat."""
+_MIN_COMPARTMENT_ML: Final = 0.2
+"""Minimum fluid volume in a compartment that is reported, unless half of the collection is less."""
 
 BRIGHT: Final = 0.65
 """Minimum signal relative to CSF of a candidate outside the dura: above slow veins and incompletely
@@ -69,20 +88,20 @@ def find_components(scene: Scene, settings: SegmentationSettings) -> list[Compon
 
 def _connected(mask: Mask, scene: Scene, seeds: Mask | None) -> list[Component]:
     """Return connected components above `LISTED_ML`; those of fluid must include a seed voxel."""
-    labelled, count = ndimage.label(mask)
+    labeled, count = ndimage.label(mask)
     if count == 0:
         return []
     signal = scene.fraction if seeds is not None else scene.signal
-    volume = np.bincount(labelled[mask], weights=signal.array[mask], minlength=count + 1)
+    volume = np.bincount(labeled[mask], weights=signal.array[mask], minlength=count + 1)
     wanted = volume * signal.geometry.voxel_volume_ml >= LISTED_ML
     if seeds is not None:
-        wanted &= np.bincount(labelled[seeds & mask], minlength=count + 1) > 0
+        wanted &= np.bincount(labeled[seeds & mask], minlength=count + 1) > 0
     wanted[0] = False
-    boxes = ndimage.find_objects(labelled)
+    boxes = ndimage.find_objects(labeled)
     components = []
     for number in np.flatnonzero(wanted):
         box = boxes[number - 1]
-        inside = np.nonzero(labelled[box] == number)
+        inside = np.nonzero(labeled[box] == number)
         voxels = tuple(axis + part.start for axis, part in zip(inside, box, strict=True))
         if seeds is not None:
             selected = select_voxels(scene.fraction.array[voxels])
@@ -120,9 +139,6 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         voxels, fluid, ~scene.inside
     )
     weight = fraction / fraction.sum()
-    angle = np.arctan2(dorsal, left)
-    sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
-    fraction_by_sector = np.bincount(sector, weights=weight, minlength=SECTORS)
     thickness = _thickness_mm(voxels, geometry.spacing_ijk_mm)
     radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     return Features(
@@ -135,7 +151,7 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         gap_mm=float(np.percentile(outside, 1)),
         reach_left_mm=float(np.percentile(np.abs(left), 98)),
         contact_fraction=float(weight[outside < 2.5].sum()),
-        sectors=int((fraction_by_sector > 0.02).sum()),
+        sectors=count_sectors(left, dorsal, weight),
         ventral_fraction=float(weight[(dorsal < 0) & (np.abs(dorsal) > np.abs(left))].sum()),
         dorsal_fraction=float(weight[(dorsal > 0) & (np.abs(dorsal) > np.abs(left))].sum()),
         lateral_fraction=float(weight[np.abs(dorsal) <= np.abs(left)].sum()),
@@ -214,29 +230,88 @@ def _peak_fraction(voxels: Voxels, scene: Scene) -> float:
     return float(values[-min(count, len(values))]) if len(values) else 0.0
 
 
+def count_sectors(left_mm: Floats, dorsal_mm: Floats, weight: Floats) -> int:
+    """Return the number of sectors around the sac that a component occupies.
+
+    Parameters
+    ----------
+    left_mm, dorsal_mm, weight : ndarray, shape (n,)
+        Position of each voxel relative to the centerline, and its fraction of the component.
+    """
+    angle = np.arctan2(dorsal_mm, left_mm)
+    sector = ((angle + np.pi) / (2 * np.pi) * SECTORS).astype(int) % SECTORS
+    by_sector = np.bincount(sector, weights=weight, minlength=SECTORS)
+    return int((by_sector > _MIN_SECTOR_FRACTION).sum())
+
+
+def assign_compartments(
+    left_mm: Floats, dorsal_mm: Floats, outside_mm: Floats, volume_ml: Floats
+) -> tuple[Compartment, ...]:
+    """Return the compartments that contain a reported part of a collection.
+
+    Parameters
+    ----------
+    left_mm, dorsal_mm, outside_mm, volume_ml : ndarray, shape (n,)
+        Of each voxel: position relative to the centerline, distance from the dura, fluid volume.
+    """
+    left = np.abs(left_mm)
+    subcutaneous = dorsal_mm > _SKIN_FAT_MM
+    epidural = (outside_mm <= _EPIDURAL_MM) & (left < _CANAL_HALF_WIDTH_MM) & ~subcutaneous
+    foraminal = ~epidural & ~subcutaneous & (left >= _FORAMEN_MM[0]) & (left < _FORAMEN_MM[1])
+    foraminal &= np.abs(dorsal_mm) < _FORAMEN_DEPTH_MM
+    places: dict[Compartment, Mask] = {
+        "epidural": epidural,
+        "foraminal": foraminal,
+        "paraspinal": ~epidural & ~foraminal & ~subcutaneous,
+        "subcutaneous": subcutaneous,
+    }
+    minimum = min(_MIN_COMPARTMENT_ML, 0.5 * float(volume_ml.sum()))
+    return tuple(name for name, where in places.items() if float(volume_ml[where].sum()) >= minimum)
+
+
+@dataclass(frozen=True)
+class CanalExtent:
+    """Position of a component around and along the canal."""
+
+    start_mm: float
+    stop_mm: float
+    angle_rad: float
+    """Direction from the centerline."""
+    sectors: int
+    """Number of sectors around the sac, of `SECTORS`."""
+
+
+def group_extents(extents: Sequence[CanalExtent], max_gap_mm: float) -> npt.NDArray[np.int32]:
+    """Group components into collections: close along the canal and on the same side.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Number of the group of each component, from 0 in order of the first member.
+    """
+    start, stop, angle = np.array([(e.start_mm, e.stop_mm, e.angle_rad) for e in extents]).T
+    gap = np.maximum.outer(start, start) - np.minimum.outer(stop, stop)
+    apart = np.abs((np.subtract.outer(angle, angle) + np.pi) % (2 * np.pi) - np.pi)
+    around = np.array([e.sectors >= _CIRCUMFERENTIAL_SECTORS for e in extents])
+    linked = (gap <= max_gap_mm) & (np.logical_or.outer(around, around) | (apart < np.pi / 2))
+    return np.asarray(connected_components(linked, directed=False)[1], np.int32)
+
+
 def group_components(
     components: list[Component], settings: SegmentationSettings
 ) -> list[list[Component]]:
-    """Group components into collections: close along the canal and on the same side."""
-    groups: list[list[Component]] = []
-    for component in sorted(components, key=lambda component: -component.features.volume_ml):
-        for group in groups:
-            if any(_belong(component.features, other.features, settings) for other in group):
-                group.append(component)
-                break
-        else:
-            groups.append([component])
-    return groups
-
-
-def _belong(a: Features, b: Features, settings: SegmentationSettings) -> bool:
-    gap = max(a.arc_start_mm, b.arc_start_mm) - min(a.arc_stop_mm, b.arc_stop_mm)
-    if gap > settings.collection_gap_mm:
-        return False
-    around = a.sectors >= 6 or b.sectors >= 6
-    angles = [np.arctan2(f.dorsal_mm, f.left_mm) for f in (a, b)]
-    apart = abs((angles[0] - angles[1] + np.pi) % (2 * np.pi) - np.pi)
-    return bool(around or apart < np.pi / 2)
+    """Group components into collections, by decreasing volume of the largest member."""
+    if not components:
+        return []
+    ordered = sorted(components, key=lambda component: -component.features.volume_ml)
+    extents = [
+        CanalExtent(f.arc_start_mm, f.arc_stop_mm, np.arctan2(f.dorsal_mm, f.left_mm), f.sectors)
+        for f in (component.features for component in ordered)
+    ]
+    groups = group_extents(extents, settings.collection_gap_mm)
+    return [
+        [ordered[n] for n in np.flatnonzero(groups == number)] for number in range(groups.max() + 1)
+    ]
 
 
 def merge_components(components: list[Component], scene: Scene) -> Component:

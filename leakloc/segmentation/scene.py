@@ -79,7 +79,8 @@ class Scene:
         """
         csf = signal.with_array(np.clip(signal.array, 0.0, 1.0), "fluid fraction")
         c, outside, reached, network = locate_voxels(csf, dura)
-        inside, fraction = _assign_voxels(signal, csf, network, outside)
+        heavy_t2 = not (fat_like_fluid or tissue_bright)
+        inside, fraction = _assign_voxels(signal, csf, network, outside, heavy_t2)
         return cls(
             network, fraction, csf, c, outside, inside, reached, dura, fat_like_fluid, tissue_bright
         )
@@ -127,18 +128,19 @@ def locate_voxels(csf: Volume, dura: Dura) -> tuple[CanalCoordinates, Array, Mas
 
 
 def _assign_voxels(
-    signal: Volume, csf: Volume, network: Volume, outside_mm: Array
+    signal: Volume, csf: Volume, network: Volume, outside_mm: Array, heavy_t2: bool
 ) -> tuple[Mask, Volume]:
     """Return the voxels inside the dura, and the fluid fraction refined outside it.
 
-    The voxel network is applied near the surface and where the dura network detects fluid.
+    The voxel network is applied near the surface and where the dura network detects fluid. Its
+    training images were heavily T2-weighted: next to bright fat it does not delimit the sac.
     """
     surface = outside_mm <= 0.0
     fluid = np.where(surface, np.float32(0), network.array)
     near = np.abs(outside_mm) < MAX_SURFACE_ERROR_MM
     wet = fluid >= MIN_NETWORK_FRACTION
     sac, epidural = voxel_probabilities(signal.array, outside_mm, fluid, near | wet)
-    inside = np.where(near, sac >= HALF, surface)
+    inside = np.where(near, sac >= HALF, surface) if heavy_t2 else surface
     fraction = np.where(wet | (surface & ~inside), epidural, network.array)
     return inside, network.with_array(
         np.where(inside, csf.array, fraction), "fluid outside the dura"

@@ -129,7 +129,7 @@ def search_region(
     bright_tissue: bool = False,
 ) -> tuple[Scene, tuple[slice, slice, slice]]:
     """Return the region in which fluid is searched for, and its box in the grid (LPS order)."""
-    box = neighbourhood(fluid.signal, dura.centerline, settings)
+    box = neighborhood(fluid.signal, dura.centerline, settings)
     return Scene.of(fluid.signal.crop(box), dura, bright_fat, bright_tissue), box
 
 
@@ -161,7 +161,7 @@ def _tissue_bright(fluid: FluidMap) -> bool:
     return float(np.sqrt(max(tissue**2 - floor**2, 0.0))) > _MAX_DARK_TISSUE
 
 
-def neighbourhood(
+def neighborhood(
     volume: Volume, centerline: Centerline, settings: SegmentationSettings
 ) -> tuple[slice, slice, slice]:
     """Return the box of the volume in which fluid is searched for."""

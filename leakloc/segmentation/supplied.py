@@ -17,12 +17,18 @@ from scipy import ndimage
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
-from leakloc.anatomy.vocabulary import Compartment, Role
+from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.loaders.masks import put_on_grid
-from leakloc.segmentation.components import rim_ml
+from leakloc.segmentation.components import (
+    CanalExtent,
+    assign_compartments,
+    count_sectors,
+    group_extents,
+    rim_ml,
+)
 from leakloc.segmentation.result import Candidate, Segmentation, Segmenter
 from leakloc.segmentation.segment import canal_and_fluid, segment
 
@@ -61,17 +67,6 @@ _SAC_FRACTION: Final = 0.5
 """Fraction of a label in the thecal sac above which it is not epidural fluid."""
 _MAX_DIM_ML: Final = 5.0
 """Maximum volume of dim fluid among several labels; vertebral bodies have 10 mL and more."""
-
-_EPIDURAL_MM: Final = 9.0
-"""Depth of the epidural space outside the dura, including its widest dorsal recess."""
-_CANAL_HALF_WIDTH_MM: Final = 14.0
-_FORAMEN_MM: Final = (12.0, 30.0)
-"""Lateral extent of a foramen: from the lateral wall of the canal to beyond the facet joints."""
-_FORAMEN_DEPTH_MM: Final = 14.0
-_SKIN_FAT_MM: Final = 50.0
-"""Distance posterior to the canal beyond laminae and muscles in slim adults: subcutaneous fat."""
-_PLACE_ML: Final = 0.2
-"""Minimum fluid volume in a compartment that is reported, unless half of the collection is less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,50 +310,33 @@ def _collections(
         return np.searchsorted(values, fluid.array, side="right").astype(np.uint8) * (
             fluid.array > 0
         )
-    labelled, count = _connected(fluid)
-    groups = _grouped(labelled, count, fluid, line, settings)
-    sizes = np.bincount(groups[labelled][labelled > 0])
+    labeled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
+    groups = np.zeros(count + 1, np.int32)
+    groups[1:] = _groups(labeled, fluid, line, settings)
+    sizes = np.bincount(groups[labeled][labeled > 0])
     order = np.argsort(-sizes[1:]) + 1
     lookup = np.zeros(len(sizes), np.uint8)
     lookup[order[:255]] = np.arange(1, min(len(order), 255) + 1)
     if len(order) > 255:
         notes.append(note("too_many_pieces", count=len(order)))
-    return np.asarray(lookup[groups[labelled]], np.uint8)
+    return np.asarray(lookup[groups[labeled]], np.uint8)
 
 
-def _connected(fluid: Volume) -> tuple[npt.NDArray[np.int32], int]:
-    labelled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
-    return labelled, int(count)
-
-
-def _grouped(
-    labelled: npt.NDArray[np.int32],
-    count: int,
+def _groups(
+    labeled: npt.NDArray[np.int32],
     fluid: Volume,
     line: Centerline,
     settings: SegmentationSettings,
 ) -> npt.NDArray[np.int32]:
-    """Return the group of each component: close along the canal and on the same side."""
-    places = np.argwhere(labelled)
-    component = labelled[tuple(places.T)]
-    arc, left, dorsal = line.project(fluid.geometry.lps_from_kji(places))
-    spans = np.array(
-        [[arc[component == n].min(), arc[component == n].max()] for n in range(1, count + 1)]
-    )
-    sides = np.array(
-        [
-            np.arctan2(dorsal[component == n].mean(), left[component == n].mean())
-            for n in range(1, count + 1)
-        ]
-    )
-    groups = np.arange(count + 1, dtype=np.int32)
-    for a in range(count):
-        for b in range(a):
-            gap = max(spans[a, 0], spans[b, 0]) - min(spans[a, 1], spans[b, 1])
-            apart = abs((sides[a] - sides[b] + np.pi) % (2 * np.pi) - np.pi)
-            if gap <= settings.collection_gap_mm and apart < np.pi / 2:
-                groups[groups == groups[a + 1]] = groups[b + 1]
-    return np.asarray(np.unique(groups, return_inverse=True)[1], np.int32)
+    """Return the group of each connected component, from 1."""
+    extents = []
+    for number, box in enumerate(ndimage.find_objects(labeled), start=1):
+        voxels = np.argwhere(labeled[box] == number) + [part.start for part in box]
+        arc, left, dorsal = line.project(fluid.geometry.lps_from_kji(voxels))
+        angle = float(np.arctan2(dorsal.mean(), left.mean()))
+        sectors = count_sectors(left, dorsal, np.full(len(arc), 1 / len(arc)))
+        extents.append(CanalExtent(float(arc.min()), float(arc.max()), angle, sectors))
+    return group_extents(extents, settings.collection_gap_mm) + 1
 
 
 def _shown(found: Segmentation, components: Labels, notes: list[Note]) -> Volume:
@@ -382,8 +360,10 @@ def _drawn(
 ) -> Candidate:
     voxels = np.nonzero(components == number)
     fraction = result.fluid_fraction.array[voxels].astype(np.float64)
-    volume = float(fraction.sum()) * result.fluid_fraction.geometry.voxel_volume_ml
+    geometry = result.fluid_fraction.geometry
+    volume = float(fraction.sum()) * geometry.voxel_volume_ml
     volume += rim_ml(voxels, result.fluid_fraction, outside > 0.0)
+    _, left, dorsal = result.centerline.project(geometry.lps_from_kji(np.stack(voxels, axis=1)))
     return Candidate(
         id=number,
         accepted=True,
@@ -392,7 +372,9 @@ def _drawn(
         center_lps=_center(voxels, result),
         reason=SUPPLIED_REASON,
         mimics=(),
-        compartments=_compartments(voxels, result, outside),
+        compartments=assign_compartments(
+            left, dorsal, outside[voxels], fraction * geometry.voxel_volume_ml
+        ),
     )
 
 
@@ -408,31 +390,6 @@ def _outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
         sac.to_sitk(), insideIsPositive=False, squaredDistance=False, useImageSpacing=True
     )
     return np.asarray(np.maximum(sitk.GetArrayFromImage(distance), 0), np.float32)
-
-
-def _compartments(
-    voxels: tuple[npt.NDArray[np.intp], ...],
-    result: Segmentation,
-    outside: npt.NDArray[np.float32],
-) -> tuple[Compartment, ...]:
-    """Return the compartments of a collection by position relative to the sac and the canal."""
-    geometry = result.fluid_fraction.geometry
-    points = geometry.lps_from_kji(np.stack(voxels, axis=1))
-    _, left, dorsal = result.centerline.project(points)
-    left = np.abs(left)
-    subcutaneous = dorsal > _SKIN_FAT_MM
-    epidural = (outside[voxels] <= _EPIDURAL_MM) & (left < _CANAL_HALF_WIDTH_MM) & ~subcutaneous
-    foraminal = ~epidural & ~subcutaneous & (left >= _FORAMEN_MM[0]) & (left < _FORAMEN_MM[1])
-    foraminal &= np.abs(dorsal) < _FORAMEN_DEPTH_MM
-    places: dict[Compartment, Mask] = {
-        "epidural": epidural,
-        "foraminal": foraminal,
-        "paraspinal": ~epidural & ~foraminal & ~subcutaneous,
-        "subcutaneous": subcutaneous,
-    }
-    amount = result.fluid_fraction.array[voxels].astype(np.float64) * geometry.voxel_volume_ml
-    minimum = min(_PLACE_ML, 0.5 * float(amount.sum()))
-    return tuple(name for name, where in places.items() if float(amount[where].sum()) >= minimum)
 
 
 def _line_with(traced: Centerline, sac: Volume) -> Centerline:

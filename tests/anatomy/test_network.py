@@ -27,7 +27,7 @@ def volume_of(array, spacing_ijk=(3.0, 1.0, 1.0), origin=(-19.5, -28.0, -60.0), 
 
 
 def plates(centers, normals, *, height_mm=8.0, radius_mm=16.0, shape=(120, 56, 14)):
-    """Probabilities with a round plate of disc at each centre, bone everywhere else nearby."""
+    """Probabilities with a round plate of disc at each center, bone everywhere else nearby."""
     blank = volume_of(np.zeros(shape))
     points = blank.geometry.lps_from_kji(np.stack(np.indices(shape), -1))
     disc = np.zeros(shape, np.float32)

@@ -302,10 +302,10 @@ def test_resampling_keeps_a_linear_ramp_in_place(
     """A function of patient coordinates reads the same on any grid."""
     shape = (12, 12, 12)
     source = Geometry(shape, source.affine_lps)
-    centred = target.affine_lps.copy()
-    centred[:3, :3] *= 0.2
-    centred[:3, 3] += source.center_lps - Geometry(target.shape, centred).center_lps
-    target = Geometry(target.shape, centred)
+    centered = target.affine_lps.copy()
+    centered[:3, :3] *= 0.2
+    centered[:3, 3] += source.center_lps - Geometry(target.shape, centered).center_lps
+    target = Geometry(target.shape, centered)
     grid = source.lps_from_kji(np.argwhere(np.ones(shape, dtype=bool)))
     ramp = ((grid - source.center_lps) @ slope).reshape(shape).astype(np.float32)
     points = target.lps_from_kji(np.argwhere(np.ones(target.shape, dtype=bool)))

@@ -273,10 +273,10 @@ def test_sagittal_stations_of_one_series_are_separated(series, settings, tmp_pat
 
 def test_color_images_are_excluded(series, settings, tmp_path):
     made = series().write(tmp_path / "a")
-    colour = series(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
-    colour.set(BitsAllocated=8, BitsStored=8, HighBit=7)
-    colour.set(SeriesInstanceUID=made.datasets[0].SeriesInstanceUID)
-    colour.set(PixelData=bytes(24 * 16 * 3)).write(tmp_path / "b")
+    color = series(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    color.set(BitsAllocated=8, BitsStored=8, HighBit=7)
+    color.set(SeriesInstanceUID=made.datasets[0].SeriesInstanceUID)
+    color.set(PixelData=bytes(24 * 16 * 3)).write(tmp_path / "b")
     stacks = load_study(tmp_path, settings).stacks
     assert [codes(stack) for stack in stacks] == [set(), {"color_image"}]
     np.testing.assert_array_equal(stacks[0].load().array, made.array)

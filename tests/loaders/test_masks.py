@@ -26,7 +26,7 @@ def grid(shape=(8, 12, 10), origin=(-20.0, 30.0, -100.0), spacing=(0.8, 0.9, 2.0
     )
 
 
-def labelled(geometry: Geometry, dtype=np.uint8) -> Volume:
+def labeled(geometry: Geometry, dtype=np.uint8) -> Volume:
     array = np.zeros(geometry.shape, dtype)
     array[1:4, 2:7, 3:6] = 1
     array[4:7, 5:9, 6:9] = 7
@@ -43,7 +43,7 @@ def written(volume: Volume, path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
 def test_labels_keep_their_value_and_place(tmp_path, name):
-    made = labelled(grid(), np.int16)
+    made = labeled(grid(), np.int16)
     read = read_mask(written(made, tmp_path / name))
     assert read.array.dtype == np.uint8
     for label in (1, 7):
@@ -158,7 +158,7 @@ def test_wrong_files_are_named(series, tmp_path):
 
 
 def test_the_same_grid_is_taken_voxel_by_voxel():
-    made = labelled(grid())
+    made = labeled(grid())
     placed, notes = put_on_grid(made, made.geometry)
     assert not notes
     np.testing.assert_array_equal(placed.array, made.array)
@@ -166,14 +166,14 @@ def test_the_same_grid_is_taken_voxel_by_voxel():
 
 @given(codes=st.sampled_from(["LPS", "RAS", "PIL", "SAR", "LSA", "AIR"]))
 def test_the_order_of_axes_does_not_matter(codes):
-    made = labelled(grid())
+    made = labeled(grid())
     placed, notes = put_on_grid(made.oriented(codes), made.geometry)
     assert not notes
     np.testing.assert_array_equal(placed.array, made.array)
 
 
 def test_another_grid_is_resampled_and_said():
-    made = labelled(grid())
+    made = labeled(grid())
     target = made.geometry.with_spacing((0.4, 0.45, 1.0))
     placed, notes = put_on_grid(made, target)
     assert [note.code for note in notes] == ["mask_resampled"]
@@ -182,7 +182,7 @@ def test_another_grid_is_resampled_and_said():
 
 
 def test_what_lies_outside_is_said():
-    made = labelled(grid())
+    made = labeled(grid())
     half = made.geometry.cropped((slice(0, 4), slice(None), slice(None)))
     affine = half.affine_lps.copy()
     affine[:3, 3] += 0.3 * affine[:3, 0]
@@ -194,7 +194,7 @@ def test_what_lies_outside_is_said():
 @pytest.mark.parametrize("overlap", [False, True])
 def test_swapped_sides_are_named_with_the_fix(signs, overlap):
     origin = (-4.0, -5.0, -100.0) if overlap else (-90.0, 130.0, -100.0)
-    made = labelled(grid(origin=origin))
+    made = labeled(grid(origin=origin))
     affine = np.diag([*signs, 1.0, 1.0]) @ made.geometry.affine_lps
     wrong = Volume(made.array, Geometry(made.geometry.shape, affine))
     with pytest.raises(GeometryError, match="RAS"):
@@ -202,7 +202,7 @@ def test_swapped_sides_are_named_with_the_fix(signs, overlap):
 
 
 def test_a_swapped_mask_on_another_grid_is_named_too():
-    made = labelled(grid(origin=(-90.0, 130.0, -100.0)))
+    made = labeled(grid(origin=(-90.0, 130.0, -100.0)))
     coarse = made.resample(made.geometry.with_spacing((1.6, 1.8, 2.0)), order=0)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ coarse.geometry.affine_lps
     with pytest.raises(GeometryError, match="RAS"):
@@ -210,19 +210,19 @@ def test_a_swapped_mask_on_another_grid_is_named_too():
 
 
 def test_a_lost_affine_and_another_place_are_named():
-    made = labelled(grid())
+    made = labeled(grid())
     lost = Volume(
         made.array, Geometry.from_axes((8, 12, 10), origin_lps=(0, 0, 0), spacing_ijk_mm=(1, 1, 1))
     )
     with pytest.raises(GeometryError, match="saved without the affine"):
         put_on_grid(lost, made.geometry)
-    far = labelled(grid((9, 12, 10), origin=(500.0, 400.0, 300.0)))
+    far = labeled(grid((9, 12, 10), origin=(500.0, 400.0, 300.0)))
     with pytest.raises(GeometryError, match="mm apart"):
         put_on_grid(far, made.geometry)
 
 
 def test_another_frame_of_reference_is_refused():
-    made = labelled(grid())
+    made = labeled(grid())
     one, other = (
         Geometry(made.geometry.shape, made.geometry.affine_lps, uid) for uid in ("1.2", "1.3")
     )
@@ -296,7 +296,7 @@ def test_a_single_segment_needs_no_name(series, tmp_path):
 
 
 def test_labels_of_other_formats_are_selected_by_number(tmp_path):
-    path = written(labelled(grid(), np.uint8), tmp_path / "a.nii.gz")
+    path = written(labeled(grid(), np.uint8), tmp_path / "a.nii.gz")
     assert set(np.unique(read_mask(path, labels=[7]).array)) == {0, 7}
     for wrong in (3, "fluid"):
         with pytest.raises(InputError, match=f"no label {wrong}: it contains 1, 7"):

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 SETTINGS = LoaderSettings()
 
-MENDED = {"uneven_spacing", "sheared_stack", "missing_slices", "split_at_gap", "private_scale"}
+REPAIRED = {"uneven_spacing", "sheared_stack", "missing_slices", "split_at_gap", "private_scale"}
 
 VENDOR_SERIES = [
     "dicom-edge/dcm_qa_sag/In/2_gre_field_mapping",
@@ -98,7 +98,7 @@ def test_every_stack_of_the_awkward_files_agrees_with_dcm2niix(tmp_path):
                 except InputError:
                     continue  # dcm2niix keeps a sheared grid
         for stack in load_study(DATA / name, SETTINGS).stacks:
-            if stack.geometry is None or {n.code for n in stack.notes} & MENDED:
+            if stack.geometry is None or {n.code for n in stack.notes} & REPAIRED:
                 continue
             ours = stack.load().oriented("LPS")
             placed = [
@@ -123,8 +123,8 @@ def test_every_classic_series_has_the_affine_of_highdicom():
     compared = 0
     for name in [*folders_of_one_study(), *VENDOR_SERIES[-3:]]:
         for stack in load_study(DATA / name, SETTINGS).stacks:
-            mended = {n.code for n in stack.notes} & MENDED
-            if stack.geometry is None or mended or len(set(stack.files)) < stack.n_instances:
+            repaired = {n.code for n in stack.notes} & REPAIRED
+            if stack.geometry is None or repaired or len(set(stack.files)) < stack.n_instances:
                 continue
             datasets = [pydicom.dcmread(path) for path in stack.files]
             theirs = highdicom.get_volume_from_series(datasets, orientation_tol=1e-3)

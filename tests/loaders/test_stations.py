@@ -10,7 +10,7 @@ from leakloc.core.errors import InputError
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import triage
-from leakloc.loaders.stations import adjoin, compose_stations, find_stations, neighbours
+from leakloc.loaders.stations import adjoin, compose_stations, find_stations, neighbors
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo
 
 WHOLE = Geometry.from_axes(
@@ -206,14 +206,14 @@ def signal_at(points: np.ndarray) -> np.ndarray:
 
 def test_stations_planned_one_by_one_are_neighbours():
     low, middle, high = turned(0, (0, 0, 0)), turned(8, (0, 5, 120)), turned(-9, (0, 0, 240))
-    assert neighbours([low, high, middle]) == (2, 1)
-    assert neighbours([low, high]) == ()
+    assert neighbors([low, high, middle]) == (2, 1)
+    assert neighbors([low, high]) == ()
     repeat = turned(2, (0, 0, 20))
-    assert neighbours([low, repeat]) == ()
+    assert neighbors([low, repeat]) == ()
     other = replace(middle, parameters={"EchoTime": 12.0})
-    assert neighbours([low, other]) == ()
+    assert neighbors([low, other]) == ()
     elsewhere = replace(middle, geometry=replace(middle.geometry, frame_of_reference_uid="9"))
-    assert neighbours([low, elsewhere]) == ()
+    assert neighbors([low, elsewhere]) == ()
 
 
 def test_turned_stations_join_without_empty_corners():

@@ -238,12 +238,12 @@ def orientation_jitter(series, folder):
 
 
 @way(20)
-def colour_and_derived_mixed_in(series, folder):
+def color_and_derived_mixed_in(series, folder):
     made = series().write(folder)
-    colour = another(series, made, shape=(1, 24, 16))
-    colour.set(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
-    colour.set(BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=bytes(24 * 16 * 3))
-    colour.write(folder, prefix="rgb")
+    color = another(series, made, shape=(1, 24, 16))
+    color.set(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    color.set(BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=bytes(24 * 16 * 3))
+    color.write(folder, prefix="rgb")
     derived = another(series, made, array=made.array + 9, ImageType=["DERIVED", "SECONDARY", "MIP"])
     derived.write(folder, prefix="mip")
     return Expected([set(), set(), {"color_image"}], [made.array, derived.array, None])

@@ -133,7 +133,7 @@ def test_a_landmark_out_of_order_is_ignored(spine):
 def test_nothing_is_named_without_levels(spine):
     model = spine(status="unlabelled")
     coordinate = LevelCoordinate.from_levels(model.levels(), model.centerline())
-    assert not coordinate.labelled
+    assert not coordinate.is_labeled
     assert coordinate.segment_at(100.0) is None
     assert coordinate.segments() == ()
     assert coordinate.nearest_interlaminar(100.0, 5.0) is None

@@ -27,7 +27,7 @@ from leakloc.report import Report, relabel_data
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
 PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
 WORDS = {
-    "as analysed": {},
+    "as analyzed": {},
     "six lumbar vertebrae": {"lumbar_count": 6},
     "lowest disc": {"lowest_disc": "L4-L5"},
 }
@@ -141,11 +141,11 @@ def test_figures_are_retained_removed_or_recreated(analysis, tmp_path):
     assert "pictures_removed" in {w.code for w in removed.quality.warnings}
     assert said(relabel(out, lumbar_count=6)) == said(removed)
 
-    anew = relabel(out, lumbar_count=6, study=SAMPLE)
-    assert anew.outputs.overlays == report.outputs.overlays
-    assert anew.outputs.dicom == report.outputs.dicom
-    assert "pictures_removed" not in {w.code for w in anew.quality.warnings}
-    assert "<canvas" in (out / anew.outputs.html).read_text()
+    renumbered = relabel(out, lumbar_count=6, study=SAMPLE)
+    assert renumbered.outputs.overlays == report.outputs.overlays
+    assert renumbered.outputs.dicom == report.outputs.dicom
+    assert "pictures_removed" not in {w.code for w in renumbered.quality.warnings}
+    assert "<canvas" in (out / renumbered.outputs.html).read_text()
     assert any((out / name).read_bytes() != shown[name] for name in report.outputs.overlays)
 
 

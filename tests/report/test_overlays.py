@@ -161,11 +161,11 @@ def test_outline_follows_the_edge_of_the_mask() -> None:
         scale_bar=False,
     )
     image = np.asarray(canvas.draw_panel(panel, 10.0)).astype(int)
-    coloured = np.abs(image - canvas.ORANGE).sum(axis=-1) < 60
-    rows, columns = np.nonzero(coloured)
+    colored = np.abs(image - canvas.ORANGE).sum(axis=-1) < 60
+    rows, columns = np.nonzero(colored)
     assert (rows.min(), rows.max()) == (pytest.approx(100, abs=3), pytest.approx(300, abs=3))
     assert (columns.min(), columns.max()) == (pytest.approx(120, abs=3), pytest.approx(280, abs=3))
-    assert not coloured[150:250, 170:230].any()  # the inside stays undisturbed
+    assert not colored[150:250, 170:230].any()  # the inside stays undisturbed
 
 
 @given(

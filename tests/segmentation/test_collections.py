@@ -45,6 +45,23 @@ def test_the_sac_extends_to_the_edge_of_the_field_above_the_centerline() -> None
     assert sac[60].sum() == pytest.approx(sac[30].sum(), rel=0.05)
 
 
+@pytest.mark.parametrize(("fat_like", "tissue_bright"), [(True, False), (False, True)])
+def test_next_to_bright_tissue_the_sac_is_the_dural_surface(
+    fat_like: bool, tissue_bright: bool
+) -> None:
+    line = Centerline.smoothed(np.linspace(HEAD_LPS, FOOT_LPS, 61), step_mm=1.0, smoothing_mm=0.0)
+    radius = np.full((len(line.arc_mm), 16), 8.0)
+    dura = Dura(line, line.arc_mm, np.arange(0.0, 2 * np.pi, np.pi / 8), radius, None)
+    _, j, i = np.indices(GEOMETRY.shape)
+    # The signal decreases from the surface outwards, as in fat next to the sac.
+    csf = np.clip(10.0 - np.hypot(i - 20.0, j - 20.0), 0.1, 1.0).astype(np.float32)
+    volume = Volume(csf, GEOMETRY, Provenance("made"))
+    surface = Scene.of(volume, dura, fat_like, tissue_bright)
+    assert np.array_equal(surface.sac, surface.outside_mm <= 0)
+    learned = Scene.of(volume, dura, False)
+    assert learned.sac.sum() != surface.sac.sum()
+
+
 ANGLE = np.arange(48) * 2 * np.pi / 48
 RADIUS_MM = 0.8 + 0.5 * np.arange(48)
 

@@ -14,19 +14,19 @@
   const FLUID_COLOR = "#e69f00";
   const INK = "#eceef2";
   const BODY_FRONT_MM = 27; // from the center of a body to its name in front of it
-  const BODY_SIDE_MM = 34; // and beside it
+  const BODY_SIDE_MM = 34; // and lateral to it
   const DISC_HALF_MM = 17; // half the depth of a disc
   const CRESCENT_MM = 15; // how far the middle of a crescent may lie from the fluid
   const SCALE_MM = 20;
   const ZOOMS = [1, 1.5, 2, 3, 4];
-  const AXIAL_FRACTION = 0.6; // of that height, controls stand below it
+  const AXIAL_FRACTION = 0.6; // of that height, controls are below it
   const NARROW_PX = 700; // as in viewer.css
   const SIDE_PX = 260; // for the controls
   const SIDE_FRACTION = 0.26; // of the width: the axial plane must not get small
   const GAP_PX = 12;
-  const MIN_PX_PER_MM = 1.1; // below it a root cannot be seen: start enlarged
+  const MIN_PX_PER_MM = 1.1; // below it a root is not visible: start enlarged
   const DRAG_PX = 4; // a press that moves less is a click
-  const HEIGHT_FRACTION = 0.82; // of the window, so that a plane and its slider are seen at once
+  const HEIGHT_FRACTION = 0.82; // of the window, so that a plane and its slider are visible together
 
   // Axes of the planes: across the picture, down it (flipped: head on top), and through it.
   const planes = {
@@ -110,8 +110,8 @@
     const [black, white] = data.signal;
     return Uint8ClampedArray.from({ length: 256 }, (_, n) => {
       const value = black + (n / 255) ** 2 * (white - black);
-      const share = Math.min(Math.max((value - low) / (high - low), 0), 1);
-      return 255 * share ** data.gamma;
+      const fraction = Math.min(Math.max((value - low) / (high - low), 0), 1);
+      return 255 * fraction ** data.gamma;
     });
   }
 
@@ -299,7 +299,7 @@
   function names(pen, name, plane, place) {
     const [width, height] = plane.size;
     if (name === "axial") {
-      text(pen, levelName(toLps(state.at)).split(",")[0], 8, 14); // the rest stands below
+      text(pen, levelName(toLps(state.at)).split(",")[0], 8, 14); // the rest is below
       return;
     }
     const shift = name === "sagittal" ? [0, -BODY_FRONT_MM, 0] : [-BODY_SIDE_MM, 0, 0];
@@ -406,7 +406,7 @@
     draw();
   }
 
-  /** The voxel of a collection nearest to its center: that of a crescent lies beside it. */
+  /** The voxel of a collection nearest to its center: that of a crescent lies outside it. */
   function within(lps, id) {
     const center = toIjk(lps).map(clampIndex);
     const label = (i, j, k) => labels[i + I * (j + J * k)];

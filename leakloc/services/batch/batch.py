@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,8 @@ from leakloc.services.batch.run import Outcome, clean_up
 from leakloc.services.batch.summaries import SummaryStore, summarize_report
 from leakloc.services.batch.table import as_csv, as_parquet, table_rows
 from leakloc.services.batch.worklist import worklist
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -113,7 +116,7 @@ class Batch:
         require_dask()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc batch"):
-            clean_up(ledger.output)
+            clean_up(ledger.output, [entry.name for entry in ledger.entries()])
             ledger.recover()
             return _Run(self, ledger).run_all(roots, watch, settle_s)
 
@@ -296,7 +299,8 @@ class FolderWatch:
         self._settle_s, self._settled = settle_s, settled
         self._fingerprints: dict[str, tuple[str, float]] = {}
         self._reported: dict[str, str] = {}
-        self.error: LeaklocError | None = None
+        self.error: Exception | None = None
+        self._unreadable: str | None = None
         self._stopping = Event()
         self._thread = Thread(target=self._watch, name="leakloc-watch", daemon=True)
 
@@ -326,12 +330,23 @@ class FolderWatch:
         try:
             cache = ScanCache(self._ledger)
             while not self._stopping.is_set():
-                self.poll(cache, time.monotonic())
+                self._poll_again(cache)
                 self._stopping.wait(max(0.2, self._settle_s / self._SEARCHES))
-        except LeaklocError as error:
+        except Exception as error:  # the batch must not end as if it were complete
             self.error = error
         finally:
             self._ledger.close()
+
+    def _poll_again(self, cache: ScanCache) -> None:
+        """Search; inputs that cannot be read now are searched again at the next time."""
+        try:
+            self.poll(cache, time.monotonic())
+            self._unreadable = None
+        except (OSError, InputError) as error:  # a folder was removed, or its server is down
+            kind = type(error.__cause__ or error).__name__
+            if kind != self._unreadable:
+                _LOG.warning("a watched folder cannot be read (%s); trying again", kind)
+            self._unreadable = kind
 
     def poll(self, cache: ScanCache, now: float) -> None:
         """Search once, at time `now` in seconds, and report the studies that have settled."""

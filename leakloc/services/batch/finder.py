@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from leakloc.core.errors import InputError
 from leakloc.loaders import archives
 from leakloc.loaders.dicomdir import listed_files
 from leakloc.loaders.images import sniff_image
-from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, read_ownership
+from leakloc.services.batch.headers import HEAD_BYTES, Ownership, is_dicom, is_uid, read_ownership
 from leakloc.services.batch.ledger import LEDGER_NAME
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class _Finder:
         if not path.exists():
             raise InputError(f"{path} does not exist")
         place = str(path.absolute())
+        if not (path.is_dir() or path.is_file()):  # a pipe or device would block
+            raise InputError(f"{path} is not a regular file or folder")
         if path.is_dir():
             self.roots.append(place)
             self._walk(place)
@@ -123,7 +126,8 @@ class _Finder:
             self._file(path)
 
     def _walk(self, top: str) -> None:
-        pending, visited = [top], {os.path.realpath(top)}
+        root = os.path.realpath(top)
+        pending, visited = [top], {root}
         while pending:
             folder = pending.pop()
             try:
@@ -138,7 +142,9 @@ class _Finder:
             files = []
             for entry in entries:
                 try:
-                    if entry.is_dir():
+                    if entry.is_symlink() and not _is_within(os.path.realpath(entry.path), root):
+                        self.left_out["links to places outside the folder"] += 1
+                    elif entry.is_dir():
                         inside = os.path.realpath(entry.path)
                         if inside not in visited and inside not in self.skip:
                             visited.add(inside)
@@ -181,8 +187,9 @@ class _Finder:
         return groups
 
     def _file(self, path: Path) -> None:
-        status = path.stat()
-        entry = (path.name, status.st_size, status.st_mtime_ns)
+        entry = self._stat(path)
+        if entry is None:
+            return
         kind, owner = _identify(str(path))
         if kind == "archive":
             self.listed += self._archive(str(path.absolute()), entry)
@@ -196,6 +203,15 @@ class _Finder:
                 1,
             )
         )
+
+    def _stat(self, path: Path) -> tuple[str, int, int] | None:
+        """Name, size and time of a file; None if it disappeared since it was listed."""
+        try:
+            status = path.stat()
+        except OSError:
+            self.left_out["files that cannot be opened"] += 1
+            return None
+        return path.name, status.st_size, status.st_mtime_ns
 
     def _archive(self, path: str, entry: tuple[str, int, int]) -> list[Found]:
         """Studies in an archive; an unreadable archive is one study that fails later."""
@@ -226,13 +242,14 @@ class _Finder:
         for row in rows:
             named = path.parent / (row["path"] or "").strip()
             uid = (row.get("study_uid") or "").strip() or None
+            place = str(named.absolute())
+            # A report folder is named after a valid UID only: other text may be a patient's name.
+            name = uid if uid is not None and is_uid(uid) else _name_of(place)
             if not named.exists():
                 # The user expects listed studies in the worklist.
-                place = str(named.absolute())
-                self.listed.append(Found(uid or _name_of(place), (place,), uid, "missing", 0))
+                self.listed.append(Found(name, (place,), uid, "missing", 0))
             elif uid is not None:
-                place = str(named.absolute())
-                self.listed.append(Found(uid, (place,), uid, _tree_digest(named), 0))
+                self.listed.append(Found(name, (place,), uid, _tree_digest(named), 0))
             else:
                 inner = _Finder(self.skip, self.settings, self.cache, self.progress)
                 inner.add_root(named)
@@ -243,15 +260,11 @@ class _Finder:
     def _dicomdir(self, path: Path) -> None:
         """Add the files listed in a DICOMDIR, assigned to studies by their own headers."""
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-        for file in listed_files(path):
-            try:
-                status = file.stat()
-            except OSError:
+        for file in listed_files(path, self.settings):
+            if not file.is_file():
                 self.left_out["files that a DICOMDIR lists and that are missing"] += 1
-                continue
-            files[str(file.parent.absolute())].append(
-                (file.name, status.st_size, status.st_mtime_ns)
-            )
+            elif (entry := self._stat(file)) is not None:
+                files[str(file.parent.absolute())].append(entry)
         for folder, members in files.items():
             groups = _Finder(self.skip, self.settings, None, self.progress)._groups(folder, members)
             self.n_files += len(members)
@@ -283,7 +296,7 @@ class _Finder:
             found.append(self._dicom_study(key, parts, below))
         for folder, group in nameless:
             if self._is_next_to_study(folder, below):
-                self.left_out["files without a study beside a study"] += group.count
+                self.left_out["files next to a study, not part of it"] += group.count
             else:
                 found.append(Found(_name_of(folder), (folder,), None, group.digest, group.count))
         found += self._volumes(below, {folder for folder, _ in nameless}) + self._archives(found)
@@ -332,13 +345,15 @@ class _Finder:
                     continue
                 top = folder in self.roots
                 if folder in nameless or (not top and self._is_next_to_study(folder, below)):
-                    self.left_out["volumes beside DICOM images"] += group.count
+                    self.left_out["volumes next to DICOM images"] += group.count
                 elif top:
                     for name in group.names or ():
                         file = Path(folder, name)
-                        status = file.stat()
-                        digest = _digest([(name, status.st_size, status.st_mtime_ns)])
-                        found.append(Found(_name_of(str(file)), (str(file),), None, digest, 1))
+                        if (entry := self._stat(file)) is not None:
+                            place = str(file)
+                            found.append(
+                                Found(_name_of(place), (place,), None, _digest([entry]), 1)
+                            )
                 else:
                     found.append(
                         Found(_name_of(folder), (folder,), None, group.digest, group.count)
@@ -352,10 +367,8 @@ class _Finder:
             for group in groups:
                 for name in (group.names or ()) if group.kind == "archive" else ():
                     file = Path(folder, name)
-                    status = file.stat()
-                    for study in self._archive(
-                        str(file), (name, status.st_size, status.st_mtime_ns)
-                    ):
+                    entry = self._stat(file)
+                    for study in [] if entry is None else self._archive(str(file), entry):
                         if study.study_uid is not None and study.study_uid in uids:
                             self.left_out["archives of studies that lie there unpacked"] += 1
                         else:
@@ -431,10 +444,15 @@ class ScanCache:
         known, text = self._known.get(place, ("", ""))
         if known != signature:
             return None
-        return tuple(
-            _Group(kind, Ownership(*owner), None if names is None else tuple(names), digest, count)
-            for kind, owner, names, digest, count in json.loads(text)
-        )
+        try:
+            return tuple(
+                _Group(
+                    kind, Ownership(*owner), None if names is None else tuple(names), digest, count
+                )
+                for kind, owner, names, digest, count in json.loads(text)
+            )
+        except (TypeError, ValueError, RecursionError):  # a damaged row: read the folder again
+            return None
 
     def put(self, place: str, signature: str, groups: tuple[_Group, ...]) -> None:
         """Add groups to the cache; `save` writes them to the ledger."""
@@ -536,14 +554,19 @@ def _digest(entries: Iterable[tuple[str, int, int]]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
 def _tree_digest(path: Path) -> str:
     """Digest of a file or of all files below a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return _digest(
-        (file.name, status.st_size, status.st_mtime_ns)
-        for file in files
-        for status in [file.stat()]
-    )
+    entries = []
+    for file in [path, *path.rglob("*")]:
+        with suppress(OSError):  # it may disappear
+            status = file.stat()
+            if stat.S_ISREG(status.st_mode):
+                entries.append((file.name, status.st_size, status.st_mtime_ns))
+    return _digest(entries)
 
 
 def _name_of(place: str) -> str:

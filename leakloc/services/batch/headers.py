@@ -138,12 +138,16 @@ def _parse(head: bytes) -> Ownership:
     return _ownership(*found)
 
 
+def is_uid(text: str) -> bool:
+    """Return whether a text is a DICOM UID."""
+    return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+
+
 def _ownership(study_uid: bytes, patient: bytes, modality: bytes) -> Ownership:
     uid = study_uid.decode("ascii", "replace").strip(" \0")
-    valid = len(uid) <= _UID_LENGTH and _UID.fullmatch(uid) is not None
     patient = patient.strip(b" \0")
     return Ownership(
-        uid if valid else "",
+        uid if is_uid(uid) else "",
         hashlib.sha256(patient).hexdigest()[:16] if patient else "",
         modality.decode("ascii", "replace").strip(" \0").upper()[:16],
     )

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from leakloc.core.errors import OutputError
+from leakloc.core.errors import OutputError, printable
 from leakloc.core.settings import Settings
 
 LEDGER_NAME: Final = "ledger.sqlite"
@@ -54,6 +54,20 @@ CREATE INDEX IF NOT EXISTS by_state ON studies (state, attempts, queued);
 CREATE TABLE IF NOT EXISTS settings (sha256 TEXT PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS holder (host TEXT, pid INTEGER, since REAL, what TEXT);
 """
+
+
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("name", "fingerprint", "settings_sha256"), str),
+    **dict.fromkeys(("study_uid", "error_class", "error_message", "error_detail"), str | None),
+    **dict.fromkeys(("worker", "report_stamp"), str | None),
+    **dict.fromkeys(("attempts", "interruptions"), int),
+    "queued": float,
+    **dict.fromkeys(("started", "ended", "wall_s", "cpu_s", "peak_mib"), float | None),
+}
+"""Types of the columns, which SQLite does not enforce."""
+_CREATION_TRIES: Final = 5
+_CREATION_S: Final = 0.1
+"""Another process creates the database within half a second."""
 
 
 class State(StrEnum):
@@ -195,7 +209,11 @@ class Ledger:
             raise OutputError(
                 f"cannot create the folder {self.output}: {error.strerror}"
             ) from error
+        self._require_content()
         with self.connection() as database:
+            [check] = database.execute("PRAGMA quick_check (1)").fetchone()
+            if check != "ok":
+                raise sqlite3.DatabaseError(check)
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise OutputError(
@@ -226,11 +244,27 @@ class Ledger:
                 return
             with database:
                 yield database
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise OutputError(
                 f"cannot use the job database {self.path}: {error}; finished studies are kept, "
                 "run again when this is fixed"
             ) from error
+        except sqlite3.Error as error:
+            raise OutputError(self._damage_message(str(error))) from error
+
+    def _damage_message(self, reason: str) -> str:
+        return (
+            f"the job database {self.path} is damaged ({printable(reason)}); restore it from a "
+            "backup, or delete it: reports are kept, and all studies are analyzed again"
+        )
+
+    def _require_content(self) -> None:
+        """Reject an empty file, which a new job database is only while it is created."""
+        for _ in range(_CREATION_TRIES):
+            if not self.path.exists() or self.path.stat().st_size > 0:
+                return
+            time.sleep(_CREATION_S)
+        raise OutputError(self._damage_message("it is empty"))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -495,7 +529,7 @@ class Ledger:
         """Entry of one study; None if it is not in the database."""
         with self.connection() as database:
             row = _row(database, name)
-        return None if row is None else _entry(row)
+            return None if row is None else _entry(row)
 
     def entries(self, state: State | None = None) -> list[Entry]:
         """Entries of all studies, or of those in one state, in queuing order."""
@@ -504,20 +538,20 @@ class Ledger:
             rows = database.execute(
                 f"SELECT * FROM studies {where} ORDER BY queued, name", values
             ).fetchall()
-        return [_entry(row) for row in rows]
+            return [_entry(row) for row in rows]
 
     def counts(self) -> dict[State, int]:
         """Number of studies in each state."""
         with self.connection() as database:
             rows = database.execute("SELECT state, count(*) FROM studies GROUP BY state").fetchall()
-        found = {State(state): int(count) for state, count in rows}
+            found = {_state(state): int(count) for state, count in rows}
         return {state: found.get(state, 0) for state in State}
 
     def states(self) -> dict[str, State]:
         """State of each study by name."""
         with self.connection() as database:
             rows = database.execute("SELECT name, state FROM studies").fetchall()
-        return {row["name"]: State(row["state"]) for row in rows}
+            return {row["name"]: _state(row["state"]) for row in rows}
 
     def settings(self, sha256: str) -> Settings:
         """Return the settings with the given digest."""
@@ -525,9 +559,11 @@ class Ledger:
             row = database.execute(
                 "SELECT json FROM settings WHERE sha256 = ?", (sha256,)
             ).fetchone()
-        if row is None:
-            raise OutputError(f"{self.path} is damaged: settings {sha256[:12]} are missing")
-        return Settings.from_dict(json.loads(row["json"]), source=str(self.path))
+            try:
+                values = json.loads(row["json"])
+            except (TypeError, ValueError, RecursionError) as error:  # no row, or not JSON
+                raise sqlite3.DatabaseError(f"settings {sha256[:12]} are missing") from error
+        return Settings.from_dict(values, source=str(self.path))
 
 
 def _decide(
@@ -561,7 +597,23 @@ def _dump(settings: Settings) -> str:
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Entry)}
-    values["source"] = tuple(json.loads(values["source"]))
-    values["state"] = State(values["state"])
-    return Entry(**values)
+    try:
+        values: dict[str, Any] = {field.name: row[field.name] for field in fields(Entry)}
+        values["source"] = tuple(json.loads(values["source"]))
+        values["state"] = _state(values["state"])
+        entry = Entry(**values)
+        if not all(isinstance(place, str) for place in entry.source):
+            raise TypeError
+        for name, kinds in _TYPES.items():
+            if not isinstance(values[name], kinds):
+                raise TypeError
+    except (TypeError, ValueError, IndexError, RecursionError) as error:
+        raise sqlite3.DatabaseError("a row is not that of a study") from error
+    return entry
+
+
+def _state(text: Any) -> State:
+    try:
+        return State(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError("a state is unknown") from error

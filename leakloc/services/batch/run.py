@@ -11,6 +11,7 @@ import errno
 import faulthandler
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,18 +20,19 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from multiprocessing import connection, current_process, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from leakloc.core.errors import LeaklocError, OutputError
+from leakloc.core.errors import LeaklocError, OutputError, neutral_names, printable
 from leakloc.core.extras import LazyModule
 from leakloc.core.settings import Settings
+from leakloc.core.temporary import TemporaryFolder, remove_leftovers
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -54,6 +56,12 @@ _FAMILY_S: Final = 2.0  # finding child processes scans all processes of the mac
 _MIB: Final = 1024**2
 _LOG_BYTES: Final = 16_000  # of the last output of a crashed process
 _DISK_FULL: Final = "DiskFull"
+_LEFTOVER: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{1,8}\.(?P<kind>old|partial)")
+_MIN_NAME: Final = 3
+"""Minimum length of a file name that is removed from messages of plug-ins; shorter ones occur in
+words and contain at most initials."""
+_PLAIN_WORD: Final = re.compile(r"[a-z]{1,10}")
+"""Names such as "images", which are retained in messages."""
 _running: dict[BaseProcess, str] = {}  # analysis processes of this worker and their output
 _lock = threading.Lock()  # concurrent starting and reaping of processes can lose exit codes
 
@@ -293,32 +301,55 @@ def _exit_reason(exitcode: int | None) -> str:
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
     """Temporary folder of one analysis, always removed at its end."""
-    folder = Path(tempfile.mkdtemp(prefix=scratch_prefix(Path(job.output))))
+    folder = TemporaryFolder(_scratch_name(Path(job.output)))
     try:
-        yield folder
+        yield folder.path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
 
 
 def scratch_prefix(output: Path) -> str:
     """Name prefix of the temporary folders of one output folder."""
-    return f"leakloc-batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
+    return f"leakloc-{_scratch_name(output)}"
 
 
-def clean_up(output: Path) -> None:
+def _scratch_name(output: Path) -> str:
+    return f"batch-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}-"
+
+
+def clean_up(output: Path, studies: Collection[str] = ()) -> None:
     """Remove leftovers of killed analyses; call it while the output folder is locked.
 
-    A previous report is restored if its replacement was not written.
+    A previous report is restored if its replacement was not written. Folders that leakloc did not
+    create are kept, whatever their name.
+
+    Parameters
+    ----------
+    output : Path
+        Output folder.
+    studies : collection of str
+        Names of the studies of its ledger.
     """
+    remove_leftovers()
     for left in Path(tempfile.gettempdir()).glob(f"{scratch_prefix(output)}*"):
         shutil.rmtree(left, ignore_errors=True)
-    for old in output.glob(".*.old"):
-        place = output / old.name[1:].rsplit(".", 2)[0]
-        if not place.exists() and (old / "report.json").exists():
-            old.rename(place)
-    for pattern in (".*.old", ".*.partial"):
-        for left in output.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+    found = [(path, _LEFTOVER.fullmatch(path.name)) for path in output.glob(".*") if path.is_dir()]
+    own = [
+        (path, match["name"], match["kind"])
+        for path, match in found
+        if match is not None
+        and not path.is_symlink()
+        and (match["name"] in studies or _holds_report(path))
+    ]
+    for path, name, kind in own:
+        if kind == "old" and not (output / name).exists() and _holds_report(path):
+            path.rename(output / name)
+    for path, _, _ in own:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _holds_report(folder: Path) -> bool:
+    return (folder / "report.json").is_file()
 
 
 @contextmanager
@@ -371,8 +402,10 @@ def _analyze_here(there: Connection, job: Job, limits: Limits, analyze: str, scr
 
 def _run_analysis(job: Job, analyze: str, scratch: Path) -> _Result:
     error_class = message = detail = None
+    named = job.settings.report.identity == "keep"
     try:
-        _analyze(job, analyze, scratch)
+        with nullcontext() if named else neutral_names(partial(_neutral_name, job)):
+            _analyze(job, analyze, scratch)
     except BaseException as error:
         detail = traceback.format_exc()[-_LOG_BYTES:]
         error_class, message = _describe(error, job, scratch)
@@ -421,7 +454,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _describe(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
-    """Class and message of an error, without the names of input files."""
+    """Class and message of an error, without names of input files unless identity is kept."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -432,19 +465,48 @@ def _describe(error: BaseException, job: Job, scratch: Path) -> tuple[str, str]:
         return _DISK_FULL, "the disk is full"
     kind = type(error).__name__
     if isinstance(error, LeaklocError):
-        return kind, _without_names(str(error), job, scratch)
+        message = str(error).replace(str(scratch), "(temporary folder)")
+        keep = job.settings.report.identity == "keep"
+        return kind, printable(message if keep else _without_names(message, job))
     if isinstance(error, MemoryError):
         return "MemoryLimit", "out of memory; use fewer workers"
     return kind, f"the analysis failed unexpectedly ({kind})"
 
 
-def _without_names(message: str, job: Job, scratch: Path) -> str:
-    """Remove the input paths, which may contain patient names, from a message."""
-    message = message.replace(str(scratch), "(temporary folder)")
-    for path in sorted(job.source, key=len, reverse=True):
+def _neutral_name(job: Job, path: Path) -> str:
+    """Name a file by its position among the sorted files of its folder, archive or list."""
+    if str(path) in job.source:
+        return "the input" if len(job.source) == 1 else f"input {job.source.index(str(path)) + 1}"
+    tops = [Path(place) for place in job.source if path.is_relative_to(place)]
+    files = _paths_below(tops[0] if tops else path.parent)
+    if str(path) not in files:
+        return "a file of the input"
+    return f"file {files.index(str(path)) + 1} of {len(files)}"
+
+
+def _paths_below(top: Path) -> list[str]:
+    """All files and folders below a folder, sorted."""
+    return sorted(
+        os.path.join(parent, name)  # noqa: PTH118 - links and unusual names stay as they are
+        for parent, folders, names in os.walk(top)
+        for name in [*folders, *names]
+    )
+
+
+def _without_names(message: str, job: Job) -> str:
+    """Remove input paths and file names, which may contain patient names, from a message.
+
+    For messages of plug-ins; those of leakloc contain neutral names (`_neutral_name`).
+    """
+    below = [path for place in job.source for path in _paths_below(Path(place))]
+    paths = [*job.source, *below]
+    for path in sorted(paths, key=len, reverse=True):
         message = message.replace(path, "(input)")
-        if Path(path).suffix:
-            message = message.replace(Path(path).name, "(input)")
+    names = {Path(path).name for path in paths}
+    names |= {name.split(".")[0] for name in names}
+    for name in sorted(names, key=len, reverse=True):
+        if len(name) > _MIN_NAME and not _PLAIN_WORD.fullmatch(name):
+            message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(input)", message)
     return message
 
 

@@ -149,8 +149,9 @@ class SummaryStore:
         for name in names:
             stamp, text = known.get(name, (None, ""))
             if stamp is not None and stamp == self._ledger.stamp(name):
-                summaries[name] = _from_json(json.loads(text))
-                continue
+                with suppress(ValueError, TypeError, KeyError):  # a damaged row is created again
+                    summaries[name] = _from_json(json.loads(text))
+                    continue
             with suppress(LeaklocError):
                 summaries[name] = summarize_report(self._ledger.output / name)
                 self.put(name, summaries[name])

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from io import BytesIO
-from threading import Event
+from socket import SHUT_RDWR
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,9 +24,10 @@ from pydicom import dcmread, dcmwrite
 
 from leakloc.core.errors import AnalysisError, InputError, LeaklocError, SettingsError
 from leakloc.core.extras import LazyModule, need
+from leakloc.core.settings import LoaderSettings
 from leakloc.loaders.names import MYELOGRAPHY, SPINE, normalized
 from leakloc.services.node.sender import Answer, Parcel
-from leakloc.services.node.spool import is_uid
+from leakloc.services.node.spool import check_inflated, is_uid
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
@@ -48,10 +52,16 @@ _TEXTS: Final = (
     "00180015",
     "00181030",
 )  # descriptions, body part, protocol
+_MIB: Final = 1024**2
+_MAX_ANSWER_BYTES: Final = 32 * _MIB  # a page of 200 studies has less than 1 MiB
+_READ_BYTES: Final = 65536  # of a response at a time
+_MAX_WAIT_S: Final = 3600.0  # between two tries to retrieve a study
 _BEGUN: Final = ""  # signature of a study that is being retrieved
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS node_fetched "
-    "(server TEXT, study_uid TEXT, signature TEXT NOT NULL, PRIMARY KEY (server, study_uid))"
+    "(server TEXT, study_uid TEXT, signature TEXT NOT NULL, PRIMARY KEY (server, study_uid))",
+    "CREATE TABLE IF NOT EXISTS node_not_fetched (server TEXT, study_uid TEXT, "
+    "tries INTEGER NOT NULL, error TEXT NOT NULL, PRIMARY KEY (server, study_uid))",
 )
 
 
@@ -89,6 +99,9 @@ class Server:
     url : str
         Root of its services; for Orthanc, the root of the server is sufficient.
     settings : NodeSettings
+        Limits of the size, duration and rate of responses.
+    loaders : LoaderSettings, optional
+        Limit of the decoded size of an object.
 
     Raises
     ------
@@ -96,15 +109,15 @@ class Server:
         If the URL is invalid, or dicomweb-client is not installed.
     """
 
-    def __init__(self, url: str, settings: NodeSettings) -> None:
+    def __init__(
+        self, url: str, settings: NodeSettings, loaders: LoaderSettings | None = None
+    ) -> None:
         need("dicomweb_client", "node")
 
         self.url = web_root(url)
         self._settings = settings
-        session = requests.Session()
-        if os.environ.get(USER):
-            session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
-        self._session = session
+        self._max_decoded_mib = (loaders or LoaderSettings()).max_decoded_mib
+        self._unlisted: set[str] = set()
         for name in ("dicomweb_client", "urllib3"):  # they log addresses and responses
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
@@ -114,11 +127,21 @@ class Server:
         return self.url
 
     def client(self) -> Any:
-        """Return a client of dicomweb-client."""
+        """Return a client of dicomweb-client whose responses are limited."""
+        session = requests.Session()
+        if os.environ.get(USER):
+            session.auth = (os.environ[USER], os.environ.get(PASSWORD, ""))
+        limits = _Limits(self._settings, self._max_decoded_mib)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _limited_adapter(limits))
         client = dicomweb.DICOMwebClient(
-            self.url, session=self._session, timeout=self._settings.network_timeout_s
+            self.url, session=session, timeout=self._settings.network_timeout_s
         )
         client.set_http_retry_params(retry=False)  # the node retries later
+        # dicomweb-client parses each part, which inflates a deflated object completely.
+        client._decode_multipart_message = partial(
+            _checked_parts, client._decode_multipart_message, limits
+        )
         return client
 
     def recent(self, today: date | None = None) -> list[Remote]:
@@ -145,15 +168,31 @@ class Server:
                     limit=_PAGE,
                     offset=page * _PAGE,
                 )
-                new = {_value(study, _STUDY_UID): study for study in found}
+                new = {_study_uid(study): study for study in found}
                 if not new.keys() - studies.keys():
                     break
                 studies.update(new)
                 if len(found) < _PAGE:
                     break
-            return [
-                self._study(client, uid, study) for uid, study in studies.items() if is_uid(uid)
-            ]
+        return self._described(client, studies)
+
+    def _described(self, client: Any, studies: dict[str, Any]) -> list[Remote]:
+        """Query the series of each study; one that fails does not affect the others."""
+        described: list[Remote] = []
+        problem: AnalysisError | None = None
+        for uid, study in studies.items():
+            try:
+                with _converted_errors("listing studies"):
+                    if is_uid(uid := _value(study, _STUDY_UID)):
+                        described.append(self._study(client, uid, study))
+            except AnalysisError as error:
+                problem = error
+                if is_uid(uid) and uid not in self._unlisted:  # logged once
+                    self._unlisted.add(uid)
+                    _LOG.warning("cannot query the series of study %s: %s", uid, error)
+        if problem is not None and not described:
+            raise problem
+        return described
 
     def _study(self, client: Any, study_uid: str, study: Any) -> Remote:
         listed = client.search_for_series(
@@ -242,8 +281,10 @@ class Poller:
         self._server, self._ledger, self._spool = server, ledger, spool
         self._arrivals, self._settings, self._clock = arrivals, settings, clock
         self._signatures: dict[str, tuple[str, float]] = {}
+        self._retries: dict[str, tuple[str, int, float]] = {}  # signature, tries, next try
         with ledger.connection() as database:
-            database.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                database.execute(statement)
 
     def poll(self, stopping: Event) -> int:
         """Query the server once and retrieve the studies that have settled.
@@ -256,22 +297,61 @@ class Poller:
         Raises
         ------
         LeaklocError
-            If the server does not respond, or there is not enough space.
+            If the server does not respond, there is not enough space, or a study could not be
+            retrieved; the others were retrieved.
         """
         fetched = 0
+        problems: list[LeaklocError] = []
         for study in self._server.recent():
             if stopping.is_set():
                 break
-            if self._wanted(study):
+            if not self._wanted(study):
+                continue
+            try:
                 self._fetch(study, stopping)
                 fetched += 1
+            except Exception as error:  # a server may return anything
+                problems.append(self._postpone(study, error))
+        if problems:
+            for problem in problems[1:]:
+                _LOG.warning("%s", problem)
+            raise problems[0]
         return fetched
+
+    def _postpone(self, study: Remote, error: Exception) -> LeaklocError:
+        """Record a failed retrieval, which is repeated later; return its error."""
+        text = str(error) if isinstance(error, LeaklocError) else type(error).__name__
+        _, tries, _ = self._retries.get(study.study_uid, ("", 0, 0.0))
+        wait_s = min(self._settings.resend_s * 2 ** min(tries, 30), _MAX_WAIT_S)
+        due = self._clock() + wait_s
+        self._retries[study.study_uid] = (study.signature, tries + 1, due)
+        with self._ledger.connection() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO node_not_fetched VALUES (?, ?, ?, ?)",
+                (self._server.name, study.study_uid, tries + 1, text),
+            )
+        return AnalysisError(
+            f"study {study.study_uid} was not retrieved (try {tries + 1}, repeated in "
+            f"{wait_s:g} s): {text}"
+        )
+
+    def not_fetched(self) -> dict[str, str]:
+        """Return the reason by UID of each study that could not be retrieved."""
+        with self._ledger.connection() as database:
+            rows = database.execute(
+                "SELECT study_uid, error FROM node_not_fetched WHERE server = ?",
+                (self._server.name,),
+            ).fetchall()
+        return {row["study_uid"]: row["error"] for row in rows}
 
     def _wanted(self, study: Remote) -> bool:
         """Whether a study is new, possibly of the spine, and has settled."""
         if not study.series or self._fetched(study.study_uid) == study.signature:
             return False
         if self._settings.select == "spine" and not may_be_spine(study.texts):
+            return False
+        failed, _, due = self._retries.get(study.study_uid, ("", 0, 0.0))
+        if failed == study.signature and self._clock() < due:
             return False
         signature, since = self._signatures.get(study.study_uid, ("", 0.0))
         if signature != study.signature:
@@ -300,11 +380,16 @@ class Poller:
 
     def _fetch(self, study: Remote, stopping: Event) -> None:
         refused = kept = 0
+        stated = sum(study.series.values())
+        # Counts are optional for servers; a response must end anyway.
+        limit = stated if all(study.series.values()) else self._settings.max_study_instances
         holder = (self, study.study_uid)
         self._remember(study.study_uid, _BEGUN)
         for content, sop_uid in self._server.images(study):
             if stopping.is_set():
                 return
+            if kept + refused >= limit:
+                raise AnalysisError(f"the server sent more than the {limit} images expected")
             try:
                 if len(content) > self._settings.max_instance_mib * 1024**2:
                     raise InputError("it is larger than node.max_instance_mib")
@@ -316,10 +401,13 @@ class Poller:
                 _LOG.warning("left out an object of study %s: %s", study.study_uid, error)
             # Held until complete, so that no partial study is analyzed.
             self._arrivals.arrived(study.study_uid, holder)
-        if kept + refused < sum(study.series.values()):
-            raise AnalysisError(
-                f"the server sent {kept + refused} of {sum(study.series.values())} images of "
-                f"study {study.study_uid}; retrieval will be repeated"
+        if kept + refused < stated:
+            raise AnalysisError(f"the server sent {kept + refused} of {stated} images")
+        self._retries.pop(study.study_uid, None)
+        with self._ledger.connection() as database:
+            database.execute(
+                "DELETE FROM node_not_fetched WHERE server = ? AND study_uid = ?",
+                (self._server.name, study.study_uid),
             )
         self._remember(study.study_uid, study.signature)
         self._arrivals.left(holder)
@@ -364,6 +452,81 @@ def web_root(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
+class _Limits:
+    """Limits of one response; those of a multipart response apply to each part."""
+
+    def __init__(self, settings: NodeSettings, max_decoded_mib: int) -> None:
+        self.max_decoded_mib = max_decoded_mib
+        self._object_bytes = settings.max_instance_mib * _MIB + _MAX_ANSWER_BYTES
+        self._timeout_s = settings.network_timeout_s
+        self._min_rate = settings.min_rate_kib_s * 1024
+        self.restart()
+
+    def restart(self) -> None:
+        self._begun, self._received = time.monotonic(), 0
+
+    def stream(self, raw: Any, kind: str, *_: Any, **__: Any) -> Iterator[bytes]:
+        """Yield the body as it arrives, in place of `stream` of urllib3."""
+        self.restart()
+        limit = _MAX_ANSWER_BYTES if kind.endswith(("json", "xml")) else self._object_bytes
+        # `read1` returns what has arrived, so that a slow body does not block until a full read.
+        while part := raw.read1(_READ_BYTES, decode_content=True):
+            self._received += len(part)
+            if self._received > limit:
+                raise AnalysisError(f"the server's response exceeds {limit // _MIB} MiB")
+            allowed_s = self._timeout_s + (
+                self._received / self._min_rate if self._min_rate else float("inf")
+            )
+            if time.monotonic() - self._begun > allowed_s:
+                raise AnalysisError("the server's response is slower than node.min_rate_kib_s")
+            yield part
+
+
+def _limited_adapter(limits: _Limits) -> Any:
+    """Transport adapter of requests whose responses are limited in size and duration."""
+    adapter = requests.adapters.HTTPAdapter()
+    pools = adapter.poolmanager.pool_classes_by_scheme
+    adapter.poolmanager.pool_classes_by_scheme = {
+        scheme: type("Pool", (pool,), {"ConnectionCls": _limited_connection(pool.ConnectionCls)})
+        for scheme, pool in pools.items()
+    }
+    send = adapter.send
+
+    def limited_send(*args: Any, **options: Any) -> Any:
+        response = send(*args, **options)
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        response.raw.stream = partial(limits.stream, response.raw, kind)
+        if kind == "application/dicom":
+            check_inflated(response.content, limits.max_decoded_mib)
+        return response
+
+    adapter.send = limited_send
+    return adapter
+
+
+def _limited_connection(connection: Any) -> Any:
+    """Class of connections that close if the headers do not arrive within the timeout."""
+
+    def getresponse(self: Any) -> Any:
+        timer = Timer(self.sock.gettimeout(), self.sock.shutdown, (SHUT_RDWR,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return connection.getresponse(self)
+        finally:
+            timer.cancel()
+
+    return type("Connection", (connection,), {"getresponse": getresponse})
+
+
+def _checked_parts(decode: Any, limits: _Limits, *args: Any, **options: Any) -> Iterator[bytes]:
+    """Parts of a multipart response, each checked before it is parsed."""
+    for part in decode(*args, **options):
+        check_inflated(part, limits.max_decoded_mib)
+        limits.restart()
+        yield part
+
+
 class _converted_errors:  # noqa: N801 - used like a function
     """Converts server and network exceptions to `AnalysisError` without their text."""
 
@@ -386,3 +549,11 @@ def _value(entry: Any, tag: str) -> str:
     values = entry.get(tag, {}).get("Value") or [""]
     first = values[0]
     return str(first if first is not None else "").strip()
+
+
+def _study_uid(entry: Any) -> str:
+    """Study Instance UID of an entry; a text that is not a UID for a malformed entry."""
+    try:
+        return _value(entry, _STUDY_UID)
+    except (AttributeError, TypeError, KeyError, IndexError):
+        return f"malformed {entry!r}"

@@ -77,7 +77,7 @@ class Node:
         require_dask()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc node"):
-            clean_up(ledger.output)
+            clean_up(ledger.output, [entry.name for entry in ledger.entries()])
             ledger.recover()
             _Run(self, ledger).run_all()
 
@@ -94,7 +94,7 @@ class _Run:
     def __init__(self, node: Node, ledger: Ledger) -> None:
         self.node, self.ledger = node, ledger
         settings = node.settings.node
-        self.spool = Spool(ledger.output, settings)
+        self.spool = Spool(ledger.output, settings, node.settings.loaders)
         self.arrivals = Arrivals(settings.settle_s)
         self.pages = Pages(ledger)
         self._list_from = 0.0
@@ -106,7 +106,7 @@ class _Run:
             self.receiver = Receiver(node.listen, self.spool, self.arrivals, settings)
         title = node.listen.title if node.listen is not None else Listen().title
         if node.server is not None:
-            sender = server = Server(node.server, settings)
+            sender = server = Server(node.server, settings, node.settings.loaders)
             self.poller = Poller(
                 server, ledger, self.spool, self.arrivals, settings, time.monotonic
             )

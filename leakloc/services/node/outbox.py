@@ -3,6 +3,10 @@
 A row is marked as tried before sending and as sent after the acknowledgment. If the process is
 killed in between, the object is sent again with the same UID, which a DICOM archive treats as the
 same object; a DICOMweb server is queried first.
+
+Times in the ledger are seconds of a clock of the outbox: it advances only while the node runs, so
+that changes of the system clock and the time between two runs do not affect retries. After a
+restart, waiting objects are due immediately.
 """
 
 from __future__ import annotations
@@ -64,6 +68,14 @@ class Outbox:
         with ledger.connection() as database:
             for statement in _SCHEMA:
                 database.execute(statement)
+            (latest,) = database.execute(
+                "SELECT max(max(since, next_try)) FROM node_sends"
+            ).fetchone()
+        self._offset_s = (0.0 if latest is None else float(latest)) - time.monotonic()
+
+    def _now(self) -> float:
+        """Seconds of the clock of the outbox."""
+        return self._offset_s + time.monotonic()
 
     def start(self) -> None:
         """Start sending in a separate thread."""
@@ -89,12 +101,17 @@ class Outbox:
         for entry in self._ledger.entries(State.FINISHED):
             stamp = self._ledger.stamp(entry.name)
             if stamp is not None and known.get(entry.name) != stamp and self._is_own(entry.source):
-                noted += self._note(entry.name, stamp)
+                try:
+                    noted += self._note(entry.name, stamp)
+                except OSError as error:  # retried; other studies are sent
+                    _LOG.error(
+                        "cannot read the results of study %s: %s", entry.name, error.strerror
+                    )
         return noted
 
     def _note(self, study: str, stamp: str) -> int:
-        now = time.time()
-        found = list(_objects(self._ledger.output / study / "dicom"))
+        now = self._now()
+        found, damaged = _objects(self._ledger.output / study / "dicom")
         with self._ledger.connection() as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute(
@@ -108,7 +125,21 @@ class Outbox:
                     "ON CONFLICT DO UPDATE SET state = 'waiting' WHERE state = 'superseded'",
                     (self._sender.name, sop_uid, study, study_uid, relative, now, now),
                 )
+            for path in damaged:
+                relative = path.relative_to(self._ledger.output).as_posix()
+                database.execute(
+                    "INSERT OR REPLACE INTO node_sends "
+                    "VALUES (?, ?, ?, '', ?, 'failed', 0, ?, ?, 'not readable as DICOM')",
+                    (self._sender.name, relative, study, relative, now, now),
+                )
             database.execute("INSERT OR REPLACE INTO node_results VALUES (?, ?)", (study, stamp))
+        if damaged:
+            _LOG.error(
+                "%d results of study %s are not readable as DICOM and are not sent; analyze the "
+                "study again",
+                len(damaged),
+                study,
+            )
         return len(found)
 
     def send_due(self) -> tuple[int, int]:
@@ -119,7 +150,7 @@ class Outbox:
         sent, failed : int
             Number of objects that the peer accepted and did not accept.
         """
-        now = time.time()
+        now = self._now()
         with self._ledger.connection() as database:
             database.execute("BEGIN IMMEDIATE")
             rows = database.execute(
@@ -153,7 +184,7 @@ class Outbox:
         return sent, failed
 
     def _record(self, parcel: Parcel, problem: str | None, since: float) -> None:
-        given_up = time.time() - since > self._settings.resend_for_h * 3600
+        given_up = self._now() - since > self._settings.resend_for_h * 3600
         state = "sent" if problem is None else "failed" if given_up else "waiting"
         with self._ledger.connection() as database:
             # Superseded objects remain superseded unless they were sent.
@@ -189,12 +220,15 @@ class Outbox:
         self._ledger.close()
 
 
-def _objects(folder: Path) -> list[tuple[Path, str, str]]:
-    """The DICOM files of a report: path, SOP Instance UID, Study Instance UID."""
-    found = []
+def _objects(folder: Path) -> tuple[list[tuple[Path, str, str]], list[Path]]:
+    """The DICOM files of a report (path, SOP and Study Instance UID), and the unreadable ones."""
+    found, damaged = [], []
     for path in sorted(folder.rglob("*.dcm")):
-        header = dcmread(
-            path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID"]
-        )
-        found.append((path, str(header.SOPInstanceUID), str(header.StudyInstanceUID)))
-    return found
+        try:
+            header = dcmread(
+                path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "StudyInstanceUID"]
+            )
+            found.append((path, str(header.SOPInstanceUID), str(header.StudyInstanceUID)))
+        except Exception:  # any error from damaged data
+            damaged.append(path)
+    return found, damaged

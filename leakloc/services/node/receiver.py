@@ -1,7 +1,8 @@
 """Receiver of objects: a C-STORE and C-ECHO service class provider.
 
-The port may receive arbitrary data, so the size is limited before parsing, only announced images
-from allowed senders are accepted, and nothing is analyzed here.
+The port may receive arbitrary data, so size and duration are limited before parsing, only announced
+images from allowed senders are accepted, and nothing is analyzed here. Connections without an
+association do not occupy the places of associations, and no peer address can occupy all of them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.extras import LazyModule, need
 from leakloc.services.node.arrivals import Arrivals
-from leakloc.services.node.spool import IMAGES, Spool, is_uid
+from leakloc.services.node.spool import IMAGES, ConflictError, Spool, TooLargeError, is_uid
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 pynetdicom = LazyModule("pynetdicom", "node")
 
 SUCCESS: Final = 0x0000
+DUPLICATE: Final = 0x0111  # "duplicate SOP instance", DICOM PS3.7 annex C
 OUT_OF_RESOURCES: Final = 0xA700
 CANNOT_UNDERSTAND: Final = 0xC000
 TRANSFER_SYNTAXES: Final = (
@@ -49,6 +55,9 @@ _PDU_BYTES: Final = 131072  # requested from senders: larger PDUs are not faster
 _REQUEST_BYTES: Final = 1_048_576  # an association request with 128 contexts has about 20 KiB
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _TITLE_LENGTH: Final = 16
+_PENDING_FACTOR: Final = 2  # connections without an association, per permitted association
+_RESERVE: Final = 4  # one place in four is kept for other addresses than the most active one
+_READ_BYTES: Final = 65536  # read from a socket at a time
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,8 @@ class Receiver:
         need("pynetdicom", "node")
         self._listen, self._spool, self._arrivals = listen, spool, arrivals
         self._settings = settings
-        self._budget = _Budget(settings.max_receiving_mib * _MIB)
+        self._budget = _Budget(settings.max_receiving_mib * _MIB, settings.max_instance_mib * _MIB)
+        self._connections = _Connections(settings.max_associations)
         self._server: Any = None
 
     @property
@@ -144,7 +154,8 @@ class Receiver:
         entity = pynetdicom.AE(ae_title=listen.title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(listen.allow)
-        entity.maximum_associations = settings.max_associations
+        # Counted by `_Connections`: pynetdicom also counts connections without an association.
+        entity.maximum_associations = 1_000_000
         entity.maximum_pdu_size = _PDU_BYTES
         entity.acse_timeout = entity.dimse_timeout = settings.network_timeout_s
         entity.network_timeout = settings.network_timeout_s
@@ -157,10 +168,11 @@ class Receiver:
                 block=False,
                 ssl_context=server_tls(settings),
                 evt_handlers=[
-                    (pynetdicom.evt.EVT_C_ECHO, lambda _event: SUCCESS),
+                    (pynetdicom.evt.EVT_C_ECHO, self._echoed),
                     (pynetdicom.evt.EVT_C_STORE, self._stored),
                     (pynetdicom.evt.EVT_CONN_OPEN, self._opened),
                     (pynetdicom.evt.EVT_CONN_CLOSE, self._closed),
+                    (pynetdicom.evt.EVT_REQUESTED, self._requested),
                     (pynetdicom.evt.EVT_REJECTED, self._rejected),
                 ],
             )
@@ -178,15 +190,50 @@ class Receiver:
         """Limit the data read from a new connection before anything is parsed."""
         connection = event.assoc.dul.socket
         connection.socket.settimeout(self._settings.network_timeout_s)
-        meter = _Meter(
-            connection.recv, event.assoc, self._settings.max_instance_mib * _MIB, self._budget
-        )
+        meter = _Meter(connection.socket, event.address[0], self._settings, self._budget)
         connection.recv = meter.recv
         event.assoc.leakloc_meter = meter
+        # pynetdicom does not report every connection as closed, so the end of its thread counts.
+        event.assoc.run = partial(self._run, event.assoc, event.assoc.run)
+        self._connections.opened(meter)
+
+    def _run(self, association: Any, run: Callable[[], None]) -> None:
+        try:
+            run()
+        finally:
+            self._release(association)
 
     def _closed(self, event: Any) -> None:
+        self._release(event.assoc)
+        if not event.assoc.leakloc_meter.is_established:
+            # Otherwise the thread waits for an association request until the timeout.
+            event.assoc.dul.to_user_queue.put(None)
+
+    def _release(self, association: Any) -> None:
+        meter: _Meter = association.leakloc_meter
+        self._connections.closed(meter)
+        meter.done()
+        self._arrivals.left(id(association))
+
+    def _requested(self, event: Any) -> None:
+        """Reject an association beyond the limits; pynetdicom rejects those of other titles."""
+        request, listen = event.assoc.requestor.primitive, self._listen
+        if listen.allow and request.calling_ae_title not in listen.allow:
+            return
+        if request.called_ae_title != listen.title:
+            return
+        meter: _Meter = event.assoc.leakloc_meter
+        if self._connections.established(meter):
+            meter.establish()
+            return
+        event.assoc.requestor.ae_title = request.calling_ae_title
+        event.assoc.acse.send_reject(0x02, 0x03, 0x02)  # transient: local limit exceeded
+        self._rejected(event)
+        event.assoc.kill()
+
+    def _echoed(self, event: Any) -> int:
         event.assoc.leakloc_meter.done()
-        self._arrivals.left(id(event.assoc))
+        return SUCCESS
 
     def _rejected(self, event: Any) -> None:
         requestor = event.assoc.requestor
@@ -214,9 +261,9 @@ class Receiver:
             _LOG.error("refused an object (A700): %s", error)
             return OUT_OF_RESOURCES
         except InputError as error:
-            owner = printable(event.assoc.requestor.ae_title)
-            _LOG.warning("refused an object of %s (C000): %s", owner, error)
-            return CANNOT_UNDERSTAND
+            owner, status = printable(event.assoc.requestor.ae_title), _status(error)
+            _LOG.warning("refused an object of %s (%04X): %s", owner, status, error)
+            return status
         self._arrivals.arrived(study_uid, id(event.assoc))
         return SUCCESS
 
@@ -240,52 +287,158 @@ def printable(text: object) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in str(text))[:_TITLE_LENGTH]
 
 
-class _Budget:
-    """Limit of the bytes being received from all senders together."""
+def _status(error: InputError) -> int:
+    """DICOM status of a refused object."""
+    if isinstance(error, TooLargeError):
+        return OUT_OF_RESOURCES
+    return DUPLICATE if isinstance(error, ConflictError) else CANNOT_UNDERSTAND
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._used = limit, 0
+
+class _Budget:
+    """Limit of the bytes being received from all senders together and from each address.
+
+    One address may use three quarters, or as much as one object of the maximum size needs.
+    """
+
+    def __init__(self, limit: int, largest: int) -> None:
+        self._limit = limit
+        self._share = max(limit - limit // _RESERVE, min(largest, limit))
+        self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> bool:
+    def take(self, address: str, size: int) -> bool:
         with self._lock:
-            if self._used + size > self._limit:
+            if self._used[address] + size > self._share or self._used.total() + size > self._limit:
                 return False
-            self._used += size
+            self._used[address] += size
             return True
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, address: str, size: int) -> None:
         with self._lock:
-            self._used -= size
+            self._used[address] -= size
+            if not self._used[address]:
+                del self._used[address]
+
+
+class _Connections:
+    """Open connections: those without an association, and associations.
+
+    Too many connections without an association close the oldest one of the address that has most
+    of them, so that a peer that completes its request is not affected. One address may have three
+    quarters of the associations.
+    """
+
+    def __init__(self, max_associations: int) -> None:
+        self._limit = max_associations
+        self._share = max_associations - max_associations // _RESERVE
+        self._pending: dict[_Meter, None] = {}  # oldest first
+        self._established: set[_Meter] = set()
+        self._lock = threading.Lock()
+
+    def opened(self, meter: _Meter) -> None:
+        with self._lock:
+            self._pending[meter] = None
+            if len(self._pending) <= _PENDING_FACTOR * self._limit:
+                return
+            counts = Counter(one.address for one in self._pending)
+            most = max(counts.values())
+            oldest = next(one for one in self._pending if counts[one.address] == most)
+            del self._pending[oldest]
+        oldest.close()
+
+    def established(self, meter: _Meter) -> bool:
+        """Whether an association is within the limits; it is then counted."""
+        with self._lock:
+            own = sum(one.address == meter.address for one in self._established)
+            if len(self._established) >= self._limit or own >= self._share:
+                return False
+            self._pending.pop(meter, None)
+            self._established.add(meter)
+            return True
+
+    def closed(self, meter: _Meter) -> None:
+        with self._lock:
+            self._pending.pop(meter, None)
+            self._established.discard(meter)
 
 
 class _Meter:
-    """Reads from one connection and closes it if a limit is exceeded."""
+    """Reads from one connection and closes it if a limit of size or duration is exceeded."""
 
-    def __init__(self, recv: Any, association: Any, limit: int, budget: _Budget) -> None:
-        self._recv, self._association = recv, association
-        self._limit, self._budget = limit, budget
+    def __init__(
+        self, connection: socket.socket, address: str, settings: NodeSettings, budget: _Budget
+    ) -> None:
+        self.address = address
+        self._socket, self._budget = connection, budget
+        self._limit = settings.max_instance_mib * _MIB
+        self._timeout_s = settings.network_timeout_s
+        self._min_rate = settings.min_rate_kib_s * 1024  # bytes per second
         self._lock = threading.Lock()
+        self.is_established = False
         self._taken = 0
+        self._begun: float | None = time.monotonic()  # of the request or object being read
+        self._received = 0  # bytes since
+
+    def establish(self) -> None:
+        """Apply the limits of an association from now on."""
+        self.is_established = True
+        self.done()
 
     def recv(self, size: int) -> bytearray:
         """Read `size` bytes, as the socket of pynetdicom does."""
         # Lengths are stated by the peer and not trusted: limit the request and each PDU.
-        established = self._association.is_established
-        maximum = 2 * _PDU_BYTES if established else _REQUEST_BYTES
-        if size > maximum or self._taken + size > self._limit or not self._budget.take(size):
+        maximum = 2 * _PDU_BYTES if self.is_established else _REQUEST_BYTES
+        if (
+            size > maximum
+            or self._taken + size > self._limit
+            or not self._budget.take(self.address, size)
+        ):
             _LOG.error("closed a connection that sent more than the node's settings allow")
             raise OSError("limit exceeded")
         with self._lock:
             self._taken += size
-        content: bytearray = self._recv(size)
+            if self._begun is None:
+                self._begun = time.monotonic()
+        content = bytearray()
+        while len(content) < size:
+            part = self._read(size - len(content))
+            if not part:
+                break
+            content += part
         return content
+
+    def _read(self, size: int) -> bytes:
+        left = self._deadline() - time.monotonic()
+        if left > 0:
+            self._socket.settimeout(min(left, self._timeout_s))
+            with suppress(TimeoutError):
+                content = self._socket.recv(min(size, _READ_BYTES))
+                self._received += len(content)
+                self._socket.settimeout(self._timeout_s)  # for responses
+                return content
+        _LOG.warning("closed a connection of %s that sent too slowly", self.address)
+        raise TimeoutError
+
+    def _deadline(self) -> float:
+        """Time by which the request, or more of the object at the minimum rate, must arrive."""
+        begun = time.monotonic() if self._begun is None else self._begun
+        if not self.is_established:
+            return begun + self._timeout_s
+        if not self._min_rate:
+            return float("inf")
+        return begun + self._timeout_s + self._received / self._min_rate
 
     def done(self) -> None:
         """Release the budget of the data read, which was stored or discarded."""
         with self._lock:
-            self._budget.give_back(self._taken)
-            self._taken = 0
+            self._budget.give_back(self.address, self._taken)
+            self._taken = self._received = 0
+            self._begun = None
+
+    def close(self) -> None:
+        """Close the connection; its thread ends when it reads the end of the data."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _LateHandshake(ssl.SSLContext):

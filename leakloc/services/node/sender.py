@@ -23,6 +23,7 @@ pynetdicom = LazyModule("pynetdicom", "node")
 _PEER: Final = re.compile(r"(?P<title>[^@]+)@(?P<host>\[[0-9a-fA-F:]+\]|[^:@\s]+):(?P<port>\d+)")
 _UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 _MAX_CONTEXTS: Final = 128  # of one association, DICOM PS3.8
+_MAX_REPEATS: Final = 3  # of a lost association; each may take the network timeout
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 
 
@@ -127,7 +128,10 @@ class StoreSender:
         return str(self._peer)
 
     def send(self, parcels: Sequence[Parcel]) -> Iterator[Answer]:
-        """Send objects over one association and yield each answer immediately."""
+        """Send objects over one association and yield each answer immediately.
+
+        A lost association is opened again for the next object, at most three times.
+        """
         kinds: set[tuple[str, str]] = set()
         for parcel in parcels:
             try:
@@ -143,8 +147,12 @@ class StoreSender:
         if not association.is_established:
             yield from ((parcel, "the peer refused the association") for parcel in parcels)
             return
+        repeats = _MAX_REPEATS
         try:
             for parcel in parcels:
+                if not association.is_established and repeats:
+                    repeats -= 1
+                    association = self._associate(sorted(kinds)) or association
                 yield parcel, self._send_one(association, parcel)
         finally:
             if association.is_established:

@@ -13,15 +13,20 @@ import re
 import shutil
 import threading
 import uuid
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from leakloc.core.errors import InputError, OutputError
+from leakloc.core.settings import LoaderSettings
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
@@ -41,10 +46,24 @@ _SHORT: Final = re.compile(b"A[EST]|CS|D[AST]|F[DL]|IS|L[OT]|PN|S[HLST]|TM|U[ILS
 """Value representations with a two-byte length."""
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _UNDEFINED: Final = 0xFFFFFFFF
+_UID_TAGS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
+_SIZE_TAGS: Final = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
+_TAGS: Final = tuple(sorted(Tag(keyword) for keyword in (*_UID_TAGS, *_SIZE_TAGS)))
+_MAX_HEADER_BYTES: Final = 16 * _MIB  # to the last of these tags, before the frames of an object
+_CHUNK_BYTES: Final = _MIB  # maximum inflated at a time
+_DEFLATED_BYTES: Final = 65536  # inflated in one step, because zlib copies what it did not read
 
 
 class FullError(OutputError):
     """Raised if an object exceeds the disk space or the object limit of its study."""
+
+
+class TooLargeError(InputError):
+    """Raised if the decoded size of an object exceeds `loaders.max_decoded_mib`."""
+
+
+class ConflictError(InputError):
+    """Raised if an object with the same SOP Instance UID and other content is stored."""
 
 
 class Spool:
@@ -56,6 +75,8 @@ class Spool:
         Output folder; the spool is the folder ``incoming`` in it.
     settings : NodeSettings
         Limits of disk space and objects.
+    loaders : LoaderSettings, optional
+        Limit of the decoded size of an object.
 
     Raises
     ------
@@ -63,9 +84,12 @@ class Spool:
         If the folder cannot be created.
     """
 
-    def __init__(self, output: Path, settings: NodeSettings) -> None:
+    def __init__(
+        self, output: Path, settings: NodeSettings, loaders: LoaderSettings | None = None
+    ) -> None:
         self.folder = Path(output).absolute() / FOLDER
         self._settings = settings
+        self._max_decoded_mib = (loaders or LoaderSettings()).max_decoded_mib
         self._partial = self.folder / _PARTIAL
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
@@ -86,7 +110,8 @@ class Spool:
             UIDs of the stored studies.
         """
         for left in self._partial.iterdir():
-            left.unlink(missing_ok=True)
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
         return tuple(sorted(path.name for path in self.folder.iterdir() if is_uid(path.name)))
 
     def study(self, study_uid: str) -> Path:
@@ -120,12 +145,16 @@ class Spool:
         ------
         InputError
             If it is damaged, truncated, or not the announced object.
+        TooLargeError
+            If its decoded size exceeds `loaders.max_decoded_mib`.
+        ConflictError
+            If an object with its UID and other content is stored; that object is kept.
         FullError
             If there is not enough space for it.
         OutputError
             If it cannot be written for another reason.
         """
-        study_uid = examine(content, sop_uid, sop_class)
+        study_uid = examine(content, sop_uid, sop_class, max_decoded_mib=self._max_decoded_mib)
         try:
             self._write(content, study_uid, sop_uid)
         except OSError as error:
@@ -146,11 +175,14 @@ class Spool:
                 os.fsync(file.fileno())
             with self._lock:
                 if target.exists():
-                    # Resent unchanged: keep its time so that the study is not analyzed again.
-                    if filecmp.cmp(partial, target, shallow=False):
+                    # Not replaced: its time is kept, so that the study is not analyzed again.
+                    if filecmp.cmp(partial, target, shallow=False) or _is_same(partial, target):
                         return
-                else:
-                    self._count(folder)
+                    raise ConflictError(
+                        f"an object with its SOP Instance UID {sop_uid} and other content is "
+                        "stored, which is kept"
+                    )
+                self._count(folder)
                 partial.replace(target)
             _sync(folder)
         finally:
@@ -187,8 +219,27 @@ def is_uid(text: str) -> bool:
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
 
 
-def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
+def examine(
+    content: bytes,
+    sop_uid: str,
+    sop_class: str | None = None,
+    *,
+    max_decoded_mib: float | None = None,
+) -> str:
     """Check a DICOM file before storage, without decoding pixel data.
+
+    A deflated dataset is inflated in parts, of which only the header is held in memory.
+
+    Parameters
+    ----------
+    content : bytes
+        Complete DICOM file, including preamble and file meta information.
+    sop_uid : str
+        Announced SOP Instance UID.
+    sop_class : str, optional
+        Announced SOP class.
+    max_decoded_mib : float, optional
+        Maximum decoded size in MiB; that of the default settings if omitted.
 
     Returns
     -------
@@ -199,18 +250,21 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
     ------
     InputError
         If it is damaged, truncated, or not the announced object.
+    TooLargeError
+        If its decoded size exceeds the maximum.
     """
+    if max_decoded_mib is None:
+        max_decoded_mib = LoaderSettings().max_decoded_mib
     _valid(sop_uid, "SOP Instance UID")
-    stream = BytesIO(content)
     try:
-        header = dcmread(
-            stream,
-            stop_before_pixels=True,
-            specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"],
+        header, syntax, at = _read_header(content, max_decoded_mib)
+        found, found_class, study_uid = (
+            str(header.get(keyword) or "")
+            for keyword in ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID")
         )
-        found = str(header.get("SOPInstanceUID") or "")
-        found_class = str(header.get("SOPClassUID") or "")
-        study_uid = str(header.get("StudyInstanceUID") or "")
+        decoded = _decoded_bytes(header)
+    except InputError:
+        raise
     except Exception as error:  # any error from damaged data
         raise InputError(f"not readable as DICOM ({type(error).__name__})") from None
     if found != sop_uid:
@@ -218,12 +272,107 @@ def examine(content: bytes, sop_uid: str, sop_class: str | None = None) -> str:
     if sop_class is not None and found_class != sop_class:
         raise InputError("its SOP class is not the one announced")
     _valid(study_uid, "Study Instance UID")
-    syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
-    if syntax != _DEFLATED:  # the parser decompresses these completely
-        at = stream.tell()
-        if (at >= len(content) and found_class in IMAGES) or not _whole(content, at, syntax):
-            raise InputError("it is truncated")
+    if decoded > max_decoded_mib * _MIB:
+        raise _too_large(max_decoded_mib)
+    if at is not None and (
+        (at >= len(content) and found_class in IMAGES) or not _whole(content, at, syntax)
+    ):
+        raise InputError("it is truncated")
     return study_uid
+
+
+def check_inflated(content: bytes, max_decoded_mib: float) -> None:
+    """Check the inflated size of a file before it is parsed; only deflated files are inflated.
+
+    Raises
+    ------
+    InputError
+        If it is not a DICOM file or the compressed data are damaged.
+    TooLargeError
+        If the size exceeds `max_decoded_mib`.
+    """
+    try:
+        syntax, at = _read_meta(content)
+        if syntax == _DEFLATED:
+            for _ in _inflated(content, at, max_decoded_mib):
+                pass
+    except InputError:
+        raise
+    except Exception as error:  # any error from damaged data
+        raise InputError(f"not readable as DICOM ({type(error).__name__})") from None
+
+
+def _read_meta(content: bytes) -> tuple[str, int]:
+    """Transfer syntax UID of a file and the offset of its dataset."""
+    stream = BytesIO(content)
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    return str(meta.get("TransferSyntaxUID") or ""), stream.tell()
+
+
+def _read_header(content: bytes, max_decoded_mib: float) -> tuple[Dataset, str, int | None]:
+    """UIDs and sizes of a file, its transfer syntax, and the offset of its pixel data.
+
+    The offset is None for a deflated dataset, which is inflated to its end.
+    """
+    syntax, start = _read_meta(content)
+    if syntax != _DEFLATED:
+        stream = BytesIO(content)
+        found = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+        return found, syntax, stream.tell()
+    header_bytes = bytearray()
+    for part in _inflated(content, start, max_decoded_mib):
+        header_bytes += part[: _MAX_HEADER_BYTES - len(header_bytes)]
+    stream = BytesIO(header_bytes)
+    header = read_dataset(stream, False, True, stop_when=_is_behind_tags, specific_tags=list(_TAGS))
+    return header, syntax, None
+
+
+def _is_behind_tags(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag > _TAGS[-1])
+
+
+def _inflated(content: bytes, at: int, max_mib: float) -> Iterator[bytes]:
+    """Yield the inflated dataset in parts; memory does not depend on the inflated size."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    for start in range(at, len(content), _DEFLATED_BYTES):
+        left = content[start : start + _DEFLATED_BYTES]
+        while True:
+            part = inflater.decompress(left, _CHUNK_BYTES)
+            total += len(part)
+            if total > max_mib * _MIB:
+                raise _too_large(max_mib)
+            yield part
+            left = inflater.unconsumed_tail
+            if inflater.eof:
+                return
+            if not left and len(part) < _CHUNK_BYTES:
+                break
+    raise InputError("it is truncated")
+
+
+def _too_large(max_mib: float) -> TooLargeError:
+    return TooLargeError(f"its decoded size exceeds loaders.max_decoded_mib ({max_mib:g} MiB)")
+
+
+def _decoded_bytes(header: Dataset) -> float:
+    """Size of the decoded pixel data according to the header."""
+    rows, columns, frames, samples, bits = (
+        int(header.get(keyword) or usual)
+        for keyword, usual in zip(_SIZE_TAGS, (0, 0, 1, 1, 16), strict=True)
+    )
+    return rows * columns * frames * samples * bits / 8
+
+
+def _is_same(path: Path, stored: Path) -> bool:
+    """Whether two files hold the same dataset, possibly in another transfer syntax."""
+    try:
+        if dcmread(path, stop_before_pixels=True) != dcmread(stored, stop_before_pixels=True):
+            return False
+        return bool(dcmread(path) == dcmread(stored))
+    except Exception:  # any error from damaged data
+        return False
 
 
 def _whole(content: bytes, at: int, syntax: str) -> bool:

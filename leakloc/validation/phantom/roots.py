@@ -159,8 +159,8 @@ def draw_roots(
         exit_mm=exits_mm,
         run_mm=rng.uniform(15, 40, len(sides)),
         radius_mm=np.clip(radius * sizes, 0.5 * thin, 0.5 * thick),
-        depth=(rng.random() + _GOLDEN * np.arange(len(sides))) % 1,
-        waves=np.stack(np.moveaxis(np.array(waves), 0, 1)),
+        depth=np.asarray((rng.random() + _GOLDEN * np.arange(len(sides))) % 1, np.float64),
+        waves=np.moveaxis(np.array(waves), 0, 1),
     )
 
 

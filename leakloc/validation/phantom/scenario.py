@@ -180,7 +180,7 @@ _DORSAL: Final = CollectionSpec(
 )
 
 _ALL: Final = (
-    Scenario("normal", "healthy spine, no extradural fluid"),
+    Scenario("normal", "healthy spine, no epidural fluid"),
     Scenario(
         "postoperative_dorsal",
         "dorsal collection after laminectomy, largest at about L4-L5, with a pool in the "

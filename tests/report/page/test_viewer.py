@@ -35,7 +35,7 @@ def decoded(texts: list[str], shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def place(made: viewer.Viewer, mask: np.ndarray) -> np.ndarray:
-    """Centre of a mask of the viewer in patient coordinates."""
+    """Center of a mask of the viewer in patient coordinates."""
     ijk = np.argwhere(mask).mean(axis=0)[::-1]
     return np.array(made.data["affine"]) @ [*ijk, 1]
 

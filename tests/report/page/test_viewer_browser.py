@@ -106,7 +106,7 @@ def page(shared: Page) -> Page:
     return shared
 
 
-def coloured(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+def colored(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
     return int((np.abs(pixels.astype(int) - color).sum(axis=-1) < 40).sum())
 
 
@@ -127,11 +127,11 @@ def test_header_text_stays_text(shared: Page) -> None:
 
 def test_masks_can_be_hidden(page: Page) -> None:
     before = page.pixels("sagittal")
-    assert coloured(before, BLUE) > 100 and coloured(before, ORANGE) > 50
+    assert colored(before, BLUE) > 100 and colored(before, ORANGE) > 50
     page.tab.uncheck("#show-masks")
     page.settle()
     after = page.pixels("sagittal")
-    assert coloured(after, BLUE) == coloured(after, ORANGE) == 0
+    assert colored(after, BLUE) == colored(after, ORANGE) == 0
     page.press("axial", "m")
     assert page.tab.is_checked("#show-masks")
     np.testing.assert_array_equal(page.pixels("sagittal"), before)
@@ -154,7 +154,7 @@ def test_a_collection_in_the_table_opens_its_slice(page: Page, analysis: Analysi
     status = page.tab.inner_text("#viewer-place")
     assert "collection 2" in status and "L2-L3" in status
     assert page.tab.evaluate("() => document.activeElement.id") == "sagittal"
-    assert coloured(page.pixels("axial"), ORANGE) > 20
+    assert colored(page.pixels("axial"), ORANGE) > 20
 
 
 def test_a_crescent_opens_in_its_fluid_and_not_in_its_hollow(page: Page) -> None:
@@ -227,12 +227,12 @@ def test_left_of_the_patient_is_right_in_the_picture(page: Page) -> None:
 
 
 def test_zoom_enlarges_around_the_cross_hair(page: Page) -> None:
-    before = coloured(page.pixels("axial"), ORANGE)
+    before = colored(page.pixels("axial"), ORANGE)
     page.tab.click("#zoom-in")
     page.tab.click("#zoom-in")
     page.settle()
     assert page.tab.inner_text("#zoom-text") == "2×"
-    assert coloured(page.pixels("axial"), ORANGE) > 1.4 * before
+    assert colored(page.pixels("axial"), ORANGE) > 1.4 * before
 
 
 def test_every_control_has_a_name(page: Page) -> None:

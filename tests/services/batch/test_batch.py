@@ -15,6 +15,7 @@ import pytest
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.report import Report
+from leakloc.services.batch import batch as batch_module
 from leakloc.services.batch import engine
 from leakloc.services.batch.batch import Batch, FolderWatch, Tally
 from leakloc.services.batch.engine import Engine, WorkOptions
@@ -86,7 +87,7 @@ def test_a_second_run_does_only_what_is_left(tmp_path):
     tally = run(root, out)
     assert (tally.finished, tally.kept, tally.failed) == (2, 2, 1)
     assert written(out) == before
-    # mended: only that one
+    # repaired: only that one
     fakes.make_study(root / "Doe^Jane 2", 2)
     assert run(root, out).finished == 3
     # changed input: only that one
@@ -265,6 +266,54 @@ def test_watching_takes_what_arrives_until_it_is_stopped(tmp_path):
         Batch(out, Settings(), WORK, watcher=step).run([], watch=[root], settle_s=0.5)
     assert states(out) == ["finished", "finished"]
     assert len(written(out)) == 2
+
+
+def failing_search(monkeypatch, errors: list[Exception]) -> None:
+    truly = batch_module.find_studies
+
+    def search(*values, **options):
+        if errors:
+            raise errors.pop()
+        return truly(*values, **options)
+
+    monkeypatch.setattr(batch_module, "find_studies", search)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "gone"), OSError(5, "I/O error"), InputError("does not exist")]
+)
+def test_watching_goes_on_when_inputs_cannot_be_read(tmp_path, monkeypatch, caplog, error):
+    root = tmp_path / "in"
+    fakes.make_study(root / "DOE", 1)
+    failing_search(monkeypatch, [error, error, error])
+
+    def step(tally: Tally) -> None:
+        if tally.finished:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), caplog.at_level("WARNING", batch_module.__name__):
+        Batch(tmp_path / "out", Settings(), WORK, watcher=step).run([], watch=[root], settle_s=0.2)
+    messages = [r.getMessage() for r in caplog.records if r.name == batch_module.__name__]
+    assert len(messages) == 1 and "trying again" in messages[0] and "DOE" not in messages[0]
+
+
+def test_watching_goes_on_when_the_folder_is_removed(tmp_path):
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    ledger = Ledger(out)
+    watch = FolderWatch(ledger, [root], 0.2, lambda studies: None, Settings())
+    watch.start()
+    root.rmdir()
+    time.sleep(1.0)
+    assert watch.alive()
+    watch.stop()
+
+
+def test_an_unexpected_error_of_the_watch_is_an_error_of_the_batch(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    failing_search(monkeypatch, [RuntimeError("unexpected")])
+    with pytest.raises(RuntimeError):
+        Batch(tmp_path / "out", Settings(), WORK).run([], watch=[tmp_path / "in"], settle_s=0.2)
 
 
 def test_others_may_put_studies_into_the_ledger_while_it_is_worked_through(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -177,7 +178,7 @@ def test_volumes_count_where_there_is_no_dicom(tmp_path):
         str(tmp_path / "sub-01" / "anat"),
         str(tmp_path / "case" / "dicom"),
     }
-    assert found.left_out == {"volumes beside DICOM images": 1}
+    assert found.left_out == {"volumes next to DICOM images": 1}
     assert not any("Doe" in study.name for study in found.studies)
 
 
@@ -200,13 +201,63 @@ def test_what_a_batch_wrote_is_not_read_again(tmp_path):
     assert only(find(tmp_path, output=tmp_path / "out")).name == f"{ROOT}.1"
 
 
-def test_links_are_followed_once(tmp_path):
-    fakes.make_study(tmp_path / "store" / "x1", 1)
-    (tmp_path / "cohort").mkdir()
-    (tmp_path / "cohort" / "a").symlink_to(tmp_path / "store" / "x1")
-    (tmp_path / "cohort" / "b").symlink_to(tmp_path / "store" / "x1")
+def test_links_inside_the_folder_are_followed_once(tmp_path):
+    fakes.make_study(tmp_path / "cohort" / ".store" / "x1", 1)
+    (tmp_path / "cohort" / "a").symlink_to(tmp_path / "cohort" / ".store" / "x1")
+    (tmp_path / "cohort" / "b").symlink_to(tmp_path / "cohort" / ".store" / "x1")
     (tmp_path / "cohort" / "loop").symlink_to(tmp_path / "cohort")
-    assert only(find(tmp_path / "cohort")).source == (str(tmp_path / "store" / "x1"),)
+    assert only(find(tmp_path / "cohort")).n_files == 2
+    (tmp_path / "root").symlink_to(tmp_path / "cohort")
+    assert only(find(tmp_path / "root")).n_files == 2
+
+
+def test_links_to_other_places_are_counted_and_not_followed(tmp_path):
+    root = tmp_path / "cohort"
+    fakes.make_study(root / "own", 1)
+    fakes.make_study(tmp_path / "cohort-2" / "x", 2)
+    (root / "proc").symlink_to("/proc")
+    (root / "other").symlink_to(tmp_path / "cohort-2")
+    (root / "up").symlink_to("..")
+    (root / "image").symlink_to(tmp_path / "cohort-2" / "x" / "im0")
+    search = find(root)
+    assert only(search).name == f"{ROOT}.1"
+    assert search.left_out == {"links to places outside the folder": 4}
+    assert search.n_files < 10
+
+
+@pytest.mark.parametrize("name", ["pipe", "DICOMDIR", "list.csv"])
+def test_a_pipe_as_root_is_an_input_error(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="not a regular file or folder"):
+        find(tmp_path / name)
+
+
+def test_text_that_is_no_uid_names_no_report_folder(tmp_path):
+    fakes.make_study(tmp_path / "a", 1)
+    (tmp_path / "list.csv").write_text("path,study_uid\na,../../DOE JANE\na,1.2.3\nb,DOE\n")
+    names = {study.name for study in find(tmp_path / "list.csv").studies}
+    assert "1.2.3" in names and len(names) == 3
+    assert all(name == "1.2.3" or re.fullmatch("volume-[0-9a-f-]+", name) for name in names)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.zip"])
+def test_files_that_disappear_after_they_are_listed_are_left_out(tmp_path, monkeypatch, name):
+    fakes.make_study(tmp_path / "x", 1)
+    if name == "a.nii":
+        volume(tmp_path / name)
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a", "x")
+    truly = finder._Finder.studies
+
+    def studies(self):
+        (tmp_path / name).unlink(missing_ok=True)
+        return truly(self)
+
+    monkeypatch.setattr(finder._Finder, "studies", studies)
+    search = find(tmp_path)
+    assert only(search).name == f"{ROOT}.1"
+    assert search.left_out == {"files that cannot be opened": 1}
 
 
 def test_roots_named_twice_or_overlapping_give_a_study_once(tmp_path):

@@ -7,9 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from leakloc.core.errors import OutputError
+from leakloc.core.errors import OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.services.batch.ledger import Decision, Entry, Ledger, State, Usage
 
@@ -235,3 +236,94 @@ def test_what_is_done_together_is_done_as_a_whole_or_not_at_all(ledger):
         assert [queue(ledger, name) for name in "aba"] == ["new", "new", "waiting"]
     assert ledger.take().name == "a"
     assert len(Ledger(ledger.output).entries()) == 2
+
+
+def use_everything(output: Path) -> int:
+    """All that a batch reads from its job database; returns the number of studies."""
+    again = Ledger(output)
+    try:
+        with again.hold("test"):
+            again.recover()
+            again.counts()
+            again.states()
+            entries = again.entries()
+            for entry in entries:
+                again.settings(entry.settings_sha256)
+                again.entry(entry.name)
+            again.take()
+        return len(entries)
+    finally:
+        again.close()
+
+
+DAMAGES = {
+    "source": b"\0\0\0",
+    "source ": "1",
+    "source  ": "[1]",
+    "source   ": "[" * 100_000,
+    "study_uid": b"x",
+    "attempts": "many",
+    "queued": "now",
+    "peak_mib": "much",
+    "fingerprint": b"\xff",
+    "error_message": b"x",
+}
+
+
+@pytest.mark.parametrize("column", DAMAGES)
+def test_a_damaged_row_says_what_to_do(ledger, column):
+    queue(ledger)
+    ledger.close()
+    with sqlite3.connect(ledger.path) as database:
+        database.execute(f"UPDATE studies SET {column.strip()} = ?", (DAMAGES[column],))
+    database.close()
+    with pytest.raises(OutputError, match=r"is damaged .* delete it: reports are kept"):
+        use_everything(ledger.output)
+
+
+@pytest.mark.parametrize("change", ["", "x", "[" * 100_000, None])
+def test_damaged_settings_say_what_to_do(ledger, change):
+    queue(ledger)
+    ledger.close()
+    with sqlite3.connect(ledger.path) as database:
+        if change is None:
+            database.execute("DELETE FROM settings")
+        else:
+            database.execute("UPDATE settings SET json = ?", (change,))
+    database.close()
+    with pytest.raises(OutputError, match=r"is damaged .* delete it: reports are kept"):
+        use_everything(ledger.output)
+
+
+def test_an_empty_file_is_no_new_job_database(ledger):
+    queue(ledger)
+    ledger.close()
+    for file in ledger.output.glob("ledger.sqlite*"):
+        file.write_bytes(b"")
+    with pytest.raises(OutputError, match=r"it is empty.* delete it: reports are kept"):
+        Ledger(ledger.output)
+    ledger.path.unlink()
+    assert use_everything(ledger.output) == 0
+
+
+def test_random_damage_is_an_error_or_harmless(ledger, tmp_path):
+    for number in range(60):
+        queue(ledger, f"1.2.{number}")
+    ledger.close()
+    content = ledger.path.read_bytes()
+    random = np.random.default_rng(1)
+    for number in range(60):
+        damaged, at = bytearray(content), int(random.integers(len(content)))
+        if number % 3 == 0:
+            damaged = damaged[:at]
+        elif number % 3 == 1:
+            for place in random.integers(0, len(content), 20):
+                damaged[place] ^= 1 << int(random.integers(8))
+        else:
+            damaged[at : at + 512] = bytes(len(damaged[at : at + 512]))
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "ledger.sqlite").write_bytes(damaged)
+        try:
+            assert use_everything(tmp_path / str(number)) == 60
+        except (OutputError, SettingsError) as error:
+            assert str(tmp_path / str(number)) in str(error)

@@ -6,15 +6,31 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import batch_fakes as fakes
+import nibabel as nib
+import numpy as np
 import psutil
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from leakloc.core.settings import Settings
 from leakloc.report import Report
-from leakloc.services.batch.run import Job, Limits, clean_up, run_job, scratch_prefix
+from leakloc.services.batch.run import (
+    ANALYZE,
+    Job,
+    Limits,
+    _run_analysis,
+    _without_names,
+    clean_up,
+    run_job,
+    scratch_prefix,
+)
 
 
 @pytest.fixture
@@ -128,6 +144,20 @@ def test_clean_up_removes_halves_and_puts_back_what_was_being_replaced(tmp_path)
     assert (tmp_path / "1.3" / "report.json").read_text() == "1.3"
 
 
+@pytest.mark.parametrize(
+    "name", [".thesis.old", ".download.partial", ".thesis.aaaaaaaa.old", ".1.2.bbbbbbbb.partial"]
+)
+def test_clean_up_keeps_folders_of_others(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious.txt").write_text("x")
+    link = tmp_path / ".1.3.cccccccc.old"
+    link.symlink_to(tmp_path / name)
+    clean_up(tmp_path, ["1.3", "download"])
+    assert (tmp_path / name / "precious.txt").exists() and link.is_symlink()
+    clean_up(tmp_path, ["1.2"])  # a study of this folder
+    assert (tmp_path / name).exists() == (not name.startswith(".1.2."))
+
+
 def test_a_study_spread_over_places_is_read_as_one(job, tmp_path):
     other = tmp_path / "other"
     fakes.make_study(other, 1)
@@ -147,3 +177,85 @@ def test_a_missing_output_folder_is_reported(job):
     Path(made.output).rmdir()
     outcome = run_job(made, Limits(30), fakes.ANALYZE)
     assert (outcome.error_class, "every worker" in outcome.error_message) == ("OutputError", True)
+
+
+PATIENT = "DOE^Jane 1961"
+
+
+def broken_slices(place: Path, series: Callable[..., Any]) -> Path:
+    """A series whose files are named after the patient; the pixels cannot be decoded."""
+    made = series(
+        shape=(12, 32, 32), SeriesDescription="3D myelo", EchoTime=600.0, RepetitionTime=5000.0,
+        ScanningSequence="SE",
+    )  # fmt: skip
+    for dataset in made.datasets:
+        dataset.PixelData = encapsulate([b"\2\0\0\0broken" * 20])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = RLELossless
+    made.write(place, prefix=PATIENT)
+    return place
+
+
+def bad_archive(place: Path, series: Callable[..., Any]) -> Path:
+    place.mkdir()
+    with zipfile.ZipFile(place / PATIENT, "w") as archive:
+        archive.writestr("a", os.urandom(5000))
+    content = bytearray((place / PATIENT).read_bytes())
+    content[100:400] = bytes(300)
+    (place / PATIENT).write_bytes(content)
+    return place / PATIENT
+
+
+def bad_volume(place: Path, series: Callable[..., Any]) -> Path:
+    (place / PATIENT).mkdir(parents=True)
+    (place / PATIENT / f"{PATIENT}.nii").write_bytes(nib.Nifti1Image(
+        np.zeros((9, 9, 9, 2), np.uint8), np.eye(4)).to_bytes())  # fmt: skip
+    return place
+
+
+def cut_volume(place: Path, series: Callable[..., Any]) -> Path:
+    place.mkdir()
+    image = nib.Nifti1Image(np.arange(8000, dtype=np.int16).reshape(20, 20, 20), np.eye(4))
+    (place / f"{PATIENT}.nii").write_bytes(image.to_bytes()[:-100])
+    return place / f"{PATIENT}.nii"
+
+
+def no_file(place: Path, series: Callable[..., Any]) -> Path:
+    return place / PATIENT
+
+
+def bad_index(place: Path, series: Callable[..., Any]) -> Path:
+    (place / PATIENT).mkdir(parents=True)
+    (place / PATIENT / "DICOMDIR").write_bytes(bytes(128) + b"DICM1.2.840.10008.1.3.10")
+    return place / PATIENT / "DICOMDIR"
+
+
+@pytest.mark.parametrize(
+    "make", [broken_slices, bad_archive, bad_volume, cut_volume, no_file, bad_index]
+)
+@pytest.mark.parametrize("identity", ["hash", "keep"])
+def test_errors_name_files_by_their_position(series, tmp_path, make, identity):
+    source = make(tmp_path / "in", series)
+    (tmp_path / "out").mkdir()
+    settings = Settings().changed(report__identity=identity)
+    job = Job("1.2", (str(source),), None, str(tmp_path / "out"), settings)
+    result = _run_analysis(job, ANALYZE, tmp_path / "scratch")
+    assert result.error_class == "InputError"
+    if identity == "keep":
+        assert source.name in result.error_message or PATIENT in result.error_message
+        return
+    for part in ("DOE", "Jane", "1961"):
+        assert part not in result.error_message
+    if make is broken_slices:
+        assert "pixels of file 1 of 12 (transfer syntax RLE" in result.error_message
+
+
+@pytest.mark.parametrize("name", ["DOE_Jane", "Doe, J.", "DOE^JANE.dcm", "Jane.Doe.nii.gz"])
+def test_names_in_messages_of_plug_ins_are_removed(tmp_path, name):
+    (tmp_path / "images" / name).mkdir(parents=True)
+    (tmp_path / "images" / name / name).write_text("x")
+    job = Job("1.2", (str(tmp_path / "images"),), None, str(tmp_path), Settings())
+    where = tmp_path / "images" / name / name
+    message = _without_names(f"bad images in {where}: {name} and {name.split('.')[0]}", job)
+    assert "oe" not in message and "OE" not in message and "Jane" not in message
+    assert message.startswith("bad images in (input)")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from leakloc.core.errors import AnalysisError
-from leakloc.core.settings import NodeSettings
+from leakloc.core.errors import AnalysisError, InputError
+from leakloc.core.settings import LoaderSettings, NodeSettings
 from leakloc.services.batch.ledger import Ledger
 from leakloc.services.node.arrivals import Arrivals
-from leakloc.services.node.dicomweb import PASSWORD, USER, Poller, Server, may_be_spine
+from leakloc.services.node.dicomweb import PASSWORD, USER, Poller, Remote, Server, may_be_spine
 from leakloc.services.node.sender import Parcel
 from leakloc.services.node.spool import Spool
 from tests.services.node.peers import received
+from tests.services.node.test_spool import bomb
 
 pytest.importorskip("dicomweb_client")
 Maker = Callable[..., Any]
@@ -103,6 +108,59 @@ def test_a_partial_study_is_not_analyzed(poller: Any, study: Maker) -> None:
     assert arrivals.settled() == (uid,) and not poll.is_partial(uid)
 
 
+def test_a_bad_study_does_not_block_others(
+    poller: Any, study: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(*(study(str(number)) for number in range(4)))
+    uids = [str(series.datasets[0].StudyInstanceUID) for series in client.series]
+    real_series, real_images = client.search_for_series, client.iter_series
+    retrieved: list[str] = []
+
+    def search(study_uid: str, **options: Any) -> list[Any]:
+        if study_uid == uids[1]:
+            raise ValueError("Doe^Jane")
+        return real_series(study_uid, **options)
+
+    def images(study_uid: str, *options: Any) -> Iterator[Any]:
+        retrieved.append(study_uid)
+        found = list(real_images(study_uid, *options))
+        yield from found[1:] if study_uid == uids[0] else found
+
+    client.search_for_series = search  # type: ignore[method-assign]
+    client.iter_series = images  # type: ignore[method-assign]
+    poll, arrivals, now = poller(client, resend_s=100, settle_s=10)
+    assert poll.poll(threading.Event()) == 0
+    for _ in range(100):  # in 1000 s: after 100, 300 and 700 s
+        now[0] += 10.001
+        with suppress(AnalysisError):
+            poll.poll(threading.Event())
+    assert set(arrivals.settled()) == set(uids[2:])
+    assert [retrieved.count(uid) for uid in uids] == [4, 0, 1, 1]
+    assert list(poll.not_fetched()) == uids[:1]
+    assert "5 of 6 images" in poll.not_fetched()[uids[0]]
+    client.iter_series = real_images  # type: ignore[method-assign]
+    now[0] += 3600
+    assert poll.poll(threading.Event()) == 1
+    assert poll.not_fetched() == {}
+
+
+@pytest.mark.parametrize("stated", [6, 0])
+def test_a_series_has_an_end(poller: Any, study: Maker, stated: int) -> None:
+    client = Client(study())
+    listed, (dataset, *_) = client.search_for_series, client.series[0].datasets
+    client.search_for_series = lambda uid, **_: [  # type: ignore[method-assign]
+        one | {"00201209": {"Value": [stated]}} for one in listed(uid)
+    ]
+    client.iter_series = lambda *_: repeat(dataset)  # type: ignore[method-assign]
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    poll, _, now = poller(client, max_study_instances=8)
+    poll.poll(threading.Event())
+    now[0] += 61
+    with pytest.raises(AnalysisError, match=f"more than the {stated or 8} images"):
+        poll.poll(threading.Event())
+
+
 def test_long_lists_are_read_page_by_page(poller: Any, study: Maker) -> None:
     client = Client(*(study(str(n), shape=(1, 4, 4)) for n in range(5)))
     real = client.search_for_studies
@@ -177,6 +235,92 @@ def test_nonsense_is_one_kind_of_error(
         Server(web, NodeSettings(network_timeout_s=5)).recent()
     assert "Doe" not in str(caught.value) and "secret" not in str(caught.value)
     assert _Nonsense.seen[0] == "Basic " + base64.b64encode(b"me:secret").decode()
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """Responses that do not end; JSON for queries and objects for retrievals."""
+
+    headers_s = 0.0
+    head: bytes = b""
+    body: bytes = b" "
+    pause_s = 0.0
+    encoding = "identity"
+    content_type = "application/dicom+json"
+
+    def do_GET(self) -> None:
+        with suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\n":
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.headers_s)
+            self.send_header("Content-Type", self.content_type)
+            self.send_header("Content-Encoding", self.encoding)
+            self.end_headers()
+            self.wfile.write(self.head)
+            for _ in range(int(1e6)):
+                self.wfile.write(self.body)
+                time.sleep(self.pause_s)
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hostile)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def set_up(**values: Any) -> str:
+        for name, value in values.items():
+            monkeypatch.setattr(_Hostile, name, value)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield set_up
+    server.shutdown()
+    server.server_close()
+
+
+_OBJECTS = 'multipart/related; type="application/dicom"; boundary=b'
+_ENDLESS = [
+    {"body": b" " * 2**20},
+    {"body": gzip.compress(bytes(2**26)), "encoding": "gzip"},
+    {"body": b" ", "pause_s": 0.05},
+    {"headers_s": 0.3},
+]
+
+
+@pytest.mark.parametrize("kind", ["application/dicom+json", "application/dicom", _OBJECTS])
+@pytest.mark.parametrize("answer", _ENDLESS)
+def test_endless_responses_are_limited(hostile: Any, kind: str, answer: dict[str, Any]) -> None:
+    url = hostile(content_type=kind, **answer)
+    server = Server(url, NodeSettings(network_timeout_s=1, max_instance_mib=1))
+    began = time.monotonic()
+    with pytest.raises(AnalysisError, match=r"exceeds|slower|ConnectionError"):
+        if kind == "application/dicom+json":
+            server.recent()
+        else:
+            list(server.images(Remote("1.2", {"1.3": 1}, ())))
+    assert time.monotonic() - began < 8
+
+
+def _part(content: bytes) -> bytes:
+    return b"\r\n--b\r\nContent-Type: application/dicom\r\n\r\n" + content
+
+
+@pytest.mark.parametrize("kind", ["application/dicom", _OBJECTS])
+def test_decoded_size_of_retrieved_objects_is_limited(
+    web: str, kind: str, monkeypatch: Any
+) -> None:
+    content = bomb(3)
+    body = content if kind == "application/dicom" else _part(content) + b"\r\n--b--"
+    monkeypatch.setattr(_Nonsense, "answer", (200, kind, body))
+    study = Remote("1.2", {"1.3": 1}, ())
+    limited = Server(web, NodeSettings(), LoaderSettings(max_decoded_mib=2))
+    with pytest.raises(InputError, match="max_decoded_mib"):
+        list(limited.images(study))
+    ((_, uid),) = Server(web, NodeSettings()).images(study)
+    assert uid == "1.2.3"
 
 
 def test_no_server_is_an_answer_for_each_object(tmp_path: Path, study: Maker) -> None:

@@ -34,7 +34,7 @@ def test_receives_settles_analyzes_and_returns(
         assert node.state(uid) == "finished"
         assert node.report(uid)["n_files"] == 6
         until(lambda: query(node.output, "SELECT 1 FROM node_sends WHERE state='sent'"), "noting")
-    # Started again, nothing is analysed or sent a second time.
+    # Started again, nothing is analyzed or sent a second time.
     with running(tmp_path / "out", quick, return_to=_peer(archive)) as node:
         time.sleep(2.5)
         assert query(node.output, "SELECT attempts FROM studies") == [(1,)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
 from leakloc.core.settings import NodeSettings, Settings
@@ -45,7 +50,11 @@ def peer() -> Peer:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    source = tmp_path / "source"
+    return _ledger(tmp_path)
+
+
+def _ledger(folder: Path) -> Ledger:
+    source = folder / "source"
     source.mkdir()
     dataset = pydicom.Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
@@ -53,16 +62,16 @@ def ledger(tmp_path: Path) -> Ledger:
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
     dataset.save_as(source / "a.dcm", enforce_file_format=True)
-    ledger = Ledger(tmp_path / "out")
+    ledger = Ledger(folder / "out")
     _analyzed(ledger, source, "one")
     return ledger
 
 
-def _analyzed(ledger: Ledger, source: Path, fingerprint: str) -> None:
-    ledger.queue(STUDY, [source], STUDY, fingerprint, Settings())
+def _analyzed(ledger: Ledger, source: Path, fingerprint: str, study: str = STUDY) -> None:
+    ledger.queue(study, [source], study, fingerprint, Settings())
     entry = ledger.take()
     assert entry is not None
-    analyze(source, Settings(), output=ledger.output / STUDY, study_uid=STUDY, overwrite=True)
+    analyze(source, Settings(), output=ledger.output / study, study_uid=study, overwrite=True)
     ledger.finish(entry)
 
 
@@ -122,6 +131,65 @@ def test_waits_longer_each_time_and_gives_up(ledger: Ledger, peer: Peer) -> None
 def test_batch_studies_are_not_sent(ledger: Ledger, peer: Peer) -> None:
     outbox = Outbox(ledger, peer, NodeSettings(), lambda _source: False)
     assert (outbox.enlist(), outbox.send_due()) == (0, (0, 0))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"damaged", bytes(128) + b"DICM", bytes(128) + b"DICM" + bytes(500)]
+)
+def test_a_damaged_result_does_not_block_others(
+    ledger: Ledger, peer: Peer, tmp_path: Path, content: bytes
+) -> None:
+    (ledger.output / STUDY / "dicom" / "0.dcm").write_bytes(content)
+    _analyzed(ledger, tmp_path / "source", "two", "1.2.4")
+    outbox = _outbox(ledger, peer)
+    assert outbox.enlist() == 4
+    assert outbox.send_due() == (4, 0)
+    assert outbox.counts() == {"sent": 4, "failed": 1}
+    assert outbox.enlist() == 0  # the damaged file is not read again
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(st.floats(-4e9, 4e9), st.booleans()), min_size=1, max_size=6))
+def test_changes_of_the_system_clock_do_not_affect_retries(jumps: list[tuple[float, bool]]) -> None:
+    """Jumps in seconds, each with a refused try; some with a restart."""
+    elapsed, wall = [1000.0], [1.7e9]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(time, "time", lambda: wall[0]),
+        mock.patch.object(time, "monotonic", lambda: elapsed[0]),
+    ):
+        ledger, peer = _ledger(Path(folder)), Peer()
+        outbox = _outbox(ledger, peer, resend_s=10.0, resend_for_h=24.0)
+        outbox.enlist()
+        peer.problem = "refused"
+        wait = 10.0
+        for jump, is_restarted in jumps:
+            assert outbox.send_due() == (0, 2)
+            wall[0] += jump
+            assert outbox.send_due() == (0, 0)  # not due yet
+            if is_restarted:  # due immediately, whenever that is
+                elapsed[0] = 5.0
+                outbox = _outbox(ledger, peer, resend_s=10.0, resend_for_h=24.0)
+            else:
+                elapsed[0] += wait
+            wait *= 2
+        peer.problem = None
+        assert outbox.send_due() == (2, 0)
+        ledger.close()
+
+
+def test_age_of_a_result_is_the_time_the_node_ran(ledger: Ledger, peer: Peer) -> None:
+    peer.problem = "refused"
+    elapsed = [0.0]
+    with mock.patch.object(time, "monotonic", lambda: elapsed[0]):
+        outbox = _outbox(ledger, peer, resend_for_h=1.0)
+        outbox.enlist()
+        outbox.send_due()
+        elapsed[0] += 3700
+        assert outbox.send_due() == (0, 2)
+    assert outbox.counts() == {"failed": 2}
 
 
 def _later(ledger: Ledger) -> None:

@@ -9,13 +9,19 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pynetdicom import AE
 
 from leakloc.core.errors import SettingsError
@@ -23,10 +29,14 @@ from leakloc.core.settings import NodeSettings
 from leakloc.services.node.arrivals import Arrivals
 from leakloc.services.node.receiver import (
     CANNOT_UNDERSTAND,
+    DUPLICATE,
     OUT_OF_RESOURCES,
     TRANSFER_SYNTAXES,
     Listen,
     Receiver,
+    _Budget,
+    _Connections,
+    _Meter,
     printable,
 )
 from leakloc.services.node.sender import Peer, echo
@@ -162,6 +172,188 @@ def test_silent_and_noisy_peers_block_no_other(start: Start, study: Maker) -> No
     assert all(map(_ends, [*silent, noisy]))
     for peer in [*silent, noisy]:
         peer.close()
+
+
+def _request(calling: bytes = b"SENDER") -> bytes:
+    """An association request for MR images."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    context = item(0x30, b"1.2.840.10008.5.1.4.1.1.4") + item(0x40, b"1.2.840.10008.1.2.1")
+    user = item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3")
+    body = struct.pack(">HH", 1, 0) + b"LEAKLOC".ljust(16) + calling.ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, b"\x01\0\0\0" + context)
+    body += item(0x50, user)
+    return struct.pack(">BBL", 1, 0, len(body)) + body
+
+
+def _connected(peers: ExitStack, receiver: Receiver, number: int) -> list[socket.socket]:
+    address = ("127.0.0.1", receiver.port)
+    return [
+        peers.enter_context(socket.create_connection(address, timeout=10)) for _ in range(number)
+    ]
+
+
+@pytest.mark.parametrize("sent", [0, 1, 5, 6, 74, 150])
+def test_connections_without_an_association_block_no_other(
+    start: Start, study: Maker, sent: int
+) -> None:
+    receiver = start(allow=("SENDER",), max_associations=4, network_timeout_s=30)
+    with ExitStack() as peers:
+        for peer in _connected(peers, receiver, 20):
+            with suppress(OSError):  # the oldest are closed
+                peer.sendall(_request()[:sent])
+        assert store(receiver.port, study().datasets) == [0] * 6
+
+
+def test_threads_of_closed_connections_end(start: Start) -> None:
+    receiver = start(network_timeout_s=60)
+    before = threading.active_count()
+    with ExitStack() as peers:
+        _connected(peers, receiver, 10)
+        until(lambda: threading.active_count() > before, "the connections", 5)
+    until(lambda: threading.active_count() <= before, "the end of the threads", 5)
+
+
+def test_an_association_that_ends_unexpectedly_leaves_its_place(
+    study: Maker, tmp_path: Path
+) -> None:
+    settings = NodeSettings(min_free_mib=0, settle_s=0.1, max_associations=1)
+    arrivals = Arrivals(settings.settle_s)
+    receiver = Receiver(Listen("LEAKLOC", 0), Spool(tmp_path / "out", settings), arrivals, settings)
+    receiver.start()
+    try:
+        dataset = study().datasets[0]
+        entity = AE(ae_title="SENDER")
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        association = entity.associate("127.0.0.1", receiver.port, ae_title="LEAKLOC")
+        association.send_c_store(dataset)
+        (own,) = receiver._server.active_associations
+        own.dul.kill_dul()  # as after an error in pynetdicom, which reports no closed connection
+        assert until(arrivals.settled, "settling", 5) == (dataset.StudyInstanceUID,)
+        assert until(lambda: store(receiver.port, [dataset]) == [0], "a free place", 5)
+    finally:
+        receiver.stop()
+
+
+def test_a_request_has_a_maximum_duration(start: Start) -> None:
+    receiver = start(network_timeout_s=1)
+    with ExitStack() as peers:
+        (peer,) = _connected(peers, receiver, 1)
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            for byte in _request():
+                peer.sendall(bytes([byte]))
+                time.sleep(0.1)
+        assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("size", [60_000, 20])
+def test_objects_have_a_minimum_rate(start: Start, study: Maker, size: int) -> None:
+    """Slow by bytes of one PDU, or by small PDUs."""
+    receiver = start(network_timeout_s=1, max_associations=1)
+    with ExitStack() as peers:
+        (peer,) = _connected(peers, receiver, 1)
+        peer.sendall(_request())
+        assert peer.recv(1) == b"\x02"
+        pdu = struct.pack(">BBL", 4, 0, size) + struct.pack(">L", size - 4) + b"\x01\0"
+        pdu += bytes(size - 6)
+        assert store(receiver.port, study().datasets[:1]) == [None]
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            for number in range(100):
+                peer.sendall(pdu[number : number + 1] if size > 100 else pdu)
+                time.sleep(0.1)
+        assert time.monotonic() - began < 4
+        assert until(lambda: store(receiver.port, study().datasets[:1]) == [0], "a free place", 5)
+
+
+def test_one_address_cannot_have_all_places() -> None:
+    connections = _Connections(8)
+    ours, theirs = ([_meter(address) for _ in range(20)] for address in ("10.0.0.1", "10.0.0.2"))
+    assert [connections.established(one) for one in theirs].count(True) == 6
+    assert [connections.established(one) for one in ours].count(True) == 2
+    connections.closed(theirs[0])
+    assert connections.established(ours[5])
+
+
+def test_pending_connections_of_the_busiest_address_are_closed_first() -> None:
+    connections = _Connections(2)
+    quiet, *loud = [_meter(address) for address in ("10.0.0.1", *["10.0.0.2"] * 50)]
+    connections.opened(quiet)
+    for one in loud:
+        connections.opened(one)
+    assert _is_open(quiet) and [_is_open(one) for one in loud] == [False] * 47 + [True] * 3
+
+
+def _meter(address: str) -> _Meter:
+    connection, other = socket.socketpair()
+    meter = _Meter(connection, address, NodeSettings(), _Budget(1, 1))
+    _OTHER_ENDS[meter] = other
+    return meter
+
+
+_OTHER_ENDS: WeakKeyDictionary[_Meter, socket.socket] = WeakKeyDictionary()
+
+
+def _is_open(meter: _Meter) -> bool:
+    try:
+        _OTHER_ENDS[meter].sendall(b"?")
+    except OSError:
+        return False
+    return True
+
+
+def test_bytes_in_memory_are_limited_by_address() -> None:
+    budget = _Budget(100, 10)
+    assert budget.take("a", 75) and not budget.take("a", 1)
+    assert budget.take("b", 25) and not budget.take("b", 1)
+    budget.give_back("a", 75)
+    assert budget.take("b", 50)
+    assert _Budget(100, 100).take("a", 100)  # one object of the maximum size
+
+
+def test_status_of_refused_objects(
+    start: Start, study: Maker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = start()
+    dataset, large = study().datasets[:2]
+    assert store(receiver.port, [dataset, dataset]) == [0, 0]
+    dataset.PatientID = "OTHER"
+    large.Rows = large.Columns = 65535
+    log = logging.getLogger("leakloc.node")
+    log.addHandler(caplog.handler)
+    try:
+        assert store(receiver.port, [dataset, large]) == [DUPLICATE, OUT_OF_RESOURCES]
+    finally:
+        log.removeHandler(caplog.handler)
+    assert received(tmp_path / "out") == [dataset.SOPInstanceUID]
+    lines = [
+        record.getMessage()
+        for record in dict.fromkeys(caplog.records)  # two handlers
+        if record.name == "leakloc.node"
+    ]
+    assert len(lines) == 2 and "0111" in lines[0] and "max_decoded_mib" in lines[1]
+    assert not any("OTHER" in line for line in lines)
+
+
+@given(st.data())
+@hypothesis_settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_stalled_peers_block_no_other(start: Start, study: Maker, data: st.DataObject) -> None:
+    """Peers that stop anywhere in a request or in the object that follows it."""
+    receiver = start(max_associations=4, network_timeout_s=1)
+    text = _request() + struct.pack(">BBL", 4, 0, 200) + bytes(200)
+    stops = data.draw(st.lists(st.integers(0, len(text)), min_size=1, max_size=20))
+    dataset = study().datasets[:1]
+    with ExitStack() as peers:
+        for peer, stop in zip(_connected(peers, receiver, len(stops)), stops, strict=True):
+            with suppress(OSError):
+                peer.sendall(text[:stop])
+        # Associations occupy places until the timeout; connections without one never do.
+        until(lambda: store(receiver.port, dataset) == [0], "a free place", 6)
 
 
 def test_more_senders_than_allowed_are_reported(start: Start, study: Maker) -> None:

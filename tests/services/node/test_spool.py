@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -26,7 +29,15 @@ from pydicom.uid import (
 
 from leakloc.core.errors import InputError
 from leakloc.core.settings import NodeSettings
-from leakloc.services.node.spool import FullError, Spool, examine, is_uid
+from leakloc.services.node.spool import (
+    ConflictError,
+    FullError,
+    Spool,
+    TooLargeError,
+    check_inflated,
+    examine,
+    is_uid,
+)
 
 Maker = Callable[..., Any]
 
@@ -85,12 +96,27 @@ def test_the_same_object_again_changes_nothing(spool: Spool, study: Maker) -> No
         uid = spool.store(encoded(dataset), dataset.SOPInstanceUID)
     kept = spool.study(uid) / f"{dataset.SOPInstanceUID}.dcm"
     before = kept.stat().st_mtime_ns, kept.stat().st_ino
-    spool.store(encoded(dataset), dataset.SOPInstanceUID)
+    for syntax in (None, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
+        spool.store(encoded(dataset, syntax), dataset.SOPInstanceUID)
     assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == before
-    dataset.SeriesDescription = "corrected"
-    spool.store(encoded(dataset), dataset.SOPInstanceUID)
-    assert pydicom.dcmread(kept).SeriesDescription == "corrected"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("changed", ["PatientID", "PixelData"])
+def test_other_content_under_a_stored_uid_is_refused(
+    spool: Spool, study: Maker, syntax: str | None, changed: str
+) -> None:
+    dataset = study().datasets[0]
+    uid = spool.store(encoded(dataset), dataset.SOPInstanceUID)
+    kept = spool.study(uid) / f"{dataset.SOPInstanceUID}.dcm"
+    before = kept.read_bytes()
+    other = bytes(len(dataset.PixelData)) if changed == "PixelData" else "other"
+    setattr(dataset, changed, other)
+    with pytest.raises(ConflictError, match="is kept"):
+        spool.store(encoded(dataset, syntax), dataset.SOPInstanceUID)
+    assert kept.read_bytes() == before
     assert len(list(spool.study(uid).iterdir())) == 1
+    assert list((spool.folder / ".partial").iterdir()) == []
 
 
 EVIL = ["../../x", "/etc/passwd", "1/2", "..", "", "1..2", "1.2\x001", "1." + "2" * 64, "a"]
@@ -142,6 +168,70 @@ def _sample() -> bytes:
 
 
 _SAMPLE = _sample()
+
+
+def bomb(decoded_mib: int, where: str = "pixels", split: int = 1) -> bytes:
+    """A deflated object of this inflated size, as `split` deflate blocks."""
+    dataset = pydicom.dcmread(BytesIO(_SAMPLE))
+    content = encoded(dataset, DeflatedExplicitVRLittleEndian)
+    (meta_length,) = struct.unpack_from("<L", content, 140)
+    start = 144 + meta_length
+    plain = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    length = decoded_mib * 1024**2
+    if where == "pixels":
+        at = plain.index(b"\xe0\x7f\x10\x00")
+        tag, rest = plain[at : at + 8], b""
+    else:  # a private element of the header
+        at = plain.index(b"\x10\x00\x20\x00LO")
+        tag, rest = b"\x09\x00\x10\x10OB\0\0", plain[at:]
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = packer.compress(plain[:at] + tag + struct.pack("<L", length))
+    for part in range(split):
+        size = length // split if part else length - length // split * (split - 1)
+        body += packer.compress(bytes(size)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return content[:start] + body + packer.compress(rest) + packer.flush()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 8),
+    st.sampled_from(["pixels", "header"]),
+    st.integers(1, 5),
+)
+def test_decoded_size_is_limited(size: int, limit: int, where: str, split: int) -> None:
+    content = bomb(size, where, split)
+    for check in (
+        lambda: examine(content, "1.2.3", max_decoded_mib=limit),
+        lambda: check_inflated(content, limit),
+    ):
+        if size >= limit:  # the header counts too
+            with pytest.raises(TooLargeError, match="max_decoded_mib"):
+                check()
+        else:
+            check()
+
+
+def test_memory_does_not_depend_on_the_inflated_size() -> None:
+    content = bomb(200)
+    tracemalloc.start()
+    try:
+        assert examine(content, "1.2.3") == "1.2"
+        assert tracemalloc.get_traced_memory()[1] < 100 * 1024**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_decoded_size_of_compressed_pixels_is_that_of_the_header(spool: Spool) -> None:
+    dataset = pydicom.dcmread(BytesIO(_SAMPLE))
+    dataset.Rows = dataset.Columns = 65535
+    dataset.PixelData = pydicom.encaps.encapsulate([bytes(90)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    stream = BytesIO()
+    pydicom.dcmwrite(stream, dataset)
+    with pytest.raises(TooLargeError):
+        spool.store(stream.getvalue(), "1.2.3")
 
 
 def test_announced_and_sent_must_agree(spool: Spool, study: Maker) -> None:
