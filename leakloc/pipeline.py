@@ -178,7 +178,7 @@ def analyze(
     if sac is not None or fluid is not None:
         segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter, settings)
     if levels is not None:
-        labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
+        labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme, settings)
     clock = Clock(progress)
 
     with clock.stage("reading", 0.0):
@@ -258,9 +258,13 @@ def _listed(labels: int | str | Sequence[int | str] | None) -> Sequence[int | st
     return (labels,) if isinstance(labels, int | str) else labels
 
 
-def _supplied_levels(levels: str | Path, scheme: str | None) -> SuppliedLevels | SuppliedLevelMap:
+def _supplied_levels(
+    levels: str | Path, scheme: str | None, settings: Settings
+) -> SuppliedLevels | SuppliedLevelMap:
     """Return a labeler that reads the levels from a file."""
-    return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
+    if scheme is None:
+        return read_levels(levels, settings=settings.loaders)
+    return read_level_map(levels, scheme, settings=settings.loaders)
 
 
 def stage(group: str, name: str) -> Any:

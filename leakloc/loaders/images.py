@@ -106,7 +106,7 @@ def read_image_header(
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
-        raise InputError(f"corrupt {kind} file ({reason_of(error)})") from error
+        raise InputError(f"corrupt {kind} file ({reason_of(error, path)})") from error
     name = path.name
     for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
         name = name.removesuffix(suffix)
@@ -155,7 +155,7 @@ def read_voxels(
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
-        raise InputError(f"cannot read {file_label(path)}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {file_label(path)}: {reason_of(error, path)}") from error
     if volume.array.dtype.kind not in "biuf":
         raise InputError(f"{file_label(path)} contains color or complex values, not grayscale")
     return volume.with_array(_native(volume.array))

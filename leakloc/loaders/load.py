@@ -303,6 +303,8 @@ def _open(
         raise NotAnImageError("an empty file")
     if looks_like_dicom(head):
         return reader.read(path)
+    if is_archive(path, head):  # the header of a volume in it may be uncompressed
+        return "archive"
     kind = sniff_image(path, head)
     if kind is not None:
         return kind
@@ -311,8 +313,6 @@ def _open(
             raise NotAnImageError(reason)
     if _is_disc_image(path):
         raise NotAnImageError("a disc image; mount it and specify the folder inside")
-    if is_archive(path, head):
-        return "archive"
     if is_compressed_dicom(path, head):
         return "compressed"
     raise NotAnImageError("not DICOM")

@@ -229,10 +229,10 @@ def test_vertebrae_of_a_dicom_segmentation_are_found_by_code_or_name(monkeypatch
         Segment(8, "l5", "", ("1", "99TEST")),
     ]
 
-    def read(path, labels=()):
+    def read(path, labels=(), **_):
         return with_labels(bodies.with_array(array), labels)
 
-    monkeypatch.setattr(files, "read_segments", lambda path: tuple(segments))
+    monkeypatch.setattr(files, "read_segments", lambda path, **_: tuple(segments))
     monkeypatch.setattr(files, "read_mask", read)
     found = run(read_level_map("seg.dcm", "totalspineseg"))
     assert [v.name for v in found.vertebrae] == list(NAMES)

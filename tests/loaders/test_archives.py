@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, neutral_names
 from leakloc.loaders import load_study
 
 
@@ -101,3 +102,32 @@ def test_a_single_file_without_preamble_is_read(series, enhanced, settings, tmp_
         del dataset.file_meta
         pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
     np.testing.assert_array_equal(only(load_study(path, settings)).load().array, made.array)
+
+
+@pytest.mark.parametrize("count", ["size", "number"])
+def test_archives_in_a_folder_have_common_limits_and_neutral_names(
+    series, settings, tmp_path, count
+):
+    made = series().write(tmp_path / "files")
+    for name in ("doe1.zip", "doe2.zip"):
+        zipped(made, tmp_path / "study" / name)
+    total = sum(path.stat().st_size for path in made.paths)
+    limit = (
+        {"max_archive_gib": 1.5 * total / 1024**3}
+        if count == "size"
+        else {"max_archive_files": len(made.paths) + 1}
+    )
+    with neutral_names(lambda _: "the file"), pytest.raises(InputError, match="the file") as raised:
+        load_study(tmp_path / "study", settings.model_copy(update=limit))
+    assert "doe" not in str(raised.value)
+
+
+def test_a_volume_in_an_archive_of_a_folder_may_name_its_data_file(settings, tmp_path):
+    image = sitk.GetImageFromArray(np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
+    sitk.WriteImage(image, tmp_path / "a.mhd")
+    (tmp_path / "study").mkdir()
+    with zipfile.ZipFile(tmp_path / "study" / "a.zip", "w") as archive:
+        for name in ("a.mhd", "a.raw"):
+            archive.write(tmp_path / name, name)
+    volume = only(load_study(tmp_path / "study", settings)).load()
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
