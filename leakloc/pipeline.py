@@ -10,7 +10,7 @@ settings (`StageSettings`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,7 @@ from leakloc.core.errors import SettingsError
 from leakloc.core.settings import Settings
 from leakloc.levels import read_level_map, read_levels
 from leakloc.loaders import Study, load, read_mask, triage
+from leakloc.loaders.masks import FLUID, SAC, read_segments, with_labels
 from leakloc.localization import find_sacral_canal, localize, without_cisterns
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
@@ -106,7 +107,8 @@ def analyze(
     labeler: Labeler | None = None,
     sac: Volume | str | Path | None = None,
     fluid: Volume | str | Path | None = None,
-    sac_label: int | None = None,
+    sac_label: int | str | None = None,
+    fluid_label: int | str | Sequence[int | str] | None = None,
     levels: Labeler | str | Path | None = None,
     level_scheme: str | None = None,
     progress: Progress | None = None,
@@ -132,8 +134,10 @@ def analyze(
     sac, fluid : Volume or path, optional
         User-supplied masks that replace those of the segmenter; see
         `leakloc.segmentation.SuppliedMasks`.
-    sac_label : int, optional
-        Label of the sac in `sac`, if it contains several.
+    sac_label : int or str, optional
+        Label of the sac in `sac`, if it contains several: a number, or the name of a DICOM segment.
+    fluid_label : int, str or sequence, optional
+        Labels of the fluid in `fluid`, if it also contains other structures.
     levels : path or callable, optional
         User-supplied levels that replace the numbering: an edited ``levels.json``, or, with
         `level_scheme`, another program's level map; see `leakloc.levels.files`.
@@ -172,9 +176,9 @@ def analyze(
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:
-        segmenter = _supplied_segmenter(sac, fluid, sac_label, segmenter, settings)
+        segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter, settings)
     if levels is not None:
-        labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme)
+        labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme, settings)
     clock = Clock(progress)
 
     with clock.stage("reading", 0.0):
@@ -222,21 +226,45 @@ def _landmarks(chosen: Triage) -> Landmarks:
 def _supplied_segmenter(
     sac: Volume | str | Path | None,
     fluid: Volume | str | Path | None,
-    sac_label: int | None,
+    sac_label: int | str | None,
+    fluid_label: int | str | Sequence[int | str] | None,
     base: Segmenter,
     settings: Settings,
 ) -> Segmenter:
     """Return a segmenter with user-supplied masks."""
+    sac_labels, fluid_labels = _listed(sac_label), _listed(fluid_label)
+    is_selected = bool(fluid_labels)
     if isinstance(sac, str | Path):
-        sac = read_mask(sac, settings=settings.loaders)
+        sac = read_mask(sac, labels=sac_labels, structure=SAC, settings=settings.loaders)
+    elif sac is not None:
+        sac = with_labels(sac, sac_labels, "the sac mask")
     if isinstance(fluid, str | Path):
-        fluid = read_mask(fluid, may_be_empty=True, settings=settings.loaders)
-    return SuppliedMasks(sac, fluid, base, sac_label)
+        is_selected = is_selected or bool(read_segments(fluid, settings=settings.loaders))
+        fluid = read_mask(
+            fluid,
+            may_be_empty=True,
+            labels=fluid_labels,
+            structure=FLUID,
+            settings=settings.loaders,
+        )
+    elif fluid is not None:
+        fluid = with_labels(fluid, fluid_labels, "the fluid mask")
+    return SuppliedMasks(sac, fluid, base, is_fluid_selected=is_selected)
 
 
-def _supplied_levels(levels: str | Path, scheme: str | None) -> SuppliedLevels | SuppliedLevelMap:
+def _listed(labels: int | str | Sequence[int | str] | None) -> Sequence[int | str]:
+    if labels is None:
+        return ()
+    return (labels,) if isinstance(labels, int | str) else labels
+
+
+def _supplied_levels(
+    levels: str | Path, scheme: str | None, settings: Settings
+) -> SuppliedLevels | SuppliedLevelMap:
     """Return a labeler that reads the levels from a file."""
-    return read_levels(levels) if scheme is None else read_level_map(levels, scheme)
+    if scheme is None:
+        return read_levels(levels, settings=settings.loaders)
+    return read_level_map(levels, scheme, settings=settings.loaders)
 
 
 def stage(group: str, name: str) -> Any:

@@ -179,3 +179,7 @@ def private_term(value: str, meaning: str) -> CodedTerm:
     if len(value) > 16:
         raise ValueError(f"{value!r} exceeds the 16 characters of a code value")
     return CodedTerm(value, PRIVATE_SCHEME, meaning)
+
+
+THECAL_SAC: Final = private_term("THECALSAC", "Thecal sac")
+EPIDURAL_FLUID: Final = private_term("EPIFLUID", "Epidural fluid collection")

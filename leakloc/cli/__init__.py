@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
 from leakloc.cli.parser import make_parser
-from leakloc.core.errors import LeaklocError, printable
+from leakloc.core.errors import LeaklocError, printable, reason_of
+from leakloc.core.quiet import quiet_libraries
 
 __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
 
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        with terminated_like_interrupted():
+        quiet = nullcontext() if options.verbose else quiet_libraries()
+        with terminated_like_interrupted(), quiet:
             code: int = import_module(f"leakloc.cli.{options.command}").run(options)
         return code
     except LeaklocError as error:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             raise
         print(
-            f"leakloc: the analysis failed unexpectedly ({type(error).__name__}); "
+            f"leakloc: the analysis failed unexpectedly ({printable(reason_of(error))}); "
             "run again with -v for details",
             file=sys.stderr,
         )

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
             sac=options.sac,
             fluid=options.fluid,
             sac_label=options.sac_label,
+            fluid_label=options.fluid_label or None,
             levels=options.levels or options.levels_from,
             level_scheme=options.scheme,
         ).report

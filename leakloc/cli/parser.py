@@ -144,7 +144,15 @@ def _add_analyze(commands: Commands) -> None:
         "--fluid", type=Path, metavar="MASK", help="use this mask file as the epidural fluid"
     )
     analyze.add_argument(
-        "--sac-label", type=int, metavar="N", help="label of the sac, if the mask contains several"
+        "--sac-label", metavar="LABEL", help="label of the sac, if the mask contains several"
+    )
+    analyze.add_argument(
+        "--fluid-label",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="label of the fluid, if the mask contains other structures: a number, or the name of "
+        "a DICOM segment (repeatable)",
     )
     analyze.set_defaults(command="analyze")
 

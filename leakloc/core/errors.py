@@ -65,3 +65,39 @@ class OutputError(LeaklocError):
 
 class AnalysisError(LeaklocError):
     """A stage produced no result although the input is usable."""
+
+
+MAX_REASON_CHARACTERS = 300
+"""Length at which the message of another library is cut: one or two lines of a terminal."""
+
+
+def reason_of(error: BaseException, path: Path | None = None) -> str:
+    """Return the class of an exception and the first line of its message.
+
+    The file name of a system error is omitted. Within `neutral_names` the message is omitted,
+    because those of other libraries may contain file names or values of a DICOM header.
+
+    Parameters
+    ----------
+    error : BaseException
+    path : Path, optional
+        File without patient data in its header. Within `neutral_names` the message is then included
+        if it contains no path and not the name of this file.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("not a number"))
+    'ValueError: not a number'
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
+    lines = text.strip().splitlines()
+    name = type(error).__name__
+    if not lines:
+        return name
+    if _neutral.get() is not None and (
+        path is None or any(part in lines[0] for part in ("/", "\\", path.name))
+    ):
+        return name
+    return f"{name}: {printable(lines[0].strip()[:MAX_REASON_CHARACTERS])}"

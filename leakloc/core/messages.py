@@ -71,6 +71,10 @@ _LOADERS: Final = {
         "several different images have the same position and cannot be distinguished",
         "Export each repetition as a separate series.",
     ),
+    "archives_not_read": Message(
+        "{count} archive(s) in the folder were not read, because it contains images",
+        "Extract them, or analyze them separately.",
+    ),
     "bad_orientation": Message(
         "the Image Orientation is not a pair of orthogonal unit vectors",
     ),
@@ -162,6 +166,11 @@ _LOADERS: Final = {
         "slices",
         _TRANSFER,
     ),
+    "mixed_slopes": Message(
+        "some slices have a Rescale Slope and others have none or zero, so their signal cannot be "
+        "compared",
+        "Export the series again.",
+    ),
     "mixed_orientations": Message(_SINGLE_SLICES),
     "mosaic": Message(
         "a Siemens mosaic (diffusion or functional series) is not supported",
@@ -170,6 +179,11 @@ _LOADERS: Final = {
     "myelogram_not_used": Message(
         "series {series} appears to be a myelogram by its {evidence}, but was not used: {reason}",
         "Correct or export the series again, or select it by its number if it is usable.",
+    ),
+    "nifti_forms_disagree": Message(
+        "qform and sform of the NIfTI header disagree by up to {distance_mm:.0f} mm; the sform was "
+        "used",
+        "Compare the positions with the DICOM series, or delete the incorrect form.",
     ),
     "no_myelogram": Message(
         "no heavily T2-weighted series was found; a conventional fluid-sensitive volume was used "
@@ -221,6 +235,10 @@ _LOADERS: Final = {
     "sheared_stack": Message(
         "slices are sheared by {degrees:.1f} degrees; they were resampled to an orthogonal grid",
     ),
+    "slope_ignored": Message(
+        "{count} of {total} images have a Rescale Slope of zero or none that is a number; their "
+        "stored values were used",
+    ),
     "split_at_gap": Message(
         "slices are missing over up to {widest_mm:.3g} mm (step {step_mm:.3g} mm), which is too "
         "wide to interpolate; the series was split into {parts} parts",
@@ -242,6 +260,9 @@ _LOADERS: Final = {
     "uneven_spacing": Message(
         "the slice spacing varies from {min_mm:.3g} to {max_mm:.3g} mm; the slices were "
         "interpolated to a {spacing_mm:.3g} mm grid",
+    ),
+    "units_converted": Message(
+        "the lengths in the header are stated in {unit} and were converted to mm",
     ),
     "unreadable": Message(
         "no image is complete",

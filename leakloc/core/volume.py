@@ -35,6 +35,9 @@ FloatArray = npt.NDArray[np.float64]
 ORTHOGONALITY_TOLERANCE: Final = 1e-3
 """Maximum cosine between two axes of a grid (the same value as for image orientation in DICOM)."""
 
+_ROUNDING: Final = 1e-6
+"""Maximum cosine between axes due to rounding in headers; axes within it are used unmodified."""
+
 NEGLIGIBLE: Final = 1e-12
 """Cosines and origins (mm) below this are rounding errors and are set to zero."""
 
@@ -46,6 +49,9 @@ _NEGATIVE: Final = ("R", "A", "I")
 @dataclass(frozen=True)
 class Geometry:
     """A regular, orthogonal grid in patient space.
+
+    Axes that are orthogonal within `ORTHOGONALITY_TOLERANCE` are replaced by the nearest orthogonal
+    ones, with the center of the grid unchanged, as ITK and DICOM writers have lower tolerances.
 
     Parameters
     ----------
@@ -81,6 +87,8 @@ class Geometry:
                 f"the grid is sheared: two axes have a cosine of {np.abs(cosines).max():.4f}; "
                 "resample it onto an orthogonal grid first"
             )
+        if np.abs(cosines).max() > _ROUNDING:
+            affine = _orthogonalized(affine, spacing, self.shape)
         # ITK's singular value decomposition fails silently on very small cosines.
         affine[np.abs(affine / [*spacing, 1.0]) < NEGLIGIBLE] = 0
         affine.flags.writeable = False
@@ -460,6 +468,18 @@ class Volume:
         array = np.transpose(array)
         k, j, i = array.shape
         return cls(array, Geometry((k, j, i), affine), provenance or Provenance())
+
+
+def _orthogonalized(
+    affine: FloatArray, spacing: FloatArray, shape: tuple[int, int, int]
+) -> FloatArray:
+    """Return the affine with the nearest orthogonal axes and the same center of the grid."""
+    left, _, right = np.linalg.svd(affine[:3, :3] / spacing)
+    middle = (np.array(shape[::-1]) - 1) / 2
+    regular = affine.copy()
+    regular[:3, :3] = left @ right * spacing
+    regular[:3, 3] += (affine[:3, :3] - regular[:3, :3]) @ middle
+    return regular
 
 
 def _axis_assignment(directions_lps: FloatArray) -> list[int]:

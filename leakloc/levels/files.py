@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from leakloc.anatomy.vocabulary import split_segment
-from leakloc.core.errors import InputError, SettingsError, file_label
+from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment, vertebra_code
+from leakloc.core.errors import InputError, SettingsError, file_label, reason_of
 from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevelMap, SuppliedLevels
 from leakloc.loaders.limits import require_regular
-from leakloc.loaders.masks import read_mask
+from leakloc.loaders.masks import Segment, listed, read_mask, read_segments
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import LoaderSettings
+
+_VERTEBRA: Final = re.compile(r"(?:vertebrae?[ _-]*)?([CTLS]\d{1,2})(?:[ _-]*vertebrae?)?", re.I)
+"""Names of a segment of one vertebra, such as ``L5``, ``L5 vertebra`` or ``vertebrae_L5``."""
 
 
-def read_levels(path: str | Path) -> SuppliedLevels:
+def read_levels(path: str | Path, *, settings: LoaderSettings | None = None) -> SuppliedLevels:
     """Read levels from an edited ``levels.json`` or from a ``report.json``.
 
     Only names and positions are used. Vertebrae are ordered along the canal, not as in the file.
@@ -28,6 +35,8 @@ def read_levels(path: str | Path) -> SuppliedLevels:
     Parameters
     ----------
     path : path
+    settings : LoaderSettings, optional
+        Limit of the decoded size of the level map.
 
     Raises
     ------
@@ -39,7 +48,7 @@ def read_levels(path: str | Path) -> SuppliedLevels:
         require_regular(path)
         content = json.loads(path.read_text())
     except (OSError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file_label(path)} is not readable JSON: {error}") from error
+        raise InputError(f"{file_label(path)} is not readable JSON: {reason_of(error)}") from error
     content = content.get("levels", content) if isinstance(content, dict) else {}
     vertebrae = [
         Vertebra(_name(item, path), _point(item, "center_lps_mm", path), SUPPLIED_CONFIDENCE)
@@ -55,29 +64,60 @@ def read_levels(path: str | Path) -> SuppliedLevels:
         for item in (_items(content, "discs", path) if "discs" in content else [])
     ]
     mask_path = path.parent / "masks" / "levels.nii.gz"
-    mask = read_mask(mask_path) if mask_path.is_file() else None
+    mask = read_mask(mask_path, settings=settings) if mask_path.is_file() else None
     return SuppliedLevels(vertebrae, discs, mask)
 
 
-def read_level_map(path: str | Path, scheme: str) -> SuppliedLevelMap:
+def read_level_map(
+    path: str | Path, scheme: str, *, settings: LoaderSettings | None = None
+) -> SuppliedLevelMap:
     """Read levels from a level map of another program.
 
     Parameters
     ----------
     path : path
-        NIfTI, NRRD, MetaImage or DICOM Segmentation.
+        NIfTI, NRRD, MetaImage or DICOM Segmentation. In DICOM, segments with the code or name of a
+        vertebra are used regardless of `scheme`; without any, the segment number is the value.
     scheme : str
         Name of a published scheme (`leakloc.levels.schemes`), or of a TOML file with one line
         ``"VALUE" = "LEVEL"`` for each value, such as ``"5" = "L5"`` or ``"100" = "L5-S1"``.
+    settings : LoaderSettings, optional
+        Limit of the decoded size.
 
     Raises
     ------
     InputError
-        If the file is not a label map.
+        If the file is not a label map, or several segments are the same vertebra.
     SettingsError
         If the scheme is unknown or invalid.
     """
-    return SuppliedLevelMap(read_mask(path), _scheme(scheme))
+    segments = read_segments(path, settings=settings)
+    named = {s.number: name for s in segments if (name := _vertebra(s)) is not None}
+    if not named:
+        return SuppliedLevelMap(read_mask(path, settings=settings), _scheme(scheme))
+    twice = [s for s in segments if list(named.values()).count(named.get(s.number, "")) > 1]
+    if twice:
+        raise InputError(
+            f"{file_label(Path(path))} contains several segments of one vertebra "
+            f"({listed(twice)}): export one segment for each"
+        )
+    mask = read_mask(path, labels=list(named), settings=settings)
+    table = np.zeros(max(named) + 1, np.uint8)
+    for number, name in named.items():
+        table[number] = LABEL_VALUES[name]
+    return SuppliedLevelMap(mask.with_array(table[mask.array]), level_scheme("leakloc"))
+
+
+def _vertebra(segment: Segment) -> str | None:
+    """Return the vertebra of a segment by its code, label or tracking identifier."""
+    for name in LABEL_VALUES:
+        if segment.code == vertebra_code(name)[:2]:
+            return name
+    for text in (segment.name, segment.tracking_id):
+        found = _VERTEBRA.fullmatch(text.strip())
+        if found and found[1].upper() in LABEL_VALUES:
+            return found[1].upper()
+    return None
 
 
 def _scheme(name: str) -> LevelScheme:

@@ -1,15 +1,18 @@
-"""Extract zip and tar archives safely (decompression bombs, path traversal)."""
+"""Extract zip and tar archives and compressed DICOM files safely (bombs, path traversal)."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from leakloc.core.errors import InputError, file_label
 from leakloc.core.temporary import TemporaryFolder
@@ -27,11 +30,50 @@ BROKEN: Final = (
 """Exceptions raised for archives that are corrupt, encrypted, unreadable or not writable."""
 
 
+_HEAD_BYTES: Final = 512
+_OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+"""Readers of compressed files by their first bytes."""
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Return whether a file is DICOM, with or without preamble, by its first bytes.
+
+    Without preamble it starts with an element of group 0002 or 0008.
+    """
+    groups = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
+    return head[128:132] == b"DICM" or head[:2] in groups
+
+
+def decompressed_head(path: Path, head: bytes, size: int = _HEAD_BYTES) -> bytes:
+    """Return the first bytes of the content of a compressed file; empty if it is none."""
+    opener = _opener(head)
+    if opener is None:
+        return b""
+    try:
+        with opener(path, "rb") as file:
+            return bytes(file.read(size))
+    except BROKEN:
+        return b""
+
+
+def is_compressed_dicom(path: Path, head: bytes) -> bool:
+    """Return whether a file is a single compressed DICOM file, such as ``.dcm.gz``."""
+    return looks_like_dicom(decompressed_head(path, head))
+
+
+def _opener(head: bytes) -> Callable[..., Any] | None:
+    return next((found for magic, found in _OPENERS.items() if head.startswith(magic)), None)
+
+
 def is_archive(path: Path, head: bytes) -> bool:
     """Return whether a file is a zip or tar archive, by its content."""
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return True
-    compressed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+    compressed = _opener(head) is not None
     if head[257:262] == b"ustar":
         return True
     try:
@@ -47,39 +89,81 @@ FILES: Final = "files"
 def unpack(path: Path, settings: LoaderSettings) -> TemporaryFolder:
     """Extract an archive to a temporary folder that exists as long as the returned object.
 
-    Folders are renumbered, so paths in the archive cannot point outside; links and devices are
-    ignored.
+    See `unpack_each`.
 
     Raises
     ------
     InputError
         If the archive is corrupt, encrypted, or larger than the settings allow.
     """
-    folder = TemporaryFolder("extracted-")
-    left = int(settings.max_archive_gib * _GIB)
-    parents: dict[str, int] = {}
-    try:
-        for number, (name, file) in enumerate(members(path)):
-            if number >= settings.max_archive_files:
-                raise InputError(
-                    f"{file_label(path)} contains more than {settings.max_archive_files} files; "
-                    "extract it and specify the study folder, or increase max_archive_files"
-                )
-            parent, _, last = name.replace("\\", "/").rpartition("/")
-            # Files of one folder stay together: a .mhd refers to its .raw.
-            target = folder.path / FILES / f"{parents.setdefault(parent, len(parents)):06d}"
-            target.mkdir(parents=True, exist_ok=True)
-            last = last if last not in ("", ".", "..") else "file"
-            if (target / last).exists():  # members of one name are different files
-                last = f"{number:06d}-{last}"
-            left -= _copy(file, target / last, left, path)
-    except BROKEN as error:
+    folder, failed = unpack_each([path], settings)
+    if failed:
         folder.remove()
-        raise InputError(f"cannot extract {file_label(path)}: {_reason(error)}") from error
+        raise InputError(f"cannot extract {file_label(path)}: {failed[path]}")
+    return folder
+
+
+def unpack_each(
+    paths: Sequence[Path], settings: LoaderSettings
+) -> tuple[TemporaryFolder, dict[Path, str]]:
+    """Extract archives and compressed files to one temporary folder, with common limits.
+
+    Folders are renumbered, so paths in the archive cannot point outside; links and devices are
+    ignored.
+
+    Returns
+    -------
+    folder : TemporaryFolder
+        The files are in its subfolder `FILES`.
+    failed : dict of Path to str
+        Files that are corrupt, encrypted or unreadable, with the reason.
+
+    Raises
+    ------
+    InputError
+        If the content is larger than the settings allow.
+    """
+    folder = TemporaryFolder("extracted-")
+    (folder.path / FILES).mkdir()  # also if all fail
+    left = _Left(int(settings.max_archive_gib * _GIB), settings.max_archive_files)
+    failed = {}
+    try:
+        for number, path in enumerate(paths):
+            try:
+                _extract(path, folder.path / FILES / f"{number:06d}", left, settings)
+            except BROKEN as error:
+                failed[path] = _reason(error)
     except BaseException:
         folder.remove()
         raise
-    return folder
+    return folder, failed
+
+
+@dataclass
+class _Left:
+    """What may still be extracted."""
+
+    size: int
+    files: int
+
+
+def _extract(path: Path, folder: Path, left: _Left, settings: LoaderSettings) -> None:
+    parents: dict[str, int] = {}
+    for number, (name, file) in enumerate(members(path)):
+        if left.files <= 0:
+            raise InputError(
+                f"{file_label(path)} contains more than {settings.max_archive_files} files; "
+                "extract it and specify the study folder, or increase max_archive_files"
+            )
+        left.files -= 1
+        parent, _, last = name.replace("\\", "/").rpartition("/")
+        # Files of one folder stay together: a .mhd refers to its .raw.
+        target = folder / f"{parents.setdefault(parent, len(parents)):06d}"
+        target.mkdir(parents=True, exist_ok=True)
+        last = last if last not in ("", ".", "..") else "file"
+        if (target / last).exists():  # members of one name are different files
+            last = f"{number:06d}-{last}"
+        left.size -= _copy(file, target / last, left.size, path)
 
 
 def _reason(error: Exception) -> str:
@@ -94,7 +178,7 @@ def _reason(error: Exception) -> str:
 
 
 def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield name and content of each file in an archive, in order.
+    """Yield name and content of each file in an archive, in order, or of a compressed DICOM file.
 
     Raises
     ------
@@ -108,6 +192,13 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                     continue
                 with archive.open(info) as file:
                     yield info.filename, file
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    opener = _opener(head)
+    if opener is not None and is_compressed_dicom(path, head):
+        with opener(path, "rb") as file:
+            yield path.stem, file
         return
     with tarfile.open(path) as archive:
         for member in archive:

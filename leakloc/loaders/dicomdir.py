@@ -7,7 +7,7 @@ from typing import Final
 
 import pydicom
 
-from leakloc.core.errors import InputError, file_label
+from leakloc.core.errors import InputError, file_label, reason_of
 from leakloc.core.settings import LoaderSettings
 from leakloc.loaders.limits import DicomFile
 
@@ -38,7 +38,7 @@ def listed_files(path: Path, settings: LoaderSettings | None = None) -> list[Pat
         raise
     except Exception as error:  # pydicom raises various exceptions on corrupt files
         raise InputError(
-            f"cannot read {file_label(path)} ({type(error).__name__}); specify the image folder"
+            f"cannot read {file_label(path)} ({reason_of(error)}); specify the image folder"
         ) from error
     found = []
     for parts in listed:

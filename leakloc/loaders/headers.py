@@ -17,7 +17,7 @@ from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from leakloc.core.errors import InputError, neutral_names
+from leakloc.core.errors import InputError, neutral_names, reason_of
 from leakloc.core.settings import LoaderSettings
 from leakloc.loaders.limits import DicomFile
 from leakloc.loaders.study import StudyInfo
@@ -145,6 +145,8 @@ _MAX_VALUES: Final = 100_000
 """Maximum number of cached values; a study of 2,000 images has about 6,000."""
 _PIXEL_HEADER_BYTES: Final = 8
 """Minimum bytes of tag, VR and length before uncompressed pixel values."""
+_ALLOCATED: Final = 16
+"""Bits of a padding value (US or SS)."""
 _DELIMITERS: Final = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
 """End of encapsulated pixel data (FFFE,E0DD), little and big endian."""
 
@@ -204,6 +206,8 @@ class Frame:
         Whether the pixel data are truncated.
     decimal_comma : bool
         Whether numbers of the header have decimal commas, which were replaced.
+    slope : float or None
+        Rescale Slope as stated, None if absent; see `usable_slope`.
     private_scale : float or None
         Philips scale slope. Used only if it differs between the slices of a stack.
     pixel_bytes : int
@@ -233,6 +237,7 @@ class Frame:
     echo_time_ms: float | None
     image_type: tuple[str, ...]
     cut_short: bool
+    slope: float | None
     private_scale: float | None
     parameters: dict[str, Any] = field(repr=False)
     identity: StudyInfo = field(repr=False)
@@ -296,7 +301,7 @@ class HeaderReader:
         except InputError as error:
             raise NotAnImageError(str(error)) from error
         except Exception as error:  # pydicom raises various exceptions on corrupt files
-            raise NotAnImageError(f"corrupt DICOM header ({type(error).__name__})") from error
+            raise NotAnImageError(f"corrupt DICOM header ({reason_of(error)})") from error
 
     def _classic_frame(self, path: Path, dataset: _Repeating, cut_short: bool) -> Frame:
         number = _integer(dataset, "NumberOfFrames") or 1
@@ -476,6 +481,7 @@ def _frame(
         echo_time_ms=float(echo_time) if isinstance(echo_time, int | float) else None,
         image_type=image_type,
         cut_short=cut_short,
+        slope=_first([*sources, dataset], "RescaleSlope", _float),
         private_scale=_private_number(dataset, _PHILIPS_SCALE),
         pixel_bytes=_pixel_bytes(dataset),
         parameters=parameters,
@@ -576,10 +582,8 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
     ]
     if not usual or odd or bits is None or allocated is None:
         return None
-    ends = None
-    if padding is not None:
-        low, high = sorted((int(padding), int(padding if limit is None else limit)))
-        ends = low, high
+    scale = usable_slope(slope)
+    ends = padding_range(padding, limit, bits, signed=bool(signed))
     return Stored(
         at=pixels_at,
         file_bytes=size,
@@ -588,11 +592,34 @@ def _stored(dataset: Any, pixels_at: int, size: int) -> Stored | None:
         signed=bool(signed),
         allocated=allocated,
         bits=bits,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if slope is None or intercept is None else float(intercept),
+        slope=1.0 if scale is None else scale,
+        intercept=0.0 if scale is None or intercept is None else float(intercept),
         padding=ends,
         inverted=_text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
     )
+
+
+def usable_slope(slope: float | None) -> float | None:
+    """Return a rescale slope; None if absent, zero or not finite, which would erase the image."""
+    return float(slope) if slope and math.isfinite(slope) else None
+
+
+def padding_range(
+    value: float | None, limit: float | None, bits: int, *, signed: bool
+) -> tuple[int, int] | None:
+    """Return the lowest and highest value of padding as the pixels store it; None if not stated.
+
+    Some writers encode the padding of signed pixels as an unsigned number, or vice versa.
+    """
+    if value is None:
+        return None
+    width = bits if limit is None else _ALLOCATED
+    lowest = -(2 ** (width - 1)) if signed else 0
+    ends = [
+        (int(end) - lowest) % 2**width + lowest
+        for end in (value, value if limit is None else limit)
+    ]
+    return min(ends), max(ends)
 
 
 def _plain(source: Any, keyword: str) -> Any:
@@ -635,6 +662,11 @@ def _integer(source: Any, keyword: str) -> int | None:
         return int(_plain(source, keyword))
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _float(source: Any, keyword: str) -> float | None:
+    value = _plain(source, keyword)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _first(sources: list[Any], keyword: str, getter: Any) -> Any:

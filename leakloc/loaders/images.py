@@ -8,15 +8,18 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 
-from leakloc.core.errors import GeometryError, InputError, file_label
+from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
+from leakloc.core.notes import Note, note
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
@@ -27,6 +30,15 @@ Kind = Literal["nifti", "nrrd", "metaimage"]
 
 _GZIP = b"\x1f\x8b"
 _NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+_MM: Final = {
+    **dict.fromkeys(("", "unknown", "?", "mm", "millimeter", "millimeters", "millimetre"), 1.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre"), 1e3),
+    **dict.fromkeys(("cm", "centimeter"), 10.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer"), 1e-3),
+}
+"""Millimeters per unit of length of the formats."""
+_ITK_UNIT: Final = "ITK_VoxelUnits"
+_NRRD_UNIT: Final = re.compile(rb'^space units:\s*"([^"]*)"', re.MULTILINE)
 _NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
 _READERS: Final = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
 _MAX_HEADER_BYTES: Final = 65_536
@@ -86,18 +98,15 @@ def read_image_header(
     """
     settings = settings or LoaderSettings()
     try:
-        if kind == "nifti":
-            geometry = _nifti_geometry(path, settings)
-        else:
+        if kind != "nifti":
             _require_data_files(path, kind, root or path.parent)
-            geometry = _itk_geometry(path, kind, settings)
-        require_plausible(geometry)
+        geometry, notes = _geometry(path, kind, settings)
     except GeometryError as error:
         raise InputError(str(error)) from error
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
-        raise InputError(f"corrupt {kind} file ({type(error).__name__})") from error
+        raise InputError(f"corrupt {kind} file ({reason_of(error, path)})") from error
     name = path.name
     for suffix in (".gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
         name = name.removesuffix(suffix)
@@ -119,6 +128,7 @@ def read_image_header(
         files=(path,),
         sop_instance_uids=(),
         read=read,
+        notes=tuple(notes),
     )
 
 
@@ -141,13 +151,19 @@ def read_voxels(
         else:
             _require_data_files(path, kind, root or path.parent)
             volume = _read_itk(path, kind, settings)
+        volume = replace(volume, geometry=_geometry(path, kind, settings)[0])
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
-        raise InputError(f"cannot read {file_label(path)}: {type(error).__name__}") from error
+        raise InputError(f"cannot read {file_label(path)}: {reason_of(error, path)}") from error
     if volume.array.dtype.kind not in "biuf":
         raise InputError(f"{file_label(path)} contains color or complex values, not grayscale")
-    return volume
+    return volume.with_array(_native(volume.array))
+
+
+def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array in the byte order of this machine, which ITK requires."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
@@ -191,12 +207,75 @@ def _nifti(path: Path, settings: LoaderSettings) -> Iterator[Any]:
         yield kind.from_stream(file)
 
 
-def _nifti_geometry(path: Path, settings: LoaderSettings) -> Geometry:
+def _geometry(path: Path, kind: Kind, settings: LoaderSettings) -> tuple[Geometry, list[Note]]:
+    """Return the geometry of a volume file in millimeters, with notes on its header."""
+    if kind == "nifti":
+        geometry, unit, notes = _nifti_geometry(path, settings)
+    else:
+        geometry, unit, notes = _itk_geometry(path, kind, settings)
+    factor = _MM.get(unit)
+    if factor is None:
+        raise GeometryError(
+            f"lengths are stated in {unit!r}, which is not supported: convert to mm"
+        )
+    scaled = geometry
+    if factor != 1.0:
+        affine = geometry.affine_lps.copy()
+        affine[:3] *= factor
+        scaled = replace(geometry, affine_lps=affine)
+        notes = [*notes, note("units_converted", unit=unit)]
+    try:
+        require_plausible(scaled)
+    except GeometryError as error:
+        raise GeometryError(
+            f"{error} (lengths are stated in {unit or 'no unit'}; if the unit in the header is "
+            "wrong or missing, save the volume in mm)"
+        ) from error
+    return scaled, notes
+
+
+def _nifti_geometry(path: Path, settings: LoaderSettings) -> tuple[Geometry, str, list[Note]]:
+    """Return the geometry in the unit of the header, the unit, and notes."""
     with _nifti(path, settings) as image:
         _require_affine(image)
         shape = _three_axes(image.shape)
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
-    return Geometry((shape[2], shape[1], shape[0]), affine)
+        unit = image.header.get_xyzt_units()[0]
+        geometry = _nifti_grid(image.affine, shape)
+        distance = _disagreement(image.header, geometry, shape)
+    if distance is None:
+        return geometry, unit, []
+    return geometry, unit, [note("nifti_forms_disagree", distance_mm=distance * _MM.get(unit, 1.0))]
+
+
+def _nifti_grid(affine: npt.ArrayLike, shape: tuple[int, ...]) -> Geometry:
+    affine_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+    return Geometry((shape[2], shape[1], shape[0]), affine_lps)
+
+
+def _disagreement(header: Any, geometry: Geometry, shape: tuple[int, ...]) -> float | None:
+    """Return the largest distance between the positions by qform and sform; None within a voxel.
+
+    Raises
+    ------
+    GeometryError
+        If they disagree on the directions of the axes: sides may be swapped.
+    """
+    if not int(header["qform_code"]) or not int(header["sform_code"]):
+        return None
+    try:
+        other = _nifti_grid(header.get_qform(), shape)
+    except (ValueError, GeometryError):  # an invalid quaternion: the sform is used
+        return None
+    distance = float(np.linalg.norm(geometry.corners_lps - other.corners_lps, axis=1).max())
+    if distance <= max(geometry.spacing_ijk_mm):
+        return None
+    if geometry.axis_codes != other.axis_codes:
+        raise GeometryError(
+            "qform and sform of the NIfTI header disagree on the directions of the axes, so that "
+            "left and right may be swapped: delete the incorrect one (in nibabel: "
+            "image.set_sform(image.get_qform(), 1), or vice versa) and save it again"
+        )
+    return distance
 
 
 def _require_affine(image: Any) -> None:
@@ -281,23 +360,32 @@ def _itk_size(reader: sitk.ImageFileReader) -> int:
     return int(prod(reader.GetSize()) * reader.GetNumberOfComponents() * voxel_bytes)
 
 
-def _itk_geometry(path: Path, kind: Kind, settings: LoaderSettings) -> Geometry:
+def _itk_geometry(
+    path: Path, kind: Kind, settings: LoaderSettings
+) -> tuple[Geometry, str, list[Note]]:
+    """Return the geometry in the unit of the header, the unit, and no notes."""
     reader = _itk_reader(path, kind)
     reader.ReadImageInformation()
     require_decoded_size(_itk_size(reader), path, settings)
     if reader.GetNumberOfComponents() != 1:
         raise GeometryError("a color or vector image, not grayscale")
     with path.open("rb") as file:
-        is_nrrd = file.read(4) == b"NRRD"
+        head = file.read(_MAX_HEADER_BYTES)
+    is_nrrd = head.startswith(b"NRRD")
+    unit = reader.GetMetaData(_ITK_UNIT) if _ITK_UNIT in reader.GetMetaDataKeys() else ""
+    stated = _NRRD_UNIT.search(head.split(b"\n\n")[0]) if is_nrrd else None
+    if stated:  # ITK does not read it
+        unit = stated[1].decode("utf-8", "replace")
     if is_nrrd and "NRRD_space" not in reader.GetMetaDataKeys():
         raise GeometryError("the NRRD header has no space field, so the orientation is unknown")
     i, j, k = _three_axes(reader.GetSize())
-    return Geometry.from_axes(
+    geometry = Geometry.from_axes(
         (k, j, i),
         origin_lps=reader.GetOrigin()[:3],
         spacing_ijk_mm=reader.GetSpacing()[:3],
         directions_lps=np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3],
     )
+    return geometry, unit.strip(), []
 
 
 def _read_itk(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:

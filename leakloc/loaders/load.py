@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import pydicom
 
 from leakloc.core.errors import InputError, file_label, neutral_names, path_label, printable
 from leakloc.core.notes import Note, note
+from leakloc.core.quiet import quiet_libraries
 from leakloc.core.settings import Settings
 from leakloc.core.temporary import TemporaryFolder, remove_leftovers
 from leakloc.core.volume import Volume
-from leakloc.loaders.archives import FILES, is_archive, unpack
+from leakloc.loaders.archives import (
+    FILES,
+    is_archive,
+    is_compressed_dicom,
+    looks_like_dicom,
+    unpack,
+    unpack_each,
+)
 from leakloc.loaders.dicomdir import is_dicomdir, listed_files
 from leakloc.loaders.headers import Frame, HeaderReader, NotAnImageError
 from leakloc.loaders.images import Kind, read_image_header, sniff_image
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 LoadProgress = Callable[[str, float], None]
 
 _HEAD_BYTES: Final = 512
+_NESTED: Final = "an archive inside the study; extract it or specify it directly"
 _ISO_MAGIC: Final = b"CD001"
 _ISO_MAGIC_OFFSET: Final = 32_769
 _SIGNATURES: Final = {
@@ -117,14 +125,23 @@ def load_study(
         If there are no images, or images of several studies or patients.
     """
     remove_leftovers()
+    with quiet_libraries():
+        return _load_study(Path(path), settings, study_uid, progress)
+
+
+def _load_study(
+    path: Path, settings: LoaderSettings, study_uid: str | None, progress: LoadProgress | None
+) -> Study:
     skipped: list[SkippedFile] = []
-    path = Path(path)
     files, archive = _files(path, settings, skipped)
     if not files:
         raise InputError(
             f"no files in {path_label(path)}: specify a folder with the images of one study"
         )
-    frames, volumes = _scan(files, settings, skipped, progress)
+    found = _scan(files, settings, skipped, progress)
+    folders = [] if archive is None else [archive]
+    found, notes = _with_packed(found, folders, skipped, settings, progress)
+    frames, volumes = found.frames, found.volumes
     if frames:
         skipped += [
             SkippedFile(file, f"a {kind} volume next to DICOM images") for file, kind in volumes
@@ -135,11 +152,38 @@ def load_study(
             f"there is no study {printable(study_uid)}: {path_label(path)} contains no DICOM images"
         )
     else:
-        root = archive.path / FILES if archive else path if path.is_dir() else path.parent
-        study = _volume_study(volumes, root, settings, skipped)
+        roots = [folder.path / FILES for folder in folders]
+        roots.append(path if path.is_dir() else path.parent)
+        study = _volume_study(volumes, roots, settings, skipped)
     if not study.stacks:
         raise InputError(_nothing_found(path, len(files), study.skipped))
-    return study if archive is None else _keep_archive(study, archive)
+    study = replace(study, notes=(*study.notes, *notes))
+    return _keep_archives(study, folders) if folders else study
+
+
+def _with_packed(
+    found: _Found,
+    folders: list[TemporaryFolder],
+    skipped: list[SkippedFile],
+    settings: LoaderSettings,
+    progress: LoadProgress | None,
+) -> tuple[_Found, list[Note]]:
+    """Add the content of compressed files, and of archives if there are no other images."""
+    loose = found.frames or found.volumes or found.compressed
+    packed = found.compressed if loose else found.archives
+    notes = []
+    if loose and found.archives:
+        notes.append(note("archives_not_read", count=len(found.archives)))
+        skipped += [SkippedFile(file, _NESTED) for file in found.archives]
+    if not packed:
+        return found, notes
+    folder, failed = unpack_each(packed, settings)
+    folders.append(folder)
+    skipped += [SkippedFile(file, f"cannot be extracted: {why}") for file, why in failed.items()]
+    inner = _scan(_walk(folder.path / FILES, skipped), settings, skipped, progress)
+    skipped += [SkippedFile(file, _NESTED) for file in (*inner.archives, *inner.compressed)]
+    frames, volumes = [*found.frames, *inner.frames], [*found.volumes, *inner.volumes]
+    return _Found(frames, volumes), notes
 
 
 def _files(
@@ -155,7 +199,7 @@ def _files(
                 f"{path_label(path)} is not a regular file or folder: specify the folder of one "
                 "study"
             )
-        archived = is_archive(path, _head(path))
+        archived = is_archive(path, _head(path)) or is_compressed_dicom(path, _head(path))
     except FileNotFoundError as error:
         raise InputError(f"{path_label(path)} does not exist") from error
     except OSError as error:
@@ -207,17 +251,25 @@ def _head(path: Path) -> bytes:
         return file.read(_HEAD_BYTES)
 
 
+@dataclass
+class _Found:
+    """Content of files: images, volumes, archives and compressed DICOM files."""
+
+    frames: list[Frame] = field(default_factory=list)
+    volumes: list[tuple[Path, Kind]] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
+    compressed: list[Path] = field(default_factory=list)
+
+
 def _scan(
     files: list[Path],
     settings: LoaderSettings,
     skipped: list[SkippedFile],
     progress: LoadProgress | None,
-) -> tuple[list[Frame], list[tuple[Path, Kind]]]:
-    frames: list[Frame] = []
-    volumes: list[tuple[Path, Kind]] = []
+) -> _Found:
+    contents = _Found()
     reader = HeaderReader(settings)
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")  # invalid values are handled here, not printed
+    with pydicom.config.disable_value_validation():  # invalid values are handled here
         for number, file in enumerate(files):
             try:
                 found = _open(file, reader)
@@ -228,23 +280,31 @@ def _scan(
                 skipped.append(SkippedFile(file, f"cannot be opened ({error.strerror})"))
                 continue
             if isinstance(found, list):
-                frames += found
+                contents.frames += found
+            elif found == "archive":
+                contents.archives.append(file)
+            elif found == "compressed":
+                contents.compressed.append(file)
             else:
-                volumes.append((file, found))
+                contents.volumes.append((file, found))
             if progress is not None and number % 100 == 0:
                 progress("reading headers", number / len(files))
-    return frames, volumes
+    return contents
 
 
-def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
-    """Return the frames of a DICOM file, or the format of a volume file."""
+def _open(
+    path: Path, reader: HeaderReader
+) -> list[Frame] | Kind | Literal["archive", "compressed"]:
+    """Return the frames of a DICOM file, or the type of another file."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device would block
         raise NotAnImageError("not a regular file")
     head = _head(path)
     if not head:
         raise NotAnImageError("an empty file")
-    if head[128:132] == b"DICM" or _looks_like_dicom(head):
+    if looks_like_dicom(head):
         return reader.read(path)
+    if is_archive(path, head):  # the header of a volume in it may be uncompressed
+        return "archive"
     kind = sniff_image(path, head)
     if kind is not None:
         return kind
@@ -253,8 +313,8 @@ def _open(path: Path, reader: HeaderReader) -> list[Frame] | Kind:
             raise NotAnImageError(reason)
     if _is_disc_image(path):
         raise NotAnImageError("a disc image; mount it and specify the folder inside")
-    if is_archive(path, head):
-        raise NotAnImageError("an archive inside the study; extract it or specify it directly")
+    if is_compressed_dicom(path, head):
+        return "compressed"
     raise NotAnImageError("not DICOM")
 
 
@@ -265,11 +325,6 @@ def _is_disc_image(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(_ISO_MAGIC_OFFSET)
         return file.read(len(_ISO_MAGIC)) == _ISO_MAGIC
-
-
-def _looks_like_dicom(head: bytes) -> bool:
-    """Return whether a file without preamble starts with an element of group 0002 or 0008."""
-    return head[:2] in (b"\x08\x00", b"\x02\x00") or head[:2] in (b"\x00\x08", b"\x00\x02")
 
 
 def _dicom_study(
@@ -331,12 +386,13 @@ def _study_notes(frames: list[Frame]) -> tuple[Note, ...]:
 
 def _volume_study(
     volumes: list[tuple[Path, Kind]],
-    root: Path,
+    roots: list[Path],
     settings: LoaderSettings,
     skipped: list[SkippedFile],
 ) -> Study:
     stacks: list[SeriesStack] = []
     for file, kind in volumes:
+        root = next(folder for folder in roots if file.is_relative_to(folder))
         try:
             with neutral_names(lambda _: "the file"):  # the reason is in the report
                 stacks.append(read_image_header(file, kind, settings, root))
@@ -362,12 +418,12 @@ def _listed(uids: list[str], maximum: int = 10) -> str:
     return shown if len(uids) <= maximum else f"{shown} and {len(uids) - maximum} more"
 
 
-def _keep_archive(study: Study, archive: TemporaryFolder) -> Study:
+def _keep_archives(study: Study, folders: list[TemporaryFolder]) -> Study:
     """Keep the extracted files as long as the stacks that read them."""
 
     def bound(stack: SeriesStack) -> SeriesStack:
         def read() -> Volume:
-            if not archive.path.is_dir():
+            if not all(folder.path.is_dir() for folder in folders):
                 raise InputError("the extracted archive was deleted; read the study again")
             return stack.read()
 

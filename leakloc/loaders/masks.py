@@ -7,19 +7,24 @@ that states how to correct it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom import Dataset
 
-from leakloc.core.errors import GeometryError, InputError, file_label
+from leakloc.anatomy.vocabulary import EPIDURAL_FLUID, THECAL_SAC, CodedTerm
+from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
+from leakloc.core.quiet import quiet_libraries
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
+from leakloc.loaders.archives import looks_like_dicom
 from leakloc.loaders.images import Kind, read_image_header, read_voxels, sniff_image
 from leakloc.loaders.limits import DicomFile, require_decoded_size, require_regular
 
@@ -39,6 +44,8 @@ _LOST_TOLERANCE: Final = 0.02
 _MIRRORED_INSIDE: Final = 0.5
 """Minimum fraction inside the myelogram after mirroring that indicates swapped axes."""
 _HEAD_BYTES: Final = 512
+_MAX_LISTED: Final = 30
+"""Maximum number of segments or labels in a message."""
 
 _MIRRORS: Final[dict[str, tuple[float, float]]] = {
     "left-right and anterior-posterior": (-1.0, -1.0),
@@ -47,8 +54,67 @@ _MIRRORS: Final[dict[str, tuple[float, float]]] = {
 }
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A segment of a DICOM Segmentation.
+
+    Parameters
+    ----------
+    number : int
+        Segment number, which is the label.
+    name : str
+        Segment label.
+    tracking_id : str
+    code : tuple of str
+        Value and scheme of the segmented property type.
+    """
+
+    number: int
+    name: str
+    tracking_id: str
+    code: tuple[str, str]
+
+    def names(self) -> set[str]:
+        """Names by which it can be selected, in lower case."""
+        return {self.name.casefold(), self.tracking_id.casefold()} - {""}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a mask is read for, to find it among the segments of a DICOM Segmentation.
+
+    Parameters
+    ----------
+    code : CodedTerm
+        Property type of its segments.
+    name : str
+        Beginning of their label or tracking identifier, in lower case.
+    option : str
+        Command-line option that selects labels, for messages.
+    """
+
+    code: CodedTerm
+    name: str
+    option: str
+
+    def matches(self, segment: Segment) -> bool:
+        """Return whether a segment is of this structure, by its code or name."""
+        if segment.code == (self.code.value, self.code.scheme):
+            return True
+        return any(name.startswith(self.name) for name in segment.names())
+
+
+FLUID: Final = Structure(EPIDURAL_FLUID, "epidural fluid", "--fluid-label")
+SAC: Final = Structure(THECAL_SAC, "thecal sac", "--sac-label")
+
+
 def read_mask(
-    path: str | Path, *, may_be_empty: bool = False, settings: LoaderSettings | None = None
+    path: str | Path,
+    *,
+    may_be_empty: bool = False,
+    labels: Sequence[int | str] = (),
+    structure: Structure | None = None,
+    settings: LoaderSettings | None = None,
 ) -> Volume:
     """Read a label mask.
 
@@ -59,6 +125,11 @@ def read_mask(
         In DICOM the label is the segment number.
     may_be_empty : bool
         Whether a mask without labels is valid (no fluid).
+    labels : sequence of int or str, optional
+        Labels to read: numbers, or in DICOM also segment labels or tracking identifiers. All by
+        default.
+    structure : Structure, optional
+        Select its segments if a DICOM Segmentation has several and `labels` is empty.
     settings : LoaderSettings, optional
         Limit of the decoded size.
 
@@ -71,30 +142,145 @@ def read_mask(
     Raises
     ------
     InputError
-        If the file cannot be read, is not a mask, or contains no label.
+        If the file cannot be read, is not a mask, contains no label or none of `labels`, or has
+        several segments of which none is of `structure`.
     GeometryError
         If it is not three-dimensional, or has no position in the patient.
     """
     path, settings = Path(path), settings or LoaderSettings()
+    with quiet_libraries():
+        return _read_mask(path, may_be_empty, labels, structure, settings)
+
+
+def _read_mask(
+    path: Path,
+    may_be_empty: bool,
+    labels: Sequence[int | str],
+    structure: Structure | None,
+    settings: LoaderSettings,
+) -> Volume:
+    head = _head(path)
+    kind = sniff_image(path, head)
+    if kind is not None:
+        volume = _image(path, kind, settings)
+    elif looks_like_dicom(head):
+        volume = _dicom_segmentation(path, labels, structure, settings)
+    else:
+        raise InputError(
+            f"{file_label(path)} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
+        )
+    found = _labels(volume.array, file_label(path), may_be_empty)
+    mask = Volume(found, volume.geometry, Provenance(source="mask file", steps=("read",)))
+    return mask if kind is None else with_labels(mask, labels, file_label(path))
+
+
+def with_labels(mask: Volume, labels: Sequence[int | str], name: str = "the mask") -> Volume:
+    """Return a mask with some labels only; all if `labels` is empty.
+
+    Raises
+    ------
+    InputError
+        If a label does not occur, or is a name.
+    """
+    if not labels:
+        return mask
+    values = np.unique(mask.array[mask.array > 0])
+    wanted = [_number(label) for label in labels]
+    for label, value in zip(labels, wanted, strict=True):
+        if value is None or value not in values:
+            shown = ", ".join(str(n) for n in values[:_MAX_LISTED])
+            raise InputError(f"{name} has no label {label}: it contains {shown or 'none'}")
+    kept = np.isin(mask.array, np.array(wanted, dtype=np.int64))
+    return mask.with_array(np.where(kept, mask.array, 0).astype(mask.array.dtype))
+
+
+def read_segments(
+    path: str | Path, *, settings: LoaderSettings | None = None
+) -> tuple[Segment, ...]:
+    """Return the segments of a DICOM Segmentation; none for other files.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    head = _head(path)
+    if sniff_image(path, head) is not None or not looks_like_dicom(head):
+        return ()
+    with quiet_libraries():
+        return _segments(_dataset(path, settings or LoaderSettings()))
+
+
+def listed(segments: Sequence[Segment]) -> str:
+    """Return the number and name of segments, for messages."""
+    shown = ", ".join(
+        f"{s.number} {s.name or s.tracking_id}".strip() for s in segments[:_MAX_LISTED]
+    )
+    more = len(segments) - _MAX_LISTED
+    return shown if more <= 0 else f"{shown} and {more} more"
+
+
+def _head(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{file_label(path)} is a folder: specify the mask file")
     try:
         require_regular(path)
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            return file.read(_HEAD_BYTES)
     except OSError as error:
         raise InputError(f"cannot read the mask {file_label(path)}: {error.strerror}") from error
-    kind = sniff_image(path, head)
-    if kind is not None:
-        volume = _image(path, kind, settings)
-    elif head[128:132] == b"DICM":
-        volume = _dicom_segmentation(path, settings)
-    else:
-        raise InputError(
-            f"{file_label(path)} is not a supported mask file: use NIfTI, NRRD, MHA or DICOM SEG"
+
+
+def _number(label: int | str) -> int | None:
+    """Return the number of a label; None for a name."""
+    return int(label) if str(label).isdecimal() else None
+
+
+def _segments(dataset: Any) -> tuple[Segment, ...]:
+    found = []
+    for item in dataset.get("SegmentSequence") or ():
+        if not int(item.SegmentNumber):  # the background of a label map
+            continue
+        types = item.get("SegmentedPropertyTypeCodeSequence") or [Dataset()]
+        code = (str(types[0].get("CodeValue", "")), str(types[0].get("CodingSchemeDesignator", "")))
+        found.append(
+            Segment(
+                int(item.SegmentNumber),
+                str(item.get("SegmentLabel", "")).strip(),
+                str(item.get("TrackingID", "")).strip(),
+                code,
+            )
         )
-    labels = _labels(volume.array, file_label(path), may_be_empty)
-    return Volume(labels, volume.geometry, Provenance(source="mask file", steps=("read",)))
+    return tuple(found)
+
+
+def _selected(
+    segments: tuple[Segment, ...],
+    labels: Sequence[int | str],
+    structure: Structure | None,
+    name: str,
+) -> list[int]:
+    """Return the numbers of the segments to read."""
+    if not labels:
+        if structure is None or len(segments) < 2:
+            return [segment.number for segment in segments]
+        numbers = [segment.number for segment in segments if structure.matches(segment)]
+        if not numbers:
+            raise InputError(
+                f"{name} contains {len(segments)} segments, none of which is marked as "
+                f"{structure.name}: select with {structure.option} ({listed(segments)})"
+            )
+        return numbers
+    numbers = []
+    for label in labels:
+        value, text = _number(label), str(label).casefold()
+        same = [s.number for s in segments if s.number == value or text in s.names()]
+        if len(same) != 1:
+            count = "several segments" if same else "no segment"
+            raise InputError(f"{name} has {count} {label!r}: it contains {listed(segments)}")
+        numbers += same
+    return numbers
 
 
 def put_on_grid(
@@ -153,7 +339,13 @@ def put_on_grid(
 def _image(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
     """Read the voxels of a volume file after checking its header."""
     try:
-        read_image_header(path, kind, settings)
+        header = read_image_header(path, kind, settings)
+        if any(found.code == "nifti_forms_disagree" for found in header.notes):
+            raise GeometryError(
+                "qform and sform of the NIfTI header disagree, so the position is unknown: delete "
+                "the incorrect one (in nibabel: image.set_sform(image.get_qform(), 1), or vice "
+                "versa) and save it again"
+            )
         return read_voxels(path, kind, settings)
     except InputError as error:
         raise type(error)(f"mask {file_label(path)}: {error}") from error
@@ -206,17 +398,24 @@ def _fraction_message(array: npt.NDArray[Any], name: str) -> str:
     )
 
 
-def _dicom_segmentation(path: Path, settings: LoaderSettings) -> Volume:
-    """Read a DICOM SEG (binary or label map); labels are segment numbers."""
+def _dataset(path: Path, settings: LoaderSettings) -> Any:
     try:
         with DicomFile(path, settings) as file:
-            dataset = pydicom.dcmread(file)
+            return pydicom.dcmread(file, force=True)
     except InputError:
         raise
     except Exception as error:  # corrupt files raise various exceptions
-        raise InputError(
-            f"corrupt DICOM file {file_label(path)} ({type(error).__name__})"
-        ) from error
+        raise InputError(f"corrupt DICOM file {file_label(path)} ({reason_of(error)})") from error
+
+
+def _dicom_segmentation(
+    path: Path,
+    labels: Sequence[int | str],
+    structure: Structure | None,
+    settings: LoaderSettings,
+) -> Volume:
+    """Read a DICOM SEG (binary or label map); labels are segment numbers."""
+    dataset = _dataset(path, settings)
     if str(dataset.get("Modality")) != "SEG":
         raise InputError(
             f"{file_label(path)} is a DICOM image or document, not a segmentation (modality "
@@ -227,6 +426,8 @@ def _dicom_segmentation(path: Path, settings: LoaderSettings) -> Volume:
             f"{file_label(path)} is a fractional segmentation (probabilities): export a binary one"
         )
 
+    numbers = _selected(_segments(dataset), labels, structure, file_label(path))
+
     def volume_of() -> Any:
         segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
         grid = segmentation.get_volume_geometry(allow_missing_positions=True)
@@ -234,7 +435,9 @@ def _dicom_segmentation(path: Path, settings: LoaderSettings) -> Volume:
             frame = int(dataset.Rows) * int(dataset.Columns)
             n_frames = max(int(dataset.NumberOfFrames), grid.spatial_shape[0])
             require_decoded_size(n_frames * frame, path, settings)
-        return segmentation.get_volume(combine_segments=True, allow_missing_positions=True)
+        return segmentation.get_volume(
+            segment_numbers=numbers, combine_segments=True, allow_missing_positions=True
+        )
 
     try:
         try:

@@ -19,13 +19,25 @@ import pydicom
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 from scipy import ndimage
 
-from leakloc.core.errors import InputError, file_label
+from leakloc.core.errors import InputError, file_label, reason_of
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Provenance, Volume
-from leakloc.loaders.headers import Frame, Stored, replace_decimal_commas
+from leakloc.loaders.headers import (
+    Frame,
+    Stored,
+    padding_range,
+    replace_decimal_commas,
+    usable_slope,
+)
 from leakloc.loaders.limits import DicomFile, require_decoded_size
 from leakloc.loaders.stacks import Layout, scale_varies
 
@@ -34,6 +46,19 @@ if TYPE_CHECKING:
 
 Picture = npt.NDArray[Any]
 Result = TypeVar("Result")
+Counts = npt.NDArray[np.float64]
+Decoded = tuple[Picture, npt.NDArray[np.bool_] | None, bool, Counts]
+"""Signal, padding mask, whether MONOCHROME1, and the result of `_crossings`."""
+
+_CROSSING_ROWS: Final = 4
+"""Step of the rows that are examined for values that wrap around."""
+_MIN_PAIRS: Final = 1000
+"""Minimum number of pairs of pixels for which their values are said to wrap around."""
+_MAX_SMALLER: Final = np.array([0.1, 0.1, 0.9])
+"""Fraction of pairs with a smaller difference in an alternative above which values wrap around. On
+volumes with a correct header it is 0.00 for whole words and unsigned values, with too few bits or a
+wrong sign 0.29 to 1.00. Unsigned images may fill their range, so that more is required of signed
+values (1.00 for negative values read as unsigned)."""
 
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"
 """Tag of the pixel data element, little endian."""
@@ -105,12 +130,21 @@ def read_stack(
 def _signal(
     frames: tuple[Frame, ...], settings: LoaderSettings
 ) -> tuple[Picture, list[npt.NDArray[np.bool_] | None], bool]:
-    """Return all frames in one array, their padding masks, and whether any is MONOCHROME1."""
+    """Return all frames in one array, their padding masks, and whether any is MONOCHROME1.
+
+    Raises
+    ------
+    InputError
+        If the values wrap around: the header states fewer bits than the pixels have, or another
+        sign.
+    """
     array: Picture | None = None
     padding: list[npt.NDArray[np.bool_] | None] = [None] * len(frames)
     inverted = False
-    for place, (values, mask, flag) in _pictures(frames, settings):
+    crossings = np.zeros((len(_MAX_SMALLER), 2))
+    for place, (values, mask, flag, found) in _pictures(frames, settings):
         frame = frames[place]
+        crossings += found
         if values.shape != (frame.rows, frame.columns):
             raise InputError(_size_message(frame.path, values.shape, (frame.rows, frame.columns)))
         if array is None:
@@ -121,6 +155,13 @@ def _signal(
         padding[place] = mask
         inverted |= flag
     assert array is not None  # a stack has frames
+    pairs, smaller = crossings.T
+    if ((pairs >= _MIN_PAIRS) & (smaller > _MAX_SMALLER * pairs)).any():
+        raise InputError(
+            f"the pixels of series {frames[0].series_instance_uid} contradict its header: Bits "
+            "Stored or Pixel Representation is wrong, so that values wrap around; export the "
+            "series again"
+        )
     return array, padding, inverted
 
 
@@ -143,10 +184,8 @@ def same_pixels(one: Frame, other: Frame, settings: LoaderSettings | None = None
     return bool(np.array_equal(first[0], second[0]))
 
 
-def _pictures(
-    frames: tuple[Frame, ...], settings: LoaderSettings
-) -> Iterator[tuple[int, tuple[Picture, npt.NDArray[np.bool_] | None, bool]]]:
-    """Yield index in the stack, signal, padding mask and whether MONOCHROME1, file by file."""
+def _pictures(frames: tuple[Frame, ...], settings: LoaderSettings) -> Iterator[tuple[int, Decoded]]:
+    """Yield index in the stack and the decoded frame, file by file."""
     size = sum(frame.rows * frame.columns * frame.pixel_bytes for frame in frames)
     require_decoded_size(size, frames[0].path, settings)
     scaled = scale_varies(frames)
@@ -154,24 +193,25 @@ def _pictures(
     for path, group in groupby(numbered, key=lambda item: item[1].path):
         members = list(group)
         direct = [(place, frame, _read_directly(frame)) for place, frame in members]
-        if all(values is not None for _, _, values in direct):
-            for place, frame, values in direct:
-                if values is not None:
-                    yield place, _decoded_signal(frame, values, scaled=scaled)
+        if all(words is not None for _, _, words in direct):
+            for place, frame, words in direct:
+                if words is not None:
+                    yield place, _decoded_signal(frame, words, scaled=scaled)
             continue
         dataset, stored = _decode(path, [frame for _, frame in members], settings)
-        for (place, frame), values in zip(members, stored, strict=True):
+        for (place, frame), words in zip(members, stored, strict=True):
+            values, crossings = _extracted(words, dataset)
             mask = _padding_mask(values, dataset)
             inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
             signal = _rescaled(values, dataset, frame.index)
             if scaled and frame.private_scale is not None:
                 slope = _rescale(dataset, frame.index)[0]
                 signal = _unscaled(signal, slope, frame.private_scale)
-            yield place, (signal, mask, inverted)
+            yield place, (signal, mask, inverted, crossings)
 
 
 def _read_directly(frame: Frame) -> Picture | None:
-    """Read values at the stored offset; None if the file has changed or is unsupported."""
+    """Read words at the stored offset; None if the file has changed or is unsupported."""
     stored = frame.stored
     if stored is None:
         return None
@@ -192,9 +232,6 @@ def _read_directly(frame: Frame) -> Picture | None:
         return None  # the decoder reports the reason
     if values.size != count:
         return None
-    unused = 16 - stored.bits
-    if unused:  # bits above Bits Stored are undefined
-        values = (values << unused) >> unused
     return _native(values.reshape(frame.rows, frame.columns))
 
 
@@ -280,19 +317,89 @@ def _first_to_succeed(decode: Callable[[str], Result], syntax: str) -> Result:
     return decode(last)
 
 
-def _decoded_signal(
-    frame: Frame, values: Picture, *, scaled: bool
-) -> tuple[Picture, npt.NDArray[np.bool_] | None, bool]:
-    """Return signal, padding mask and whether MONOCHROME1, from directly read values."""
+def _decoded_signal(frame: Frame, words: Picture, *, scaled: bool) -> Decoded:
+    """Decode directly read words."""
     stored = frame.stored
     assert stored is not None
+    values = words if stored.syntax is not None else _lowest_bits(words, stored.bits)
+    crossings = _crossings(values, words, stored.bits)
     mask = None
     if stored.padding is not None:
         mask = (values >= stored.padding[0]) & (values <= stored.padding[1])
     signal = _linear(values, stored.slope, stored.intercept)
     if scaled and frame.private_scale is not None:
         signal = _unscaled(signal, stored.slope, frame.private_scale)
-    return signal, mask if mask is not None and mask.any() else None, stored.inverted
+    return signal, mask if mask is not None and mask.any() else None, stored.inverted, crossings
+
+
+def _lowest_bits(words: Picture, bits: int) -> Picture:
+    """Return the values in the lowest bits of words; the bits above are undefined."""
+    unused = 8 * words.dtype.itemsize - bits
+    return (words << unused) >> unused if unused > 0 else words
+
+
+def _extracted(words: Picture, dataset: Any) -> tuple[Picture, Counts]:
+    """Return the stored values of decoded words, and their crossings.
+
+    Values are shifted if High Bit places them above the lowest bits. A High Bit that the words
+    contradict, with values in the lowest bits only, is ignored.
+
+    Raises
+    ------
+    InputError
+        If High Bit places the values of a compressed image above the lowest bits.
+    """
+    allocated = 8 * words.dtype.itemsize
+    bits = int(dataset.get("BitsStored") or allocated)
+    if words.dtype.kind not in "iu" or bits > allocated:
+        return words, np.zeros((len(_MAX_SMALLER), 2))
+    lowest = _lowest_bits(words, bits)
+    shift = int(dataset.get("HighBit") or 0) + 1 - bits
+    if not 0 < shift <= allocated - bits:
+        return lowest, _crossings(lowest, words, bits)
+    if np.array_equal(lowest, words) and (words & ((1 << shift) - 1)).any():
+        return lowest, _crossings(lowest, words, bits)
+    if not _is_plain(dataset):
+        raise InputError(
+            f"High Bit {dataset.HighBit} of a compressed image with Bits Stored {bits} is not "
+            "supported; export the series again, uncompressed"
+        )
+    shifted = _lowest_bits(words >> shift, bits)
+    return shifted, _crossings(shifted, shifted, bits)
+
+
+def _is_plain(dataset: Any) -> bool:
+    """Return whether the pixels are stored word by word, so that bits keep their place."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return not syntax.is_encapsulated or syntax == RLELossless
+
+
+def _crossings(values: Picture, words: Picture, bits: int) -> Counts:
+    """Count adjacent pixels between which values may have wrapped around.
+
+    The alternatives to `values` are the whole words, and unsigned and signed values. Pairs whose
+    difference changes in an alternative are counted, and those of them with a smaller difference in
+    the alternative: few if the header is correct, because the alternative adds a step, but many if
+    it is wrong.
+
+    Returns
+    -------
+    ndarray, shape (3, 2)
+        For each alternative, both numbers.
+    """
+    rows = values[::_CROSSING_ROWS].astype(np.int64)
+    differences = np.diff(rows, axis=-1)
+    span = 2**bits
+    unsigned = np.where(rows < 0, rows + span, rows)
+    signed = np.where(rows >= span // 2, rows - span, rows)
+    others = (words[::_CROSSING_ROWS].astype(np.int64), unsigned, signed)
+    counts = np.zeros((len(_MAX_SMALLER), 2))
+    for n, other in enumerate(others):
+        alternative = np.diff(other, axis=-1)
+        crossing = alternative != differences
+        smaller = np.abs(alternative) < np.abs(differences)
+        counts[n] = crossing.sum(), (crossing & smaller).sum()
+    return counts
 
 
 def _decode(
@@ -311,13 +418,17 @@ def _decode(
                 for frame in frames:
                     _require_stated_size(_code(dataset, frame.index or 0), syntax, frame)
             whole = any(frame.index is None for frame in frames)
+            # `_extracted` does it, with regard to High Bit.
+            options: dict[str, Any] = {"correct_unused_bits": False} if _is_plain(dataset) else {}
 
             def decode(plugin: str) -> list[Picture]:
                 if whole:
-                    values = _native(pixel_array(dataset, decoding_plugin=plugin))
+                    values = _native(pixel_array(dataset, decoding_plugin=plugin, **options))
                     return [values] * len(frames)
                 return [
-                    _native(pixel_array(dataset, index=frame.index, decoding_plugin=plugin))
+                    _native(
+                        pixel_array(dataset, index=frame.index, decoding_plugin=plugin, **options)
+                    )
                     for frame in frames
                 ]
 
@@ -334,7 +445,7 @@ def _decode(
         name = getattr(getattr(meta, "TransferSyntaxUID", None), "name", "unknown")
         raise InputError(
             f"cannot decode the pixels of {file_label(path)} (transfer syntax {name}): "
-            f"{type(error).__name__}; export the series again, uncompressed"
+            f"{reason_of(error)}; export the series again, uncompressed"
         ) from error
 
 
@@ -358,23 +469,42 @@ def _native(values: Picture) -> Picture:
 
 
 def _padding_mask(values: Picture, dataset: Any) -> npt.NDArray[np.bool_] | None:
-    padding = dataset.get("PixelPaddingValue")
-    if padding is None:
+    ends = padding_range(
+        dataset.get("PixelPaddingValue"),
+        dataset.get("PixelPaddingRangeLimit"),
+        int(dataset.get("BitsStored") or 16),
+        signed=values.dtype.kind == "i",
+    )
+    if ends is None:
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(padding), int(padding if limit is None else limit)))
-    mask: npt.NDArray[np.bool_] = (values >= low) & (values <= high)
+    mask: npt.NDArray[np.bool_] = (values >= ends[0]) & (values <= ends[1])
     return mask if mask.any() else None
 
 
 def _clear_padding(
     array: Picture, masks: list[npt.NDArray[np.bool_] | None], lowest: Callable[..., Any]
 ) -> None:
-    """Set padding to the lowest signal of the stack."""
+    """Set padding to the lowest signal of the stack.
+
+    Padding as bright as fluid is outside the image only where it is connected with a corner;
+    elsewhere it is signal that has the same value, such as saturated fluid.
+    """
     outside = np.stack(
         [np.zeros(array.shape[1:], dtype=bool) if mask is None else mask for mask in masks]
     )
-    array[outside] = lowest(array[~outside]) if not outside.all() else 0
+    if outside.all():
+        return
+    sign = -1 if lowest is np.max else 1  # of brightness
+    if sign * np.median(array[outside]) > sign * np.median(array[~outside]):
+        outside = np.stack([_at_corners(mask) for mask in outside])
+    array[outside] = lowest(array[~outside])
+
+
+def _at_corners(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the components of a mask that contain a corner of the image."""
+    components, _ = ndimage.label(mask)
+    corners = components[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return np.asarray(np.isin(components, corners[corners > 0]))
 
 
 def _rescaled(values: Picture, dataset: Any, index: int | None) -> Picture:
@@ -404,7 +534,10 @@ def _rescale(dataset: Any, index: int | None) -> tuple[float, float]:
     for source in sources:
         try:
             if source.get("RescaleSlope") is not None:
-                return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0.0)
+                slope = usable_slope(float(source.RescaleSlope))
+                if slope is None:
+                    return 1.0, 0.0
+                return slope, float(source.get("RescaleIntercept") or 0.0)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the rescale slope or intercept of an image is not a number ({error}); export the "

@@ -18,7 +18,7 @@ import numpy as np
 from leakloc.core.errors import GeometryError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Geometry, Volume
-from leakloc.loaders.headers import Frame
+from leakloc.loaders.headers import Frame, usable_slope
 from leakloc.loaders.limits import require_plausible
 from leakloc.loaders.study import SeriesStack
 
@@ -228,8 +228,22 @@ def _stack(block: _Block, notes: list[Note], read: ReadStack) -> SeriesStack:
     frames = tuple(block.frames)
     if scale_varies(frames):
         layout_notes.append(note("private_scale"))
+    unusable = sum(
+        frame.slope is not None and usable_slope(frame.slope) is None for frame in frames
+    )
+    if unusable:
+        layout_notes.append(note("slope_ignored", count=unusable, total=len(frames)))
+    if _is_scale_ambiguous(frames):
+        fault = note("mixed_slopes")
+        return _without_geometry(block.frames, [*notes, *block.notes, *layout_notes, fault])
     stack = _without_geometry(block.frames, [*notes, *block.notes, *layout_notes])
     return replace(stack, geometry=layout.geometry, read=lambda: read(frames, layout))
+
+
+def _is_scale_ambiguous(frames: Sequence[Frame]) -> bool:
+    """Return whether some slices have a rescale slope and others have none that can be used."""
+    slopes = {None if frame.slope is None else usable_slope(frame.slope) for frame in frames}
+    return None in slopes and bool(slopes - {None, 1.0})
 
 
 def lay_out(frames: list[Frame]) -> tuple[Layout, list[Note]]:

@@ -14,6 +14,7 @@ from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note
+from leakloc.core.quiet import quiet_libraries
 from leakloc.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class SeriesStack:
         InputError
             If pixel data cannot be decoded.
         """
-        return self.read()
+        with quiet_libraries():
+            return self.read()
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,11 @@ def _renumber(
         If the level settings do not match the detected spine.
     """
     if levels is not None:
-        supplied = read_levels(levels) if scheme is None else read_level_map(levels, scheme)
+        supplied = (
+            read_levels(levels, settings=settings.loaders)
+            if scheme is None
+            else read_level_map(levels, scheme, settings=settings.loaders)
+        )
         found = data.basis.segmentation
         return supplied.levels(found.collections.geometry, found.centerline)
     if data.detection is not None:

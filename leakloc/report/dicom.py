@@ -17,11 +17,14 @@ import numpy.typing as npt
 import pydicom
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
+from pydicom.valuerep import DA, DS, DT, TM
 
 from leakloc.anatomy.vocabulary import (
+    EPIDURAL_FLUID,
     LABEL_VALUES,
     NOTICE,
     SHORT_NOTICE,
+    THECAL_SAC,
     CodedTerm,
     level_code,
     private_term,
@@ -29,7 +32,7 @@ from leakloc.anatomy.vocabulary import (
 )
 from leakloc.core.errors import OutputError
 from leakloc.core.version import __version__
-from leakloc.loaders.headers import replace_decimal_commas
+from leakloc.loaders.headers import HeaderReader, replace_decimal_commas
 from leakloc.report.canvas import BLUE, ORANGE, Color
 
 if TYPE_CHECKING:
@@ -54,8 +57,6 @@ VERTEBRA_COLOR: Final[Color] = (204, 121, 167)  # Okabe-Ito reddish purple
 ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
 SPINE: Final = CodedTerm("421060004", "SCT", "Spine")
-THECAL_SAC: Final = private_term("THECALSAC", "Thecal sac")
-EPIDURAL_FLUID: Final = private_term("EPIFLUID", "Epidural fluid collection")
 
 _POSITIONS: Final = {
     "dorsal": CodedTerm("255551008", "SCT", "Posterior"),
@@ -94,6 +95,8 @@ _GROUP_ATTRIBUTES: Final = (
     "ImageOrientationPatient",
 )
 """Attributes of an image group of the image library, equal for all images of the group."""
+_CONVERTED: Final[dict[str, Any]] = {"DA": DA, "TM": TM, "DT": DT, "DS": float, "IS": int}
+"""Types of the values that highdicom converts."""
 # Required by DICOM but possibly empty; missing in some anonymized files.
 _MAY_BE_EMPTY: Final = (
     "AccessionNumber",
@@ -106,6 +109,19 @@ _MAY_BE_EMPTY: Final = (
     "StudyID",
     "StudyTime",
 )
+_PATIENT_ATTRIBUTES: Final = (
+    "AccessionNumber",
+    "PatientAge",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PatientSize",
+    "PatientWeight",
+    "ReferringPhysicianName",
+    "StudyID",
+)
+"""Attributes whose values no message may contain."""
 _RETAINED: Final = frozenset(
     {
         *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
@@ -127,6 +143,8 @@ _DEIDENTIFICATION: Final = (
     CodedTerm("113100", "DCM", "Basic Application Confidentiality Profile"),
     CodedTerm("113110", "DCM", "Retain UIDs Option"),
 )
+_MIN_IDENTIFYING: Final = 3
+"""Minimum length of a patient attribute that is removed from messages; a sex has one character."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +222,9 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
     OutputError
         If required attributes are missing or the source cannot be referenced.
     """
-    main, *others = ([_header(path, keep_identity) for path in _files(s)] for s in stacks)
+    main, *others = (
+        _one_orientation([_header(path, s, keep_identity) for path in _files(s)]) for s in stacks
+    )
     if not getattr(main[0], "FrameOfReferenceUID", None):
         raise OutputError(
             "the source images have no Frame of Reference UID, which the results require"
@@ -216,14 +236,38 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
     return Sources(main, [header for headers in others for header in headers])
 
 
+def identifying_values(sources: Sources) -> tuple[str, ...]:
+    """Return the patient attributes of the sources, which no message may contain."""
+    values = {str(image.get(word) or "") for image in sources.all for word in _PATIENT_ATTRIBUTES}
+    return tuple(sorted((v for v in values if len(v) >= _MIN_IDENTIFYING), key=len, reverse=True))
+
+
 def _files(stack: SeriesStack) -> tuple[Path, ...]:
     """Remove duplicates: a multi-frame file is listed once per frame in the stack."""
     return tuple(dict.fromkeys(stack.files))
 
 
-def _header(path: Path, keep_identity: bool) -> Dataset:
-    header = pydicom.dcmread(path, stop_before_pixels=True)
+def _header(path: Path, stack: SeriesStack, keep_identity: bool) -> Dataset:
+    """Read a header as far as it is readable, with the geometry of the loader, in UTF-8."""
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     replace_decimal_commas(header)
+    header.remove_private_tags()
+    _remove_unreadable(header)
+    header.decode()
+    header.SpecificCharacterSet = "ISO_IR 192"  # highdicom supports few character sets
+    if str(header.get("PatientSex")) not in {value.value for value in hd.PatientSexValues}:
+        header.PatientSex = None
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        (frame, *_) = HeaderReader().read(path)
+        for keyword, values in (
+            ("ImagePositionPatient", frame.position_lps),
+            ("ImageOrientationPatient", frame.orientation_lps),
+            ("PixelSpacing", frame.spacing_mm),
+            ("SliceThickness", stack.geometry and stack.geometry.spacing_ijk_mm[2:]),
+        ):
+            if values and keyword not in header:
+                numbers = [DS(value, auto_format=True) for value in values]
+                setattr(header, keyword, numbers if len(numbers) > 1 else numbers[0])
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, "")
@@ -268,6 +312,41 @@ def mark_without_identity(dataset: Dataset) -> None:
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
     dataset.DeidentificationMethod = [term.meaning for term in _DEIDENTIFICATION]
     dataset.DeidentificationMethodCodeSequence = [_code(term) for term in _DEIDENTIFICATION]
+
+
+def _remove_unreadable(dataset: Dataset) -> None:
+    """Remove elements with an invalid value, such as a number with a decimal comma or a date."""
+    for tag in list(dataset.keys()):
+        try:
+            value = dataset[tag].value
+            convert = _CONVERTED.get(dataset[tag].VR)
+            for part in value if dataset[tag].VM > 1 else [value]:
+                if convert is not None and part not in (None, ""):
+                    convert(part)
+        except Exception:  # pydicom raises various exceptions
+            del dataset[tag]
+            continue
+        for item in value if dataset[tag].VR == "SQ" else ():
+            _remove_unreadable(item)
+
+
+def _one_orientation(headers: list[Dataset]) -> list[Dataset]:
+    """State one orientation for all frames of a stack, as highdicom requires.
+
+    The loader accepts small differences between slices, and an orientation in each frame of a
+    multi-frame object.
+    """
+    first = headers[0]
+    if "PerFrameFunctionalGroupsSequence" in first:
+        shared = first.SharedFunctionalGroupsSequence[0]
+        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            for frame in first.PerFrameFunctionalGroupsSequence:
+                if keyword in frame and keyword not in shared:
+                    setattr(shared, keyword, frame[keyword].value)
+    else:
+        for header in headers:
+            header.ImageOrientationPatient = first.ImageOrientationPatient
+    return headers
 
 
 # --- segmentation -------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +25,10 @@ import jsonschema
 import numpy as np
 
 from leakloc.analysis import AnalysisData
-from leakloc.core.errors import LeaklocError, OutputError
+from leakloc.core.errors import LeaklocError, OutputError, reason_of
 from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
+from leakloc.core.quiet import quiet_libraries
 from leakloc.levels.schemes import level_scheme
 from leakloc.report import relabel_data, tables
 from leakloc.report.build import build_report
@@ -62,6 +64,10 @@ PARTS: Final = frozenset(
     }
 )
 """Contents of a report folder; a folder with other contents is never replaced."""
+
+
+_LIBRARIES: Final = frozenset({"highdicom", "pydicom", "nibabel"})
+"""Packages whose error messages are about attributes and files."""
 
 
 def check_output(folder: Path, *, overwrite: bool = False) -> None:
@@ -189,6 +195,7 @@ class Draft:
     html3d: str | None = None
     tables: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    identity: tuple[str, ...] = ()
     _start: float = field(default_factory=time.perf_counter)
 
     @property
@@ -241,13 +248,25 @@ class Draft:
     def attempt(self, code: str, write: Callable[[], None], *leftovers: str) -> None:
         """Run one writer; if it fails, remove its files and add the warning `code`."""
         try:
-            write()
+            with quiet_libraries():
+                write()
         except Exception as error:  # the report is written even if a writer fails
             logging.getLogger(__name__).debug(code, exc_info=True)
             for name in leftovers:
                 _remove(self.folder / name)
-            detail = f": {error}" if isinstance(error, LeaklocError) else ""
-            self.notes.append(note(code, error=f"{type(error).__name__}{detail}"))
+            self.notes.append(note(code, error=self._reason(error)))
+
+    def _reason(self, error: Exception) -> str:
+        """Return the class of an error, with its text if that is about the files written."""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = {part for frame in frames for part in Path(frame.filename).parts}
+        from_library = not places.isdisjoint(_LIBRARIES)
+        if not (from_library or isinstance(error, LeaklocError)):
+            return type(error).__name__  # the text of other errors may contain patient data
+        text = reason_of(error)
+        for value in self.identity:
+            text = text.replace(value, "...")
+        return text
 
     def _write_dicom(self, analysis: AnalysisData) -> None:
         """Write the DICOM objects, which contain the measurements of the report."""
@@ -265,6 +284,7 @@ class Draft:
     ) -> None:
         keep = analysis.settings.report.dicom_identity == "keep"
         sources = dicom.read_sources(stacks, keep_identity=keep)
+        self.identity = dicom.identifying_values(sources)
         found = dicom.segments(analysis)
         target = self.folder / "dicom"
         target.mkdir()

@@ -63,6 +63,11 @@ _MIN_SAC_MM: Final = 20.0
 _SAC_PERCENTILE: Final = 90.0
 """Percentile that represents pure CSF within a sac that also contains cord and roots."""
 
+_SAC_FRACTION: Final = 0.5
+"""Fraction of a label in the thecal sac above which it is not epidural fluid."""
+_MAX_DIM_ML: Final = 5.0
+"""Maximum volume of dim fluid among several labels; vertebral bodies have 10 mL and more."""
+
 
 @dataclass(frozen=True, eq=False)
 class SuppliedMasks:
@@ -80,6 +85,9 @@ class SuppliedMasks:
         Provides masks that are not supplied, the fluid fraction and the noise.
     sac_label : int, optional
         Label of the sac in `sac`, if it contains several.
+    is_fluid_selected : bool
+        Whether the labels of `fluid` were selected by the user or by their codes. Otherwise several
+        labels are rejected if one of them is another structure, such as the sac or a vertebra.
 
     Notes
     -----
@@ -91,6 +99,7 @@ class SuppliedMasks:
     fluid: Volume | None
     base: Segmenter
     sac_label: int | None = None
+    is_fluid_selected: bool = False
 
     def __call__(
         self, spine: Spine, companions: Mapping[Role, Volume], settings: SegmentationSettings
@@ -111,6 +120,8 @@ class SuppliedMasks:
             fluid, fluid_notes = put_on_grid(self.fluid, spine.myelogram.geometry, "fluid mask")
             notes += [note("fluid_given"), *fluid_notes]
         result = self._found(spine, companions, settings, sac)
+        if fluid is not None and not self.is_fluid_selected:
+            _require_fluid(fluid, result, result.thecal_sac if sac is None else sac)
         if sac is not None:
             result = _with_sac(result, sac, fluid is None, settings, notes)
         if fluid is not None:
@@ -155,6 +166,27 @@ class SuppliedMasks:
 def _listed(labels: npt.NDArray[np.integer], maximum: int = 8) -> str:
     shown = ", ".join(str(int(n)) for n in labels[:maximum])
     return shown if len(labels) <= maximum else f"{shown}, ..."
+
+
+def _require_fluid(fluid: Volume, found: Segmentation, sac: Volume) -> None:
+    """Reject a mask with several labels if one of them is another structure than fluid."""
+    values = np.unique(fluid.array[fluid.array > 0])
+    if len(values) < 2:
+        return
+    other = []
+    for value in values:
+        here = fluid.array == value
+        fraction = found.fluid_fraction.array[here]
+        is_dim = np.percentile(fraction, _BRIGHT_PERCENTILE) < _BRIGHT
+        volume_ml = float(here.sum()) * fluid.geometry.voxel_volume_ml
+        if (sac.array[here] > 0).mean() > _SAC_FRACTION or (is_dim and volume_ml > _MAX_DIM_ML):
+            other.append(int(value))
+    if other:
+        raise InputError(
+            f"the fluid mask contains {len(values)} labels ({_listed(values)}), of which "
+            f"{_listed(np.array(other))} are not epidural fluid on the myelogram: select those of "
+            "the fluid with --fluid-label"
+        )
 
 
 def _from_sac(myelogram: Volume, sac: Volume) -> Segmentation:

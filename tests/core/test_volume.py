@@ -377,3 +377,19 @@ def test_steps_are_remembered() -> None:
     volume = Volume(np.zeros((2, 2, 2)), Geometry((2, 2, 2), np.eye(4)), Provenance("x"))
     assert volume.with_array(volume.array + 1, "plus one").provenance.steps == ("plus one",)
     assert volume.provenance.steps == ()
+
+
+def test_nearly_orthogonal_axes_are_replaced_by_orthogonal_ones() -> None:
+    shape = (9, 40, 50)
+    affine = Geometry.from_axes(
+        shape, origin_lps=(-20.0, 5.0, 30.0), spacing_ijk_mm=(1.0, 1.5, 3.0)
+    ).affine_lps.copy()
+    affine[:3, 2] += 0.0009 * 3.0 * affine[:3, 1] / 1.5
+    geometry = Geometry(shape, affine)
+    cosines = geometry.directions_lps.T @ geometry.directions_lps
+    np.testing.assert_allclose(cosines, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(geometry.spacing_ijk_mm, np.linalg.norm(affine[:3, :3], axis=0))
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape[::-1]) - 1)
+    given = corners @ affine[:3, :3].T + affine[:3, 3]
+    # Half of the angle, over half of the largest extent.
+    assert np.abs(geometry.corners_lps - given).max() < 0.5 * 0.0009 * 30.0

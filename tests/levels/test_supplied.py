@@ -10,12 +10,13 @@ import pytest
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
-from leakloc.anatomy.vocabulary import LABEL_VALUES
+from leakloc.anatomy.vocabulary import LABEL_VALUES, vertebra_code
 from leakloc.core.errors import GeometryError, InputError, SettingsError
 from leakloc.core.settings import LevelSettings
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels import SuppliedLevelMap, read_level_map, read_levels
+from leakloc.levels import SuppliedLevelMap, files, read_level_map, read_levels
 from leakloc.levels.schemes import SCHEMES, LevelScheme, level_scheme
+from leakloc.loaders.masks import Segment, with_labels
 
 SETTINGS = LevelSettings()
 NAMES = ("T12", "L1", "L2", "L3", "L4", "L5")
@@ -211,3 +212,30 @@ def test_no_json_at_all(tmp_path):
     (tmp_path / "levels.json").write_text("L4-L5")
     with pytest.raises(InputError, match="JSON"):
         read_levels(tmp_path / "levels.json")
+
+
+def test_vertebrae_of_a_dicom_segmentation_are_found_by_code_or_name(monkeypatch):
+    bodies = drawn({name: n for n, name in enumerate(NAMES, 3)})
+    array = bodies.array.copy()
+    array[:10, 10:25] = 1
+    segments = [
+        Segment(1, "Thecal sac", "thecal sac", ("THECALSAC", "99LEAKLOC")),
+        Segment(2, "L4-L5", "disc", ("1", "99TEST")),
+        Segment(3, "a", "", vertebra_code("T12")[:2]),
+        Segment(4, "L1 vertebra", "", ("1", "99TEST")),
+        Segment(5, "vertebrae_L2", "", ("1", "99TEST")),
+        Segment(6, "b", "L3", ("1", "99TEST")),
+        Segment(7, "VERTEBRA L4", "", ("1", "99TEST")),
+        Segment(8, "l5", "", ("1", "99TEST")),
+    ]
+
+    def read(path, labels=(), **_):
+        return with_labels(bodies.with_array(array), labels)
+
+    monkeypatch.setattr(files, "read_segments", lambda path, **_: tuple(segments))
+    monkeypatch.setattr(files, "read_mask", read)
+    found = run(read_level_map("seg.dcm", "totalspineseg"))
+    assert [v.name for v in found.vertebrae] == list(NAMES)
+    segments.append(Segment(9, "L5 vertebra", "", ("1", "99TEST")))
+    with pytest.raises(InputError, match=r"several segments of one vertebra \(8 l5, 9 L5 vert"):
+        read_level_map("seg.dcm", "totalspineseg")

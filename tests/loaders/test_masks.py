@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from leakloc.core.errors import GeometryError, InputError
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders import put_on_grid, read_mask
+from leakloc.loaders.masks import FLUID, SAC
 
 DIRECTIONS = np.array([[0.0, 0.1, 0.995], [1.0, 0.0, 0.0], [0.0, 0.995, -0.1]])
 DIRECTIONS[:, 1:] /= np.linalg.norm(DIRECTIONS[:, 1:], axis=0)
@@ -228,3 +229,75 @@ def test_another_frame_of_reference_is_refused():
     with pytest.raises(GeometryError, match="another frame of reference"):
         put_on_grid(Volume(made.array, one), other)
     assert put_on_grid(made, one)[1] == []
+
+
+# --- segments of a DICOM Segmentation ---------------------------------------------------------
+
+FLUID_CODE, OTHER_CODE = ("EPIFLUID", "99LEAKLOC"), ("1", "99TEST")
+
+
+def segmentation(series, folder, described):
+    """A DICOM SEG with one voxel per segment: (label, tracking id, code)."""
+    import highdicom as hd
+    import pydicom
+
+    made = series().write(folder / "series")
+    sources = [pydicom.dcmread(path) for path in made.paths]
+    for source in sources:
+        for keyword in ("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate"):
+            source.setdefault(keyword, "")
+        for keyword in ("StudyTime", "AccessionNumber", "ReferringPhysicianName"):
+            source.setdefault(keyword, "")
+    labels = np.zeros((len(sources), sources[0].Rows, sources[0].Columns), np.uint8)
+    segments = []
+    for n, (label, tracking, code) in enumerate(described, 1):
+        labels[1, n, 2] = n
+        concept = hd.sr.CodedConcept(*code, "test")
+        segments.append(
+            hd.seg.SegmentDescription(
+                n, label, concept, concept, hd.seg.SegmentAlgorithmTypeValues.MANUAL,
+                tracking_uid=hd.UID(), tracking_id=tracking,
+            )
+        )  # fmt: skip
+    seg = hd.seg.Segmentation(
+        sources, labels, "BINARY", segments, hd.UID(), 1, hd.UID(), 1, "m", "m", "1", "1"
+    )
+    seg.save_as(folder / "seg.dcm")
+    return folder / "seg.dcm"
+
+
+@pytest.mark.parametrize(
+    "fluid", [("one", "x", FLUID_CODE), ("one", "epidural fluid 1", OTHER_CODE),
+              ("Epidural fluid 1 L4-L5", "x", OTHER_CODE)],
+)  # fmt: skip
+def test_fluid_is_found_by_code_or_name(series, tmp_path, fluid):
+    sac, bone = ("sac", "thecal sac", OTHER_CODE), ("L4", "L4 vertebra", OTHER_CODE)
+    path = segmentation(series, tmp_path, [sac, fluid, bone, ("two", "x", FLUID_CODE)])
+    assert set(np.unique(read_mask(path, structure=FLUID).array)) == {0, 2, 4}
+    assert set(np.unique(read_mask(path, structure=SAC).array)) == {0, 1}
+
+
+def test_unmarked_segments_are_refused_with_a_list(series, tmp_path):
+    described = [("sac", "a", OTHER_CODE), ("leak", "b", OTHER_CODE), ("leak", "c", OTHER_CODE)]
+    path = segmentation(series, tmp_path, described)
+    with pytest.raises(InputError, match=r"--fluid-label \(1 sac, 2 leak, 3 leak\)"):
+        read_mask(path, structure=FLUID)
+    with pytest.raises(InputError, match="several segments 'leak'"):
+        read_mask(path, labels=["leak"])
+    with pytest.raises(InputError, match="no segment 'fluid': it contains 1 sac"):
+        read_mask(path, labels=["fluid"])
+    assert set(np.unique(read_mask(path, labels=["SAC", "3"]).array)) == {0, 1, 3}
+    assert set(np.unique(read_mask(path, labels=["c"]).array)) == {0, 3}
+
+
+def test_a_single_segment_needs_no_name(series, tmp_path):
+    path = segmentation(series, tmp_path, [("mine", "a", OTHER_CODE)])
+    assert read_mask(path, structure=FLUID).array.sum() == 1
+
+
+def test_labels_of_other_formats_are_selected_by_number(tmp_path):
+    path = written(labeled(grid(), np.uint8), tmp_path / "a.nii.gz")
+    assert set(np.unique(read_mask(path, labels=[7]).array)) == {0, 7}
+    for wrong in (3, "fluid"):
+        with pytest.raises(InputError, match=f"no label {wrong}: it contains 1, 7"):
+            read_mask(path, labels=[wrong])

@@ -334,6 +334,128 @@ def test_anonymised_sources_without_patient_attributes_work(
     assert set(report.outputs.dicom) == {"seg", "sr"}
 
 
+def written_after(
+    analysis: Analysis, with_settings: Make, folder: Path, change: Callable[[int, Path], None]
+) -> Path:
+    """The objects written after `change` of each source file."""
+    for number, path in enumerate(sorted((folder / "source").iterdir())):
+        change(number, path)
+    analysis = with_settings(analysis, report__write=["seg", "sr", "sc"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = write_outputs(analysis, folder / "out")
+    assert [w.message for w in report.quality.warnings if w.code.startswith("dicom_")] == []
+    assert set(report.outputs.dicom) == {"seg", "sr", "sc"}
+    return folder / "out" / "dicom"
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 149"], "Hong^Gildong=\u6d2a^\u5409\u6d1e"),
+        ("GB18030", "Wang^XiaoDong=\u738b^\u5c0f\u4e1c"),
+        ("ISO_IR 100", "Buc^J\u00e9r\u00f4me"),
+        (None, "Doe^Jane"),
+    ],
+)
+def test_names_in_any_character_set_are_written(
+    make_synthetic: Make,
+    as_dicom: Make,
+    with_settings: Make,
+    tmp_path: Path,
+    charset: list[str] | str | None,
+    name: str,
+) -> None:
+    def change(_: int, path: Path) -> None:
+        image = pydicom.dcmread(path)
+        if charset is not None:
+            image.SpecificCharacterSet = charset
+        image.PatientName = name
+        image.save_as(path)
+
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    made = written_after(analysis, with_settings, tmp_path, change)
+    for path in (made / "seg.dcm", made / "sr.dcm", next((made / "sc").iterdir())):
+        assert str(pydicom.dcmread(path).PatientName) == name
+
+
+def test_sources_with_an_unknown_character_set_are_written(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    def change(_: int, path: Path) -> None:
+        content = path.read_bytes()
+        image = pydicom.dcmread(path)
+        image.SpecificCharacterSet = "ISO_IR 100"
+        image.PatientName = "Buc^J\u00e9r\u00f4me"
+        image.save_as(path)
+        content = path.read_bytes()
+        assert content.count(b"ISO_IR 100") == 1
+        path.write_bytes(content.replace(b"ISO_IR 100", b"ISO_IR 999"))
+
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    written_after(analysis, with_settings, tmp_path, change)
+
+
+def test_sources_with_invalid_values_are_written_without_warnings(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    def change(number: int, path: Path) -> None:
+        with pydicom.config.disable_value_validation():
+            image = pydicom.dcmread(path)
+            image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.840.05.1", "1.02.840.7"
+            image.SOPInstanceUID = f"1.2.840.0113.{number:05d}"
+            image.StudyDate, image.StudyTime, image.PatientSex = "2026.01.02", "10h15", "female"
+            image.PatientAge, image.PatientBirthDate = "45", "unknown"
+            image.AccessionNumber = "longer than sixteen characters"
+            image.save_as(path)
+        content = path.read_bytes()
+        thickness = image["SliceThickness"].value.original_string.encode()
+        at = content.index(b"\x18\x00\x50\x00DS") + 8
+        changed = b"1,5".ljust(len(thickness) + len(thickness) % 2)
+        path.write_bytes(content[:at] + changed + content[at + len(changed) :])
+
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    written_after(analysis, with_settings, tmp_path, change)
+
+
+def test_orientations_that_differ_between_slices_are_written(
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+) -> None:
+    def change(number: int, path: Path) -> None:
+        image = pydicom.dcmread(path)
+        jittered = np.array(image.ImageOrientationPatient, float) + 1e-5 * (number % 2)
+        image.ImageOrientationPatient = [f"{x:.8f}" for x in jittered]
+        image.save_as(path)
+
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    made = written_after(analysis, with_settings, tmp_path, change)
+    masks = read_back(made / "seg.dcm", analysis.triage.myelogram.geometry)
+    np.testing.assert_array_equal(
+        masks["Epidural fluid 1 L4-L5"], analysis.segmentation.collections.array == 1
+    )
+
+
+def test_the_text_of_a_library_error_is_shown_without_patient_data(
+    make_synthetic: Make,
+    as_dicom: Make,
+    with_settings: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+
+    def broken(*_: object) -> None:
+        pydicom.dcmread(tmp_path / "of Doe^Jane")
+
+    monkeypatch.setattr(dicom, "segmentation_object", broken)
+    write = with_settings(analysis, report__write=["seg"])
+    warning = write_outputs(write, tmp_path / "out").quality.warnings[-1]
+    assert warning.code == "dicom_segmentation_not_written"
+    assert "No such file or directory" in warning.message
+    assert "Doe" not in warning.message
+
+
 def test_report_without_segmentation(
     make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
@@ -416,8 +538,9 @@ def test_joined_stations_are_all_referred_to(
     np.testing.assert_array_equal(masks["Thecal sac"], analysis.segmentation.thecal_sac.array == 1)
 
 
+@pytest.mark.parametrize("shared", [True, False])
 def test_a_multi_frame_source_is_referred_to(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path, shared: bool
 ) -> None:
     analysis = as_dicom(small(make_synthetic, "SLA"), tmp_path / "source")
     (stack,) = dicom.source_stacks(analysis)
@@ -428,6 +551,12 @@ def test_a_multi_frame_source_is_referred_to(
         sop_instance_uid=pydicom.uid.generate_uid(),
         instance_number=1,
     )
+    if not shared:
+        (common,) = enhanced.SharedFunctionalGroupsSequence
+        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            for frame in enhanced.PerFrameFunctionalGroupsSequence:
+                setattr(frame, keyword, common[keyword].value)
+            del common[keyword]
     path = tmp_path / "enhanced.dcm"
     enhanced.save_as(path)
     count = len(stack.files)

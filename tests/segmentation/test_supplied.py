@@ -151,3 +151,13 @@ def test_both_masks_do_where_no_canal_is_found():
 def test_fluid_mask_supplied_as_sac_is_refused():
     with pytest.raises(AnalysisError, match="fluid mask supplied instead"):
         given(sac=FAR, fluid=DORSAL, segmenter=blind)
+
+
+def test_a_label_map_of_other_structures_is_not_fluid():
+    labelled = np.where(SAC, 1, 0) + np.where(DORSAL, 2, 0)
+    with pytest.raises(InputError, match=r"labels \(1, 2\), of which 1 are not .*--fluid-label"):
+        given(fluid=labelled)
+    vertebra = (Y < 20) & (Z > 40)
+    with pytest.raises(InputError, match="of which 5 are not"):
+        given(fluid=np.where(DORSAL, 2, 0) + np.where(vertebra, 5, 0))
+    assert len(given(fluid=labelled, is_fluid_selected=True).accepted) == 2

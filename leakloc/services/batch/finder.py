@@ -488,7 +488,11 @@ def _identify(path: str) -> tuple[Kind, Ownership]:
         return "dicom", read_ownership(head)
     if sniff_image(Path(path), head) is not None:
         return "volume", unknown
-    return ("archive" if archives.is_archive(Path(path), head) else "other"), unknown
+    if archives.is_archive(Path(path), head):
+        return "archive", unknown
+    if archives.is_compressed_dicom(Path(path), head):
+        return "dicom", read_ownership(archives.decompressed_head(Path(path), head, HEAD_BYTES))
+    return "other", unknown
 
 
 def _in_archive(path: Path, settings: LoaderSettings) -> tuple[_Group, ...]:
