@@ -64,7 +64,9 @@ def test_folders_of_others_remain(tmp):
 
 
 ANALYZE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
 from leakloc.loaders import load
 import leakloc.pipeline
