@@ -27,7 +27,7 @@ _MIN_VOXELS: Final = 500
 """Minimum voxels (about 3 mm³ each) per tissue: half a disc."""
 _BRIGHTEST_DISC: Final = 2.0
 """Disc-to-marrow signal ratio above which the bodies were misdetected: up to 1.2 even on STIR."""
-_MIN_NEGATIVE_SHARE: Final = 0.5
+_MIN_NEGATIVE_RATIO: Final = 0.5
 """Minimum ratio of the 0.5th to the 99.5th percentile, of opposite sign, of signed signal."""
 _NOISE_BLOCK: Final = 8
 """Edge length in voxels of the blocks in which noise is measured."""
@@ -139,7 +139,7 @@ def looks_like_phase(volume: Volume) -> bool:
     low, high = np.percentile(volume.array, [0.5, 99.5])
     if high <= low:
         return False
-    if -low > _MIN_NEGATIVE_SHARE * high:
+    if -low > _MIN_NEGATIVE_RATIO * high:
         return True
     step = max(1, volume.array.shape[0] // _NOISE_PLANES)
     k, j, i = volume.array[::step].shape

@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from leakloc.core.volume import Geometry
 
 _MIB: Final = 1024**2
-_CHUNK: Final = 1024**2
+_CHUNK: Final = _MIB
+"""Maximum number of bytes inflated at a time."""
+_DEFLATED_BYTES: Final = 65536
+"""Deflated bytes processed in one step, because zlib copies what it did not read."""
 _MIN_SPACING_MM: Final = 0.01
 """Minimum spacing: ten times finer than MR microscopy of a finger."""
 _MAX_SPACING_MM: Final = 200.0
@@ -57,15 +61,43 @@ class DicomFile(io.BufferedReader):
 
 
 def _require_inflated_size(content: bytes, path: Path, settings: LoaderSettings) -> None:
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     total = 0
     try:
-        while content and not inflate.eof:
-            total += len(inflate.decompress(content, _CHUNK))
+        for part in inflated(content):
+            total += len(part)
             require_decoded_size(total, path, settings)
-            content = inflate.unconsumed_tail
-    except zlib.error:
+    except (zlib.error, EOFError):
         return  # pydicom reports it
+
+
+def inflated(content: bytes, start: int = 0) -> Iterator[bytes]:
+    """Yield a deflated data set in parts; memory does not depend on the inflated size.
+
+    Parameters
+    ----------
+    content : bytes
+    start : int
+        Offset of the data set.
+
+    Raises
+    ------
+    EOFError
+        If it is truncated.
+    zlib.error
+        If it is damaged.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    for at in range(start, len(content), _DEFLATED_BYTES):
+        left = content[at : at + _DEFLATED_BYTES]
+        while True:
+            part = inflater.decompress(left, _CHUNK)
+            yield part
+            left = inflater.unconsumed_tail
+            if inflater.eof:
+                return
+            if not left and len(part) < _CHUNK:
+                break
+    raise EOFError("the deflated data set is truncated")
 
 
 def require_decoded_size(size: float, path: Path, settings: LoaderSettings) -> None:

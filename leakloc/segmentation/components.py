@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 
 from leakloc.anatomy.vocabulary import Compartment
 from leakloc.core.volume import Volume
@@ -290,11 +289,22 @@ def group_extents(extents: Sequence[CanalExtent], max_gap_mm: float) -> npt.NDAr
         Number of the group of each component, from 0 in order of the first member.
     """
     start, stop, angle = np.array([(e.start_mm, e.stop_mm, e.angle_rad) for e in extents]).T
-    gap = np.maximum.outer(start, start) - np.minimum.outer(stop, stop)
-    apart = np.abs((np.subtract.outer(angle, angle) + np.pi) % (2 * np.pi) - np.pi)
     around = np.array([e.sectors >= _CIRCUMFERENTIAL_SECTORS for e in extents])
-    linked = (gap <= max_gap_mm) & (np.logical_or.outer(around, around) | (apart < np.pi / 2))
-    return np.asarray(connected_components(linked, directed=False)[1], np.int32)
+    groups = np.full(len(extents), -1, np.int32)
+    for first in range(len(extents)):
+        if groups[first] >= 0:
+            continue
+        groups[first] = number = groups.max() + 1
+        pending = [first]
+        while pending:  # one row at a time: a mask may have thousands of components
+            n = pending.pop()
+            gap = np.maximum(start, start[n]) - np.minimum(stop, stop[n])
+            apart = np.abs((angle - angle[n] + np.pi) % (2 * np.pi) - np.pi)
+            linked = (gap <= max_gap_mm) & (around | around[n] | (apart < np.pi / 2))
+            added = np.flatnonzero(linked & (groups < 0))
+            groups[added] = number
+            pending += added.tolist()
+    return groups
 
 
 def group_components(

@@ -98,9 +98,13 @@ def check(scenario, seed, spacing_mm):
     assert result.finding.leak == truth.leak
     assert len(result.collections) == len(truth.collections)
     hiatus, hiatus_error = result.planning.sacral_hiatus, 0.0
-    s4 = next(v.center_lps for v in truth.vertebrae if v.name == "S4")
-    if abs(s4[2] - truth.hiatus_lps[2]) < 8.0:  # an apex at S3 or S5 is not reported
-        assert hiatus.visible
+    # An apex 0.7 levels from the middle of S4 has the minimum confidence of 0.5.
+    names = ("S3", "S4", "S5")
+    sacral = [next(v.center_lps for v in truth.vertebrae if v.name == name) for name in names]
+    apex, *middles = (float(line.project(p)[0]) for p in (truth.hiatus_lps, *sacral))
+    levels_from_s4 = abs(np.interp(apex, middles, [-1.0, 0.0, 1.0]))
+    if abs(levels_from_s4 - 0.7) > 0.1:
+        assert hiatus.visible == (levels_from_s4 < 0.7)
     if hiatus.visible:
         hiatus_error = float(line.project(hiatus.lps_mm)[0] - line.project(truth.hiatus_lps)[0])
         assert abs(hiatus_error) < 1.5

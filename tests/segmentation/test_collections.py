@@ -10,7 +10,7 @@ from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.segmentation.classification import MAX_BRIGHT_TISSUE_PROBABILITY, probability_of
 from leakloc.segmentation.collections import find_collections
-from leakloc.segmentation.components import select_voxels
+from leakloc.segmentation.components import CanalExtent, group_extents, select_voxels
 from leakloc.segmentation.dura import Dura
 from leakloc.segmentation.scene import Scene
 
@@ -206,3 +206,15 @@ def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
 )
 def test_mask_has_the_greatest_expected_overlap(fraction, kept):
     assert select_voxels(np.array(fraction, np.float32)).sum() == kept
+
+
+def test_components_are_grouped_along_a_chain_and_around_the_sac() -> None:
+    def at(start_mm: float, angle_deg: float, sectors: int = 2) -> CanalExtent:
+        return CanalExtent(start_mm, start_mm + 10.0, np.deg2rad(angle_deg), sectors)
+
+    # The first and third are too far apart, but both are close to the second.
+    chain = [at(0.0, 90), at(40.0, 90), at(20.0, 90), at(20.0, -90)]
+    assert group_extents(chain, 12.0).tolist() == [0, 0, 0, 1]
+    assert group_extents([*chain, at(20.0, 0, sectors=8)], 12.0).tolist() == [0] * 5
+    many = [at(30.0 * n, 90) for n in range(3000)]
+    assert group_extents(many, 12.0).tolist() == list(range(3000))

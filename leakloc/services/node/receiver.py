@@ -302,13 +302,16 @@ class _Budget:
 
     def __init__(self, limit: int, largest: int) -> None:
         self._limit = limit
-        self._share = max(limit - limit // _RESERVE, min(largest, limit))
+        self._max_by_address = max(limit - limit // _RESERVE, min(largest, limit))
         self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def take(self, address: str, size: int) -> bool:
         with self._lock:
-            if self._used[address] + size > self._share or self._used.total() + size > self._limit:
+            if (
+                self._used[address] + size > self._max_by_address
+                or self._used.total() + size > self._limit
+            ):
                 return False
             self._used[address] += size
             return True
@@ -330,7 +333,7 @@ class _Connections:
 
     def __init__(self, max_associations: int) -> None:
         self._limit = max_associations
-        self._share = max_associations - max_associations // _RESERVE
+        self._max_by_address = max_associations - max_associations // _RESERVE
         self._pending: dict[_Meter, None] = {}  # oldest first
         self._established: set[_Meter] = set()
         self._lock = threading.Lock()
@@ -350,7 +353,7 @@ class _Connections:
         """Whether an association is within the limits; it is then counted."""
         with self._lock:
             own = sum(one.address == meter.address for one in self._established)
-            if len(self._established) >= self._limit or own >= self._share:
+            if len(self._established) >= self._limit or own >= self._max_by_address:
                 return False
             self._pending.pop(meter, None)
             self._established.add(meter)

@@ -13,7 +13,6 @@ import re
 import shutil
 import threading
 import uuid
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -27,6 +26,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from leakloc.core.errors import InputError, OutputError
 from leakloc.core.settings import LoaderSettings
+from leakloc.loaders.limits import inflated
 
 if TYPE_CHECKING:
     from leakloc.core.settings import NodeSettings
@@ -50,8 +50,6 @@ _UID_TAGS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
 _SIZE_TAGS: Final = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
 _TAGS: Final = tuple(sorted(Tag(keyword) for keyword in (*_UID_TAGS, *_SIZE_TAGS)))
 _MAX_HEADER_BYTES: Final = 16 * _MIB  # to the last of these tags, before the frames of an object
-_CHUNK_BYTES: Final = _MIB  # maximum inflated at a time
-_DEFLATED_BYTES: Final = 65536  # inflated in one step, because zlib copies what it did not read
 
 
 class FullError(OutputError):
@@ -333,23 +331,16 @@ def _is_behind_tags(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _inflated(content: bytes, at: int, max_mib: float) -> Iterator[bytes]:
-    """Yield the inflated dataset in parts; memory does not depend on the inflated size."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    """Yield the inflated dataset in parts, up to a maximum size."""
     total = 0
-    for start in range(at, len(content), _DEFLATED_BYTES):
-        left = content[start : start + _DEFLATED_BYTES]
-        while True:
-            part = inflater.decompress(left, _CHUNK_BYTES)
+    try:
+        for part in inflated(content, at):
             total += len(part)
             if total > max_mib * _MIB:
                 raise _too_large(max_mib)
             yield part
-            left = inflater.unconsumed_tail
-            if inflater.eof:
-                return
-            if not left and len(part) < _CHUNK_BYTES:
-                break
-    raise InputError("it is truncated")
+    except EOFError:
+        raise InputError("it is truncated") from None
 
 
 def _too_large(max_mib: float) -> TooLargeError:
