@@ -38,7 +38,7 @@ from leakloc.core.volume import Volume
 from leakloc.segmentation.dura import find_dura
 from leakloc.segmentation.fluid import map_fluid
 from leakloc.segmentation.scene import HALF, MAX_SURFACE_ERROR_MM, locate_voxels
-from leakloc.segmentation.segment import neighbourhood
+from leakloc.segmentation.segment import neighborhood
 from leakloc.segmentation.voxel_network import MAX_DISTANCE_MM, SIGNAL_RANGE, network_input
 from leakloc.validation.evaluation.metrics import dice
 from leakloc.validation.phantom import SCENARIOS as PHANTOMS
@@ -125,7 +125,7 @@ def collect(options: argparse.Namespace) -> None:
         except LeaklocError as error:
             print(f"{path.stem}: {error}")
             continue
-        box = neighbourhood(mapped.signal, dura.centerline, settings)
+        box = neighborhood(mapped.signal, dura.centerline, settings)
         signal = mapped.signal.crop(box)
         _, outside, _, network = locate_voxels(mapped.fraction.crop(box), dura)
         estimate = np.where(outside > 0, network.array, np.float32(0))
