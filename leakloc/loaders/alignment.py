@@ -21,7 +21,8 @@ from scipy.spatial.transform import Rotation
 
 from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.network import anatomy_probabilities
+from leakloc.anatomy.network import AnatomyOutputs
+from leakloc.anatomy.spine import Spine
 from leakloc.core.errors import AnalysisError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
@@ -111,21 +112,26 @@ class Alignment:
 
 
 class Aligner:
-    """Register companions to one myelogram, whose canal is detected once.
+    """Register companions to the myelogram of a study.
 
     Parameters
     ----------
-    myelogram : Volume
-    settings : LoaderSettings
+    spine : Spine
     """
 
-    def __init__(self, myelogram: Volume) -> None:
-        self._myelogram = myelogram.oriented("LPS")
+    def __init__(self, spine: Spine) -> None:
+        self._spine = spine
+        self._myelogram = spine.oriented
 
     @cached_property
     def _line(self) -> Centerline | None:
-        # Not that of `Spine`: the limits of acceptance were set with this coarse trace.
-        return _canal(self._myelogram, None)
+        """Centerline of the canal on the myelogram; None if not detected.
+
+        By brightness and on a coarse grid: about the centerline of `Spine`, which the network's
+        prior displaces caudal to the sac, correct registrations of turned companions are not
+        accepted; on the full grid their error is 1.8 mm instead of 1.5 mm.
+        """
+        return _coarse_canal(self._myelogram)
 
     def verified(self, companion: Volume, name: str) -> tuple[Volume | None, list[Note]]:
         """Correct a companion in the same frame of reference for patient movement.
@@ -164,10 +170,12 @@ class Aligner:
         if line is None:
             return None, [_other_frame_note(name, None)]
         oriented = companion.oriented("LPS")
-        if _largest_shift(self._myelogram, line, oriented) <= self._limit_mm(oriented):
+        unmoved = align(self._myelogram, line, oriented)
+        if unmoved and unmoved.is_certain() and unmoved.moved_mm <= self._limit_mm(oriented):
             confirmed = [note("companion_frame_confirmed", series=name)]
             return self._moved(companion, np.eye(4)), confirmed
-        other_line = _canal_by_network(oriented)
+        # On conventional contrast the brightest tube is often fat.
+        other_line = _coarse_canal(companion, self._spine.anatomy)
         if other_line is None:
             return None, [_other_frame_note(name, None)]
         found = align(self._myelogram, line, oriented, other_line=other_line)
@@ -198,20 +206,13 @@ def _other_frame_note(name: str, found: Alignment | None) -> Note:
     return note("companion_other_frame", "not_registered", series=name, reason=reason)
 
 
-def _canal(oriented: Volume, prior: Volume | None) -> Centerline | None:
-    """Detect the centerline of the canal; None if not detected."""
+def _coarse_canal(volume: Volume, anatomy: AnatomyOutputs | None = None) -> Centerline | None:
+    """Detect the centerline of the canal, with or without the network; None if not detected."""
+    oriented = volume.oriented("LPS")
     spacing = [max(_CANAL_GRID_MM, mm) for mm in oriented.geometry.spacing_ijk_mm]
     coarse = oriented.resample(oriented.geometry.with_spacing(spacing))
     try:
-        return find_canal(coarse, prior).centerline
-    except AnalysisError:
-        return None
-
-
-def _canal_by_network(oriented: Volume) -> Centerline | None:
-    """Detect the canal on conventional contrast, where the brightest tube is often fat."""
-    try:
-        return _canal(oriented, anatomy_probabilities(oriented).canal)
+        return find_canal(coarse, anatomy.of(volume).canal if anatomy else None).centerline
     except AnalysisError:
         return None
 

@@ -105,7 +105,8 @@ def triage(
     for_levels: list[SeriesStack] = []
     volumes: dict[Role, Volume] = {}
     verify = settings.verify_companions if verify is None else verify
-    aligner = Aligner(volume)
+    spine = Spine(volume, pixels.anatomy)
+    aligner = Aligner(spine)
     for role, parts in companions.items():
         if parts[0] is chosen:
             placed: Volume | None = volume
@@ -138,7 +139,7 @@ def triage(
         finished(item, tuple(use for use, stacks in uses.items() if _is_in(item.stack, stacks)))
         for item in judged
     )
-    return Triage(stacks, Spine(volume, pixels.anatomy), volumes, tuple(notes))
+    return Triage(stacks, spine, volumes, tuple(notes))
 
 
 def _is_in(stack: SeriesStack, stacks: Sequence[SeriesStack]) -> bool:
