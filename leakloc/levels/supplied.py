@@ -7,6 +7,7 @@ without gap or repetition, because a skipped vertebra shifts all other levels.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -50,8 +51,26 @@ _MAX_CANAL_MM: Final = 80.0
 """Maximum distance of vertebrae from the canal center (typically 30 mm)."""
 
 
+class _SuppliedLabeler(ABC):
+    """Labeler (`leakloc.levels.result.Labeler`) that does not use the image."""
+
+    def __call__(
+        self,
+        spine: Spine,
+        companions: Mapping[Role, Volume],
+        segmentation: Segmentation,
+        settings: LevelSettings,
+    ) -> Levels:
+        """Return the supplied levels on the grid of the myelogram; see `levels`."""
+        return self.levels(spine.myelogram.geometry, segmentation.centerline)
+
+    @abstractmethod
+    def levels(self, geometry: Geometry, line: Centerline) -> Levels:
+        """Levels on the grid of a myelogram, ordered along the canal centerline."""
+
+
 @dataclass(frozen=True)
-class SuppliedLevelMap:
+class SuppliedLevelMap(_SuppliedLabeler):
     """Labeler that takes vertebrae and discs from a level map.
 
     Parameters
@@ -64,16 +83,6 @@ class SuppliedLevelMap:
 
     map: Volume
     scheme: LevelScheme
-
-    def __call__(
-        self,
-        spine: Spine,
-        companions: Mapping[Role, Volume],
-        segmentation: Segmentation,
-        settings: LevelSettings,
-    ) -> Levels:
-        """Return the levels of the map (a `leakloc.levels.result.Labeler`); see `levels`."""
-        return self.levels(spine.myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
         """Levels of the map on the grid of a myelogram, ordered along the canal centerline.
@@ -134,7 +143,7 @@ class SuppliedLevelMap:
 
 
 @dataclass(frozen=True)
-class SuppliedLevels:
+class SuppliedLevels(_SuppliedLabeler):
     """Labeler that takes vertebrae and discs from a list edited by the user.
 
     Parameters
@@ -149,16 +158,6 @@ class SuppliedLevels:
     vertebrae: Sequence[Vertebra]
     discs: Sequence[Disc] = ()
     mask: Volume | None = None
-
-    def __call__(
-        self,
-        spine: Spine,
-        companions: Mapping[Role, Volume],
-        segmentation: Segmentation,
-        settings: LevelSettings,
-    ) -> Levels:
-        """Return the levels of the list (a `leakloc.levels.result.Labeler`); see `levels`."""
-        return self.levels(spine.myelogram.geometry, segmentation.centerline)
 
     def levels(self, geometry: Geometry, line: Centerline) -> Levels:
         """Levels of the list on the grid of a myelogram, ordered along the canal centerline.

@@ -228,7 +228,7 @@ def _part_notes(
     missing = truncated + sum(item.stack.n_instances for item in slices)
     left = truncated + sum(item.stack.n_instances for item in rest)
     incomplete = is_fluid and missing > _MAX_LEFT_OUT * (n_used + missing)
-    if left:
+    if rest or incomplete:  # truncated images alone have a note of the loader
         code, counted = (
             ("series_incomplete", slices) if incomplete else ("series_partly_used", rest)
         )
