@@ -1,7 +1,8 @@
 # On a new machine with Python 3.11 or newer:
 #   make demo    install, analyze the sample study, print the location of the report
 #   make test    install, check style and types, run the tests
-# Both install the versions in constraints.txt, which `make lock` upgrades.
+# Both install the versions in constraints.txt, which `make lock` upgrades. Another Python needs
+# another environment: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
 VENV := .venv

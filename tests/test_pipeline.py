@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
@@ -17,7 +18,7 @@ from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.cli import DONE, main
 from leakloc.core.errors import SettingsError
 from leakloc.core.volume import Volume
-from leakloc.pipeline import analyze, stage
+from leakloc.pipeline import Analysis, analyze, stage
 from leakloc.report import report_schema
 from leakloc.validation.evaluation.metrics import dice
 
@@ -112,10 +113,53 @@ def _each(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def test_the_same_study_gives_the_same_result(report):
-    again = json.loads(analyze(SAMPLE / "dicom").report.to_json())
+@dataclass
+class Recorded:
+    """A second analysis of the sample, with what its stages used."""
+
+    analysis: Analysis
+    images: list[Volume]
+    traced: list[Volume]
+    labeled: list[Volume]
+
+
+@pytest.fixture(scope="module")
+def second() -> Recorded:
+    images, traced, labeled = [], [], []
+
+    def run(image):
+        images.append(image)
+        return anatomy_probabilities(image)
+
+    def trace(volume, prior):
+        traced.append(volume)
+        return find_canal(volume, prior)
+
+    def labeler(spine, companions, segmentation, settings):
+        labeled.append(spine.myelogram)
+        return stage("leakloc.labelers", "leakloc")(spine, companions, segmentation, settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leakloc.anatomy.network.anatomy_probabilities", run)
+        patch.setattr("leakloc.anatomy.spine.find_canal", trace)
+        analysis = analyze(leakloc.load(SAMPLE / "dicom"), labeler=labeler)
+    return Recorded(analysis, images, traced, labeled)
+
+
+def test_the_same_study_gives_the_same_result(report, second):
+    again = json.loads(second.analysis.report.to_json())
     for part in ("levels", "thecal_sac", "collections", "finding", "planning"):
         assert again[part] == report[part]
+
+
+def test_a_stage_is_swapped_by_passing_a_callable(second):
+    assert second.labeled == [second.analysis.triage.myelogram]
+
+
+def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(second):
+    chosen = second.analysis.triage
+    assert second.images == [chosen.myelogram, chosen.companions["sagittal_t2"]]
+    assert second.traced == [chosen.spine.oriented]
 
 
 def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
@@ -127,36 +171,6 @@ def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
     assert str(out / "report.json") in printed
     assert NOTICE in printed
     assert {p.name for p in out.iterdir()} == {"report.json", "levels.json"}
-
-
-def test_a_stage_is_swapped_by_passing_a_callable():
-    study = leakloc.load(SAMPLE / "dicom")
-    seen = []
-
-    def labeler(spine, companions, segmentation, settings):
-        seen.append(spine.myelogram.geometry.shape)
-        return stage("leakloc.labelers", "leakloc")(spine, companions, segmentation, settings)
-
-    analysis = analyze(study, labeler=labeler)
-    assert seen == [analysis.triage.myelogram.geometry.shape]
-
-
-def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(monkeypatch):
-    images, traced = [], []
-
-    def run(image):
-        images.append(image)
-        return anatomy_probabilities(image)
-
-    def trace(volume, prior):
-        traced.append(volume)
-        return find_canal(volume, prior)
-
-    monkeypatch.setattr("leakloc.anatomy.network.anatomy_probabilities", run)
-    monkeypatch.setattr("leakloc.anatomy.spine.find_canal", trace)
-    chosen = analyze(SAMPLE / "dicom").triage
-    assert images == [chosen.myelogram, chosen.companions["sagittal_t2"]]
-    assert traced == [chosen.spine.oriented]
 
 
 def test_unknown_plugin_names_the_installed_ones():
