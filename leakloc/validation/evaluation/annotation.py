@@ -84,6 +84,10 @@ class Annotation:
     discs: dict[str, FloatArray] = field(default_factory=dict)
     numbering_confidence: float | None = None
     transitional: bool | None = None
+    hiatus_lps: FloatArray | None = None
+    """Apex of the sacral hiatus, if detected."""
+    conus_lps: FloatArray | None = None
+    """Tip of the conus, if detected."""
     notes: tuple[str, ...] = ()
     """Warning codes."""
 
@@ -179,6 +183,8 @@ def annotation_from_analysis(analysis: Analysis, case: str = "") -> Annotation:
         discs={d.name: d.center_lps for d in levels.discs},
         numbering_confidence=levels.numbering.confidence,
         transitional=levels.numbering.transitional_suspected,
+        hiatus_lps=_point(located.planning.sacral_hiatus.lps_mm),
+        conus_lps=_point(located.conus.lps_mm if located.conus else None),
         notes=tuple(note.code for note in notes),
     )
 
@@ -286,6 +292,8 @@ def annotation_from_truth(
         discs=centers(values["discs"]),
         transitional=values["lumbar_count"] != 5
         or values.get("lumbosacral", "regular") != "regular",
+        hiatus_lps=_point(values.get("hiatus_lps")),
+        conus_lps=_point(values.get("conus_lps")),
     )
 
 
@@ -307,6 +315,8 @@ def _read_report(folder: Path) -> Annotation:
         discs={d.name: np.array(d.center_lps_mm) for d in report.levels.discs},
         numbering_confidence=report.levels.numbering.confidence,
         transitional=report.levels.numbering.transitional_suspected,
+        hiatus_lps=_point(report.planning.sacral_hiatus.lps_mm),
+        conus_lps=_point(report.levels.conus.lps_mm if report.levels.conus else None),
         notes=tuple(warning.code for warning in report.quality.warnings),
     )
 

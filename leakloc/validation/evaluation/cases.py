@@ -103,6 +103,12 @@ class Case:
     transitional_detected: bool = False
     path_error_mm: float = NAN
     """Maximum error of the path length from the sacral hiatus, over matched collections."""
+    hiatus_in_field: bool = False
+    hiatus_error_mm: float = NAN
+    """Distance of the detected apex of the sacral hiatus from the true one."""
+    conus_in_field: bool = False
+    conus_error_mm: float = NAN
+    """Craniocaudal distance of the detected tip of the conus from the true one."""
     runtime_s: float = NAN
     patient: str = ""
     """Number of the patient whose anatomy is used; empty for a phantom."""
@@ -178,6 +184,8 @@ def compare(
     if truth.vertebrae and predicted.numbering_confidence is not None and field_of is not None:
         correct, total = _vertebrae(predicted.vertebrae, truth.vertebrae, field_of.geometry)
         values |= {"vertebrae_correct": correct, "vertebrae_true": total}
+    if field_of is not None:
+        values |= _landmarks(predicted, truth, field_of.geometry)
     if predicted.numbering_confidence is not None:
         values["numbering_confidence"] = predicted.numbering_confidence
     return Case(
@@ -324,6 +332,21 @@ def _levels(predicted: Annotation, truth: Annotation, pairs: dict[int, int]) -> 
         if f.path_mm is not None and t.path_mm is not None
     ]
     values["path_error_mm"] = max(paths, default=NAN)
+    return values
+
+
+def _landmarks(predicted: Annotation, truth: Annotation, grid: Geometry) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if truth.hiatus_lps is not None:
+        values["hiatus_in_field"] = bool(grid.contains(truth.hiatus_lps))
+        if predicted.hiatus_lps is not None:
+            gap = np.linalg.norm(predicted.hiatus_lps - truth.hiatus_lps)
+            values["hiatus_error_mm"] = float(gap)
+    if truth.conus_lps is not None:
+        values["conus_in_field"] = bool(grid.contains(truth.conus_lps))
+        if predicted.conus_lps is not None:
+            gap = predicted.conus_lps[2] - truth.conus_lps[2]
+            values["conus_error_mm"] = abs(float(gap))
     return values
 
 

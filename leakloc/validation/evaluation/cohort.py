@@ -201,6 +201,7 @@ class Cohort:
                 c.vertebrae_correct == c.vertebrae_true for c in completed if c.vertebrae_true
             ),
             "path_error_mm": _mean(c.path_error_mm for c in completed),
+            **self._landmarks(),
             "confidence_brier": _none_if_nan(calibration.brier),
             "confidence_calibration_error": _none_if_nan(calibration.calibration_error),
             "runtime_s": _mean(c.runtime_s for c in completed),
@@ -266,6 +267,17 @@ class Cohort:
         with_fluid = [c for c in self.completed if c.fluid_true_ml > 0 or c.fluid_detected_ml > 0]
         return [c.fluid_detected_ml for c in with_fluid], [c.fluid_true_ml for c in with_fluid]
 
+    def _landmarks(self) -> dict[str, str]:
+        """Detected landmarks of those in the field, and how many of them are accurate."""
+        hiatus = [c.hiatus_error_mm for c in self.completed if not math.isnan(c.hiatus_error_mm)]
+        conus = [c.conus_error_mm for c in self.completed if not math.isnan(c.conus_error_mm)]
+        return {
+            "hiatus_detected": f"{len(hiatus)}/{sum(c.hiatus_in_field for c in self.completed)}",
+            "hiatus_within_5_mm": f"{sum(mm <= 5.0 for mm in hiatus)}/{len(hiatus)}",
+            "conus_detected": f"{len(conus)}/{sum(c.conus_in_field for c in self.completed)}",
+            "conus_within_6_mm": f"{sum(mm <= 6.0 for mm in conus)}/{len(conus)}",
+        }
+
     def _summary_lines(self) -> list[str]:
         s = self.summary()
         lines = []
@@ -296,6 +308,13 @@ class Cohort:
                 f"{as_text(s['level_set_size'], '.2f')} "
                 "segments on average"
             )
+        for name, within in (("hiatus", "5_mm"), ("conus", "6_mm")):
+            if not s[f"{name}_detected"].endswith("/0"):
+                accurate = s[f"{name}_within_{within}"]
+                lines.append(
+                    f"{name} detected in {s[f'{name}_detected']} that show it, "
+                    f"{accurate} within {within.replace('_', ' ')}"
+                )
         if s["confidence_brier"] is not None:
             lines.append(
                 f"confidence of collections: Brier {s['confidence_brier']:.3f}, calibration error "

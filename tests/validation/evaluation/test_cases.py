@@ -16,6 +16,7 @@ from leakloc.validation.evaluation.annotation import (
     read_case,
 )
 from leakloc.validation.evaluation.cases import compare, failed_case
+from leakloc.validation.evaluation.cohort import Cohort
 
 from .conftest import GRID, box
 
@@ -68,6 +69,19 @@ def test_extent_error_adds_both_ends(truth):
 def test_path_error(truth):
     assert compare(reported(truth, path_mm=113.0), truth).path_error_mm == pytest.approx(7.0)
     assert np.isnan(compare(reported(truth, path_mm=None), truth).path_error_mm)
+
+
+def test_landmarks_in_the_field_are_compared(truth):
+    inside, outside = truth.thecal_sac.geometry.center_lps, np.array([0.0, 0.0, 1e4])
+    true = replace(truth, hiatus_lps=outside, conus_lps=inside)
+    found = replace(reported(truth), conus_lps=inside + [3.0, 0.0, -4.0], hiatus_lps=None)
+    case = compare(found, true)
+    assert (case.hiatus_in_field, case.conus_in_field) == (False, True)
+    assert np.isnan(case.hiatus_error_mm)
+    assert case.conus_error_mm == pytest.approx(4.0)
+    text = Cohort((case, compare(replace(found, conus_lps=None), true))).to_text()
+    assert "conus detected in 1/2 that show it, 1/1 within 6 mm" in text
+    assert "hiatus" not in text
 
 
 def test_missed_collection_has_the_fields_diagonal(truth):
