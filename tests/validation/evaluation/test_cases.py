@@ -74,7 +74,7 @@ def test_path_error(truth):
 def test_landmarks_in_the_field_are_compared(truth):
     inside, outside = truth.thecal_sac.geometry.center_lps, np.array([0.0, 0.0, 1e4])
     true = replace(truth, hiatus_lps=outside, conus_lps=inside)
-    found = replace(reported(truth), conus_lps=inside + [3.0, 0.0, -4.0], hiatus_lps=None)
+    found = replace(reported(truth), conus_lps=np.add(inside, (3.0, 0.0, -4.0)), hiatus_lps=None)
     case = compare(found, true)
     assert (case.hiatus_in_field, case.conus_in_field) == (False, True)
     assert np.isnan(case.hiatus_error_mm)
