@@ -83,6 +83,8 @@ def result_rows(summary: dict[str, Any]) -> dict[str, str]:
         "distance from the sacral hiatus, mean error, mm": format_values(
             summary, ".0f", "path_error_mm"
         ),
+        "sacral hiatus detected / within 5 mm": landmark(summary, "hiatus", "5_mm"),
+        "conus detected / within 6 mm": landmark(summary, "conus", "6_mm"),
         "sensitivity per study": format_values(summary, "", "sensitivity"),
         "specificity per study": format_values(summary, "", "specificity"),
         "calibration error of the confidence": format_values(
@@ -91,6 +93,12 @@ def result_rows(summary: dict[str, Any]) -> dict[str, str]:
     }
     volumes = summary["fluid_dice_by_volume"]
     return rows | {f"fluid Dice, {name}": format_values(volumes, ".2f", name) for name in volumes}
+
+
+def landmark(summary: dict[str, Any], name: str, within: str) -> str:
+    """Return how often a landmark in the field was detected, and how often accurately."""
+    detected = summary.get(f"{name}_detected", "0/0")
+    return "-" if detected == "0/0" else f"{detected}, {summary[f'{name}_within_{within}']}"
 
 
 def spider_rows(cases: list[dict[str, Any]]) -> list[tuple[str, str]]:
