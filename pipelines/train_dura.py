@@ -2,7 +2,8 @@
 
     python pipelines/train_dura.py train POOL --minutes 80 --out dura.pt
     python pipelines/train_dura.py train POOL --minutes 60 --out dura.pt --resume
-    python pipelines/train_dura.py export dura.pt leakloc/models/dura.onnx
+    python pipelines/train_dura.py average training/dura.pt dura.pt --out training/dura.pt
+    python pipelines/train_dura.py export training/dura.pt leakloc/models/dura.onnx
 
 Needs ``pip install leakloc[train]``. Uses a GPU if available; takes one to two hours on two CPU
 cores. The checkpoint contains network, running mean of the weights, optimizer and step count.
@@ -337,6 +338,21 @@ def train(options: argparse.Namespace) -> None:
             return
 
 
+def average(first: Path, second: Path, path: Path) -> None:
+    """Write the mean weights of two networks, of which one was trained from the other.
+
+    The mean keeps more of what the first learned from other data (Wortsman et al., CVPR 2022,
+    7959).
+    """
+    states = [torch.load(name, weights_only=True, map_location="cpu") for name in (first, second)]
+    old, new = (state["mean"] for state in states)
+    mean = {
+        name: (value.float() + new[name].float()) / 2 if value.is_floating_point() else value
+        for name, value in old.items()
+    }
+    torch.save({"mean": mean, "step": states[1]["step"]}, path)
+
+
 def export(checkpoint: Path, path: Path) -> None:
     """Write the running mean of the weights as ONNX, for any arc length."""
     net = DuraNet()
@@ -365,12 +381,18 @@ def main() -> None:
     training.add_argument("--start", type=Path, help="initial weights, such as training/dura.pt")
     training.add_argument("--resume", action="store_true", help="resume from the checkpoint")
     training.add_argument("--out", type=Path, default=Path("dura.pt"))
+    averaging = commands.add_parser("average", help="average the weights of two checkpoints")
+    averaging.add_argument("first", type=Path)
+    averaging.add_argument("second", type=Path)
+    averaging.add_argument("--out", type=Path, required=True)
     exporting = commands.add_parser("export", help="write ONNX")
     exporting.add_argument("checkpoint", type=Path)
     exporting.add_argument("onnx", type=Path)
     options = parser.parse_args()
     if options.command == "train":
         train(options)
+    elif options.command == "average":
+        average(options.first, options.second, options.out)
     else:
         export(options.checkpoint, options.onnx)
 
