@@ -50,6 +50,7 @@ def test_first_look():
     assert "accepted" in outputs(done, "text/plain")
 
 
+@pytest.mark.slow
 def test_your_masks():
     text = outputs(run(FOLDER / "3_your_masks.ipynb"), "text/plain")
     for mistake in ("another grid", "RAS written as LPS", "NaN", "overflow", "2D"):
