@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := demo_output
 
-.PHONY: help setup setup-lowest demo test test-all test-docs test-lowest lock lint bench docs sample-data clean
+.PHONY: help setup demo test test-all test-docs test-lowest lock lint bench docs sample-data clean
 
 help:
 	@grep -E '^#   ' Makefile | sed 's/^#   //'
@@ -50,14 +50,12 @@ test-docs: $(VENV)/.dev
 	$(BIN)/pytest -m '' tests/docs tests/notebooks -k "radiologists or planners or your_masks"
 
 # The tests with the lowest versions that pyproject.toml allows.
-test-lowest: setup-lowest
-	$(LOWEST)/bin/python -m pytest -n auto
-
-setup-lowest: $(VENV)/.dev
+test-lowest: $(VENV)/.dev
 	@echo "Installing the lowest versions into $(LOWEST) ..."
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		-e '.[all,test]'
+	$(LOWEST)/bin/python -m pytest -n auto
 
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \

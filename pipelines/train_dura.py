@@ -339,7 +339,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def average(first: Path, second: Path, path: Path) -> None:
-    """Write the mean weights of two networks, of which one was trained from the other.
+    """Write the mean weights of two networks; the second was trained from the first (``--start``).
 
     The mean keeps more of what the first learned from other data (Wortsman et al., CVPR 2022,
     7959).
@@ -350,7 +350,7 @@ def average(first: Path, second: Path, path: Path) -> None:
         name: (value.float() + new[name].float()) / 2 if value.is_floating_point() else value
         for name, value in old.items()
     }
-    torch.save({"mean": mean, "step": states[1]["step"]}, path)
+    torch.save({"mean": mean, "step": sum(state["step"] for state in states)}, path)
 
 
 def export(checkpoint: Path, path: Path) -> None:

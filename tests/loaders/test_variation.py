@@ -201,6 +201,15 @@ def test_truncated_slices_are_counted(myelogram, settings, tmp_path):
     assert "4 of 20 slices of series 1 were not used (truncated)" in result.notes[0].message
 
 
+def test_one_truncated_slice_is_counted_once(myelogram, settings, tmp_path):
+    made = myelogram().write(tmp_path)
+    made.paths[5].write_bytes(made.paths[5].read_bytes()[:-500])
+    result = triage(load_study(tmp_path, settings), settings)
+    found = [note.code for note in result.notes]
+    assert found.count("truncated_slices") == 1
+    assert not {"series_partly_used", "series_incomplete"} & set(found)
+
+
 def with_commas(dataset: pydicom.Dataset) -> None:
     """Write all decimal strings with commas."""
     for keyword in ("PixelSpacing", "SliceThickness", "EchoTime", "ImagePositionPatient"):

@@ -26,6 +26,9 @@ from leakloc.validation.evaluation.metrics import assd_mm, dice, hd95_mm, match_
 VERTEBRA_TOLERANCE_MM: Final = 10.0
 """Maximum distance of the centers for a vertebra of the same name to be correct."""
 
+LANDMARK_TOLERANCE_MM: Final = {"hiatus": 5.0, "conus": 6.0}
+"""Maximum error, in mm, of a landmark that counts as accurate."""
+
 EXCLUDED_VERTEBRAE: Final = ("C1", "S2", "S3", "S4", "S5")
 """Vertebrae excluded from the evaluation: no disc of their own or no vertebral body."""
 

@@ -23,7 +23,7 @@ from leakloc.validation.evaluation.agreement import (
     weighted_kappa,
     wilson_interval,
 )
-from leakloc.validation.evaluation.cases import Case
+from leakloc.validation.evaluation.cases import LANDMARK_TOLERANCE_MM, Case
 from leakloc.validation.evaluation.figures import cohort_figures
 
 VOLUME_STRATA_ML: Final = ((0.0, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, math.inf))
@@ -269,14 +269,15 @@ class Cohort:
 
     def _landmarks(self) -> dict[str, str]:
         """Detected landmarks of those in the field, and how many of them are accurate."""
-        hiatus = [c.hiatus_error_mm for c in self.completed if not math.isnan(c.hiatus_error_mm)]
-        conus = [c.conus_error_mm for c in self.completed if not math.isnan(c.conus_error_mm)]
-        return {
-            "hiatus_detected": f"{len(hiatus)}/{sum(c.hiatus_in_field for c in self.completed)}",
-            "hiatus_within_5_mm": f"{sum(mm <= 5.0 for mm in hiatus)}/{len(hiatus)}",
-            "conus_detected": f"{len(conus)}/{sum(c.conus_in_field for c in self.completed)}",
-            "conus_within_6_mm": f"{sum(mm <= 6.0 for mm in conus)}/{len(conus)}",
-        }
+        counts = {}
+        for name, limit_mm in LANDMARK_TOLERANCE_MM.items():
+            visible = [c for c in self.completed if getattr(c, f"{name}_in_field")]
+            values = [getattr(c, f"{name}_error_mm") for c in visible]
+            errors_mm = [mm for mm in values if not math.isnan(mm)]
+            counts[f"{name}_detected"] = f"{len(errors_mm)}/{len(visible)}"
+            accurate = sum(mm <= limit_mm for mm in errors_mm)
+            counts[f"{name}_within_{limit_mm:.0f}_mm"] = f"{accurate}/{len(errors_mm)}"
+        return counts
 
     def _summary_lines(self) -> list[str]:
         s = self.summary()
@@ -308,12 +309,11 @@ class Cohort:
                 f"{as_text(s['level_set_size'], '.2f')} "
                 "segments on average"
             )
-        for name, within in (("hiatus", "5_mm"), ("conus", "6_mm")):
+        for name, limit_mm in LANDMARK_TOLERANCE_MM.items():
             if not s[f"{name}_detected"].endswith("/0"):
-                accurate = s[f"{name}_within_{within}"]
                 lines.append(
                     f"{name} detected in {s[f'{name}_detected']} that show it, "
-                    f"{accurate} within {within.replace('_', ' ')}"
+                    f"{s[f'{name}_within_{limit_mm:.0f}_mm']} within {limit_mm:.0f} mm"
                 )
         if s["confidence_brier"] is not None:
             lines.append(

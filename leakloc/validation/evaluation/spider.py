@@ -23,6 +23,7 @@ from leakloc.core.volume import Volume
 from leakloc.loaders import load_study
 from leakloc.pipeline import analyze
 from leakloc.validation.evaluation.annotation import Annotation, annotation_from_analysis
+from leakloc.validation.evaluation.cases import LANDMARK_TOLERANCE_MM
 from leakloc.validation.evaluation.cohort import as_text
 from leakloc.validation.evaluation.metrics import dice
 from leakloc.validation.evaluation.sheet import Tile, make_tile
@@ -131,9 +132,10 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
             f"95th percentile {np.percentile(sacral, 95):.1f} mm."
         )
     if cord:
+        limit_mm = LANDMARK_TOLERANCE_MM["conus"]
         lines.append(
             f"End of the cord detected in {sum(c.cord_detected for c in cases)} of {len(cases)}, "
-            f"within 6 mm in {sum(mm <= 6 for mm in cord)} of {len(cord)}."
+            f"within {limit_mm:.0f} mm in {sum(mm <= limit_mm for mm in cord)} of {len(cord)}."
         )
     lines.append(f"Hiatus reported as detected in {sum(c.hiatus_detected for c in cases)}.")
     return "\n".join(lines)
