@@ -223,7 +223,8 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
         If required attributes are missing or the source cannot be referenced.
     """
     main, *others = (
-        _one_orientation([_header(path, s, keep_identity) for path in _files(s)]) for s in stacks
+        _one_frame_of_reference([_header(path, s, keep_identity) for path in _files(s)])
+        for s in stacks
     )
     if not getattr(main[0], "FrameOfReferenceUID", None):
         raise OutputError(
@@ -330,11 +331,11 @@ def _remove_unreadable(dataset: Dataset) -> None:
             _remove_unreadable(item)
 
 
-def _one_orientation(headers: list[Dataset]) -> list[Dataset]:
-    """State one orientation for all frames of a stack, as highdicom requires.
+def _one_frame_of_reference(headers: list[Dataset]) -> list[Dataset]:
+    """State one orientation and frame of reference for all frames of a stack.
 
-    The loader accepts small differences between slices, and an orientation in each frame of a
-    multi-frame object.
+    highdicom requires both. The loader accepts small differences of orientation between slices, a
+    frame of reference per slice, and an orientation in each frame of a multi-frame object.
     """
     first = headers[0]
     if "PerFrameFunctionalGroupsSequence" in first:
@@ -346,6 +347,7 @@ def _one_orientation(headers: list[Dataset]) -> list[Dataset]:
     else:
         for header in headers:
             header.ImageOrientationPatient = first.ImageOrientationPatient
+            header.FrameOfReferenceUID = first.get("FrameOfReferenceUID")
     return headers
 
 

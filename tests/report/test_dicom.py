@@ -419,13 +419,23 @@ def test_sources_with_invalid_values_are_written_without_warnings(
     written_after(analysis, with_settings, tmp_path, change)
 
 
-def test_orientations_that_differ_between_slices_are_written(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
-) -> None:
+def jitter_orientation(number: int, image: pydicom.Dataset) -> None:
+    jittered = np.array(image.ImageOrientationPatient, float) + 1e-5 * (number % 2)
+    image.ImageOrientationPatient = [f"{x:.8f}" for x in jittered]
+
+
+def change_frame_of_reference(number: int, image: pydicom.Dataset) -> None:
+    image.FrameOfReferenceUID = f"1.2.3.{number + 1}"
+
+
+@pytest.mark.parametrize("edit", [jitter_orientation, change_frame_of_reference])
+def test_attributes_that_differ_between_slices_are_unified(
+    edit: Callable[[int, pydicom.Dataset], None],
+    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path,
+) -> None:  # fmt: skip
     def change(number: int, path: Path) -> None:
         image = pydicom.dcmread(path)
-        jittered = np.array(image.ImageOrientationPatient, float) + 1e-5 * (number % 2)
-        image.ImageOrientationPatient = [f"{x:.8f}" for x in jittered]
+        edit(number, image)
         image.save_as(path)
 
     analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
