@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import Compartment
-from leakloc.core.volume import Volume
+from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.result import Features
 from leakloc.segmentation.scene import HALF, Array, Mask, Scene
 
@@ -51,6 +51,13 @@ BLUR_MM: Final = 1.2
 PEAK_ML: Final = 0.1
 """Volume of a component over which its peak network probability is measured, independent of the
 threshold that delimits it."""
+
+_SHELL_START_MM: Final = 2.0
+"""Distance beyond the blurred border of a component, unless the voxels are larger."""
+_SHELL_MM: Final = 2.0
+"""Thickness of the shell around a component in which the surrounding tissue is measured."""
+_MIN_SIGNAL: Final = 0.05
+"""Signal relative to CSF of tissue without fluid."""
 
 LISTED_ML: Final = 0.15
 """Components below this volume are noise and are not listed, not even as rejected."""
@@ -138,7 +145,8 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         voxels, fluid, ~scene.inside
     )
     weight = fraction / fraction.sum()
-    thickness = _thickness_mm(voxels, geometry.spacing_ijk_mm)
+    distance, box = _distance_mm(voxels, geometry)
+    thickness = _thickness_mm(distance, geometry.spacing_ijk_mm)
     radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     return Features(
         volume_ml=volume_ml,
@@ -158,6 +166,7 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         roundness=float(np.clip(0.5 * thickness / radius, 0, 1)),
         brightness=float(np.percentile(scene.signal.array[voxels], 75)),
         network=_peak_fraction(voxels, scene),
+        surrounding=_surrounding(voxels, scene, distance, box),
     )
 
 
@@ -203,23 +212,52 @@ def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
     return float(rim_of(voxels, fraction, outside)[1].sum()) * fraction.geometry.voxel_volume_ml
 
 
-def _thickness_mm(
-    voxels: tuple[npt.NDArray[np.intp], ...], spacing_ijk_mm: tuple[float, float, float]
-) -> float:
-    """Return the diameter of the largest inscribed ball."""
-    low = [int(axis.min()) - 1 for axis in voxels]
-    shape = [int(axis.max()) - start + 2 for axis, start in zip(voxels, low, strict=True)]
-    mask = np.zeros(shape, np.uint8)
-    mask[tuple(axis - start for axis, start in zip(voxels, low, strict=True))] = 1
+def _distance_mm(
+    voxels: Voxels, geometry: Geometry
+) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
+    """Return the distance from the border of a component, positive inside, and its box."""
+    reach_mm = _shell_start_mm(geometry.spacing_ijk_mm) + _SHELL_MM
+    pad = np.ceil(reach_mm / np.array(geometry.spacing_ijk_mm)[::-1]).astype(int)
+    box = tuple(
+        slice(max(int(axis.min()) - n, 0), int(axis.max()) + n + 1)
+        for axis, n in zip(voxels, pad, strict=True)
+    )
+    shape = [min(part.stop, n) - part.start for part, n in zip(box, geometry.shape, strict=True)]
+    mask = np.zeros(np.add(shape, 2), np.uint8)  # empty border: at the edge of the grid as within
+    mask[tuple(axis - part.start + 1 for axis, part in zip(voxels, box, strict=True))] = 1
     image = sitk.GetImageFromArray(mask)
-    image.SetSpacing(spacing_ijk_mm)
+    image.SetSpacing(geometry.spacing_ijk_mm)
     distance = sitk.GetArrayFromImage(
         sitk.SignedMaurerDistanceMap(
             image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
         )
     )
+    return distance[1:-1, 1:-1, 1:-1], box
+
+
+def _thickness_mm(distance_mm: Floats, spacing_ijk_mm: tuple[float, float, float]) -> float:
+    """Return the diameter of the largest inscribed ball."""
     # Distances are to the centers of border voxels: add half a voxel on either side.
-    return float(2 * distance.max() + min(spacing_ijk_mm))
+    return float(2 * distance_mm.max() + min(spacing_ijk_mm))
+
+
+def _surrounding(
+    voxels: Voxels, scene: Scene, distance_mm: Floats, box: tuple[slice, ...]
+) -> float:
+    """Return the mean signal outside sac and component, relative to its median signal."""
+    start_mm = _shell_start_mm(scene.signal.geometry.spacing_ijk_mm)
+    shell = (distance_mm < -start_mm) & (distance_mm >= -start_mm - _SHELL_MM)
+    shell &= scene.outside_mm[box] > BLUR_MM
+    shell &= ~scene.inside[box]
+    if not shell.any():
+        return 0.0
+    signal = scene.signal.array
+    return float(signal[box][shell].mean() / max(np.median(signal[voxels]), _MIN_SIGNAL))
+
+
+def _shell_start_mm(spacing_ijk_mm: tuple[float, float, float]) -> float:
+    # Adjacent slices may be filled partially.
+    return max(_SHELL_START_MM, 1.01 * max(spacing_ijk_mm))
 
 
 def _peak_fraction(voxels: Voxels, scene: Scene) -> float:

@@ -54,6 +54,9 @@ class Features:
     """Signal relative to CSF (percentile 75)."""
     network: float
     """Fluid fraction of the dura network that 0.1 mL of the component reach or exceed."""
+    surrounding: float
+    """Signal of the tissue around the component relative to its own: near 0 around fluid with fat
+    suppression, more where the component is part of bright fat."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ FAT_LAYER = Features(
     roundness=0.5,
     brightness=1.0,
     network=0.1,
+    surrounding=0.0,
 )
 """A component to which only the last rule applies."""
 

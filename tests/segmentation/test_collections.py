@@ -8,9 +8,19 @@ import pytest
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
-from leakloc.segmentation.classification import MAX_BRIGHT_TISSUE_PROBABILITY, probability_of
+from leakloc.segmentation.classification import (
+    FULL_SURROUNDING,
+    MAX_BRIGHT_TISSUE_PROBABILITY,
+    classify_fluid,
+    probability_of,
+)
 from leakloc.segmentation.collections import find_collections
-from leakloc.segmentation.components import CanalExtent, group_extents, select_voxels
+from leakloc.segmentation.components import (
+    CanalExtent,
+    find_components,
+    group_extents,
+    select_voxels,
+)
 from leakloc.segmentation.dura import Dura
 from leakloc.segmentation.scene import Scene
 
@@ -171,6 +181,36 @@ def test_slices_that_overlap_the_upper_edge_are_not_assessed(first_k, accepted) 
     assert find_collections(scene, SegmentationSettings())[1][0].accepted == accepted
 
 
+@pytest.mark.parametrize("slice_mm", [1, 4])
+def test_tissue_around_fluid_is_measured_without_its_border(slice_mm: int) -> None:
+    dark = find_collections(scene_with(pool=1.0, slice_mm=slice_mm), SegmentationSettings())[1][0]
+    assert dark.features is not None
+    assert dark.features.surrounding == pytest.approx(0.05, abs=0.01)
+
+
+def test_fat_around_fluid_is_measured() -> None:
+    """Fat with three quarters of the signal of CSF surrounds a third of the layer."""
+    fluid = find_collections(scene_with(), SegmentationSettings())[1][0]
+    assert fluid.features is not None
+    assert fluid.features.surrounding == pytest.approx(0.2, abs=0.05)
+
+
+def test_bright_surroundings_lower_the_probability_and_name_fat() -> None:
+    scene = scene_with(pool=1.0)
+    component = find_components(scene, SegmentationSettings())[0]
+    dark, bright = (
+        classify_fluid(
+            replace(component, features=replace(component.features, surrounding=value)),
+            scene,
+            SegmentationSettings(),
+        )
+        for value in (0.0, FULL_SURROUNDING)
+    )
+    assert bright.probability < dark.probability
+    assert "Surrounding tissue: 20% of its signal." in bright.reason
+    assert "epidural fat" in bright.mimics
+
+
 def test_confidence_rises_with_certainty_contact_and_volume() -> None:
     features = find_collections(scene_with(), SegmentationSettings())[1][0].features
     assert features is not None
@@ -188,7 +228,7 @@ def test_confidence_rises_with_certainty_contact_and_volume() -> None:
 
 def test_fluid_where_tissue_is_bright_is_probable_at_most() -> None:
     sure, unsure = (
-        find_collections(scene_with(tissue_bright=bright), SegmentationSettings())[1][0]
+        find_collections(scene_with(pool=1.0, tissue_bright=bright), SegmentationSettings())[1][0]
         for bright in (False, True)
     )
     assert sure.accepted
