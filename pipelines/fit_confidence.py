@@ -6,7 +6,7 @@ Prints the coefficients for `leakloc.segmentation.classification.CONFIDENCE`.
 
     python pipelines/fit_confidence.py SPIDER --seeds 11 --rows simulated.json
     python pipelines/fit_confidence.py --phantom-seeds 30 --rows phantoms.json
-    python pipelines/fit_confidence.py --phantom-seeds 33,34,36,49 --scenarios metal --rows metal.json
+    python pipelines/fit_confidence.py --phantom-seeds 33,34 --scenarios metal --rows metal.json
     python pipelines/fit_confidence.py --fit simulated.json phantoms.json metal.json
 """
 
@@ -40,9 +40,9 @@ TRUE_FRACTION = 0.1
 ANY = SegmentationSettings(collection_min_probability=0.001)
 """Accepts everything that the network classifies as fluid."""
 FORMER = np.array([-0.80, 1.25, 1.92, 0.51])
-"""Weights of the other predictors, fitted to 124 candidates of former networks, three of them false.
-The present networks detect fewer false ones, too few to fit all weights: with all of them free, the
-weight of the volume vanishes."""
+"""Weights of the other predictors, fitted to 124 candidates of former networks, three of them
+false. The present networks detect fewer false ones, too few to fit all weights: with all of them
+free, the weight of the volume vanishes."""
 RIDGE = 0.02
 """Penalty on the squared weight, needed because few candidates are false."""
 

@@ -126,8 +126,8 @@ def confidence_evidence(
     the logarithm of the volume in mL (small components separate from the sac are often cysts), and
     the signal of the surrounding tissue (0 to 1; a fifth of the component's signal counts as full,
     and the cube leaves little of the tenth that is found around fluid): fluid is delimited by dark
-    tissue, bright fat continues beyond the component. Brightness is not a predictor: it rejects fat, but also fluid darker than CSF (in simulated studies a
-    pseudomeningocele).
+    tissue, bright fat continues beyond the component. Brightness is not a predictor: it rejects
+    fat, but also fluid darker than CSF (in simulated studies a pseudomeningocele).
     """
     odds = np.clip(np.asarray(network, float), 0.02, 0.98)
     contact = np.clip(np.asarray(contact_fraction, float) / 0.2, 0.0, 1.0)
@@ -137,9 +137,9 @@ def confidence_evidence(
 
 
 CONFIDENCE: Final = (-0.80, 1.25, 1.92, 0.51, -4.55)
-"""Weights of `confidence_evidence`. The first four were fitted to 124 components, three of them false
-positive, of development patients (seed 11; the networks were trained on these patients) and of
-phantoms (seeds 30 to 32); the last to 109 components of the present networks, one of them false
+"""Weights of `confidence_evidence`. The first four were fitted to 124 components, three of them
+false positive, of development patients (seed 11; the networks were trained on these patients) and
+of phantoms (seeds 30 to 32); the last to 109 components of the present networks, one of them false
 positive, of the same patients and of phantoms (seeds 30, and 33 to 49 with metal)."""
 
 

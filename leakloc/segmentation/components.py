@@ -145,7 +145,9 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         voxels, fluid, ~scene.inside
     )
     weight = fraction / fraction.sum()
-    distance, box = _distance_mm(voxels, geometry)
+    is_fluid = fluid is scene.fraction  # other bright signal has many and large components
+    reach_mm = _shell_start_mm(geometry.spacing_ijk_mm) + _SHELL_MM if is_fluid else 0.0
+    distance, box = _distance_mm(voxels, geometry, reach_mm)
     thickness = _thickness_mm(distance, geometry.spacing_ijk_mm)
     radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     return Features(
@@ -166,7 +168,7 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         roundness=float(np.clip(0.5 * thickness / radius, 0, 1)),
         brightness=float(np.percentile(scene.signal.array[voxels], 75)),
         network=_peak_fraction(voxels, scene),
-        surrounding=_surrounding(voxels, scene, distance, box),
+        surrounding=_surrounding(voxels, scene, distance, box) if is_fluid else 0.0,
     )
 
 
@@ -213,10 +215,9 @@ def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
 
 
 def _distance_mm(
-    voxels: Voxels, geometry: Geometry
+    voxels: Voxels, geometry: Geometry, reach_mm: float
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
     """Return the distance from the border of a component, positive inside, and its box."""
-    reach_mm = _shell_start_mm(geometry.spacing_ijk_mm) + _SHELL_MM
     pad = np.ceil(reach_mm / np.array(geometry.spacing_ijk_mm)[::-1]).astype(int)
     box = tuple(
         slice(max(int(axis.min()) - n, 0), int(axis.max()) + n + 1)
