@@ -2,12 +2,15 @@
 
 The candidates are components that the dura network classifies as fluid, in simulated studies of
 the development patients and in phantoms; a candidate is true if a tenth of it is simulated fluid.
-Prints the coefficients for `leakloc.segmentation.classification.CONFIDENCE`.
+Prints `leakloc.segmentation.classification.CONFIDENCE`, of which the last weight is fitted.
 
     python pipelines/fit_confidence.py SPIDER --seeds 11 --rows simulated.json
     python pipelines/fit_confidence.py --phantom-seeds 30 --rows phantoms.json
-    python pipelines/fit_confidence.py --phantom-seeds 33,34 --scenarios metal --rows metal.json
-    python pipelines/fit_confidence.py --fit simulated.json phantoms.json metal.json
+    python pipelines/fit_confidence.py --phantom-seeds 33,34,35 --rows fat.json \
+        --scenarios metal,fat_suppression_failure
+    python pipelines/fit_confidence.py --phantom-seeds 36,37,38,39,44,45,46,47,48,49 \
+        --scenarios metal --rows metal.json
+    python pipelines/fit_confidence.py --fit simulated.json phantoms.json fat.json metal.json
 """
 
 from __future__ import annotations

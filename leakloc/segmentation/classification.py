@@ -140,7 +140,7 @@ CONFIDENCE: Final = (-0.80, 1.25, 1.92, 0.51, -4.55)
 """Weights of `confidence_evidence`. The first four were fitted to 124 components, three of them
 false positive, of development patients (seed 11; the networks were trained on these patients) and
 of phantoms (seeds 30 to 32); the last to 109 components of the present networks, one of them false
-positive, of the same patients and of phantoms (seeds 30, and 33 to 49 with metal)."""
+positive, of the same patients and of phantoms (seeds 30, and 33 to 39 and 44 to 49 with metal)."""
 
 
 @dataclass(frozen=True)

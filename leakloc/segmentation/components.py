@@ -145,9 +145,12 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         voxels, fluid, ~scene.inside
     )
     weight = fraction / fraction.sum()
-    is_fluid = fluid is scene.fraction  # other bright signal has many and large components
-    reach_mm = _shell_start_mm(geometry.spacing_ijk_mm) + _SHELL_MM if is_fluid else 0.0
+    # Adjacent slices may be filled partially.
+    start_mm = max(_SHELL_START_MM, 1.01 * max(geometry.spacing_ijk_mm))
+    # No shell around other bright signal, which has many and large components.
+    reach_mm = start_mm + _SHELL_MM if fluid is scene.fraction else 0.0
     distance, box = _distance_mm(voxels, geometry, reach_mm)
+    shell = (distance < -start_mm) & (distance >= -reach_mm)
     thickness = _thickness_mm(distance, geometry.spacing_ijk_mm)
     radius = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     return Features(
@@ -168,7 +171,7 @@ def measure(voxels: Voxels, scene: Scene, fluid: Volume) -> Features:
         roundness=float(np.clip(0.5 * thickness / radius, 0, 1)),
         brightness=float(np.percentile(scene.signal.array[voxels], 75)),
         network=_peak_fraction(voxels, scene),
-        surrounding=_surrounding(voxels, scene, distance, box) if is_fluid else 0.0,
+        surrounding=_surrounding(voxels, scene, shell, box),
     )
 
 
@@ -217,7 +220,7 @@ def rim_ml(voxels: Voxels, fraction: Volume, outside: Mask) -> float:
 def _distance_mm(
     voxels: Voxels, geometry: Geometry, reach_mm: float
 ) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
-    """Return the distance from the border of a component, positive inside, and its box."""
+    """Return the distance from a component's border, positive inside, in a box with margin."""
     pad = np.ceil(reach_mm / np.array(geometry.spacing_ijk_mm)[::-1]).astype(int)
     box = tuple(
         slice(max(int(axis.min()) - n, 0), int(axis.max()) + n + 1)
@@ -242,23 +245,14 @@ def _thickness_mm(distance_mm: Floats, spacing_ijk_mm: tuple[float, float, float
     return float(2 * distance_mm.max() + min(spacing_ijk_mm))
 
 
-def _surrounding(
-    voxels: Voxels, scene: Scene, distance_mm: Floats, box: tuple[slice, ...]
-) -> float:
-    """Return the mean signal outside sac and component, relative to its median signal."""
-    start_mm = _shell_start_mm(scene.signal.geometry.spacing_ijk_mm)
-    shell = (distance_mm < -start_mm) & (distance_mm >= -start_mm - _SHELL_MM)
-    shell &= scene.outside_mm[box] > BLUR_MM
-    shell &= ~scene.inside[box]
+def _surrounding(voxels: Voxels, scene: Scene, shell: Mask, box: tuple[slice, ...]) -> float:
+    """Return the mean signal of the shell outside the sac, relative to that of the component."""
+    if shell.any():
+        shell = shell & (scene.outside_mm[box] > BLUR_MM) & ~scene.inside[box]
     if not shell.any():
         return 0.0
     signal = scene.signal.array
     return float(signal[box][shell].mean() / max(np.median(signal[voxels]), _MIN_SIGNAL))
-
-
-def _shell_start_mm(spacing_ijk_mm: tuple[float, float, float]) -> float:
-    # Adjacent slices may be filled partially.
-    return max(_SHELL_START_MM, 1.01 * max(spacing_ijk_mm))
 
 
 def _peak_fraction(voxels: Voxels, scene: Scene) -> float:
