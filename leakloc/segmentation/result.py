@@ -56,7 +56,7 @@ class Features:
     """Fluid fraction of the dura network that 0.1 mL of the component reach or exceed."""
     surrounding: float
     """Signal of the tissue around the component relative to its own: near 0 around fluid with fat
-    suppression, more where the component is part of bright fat. 0 (not measured) if the dura network
+    suppression, more where the component is part of bright fat. 0 (not measured) if the network
     does not classify the component as fluid."""
 
 
