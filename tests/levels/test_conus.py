@@ -14,7 +14,7 @@ TOP_MM = 200.0
 
 
 def canal(cord_mm, *, roots=0.2, cord=0.9, length=200.0):
-    """A straight sac with a cord from the top that tapers over 15 mm and ends at `cord_mm`."""
+    """A straight sac with a cord from the top that tapers over 25 mm and ends at `cord_mm`."""
     geometry = Geometry.from_axes(
         (int(length / 2), 18, 18), origin_lps=(-17, -17, TOP_MM - length), spacing_ijk_mm=(2, 2, 2)
     )
@@ -22,7 +22,7 @@ def canal(cord_mm, *, roots=0.2, cord=0.9, length=200.0):
     x, y, z = np.moveaxis(geometry.lps_from_ijk(np.stack([i, j, k], axis=-1)), -1, 0)
     sac = np.hypot(x, y) < 11
     solid = np.where(sac, roots, 0.0)
-    radius = 5.5 * np.sqrt(np.clip((cord_mm - (TOP_MM - z)) / 15.0, 0.0, 1.0))
+    radius = 5.5 * np.sqrt(np.clip((cord_mm - (TOP_MM - z)) / 25.0, 0.0, 1.0))
     solid[np.hypot(x, y) < radius] = cord
     heights = np.arange(TOP_MM, TOP_MM - length, -1.0)
     return SimpleNamespace(
