@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from leakloc.anatomy.canal import find_canal
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.network import anatomy_probabilities
 from leakloc.core.errors import AnalysisError
-from leakloc.core.volume import Volume
+from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.dura import find_dura, follow_canal, polar_signal
 from leakloc.segmentation.dura_network import NO_PRIOR
 from leakloc.segmentation.fluid import map_fluid
-from leakloc.validation.phantom import SCENARIOS, make_phantom
+from leakloc.validation.phantom import SCENARIOS, Phantom, PhantomSeries, make_phantom
 from leakloc.validation.simulation import DEVELOPMENT_PATIENTS, Patient, read_patient, simulate
 from leakloc.validation.simulation.study import ALL_MIMICS, SimulatedStudy, SimulationScenario
 
@@ -41,6 +42,27 @@ LINES = 3
 SCALES = (0.85, 1.18)
 WIDENED = 0.4
 """Fraction of the variants of a patient with synthetic tissue lateral to the slab."""
+
+
+def heavy_t2_series(phantom: Phantom) -> list[PhantomSeries]:
+    """Return the myelograms of a phantom."""
+    return [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")]
+
+
+def study_rng(number: int) -> Rng:
+    """Return the generator of a simulated study, which first draws the patient."""
+    return np.random.default_rng([number, 20261128])
+
+
+def phantom_lines(
+    phantom: Phantom, geometry: Geometry, scenario: str, seed: int
+) -> Iterator[tuple[bool, Centerline]]:
+    """Yield displaced centerlines of a phantom and whether each is sampled without the prior."""
+    rng = np.random.default_rng([seed, *scenario.encode()])
+    true = Centerline.smoothed(phantom.truth.centerline_lps, step_mm=1.0, smoothing_mm=4.0)
+    line = Centerline(true.points_lps[geometry.contains(true.points_lps)])
+    for _ in range(2 * LINES):
+        yield rng.random() < 0.3, displaced(line, rng)
 
 
 def random_scenario(rng: Rng) -> SimulationScenario:
@@ -166,21 +188,16 @@ def make_real(patients: Patients, rng: Rng, path: Path) -> None:
 
 def make_from_phantom(scenario: str, seed: int, path: Path) -> None:
     """Render a phantom and store it."""
-    rng = np.random.default_rng([seed, *scenario.encode()])
     phantom = make_phantom(scenario, seed)
-    series = [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")][-1]
+    series = heavy_t2_series(phantom)[-1]
     volume = phantom.image(series.sequence, series.geometry)
     masks = phantom.masks(volume.geometry)
-    true = Centerline.smoothed(phantom.truth.centerline_lps, step_mm=1.0, smoothing_mm=4.0)
-    within = volume.geometry.contains(true.points_lps)
-    line = Centerline(true.points_lps[within])
     stored: dict[str, Array] = {"source": np.array("phantom")}
     canal = anatomy_probabilities(volume).canal
-    for n in range(2 * LINES):
-        prior = None if rng.random() < 0.3 else canal
-        parts = polar_sample(
-            volume, displaced(line, rng), prior, masks.thecal_sac, masks.fluid_fraction
-        )
+    lines = phantom_lines(phantom, volume.geometry, scenario, seed)
+    for n, (without_prior, line) in enumerate(lines):
+        prior = None if without_prior else canal
+        parts = polar_sample(volume, line, prior, masks.thecal_sac, masks.fluid_fraction)
         stored |= {f"{n}_{name}": array for name, array in parts.items()}
     _save(path, stored)
 
@@ -213,7 +230,7 @@ def main() -> None:
         for number in range(options.first, options.first + options.count):
             path = options.pool / f"real_{number:05d}.npz"
             if not path.exists():
-                make_real(patients, np.random.default_rng([number, 20261128]), path)
+                make_real(patients, study_rng(number), path)
                 print(path.name, f"{time.monotonic() - start:.0f} s", flush=True)
         return
     for seed in map(int, options.seeds.split(",")):

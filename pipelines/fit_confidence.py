@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from dura_samples import heavy_t2_series
 from scipy.optimize import minimize_scalar
 
 from leakloc.anatomy.spine import Spine
@@ -88,7 +89,7 @@ def phantoms(seeds: list[int], scenarios: list[str]) -> Iterator[Row]:
     for seed in seeds:
         for name in scenarios:
             phantom = make_phantom(name, seed)
-            series = [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")]
+            series = heavy_t2_series(phantom)
             if not series or len(series[-1].stacks) != 1:
                 continue
             volume = phantom.image(series[-1].sequence, series[-1].geometry)

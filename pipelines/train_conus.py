@@ -7,7 +7,7 @@
 Samples: phantoms and simulated studies of `dura_samples` (POOL), and T2-weighted images of the
 development patients of SPIDER, all with the annotated end of the cord; stored samples are not
 computed again. ``measure`` prints the errors of five-fold cross-validation by patient and phantom
-seed. Needs ``pip install leakloc[train]``; takes half an hour on one CPU core, mostly to collect.
+seed. Needs ``pip install leakloc[train]``; takes a quarter of an hour on one CPU core.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from dura_samples import LINES, Patients, displaced
+from dura_samples import LINES, Patients, heavy_t2_series, phantom_lines, study_rng
 from scipy.ndimage import map_coordinates
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.core.settings import Settings
+from leakloc.core.volume import Volume
 from leakloc.levels.conus import (
     HALF_WIDTH_MM,
     MAX_OFFSET_MM,
@@ -89,11 +92,16 @@ def collect(options: argparse.Namespace) -> None:
         path = options.work / f"image_{number}.npz"
         if path.exists():
             continue
-        study = load(options.spider / f"spider-{number}_T2SPACE.nii.gz", Settings())
-        result = segment(Spine(study.stacks[0].load()), {}, Settings().segmentation)
+        result = segment(Spine(_image(options.spider, number)), {}, Settings().segmentation)
         tip = _plane_at(result.centerline, end_mm)
         first, profile = measure_profile(*sample_planes(result))
         _store(path, [(profile, tip - first)])
+
+
+@cache
+def _image(folder: Path, number: str) -> Volume:
+    """Return the T2-weighted image of a patient."""
+    return load(folder / f"spider-{number}_T2SPACE.nii.gz", Settings()).stacks[0].load()
 
 
 def _store(path: Path, samples: list[Sample]) -> None:
@@ -104,19 +112,13 @@ def _store(path: Path, samples: list[Sample]) -> None:
 
 def _phantom_profiles(source: Path, scenario: str, seed: int) -> list[Sample]:
     """Return the profiles about the displaced centerlines of `dura_samples`, drawn again."""
-    rng = np.random.default_rng([seed, *scenario.encode()])
     phantom = make_phantom(scenario, seed)
-    series = [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")][-1]
-    tip_lps = phantom.truth.conus_lps
-    if not series.geometry.contains(tip_lps):
+    geometry, tip_lps = heavy_t2_series(phantom)[-1].geometry, phantom.truth.conus_lps
+    if not geometry.contains(tip_lps):
         return []
-    true = Centerline.smoothed(phantom.truth.centerline_lps, step_mm=1.0, smoothing_mm=4.0)
-    line = Centerline(true.points_lps[series.geometry.contains(true.points_lps)])
-    tips = []
-    for _ in range(2 * LINES):
-        rng.random()
-        tips.append(float(displaced(line, rng).project(tip_lps[None])[0][0]) / STEP_MM)
-    return list(_polar_profiles(source, tips[:LINES]))
+    lines = islice(phantom_lines(phantom, geometry, scenario, seed), LINES)
+    tips = (float(line.project(tip_lps[None])[0][0]) / STEP_MM for _, line in lines)
+    return list(_polar_profiles(source, tips))
 
 
 def _store_simulated(
@@ -124,16 +126,16 @@ def _store_simulated(
 ) -> None:
     """Store the profiles of a simulated study, whose patient and size are drawn again."""
     number = int(source.stem.rpartition("_")[2])
-    draw = np.random.default_rng([number, 20261128])
-    name = str(draw.choice(DEVELOPMENT_PATIENTS))
-    path = work / f"simulated_{name}_{number}.npz"
-    if name not in ends_mm or path.exists():
+    if list(work.glob(f"simulated_*_{number}.npz")):
         return
-    patient = patients.draw(np.random.default_rng([number, 20261128]))
-    original = load(patients.folder / f"spider-{name}_T2SPACE.nii.gz", Settings()).stacks[0].load()
-    scale = min(patient.image.geometry.spacing_ijk_mm) / min(original.geometry.spacing_ijk_mm)
-    tip = _plane_at(patient.centerline, ends_mm[name] * scale)
-    _store(path, list(_polar_profiles(source, [tip] * LINES)))
+    patient = patients.draw(study_rng(number))
+    if patient.number not in ends_mm:
+        return
+    original = _image(patients.folder, patient.number).geometry
+    scale = min(patient.image.geometry.spacing_ijk_mm) / min(original.spacing_ijk_mm)
+    tip = _plane_at(patient.centerline, ends_mm[patient.number] * scale)
+    path = work / f"simulated_{patient.number}_{number}.npz"
+    _store(path, list(_polar_profiles(source, repeat(tip, LINES))))
 
 
 def _plane_at(line: Centerline, height_mm: float) -> float:
@@ -142,7 +144,7 @@ def _plane_at(line: Centerline, height_mm: float) -> float:
     return float(np.interp(-height_mm, -heights_mm, np.arange(len(heights_mm))))
 
 
-def _polar_profiles(source: Path, tips: list[float]) -> Iterator[Sample]:
+def _polar_profiles(source: Path, tips: Iterable[float]) -> Iterator[Sample]:
     """Yield profiles of samples in polar coordinates, resampled to planes across the canal."""
     across = np.arange(-HALF_WIDTH_MM, HALF_WIDTH_MM + 1.0)
     left, dorsal = np.meshgrid(across, across)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from dura_samples import heavy_t2_series
 from fit_confidence import numbers
 from scipy.ndimage import binary_dilation
 from torch import nn
@@ -106,7 +107,7 @@ def studies(options: argparse.Namespace) -> Iterator[tuple[Path, Volume, Array, 
             if path.exists():
                 continue
             phantom = make_phantom(scenario, seed)
-            series = [s for s in phantom.series() if s.sequence.name in ("ht2w_3d", "ht2w_bssfp")]
+            series = heavy_t2_series(phantom)
             if series and len(series[-1].stacks) == 1:
                 volume = phantom.image(series[-1].sequence, series[-1].geometry)
                 masks = phantom.masks(volume.geometry)

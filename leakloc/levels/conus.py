@@ -52,7 +52,7 @@ _VOTE_MM: Final = (16.0, 4.0)
 """Decay of the weight of an estimate with its distance, and width of a vote."""
 _MIN_VOTES: Final = 8.0
 """Minimum sum of votes: reached by 98 % of visible tips in cross-validation; without the cord in
-view, crowded roots reached at most 10.4 in 31 studies."""
+view, crowded roots reached at most 10.4 in 32 studies."""
 _MIN_PEAK: Final = 0.7
 """Minimum votes of a position relative to the maximum."""
 _USUAL_IN_L1: Final = 0.55
