@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +98,26 @@ def test_a_refused_result_is_abandoned_in_time(
 
 def test_eight_senders_at_once(tmp_path: Path, quick: Settings, study: Maker) -> None:
     studies = [study(str(n)).datasets for n in range(8)]
-    statuses: list[Any] = []
+    refused: list[Any] = []
+
+    def send(datasets: Sequence[Any], port: int) -> None:
+        """Send again what was not acknowledged (timeout of a busy machine), as senders do."""
+        left = list(datasets)
+        for _ in range(3):
+            statuses = store(port, left)
+            refused.extend(status for status in statuses if status)
+            left = [d for d, status in zip(left, statuses, strict=True) if status is None]
+            if not left:
+                return
+        refused.append(None)
+
     with running(tmp_path / "out", quick) as node:
-        senders = [
-            threading.Thread(target=lambda d=d: statuses.extend(store(node.port, d)))
-            for d in studies
-        ]
+        senders = [threading.Thread(target=send, args=(d, node.port)) for d in studies]
         for sender in senders:
             sender.start()
         for sender in senders:
             sender.join()
-        assert statuses == [0] * 48
+        assert refused == []
         assert node.files() == sorted(d.SOPInstanceUID for s in studies for d in s)
         uids = [s[0].StudyInstanceUID for s in studies]
         until(lambda: {node.state(uid) for uid in uids} == {"finished"}, "eight analyses")
