@@ -45,9 +45,10 @@ test: lint
 test-all: lint
 	$(BIN)/pytest -n auto -m ''
 
-# The code on the pages for those who do not program.
+# The code of the README, of the pages for those who do not program, and of two notebooks.
 test-docs: $(VENV)/.dev
-	$(BIN)/pytest -m '' tests/docs tests/notebooks -k "radiologists or planners or your_masks"
+	$(BIN)/pytest -n auto -m slow tests/docs tests/notebooks \
+		-k "README or radiologists or planners or first_look or your_masks"
 
 # The tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(VENV)/.dev

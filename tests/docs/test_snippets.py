@@ -51,17 +51,8 @@ def commands(code: str) -> list[list[str]]:
 
 
 RUNNABLE = [page for page in PAGES if any(not block.reason for block in blocks(page))]
-EVERY_DAY = ("README",)
-"""The other pages take one to two minutes each; `make test-docs` runs two of them."""
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=() if page.stem in EVERY_DAY else pytest.mark.slow)
-        for page in RUNNABLE
-    ],
-)
+@pytest.mark.slow  # one to two minutes each; `make test-docs` runs three of them
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_page_runs(page, tmp_path):
     for name in ("sample_data", "pipelines", "leakloc", "notebooks"):
         (tmp_path / name).symlink_to(ROOT / name)

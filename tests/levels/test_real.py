@@ -36,7 +36,10 @@ def canal_line(mask):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("patient", ["045", "069", "127", "220"])
+@pytest.mark.parametrize(
+    "patient",
+    ["127", "220", *(pytest.param(number, marks=pytest.mark.slow) for number in ("045", "069"))],
+)
 def test_every_disc_of_a_patient_has_its_name(patient):
     import nibabel as nib
 

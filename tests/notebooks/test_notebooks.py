@@ -43,6 +43,7 @@ def test_stored_without_outputs(path):
     assert "/work" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_first_look():
     done = run(FOLDER / "1_first_look.ipynb")
     assert "L4-L5" in outputs(done, "text/html")
