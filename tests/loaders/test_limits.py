@@ -86,6 +86,26 @@ def test_nifti_with_a_huge_header_extension_is_refused(tmp_path):
     refused(tmp_path, ONE_MIB, "a.nii.gz", "loaders.max_decoded_mib")
 
 
+@pytest.mark.parametrize("magic", [b"n+1\0", b"ni1\0"])
+@pytest.mark.parametrize("end", [-1.0, 0.0, 368.0])  # 352 or more with extensions
+def test_nifti_extensions_end_at_the_voxels(tmp_path, magic, end):
+    content = bytearray(nifti((8, 8, 8)))
+    struct.pack_into("<f", content, 108, end)
+    content[344:352] = magic + b"\1\0\0\0"
+    content[352:360] = struct.pack("<2i", 2**31 - 16, 6)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    refused(tmp_path, LoaderSettings(), "a.nii.gz", "extensions")
+
+
+def test_nifti_extensions_are_skipped(tmp_path):
+    image = nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    for text in (b"one", b"another" * 1000):
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text))
+    for name in ("a.nii", "a.nii.gz"):
+        nib.save(image, tmp_path / name)
+        assert load_study(tmp_path / name, LoaderSettings()).stacks[0].load().array.shape
+
+
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
 def test_compressed_nrrd_and_metaimage_are_bounded_by_their_decoded_size(tmp_path, name):
     sitk.WriteImage(sitk.Image(LARGE, sitk.sitkUInt8), tmp_path / name, useCompression=True)
@@ -276,6 +296,42 @@ def test_a_long_header_cannot_hide_its_data_file(outside, kind):
     text = text.format(count=2, reference=comment * 40_000 + form + str(outside))
     (study / f"a.{kind}").write_text(text)
     refused(study, LoaderSettings(), "its header has more than")
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_cannot_hide_a_data_file(outside, end):
+    text = NRRD.format(count=8, reference=f"data file: {outside}").replace("\n", end)
+    path = outside.parent / "study" / "a.nhdr"
+    path.write_bytes(text.encode())
+    refused(path.parent, LoaderSettings(), "a.nhdr", "outside")
+
+
+def test_skipped_bytes_are_bounded(tmp_path):
+    text = NRRD.format(count=8, reference=f"byte skip: {2**31}").replace("raw", "gzip")
+    (tmp_path / "a.nrrd").write_bytes(text.encode() + b"\n" + gzip.compress(bytes(512)))
+    refused(tmp_path, LoaderSettings(), "a.nrrd", "loaders.max_decoded_mib")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_size_stated"), [("a.mha", True), ("a.mhd", True), ("a.mhd", False)]
+)
+def test_compressed_metaimage_is_read_completely_or_refused(tmp_path, name, is_size_stated):
+    voxels = np.random.default_rng(0).integers(0, 255, (8, 8, 8)).astype(np.uint8)
+    packed = zlib.compress(voxels.tobytes())
+    for content in (packed, packed[:-100], zlib.compress(voxels.tobytes()[:-1])):
+        local = name == "a.mha"
+        lines = ["CompressedData = True"]
+        lines += [f"CompressedDataSize = {len(content)}"] if is_size_stated else []
+        lines += [f"ElementDataFile = {'LOCAL' if local else 'a.zraw'}"]
+        header = META.format(count=8, reference="\n".join(lines)).rstrip("\n") + "\n"
+        (tmp_path / name).write_bytes(header.encode() + (content if local else b""))
+        (tmp_path / "a.zraw").write_bytes(content)
+        stack = load_study(tmp_path / name, LoaderSettings()).stacks[0]
+        if content is packed:
+            np.testing.assert_array_equal(stack.load().array, voxels)
+            continue
+        with pytest.raises(InputError, match="corrupt or truncated"):
+            stack.load()
 
 
 @pytest.mark.parametrize("name", ["a.nhdr", "a.mhd"])
