@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, neutral_names
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import load, load_study, read_mask
@@ -388,6 +388,17 @@ def test_two_studies_with_control_characters_are_listed_without(series, tmp_path
         series(study_uid="\x1b]0;OWNED\x07").write(tmp_path, prefix="a")
         series().write(tmp_path, prefix="b")
     refused(tmp_path, LoaderSettings(), "?]0;OWNED?")
+
+
+def test_a_name_in_place_of_a_uid_is_not_shown_with_neutral_names(series, tmp_path):
+    series().set(StudyInstanceUID="DOE^JANE").write(tmp_path, prefix="a")
+    series().write(tmp_path, prefix="b")
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "a.nii").write_bytes(nifti((8, 8, 8)))
+    for path, uid in ((tmp_path, None), (tmp_path, "DOE"), (tmp_path / "volume", "DOE")):
+        with neutral_names(lambda _: "the input"), pytest.raises(InputError) as caught:
+            load_study(path, LoaderSettings(), study_uid=uid)
+        assert "DOE" not in str(caught.value) and "(not a UID)" in str(caught.value)
 
 
 def test_the_cache_of_volumes_is_bounded(series, tmp_path):
