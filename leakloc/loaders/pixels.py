@@ -200,14 +200,28 @@ def _pictures(frames: tuple[Frame, ...], settings: LoaderSettings) -> Iterator[t
             continue
         dataset, stored = _decode(path, [frame for _, frame in members], settings)
         for (place, frame), words in zip(members, stored, strict=True):
-            values, crossings = _extracted(words, dataset)
-            mask = _padding_mask(values, dataset)
-            inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-            signal = _rescaled(values, dataset, frame.index)
-            if scaled and frame.private_scale is not None:
-                slope = _rescale(dataset, frame.index)[0]
-                signal = _unscaled(signal, slope, frame.private_scale)
-            yield place, (signal, mask, inverted, crossings)
+            try:
+                decoded = _interpreted(frame, words, dataset, scaled=scaled)
+            except InputError:
+                raise
+            except Exception as error:  # pydicom raises various exceptions for invalid values
+                raise InputError(
+                    f"the pixel attributes of {file_label(path)} are corrupt "
+                    f"({type(error).__name__}); export the series again"
+                ) from error
+            yield place, decoded
+
+
+def _interpreted(frame: Frame, words: Picture, dataset: Any, *, scaled: bool) -> Decoded:
+    """Return the signal of words from a decoder, according to the header."""
+    values, crossings = _extracted(words, dataset)
+    mask = _padding_mask(values, dataset)
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    signal = _rescaled(values, dataset, frame.index)
+    if scaled and frame.private_scale is not None:
+        slope = _rescale(dataset, frame.index)[0]
+        signal = _unscaled(signal, slope, frame.private_scale)
+    return signal, mask, inverted, crossings
 
 
 def _read_directly(frame: Frame) -> Picture | None:

@@ -6,6 +6,7 @@ import base64
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -188,3 +189,15 @@ def test_high_throughput_jpeg_2000(series, tmp_path):
 def test_unusual_pixels_go_to_the_decoder(series, tmp_path, tags):
     made = series(**tags).write(tmp_path)
     assert HeaderReader().read(made.paths[0])[0].stored is None
+
+
+def test_corrupt_pixel_attributes_are_an_error_that_names_the_file(series, tmp_path):
+    made = series(shape=(4, 8, 8)).write(tmp_path)
+    for path in made.paths:
+        dataset = pydicom.dcmread(path)
+        dataset["HighBit"]._value = b"99999999999"
+        dataset["HighBit"].VR = "UN"
+        dataset.save_as(path)
+    (stack,) = load_study(tmp_path, LoaderSettings()).stacks
+    with pytest.raises(InputError, match=r"pixel attributes of .* are corrupt"):
+        stack.load()
