@@ -118,6 +118,10 @@ def with_neighbors(segments: Sequence[str]) -> tuple[str, ...]:
     return (*every[max(first - 1, 0) : first], *segments, *every[last + 1 : last + 2])
 
 
+SIDES: Final = ("dorsal", "ventral", "left", "right")
+"""Quadrants around the thecal sac."""
+
+
 class CodedTerm(NamedTuple):
     """A DICOM code: value, coding scheme designator, meaning."""
 

@@ -19,7 +19,7 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Conus, Coverage, Localization
+from leakloc.localization.result import Conus, Coverage, Localization, SegmentFluid
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
     caudal_end_mm,
@@ -28,6 +28,7 @@ from leakloc.localization.sac import (
     premature_end,
     sac_profile,
 )
+from leakloc.localization.segments import fluid_by_segment
 from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
@@ -118,6 +119,12 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
+    by_segment = fluid_by_segment(
+        {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},
+        sac,
+        coordinate,
+        geometry,
+    )
     csf, noise = segmentation.csf_signal, segmentation.noise
     thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
@@ -125,9 +132,10 @@ def localize(
         collections=tuple(p.collection for p in placed),
         finding=find(
             placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
-        ),
+        ).model_copy(update={"segments_with_fluid": _count(by_segment, coordinate)}),
         planning=planning,
         coverage=coverage,
+        fluid_by_segment=by_segment,
         snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
@@ -138,6 +146,11 @@ def localize(
             *_edge_notes(placed, geometry, segmentation),
         ),
     )
+
+
+def _count(segments: tuple[SegmentFluid, ...], coordinate: LevelCoordinate) -> int | None:
+    """Return the number of segments with fluid; None if no level is named."""
+    return sum(segment.present for segment in segments) if coordinate.is_labeled else None
 
 
 def continue_through_sacrum(

@@ -154,6 +154,11 @@ class Collection(Part):
     """Maximum thickness outside the dura."""
     max_area_mm2: Nullable[Millimeters]
     """Largest cross-section, perpendicular to the canal."""
+    max_angle_around_sac_deg: Nullable[SignedMillimeters] = None
+    """Largest angle of the circumference of the sac with adjacent fluid in one cross-section;
+    null in reports of earlier versions."""
+    floating_sac: bool | None = None
+    """Whether fluid surrounds the sac over a sufficient length ("floating dural sac sign")."""
     sac_compression: Nullable[Fraction]
     """1 - minimum sac area along the collection / area expected from adjacent levels."""
     centroid_lps_mm: Nullable[Point]
@@ -172,6 +177,36 @@ class Collection(Part):
     """Thickness and area along the canal; null if not measured."""
 
 
+class SideFluid(Part):
+    """Epidural fluid on one side of the thecal sac within a motion segment."""
+
+    present: bool
+    """Whether fluid was detected."""
+    thickness_mm: Nullable[Millimeters]
+    """Maximum radial thickness outside the dura, within the canal; 0 without fluid."""
+    area_mm2: Nullable[Millimeters]
+    """Largest cross-section, perpendicular to the canal; 0 without fluid."""
+
+
+class SegmentFluid(Part):
+    """Epidural fluid of one motion segment, by side of the thecal sac."""
+
+    segment: str
+    """Motion segment, such as ``L4-L5``."""
+    present: bool
+    """Whether fluid was detected on any side."""
+    collections: tuple[int, ...]
+    """The `id` of each collection within the segment."""
+    dorsal: SideFluid
+    """Quadrant posterior to the sac."""
+    ventral: SideFluid
+    """Quadrant anterior to the sac."""
+    left: SideFluid
+    """Quadrant on the patient's left."""
+    right: SideFluid
+    """Quadrant on the patient's right."""
+
+
 class Finding(Part):
     """The finding of the study."""
 
@@ -183,6 +218,8 @@ class Finding(Part):
     """Confidence in `leak`."""
     summary: str
     """One-sentence summary in the style of a radiology report."""
+    segments_with_fluid: int | None = None
+    """Number of motion segments with epidural fluid; null if levels are unlabelled."""
 
 
 class ExpectedHiatus(Part):
@@ -312,6 +349,7 @@ class Localization:
     finding: Finding
     planning: Planning
     coverage: Coverage
+    fluid_by_segment: tuple[SegmentFluid, ...]
     snr: float | None
     """CSF signal divided by noise; None if noise was not measured."""
     conus: Conus | None = None

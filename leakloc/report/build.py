@@ -122,6 +122,7 @@ def result_parts(
         "levels": _levels(levels, localization.conus, level_scheme(settings.report.level_scheme)),
         "thecal_sac": localization.thecal_sac,
         "collections": localization.collections,
+        "fluid_by_segment": localization.fluid_by_segment,
         "finding": localization.finding,
         "planning": localization.planning,
         "quality": model.Quality(

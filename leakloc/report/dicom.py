@@ -24,6 +24,7 @@ from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NOTICE,
     SHORT_NOTICE,
+    SIDES,
     THECAL_SAC,
     CodedTerm,
     level_code,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from leakloc.analysis import AnalysisData
     from leakloc.loaders.study import SeriesStack
-    from leakloc.localization.result import Collection
+    from leakloc.localization.result import Collection, SideFluid
     from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
 
@@ -532,6 +533,12 @@ def report_object(
         if segmentation is not None and number is not None:
             reference = hd.sr.ReferencedSegment.from_segmentation(segmentation, number)
         groups.append(_collection_group(report, collection, segment, reference))
+    groups += [
+        _side_group(part.segment, side, getattr(part, side))
+        for part in report.fluid_by_segment
+        for side in SIDES
+        if getattr(part, side).present
+    ]
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
@@ -665,22 +672,13 @@ def _collection_group(
             for other in c.alternatives
         ),
     ]
-    site = hd.sr.FindingSite(
-        _code(level_code(c.level)) if c.level else _code(SPINE),
-        laterality=_code(_POSITIONS[c.position.label])
-        if c.position.label in ("left", "right")
-        else None,
-        topographical_modifier=_code(_POSITIONS[c.position.label])
-        if c.position.label not in ("left", "right")
-        else None,
-    )
     common = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=segment.tracking_uid if segment else _new_uid(),
             identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
         ),
         "finding_type": _code(EPIDURAL_FLUID),
-        "finding_sites": [site],
+        "finding_sites": [_site(c.level, c.position.label)],
         "algorithm_id": _algorithm(),
         "measurements": [
             _measurement(name, value, unit, derivation)
@@ -693,6 +691,34 @@ def _collection_group(
         return hd.sr.MeasurementsAndQualitativeEvaluations(**common)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=reference, **common
+    )
+
+
+def _side_group(segment: str, side: str, fluid: SideFluid) -> Any:
+    """Create the measurements of the fluid on one side of the sac within a motion segment."""
+    values = ((_DEPTH, fluid.thickness_mm, "mm"), (_AREA, fluid.area_mm2, "mm2"))
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=_new_uid(), identifier=f"epidural fluid {segment} {side}"
+        ),
+        finding_type=_code(EPIDURAL_FLUID),
+        finding_sites=[_site(segment, side)],
+        algorithm_id=_algorithm(),
+        measurements=[
+            _measurement(name, value, unit, _MAXIMUM)
+            for name, value, unit in values
+            if value is not None
+        ],
+    )
+
+
+def _site(segment: str | None, side: str) -> Any:
+    """Create the finding site of a motion segment, with a side of the sac."""
+    lateral = side in ("left", "right")
+    return hd.sr.FindingSite(
+        _code(level_code(segment) if segment else SPINE),
+        laterality=_code(_POSITIONS[side]) if lateral else None,
+        topographical_modifier=None if lateral else _code(_POSITIONS[side]),
     )
 
 

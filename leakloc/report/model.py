@@ -34,6 +34,7 @@ from leakloc.localization.result import (
     Coverage,
     Finding,
     Planning,
+    SegmentFluid,
     ThecalSac,
 )
 
@@ -262,6 +263,8 @@ class Report(Part):
     """Volumes, cross-sections and caudal end of the thecal sac."""
     collections: tuple[Collection, ...]
     """Epidural fluid collections, by decreasing volume."""
+    fluid_by_segment: tuple[SegmentFluid, ...] = ()
+    """Epidural fluid of each motion segment in the field of view, cranial to caudal, by side."""
     finding: Finding
     """Presence of epidural fluid, level and confidence."""
     planning: Planning

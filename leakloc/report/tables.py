@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from leakloc.anatomy.vocabulary import SIDES
+
 if TYPE_CHECKING:
     from leakloc.core.parts import Point
+    from leakloc.localization.result import SegmentFluid
     from leakloc.report.model import Report
 
 Row = dict[str, Any]
@@ -23,6 +26,7 @@ COLLECTION_COLUMNS: Final = (
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
+    *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
 )  # fmt: skip
 
 
@@ -58,12 +62,14 @@ def collection_rows(report: Report) -> list[Row]:
 
 
 def level_rows(report: Report) -> list[Row]:
-    """Return one row per vertebra and disc, cranial to caudal; disc rows include the thecal sac."""
+    """Return one row per vertebra and disc, cranial to caudal; discs include sac and fluid."""
     sac = {part.segment: part for part in report.thecal_sac.by_segment}
+    fluid = {part.segment: part for part in report.fluid_by_segment}
     rows: list[Row] = []
     for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
         for thing in things:
             part = sac.get(thing.name)
+            sides = _sides(fluid.get(thing.name))
             rows.append(
                 {
                     "kind": kind,
@@ -74,6 +80,7 @@ def level_rows(report: Report) -> list[Row]:
                     "sac_volume_ml": part and part.volume_ml,
                     "sac_min_area_mm2": part and part.min_area_mm2,
                     "sac_mean_area_mm2": part and part.mean_area_mm2,
+                    **sides,
                 }
             )
     rows.sort(key=lambda row: -float(row["center_z_lps_mm"]))
@@ -86,6 +93,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(target, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _sides(part: SegmentFluid | None) -> Row:
+    row = {}
+    for side in SIDES:
+        fluid = part and getattr(part, side)
+        row[f"fluid_{side}_mm"] = fluid and fluid.thickness_mm
+        row[f"fluid_{side}_mm2"] = fluid and fluid.area_mm2
+    return row
 
 
 def _xyz(name: str, point: Point | None) -> Row:

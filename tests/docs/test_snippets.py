@@ -51,6 +51,8 @@ def commands(code: str) -> list[list[str]]:
 
 
 RUNNABLE = [page for page in PAGES if any(not block.reason for block in blocks(page))]
+
+
 @pytest.mark.slow  # one to two minutes each; `make test-docs` runs three of them
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_page_runs(page, tmp_path):

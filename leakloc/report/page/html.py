@@ -91,6 +91,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
         finding=_finding(report),
         alternatives=_alternatives(report),
         collections=_collections(report, linked=linked),
+        sides=_sides(report),
         details={c.id: _collection(c) for c in report.collections},
         rejected=_rejected(report, linked=linked),
         numbering=_numbering(report),
@@ -196,6 +197,32 @@ def _rejected(report: Report, *, linked: bool) -> Table | None:
         for r in report.rejected[:MAX_REJECTED_LISTED]
     ]
     return Table("Rejected bright signal outside the thecal sac", header, rows)
+
+
+def _sides(report: Report) -> Table | None:
+    """Return the segments with fluid, and the thickness of the fluid on each side of the sac."""
+    with_fluid = [s for s in report.fluid_by_segment if s.present]
+    if not with_fluid:
+        return None
+    rows = [
+        (
+            s.segment,
+            *(
+                f"{_number(side.thickness_mm, 1)} ({_number(side.area_mm2, 0)})"
+                if side.present
+                else "-"
+                for side in (s.dorsal, s.ventral, s.left, s.right)
+            ),
+            ", ".join(map(str, s.collections)),
+        )
+        for s in with_fluid
+    ]
+    caption = (
+        f"Fluid in {len(with_fluid)} of {len(report.fluid_by_segment)} motion segments in the "
+        "field of view: thickness in mm (area in mm²) within the canal"
+    )
+    header = ("Segment", "Dorsal", "Ventral", "Left", "Right", "Collections")
+    return Table(caption, header, rows)
 
 
 def _collection(c: Collection) -> Facts:
