@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.core.notes import Note
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Volume
@@ -26,10 +27,14 @@ class Landmarks:
         Result of `leakloc.localization.find_sacral_canal`.
     anatomy : Volume or None
         A companion series with bright fat.
+    sacral_roles, anatomy_roles : tuple of Role
+        Roles of the series used.
     """
 
     sacral: SacralCanal | None
     anatomy: Volume | None
+    sacral_roles: tuple[Role, ...] = ()
+    anatomy_roles: tuple[Role, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -215,11 +215,17 @@ def analyze(
 
 def _landmarks(chosen: Triage) -> Landmarks:
     """Return the image data used by localization."""
-    roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
-    sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
+    preferred: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
+    volumes: dict[Role, Volume] = {"myelogram": chosen.myelogram, **chosen.companions}
+    roles = [role for role in preferred if role in volumes]
+    for_sacrum: tuple[Role, ...] = (*roles[:1], "myelogram")
+    sacral = find_sacral_canal([volumes[role] for role in for_sacrum], chosen.spine.anatomy)
+    with_fat = tuple(role for role in roles if role != "sagittal_stir")[:1]
     return Landmarks(
-        find_sacral_canal((*sagittal[:1], chosen.myelogram), chosen.spine.anatomy),
-        next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
+        sacral,
+        volumes[with_fat[0]] if with_fat else None,
+        () if sacral is None else tuple(for_sacrum[number] for number in sacral.images),
+        with_fat,
     )
 
 

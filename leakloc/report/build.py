@@ -18,11 +18,12 @@ from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.report import model
+from leakloc.report.usage import usage_of
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
     from leakloc.levels.result import Levels
-    from leakloc.loaders.study import SkippedFile, StudyInfo, Triage, TriagedStack
+    from leakloc.loaders.study import SkippedFile, StudyInfo, TriagedStack
     from leakloc.localization.result import Conus, Localization
     from leakloc.segmentation.result import Candidate, Segmentation
 
@@ -75,7 +76,7 @@ def build_report(
     return model.Report(
         notice=NOTICE,
         study=identity(study.info, settings),
-        series=_series(triage, settings),
+        series=_series(analysis),
         skipped_files=_skipped(study.skipped),
         outputs=outputs or model.Outputs(),
         **parts,
@@ -195,12 +196,13 @@ def _pseudonym(value: str | None, info: StudyInfo) -> str | None:
     return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _series(triage: Triage, settings: Settings) -> tuple[model.Series, ...]:
-    return tuple(_one_series(stack, settings) for stack in triage.stacks)
+def _series(analysis: AnalysisData) -> tuple[model.Series, ...]:
+    return tuple(_one_series(stack, analysis) for stack in analysis.triage.stacks)
 
 
-def _one_series(triaged: TriagedStack, settings: Settings) -> model.Series:
-    stack = triaged.stack
+def _one_series(triaged: TriagedStack, analysis: AnalysisData) -> model.Series:
+    stack, settings = triaged.stack, analysis.settings
+    usage = usage_of(triaged, analysis)
     geometry = stack.geometry
     # Without DICOM headers the description is the name of the file, which may name the patient.
     named = stack.series_instance_uid is not None or settings.report.identity == "keep"
@@ -209,7 +211,8 @@ def _one_series(triaged: TriagedStack, settings: Settings) -> model.Series:
         series_instance_uid=stack.series_instance_uid,
         description=description,
         role=triaged.role,
-        used_for=triaged.used_for,
+        used_for=usage.used_for,
+        contribution=usage.contribution,
         reason=triaged.reason,
         n_instances=stack.n_instances,
         shape=geometry.shape if geometry else None,

@@ -95,7 +95,9 @@ class Series(Part):
     role: Role
     """Role assigned to the series."""
     used_for: tuple[str, ...]
-    """``fluid``, ``levels``, both or neither."""
+    """Parts of the report the series contributed to: ``fluid``, ``levels``, ``planning``."""
+    contribution: str = ""
+    """What the series contributed, or why nothing."""
     reason: str
     """One sentence: the rule that determined the role."""
     n_instances: int = Field(ge=0)

@@ -39,7 +39,7 @@ from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 8
+_FORMAT: Final = 9
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be

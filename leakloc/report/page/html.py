@@ -396,6 +396,7 @@ def _series(report: Report) -> Table:
             s.description or "(no description)",
             s.role.replace("_", " "),
             ", ".join(s.used_for) or "not used",
+            s.contribution,
             s.reason,
             str(s.n_instances),
             _product(s.shape, "{:d}"),
@@ -404,7 +405,17 @@ def _series(report: Report) -> Table:
         )
         for s in report.series
     ]
-    header = ("Series", "Role", "Used for", "Reason", "Images", "Shape", "Spacing, mm", "Notes")
+    header = (
+        "Series",
+        "Role",
+        "Used for",
+        "Contribution",
+        "Reason",
+        "Images",
+        "Shape",
+        "Spacing, mm",
+        "Notes",
+    )
     return Table("Series of the study and their roles", header, rows)
 
 
