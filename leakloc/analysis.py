@@ -38,6 +38,27 @@ class Landmarks:
 
 
 @dataclass(frozen=True)
+class SeriesSelection:
+    """How one stack of slices took part in the analysis.
+
+    Parameters
+    ----------
+    role : Role
+    is_fluid : bool
+        Whether fluid was detected on it.
+    is_companion : bool
+        Whether it is the companion of its role, or a part of it.
+    has_other : bool
+        Whether another series is the companion of its role.
+    """
+
+    role: Role
+    is_fluid: bool
+    is_companion: bool
+    has_other: bool
+
+
+@dataclass(frozen=True)
 class Basis:
     """Input of the level numbering, stored so that it can be repeated.
 
@@ -48,6 +69,8 @@ class Basis:
     landmarks : Landmarks
     notes : tuple of Note
         Warnings from reading the study and selecting its series.
+    series : tuple of SeriesSelection
+        One for each stack of the study.
     myelogram_uid : str or None
     companion_uids : tuple of str
         User-selected series.
@@ -56,6 +79,7 @@ class Basis:
     segmentation: Segmentation
     landmarks: Landmarks
     notes: tuple[Note, ...]
+    series: tuple[SeriesSelection, ...]
     myelogram_uid: str | None = None
     companion_uids: tuple[str, ...] = ()
 

@@ -27,6 +27,7 @@ from leakloc.loaders.masks import FLUID, SAC, read_segments, with_labels
 from leakloc.localization import find_sacral_canal, localize, without_cisterns
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
+from leakloc.report.usage import selections_of
 from leakloc.segmentation import SuppliedMasks
 
 if TYPE_CHECKING:
@@ -204,7 +205,9 @@ def analyze(
             sacral=landmarks.sacral,
             anatomy=landmarks.anatomy,
         )
-    basis = Basis(segmentation, landmarks, notes, myelogram_uid, companion_uids)
+    basis = Basis(
+        segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
+    )
     analysis = Analysis(study, chosen, within, named, localization, settings, clock.seconds, basis)
     if output is not None:
         clock.report("writing", 0.80)

@@ -18,7 +18,7 @@ from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.report import model
-from leakloc.report.usage import usage_of
+from leakloc.report.usage import Usage, selections_of, usage_of
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
@@ -197,12 +197,18 @@ def _pseudonym(value: str | None, info: StudyInfo) -> str | None:
 
 
 def _series(analysis: AnalysisData) -> tuple[model.Series, ...]:
-    return tuple(_one_series(stack, analysis) for stack in analysis.triage.stacks)
+    basis, triage = analysis.basis, analysis.triage
+    selections = selections_of(triage) if basis is None else basis.series
+    landmarks = None if basis is None else basis.landmarks
+    usages = (usage_of(s, analysis.levels, analysis.localization, landmarks) for s in selections)
+    return tuple(
+        _one_series(stack, usage, analysis.settings)
+        for stack, usage in zip(triage.stacks, usages, strict=True)
+    )
 
 
-def _one_series(triaged: TriagedStack, analysis: AnalysisData) -> model.Series:
-    stack, settings = triaged.stack, analysis.settings
-    usage = usage_of(triaged, analysis)
+def _one_series(triaged: TriagedStack, usage: Usage, settings: Settings) -> model.Series:
+    stack = triaged.stack
     geometry = stack.geometry
     # Without DICOM headers the description is the name of the file, which may name the patient.
     named = stack.series_instance_uid is not None or settings.report.identity == "keep"

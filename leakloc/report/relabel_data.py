@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
-from leakloc.analysis import AnalysisData, Basis, Landmarks
+from leakloc.analysis import AnalysisData, Basis, Landmarks, SeriesSelection
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
@@ -70,6 +70,7 @@ _CLASSES: Final[dict[str, type]] = {
     "sacral_axis": SacralAxis,
     "sacral_canal": SacralCanal,
     "basis": Basis,
+    "series_selection": SeriesSelection,
 }
 _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 

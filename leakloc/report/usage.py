@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from leakloc.analysis import AnalysisData
-    from leakloc.anatomy.vocabulary import Role
-    from leakloc.loaders.study import TriagedStack
+from leakloc.analysis import SeriesSelection
 
-_ABSENT: Final = {
+if TYPE_CHECKING:
+    from leakloc.analysis import Landmarks
+    from leakloc.anatomy.vocabulary import Role
+    from leakloc.levels.result import Levels
+    from leakloc.loaders.study import Triage, TriagedStack
+    from leakloc.localization.result import Localization
+
+_NEVER_USED: Final = {
     "projection": "a projection has no depth",
     "localizer": "too coarse, or no vertebrae cranial to the other series",
     "axial_t2": "no measurement uses axial series",
@@ -28,44 +32,58 @@ class Usage(NamedTuple):
     contribution: str
 
 
-def usage_of(item: TriagedStack, analysis: AnalysisData) -> Usage:
+def selections_of(triage: Triage) -> tuple[SeriesSelection, ...]:
+    """Return how each stack took part in the analysis, in the order of the stacks."""
+    return tuple(_selection(item, triage) for item in triage.stacks)
+
+
+def _selection(item: TriagedStack, triage: Triage) -> SeriesSelection:
+    volume, uid = triage.companions.get(item.role), item.stack.series_instance_uid
+    is_companion = volume is not None and (
+        "levels" in item.used_for
+        or (uid is not None and uid == volume.provenance.series_instance_uid)
+    )
+    return SeriesSelection(
+        role=item.role,
+        is_fluid="fluid" in item.used_for,
+        is_companion=is_companion,
+        has_other=volume is not None and not is_companion,
+    )
+
+
+def usage_of(
+    selection: SeriesSelection,
+    levels: Levels,
+    localization: Localization,
+    landmarks: Landmarks | None,
+) -> Usage:
     """Return what a series contributed to the results, or why nothing."""
     uses: list[str] = []
     parts: list[str] = []
-    is_fluid = "fluid" in item.used_for
-    role: Role = "myelogram" if is_fluid else item.role
-    if is_fluid:
+    role: Role = "myelogram" if selection.is_fluid else selection.role
+    if selection.is_fluid:
         uses.append("fluid")
         parts.append("epidural fluid and thecal sac")
-    if is_fluid or _is_loaded(item, analysis):
-        detection = analysis.levels.detection
-        if detection is not None and role in detection.sources:
+    if selection.is_fluid or selection.is_companion:
+        sources = () if levels.detection is None else levels.detection.sources
+        if role in sources:
             uses.append("levels")
             named = "vertebrae cranial to the other series" if role == "localizer" else "discs"
-            parts.append("conus" if is_fluid and len(detection.sources) > 1 else named)
-        planning = _planning(role, analysis)
+            parts.append("conus" if selection.is_fluid and len(sources) > 1 else named)
+        planning = _planning(role, localization, landmarks)
         if planning:
             uses.append("planning")
             parts += planning
     if parts:
         return Usage(tuple(uses), ", ".join(parts))
-    return Usage((), f"none: {_why_not(item, analysis)}")
+    return Usage((), f"none: {_why_not(selection, levels)}")
 
 
-def _is_loaded(item: TriagedStack, analysis: AnalysisData) -> bool:
-    """Return whether the stack is the companion, or a part of the companion, of its role."""
-    volume = analysis.triage.companions.get(item.role)
-    if volume is None:
-        return False
-    uid = volume.provenance.series_instance_uid
-    return "levels" in item.used_for or (uid is not None and uid == item.stack.series_instance_uid)
-
-
-def _planning(role: Role, analysis: AnalysisData) -> list[str]:
-    if analysis.basis is None:
-        return []
-    landmarks, planning = analysis.basis.landmarks, analysis.localization.planning
-    found = []
+def _planning(role: Role, localization: Localization, landmarks: Landmarks | None) -> list[str]:
+    found: list[str] = []
+    planning = localization.planning
+    if landmarks is None:
+        return found
     if planning.sacral_hiatus.visible and role in landmarks.sacral_roles:
         found.append("sacral hiatus")
     measured = any(
@@ -78,14 +96,14 @@ def _planning(role: Role, analysis: AnalysisData) -> list[str]:
     return found
 
 
-def _why_not(item: TriagedStack, analysis: AnalysisData) -> str:
-    if item.role in _ABSENT:
-        return _ABSENT[item.role]
-    if not _is_loaded(item, analysis):
-        if item.role in analysis.triage.companions:
-            return "another series of this kind was used"
-        return "not used by a user's selection, or not registered to the myelogram (see warnings)"
-    if analysis.levels.detection is None:
+def _why_not(selection: SeriesSelection, levels: Levels) -> str:
+    if selection.role in _NEVER_USED:
+        return _NEVER_USED[selection.role]
+    if selection.has_other:
+        return "another series of this kind was used"
+    if not selection.is_companion:
+        return "not selected, or not registered to the myelogram (see warnings)"
+    if levels.detection is None:
         return "the levels were supplied by the user"
-    names = [role.replace("_", " ") for role in analysis.levels.detection.sources]
+    names = [role.replace("_", " ") for role in levels.detection.sources]
     return f"discs were detected on the {' and '.join(names)}" if names else "no discs detected"
