@@ -121,6 +121,7 @@ def localize(
     )
     by_segment = fluid_by_segment(
         {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},
+        {p.collection.id: p.collection.segments for p in placed},
         sac,
         coordinate,
         geometry,

@@ -194,9 +194,9 @@ class SegmentFluid(Part):
     segment: str
     """Motion segment, such as ``L4-L5``."""
     present: bool
-    """Whether fluid was detected on any side."""
+    """Whether a collection extends into the segment; outside the canal it is on no side."""
     collections: tuple[int, ...]
-    """The `id` of each collection within the segment."""
+    """The `id` of each collection that extends into the segment."""
     dorsal: SideFluid
     """Quadrant posterior to the sac."""
     ventral: SideFluid

@@ -40,19 +40,22 @@ _MIN_SIDE_ML: Final = 0.05
 
 def fluid_by_segment(
     collections: dict[int, CanalVoxels],
+    segments: dict[int, tuple[str, ...]],
     sac: SacProfile,
     coordinate: LevelCoordinate,
     geometry: Geometry,
 ) -> tuple[SegmentFluid, ...]:
     """Return the epidural fluid of each motion segment in the field of view, by side.
 
-    Only fluid within the canal counts: thickness and area of a pseudomeningocele are those of its
-    part adjacent to the sac.
+    Only fluid within the canal is on a side: thickness and area of a pseudomeningocele are those
+    of its part adjacent to the sac.
 
     Parameters
     ----------
     collections : dict of CanalVoxels
         Voxels of each collection, including partially filled ones, by id.
+    segments : dict of tuple of str
+        Motion segments that each collection extends into, by id.
     geometry : Geometry
         Grid of the voxels.
     """
@@ -64,12 +67,11 @@ def fluid_by_segment(
     ]
     if not collections:
         return tuple(_segment(name, (), {}) for name, _, _ in in_field)
-    ids = np.concatenate([np.full(len(v), n) for n, v in collections.items()])
     first, *others = collections.values()
     for other in others:
         first = first.joined(other)
     in_canal = np.hypot(first.left_mm, first.dorsal_mm) <= CANAL_RADIUS_MM
-    voxels, ids = first.where(in_canal), ids[in_canal]
+    voxels = first.where(in_canal)
     left, dorsal = offsets_from_sac(voxels, sac)
     layer_mm = layer_thickness_mm(voxels, left, dorsal, grid)
     sigma_mm = section_sigma_mm(geometry, line, SECTION_SMOOTHING_MM)
@@ -86,7 +88,6 @@ def fluid_by_segment(
         bins = (grid.centers_mm >= start_mm) & (grid.centers_mm < stop_mm)
         inside = (voxels.arc_mm >= start_mm) & (voxels.arc_mm < stop_mm)
         sides = {}
-        contributing: set[int] = set()
         for side in SIDES:
             chosen = inside & quadrants[side]
             thick = float(thickness_mm[side][bins].max(initial=0.0))
@@ -94,8 +95,8 @@ def fluid_by_segment(
             if thick >= MIN_OCCUPIED_MM and volume_ml >= _MIN_SIDE_ML:
                 area = float(area_mm2[side][bins].max())
                 sides[side] = SideFluid(present=True, thickness_mm=thick, area_mm2=area)
-                contributing.update(int(n) for n in np.unique(ids[chosen]))
-        found.append(_segment(name, tuple(sorted(contributing)), sides))
+        here = tuple(sorted(n for n, names in segments.items() if name in names))
+        found.append(_segment(name, here, sides if here else {}))
     return tuple(found)
 
 
@@ -103,7 +104,7 @@ def _segment(name: str, collections: tuple[int, ...], sides: dict[str, SideFluid
     none = SideFluid(present=False, thickness_mm=0.0, area_mm2=0.0)
     return SegmentFluid(
         segment=name,
-        present=bool(sides),
+        present=bool(collections),
         collections=collections,
         **{side: sides.get(side, none) for side in SIDES},
     )

@@ -220,6 +220,8 @@ class Outputs(Part):
     """DICOM objects by kind."""
     html: str | None = None
     """HTML report; null if not written."""
+    text: str | None = None
+    """Report text by headings, to paste into a reporting system; null if not written."""
     pdf: str | None = None
     """PDF with the figures as vector graphics."""
     html3d: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leakloc.analysis import SeriesSelection
+from leakloc.anatomy.vocabulary import role_name
 
 if TYPE_CHECKING:
     from leakloc.analysis import Landmarks
@@ -105,5 +106,5 @@ def _why_not(selection: SeriesSelection, levels: Levels) -> str:
         return "not selected, or not registered to the myelogram (see warnings)"
     if levels.detection is None:
         return "the levels were supplied by the user"
-    names = [role.replace("_", " ") for role in levels.detection.sources]
+    names = [role_name(role) for role in levels.detection.sources]
     return f"discs were detected on the {' and '.join(names)}" if names else "no discs detected"

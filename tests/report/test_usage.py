@@ -35,7 +35,7 @@ def test_the_series_on_which_discs_were_detected(analysis):
 
 def test_a_companion_without_a_contribution(analysis):
     used = usage(analysis, selection("sagittal_stir"), "sagittal_t2", "myelogram")
-    assert used == ((), "none: discs were detected on the sagittal t2 and myelogram")
+    assert used == ((), "none: discs were detected on the sagittal T2 and myelogram")
 
 
 def test_the_myelogram_alone_is_used_for_both(analysis):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from PIL import Image
 
-from leakloc.anatomy.vocabulary import split_segment, vertebra_chain
+from leakloc.anatomy.vocabulary import role_name, split_segment, vertebra_chain
 from leakloc.core.templates import render_html
+from leakloc.report.text import LIMITATIONS, report_sections
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +87,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
     return render_html(
         "report/page/report.html.j2",
         report=report,
+        limitations=LIMITATIONS,
         viewer=viewer,
         figures=_figures(pictures, PAGE_BYTES - used),
         finding=_finding(report),
@@ -104,6 +106,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
         paths=[(_path(target), _windows(target)) for target in report.planning.targets],
         series=_series(report),
         quality=[("Signal-to-noise ratio", _number(report.quality.snr, 0))],
+        text=report_sections(report),
         provenance=_provenance(report),
         settings=json.dumps(report.generator.config, indent=2, ensure_ascii=False),
     )
@@ -394,7 +397,7 @@ def _series(report: Report) -> Table:
     rows = [
         (
             s.description or "(no description)",
-            s.role.replace("_", " "),
+            role_name(s.role),
             ", ".join(s.used_for) or "not used",
             s.contribution,
             s.reason,

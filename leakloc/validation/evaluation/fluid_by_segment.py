@@ -71,4 +71,5 @@ def true_fluid_by_segment(
     every = [np.array([0.0, line.length_mm]), *(v.arc_mm for v in (voxels, *collections.values()))]
     bins = ArcGrid.over(np.concatenate(every), _LINE_STEP_MM / 2, _LINE_SMOOTHING_MM)
     profile = sac_profile(voxels, bins, line, grid)
-    return fluid_by_segment(collections, profile, coordinate, grid)
+    segments = {int(c["id"]): tuple(c["segments"]) for c in values["collections"]}
+    return fluid_by_segment(collections, segments, profile, coordinate, grid)
