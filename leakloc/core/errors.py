@@ -8,11 +8,14 @@ replace these names with `neutral_names`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
 
+_UID: Final = re.compile(r"[0-9.]*")
 _neutral: ContextVar[Callable[[Path], str] | None] = ContextVar("neutral", default=None)
 
 
@@ -31,6 +34,13 @@ def path_label(path: Path) -> str:
 def printable(text: str) -> str:
     """Replace control characters, which could change a terminal, with ``?``."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def uid_label(uid: str) -> str:
+    """Return a UID for a message; within `neutral_names` not a text in its place."""
+    if _neutral.get() is not None and not _UID.fullmatch(uid):
+        return "(not a UID)"
+    return printable(uid)
 
 
 @contextmanager

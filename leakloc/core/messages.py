@@ -318,6 +318,11 @@ _SEGMENTATION: Final = {
         "the supplied fluid has {count} components; the 255 largest were used",
         "Remove small components from the mask, or give each collection its own label.",
     ),
+    "signal_saturated": Message(
+        "{fraction:.0%} of the thecal sac has the maximum signal of the image (saturated): the "
+        "dura adjacent to fluid may be invisible, and extent and volume of fluid wrong.",
+        "Use the original images, not an export with a limited gray scale.",
+    ),
 }
 
 _LEVELS: Final = {

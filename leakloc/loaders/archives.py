@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -31,6 +32,10 @@ BROKEN: Final = (
 
 
 _HEAD_BYTES: Final = 512
+_MAX_TAR_HEADER_BYTES: Final = 1_048_576
+"""Maximum size of the headers of one tar member, of which long names have a few KiB."""
+_MAX_TAR_OTHERS: Final = 100_000
+"""Maximum number of members of a tar archive that are not files, such as folders and links."""
 _OPENERS: Final[dict[bytes, Callable[..., Any]]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -73,13 +78,71 @@ def is_archive(path: Path, head: bytes) -> bool:
     """Return whether a file is a zip or tar archive, by its content."""
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return True
-    compressed = _opener(head) is not None
     if head[257:262] == b"ustar":
         return True
+    if _opener(head) is None:
+        return False
     try:
-        return compressed and tarfile.is_tarfile(path)
+        with _tar_stream(path) as stream, _opened_tar(stream):
+            return True
     except BROKEN:
         return False
+
+
+class _TarStream:
+    """An uncompressed tar stream for tarfile, which reads headers of any stated size at once.
+
+    Parameters
+    ----------
+    file : file
+        Positioned at its start.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.start_member()
+
+    def start_member(self) -> None:
+        """Permit the headers of one more member to be read."""
+        self._left: int | None = _MAX_TAR_HEADER_BYTES
+
+    def start_content(self) -> None:
+        """Permit the content of a member to be read."""
+        self._left = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does.
+
+        Raises
+        ------
+        tarfile.ReadError
+            If the headers of a member are too large.
+        """
+        if self._left is not None:
+            self._left -= size
+            if size < 0 or self._left < 0:
+                raise tarfile.ReadError("a member header is too large")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek as a file does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Offset in the stream."""
+        return self._file.tell()
+
+
+@contextmanager
+def _tar_stream(path: Path) -> Iterator[_TarStream]:
+    with path.open("rb") as raw:
+        opener = _opener(raw.read(_HEAD_BYTES))
+    with path.open("rb") if opener is None else opener(path, "rb") as file:
+        yield _TarStream(file)
+
+
+def _opened_tar(stream: Any) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode="r:")
 
 
 FILES: Final = "files"
@@ -200,17 +263,27 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         with opener(path, "rb") as file:
             yield path.stem, file
         return
-    with tarfile.open(path) as archive:
-        for member in archive:
+    with _tar_stream(path) as stream, _opened_tar(stream) as archive:
+        others = 0
+        while True:
+            stream.start_member()
+            member = archive.next()
+            if member is None:
+                break
+            archive.members = []  # type: ignore[attr-defined]  # all are held in memory
+            others += not member.isreg()
+            if others > _MAX_TAR_OTHERS:
+                raise tarfile.ReadError("more members than an archive of images has")
+            stream.start_content()
             content = archive.extractfile(member) if member.isreg() else None
             if content is not None:
                 yield member.name, content
+        stream.start_content()
         # tarfile treats a corrupt header as the end; the true end is zeros or the end of file.
-        if archive.fileobj is not None:
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError("a member header is corrupt")
-            archive.fileobj.read(_CHUNK)  # the checksum follows the padding
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError("a member header is corrupt")
+        stream.read(_CHUNK)  # the checksum follows the padding
 
 
 def _copy(file: IO[bytes], target: Path, limit: int, archive: Path) -> int:

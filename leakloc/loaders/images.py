@@ -23,7 +23,12 @@ from leakloc.core.notes import Note, note
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
-from leakloc.loaders.limits import require_decoded_size, require_plausible, require_regular
+from leakloc.loaders.limits import (
+    inflated,
+    require_decoded_size,
+    require_plausible,
+    require_regular,
+)
 from leakloc.loaders.study import SeriesStack
 
 Kind = Literal["nifti", "nrrd", "metaimage"]
@@ -40,6 +45,7 @@ _MM: Final = {
 _ITK_UNIT: Final = "ITK_VoxelUnits"
 _NRRD_UNIT: Final = re.compile(rb'^space units:\s*"([^"]*)"', re.MULTILINE)
 _NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
+_MIN_EXTENSION_BYTES: Final = 8
 _READERS: Final = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
 _MAX_HEADER_BYTES: Final = 65_536
 """Maximum size of the text header of a NRRD or MetaImage file; usual ones have 1 KiB."""
@@ -48,10 +54,19 @@ _MAX_SIDECAR_BYTES: Final = 1_048_576
 _MAX_PARTS: Final = 10_000
 """Maximum number of data files of one volume: one per slice."""
 _DATA_FILE: Final = {
-    "nrrd": re.compile(r"^[ \t]*data[ \t]*file[ \t]*:=?[ \t]*(.*)", re.IGNORECASE | re.MULTILINE),
+    "nrrd": re.compile(r"^\s*data[ \t]*file[ \t]*:=?[ \t]*(.*)", re.IGNORECASE | re.MULTILINE),
     "metaimage": re.compile(r"ElementDataFile[ \t]*[=:][ \t]*(.*)", re.IGNORECASE),
 }
 """Reference from a header to the file with its voxels."""
+_BYTE_SKIP: Final = re.compile(
+    r"^\s*byte[ \t]*skip[ \t]*:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE
+)
+_IS_COMPRESSED: Final = re.compile(r"CompressedData[ \t]*[=:][ \t]*[Tt1]")
+_COMPRESSED_BYTES: Final = re.compile(r"CompressedDataSize[ \t]*[=:][ \t]*(\d+)")
+_SKIPPED_BYTES: Final = re.compile(r"HeaderSize[ \t]*[=:][ \t]*(\d+)")
+_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
+_DEFLATE_GROWTH: Final = 1.01
+"""Maximum size of deflated data relative to the original; `_MAX_HEADER_BYTES` are added."""
 
 
 def sniff_image(path: Path, head: bytes) -> Kind | None:
@@ -99,7 +114,7 @@ def read_image_header(
     settings = settings or LoaderSettings()
     try:
         if kind != "nifti":
-            _require_data_files(path, kind, root or path.parent)
+            _require_data_files(path, kind, root or path.parent, settings)
         geometry, notes = _geometry(path, kind, settings)
     except GeometryError as error:
         raise InputError(str(error)) from error
@@ -149,7 +164,7 @@ def read_voxels(
         if kind == "nifti":
             volume = _read_nifti(path, settings)
         else:
-            _require_data_files(path, kind, root or path.parent)
+            _require_data_files(path, kind, root or path.parent, settings)
             volume = _read_itk(path, kind, settings)
         volume = replace(volume, geometry=_geometry(path, kind, settings)[0])
     except InputError:
@@ -202,9 +217,31 @@ def _nifti(path: Path, settings: LoaderSettings) -> Iterator[Any]:
         voxel_bytes = np.dtype(np.float64 if scaled else header.get_data_dtype()).itemsize
         # Header extensions, which precede the voxels, are read too.
         size = prod(map(float, header.get_data_shape())) * voxel_bytes
-        require_decoded_size(abs(size) + float(header["vox_offset"]), path, settings)
+        end = float(header["vox_offset"])
+        require_decoded_size(abs(size) + max(end, 0.0), path, settings)
+        _require_extensions(file, len(block), end, header.endianness)
         file.seek(0)
         yield kind.from_stream(file)
+
+
+def _require_extensions(file: Any, at: int, end: float, endianness: Any) -> None:
+    """Require that the header extensions of a NIfTI file end at its voxels.
+
+    nibabel reads each completely, of the size that it states, and further ones to the end of the
+    file if the last one ends later.
+
+    Raises
+    ------
+    GeometryError
+    """
+    has_extensions = file.read(4)[:1] not in (b"", b"\0")
+    at += 4
+    while has_extensions and at != end:
+        size = int.from_bytes(file.read(4), "little" if endianness == "<" else "big", signed=True)
+        at += size
+        if size < _MIN_EXTENSION_BYTES or at > end:
+            raise GeometryError("the extensions of the NIfTI header are corrupt")
+        file.seek(at)
 
 
 def _geometry(path: Path, kind: Kind, settings: LoaderSettings) -> tuple[Geometry, list[Note]]:
@@ -297,21 +334,25 @@ def _read_nifti(path: Path, settings: LoaderSettings) -> Volume:
         return Volume.from_nibabel(image)
 
 
-def _require_data_files(path: Path, kind: Kind, root: Path) -> None:
+def _require_data_files(path: Path, kind: Kind, root: Path, settings: LoaderSettings) -> None:
     """Require that the data files named in a header are regular files of the study.
 
     Raises
     ------
     InputError
-        If one is outside `root`, also by a link, or not a regular file.
+        If one is outside `root`, also by a link, or not a regular file, or more bytes precede the
+        voxels than are read.
     """
     require_regular(path)
     with path.open("rb") as file:
         header = file.read(_MAX_HEADER_BYTES).decode("latin-1")
+    header = header.replace("\r\n", "\n").replace("\r", "\n")  # all end a line for the readers
+    for skipped in _BYTE_SKIP.findall(header) if kind == "nrrd" else ():
+        require_decoded_size(float(skipped), path, settings)
     inside = root.resolve()
     whole = path.stat().st_size <= _MAX_HEADER_BYTES
     references = list(_DATA_FILE[kind].finditer(header))
-    ended = bool(references) if kind == "metaimage" else re.search(r"\n\r?\n", header)
+    ended = bool(references) if kind == "metaimage" else "\n\n" in header
     if not whole and (
         not ended or any(found[1].upper().startswith("LIST") for found in references)
     ):
@@ -388,10 +429,56 @@ def _itk_geometry(
     return geometry, unit.strip(), []
 
 
+def _require_complete(path: Path, size_bytes: int) -> None:
+    """Require that compressed voxels of a MetaImage file are complete, which ITK ignores.
+
+    Raises
+    ------
+    InputError
+    """
+    with path.open("rb") as file:
+        header = file.read(_MAX_HEADER_BYTES).decode("latin-1")
+    reference = _DATA_FILE["metaimage"].search(header)
+    if reference is None or not _IS_COMPRESSED.search(header[: reference.start()]):
+        return
+    names = _named_files(reference[1].strip(), header[reference.end() :])
+    sources = [(Path(path.parent, name), 0) for name in names] or [(path, reference.end() + 1)]
+    skipped, stated = (
+        int(found[1]) if (found := pattern.search(header[: reference.start()])) else None
+        for pattern in (_SKIPPED_BYTES, _COMPRESSED_BYTES)
+    )
+    longest = int(size_bytes * _DEFLATE_GROWTH) + _MAX_HEADER_BYTES
+    total = 0
+    if stated is None and not names:
+        raise InputError(
+            f"the header of {file_label(path)} does not state CompressedDataSize, which is "
+            "required; save it again"
+        )
+    try:
+        for source, start in sources:
+            with source.open("rb") as file:
+                file.seek(start + (skipped or 0))
+                content = file.read(min(stated or longest, longest))
+            for part in inflated(content, wbits=_ZLIB_OR_GZIP):
+                total += len(part)
+                if total > size_bytes:
+                    break
+    except (zlib.error, EOFError):
+        total = -1
+    if total != size_bytes:
+        raise InputError(
+            f"the compressed voxels of {file_label(path)} are corrupt or truncated; copy or export "
+            "it again"
+        )
+
+
 def _read_itk(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
     reader = _itk_reader(path, kind)
     reader.ReadImageInformation()
-    require_decoded_size(_itk_size(reader), path, settings)
+    size_bytes = _itk_size(reader)
+    require_decoded_size(size_bytes, path, settings)
+    if kind == "metaimage":
+        _require_complete(path, size_bytes)
     image = reader.Execute()
     while image.GetDimension() > 3:
         size = list(image.GetSize())

@@ -70,7 +70,7 @@ def _require_inflated_size(content: bytes, path: Path, settings: LoaderSettings)
         return  # pydicom reports it
 
 
-def inflated(content: bytes, start: int = 0) -> Iterator[bytes]:
+def inflated(content: bytes, start: int = 0, wbits: int = -zlib.MAX_WBITS) -> Iterator[bytes]:
     """Yield a deflated data set in parts; memory does not depend on the inflated size.
 
     Parameters
@@ -78,6 +78,8 @@ def inflated(content: bytes, start: int = 0) -> Iterator[bytes]:
     content : bytes
     start : int
         Offset of the data set.
+    wbits : int
+        Format, as for `zlib.decompress`; that of DICOM by default.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def inflated(content: bytes, start: int = 0) -> Iterator[bytes]:
     zlib.error
         If it is damaged.
     """
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater = zlib.decompressobj(wbits)
     for at in range(start, len(content), _DEFLATED_BYTES):
         left = content[at : at + _DEFLATED_BYTES]
         while True:

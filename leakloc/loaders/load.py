@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import pydicom
 
-from leakloc.core.errors import InputError, file_label, neutral_names, path_label, printable
+from leakloc.core.errors import (
+    InputError,
+    file_label,
+    neutral_names,
+    path_label,
+    printable,
+    uid_label,
+)
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
 from leakloc.core.settings import Settings
@@ -149,7 +156,7 @@ def _load_study(
         study = _dicom_study(frames, skipped, settings, study_uid)
     elif study_uid is not None:
         raise InputError(
-            f"there is no study {printable(study_uid)}: {path_label(path)} contains no DICOM images"
+            f"there is no study {uid_label(study_uid)}: {path_label(path)} contains no DICOM images"
         )
     else:
         roots = [folder.path / FILES for folder in folders]
@@ -335,7 +342,7 @@ def _dicom_study(
 ) -> Study:
     uids = sorted({frame.study_instance_uid for frame in frames})
     if study_uid is not None and study_uid not in uids:
-        raise InputError(f"there is no study {printable(study_uid)}; found: {_listed(uids)}")
+        raise InputError(f"there is no study {uid_label(study_uid)}; found: {_listed(uids)}")
     if study_uid is None and len(uids) > 1:
         raise InputError(
             f"the input contains images of {len(uids)} studies; select one by its Study Instance "
@@ -358,7 +365,7 @@ def _require_one_patient(frames: list[Frame]) -> None:
     patients = {frame.identity.patient_id for frame in frames} - {None}
     if len(patients) > 1:
         raise InputError(
-            f"study {printable(frames[0].study_instance_uid)} contains images of "
+            f"study {uid_label(frames[0].study_instance_uid)} contains images of "
             f"{len(patients)} patient IDs; sort them into one folder per patient"
         )
 
@@ -414,7 +421,7 @@ def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> 
 
 
 def _listed(uids: list[str], maximum: int = 10) -> str:
-    shown = ", ".join(printable(uid) or "(no UID)" for uid in uids[:maximum])
+    shown = ", ".join(uid_label(uid) or "(no UID)" for uid in uids[:maximum])
     return shown if len(uids) <= maximum else f"{shown} and {len(uids) - maximum} more"
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
@@ -33,6 +34,10 @@ _MAX_DISTINCT_FAT: Final = 0.5
 _MAX_DARK_TISSUE: Final = 0.15
 """Soft tissue above this fraction of the CSF signal indicates conventional T2 weighting, with
 bright fat; on heavily T2-weighted images muscle and marrow stay below 0.12."""
+
+_MAX_SATURATED: Final = 0.2
+"""Maximum fraction of the sac with the maximum signal of the image; without saturation it is less
+than 0.001."""
 
 _MIN_BRIGHT_TISSUE_SNR: Final = 15.0
 """Minimum CSF signal-to-noise ratio at which fat suppression in the DICOM header is accepted where
@@ -80,7 +85,10 @@ def segment(
         fat_suppressed=False if bright_fat else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
-        notes=tuple(_notes(fluid, dura, bright_fat, bright_tissue)),
+        notes=(
+            *_notes(fluid, dura, bright_fat, bright_tissue),
+            *_saturation_notes(spine.oriented.array[box], scene.sac),
+        ),
     )
 
 
@@ -190,6 +198,16 @@ def on_grid(oriented: Volume, target: Volume) -> Volume:
     """Undo `Volume.oriented`: return the same voxels in the axis order of the target."""
     back = oriented.oriented(target.geometry.axis_codes)
     return Volume(np.ascontiguousarray(back.array), target.geometry, oriented.provenance)
+
+
+def _saturation_notes(
+    signal: npt.NDArray[np.floating], sac: npt.NDArray[np.bool_]
+) -> tuple[Note, ...]:
+    """Return a note if much of the sac has the maximum signal of the image."""
+    if not sac.any():
+        return ()
+    fraction = float((signal[sac] >= signal.max()).mean())
+    return (note("signal_saturated", fraction=fraction),) if fraction > _MAX_SATURATED else ()
 
 
 def _notes(fluid: FluidMap, dura: Dura, bright_fat: bool, bright_tissue: bool) -> list[Note]:

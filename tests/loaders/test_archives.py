@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from leakloc.core.errors import InputError, neutral_names
-from leakloc.loaders import load_study
+from leakloc.loaders import archives, load_study
 
 
 def only(study):
@@ -131,3 +133,65 @@ def test_a_volume_in_an_archive_of_a_folder_may_name_its_data_file(settings, tmp
             archive.write(tmp_path / name, name)
     volume = only(load_study(tmp_path / "study", settings)).load()
     np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+def tar_of(*members, content=b"", format=tarfile.DEFAULT_FORMAT):
+    """Bytes of members whose headers may state any size."""
+    return b"".join(member.tobuf(format) for member in members) + content
+
+
+def stated(kind, size, name="member"):
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member
+
+
+def sparse(count):
+    """A member in `count` pieces, which extended headers list."""
+    first = bytearray(tar_of(stated(tarfile.GNUTYPE_SPARSE, 0), format=tarfile.GNU_FORMAT))
+    first[482] = 1  # an extended header follows
+    first[148:156] = b" " * 8
+    first[148:156] = b"%06o\0 " % sum(first)
+    return bytes(first) + (b"00000000001\0" * 42 + b"\1" + bytes(7)) * count
+
+
+@pytest.mark.parametrize("codec", [gzip, bz2, lzma])
+@pytest.mark.parametrize(
+    "start",
+    [
+        tar_of(stated(tarfile.GNUTYPE_LONGNAME, 20_000_000), format=tarfile.GNU_FORMAT),
+        tar_of(stated(tarfile.GNUTYPE_LONGLINK, 20_000_000), format=tarfile.GNU_FORMAT),
+        tar_of(stated(tarfile.XHDTYPE, 20_000_000)),
+        tar_of(stated(tarfile.XGLTYPE, 20_000_000)),
+        sparse(count=10_000),
+    ],
+    ids=["name", "link", "header", "common header", "sparse"],
+)
+def test_headers_in_a_tar_archive_are_bounded(settings, tmp_path, codec, start):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(codec.compress(start + bytes(20_000_000)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"a\.tar\.gz"):
+        load_study(path, settings)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 15_000_000
+
+
+def test_long_names_in_a_tar_archive_are_read(series, settings, tmp_path):
+    made = series().write(tmp_path / "in")
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / "a.tar.gz"
+        with tarfile.open(path, "w:gz", format=format) as archive:
+            for file in made.paths:
+                archive.add(file, f"{'folder/' * 40}{file.name}")
+        volume = only(load_study(path, settings)).load()
+        np.testing.assert_array_equal(volume.array, made.array)
+
+
+def test_folders_in_a_tar_archive_are_counted(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_MAX_TAR_OTHERS", 100)
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(tar_of(*[stated(tarfile.DIRTYPE, 0)] * 101)))
+    with pytest.raises(InputError, match="corrupt"):
+        load_study(path, settings)

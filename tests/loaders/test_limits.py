@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, neutral_names
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import load, load_study, read_mask
@@ -84,6 +84,26 @@ def test_nifti_with_a_huge_header_extension_is_refused(tmp_path):
     content[348:360] = struct.pack("<4bii", 1, 0, 0, 0, 1_999_632, 6)
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content) + bytes(2_000_000)))
     refused(tmp_path, ONE_MIB, "a.nii.gz", "loaders.max_decoded_mib")
+
+
+@pytest.mark.parametrize("magic", [b"n+1\0", b"ni1\0"])
+@pytest.mark.parametrize("end", [-1.0, 0.0, 368.0])  # 352 or more with extensions
+def test_nifti_extensions_end_at_the_voxels(tmp_path, magic, end):
+    content = bytearray(nifti((8, 8, 8)))
+    struct.pack_into("<f", content, 108, end)
+    content[344:352] = magic + b"\1\0\0\0"
+    content[352:360] = struct.pack("<2i", 2**31 - 16, 6)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    refused(tmp_path, LoaderSettings(), "a.nii.gz", "extensions")
+
+
+def test_nifti_extensions_are_skipped(tmp_path):
+    image = nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    for text in (b"one", b"another" * 1000):
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text))
+    for name in ("a.nii", "a.nii.gz"):
+        nib.save(image, tmp_path / name)
+        assert load_study(tmp_path / name, LoaderSettings()).stacks[0].load().array.shape
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
@@ -278,6 +298,42 @@ def test_a_long_header_cannot_hide_its_data_file(outside, kind):
     refused(study, LoaderSettings(), "its header has more than")
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_cannot_hide_a_data_file(outside, end):
+    text = NRRD.format(count=8, reference=f"data file: {outside}").replace("\n", end)
+    path = outside.parent / "study" / "a.nhdr"
+    path.write_bytes(text.encode())
+    refused(path.parent, LoaderSettings(), "a.nhdr", "outside")
+
+
+def test_skipped_bytes_are_bounded(tmp_path):
+    text = NRRD.format(count=8, reference=f"byte skip: {2**31}").replace("raw", "gzip")
+    (tmp_path / "a.nrrd").write_bytes(text.encode() + b"\n" + gzip.compress(bytes(512)))
+    refused(tmp_path, LoaderSettings(), "a.nrrd", "loaders.max_decoded_mib")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_size_stated"), [("a.mha", True), ("a.mhd", True), ("a.mhd", False)]
+)
+def test_compressed_metaimage_is_read_completely_or_refused(tmp_path, name, is_size_stated):
+    voxels = np.random.default_rng(0).integers(0, 255, (8, 8, 8)).astype(np.uint8)
+    packed = zlib.compress(voxels.tobytes())
+    for content in (packed, packed[:-100], zlib.compress(voxels.tobytes()[:-1])):
+        local = name == "a.mha"
+        lines = ["CompressedData = True"]
+        lines += [f"CompressedDataSize = {len(content)}"] if is_size_stated else []
+        lines += [f"ElementDataFile = {'LOCAL' if local else 'a.zraw'}"]
+        header = META.format(count=8, reference="\n".join(lines)).rstrip("\n") + "\n"
+        (tmp_path / name).write_bytes(header.encode() + (content if local else b""))
+        (tmp_path / "a.zraw").write_bytes(content)
+        stack = load_study(tmp_path / name, LoaderSettings()).stacks[0]
+        if content is packed:
+            np.testing.assert_array_equal(stack.load().array, voxels)
+            continue
+        with pytest.raises(InputError, match="corrupt or truncated"):
+            stack.load()
+
+
 @pytest.mark.parametrize("name", ["a.nhdr", "a.mhd"])
 def test_pipes_and_devices_are_no_data_files(tmp_path, name):
     os.mkfifo(tmp_path / "v.raw")
@@ -332,6 +388,17 @@ def test_two_studies_with_control_characters_are_listed_without(series, tmp_path
         series(study_uid="\x1b]0;OWNED\x07").write(tmp_path, prefix="a")
         series().write(tmp_path, prefix="b")
     refused(tmp_path, LoaderSettings(), "?]0;OWNED?")
+
+
+def test_a_name_in_place_of_a_uid_is_not_shown_with_neutral_names(series, tmp_path):
+    series().set(StudyInstanceUID="DOE^JANE").write(tmp_path, prefix="a")
+    series().write(tmp_path, prefix="b")
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "a.nii").write_bytes(nifti((8, 8, 8)))
+    for path, uid in ((tmp_path, None), (tmp_path, "DOE"), (tmp_path / "volume", "DOE")):
+        with neutral_names(lambda _: "the input"), pytest.raises(InputError) as caught:
+            load_study(path, LoaderSettings(), study_uid=uid)
+        assert "DOE" not in str(caught.value) and "(not a UID)" in str(caught.value)
 
 
 def test_the_cache_of_volumes_is_bounded(series, tmp_path):

@@ -158,6 +158,14 @@ def test_bright_fat_is_noticed_and_no_collection_claimed():
     assert max(c.probability for c in result.candidates) <= 0.3
 
 
+def test_saturated_signal_has_a_note():
+    image = mini(collection="dorsal").image
+    limited = image.with_array(np.minimum(image.array, np.quantile(image.array, 0.98)))
+    for volume, expected in ((image, False), (limited, True)):
+        notes = segment(Spine(volume), {}, SETTINGS).notes
+        assert any(note.code == "signal_saturated" for note in notes) is expected
+
+
 def test_stages_work_alone():
     m = mini(collection="dorsal")
     canal = find_canal(m.image)

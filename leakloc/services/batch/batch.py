@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from typing import Final
 
-from leakloc.core.errors import InputError, LeaklocError, OutputError
+from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
 from leakloc.services.batch.finder import FindProgress, Found, ScanCache, find_studies
@@ -21,6 +22,7 @@ from leakloc.services.batch.table import as_csv, as_parquet, table_rows
 from leakloc.services.batch.worklist import worklist
 
 _LOG = logging.getLogger(__name__)
+_PAUSE_S: Final = 30.0  # the disk may have free space by then
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Batch:
         roots : sequence of Path
             As for `leakloc.services.batch.find_studies`.
         watch : sequence of Path
-            Folders to search repeatedly until the run is interrupted.
+            Folders to search repeatedly; the run then ends only by an interruption.
         settle_s : float
             Time without changes after which a study in a watched folder is queued.
 
@@ -130,6 +132,8 @@ class _Run:
         self.names: set[str] = set()
         self.pages = Pages(ledger)
         self.engine = Engine(ledger, batch.options, self._ended, self._check_inputs)
+        self.watching = False
+        self.list_from = 0.0
         self.started = 0.0
         self.done = 0
 
@@ -143,17 +147,30 @@ class _Run:
         elif not self.names:
             raise InputError(_no_study_message(roots, self.tally.left_out))
         self.started = time.monotonic()
+        self.watching = watcher is not None
         try:
-            if watcher is not None or self.ledger.counts()[State.WAITING]:
-                self.engine.run(lambda: watcher is not None and watcher.alive())
+            while self.watching:
+                self._analyze_watched()
+            if self.ledger.counts()[State.WAITING]:
+                self.engine.run()
         finally:
             if watcher is not None:
                 watcher.stop()
             self.pages.write()
             self._count()
-        if watcher is not None and watcher.error is not None:
-            raise watcher.error
         return self.tally
+
+    def _analyze_watched(self) -> None:
+        """Analyze what arrives until an interruption or an error, after which it is repeated."""
+        batch = self.batch
+        self.engine = Engine(self.ledger, batch.options, self._ended, self._check_inputs)
+        try:
+            self.engine.run(lambda: True)
+        except SettingsError:
+            raise
+        except Exception as error:  # such as a full disk; running studies are requeued
+            _LOG.error("analyzing stopped for %g s: %s", _PAUSE_S, log_text(error))
+            time.sleep(_PAUSE_S)
 
     def _find(self, roots: Sequence[Path]) -> None:
         search = find_studies(
@@ -187,12 +204,23 @@ class _Run:
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         self.done += state in (State.FINISHED, State.FAILED)
-        self.pages.add(entry, state)
+        self._list(lambda: self.pages.add(entry, state))
         if self.batch.ended is not None:
             self.batch.ended(entry, state, outcome)
 
+    def _list(self, step: Callable[[], None]) -> None:
+        """Run an update of the worklist; while watching, an error is logged."""
+        try:
+            step()
+        except Exception as error:
+            if not self.watching:
+                raise
+            self.list_from = time.monotonic() + _PAUSE_S
+            _LOG.error("the worklist is not up to date: %s", log_text(error))
+
     def _check_inputs(self) -> None:
-        self.pages.write_if_due()
+        if time.monotonic() >= self.list_from:
+            self._list(self.pages.write_if_due)
         if self.batch.watcher is not None:
             self._count()
             self.batch.watcher(self.tally)
@@ -299,7 +327,6 @@ class FolderWatch:
         self._settle_s, self._settled = settle_s, settled
         self._fingerprints: dict[str, tuple[str, float]] = {}
         self._reported: dict[str, str] = {}
-        self.error: Exception | None = None
         self._unreadable: str | None = None
         self._stopping = Event()
         self._thread = Thread(target=self._watch, name="leakloc-watch", daemon=True)
@@ -332,20 +359,18 @@ class FolderWatch:
             while not self._stopping.is_set():
                 self._poll_again(cache)
                 self._stopping.wait(max(0.2, self._settle_s / self._SEARCHES))
-        except Exception as error:  # the batch must not end as if it were complete
-            self.error = error
         finally:
             self._ledger.close()
 
     def _poll_again(self, cache: ScanCache) -> None:
-        """Search; inputs that cannot be read now are searched again at the next time."""
+        """Search; after an error, the folders are searched again at the next time."""
         try:
             self.poll(cache, time.monotonic())
             self._unreadable = None
-        except (OSError, InputError) as error:  # a folder was removed, or its server is down
+        except Exception as error:  # a folder was removed, its server is down, or the disk full
             kind = type(error.__cause__ or error).__name__
             if kind != self._unreadable:
-                _LOG.warning("a watched folder cannot be read (%s); trying again", kind)
+                _LOG.warning("searching the watched folders failed (%s); trying again", kind)
             self._unreadable = kind
 
     def poll(self, cache: ScanCache, now: float) -> None:
@@ -365,6 +390,11 @@ class FolderWatch:
                 ready.append(study)
         if ready:
             self._settled(ready)
+
+
+def log_text(error: Exception) -> str:
+    """Error text for the log; messages of other libraries may contain header data."""
+    return str(error) if isinstance(error, LeaklocError) else f"unexpected {type(error).__name__}"
 
 
 def _no_study_message(roots: Sequence[Path], left_out: dict[str, int]) -> str:

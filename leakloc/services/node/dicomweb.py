@@ -56,6 +56,8 @@ _MIB: Final = 1024**2
 _MAX_ANSWER_BYTES: Final = 32 * _MIB  # a page of 200 studies has less than 1 MiB
 _READ_BYTES: Final = 65536  # of a response at a time
 _MAX_WAIT_S: Final = 3600.0  # between two tries to retrieve a study
+_MAX_TEXT: Final = 256  # characters of a description held in memory; DICOM permits 64
+_MALFORMED: Final = "malformed"  # in place of a UID
 _BEGUN: Final = ""  # signature of a study that is being retrieved
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS node_fetched "
@@ -159,7 +161,7 @@ class Server:
             "StudyDate": f"{first:%Y%m%d}-{today + timedelta(days=1):%Y%m%d}",
         }
         client = self.client()
-        studies: dict[str, Any] = {}
+        studies: dict[str, tuple[str, ...]] = {}
         with _converted_errors("listing studies"):
             for page in range(_MAX_PAGES):
                 found = client.search_for_studies(
@@ -168,7 +170,7 @@ class Server:
                     limit=_PAGE,
                     offset=page * _PAGE,
                 )
-                new = {_study_uid(study): study for study in found}
+                new = {_study_uid(study): _texts_of(study) for study in found}
                 if not new.keys() - studies.keys():
                     break
                 studies.update(new)
@@ -176,38 +178,41 @@ class Server:
                     break
         return self._described(client, studies)
 
-    def _described(self, client: Any, studies: dict[str, Any]) -> list[Remote]:
+    def _described(self, client: Any, studies: dict[str, tuple[str, ...]]) -> list[Remote]:
         """Query the series of each study; one that fails does not affect the others."""
         described: list[Remote] = []
         problem: AnalysisError | None = None
-        for uid, study in studies.items():
+        if _MALFORMED in studies:
+            problem = AnalysisError("listing studies failed (a malformed entry)")
+        for uid, texts in studies.items():
+            if not is_uid(uid):
+                continue
             try:
                 with _converted_errors("listing studies"):
-                    if is_uid(uid := _value(study, _STUDY_UID)):
-                        described.append(self._study(client, uid, study))
+                    described.append(self._study(client, uid, texts))
             except AnalysisError as error:
                 problem = error
-                if is_uid(uid) and uid not in self._unlisted:  # logged once
+                if uid not in self._unlisted:  # logged once
                     self._unlisted.add(uid)
                     _LOG.warning("cannot query the series of study %s: %s", uid, error)
         if problem is not None and not described:
             raise problem
         return described
 
-    def _study(self, client: Any, study_uid: str, study: Any) -> Remote:
+    def _study(self, client: Any, study_uid: str, texts: tuple[str, ...]) -> Remote:
         listed = client.search_for_series(
             study_uid,
             search_filters={"Modality": "MR"},
             fields=["SeriesDescription", "BodyPartExamined", "ProtocolName"],
         )
         series = [one for one in listed if _value(one, _MODALITY) == "MR"]
-        texts = [_value(one, tag) for one in (study, *series) for tag in _TEXTS]
+        texts += tuple(text for one in series for text in _texts_of(one))
         counts = {
             uid: int(_value(one, _INSTANCES) or 0)
             for one in series
             if is_uid(uid := _value(one, _SERIES_UID))
         }
-        return Remote(study_uid, counts, tuple(text for text in texts if text))
+        return Remote(study_uid, counts, texts)
 
     def images(self, study: Remote) -> Iterator[tuple[bytes, str]]:
         """Yield the MR objects of a study as files, each with its SOP Instance UID.
@@ -552,8 +557,17 @@ def _value(entry: Any, tag: str) -> str:
 
 
 def _study_uid(entry: Any) -> str:
-    """Study Instance UID of an entry; a text that is not a UID for a malformed entry."""
+    """Study Instance UID of an entry, truncated; a text that is not a UID for a malformed entry."""
     try:
-        return _value(entry, _STUDY_UID)
+        return _value(entry, _STUDY_UID)[:_MAX_TEXT]
     except (AttributeError, TypeError, KeyError, IndexError):
-        return f"malformed {entry!r}"
+        return _MALFORMED
+
+
+def _texts_of(entry: Any) -> tuple[str, ...]:
+    """Descriptions of an entry, truncated; empty for a malformed entry."""
+    try:
+        texts = [_value(entry, tag)[:_MAX_TEXT] for tag in _TEXTS]
+    except (AttributeError, TypeError, KeyError, IndexError):
+        return ()
+    return tuple(text for text in texts if text)

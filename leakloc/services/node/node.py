@@ -14,9 +14,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import Settings
-from leakloc.services.batch.batch import Pages
+from leakloc.services.batch.batch import Pages, log_text
 from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
 from leakloc.services.batch.finder import find_studies
 from leakloc.services.batch.ledger import Entry, Ledger, State
@@ -150,7 +149,7 @@ class _Run:
         try:
             node._engine.run(lambda: not node._stopping.is_set())
         except Exception as error:  # receiving must continue; running studies are requeued
-            _LOG.error("analyzing stopped for a while: %s", _log_text(error))
+            _LOG.error("analyzing stopped for a while: %s", log_text(error))
             node._stopping.wait(_PAUSE_S)
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
@@ -168,7 +167,7 @@ class _Run:
             step()
         except Exception as error:
             self._list_from = time.monotonic() + _PAUSE_S
-            _LOG.error("the worklist is not up to date: %s", _log_text(error))
+            _LOG.error("the worklist is not up to date: %s", log_text(error))
 
     def _settle(self) -> None:
         """Queue studies as they settle."""
@@ -178,7 +177,7 @@ class _Run:
                     self._queue(study_uid)
                 except Exception as error:  # retry, so that no received study is lost
                     self.arrivals.arrived(study_uid)
-                    _LOG.error("cannot queue study %s: %s", study_uid, _log_text(error))
+                    _LOG.error("cannot queue study %s: %s", study_uid, log_text(error))
         self.ledger.close()
 
     def _queue(self, study_uid: str) -> None:
@@ -203,15 +202,10 @@ class _Run:
             try:
                 self.poller.poll(self.node._stopping)
             except Exception as error:  # a server may return anything
-                _LOG.error("polling failed, it is tried again: %s", _log_text(error))
+                _LOG.error("polling failed, it is tried again: %s", log_text(error))
             self.node._stopping.wait(self.node.settings.node.poll_s)
         self.ledger.close()
 
     def _is_own(self, source: tuple[str, ...]) -> bool:
         """Whether a study of the ledger was received, not queued by a batch."""
         return any(Path(path).is_relative_to(self.spool.folder) for path in source)
-
-
-def _log_text(error: Exception) -> str:
-    """Error text for the log; messages of other libraries may contain header data."""
-    return str(error) if isinstance(error, LeaklocError) else f"unexpected {type(error).__name__}"

@@ -49,6 +49,9 @@ _UNDEFINED: Final = 0xFFFFFFFF
 _UID_TAGS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
 _SIZE_TAGS: Final = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
 _TAGS: Final = tuple(sorted(Tag(keyword) for keyword in (*_UID_TAGS, *_SIZE_TAGS)))
+_MAX_READS: Final = 1_000_000
+"""Maximum number of reads of a header, of which pydicom makes two per element or item: more than an
+enhanced MR object of 2000 frames has. Each element takes up to 100 times its size in memory."""
 _MAX_HEADER_BYTES: Final = 16 * _MIB  # to the last of these tags, before the frames of an object
 
 
@@ -300,9 +303,23 @@ def check_inflated(content: bytes, max_decoded_mib: float) -> None:
         raise InputError(f"not readable as DICOM ({type(error).__name__})") from None
 
 
+class _HeaderStream(BytesIO):
+    """Limits the number of elements that pydicom reads, each of which takes time and memory."""
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        super().__init__(content)
+        self._reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MAX_READS:
+            raise InputError("its header has too many elements")
+        return super().read(size)
+
+
 def _read_meta(content: bytes) -> tuple[str, int]:
     """Transfer syntax UID of a file and the offset of its dataset."""
-    stream = BytesIO(content)
+    stream = _HeaderStream(content)
     read_preamble(stream, force=False)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     return str(meta.get("TransferSyntaxUID") or ""), stream.tell()
@@ -315,13 +332,13 @@ def _read_header(content: bytes, max_decoded_mib: float) -> tuple[Dataset, str, 
     """
     syntax, start = _read_meta(content)
     if syntax != _DEFLATED:
-        stream = BytesIO(content)
+        stream = _HeaderStream(content)
         found = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
         return found, syntax, stream.tell()
     header_bytes = bytearray()
     for part in _inflated(content, start, max_decoded_mib):
         header_bytes += part[: _MAX_HEADER_BYTES - len(header_bytes)]
-    stream = BytesIO(header_bytes)
+    stream = _HeaderStream(header_bytes)
     header = read_dataset(stream, False, True, stop_when=_is_behind_tags, specific_tags=list(_TAGS))
     return header, syntax, None
 

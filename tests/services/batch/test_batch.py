@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from leakloc.core.settings import Settings
 from leakloc.report import Report
 from leakloc.services.batch import batch as batch_module
 from leakloc.services.batch import engine
-from leakloc.services.batch.batch import Batch, FolderWatch, Tally
+from leakloc.services.batch.batch import Batch, FolderWatch, Pages, Tally
 from leakloc.services.batch.engine import Engine, WorkOptions
 from leakloc.services.batch.finder import Found, ScanCache
 from leakloc.services.batch.ledger import Ledger, State
@@ -309,11 +311,44 @@ def test_watching_goes_on_when_the_folder_is_removed(tmp_path):
     watch.stop()
 
 
-def test_an_unexpected_error_of_the_watch_is_an_error_of_the_batch(tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    failing_search(monkeypatch, [RuntimeError("unexpected")])
-    with pytest.raises(RuntimeError):
-        Batch(tmp_path / "out", Settings(), WORK).run([], watch=[tmp_path / "in"], settle_s=0.2)
+def no_space(monkeypatch, until: float) -> None:
+    truly = shutil.disk_usage
+
+    def usage(path):
+        found = truly(path)
+        return found if time.monotonic() > until else found._replace(free=0)
+
+    monkeypatch.setattr(engine.shutil, "disk_usage", usage)
+
+
+@pytest.mark.parametrize("problem", ["search", "disk", "worklist"])
+def test_watching_does_not_end_by_itself(tmp_path, monkeypatch, caplog, problem):
+    root, out = tmp_path / "in", tmp_path / "out"
+    fakes.make_study(root / "DOE", 1)
+    monkeypatch.setattr(batch_module, "_PAUSE_S", 0.2)
+    options = WORK
+    if problem == "search":
+        failing_search(monkeypatch, [RuntimeError("DOE"), OutputError("the disk is full")])
+    elif problem == "disk":
+        no_space(monkeypatch, time.monotonic() + 3.0)
+        options = replace(WORK, min_free_mib=1)
+    else:
+        (out / "index.html").mkdir(parents=True)
+        monkeypatch.setattr(Pages, "_MIN_S", 0.0)
+    finished_at: list[float] = []
+
+    def step(tally: Tally) -> None:
+        if tally.finished:
+            finished_at.append(time.monotonic())
+            if finished_at[-1] - finished_at[0] > 1.0:
+                with suppress(OSError):
+                    (out / "index.html").rmdir()
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), caplog.at_level("WARNING", batch_module.__name__):
+        Batch(out, Settings(), options, watcher=step).run([], watch=[root], settle_s=0.2)
+    assert states(out) == ["finished"]
+    assert caplog.records and "DOE" not in caplog.text
 
 
 def test_others_may_put_studies_into_the_ledger_while_it_is_worked_through(tmp_path):

@@ -6,6 +6,7 @@ import base64
 import gzip
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -170,6 +171,21 @@ def test_long_lists_are_read_page_by_page(poller: Any, study: Maker) -> None:
     poll.poll(threading.Event())
     now[0] += 1
     assert poll.poll(threading.Event()) == 5
+
+
+def test_long_lists_do_not_fill_the_memory(poller: Any) -> None:
+    def listed(limit: int, offset: int, **_: Any) -> list[Any]:
+        uids = range(offset + 1, offset + 1 + limit) if offset < 4000 else []
+        text = {"Value": ["x" * 50_000]}
+        return [{"0020000D": {"Value": [f"1.{n}"]}, "00081030": text} for n in uids]
+
+    client = Client()
+    client.search_for_studies = listed  # type: ignore[method-assign, assignment]
+    tracemalloc.start()
+    poller(client)[0].poll(threading.Event())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000_000  # all entries have 200 MB
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from pydicom.uid import (
 
 from leakloc.core.errors import InputError
 from leakloc.core.settings import NodeSettings
+from leakloc.services.node import spool as spool_module
 from leakloc.services.node.spool import (
     ConflictError,
     FullError,
@@ -220,6 +221,46 @@ def test_memory_does_not_depend_on_the_inflated_size() -> None:
         assert tracemalloc.get_traced_memory()[1] < 100 * 1024**2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("is_deflated", [False, True])
+@pytest.mark.parametrize("kind", ["items", "elements"])
+def test_elements_of_a_header_are_limited(
+    kind: str, is_deflated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    truly = spool_module._HeaderStream.read
+
+    def read(self: Any, size: int | None = -1, /) -> bytes:
+        try:
+            return truly(self, size)
+        finally:
+            reads.append(self._reads)
+
+    monkeypatch.setattr(spool_module, "_MAX_READS", 20_000)
+    monkeypatch.setattr(spool_module._HeaderStream, "read", read)
+    count = 40_000
+    if kind == "items":
+        inside = b"\xfe\xff\x00\xe0\0\0\0\0" * count
+    else:
+        elements = b"".join(struct.pack("<L2sH", 0x10 + (n << 8), b"LO", 0) for n in range(count))
+        inside = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + elements
+    at = _SAMPLE.index(b"\x10\x00\x20\x00LO")
+    content = _SAMPLE[:at] + b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + inside
+    if is_deflated:
+        (meta_length,) = struct.unpack_from("<L", content, 140)
+        meta = content[: 144 + meta_length].replace(
+            b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
+        )
+        meta = meta[:140] + struct.pack("<L", len(meta) - 144) + meta[144:]
+        at = meta.index(b"\x02\x00\x10\x00UI") + 6
+        meta = meta[:at] + struct.pack("<H", 22) + meta[at + 2 :]
+        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        content = meta + packer.compress(content[144 + meta_length :]) + packer.flush()
+    # pydicom converts an error while it reads an item.
+    with pytest.raises(InputError, match=r"too many elements|not readable"):
+        examine(content, "1.2.3")
+    assert max(reads) <= 20_001
 
 
 def test_decoded_size_of_compressed_pixels_is_that_of_the_header(spool: Spool) -> None:
