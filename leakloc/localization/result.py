@@ -319,6 +319,19 @@ class Target(Part):
     """Cysts in the sacral canal along the path."""
 
 
+class LengthMark(Part):
+    """Level reached at one length along the path from the hiatus."""
+
+    distance_from_hiatus_mm: Millimeters
+    """Length along the path: that of a catheter inserted to this point."""
+    segment: str
+    """Motion segment reached."""
+    description: str
+    """Position in the segment, such as ``L4-L5, 6 mm below the disc center``."""
+    posterior_depth_mm: Nullable[Millimeters]
+    """Depth of the posterior epidural space there; null if not measured."""
+
+
 class Planning(Part):
     """Geometric measurements for planning; no dose, needle or technique."""
 
@@ -326,6 +339,9 @@ class Planning(Part):
     """Sacral hiatus, the caudal end of the paths."""
     targets: tuple[Target, ...]
     """One path for each collection."""
+    length_marks: tuple[LengthMark, ...] = ()
+    """Level reached at every 10 mm from the hiatus or its expected position, up to the most cranial
+    disc; empty if neither is in the field of view."""
     sac_tip_to_hiatus_mm: Nullable[SignedMillimeters] = None
     """Distance from the caudal end of the sac to the hiatus or its expected position, along the
     canal; null if either is unknown."""

@@ -103,6 +103,7 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
         segments=_segments(report),
         planning=_planning(report),
         distances=_distances(report),
+        marks=_marks(report),
         paths=[(_path(target), _windows(target)) for target in report.planning.targets],
         series=_series(report),
         quality=[("Signal-to-noise ratio", _number(report.quality.snr, 0))],
@@ -359,6 +360,21 @@ def _distances(report: Report) -> Table | None:
         "Discs crossed, mm from the hiatus",
     )
     return Table("Distances along the posterior epidural space", header, rows) if rows else None
+
+
+def _marks(report: Report) -> Table | None:
+    rows = [
+        (
+            f"{mark.distance_from_hiatus_mm:.0f}",
+            mark.description,
+            _number(mark.posterior_depth_mm, 1),
+        )
+        for mark in report.planning.length_marks
+    ]
+    start = "the hiatus" if report.planning.sacral_hiatus.visible else "the expected hiatus"
+    header = ("Length, mm", "Level reached", "Posterior epidural depth, mm")
+    caption = f"Level reached along the path from {start}, every 10 mm"
+    return Table(caption, header, rows) if rows else None
 
 
 def _path(target: Target) -> Facts:
