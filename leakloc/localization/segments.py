@@ -34,7 +34,7 @@ _DIRECTIONS = 36
 _MIN_RADIUS_MM = 2.0
 """Minimum distance from the center of the sac; the direction is undefined at the center."""
 
-_MIN_SIDE_ML: Final = 0.05
+_MIN_SIDE_ML: Final = 0.02
 """Minimum volume of fluid on a side of a segment; less is partial volume of an adjacent one."""
 
 
