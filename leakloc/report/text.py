@@ -119,9 +119,8 @@ def _collection(c: Collection) -> str:
 
 def _sides(segment: SegmentFluid) -> str:
     sides = ((side, getattr(segment, side)) for side in SIDES)
-    return ", ".join(
-        f"{side} {fluid.thickness_mm:.1f} mm" for side, fluid in sides if fluid.present
-    )
+    listed = [f"{side} {fluid.thickness_mm:.1f} mm" for side, fluid in sides if fluid.present]
+    return ", ".join(listed) or "outside the canal"
 
 
 def _sac(report: Report) -> tuple[str, ...]:
