@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
+    from leakloc.localization.signals import CollectionSignals
     from leakloc.segmentation.result import Segmentation
 
 
@@ -27,12 +28,15 @@ class Landmarks:
         Result of `leakloc.localization.find_sacral_canal`.
     anatomy : Volume or None
         A companion series with bright fat.
+    signals : tuple of CollectionSignals
+        Signal of the collections on companion series.
     sacral_roles, anatomy_roles : tuple of Role
         Roles of the series used.
     """
 
     sacral: SacralCanal | None
     anatomy: Volume | None
+    signals: tuple[CollectionSignals, ...] = ()
     sacral_roles: tuple[Role, ...] = ()
     anatomy_roles: tuple[Role, ...] = ()
 

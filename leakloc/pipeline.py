@@ -24,7 +24,7 @@ from leakloc.core.settings import Settings
 from leakloc.levels import read_level_map, read_levels
 from leakloc.loaders import Study, load, read_mask, triage
 from leakloc.loaders.masks import FLUID, SAC, read_segments, with_labels
-from leakloc.localization import find_sacral_canal, localize, without_cisterns
+from leakloc.localization import find_sacral_canal, localize, measure_signals, without_cisterns
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
 from leakloc.report.usage import selections_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
     from leakloc.report.model import Report
-    from leakloc.segmentation.result import Segmenter
+    from leakloc.segmentation.result import Segmentation, Segmenter
 
 Progress = Callable[[str, float], None]
 """Callback with the stage that starts and the fraction of the work completed before it, 0..1."""
@@ -195,7 +195,7 @@ def analyze(
         named = labeler(chosen.spine, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", 0.70):
         notes = (*chosen.notes, *study.notes)
-        landmarks = _landmarks(chosen)
+        landmarks = _landmarks(chosen, segmentation)
         within = without_cisterns(segmentation, named)
         localization = localize(
             within,
@@ -204,6 +204,7 @@ def analyze(
             input_notes=(*notes, *within.notes, *named.notes),
             sacral=landmarks.sacral,
             anatomy=landmarks.anatomy,
+            signals=landmarks.signals,
         )
     basis = Basis(
         segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
@@ -216,7 +217,7 @@ def analyze(
     return analysis
 
 
-def _landmarks(chosen: Triage) -> Landmarks:
+def _landmarks(chosen: Triage, segmentation: Segmentation) -> Landmarks:
     """Return the image data used by localization."""
     preferred: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
     volumes: dict[Role, Volume] = {"myelogram": chosen.myelogram, **chosen.companions}
@@ -227,6 +228,7 @@ def _landmarks(chosen: Triage) -> Landmarks:
     return Landmarks(
         sacral,
         volumes[with_fat[0]] if with_fat else None,
+        measure_signals(segmentation, chosen.companions),
         () if sacral is None else tuple(for_sacrum[number] for number in sacral.images),
         with_fat,
     )

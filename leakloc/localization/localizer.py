@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +30,7 @@ from leakloc.localization.sac import (
     sac_profile,
 )
 from leakloc.localization.segments import fluid_by_segment
+from leakloc.localization.signals import CollectionSignals, character_of
 from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
@@ -55,6 +57,7 @@ def localize(
     input_notes: tuple[Note, ...] = (),
     sacral: SacralCanal | None = None,
     anatomy: Volume | None = None,
+    signals: Sequence[CollectionSignals] = (),
 ) -> Localization:
     """Determine position, extent, confidence and path from the hiatus of each collection.
 
@@ -71,6 +74,8 @@ def localize(
     anatomy : Volume, optional
         A registered volume with bright fat, to measure the depth of the posterior epidural space
         and of the skin.
+    signals : sequence of CollectionSignals
+        From `measure_signals`.
 
     Returns
     -------
@@ -119,6 +124,7 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
+    by_id = {one.id: one for one in signals}
     by_segment = fluid_by_segment(
         {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},
         {p.collection.id: p.collection.segments for p in placed},
@@ -130,7 +136,10 @@ def localize(
     thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
         thecal_sac=thecal_sac,
-        collections=tuple(p.collection for p in placed),
+        collections=tuple(
+            p.collection.model_copy(update={"character": character_of(by_id.get(p.collection.id))})
+            for p in placed
+        ),
         finding=find(
             placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
         ).model_copy(update={"segments_with_fluid": _count(by_segment, coordinate)}),

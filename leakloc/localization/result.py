@@ -7,10 +7,11 @@ the myelogram. Unknown values are None.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
-from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position
+from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position, Role
 from leakloc.core.notes import Note
 from leakloc.core.parts import (
     Fraction,
@@ -19,8 +20,11 @@ from leakloc.core.parts import (
     Nullable,
     Part,
     Point,
+    Ratio,
     SignedMillimeters,
 )
+
+FluidKind = Literal["CSF-like", "protein-rich or seroma-like", "blood-like", "fat-like"]
 
 
 class Conus(Part):
@@ -115,6 +119,31 @@ class PositionFractions(Part):
     """Fraction of the volume on the patient's right."""
 
 
+class SignalRatio(Part):
+    """Signal of a collection relative to CSF in the sac at the same level, on one series."""
+
+    role: Role
+    """Role of the series."""
+    ratio: Nullable[Ratio]
+    """Ratio of the medians; null if partial volume leaves too few voxels."""
+    low: Nullable[Ratio]
+    """Lower limit of the 95 % interval from noise."""
+    high: Nullable[Ratio]
+    """Upper limit of the 95 % interval from noise."""
+    n_voxels: int = Field(ge=0)
+    """Number of voxels of the series completely within the collection."""
+
+
+class FluidCharacter(Part):
+    """Signal of a collection on companion series; the type of fluid is not determined."""
+
+    kind: FluidKind | None
+    """Kind of fluid that the ratios resemble; null without unenhanced T1, or if the interval
+    includes several kinds."""
+    ratios: tuple[SignalRatio, ...]
+    """Ratios by series."""
+
+
 class Profile(Part):
     """Thickness and cross-section of a collection along the canal."""
 
@@ -173,6 +202,8 @@ class Collection(Part):
     """Criteria for the finding, in sentences."""
     mimics_considered: tuple[str, ...]
     """Mimics that were considered."""
+    character: FluidCharacter | None = None
+    """Signal on companion series; null if no companion is registered."""
     profile: Profile | None = None
     """Thickness and area along the canal; null if not measured."""
 

@@ -154,6 +154,7 @@ def relabel(
             input_notes=(*basis.notes, *within.notes, *numbered.notes),
             sacral=basis.landmarks.sacral,
             anatomy=basis.landmarks.anatomy,
+            signals=basis.landmarks.signals,
         )
     results = Renumbered(former, within, numbered, localization, settings, basis, clock.seconds)
     analysis = None

@@ -29,6 +29,7 @@ from leakloc.anatomy.vocabulary import (
     CodedTerm,
     level_code,
     private_term,
+    role_name,
     vertebra_code,
 )
 from leakloc.core.errors import OutputError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from leakloc.analysis import AnalysisData
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.loaders.study import SeriesStack
     from leakloc.localization.result import Collection, SideFluid
     from leakloc.report.model import Report
@@ -659,10 +661,19 @@ def _collection_group(
         (_PROBABILITY, c.confidence, "1", None),
         (private_term("SACCOMPRESSION", "Sac compression"), c.sac_compression, "1", None),
         (_PATH_LENGTH, distance, "mm", None),
+        *(
+            (_signal_term(measured.role), measured.ratio, "1", None)
+            for measured in (c.character.ratios if c.character is not None else ())
+        ),
     ]
     evaluations = [
         _evaluation("GRADE", "Grade", c.grade),
         _evaluation("PATTERN", "Pattern", c.pattern),
+        *(
+            [_evaluation("SIGNALKIND", "Signal resembles", c.character.kind)]
+            if c.character is not None and c.character.kind is not None
+            else []
+        ),
         *(_evaluation("COMPARTMENT", "Compartment", name) for name in c.compartments),
         *(
             hd.sr.QualitativeEvaluation(
@@ -720,6 +731,11 @@ def _site(segment: str | None, side: str) -> Any:
         laterality=_code(_POSITIONS[side]) if lateral else None,
         topographical_modifier=None if lateral else _code(_POSITIONS[side]),
     )
+
+
+def _signal_term(role: Role) -> CodedTerm:
+    name = role_name(role)
+    return private_term(f"RATIO{name.replace(' ', '')}".upper(), f"Signal relative to CSF, {name}")
 
 
 def _measurement(

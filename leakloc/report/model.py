@@ -95,7 +95,8 @@ class Series(Part):
     role: Role
     """Role assigned to the series."""
     used_for: tuple[str, ...]
-    """Parts of the report the series contributed to: ``fluid``, ``levels``, ``planning``."""
+    """Parts of the report the series contributed to: ``fluid``, ``levels``, ``character``,
+    ``planning``."""
     contribution: str = ""
     """What the series contributed, or why nothing."""
     reason: str

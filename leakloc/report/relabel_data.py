@@ -34,6 +34,7 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
 from leakloc.localization.hiatus import SacralCanal
+from leakloc.localization.signals import CollectionSignals, MeasuredRatio
 from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
@@ -71,6 +72,8 @@ _CLASSES: Final[dict[str, type]] = {
     "sacral_canal": SacralCanal,
     "basis": Basis,
     "series_selection": SeriesSelection,
+    "collection_signals": CollectionSignals,
+    "measured_ratio": MeasuredRatio,
 }
 _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 from leakloc.anatomy.vocabulary import SIDES
 
 if TYPE_CHECKING:
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.core.parts import Point
-    from leakloc.localization.result import SegmentFluid
+    from leakloc.localization.result import FluidCharacter, SegmentFluid
     from leakloc.report.model import Report
 
 Row = dict[str, Any]
+
+_SIGNAL_ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
 
 COLLECTION_COLUMNS: Final = (
     "id", "level", "segments", "position", "pattern", "volume_ml", "max_thickness_mm",
     "max_area_mm2", "length_mm", "sac_compression", "compartments", "grade", "confidence",
     "epicenter_x_lps_mm", "epicenter_y_lps_mm", "epicenter_z_lps_mm",
     "canal_distance_from_hiatus_mm", "distance_to_caudal_end_mm", "distance_to_cranial_end_mm",
-    "nearest_interlaminar",
+    "nearest_interlaminar", "signal_kind",
+    *(f"{role}_signal_ratio" for role in _SIGNAL_ROLES),
 )  # fmt: skip
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
@@ -56,6 +60,8 @@ def collection_rows(report: Report) -> list[Row]:
                 "distance_to_caudal_end_mm": target and target.distance_to_caudal_end_mm,
                 "distance_to_cranial_end_mm": target and target.distance_to_cranial_end_mm,
                 "nearest_interlaminar": target and target.nearest_interlaminar,
+                "signal_kind": c.character and c.character.kind,
+                **_signal_ratios(c.character),
             }
         )
     return rows
@@ -93,6 +99,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(target, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _signal_ratios(character: FluidCharacter | None) -> Row:
+    known = {m.role: m.ratio for m in character.ratios} if character is not None else {}
+    return {f"{role}_signal_ratio": known.get(role) for role in _SIGNAL_ROLES}
 
 
 def _sides(part: SegmentFluid | None) -> Row:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from leakloc.anatomy.vocabulary import SIDES, role_name
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import Collection, SegmentFluid, Target
+    from leakloc.localization.result import Collection, FluidCharacter, SegmentFluid, Target
     from leakloc.report.model import Report
 
 Section = tuple[str, tuple[str, ...]]
@@ -112,9 +112,24 @@ def _collection(c: Collection) -> str:
     parts.append(f"{', '.join(size)}; {c.pattern}, {', '.join(c.compartments)}")
     if c.floating_sac:
         parts.append("fluid surrounds the dural sac (floating dural sac sign)")
+    if c.character is not None and (signals := signal_text(c.character)):
+        parts.append(signals)
     if c.sac_compression:
         parts.append(f"sac compression {c.sac_compression:.0%}")
     return "; ".join(parts) + "."
+
+
+def signal_text(character: FluidCharacter) -> str:
+    """Return the signal ratios of a collection and the kind of fluid they resemble."""
+    known = [m for m in character.ratios if m.ratio is not None]
+    if not known:
+        return ""
+    listed = ", ".join(
+        f"{role_name(m.role)} {m.ratio:.2f} ({m.low:.2f}-{m.high:.2f}, {m.n_voxels} voxels)"
+        for m in known
+    )
+    kind = f": {character.kind}" if character.kind is not None else ""
+    return f"signal relative to CSF in the sac {listed}{kind}"
 
 
 def _sides(segment: SegmentFluid) -> str:

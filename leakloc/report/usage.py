@@ -71,6 +71,9 @@ def usage_of(
             uses.append("levels")
             named = "vertebrae cranial to the other series" if role == "localizer" else "discs"
             parts.append("conus" if selection.is_fluid and len(sources) > 1 else named)
+        if _measured_signal(role, localization):
+            uses.append("character")
+            parts.append("signal of the collections relative to CSF")
         planning = _planning(role, localization, landmarks)
         if planning:
             uses.append("planning")
@@ -78,6 +81,16 @@ def usage_of(
     if parts:
         return Usage(tuple(uses), ", ".join(parts))
     return Usage((), f"none: {_why_not(selection, levels)}")
+
+
+def _measured_signal(role: Role, localization: Localization) -> bool:
+    """Return whether the signal of a collection was measured on the series of a role."""
+    return any(
+        measured.role == role and measured.ratio is not None
+        for collection in localization.collections
+        if collection.character is not None
+        for measured in collection.character.ratios
+    )
 
 
 def _planning(role: Role, localization: Localization, landmarks: Landmarks | None) -> list[str]:

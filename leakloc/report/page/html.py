@@ -17,7 +17,7 @@ from PIL import Image
 
 from leakloc.anatomy.vocabulary import role_name, split_segment, vertebra_chain
 from leakloc.core.templates import render_html
-from leakloc.report.text import LIMITATIONS, report_sections
+from leakloc.report.text import LIMITATIONS, report_sections, signal_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,6 +246,8 @@ def _collection(c: Collection) -> Facts:
             f"{a.level} ({a.score:.2f}: {_join_words(a.basis)})" for a in c.alternatives
         )
         facts.append(("Alternative levels", others))
+    if c.character is not None and (signals := signal_text(c.character)):
+        facts.append(("Signal", signals))
     if c.basis:
         facts.append(("Basis", _join_words(c.basis)))
     if c.mimics_considered:
