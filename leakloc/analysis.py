@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.core.notes import Note
     from leakloc.core.settings import Settings
     from leakloc.core.volume import Volume
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
+    from leakloc.localization.signals import CollectionSignals
     from leakloc.segmentation.result import Segmentation
 
 
@@ -26,10 +28,38 @@ class Landmarks:
         Result of `leakloc.localization.find_sacral_canal`.
     anatomy : Volume or None
         A companion series with bright fat.
+    signals : tuple of CollectionSignals
+        Signal of the collections on companion series.
+    sacral_roles, anatomy_roles : tuple of Role
+        Roles of the series used.
     """
 
     sacral: SacralCanal | None
     anatomy: Volume | None
+    signals: tuple[CollectionSignals, ...] = ()
+    sacral_roles: tuple[Role, ...] = ()
+    anatomy_roles: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesSelection:
+    """How one stack of slices took part in the analysis.
+
+    Parameters
+    ----------
+    role : Role
+    is_fluid : bool
+        Whether fluid was detected on it.
+    is_companion : bool
+        Whether it is the companion of its role, or a part of it.
+    has_other : bool
+        Whether another series is the companion of its role.
+    """
+
+    role: Role
+    is_fluid: bool
+    is_companion: bool
+    has_other: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,8 @@ class Basis:
     landmarks : Landmarks
     notes : tuple of Note
         Warnings from reading the study and selecting its series.
+    series : tuple of SeriesSelection
+        One for each stack of the study.
     myelogram_uid : str or None
     companion_uids : tuple of str
         User-selected series.
@@ -51,6 +83,7 @@ class Basis:
     segmentation: Segmentation
     landmarks: Landmarks
     notes: tuple[Note, ...]
+    series: tuple[SeriesSelection, ...]
     myelogram_uid: str | None = None
     companion_uids: tuple[str, ...] = ()
 

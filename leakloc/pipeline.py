@@ -24,9 +24,10 @@ from leakloc.core.settings import Settings
 from leakloc.levels import read_level_map, read_levels
 from leakloc.loaders import Study, load, read_mask, triage
 from leakloc.loaders.masks import FLUID, SAC, read_segments, with_labels
-from leakloc.localization import find_sacral_canal, localize, without_cisterns
+from leakloc.localization import find_sacral_canal, localize, measure_signals, without_cisterns
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
+from leakloc.report.usage import selections_of
 from leakloc.segmentation import SuppliedMasks
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
     from leakloc.report.model import Report
-    from leakloc.segmentation.result import Segmenter
+    from leakloc.segmentation.result import Segmentation, Segmenter
 
 Progress = Callable[[str, float], None]
 """Callback with the stage that starts and the fraction of the work completed before it, 0..1."""
@@ -194,7 +195,7 @@ def analyze(
         named = labeler(chosen.spine, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", 0.70):
         notes = (*chosen.notes, *study.notes)
-        landmarks = _landmarks(chosen)
+        landmarks = _landmarks(chosen, segmentation)
         within = without_cisterns(segmentation, named)
         localization = localize(
             within,
@@ -203,8 +204,11 @@ def analyze(
             input_notes=(*notes, *within.notes, *named.notes),
             sacral=landmarks.sacral,
             anatomy=landmarks.anatomy,
+            signals=landmarks.signals,
         )
-    basis = Basis(segmentation, landmarks, notes, myelogram_uid, companion_uids)
+    basis = Basis(
+        segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
+    )
     analysis = Analysis(study, chosen, within, named, localization, settings, clock.seconds, basis)
     if output is not None:
         clock.report("writing", 0.80)
@@ -213,13 +217,20 @@ def analyze(
     return analysis
 
 
-def _landmarks(chosen: Triage) -> Landmarks:
+def _landmarks(chosen: Triage, segmentation: Segmentation) -> Landmarks:
     """Return the image data used by localization."""
-    roles: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
-    sagittal = [chosen.companions[r] for r in roles if r in chosen.companions]
+    preferred: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
+    volumes: dict[Role, Volume] = {"myelogram": chosen.myelogram, **chosen.companions}
+    roles = [role for role in preferred if role in volumes]
+    for_sacrum: tuple[Role, ...] = (*roles[:1], "myelogram")
+    sacral = find_sacral_canal([volumes[role] for role in for_sacrum], chosen.spine.anatomy)
+    with_fat = tuple(role for role in roles if role != "sagittal_stir")[:1]
     return Landmarks(
-        find_sacral_canal((*sagittal[:1], chosen.myelogram), chosen.spine.anatomy),
-        next((chosen.companions[r] for r in roles[:2] if r in chosen.companions), None),
+        sacral,
+        volumes[with_fat[0]] if with_fat else None,
+        measure_signals(segmentation, chosen.companions),
+        () if sacral is None else tuple(for_sacrum[number] for number in sacral.images),
+        with_fat,
     )
 
 

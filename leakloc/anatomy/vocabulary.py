@@ -118,6 +118,22 @@ def with_neighbors(segments: Sequence[str]) -> tuple[str, ...]:
     return (*every[max(first - 1, 0) : first], *segments, *every[last + 1 : last + 2])
 
 
+_ACRONYMS: Final = frozenset({"t1", "t2", "stir"})
+
+
+def role_name(role: Role) -> str:
+    """Return the role of a series in words.
+
+    >>> role_name("sagittal_t2")
+    'sagittal T2'
+    """
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in role.split("_"))
+
+
+SIDES: Final = ("dorsal", "ventral", "left", "right")
+"""Quadrants around the thecal sac."""
+
+
 class CodedTerm(NamedTuple):
     """A DICOM code: value, coding scheme designator, meaning."""
 

@@ -13,7 +13,10 @@ from leakloc.validation.evaluation import (
     contact_sheet,
     evaluate_folders,
     evaluate_phantoms,
+    evaluate_readers,
     evaluate_spider,
+    readers_json,
+    readers_text,
     spider_json,
     spider_text,
 )
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    if options.readers is not None:
+        return _readers(options)
     if options.found is not None:
         return _folders(options)
     if options.spider is not None:
@@ -65,6 +70,16 @@ def _folders(options: argparse.Namespace) -> int:
             progress=progress,
         )
     return _print_result(cohort, options)
+
+
+def _readers(options: argparse.Namespace) -> int:
+    if options.found is None or options.truth is not None:
+        raise SettingsError("--readers compares one folder of reports with a table: specify it")
+    agreements = evaluate_readers(options.found, options.readers)
+    if options.output is not None:
+        _write(options.output / "readers.json", readers_json(agreements).encode())
+    print(readers_json(agreements) if options.json else readers_text(agreements))
+    return DONE
 
 
 def _phantoms(options: argparse.Namespace) -> int:

@@ -331,6 +331,13 @@ def _add_evaluate(commands: Commands) -> None:
         action="store_true",
         help="resample predictions to the grid of the ground truth (nearest)",
     )
+    pair.add_argument(
+        "--readers",
+        type=Path,
+        metavar="CSV",
+        help="compare a folder of reports with readers' findings: study, segment, fluid (1 or 0); "
+        "optional: reference, reader",
+    )
     phantom = evaluate.add_argument_group("phantoms")
     phantom.add_argument("--phantom", nargs="*", metavar="NAME", help="scenarios (default: all)")
     phantom.add_argument("--seeds", metavar="A-B", help="seeds (100-104; simulated: 100)")

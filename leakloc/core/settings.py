@@ -144,7 +144,18 @@ class ReportSettings(_Section):
 
     write: tuple[
         Literal[
-            "json", "masks", "png", "html", "seg", "sr", "sc", "relabel", "pdf", "html3d", "csv"
+            "json",
+            "masks",
+            "png",
+            "html",
+            "text",
+            "seg",
+            "sr",
+            "sc",
+            "relabel",
+            "pdf",
+            "html3d",
+            "csv",
         ],
         ...,
     ] = (
@@ -152,6 +163,7 @@ class ReportSettings(_Section):
         "masks",
         "png",
         "html",
+        "text",
         "seg",
         "sr",
         "sc",

@@ -279,6 +279,8 @@ class Provenance:
     series_description: str = ""
     fat_suppressed: bool = False
     """Whether the header states fat suppression; False does not exclude fat suppression."""
+    contrast_agent: bool = False
+    """Whether header or name state a contrast agent."""
     steps: tuple[str, ...] = ()
     """Operations since loading, oldest first."""
 

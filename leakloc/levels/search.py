@@ -66,6 +66,8 @@ class SpineDetection:
         Grid of the low-resolution series on which discs above all other fields were detected.
     sacrum : SacralAxis or None
         Sacrum traced in the volume in which discs were detected.
+    sources : tuple of Role
+        Roles of the series on which these were detected.
     """
 
     detections: tuple[Detections, ...]
@@ -75,6 +77,7 @@ class SpineDetection:
     conus: Conus | None = None
     localizer: Geometry | None = None
     sacrum: SacralAxis | None = None
+    sources: tuple[Role, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def detect_spine(
     """
     detector = detector or _detector(settings, spine)
     found = detect_discs(spine.myelogram, companions, segmentation.centerline, detector)
-    return replace(found, conus=find_conus(segmentation, found.candidates))
+    conus = find_conus(segmentation, found.candidates)
+    sources = found.sources if conus is None else (*found.sources, "myelogram")
+    return replace(found, conus=conus, sources=tuple(dict.fromkeys(sources)))
 
 
 def detect_discs(
@@ -160,7 +165,10 @@ def detect_discs(
         for image, found in images
         if found.sacrum is not None
     )
+    role_of = {id(volume): role for role, volume in companions.items()}
+    with_discs = [search.volume for search in searches if search.discs]
     return SpineDetection(
+        sources=tuple(role_of.get(id(volume), "myelogram") for volume in with_discs),
         detections=tuple(search.detections for search in searches),
         candidates=candidates,
         fields=fields,

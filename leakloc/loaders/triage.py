@@ -116,6 +116,9 @@ def triage(
             notes += [*joined, *found] if placed is not None else found
         if placed is None:
             continue
+        if parts[0].facts.contrast == "t1_post":
+            enhanced = replace(placed.provenance, contrast_agent=True)
+            placed = replace(placed, provenance=enhanced)
         volumes[role] = placed
         if role in _FOR_LEVELS:
             for_levels += [part.stack for part in parts]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
     from leakloc.localization.intracranial import without_cisterns
     from leakloc.localization.localizer import localize
+    from leakloc.localization.signals import measure_signals
 else:  # reading a report needs only `leakloc.localization.result`
     __getattr__ = lazy_names(
         __name__,
@@ -19,6 +20,7 @@ else:  # reading a report needs only `leakloc.localization.result`
             "SacralCanal": "leakloc.localization.hiatus",
             "find_sacral_canal": "leakloc.localization.hiatus",
             "localize": "leakloc.localization.localizer",
+            "measure_signals": "leakloc.localization.signals",
             "without_cisterns": "leakloc.localization.intracranial",
         },
     )
@@ -28,5 +30,6 @@ __all__ = [
     "SacralCanal",
     "find_sacral_canal",
     "localize",
+    "measure_signals",
     "without_cisterns",
 ]

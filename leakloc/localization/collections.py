@@ -7,7 +7,6 @@ from typing import Final, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d
 
 from leakloc.anatomy.vocabulary import Compartment, Pattern, Position
 from leakloc.core.settings import LocalizationSettings
@@ -32,14 +31,15 @@ from leakloc.localization.result import (
     Profile,
 )
 from leakloc.localization.sac import SacProfile, compression
+from leakloc.localization.segments import (
+    MIN_OCCUPIED_MM,
+    layer_thickness_mm,
+    max_angle_deg,
+    offsets_from_sac,
+    quadrants_of,
+)
 from leakloc.localization.thickness import ball_diameters_mm
 from leakloc.segmentation.result import Candidate, Segmentation
-
-_DIRECTIONS = 36
-"""Angular sectors around the sac, 10 degrees each."""
-
-_MIN_RADIUS_MM = 2.0
-"""Minimum distance from the center of the sac; the direction is undefined at the center."""
 
 _END_MM = 3.0
 """The end of a collection is at the center of the fluid within this distance of it."""
@@ -54,9 +54,6 @@ alone extends about one voxel."""
 
 _MIN_SEGMENT_FRACTION: Final = 0.005
 """Minimum fraction of the collection's volume within an involved segment."""
-
-_MIN_OCCUPIED_MM: Final = 0.4
-"""Minimum radial thickness at which fluid counts as present in a direction around the sac."""
 
 _MIN_CIRCUMFERENTIAL_MM: Final = 20.0
 """Minimum length over which a circumferential collection surrounds the sac: about one level."""
@@ -108,6 +105,7 @@ class _Measures:
     start_mm: float
     stop_mm: float
     fractions: dict[str, float]
+    max_angle_deg: float
     surrounds: bool
     outside: FloatArray
     """Distance from the centerline for voxels outside the canal, else 0; per voxel."""
@@ -196,6 +194,8 @@ def locate_collection(
         volume_ml=candidate.volume_ml,
         max_thickness_mm=thickness,
         max_area_mm2=max_area,
+        max_angle_around_sac_deg=measures.max_angle_deg,
+        floating_sac=measures.surrounds,
         sac_compression=compression(sac, measures.start_mm, measures.stop_mm, coordinate),
         centroid_lps_mm=np.average(voxels.points_lps, axis=0, weights=weights),
         epicenter_lps_mm=_section_center(voxels, peak_mm, grid),
@@ -243,10 +243,8 @@ def _measure(
     sharp_mm = section_sigma_mm(geometry, line, 0.0)
     sharp = area_profile(grid, whole, whole.fluid, sharp_mm)
     start_mm, stop_mm = profile_ends(sharp, grid, _END_AREA_MM2, sharp_mm)
-    bins = grid.bin_of(whole.arc_mm)
-    left = whole.left_mm - sac.left_mm[bins]
-    dorsal = whole.dorsal_mm - sac.dorsal_mm[bins]
-    layer_mm = _layer_thickness_mm(whole, left, dorsal, grid)
+    left, dorsal = offsets_from_sac(whole, sac)
+    layer_mm = layer_thickness_mm(whole, left, dorsal, grid)
     index, diameter = ball_diameters_mm(voxels.index, segmentation.fluid_fraction.array, geometry)
     thickness = np.zeros(grid.count)
     places = np.searchsorted(voxels.index, index)
@@ -261,6 +259,7 @@ def _measure(
         start_mm=start_mm,
         stop_mm=stop_mm,
         fractions=_fractions(left, dorsal, whole.fluid),
+        max_angle_deg=max_angle_deg(layer_mm),
         surrounds=_surrounds(layer_mm, grid, stop_mm - start_mm, settings),
         outside=outside,
         behind=(outside > 0) & (voxels.dorsal_mm > np.abs(voxels.left_mm)),
@@ -270,40 +269,17 @@ def _measure(
 def _fractions(left: FloatArray, dorsal: FloatArray, weights: FloatArray) -> dict[str, float]:
     """Return fractions of the fluid dorsal, ventral, left and right of the sac (quadrants)."""
     total = max(float(weights.sum()), 1e-9)
-    sagittal = np.abs(dorsal) >= np.abs(left)
-    quadrants = {
-        "dorsal": sagittal & (dorsal >= 0),
-        "ventral": sagittal & (dorsal < 0),
-        "left": ~sagittal & (left > 0),
-        "right": ~sagittal & (left <= 0),
+    return {
+        name: float(weights[where].sum()) / total
+        for name, where in quadrants_of(left, dorsal).items()
     }
-    return {name: float(weights[where].sum()) / total for name, where in quadrants.items()}
-
-
-def _layer_thickness_mm(
-    voxels: CanalVoxels, left: FloatArray, dorsal: FloatArray, grid: ArcGrid
-) -> FloatArray:
-    """Return the radial fluid thickness around the sac, mm, shape (bins, directions)."""
-    radius = np.maximum(np.hypot(left, dorsal), _MIN_RADIUS_MM)
-    turn = np.arctan2(left, dorsal) / (2 * np.pi) * _DIRECTIONS
-    low = np.floor(turn).astype(np.intp)
-    upper_fraction = turn - low
-    width_rad = 2 * np.pi / _DIRECTIONS
-    # Radial thickness: volume of a voxel divided by the area of its angular sector.
-    weights = voxels.section_mm3 * voxels.fluid / (radius * width_rad * grid.step_mm)
-    cells = np.zeros(grid.count * _DIRECTIONS)
-    rows = grid.bin_of(voxels.arc_mm) * _DIRECTIONS
-    for column, part in ((low, 1.0 - upper_fraction), (low + 1, upper_fraction)):
-        cells += np.bincount(rows + column % _DIRECTIONS, weights * part, minlength=len(cells))
-    thickness = grid.smooth(cells.reshape(grid.count, _DIRECTIONS), 1.5)
-    return np.asarray(gaussian_filter1d(thickness, 0.7, axis=1, mode="wrap"))
 
 
 def _surrounds(
     layer_mm: FloatArray, grid: ArcGrid, length_mm: float, settings: LocalizationSettings
 ) -> bool:
     """Return whether fluid surrounds the sac over a sufficient length."""
-    occupied_deg = 360.0 * (layer_mm >= _MIN_OCCUPIED_MM).mean(axis=1)
+    occupied_deg = 360.0 * (layer_mm >= MIN_OCCUPIED_MM).mean(axis=1)
     surrounded_mm = grid.step_mm * int((occupied_deg >= settings.circumferential_deg).sum())
     needed_mm = max(_MIN_CIRCUMFERENTIAL_MM, _MIN_CIRCUMFERENTIAL_FRACTION * length_mm)
     return surrounded_mm >= needed_mm

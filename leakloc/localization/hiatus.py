@@ -95,11 +95,14 @@ class SacralCanal:
         Posterior epidural line anterior to the roof, cranial to caudal; the last is the apex.
     confidence : float
         Confidence of the position of the apex, 0..1.
+    images : tuple of int
+        Indices of the images on which the sacrum and its canal were detected.
     """
 
     middle_lps: FloatArray
     back_lps: FloatArray
     confidence: float
+    images: tuple[int, ...] = ()
 
     @property
     def apex_lps(self) -> FloatArray:
@@ -148,14 +151,15 @@ def find_sacral_canal(images: Iterable[Volume], anatomy: AnatomyOutputs) -> Sacr
     """
     line = None
     best: SacralCanal | None = None
-    for image in images:
+    first = 0
+    for number, image in enumerate(images):
         if line is None:
-            line = sacral_back(image, anatomy)
+            line, first = sacral_back(image, anatomy), number
         if line is None:
             continue
         found = canal_behind(image, line)
         if found is not None and (best is None or found.confidence > best.confidence):
-            best = found
+            best = replace(found, images=tuple(sorted({first, number})))
     return best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
-from leakloc.localization.result import Conus, Coverage, Localization
+from leakloc.localization.result import Conus, Coverage, Localization, SegmentFluid
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
     caudal_end_mm,
@@ -28,6 +29,8 @@ from leakloc.localization.sac import (
     premature_end,
     sac_profile,
 )
+from leakloc.localization.segments import fluid_by_segment
+from leakloc.localization.signals import CollectionSignals, character_of
 from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
@@ -54,6 +57,7 @@ def localize(
     input_notes: tuple[Note, ...] = (),
     sacral: SacralCanal | None = None,
     anatomy: Volume | None = None,
+    signals: Sequence[CollectionSignals] = (),
 ) -> Localization:
     """Determine position, extent, confidence and path from the hiatus of each collection.
 
@@ -70,6 +74,8 @@ def localize(
     anatomy : Volume, optional
         A registered volume with bright fat, to measure the depth of the posterior epidural space
         and of the skin.
+    signals : sequence of CollectionSignals
+        From `measure_signals`.
 
     Returns
     -------
@@ -118,16 +124,28 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
+    by_id = {one.id: one for one in signals}
+    by_segment = fluid_by_segment(
+        {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},
+        {p.collection.id: p.collection.segments for p in placed},
+        sac,
+        coordinate,
+        geometry,
+    )
     csf, noise = segmentation.csf_signal, segmentation.noise
     thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
         thecal_sac=thecal_sac,
-        collections=tuple(p.collection for p in placed),
+        collections=tuple(
+            p.collection.model_copy(update={"character": character_of(by_id.get(p.collection.id))})
+            for p in placed
+        ),
         finding=find(
             placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
-        ),
+        ).model_copy(update={"segments_with_fluid": _count(by_segment, coordinate)}),
         planning=planning,
         coverage=coverage,
+        fluid_by_segment=by_segment,
         snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
         notes=(
@@ -138,6 +156,11 @@ def localize(
             *_edge_notes(placed, geometry, segmentation),
         ),
     )
+
+
+def _count(segments: tuple[SegmentFluid, ...], coordinate: LevelCoordinate) -> int | None:
+    """Return the number of segments with fluid; None if no level is named."""
+    return sum(segment.present for segment in segments) if coordinate.is_labeled else None
 
 
 def continue_through_sacrum(

@@ -20,6 +20,7 @@ from leakloc.localization.result import (
     Crossing,
     ExpectedHiatus,
     InterlaminarWindow,
+    LengthMark,
     Planning,
     SacralHiatus,
     Target,
@@ -58,6 +59,9 @@ _MAX_WINDOWS: Final = 3
 
 _PATH_STEP_MM: Final = 2.0
 """Distance between points of a path."""
+
+_MARK_STEP_MM: Final = 10.0
+"""Distance between length marks; catheters have marks every 10 mm."""
 
 _PATH_SMOOTHING_MM: Final = 8.0
 """Gaussian sigma of the path's distance from the centerline; a catheter does not follow every
@@ -147,6 +151,9 @@ def plan(
     )
     if hiatus_mm is not None and coordinate.is_labeled:
         notes.extend(_plausibility(hiatus_mm, back, sac, coordinate))
+    marks: tuple[LengthMark, ...] = ()
+    if hiatus_mm is not None and coordinate.is_labeled:
+        marks = _length_marks(hiatus_mm, back, sac, coordinate, surroundings)
     tip_mm = None
     if hiatus_mm is not None and sac_end_mm is not None and sac_end_mm < hiatus_mm:
         tip_mm = posterior_path(sac_end_mm, hiatus_mm, back, sac).length_at(sac_end_mm)
@@ -160,7 +167,9 @@ def plan(
         confidence=0.0 if sacral is None else sacral.confidence,
         expected=expected,
     )
-    planning = Planning(sacral_hiatus=hiatus, targets=targets, sac_tip_to_hiatus_mm=tip_mm)
+    planning = Planning(
+        sacral_hiatus=hiatus, targets=targets, length_marks=marks, sac_tip_to_hiatus_mm=tip_mm
+    )
     return planning, tuple(notes)
 
 
@@ -315,6 +324,32 @@ def _windows(
         found.append((abs(target_mm - window_mm), window))
     found.sort(key=itemgetter(0))
     return tuple(window for _, window in found[:_MAX_WINDOWS])
+
+
+def _length_marks(
+    hiatus_mm: float,
+    back: FloatArray | None,
+    sac: SacProfile,
+    coordinate: LevelCoordinate,
+    surroundings: Surroundings,
+) -> tuple[LengthMark, ...]:
+    """Return the level reached at every 10 mm along the path, up to the most cranial disc."""
+    path = posterior_path(float(coordinate.knots_arc_mm[0]), hiatus_mm, back, sac)
+    marks = []
+    for length_mm in np.arange(_MARK_STEP_MM, path.length_mm[-1], _MARK_STEP_MM):
+        arc_mm = float(np.interp(length_mm, path.length_mm, path.arc_mm))
+        segment = coordinate.segment_at(arc_mm)
+        if segment is None:
+            continue
+        marks.append(
+            LengthMark(
+                distance_from_hiatus_mm=length_mm,
+                segment=segment,
+                description=coordinate.describe(arc_mm),
+                posterior_depth_mm=surroundings.depth_at(arc_mm),
+            )
+        )
+    return tuple(marks)
 
 
 def _plausibility(

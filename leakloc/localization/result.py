@@ -7,10 +7,11 @@ the myelogram. Unknown values are None.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
-from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position
+from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position, Role
 from leakloc.core.notes import Note
 from leakloc.core.parts import (
     Fraction,
@@ -19,8 +20,11 @@ from leakloc.core.parts import (
     Nullable,
     Part,
     Point,
+    Ratio,
     SignedMillimeters,
 )
+
+FluidKind = Literal["CSF-like", "protein-rich or seroma-like", "blood-like", "fat-like"]
 
 
 class Conus(Part):
@@ -115,6 +119,31 @@ class PositionFractions(Part):
     """Fraction of the volume on the patient's right."""
 
 
+class SignalRatio(Part):
+    """Signal of a collection relative to CSF in the sac at the same level, on one series."""
+
+    role: Role
+    """Role of the series."""
+    ratio: Nullable[Ratio]
+    """Ratio of the medians; null if partial volume leaves too few voxels."""
+    low: Nullable[Ratio]
+    """Lower limit of the 95 % interval from noise."""
+    high: Nullable[Ratio]
+    """Upper limit of the 95 % interval from noise."""
+    n_voxels: int = Field(ge=0)
+    """Number of voxels of the series completely within the collection."""
+
+
+class FluidCharacter(Part):
+    """Signal of a collection on companion series; the type of fluid is not determined."""
+
+    kind: FluidKind | None
+    """Kind of fluid that the ratios resemble; null without unenhanced T1, or if the interval
+    includes several kinds."""
+    ratios: tuple[SignalRatio, ...]
+    """Ratios by series."""
+
+
 class Profile(Part):
     """Thickness and cross-section of a collection along the canal."""
 
@@ -154,6 +183,11 @@ class Collection(Part):
     """Maximum thickness outside the dura."""
     max_area_mm2: Nullable[Millimeters]
     """Largest cross-section, perpendicular to the canal."""
+    max_angle_around_sac_deg: Nullable[SignedMillimeters] = None
+    """Largest angle of the circumference of the sac with adjacent fluid in one cross-section;
+    null in reports of earlier versions."""
+    floating_sac: bool | None = None
+    """Whether fluid surrounds the sac over a sufficient length ("floating dural sac sign")."""
     sac_compression: Nullable[Fraction]
     """1 - minimum sac area along the collection / area expected from adjacent levels."""
     centroid_lps_mm: Nullable[Point]
@@ -168,8 +202,40 @@ class Collection(Part):
     """Criteria for the finding, in sentences."""
     mimics_considered: tuple[str, ...]
     """Mimics that were considered."""
+    character: FluidCharacter | None = None
+    """Signal on companion series; null if no companion is registered."""
     profile: Profile | None = None
     """Thickness and area along the canal; null if not measured."""
+
+
+class SideFluid(Part):
+    """Epidural fluid on one side of the thecal sac within a motion segment."""
+
+    present: bool
+    """Whether fluid was detected."""
+    thickness_mm: Nullable[Millimeters]
+    """Maximum radial thickness outside the dura, within the canal; 0 without fluid."""
+    area_mm2: Nullable[Millimeters]
+    """Largest cross-section, perpendicular to the canal; 0 without fluid."""
+
+
+class SegmentFluid(Part):
+    """Epidural fluid of one motion segment, by side of the thecal sac."""
+
+    segment: str
+    """Motion segment, such as ``L4-L5``."""
+    present: bool
+    """Whether a collection extends into the segment; outside the canal it is on no side."""
+    collections: tuple[int, ...]
+    """The `id` of each collection that extends into the segment."""
+    dorsal: SideFluid
+    """Quadrant posterior to the sac."""
+    ventral: SideFluid
+    """Quadrant anterior to the sac."""
+    left: SideFluid
+    """Quadrant on the patient's left."""
+    right: SideFluid
+    """Quadrant on the patient's right."""
 
 
 class Finding(Part):
@@ -183,6 +249,8 @@ class Finding(Part):
     """Confidence in `leak`."""
     summary: str
     """One-sentence summary in the style of a radiology report."""
+    segments_with_fluid: int | None = None
+    """Number of motion segments with epidural fluid; null if levels are unlabelled."""
 
 
 class ExpectedHiatus(Part):
@@ -282,6 +350,19 @@ class Target(Part):
     """Cysts in the sacral canal along the path."""
 
 
+class LengthMark(Part):
+    """Level reached at one length along the path from the hiatus."""
+
+    distance_from_hiatus_mm: Millimeters
+    """Length along the path: that of a catheter inserted to this point."""
+    segment: str
+    """Motion segment reached."""
+    description: str
+    """Position in the segment, such as ``L4-L5, 6 mm below the disc center``."""
+    posterior_depth_mm: Nullable[Millimeters]
+    """Depth of the posterior epidural space there; null if not measured."""
+
+
 class Planning(Part):
     """Geometric measurements for planning; no dose, needle or technique."""
 
@@ -289,6 +370,9 @@ class Planning(Part):
     """Sacral hiatus, the caudal end of the paths."""
     targets: tuple[Target, ...]
     """One path for each collection."""
+    length_marks: tuple[LengthMark, ...] = ()
+    """Level reached at every 10 mm from the hiatus or its expected position, up to the most cranial
+    disc; empty if neither is in the field of view."""
     sac_tip_to_hiatus_mm: Nullable[SignedMillimeters] = None
     """Distance from the caudal end of the sac to the hiatus or its expected position, along the
     canal; null if either is unknown."""
@@ -312,6 +396,7 @@ class Localization:
     finding: Finding
     planning: Planning
     coverage: Coverage
+    fluid_by_segment: tuple[SegmentFluid, ...]
     snr: float | None
     """CSF signal divided by noise; None if noise was not measured."""
     conus: Conus | None = None

@@ -89,6 +89,10 @@ class Surroundings:
         """Return the cysts along a range of the canal."""
         return tuple(cyst for arc, cyst in self.cysts if top_mm <= arc <= bottom_mm)
 
+    def depth_at(self, arc_mm: float) -> float:
+        """Return the depth of the posterior epidural space at a position; NaN if unknown."""
+        return float(self.depth_mm[self.sac.grid.bin_of(arc_mm)])
+
     def narrowest_depth(
         self, top_mm: float, bottom_mm: float, coordinate: LevelCoordinate
     ) -> NarrowestDepth | None:

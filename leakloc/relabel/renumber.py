@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from leakloc.analysis import AnalysisData
+from leakloc.analysis import AnalysisData, Basis
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import Volume
@@ -21,6 +21,7 @@ from leakloc.pipeline import Clock
 from leakloc.report import Report, build_report, check_output, relabel_data
 from leakloc.report.build import result_parts
 from leakloc.report.model import Outputs
+from leakloc.report.usage import usage_of
 from leakloc.report.writer import PARTS, Draft, staged_folder
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class Renumbered:
     ----------
     former : Report
         Report of the same study, with the image information.
-    input_notes : tuple of Note
-        Warnings from reading the study and selecting its series.
+    basis : Basis
     runtime_s : dict
         Run time in seconds of the stages that were repeated.
     """
@@ -56,7 +56,7 @@ class Renumbered:
     levels: Levels
     localization: Localization
     settings: Settings
-    input_notes: tuple[Note, ...]
+    basis: Basis
     runtime_s: dict[str, float]
 
     def report(
@@ -71,11 +71,22 @@ class Renumbered:
             self.levels,
             self.localization,
             self.settings,
-            input_notes=self.input_notes,
+            input_notes=self.basis.notes,
             notes=notes,
             runtime_s={**self.runtime_s, **(runtime_s or {})},
         )
-        return self.former.model_copy(update={**parts, "outputs": outputs or Outputs()})
+        landmarks = self.basis.landmarks
+        usages = [
+            usage_of(selection, self.levels, self.localization, landmarks)
+            for selection in self.basis.series
+        ]
+        series = tuple(
+            former.model_copy(update=usage._asdict())
+            for former, usage in zip(self.former.series, usages, strict=True)
+        )
+        return self.former.model_copy(
+            update={**parts, "series": series, "outputs": outputs or Outputs()}
+        )
 
 
 def relabel(
@@ -143,10 +154,9 @@ def relabel(
             input_notes=(*basis.notes, *within.notes, *numbered.notes),
             sacral=basis.landmarks.sacral,
             anatomy=basis.landmarks.anatomy,
+            signals=basis.landmarks.signals,
         )
-    results = Renumbered(
-        former, within, numbered, localization, settings, basis.notes, clock.seconds
-    )
+    results = Renumbered(former, within, numbered, localization, settings, basis, clock.seconds)
     analysis = None
     if study is not None:
         with clock.stage("choosing series", 0.80):
@@ -221,6 +231,7 @@ def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path
         results.localization,
         settings,
         results.runtime_s,
+        data.basis,
     )
 
 

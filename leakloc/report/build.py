@@ -18,11 +18,12 @@ from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.report import model
+from leakloc.report.usage import Usage, selections_of, usage_of
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
     from leakloc.levels.result import Levels
-    from leakloc.loaders.study import SkippedFile, StudyInfo, Triage, TriagedStack
+    from leakloc.loaders.study import SkippedFile, StudyInfo, TriagedStack
     from leakloc.localization.result import Conus, Localization
     from leakloc.segmentation.result import Candidate, Segmentation
 
@@ -75,7 +76,7 @@ def build_report(
     return model.Report(
         notice=NOTICE,
         study=identity(study.info, settings),
-        series=_series(triage, settings),
+        series=_series(analysis),
         skipped_files=_skipped(study.skipped),
         outputs=outputs or model.Outputs(),
         **parts,
@@ -122,6 +123,7 @@ def result_parts(
         "levels": _levels(levels, localization.conus, level_scheme(settings.report.level_scheme)),
         "thecal_sac": localization.thecal_sac,
         "collections": localization.collections,
+        "fluid_by_segment": localization.fluid_by_segment,
         "finding": localization.finding,
         "planning": localization.planning,
         "quality": model.Quality(
@@ -194,11 +196,18 @@ def _pseudonym(value: str | None, info: StudyInfo) -> str | None:
     return hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _series(triage: Triage, settings: Settings) -> tuple[model.Series, ...]:
-    return tuple(_one_series(stack, settings) for stack in triage.stacks)
+def _series(analysis: AnalysisData) -> tuple[model.Series, ...]:
+    basis, triage = analysis.basis, analysis.triage
+    selections = selections_of(triage) if basis is None else basis.series
+    landmarks = None if basis is None else basis.landmarks
+    usages = (usage_of(s, analysis.levels, analysis.localization, landmarks) for s in selections)
+    return tuple(
+        _one_series(stack, usage, analysis.settings)
+        for stack, usage in zip(triage.stacks, usages, strict=True)
+    )
 
 
-def _one_series(triaged: TriagedStack, settings: Settings) -> model.Series:
+def _one_series(triaged: TriagedStack, usage: Usage, settings: Settings) -> model.Series:
     stack = triaged.stack
     geometry = stack.geometry
     # Without DICOM headers the description is the name of the file, which may name the patient.
@@ -208,7 +217,8 @@ def _one_series(triaged: TriagedStack, settings: Settings) -> model.Series:
         series_instance_uid=stack.series_instance_uid,
         description=description,
         role=triaged.role,
-        used_for=triaged.used_for,
+        used_for=usage.used_for,
+        contribution=usage.contribution,
         reason=triaged.reason,
         n_instances=stack.n_instances,
         shape=geometry.shape if geometry else None,

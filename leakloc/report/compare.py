@@ -16,6 +16,9 @@ STEADY_ML: Final = 0.5
 """Volume differences below this fraction of the larger volume, or below this volume in mL, are
 reported as unchanged: approximately the volume error of leakloc on phantoms (README)."""
 
+RESIDUAL: Final = "Residual fluid alone does not indicate failure of a treatment."
+"""Fluid remained in 4 of 16 patients after a blood patch, two of them without symptoms."""
+
 _SIDE_WEIGHT: Final = 0.5
 """Matching weight of a collection on another side of the sac."""
 
@@ -71,6 +74,10 @@ class Comparison:
     ----------
     same_patient : bool or None
         None if a report contains no patient ID or the IDs are not comparable.
+    segments_with_fluid : tuple of int or None
+        Number of motion segments with epidural fluid before and after.
+    fluid_ml : tuple of float
+        Volume of all collections before and after.
     cautions : tuple of str
         Limitations of the comparison.
     """
@@ -78,6 +85,8 @@ class Comparison:
     same_patient: bool | None
     findings: tuple[str, str]
     collections: tuple[CollectionChange, ...]
+    segments_with_fluid: tuple[int | None, int | None]
+    fluid_ml: tuple[float, float]
     sac_csf_ml: tuple[float | None, float | None]
     cautions: tuple[str, ...]
     notice: str
@@ -89,7 +98,12 @@ class Comparison:
         lines += [f"  {change.text}" for change in self.collections]
         if not self.collections:
             lines.append("  no collection in either report")
+        counts = ["-" if n is None else str(n) for n in self.segments_with_fluid]
+        lines.append(f"  motion segments with fluid: {counts[0]} -> {counts[1]}")
+        lines.append(f"  all fluid: {_pair(self.fluid_ml, 'mL')}{_percent(self.fluid_ml)}")
         lines.append(f"  CSF in the sac: {_pair(self.sac_csf_ml, 'mL')}{_percent(self.sac_csf_ml)}")
+        if all(self.fluid_ml):
+            lines.append(f"  {RESIDUAL}")
         lines += [f"caution: {caution}" for caution in self.cautions]
         return "\n".join([*lines, self.notice])
 
@@ -124,10 +138,19 @@ def compare(before: Report, after: Report) -> Comparison:
         same_patient=_same_patient(before, after),
         findings=(before.finding.summary, after.finding.summary),
         collections=tuple(changes),
+        segments_with_fluid=(
+            before.finding.segments_with_fluid,
+            after.finding.segments_with_fluid,
+        ),
+        fluid_ml=(_total_ml(before), _total_ml(after)),
         sac_csf_ml=(before.thecal_sac.csf_volume_ml, after.thecal_sac.csf_volume_ml),
         cautions=tuple(_cautions(before, after)),
         notice=after.notice,
     )
+
+
+def _total_ml(report: Report) -> float:
+    return sum(collection.volume_ml or 0.0 for collection in report.collections)
 
 
 def _matched_pairs(

@@ -24,10 +24,12 @@ from leakloc.anatomy.vocabulary import (
     LABEL_VALUES,
     NOTICE,
     SHORT_NOTICE,
+    SIDES,
     THECAL_SAC,
     CodedTerm,
     level_code,
     private_term,
+    role_name,
     vertebra_code,
 )
 from leakloc.core.errors import OutputError
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from leakloc.analysis import AnalysisData
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.loaders.study import SeriesStack
-    from leakloc.localization.result import Collection
+    from leakloc.localization.result import Collection, SideFluid
     from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
 
@@ -532,6 +535,12 @@ def report_object(
         if segmentation is not None and number is not None:
             reference = hd.sr.ReferencedSegment.from_segmentation(segmentation, number)
         groups.append(_collection_group(report, collection, segment, reference))
+    groups += [
+        _side_group(part.segment, side, getattr(part, side))
+        for part in report.fluid_by_segment
+        for side in SIDES
+        if getattr(part, side).present
+    ]
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
@@ -652,10 +661,19 @@ def _collection_group(
         (_PROBABILITY, c.confidence, "1", None),
         (private_term("SACCOMPRESSION", "Sac compression"), c.sac_compression, "1", None),
         (_PATH_LENGTH, distance, "mm", None),
+        *(
+            (_signal_term(measured.role), measured.ratio, "1", None)
+            for measured in (c.character.ratios if c.character is not None else ())
+        ),
     ]
     evaluations = [
         _evaluation("GRADE", "Grade", c.grade),
         _evaluation("PATTERN", "Pattern", c.pattern),
+        *(
+            [_evaluation("SIGNALKIND", "Signal resembles", c.character.kind)]
+            if c.character is not None and c.character.kind is not None
+            else []
+        ),
         *(_evaluation("COMPARTMENT", "Compartment", name) for name in c.compartments),
         *(
             hd.sr.QualitativeEvaluation(
@@ -665,22 +683,13 @@ def _collection_group(
             for other in c.alternatives
         ),
     ]
-    site = hd.sr.FindingSite(
-        _code(level_code(c.level)) if c.level else _code(SPINE),
-        laterality=_code(_POSITIONS[c.position.label])
-        if c.position.label in ("left", "right")
-        else None,
-        topographical_modifier=_code(_POSITIONS[c.position.label])
-        if c.position.label not in ("left", "right")
-        else None,
-    )
     common = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=segment.tracking_uid if segment else _new_uid(),
             identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
         ),
         "finding_type": _code(EPIDURAL_FLUID),
-        "finding_sites": [site],
+        "finding_sites": [_site(c.level, c.position.label)],
         "algorithm_id": _algorithm(),
         "measurements": [
             _measurement(name, value, unit, derivation)
@@ -694,6 +703,39 @@ def _collection_group(
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=reference, **common
     )
+
+
+def _side_group(segment: str, side: str, fluid: SideFluid) -> Any:
+    """Create the measurements of the fluid on one side of the sac within a motion segment."""
+    values = ((_DEPTH, fluid.thickness_mm, "mm"), (_AREA, fluid.area_mm2, "mm2"))
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=_new_uid(), identifier=f"epidural fluid {segment} {side}"
+        ),
+        finding_type=_code(EPIDURAL_FLUID),
+        finding_sites=[_site(segment, side)],
+        algorithm_id=_algorithm(),
+        measurements=[
+            _measurement(name, value, unit, _MAXIMUM)
+            for name, value, unit in values
+            if value is not None
+        ],
+    )
+
+
+def _site(segment: str | None, side: str) -> Any:
+    """Create the finding site of a motion segment, with a side of the sac."""
+    lateral = side in ("left", "right")
+    return hd.sr.FindingSite(
+        _code(level_code(segment) if segment else SPINE),
+        laterality=_code(_POSITIONS[side]) if lateral else None,
+        topographical_modifier=None if lateral else _code(_POSITIONS[side]),
+    )
+
+
+def _signal_term(role: Role) -> CodedTerm:
+    name = role_name(role)
+    return private_term(f"RATIO{name.replace(' ', '')}".upper(), f"Signal relative to CSF, {name}")
 
 
 def _measurement(

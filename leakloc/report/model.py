@@ -34,6 +34,7 @@ from leakloc.localization.result import (
     Coverage,
     Finding,
     Planning,
+    SegmentFluid,
     ThecalSac,
 )
 
@@ -94,7 +95,10 @@ class Series(Part):
     role: Role
     """Role assigned to the series."""
     used_for: tuple[str, ...]
-    """``fluid``, ``levels``, both or neither."""
+    """Parts of the report the series contributed to: ``fluid``, ``levels``, ``character``,
+    ``planning``."""
+    contribution: str = ""
+    """What the series contributed, or why nothing."""
     reason: str
     """One sentence: the rule that determined the role."""
     n_instances: int = Field(ge=0)
@@ -217,6 +221,8 @@ class Outputs(Part):
     """DICOM objects by kind."""
     html: str | None = None
     """HTML report; null if not written."""
+    text: str | None = None
+    """Report text by headings, to paste into a reporting system; null if not written."""
     pdf: str | None = None
     """PDF with the figures as vector graphics."""
     html3d: str | None = None
@@ -262,6 +268,8 @@ class Report(Part):
     """Volumes, cross-sections and caudal end of the thecal sac."""
     collections: tuple[Collection, ...]
     """Epidural fluid collections, by decreasing volume."""
+    fluid_by_segment: tuple[SegmentFluid, ...] = ()
+    """Epidural fluid of each motion segment in the field of view, cranial to caudal, by side."""
     finding: Finding
     """Presence of epidural fluid, level and confidence."""
     planning: Planning

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
-from leakloc.analysis import AnalysisData, Basis, Landmarks
+from leakloc.analysis import AnalysisData, Basis, Landmarks, SeriesSelection
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.errors import InputError, LeaklocError, OutputError
 from leakloc.core.notes import Note
@@ -34,12 +34,13 @@ from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering,
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
 from leakloc.localization.hiatus import SacralCanal
+from leakloc.localization.signals import CollectionSignals, MeasuredRatio
 from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 8
+_FORMAT: Final = 9
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -70,6 +71,9 @@ _CLASSES: Final[dict[str, type]] = {
     "sacral_axis": SacralAxis,
     "sacral_canal": SacralCanal,
     "basis": Basis,
+    "series_selection": SeriesSelection,
+    "collection_signals": CollectionSignals,
+    "measured_ratio": MeasuredRatio,
 }
 _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 

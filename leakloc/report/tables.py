@@ -7,22 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from leakloc.anatomy.vocabulary import SIDES
+
 if TYPE_CHECKING:
+    from leakloc.anatomy.vocabulary import Role
     from leakloc.core.parts import Point
+    from leakloc.localization.result import FluidCharacter, SegmentFluid
     from leakloc.report.model import Report
 
 Row = dict[str, Any]
+
+_SIGNAL_ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
 
 COLLECTION_COLUMNS: Final = (
     "id", "level", "segments", "position", "pattern", "volume_ml", "max_thickness_mm",
     "max_area_mm2", "length_mm", "sac_compression", "compartments", "grade", "confidence",
     "epicenter_x_lps_mm", "epicenter_y_lps_mm", "epicenter_z_lps_mm",
     "canal_distance_from_hiatus_mm", "distance_to_caudal_end_mm", "distance_to_cranial_end_mm",
-    "nearest_interlaminar",
+    "nearest_interlaminar", "signal_kind",
+    *(f"{role}_signal_ratio" for role in _SIGNAL_ROLES),
 )  # fmt: skip
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
+    *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
 )  # fmt: skip
 
 
@@ -52,18 +60,22 @@ def collection_rows(report: Report) -> list[Row]:
                 "distance_to_caudal_end_mm": target and target.distance_to_caudal_end_mm,
                 "distance_to_cranial_end_mm": target and target.distance_to_cranial_end_mm,
                 "nearest_interlaminar": target and target.nearest_interlaminar,
+                "signal_kind": c.character and c.character.kind,
+                **_signal_ratios(c.character),
             }
         )
     return rows
 
 
 def level_rows(report: Report) -> list[Row]:
-    """Return one row per vertebra and disc, cranial to caudal; disc rows include the thecal sac."""
+    """Return one row per vertebra and disc, cranial to caudal; discs include sac and fluid."""
     sac = {part.segment: part for part in report.thecal_sac.by_segment}
+    fluid = {part.segment: part for part in report.fluid_by_segment}
     rows: list[Row] = []
     for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
         for thing in things:
             part = sac.get(thing.name)
+            sides = _sides(fluid.get(thing.name))
             rows.append(
                 {
                     "kind": kind,
@@ -74,6 +86,7 @@ def level_rows(report: Report) -> list[Row]:
                     "sac_volume_ml": part and part.volume_ml,
                     "sac_min_area_mm2": part and part.min_area_mm2,
                     "sac_mean_area_mm2": part and part.mean_area_mm2,
+                    **sides,
                 }
             )
     rows.sort(key=lambda row: -float(row["center_z_lps_mm"]))
@@ -86,6 +99,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(target, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _signal_ratios(character: FluidCharacter | None) -> Row:
+    known = {m.role: m.ratio for m in character.ratios} if character is not None else {}
+    return {f"{role}_signal_ratio": known.get(role) for role in _SIGNAL_ROLES}
+
+
+def _sides(part: SegmentFluid | None) -> Row:
+    row = {}
+    for side in SIDES:
+        fluid = part and getattr(part, side)
+        row[f"fluid_{side}_mm"] = fluid and fluid.thickness_mm
+        row[f"fluid_{side}_mm2"] = fluid and fluid.area_mm2
+    return row
 
 
 def _xyz(name: str, point: Point | None) -> Row:

@@ -36,6 +36,7 @@ from leakloc.report.model import Outputs, Report, report_schema
 from leakloc.report.overlays import Picture, draw_pictures, figures
 from leakloc.report.page import html, html3d
 from leakloc.report.page.viewer import Viewer, make_viewer
+from leakloc.report.text import report_text
 
 if TYPE_CHECKING:
     from leakloc.core.settings import Settings
@@ -55,6 +56,7 @@ PARTS: Final = frozenset(
         "collections.csv",
         "levels.csv",
         "report.html",
+        "report.txt",
         "report3d.html",
         "figures.pdf",
         "overlays",
@@ -206,6 +208,7 @@ class Draft:
     def report(self) -> Report:
         """Build the report with the outputs written so far."""
         outputs = Outputs(
+            text="report.txt" if "text" in self.wanted else None,
             overlays=self.overlays,
             masks=self.masks,
             dicom=self.dicom,
@@ -240,6 +243,8 @@ class Draft:
             report = self._write_page(report, viewer)
         validate(report)
         levels = report.levels.model_dump_json(indent=2, by_alias=True)
+        if "text" in self.wanted:
+            (self.folder / "report.txt").write_text(report_text(report), encoding="utf-8")
         # levels.json can be edited and supplied again.
         (self.folder / "levels.json").write_text(levels, encoding="utf-8")
         (self.folder / "report.json").write_text(report.to_json(), encoding="utf-8")

@@ -298,3 +298,24 @@ def test_windows_near_the_level_have_a_skin_depth(spine, crescent):
     cut = replace(model, half_width_mm=36.0)  # the skin lies outside the field
     (target,) = cut.localized(anatomy=anatomy(cut, depth_mm=5.0)).planning.targets
     assert {w.skin_to_canal_mm for w in target.interlaminar} == {None}
+
+
+def test_length_marks_state_the_level_at_every_10_mm(spine, crescent):
+    disc = spine().disc_mm("L4-L5")
+    fluid = crescent(disc - 15, disc + 15, 3.0, toward_deg=180.0)
+    model = spine(crescents=(fluid,), half_width_mm=22.0, sac_end_mm=255.0)
+    image = anatomy(model, depth_mm=5.0)
+    result = model.localized(sacral=sacral(model, dorsal_mm=9.0), anatomy=image)
+    marks = result.planning.length_marks
+    lengths = [mark.distance_from_hiatus_mm for mark in marks]
+    assert lengths == [10.0 * n for n in range(1, len(marks) + 1)]
+    (target,) = result.planning.targets
+    at = round(target.canal_distance_from_hiatus_mm / 10.0)
+    assert marks[at - 1].segment == "L4-L5"  # within 5 mm of the disc
+    near = [m.posterior_depth_mm for m in marks if m.segment in ("L2-L3", "L3-L4")]
+    assert near == pytest.approx([5.0] * len(near), abs=1.0) and near
+
+
+def test_without_a_hiatus_there_are_no_length_marks(spine, crescent):
+    model = spine(names=("L1", "L2", "L3", "L4", "L5", "S1"), field_mm=(-10.0, 215.0))
+    assert model.localized().planning.length_marks == ()

@@ -38,6 +38,8 @@ from leakloc.localization.result import (
     Profile,
     SacralHiatus,
     SacSegment,
+    SegmentFluid,
+    SideFluid,
     Target,
     ThecalSac,
 )
@@ -277,8 +279,28 @@ def _localization(*, leak: bool) -> Localization:
             sac_tip_to_hiatus_mm=float("nan"),
         ),
         coverage=Coverage(cranial="L1", caudal="S1"),
+        fluid_by_segment=tuple(
+            segment_fluid(name, dorsal_mm=4.5 if leak and name == "L4-L5" else 0.0)
+            for name in ("L3-L4", "L4-L5", "L5-S1")
+        ),
         snr=58.3,
         notes=(Note("synthetic", "Made from formulas."), Note("c2_not_seen", "C2 is not seen.")),
+    )
+
+
+def segment_fluid(name: str, dorsal_mm: float) -> SegmentFluid:
+    """A segment with fluid dorsal to the sac, or without fluid."""
+    none = SideFluid(present=False, thickness_mm=0.0, area_mm2=0.0)
+    fluid = SideFluid(present=True, thickness_mm=dorsal_mm, area_mm2=20 * dorsal_mm)
+    present = dorsal_mm > 0
+    return SegmentFluid(
+        segment=name,
+        present=present,
+        collections=(1,) if present else (),
+        dorsal=fluid if present else none,
+        ventral=none,
+        left=none,
+        right=none,
     )
 
 

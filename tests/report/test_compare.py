@@ -8,7 +8,7 @@ import pytest
 
 from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
 from leakloc.report import build_report
-from leakloc.report.compare import compare
+from leakloc.report.compare import RESIDUAL, compare
 
 
 @pytest.fixture
@@ -86,3 +86,19 @@ def test_command(report, tmp_path, capsys):
     assert main(["diff", str(path), str(path), "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["collections"]
     assert main(["diff", str(path), str(tmp_path / "nothing")]) in (BAD_USAGE, INPUT_UNUSABLE)
+
+
+def test_number_of_segments_and_volume_of_all_fluid(report):
+    less = changed(report, [moved(report.collections[0], volume_ml=1.0)])
+    less = less.model_copy(
+        update={"finding": report.finding.model_copy(update={"segments_with_fluid": 1})}
+    )
+    before = report.model_copy(
+        update={"finding": report.finding.model_copy(update={"segments_with_fluid": 3})}
+    )
+    found = compare(before, less)
+    assert found.segments_with_fluid == (3, 1)
+    assert found.fluid_ml == (pytest.approx(sum(c.volume_ml for c in report.collections)), 1.0)
+    assert "motion segments with fluid: 3 -> 1" in found.text
+    assert RESIDUAL in found.text
+    assert RESIDUAL not in compare(before, changed(less, [])).text

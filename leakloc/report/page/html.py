@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from PIL import Image
 
-from leakloc.anatomy.vocabulary import split_segment, vertebra_chain
+from leakloc.anatomy.vocabulary import role_name, split_segment, vertebra_chain
 from leakloc.core.templates import render_html
+from leakloc.report.text import LIMITATIONS, report_sections, signal_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,11 +87,13 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
     return render_html(
         "report/page/report.html.j2",
         report=report,
+        limitations=LIMITATIONS,
         viewer=viewer,
         figures=_figures(pictures, PAGE_BYTES - used),
         finding=_finding(report),
         alternatives=_alternatives(report),
         collections=_collections(report, linked=linked),
+        sides=_sides(report),
         details={c.id: _collection(c) for c in report.collections},
         rejected=_rejected(report, linked=linked),
         numbering=_numbering(report),
@@ -100,9 +103,11 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
         segments=_segments(report),
         planning=_planning(report),
         distances=_distances(report),
+        marks=_marks(report),
         paths=[(_path(target), _windows(target)) for target in report.planning.targets],
         series=_series(report),
         quality=[("Signal-to-noise ratio", _number(report.quality.snr, 0))],
+        text=report_sections(report),
         provenance=_provenance(report),
         settings=json.dumps(report.generator.config, indent=2, ensure_ascii=False),
     )
@@ -198,6 +203,32 @@ def _rejected(report: Report, *, linked: bool) -> Table | None:
     return Table("Rejected bright signal outside the thecal sac", header, rows)
 
 
+def _sides(report: Report) -> Table | None:
+    """Return the segments with fluid, and the thickness of the fluid on each side of the sac."""
+    with_fluid = [s for s in report.fluid_by_segment if s.present]
+    if not with_fluid:
+        return None
+    rows = [
+        (
+            s.segment,
+            *(
+                f"{_number(side.thickness_mm, 1)} ({_number(side.area_mm2, 0)})"
+                if side.present
+                else "-"
+                for side in (s.dorsal, s.ventral, s.left, s.right)
+            ),
+            ", ".join(map(str, s.collections)),
+        )
+        for s in with_fluid
+    ]
+    caption = (
+        f"Fluid in {len(with_fluid)} of {len(report.fluid_by_segment)} motion segments in the "
+        "field of view: thickness in mm (area in mm²) within the canal"
+    )
+    header = ("Segment", "Dorsal", "Ventral", "Left", "Right", "Collections")
+    return Table(caption, header, rows)
+
+
 def _collection(c: Collection) -> Facts:
     position = ", ".join(
         f"{name} {_percent(getattr(c.position, name))}"
@@ -215,6 +246,8 @@ def _collection(c: Collection) -> Facts:
             f"{a.level} ({a.score:.2f}: {_join_words(a.basis)})" for a in c.alternatives
         )
         facts.append(("Alternative levels", others))
+    if c.character is not None and (signals := signal_text(c.character)):
+        facts.append(("Signal", signals))
     if c.basis:
         facts.append(("Basis", _join_words(c.basis)))
     if c.mimics_considered:
@@ -331,6 +364,21 @@ def _distances(report: Report) -> Table | None:
     return Table("Distances along the posterior epidural space", header, rows) if rows else None
 
 
+def _marks(report: Report) -> Table | None:
+    rows = [
+        (
+            f"{mark.distance_from_hiatus_mm:.0f}",
+            mark.description,
+            _number(mark.posterior_depth_mm, 1),
+        )
+        for mark in report.planning.length_marks
+    ]
+    start = "the hiatus" if report.planning.sacral_hiatus.visible else "the expected hiatus"
+    header = ("Length, mm", "Level reached", "Posterior epidural depth, mm")
+    caption = f"Level reached along the path from {start}, every 10 mm"
+    return Table(caption, header, rows) if rows else None
+
+
 def _path(target: Target) -> Facts:
     """Minimum depth and cysts along the path to one collection."""
     facts = []
@@ -367,8 +415,9 @@ def _series(report: Report) -> Table:
     rows = [
         (
             s.description or "(no description)",
-            s.role.replace("_", " "),
+            role_name(s.role),
             ", ".join(s.used_for) or "not used",
+            s.contribution,
             s.reason,
             str(s.n_instances),
             _product(s.shape, "{:d}"),
@@ -377,7 +426,17 @@ def _series(report: Report) -> Table:
         )
         for s in report.series
     ]
-    header = ("Series", "Role", "Used for", "Reason", "Images", "Shape", "Spacing, mm", "Notes")
+    header = (
+        "Series",
+        "Role",
+        "Used for",
+        "Contribution",
+        "Reason",
+        "Images",
+        "Shape",
+        "Spacing, mm",
+        "Notes",
+    )
     return Table("Series of the study and their roles", header, rows)
 
 

@@ -16,14 +16,15 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from leakloc.anatomy.vocabulary import Grade, LeakStatus, Position
+from leakloc.anatomy.vocabulary import SIDES, Grade, LeakStatus, Position
 from leakloc.core.errors import InputError
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.loaders import read_mask
 from leakloc.report import Report
+from leakloc.validation.evaluation.fluid_by_segment import true_fluid_by_segment
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import Collection, Planning
+    from leakloc.localization.result import Collection, Planning, SegmentFluid
     from leakloc.pipeline import Analysis
     from leakloc.validation.phantom import Phantom, Truth
 
@@ -88,6 +89,8 @@ class Annotation:
     """Apex of the sacral hiatus, if detected."""
     conus_lps: FloatArray | None = None
     """Tip of the conus, if detected."""
+    fluid_mm: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Thickness of the epidural fluid by motion segment and side of the sac, 0 without fluid."""
     notes: tuple[str, ...] = ()
     """Warning codes."""
 
@@ -185,6 +188,7 @@ def annotation_from_analysis(analysis: Analysis, case: str = "") -> Annotation:
         transitional=levels.numbering.transitional_suspected,
         hiatus_lps=_point(located.planning.sacral_hiatus.lps_mm),
         conus_lps=_point(located.conus.lps_mm if located.conus else None),
+        fluid_mm=_thicknesses(located.fluid_by_segment),
         notes=tuple(note.code for note in notes),
     )
 
@@ -294,7 +298,15 @@ def annotation_from_truth(
         or values.get("lumbosacral", "regular") != "regular",
         hiatus_lps=_point(values.get("hiatus_lps")),
         conus_lps=_point(values.get("conus_lps")),
+        fluid_mm=_thicknesses(true_fluid_by_segment(values, sac, fluid, fraction)),
     )
+
+
+def _thicknesses(segments: Iterable[SegmentFluid]) -> dict[str, dict[str, float]]:
+    return {
+        part.segment: {side: getattr(part, side).thickness_mm or 0.0 for side in SIDES}
+        for part in segments
+    }
 
 
 def _read_report(folder: Path) -> Annotation:
@@ -317,6 +329,7 @@ def _read_report(folder: Path) -> Annotation:
         transitional=report.levels.numbering.transitional_suspected,
         hiatus_lps=_point(report.planning.sacral_hiatus.lps_mm),
         conus_lps=_point(report.levels.conus.lps_mm if report.levels.conus else None),
+        fluid_mm=_thicknesses(report.fluid_by_segment),
         notes=tuple(warning.code for warning in report.quality.warnings),
     )
 

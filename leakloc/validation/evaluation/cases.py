@@ -95,6 +95,10 @@ class Case:
     """Segments with true fluid, with detected fluid, and all in the field of view."""
     segments_detected: tuple[str, ...] = ()
     segments_in_field: tuple[str, ...] = ()
+    sides_true_mm: tuple[float, ...] = ()
+    sides_detected_mm: tuple[float, ...] = ()
+    """Thickness of the epidural fluid on each side of each segment in the field of view; 0 without
+    fluid."""
     extent_error_mm: float = NAN
     """|cranial end error| + |caudal end error| along the discs; maximum over collections."""
     extent_error_levels: float = NAN
@@ -324,6 +328,12 @@ def _levels(predicted: Annotation, truth: Annotation, pairs: dict[int, int]) -> 
             ),
         }
     values |= _segments(predicted, truth)
+    if predicted.fluid_mm:
+        cells = [(name, side) for name, parts in truth.fluid_mm.items() for side in parts]
+        values["sides_true_mm"] = tuple(truth.fluid_mm[name][side] for name, side in cells)
+        values["sides_detected_mm"] = tuple(
+            predicted.fluid_mm.get(name, {}).get(side, 0.0) for name, side in cells
+        )
     errors = (_extent_error(f, t, truth.discs) for f, t in matched)
     ends = [error for error in errors if error is not None]
     if ends:

@@ -129,6 +129,12 @@ class Cohort:
             for c in completed
             for name in c.segments_in_field
         ]
+        sides = [
+            pair
+            for c in completed
+            for pair in zip(c.sides_detected_mm, c.sides_true_mm, strict=True)
+        ]
+        both = [abs(found - true) for found, true in sides if found and true]
         n_true_positives = sum(c.leak_reported == "present" for c in leaking)
         n_true_negatives = sum(c.leak_reported == "absent" for c in free)
         definite = [correct for c in completed for correct in c.correct_of_grade("definite")]
@@ -193,6 +199,11 @@ class Cohort:
             "segment_by_segment_kappa": _none_if_nan(
                 weighted_kappa([int(f) for f, _ in votes], [int(t) for _, t in votes])
             ),
+            "side_kappa": _none_if_nan(
+                weighted_kappa([int(f > 0) for f, _ in sides], [int(t > 0) for _, t in sides])
+            ),
+            "side_thickness_error_mm": _mean(both),
+            "side_thickness_within_1_mm": _ratio(sum(mm <= 1.0 for mm in both), len(both)),
             "segment_sets_jaccard": _mean(_jaccard(c) for c in completed),
             "extent_error_mm": _mean(c.extent_error_mm for c in completed),
             "extent_error_levels": _mean(c.extent_error_levels for c in completed),

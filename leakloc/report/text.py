@@ -1,0 +1,208 @@
+"""The report as text by headings, to paste into a reporting system."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from leakloc.anatomy.vocabulary import SIDES, role_name
+
+if TYPE_CHECKING:
+    from leakloc.localization.result import Collection, FluidCharacter, SegmentFluid, Target
+    from leakloc.report.model import Report
+
+Section = tuple[str, tuple[str, ...]]
+"""A heading and its sentences."""
+
+LIMITATIONS: Final = (
+    "The location of fluid is shown; a dural tear may be distant from it and is not localized.",
+    "CSF-venous fistulas, distal root sleeve leaks and intermittent or rapid leaks may show no "
+    "fluid; absence of detected fluid does not exclude a leak.",
+    "Signal alone does not distinguish CSF from seroma or liquefied hematoma.",
+)
+
+_MAX_OTHER: Final = 6
+"""Number of other bright structures that are listed, in order of probability."""
+_WIDTH: Final = 92
+
+
+def report_text(report: Report) -> str:
+    """Return the report as plain text: technique, comparison, findings, impression, limitations."""
+    parts = []
+    for heading, sentences in report_sections(report):
+        lines = [textwrap.fill(sentence, _WIDTH) for sentence in sentences]
+        parts.append("\n".join([heading.upper(), *lines]))
+    return "\n\n".join([*parts, textwrap.fill(report.notice, _WIDTH)]) + "\n"
+
+
+def report_sections(report: Report) -> tuple[Section, ...]:
+    """Return headings and sentences of the report, in the order of a radiology report."""
+    return (
+        ("Technique", _technique(report)),
+        ("Comparison", ("None used by the software.",)),
+        ("Numbering and coverage", _numbering(report)),
+        ("Epidural fluid", _fluid(report)),
+        ("Thecal sac and conus", _sac(report)),
+        ("Other bright structures", _others(report)),
+        ("Caudal access geometry", _planning(report)),
+        ("Image quality", _quality(report)),
+        ("Impression", _impression(report)),
+        ("Limitations", LIMITATIONS),
+    )
+
+
+def _technique(report: Report) -> tuple[str, ...]:
+    sentences = []
+    for series in report.series:
+        if not series.used_for:
+            continue
+        kind = "MR myelography" if "fluid" in series.used_for else role_name(series.role)
+        voxel = ""
+        if series.spacing_mm is not None:
+            voxel = f", voxels of {' x '.join(f'{mm:.2g}' for mm in series.spacing_mm)} mm"
+        sentences.append(f"{_capitalized(kind)}{voxel}: {series.contribution}.")
+    generator = report.generator
+    return (*sentences, f"Automated measurement with {generator.name} {generator.version}.")
+
+
+def _numbering(report: Report) -> tuple[str, ...]:
+    coverage, levels = report.quality.coverage, report.levels
+    if levels.status == "unlabelled":
+        return ("Vertebral levels could not be named.",)
+    numbering = levels.numbering
+    sentences = [f"Field of view from {coverage.cranial} to {coverage.caudal}."]
+    sentences.append(
+        f"Levels assume {numbering.assumption.partition(';')[0]} (confidence "
+        f"{numbering.confidence:.2f})."
+    )
+    if numbering.transitional_suspected:
+        sentences.append("A transitional vertebra is suspected: verify the numbering.")
+    return tuple(sentences)
+
+
+def _fluid(report: Report) -> tuple[str, ...]:
+    if not report.collections:
+        return ("No epidural fluid collection detected.",)
+    with_fluid = [s for s in report.fluid_by_segment if s.present]
+    sentences = [_collection(c) for c in report.collections]
+    if with_fluid:
+        listed = "; ".join(f"{s.segment} {_sides(s)}" for s in with_fluid)
+        sentences.append(f"Motion segments with fluid: {len(with_fluid)} ({listed}).")
+    return tuple(sentences)
+
+
+def _collection(c: Collection) -> str:
+    span = "level not named"
+    if c.segments:
+        ends = dict.fromkeys((c.segments[0], c.segments[-1]))
+        span = " to ".join(ends)
+    largest = ""
+    if c.level is not None and len(c.segments) > 1:
+        largest = f", largest at {' or '.join(c.level_set or (c.level,))}"
+    size = [
+        f"{value:.{digits}f} {unit}"
+        for value, digits, unit in (
+            (c.volume_ml, 1, "mL"),
+            (c.max_thickness_mm, 0, "mm thick"),
+            (c.extent.length_mm, 0, "mm long"),
+        )
+        if value is not None
+    ]
+    parts = [f"Collection {c.id} ({c.grade}): {c.position.label}, {span}{largest}"]
+    parts.append(f"{', '.join(size)}; {c.pattern}, {', '.join(c.compartments)}")
+    if c.floating_sac:
+        parts.append("fluid surrounds the dural sac (floating dural sac sign)")
+    if c.character is not None and (signals := signal_text(c.character)):
+        parts.append(signals)
+    if c.sac_compression:
+        parts.append(f"sac compression {c.sac_compression:.0%}")
+    return "; ".join(parts) + "."
+
+
+def signal_text(character: FluidCharacter) -> str:
+    """Return the signal ratios of a collection and the kind of fluid they resemble."""
+    known = [m for m in character.ratios if m.ratio is not None]
+    if not known:
+        return ""
+    listed = ", ".join(
+        f"{role_name(m.role)} {m.ratio:.2f} ({m.low:.2f}-{m.high:.2f}, {m.n_voxels} voxels)"
+        for m in known
+    )
+    kind = f": {character.kind}" if character.kind is not None else ""
+    return f"signal relative to CSF in the sac {listed}{kind}"
+
+
+def _sides(segment: SegmentFluid) -> str:
+    sides = ((side, getattr(segment, side)) for side in SIDES)
+    listed = [f"{side} {fluid.thickness_mm:.1f} mm" for side, fluid in sides if fluid.present]
+    return ", ".join(listed) or "outside the canal"
+
+
+def _sac(report: Report) -> tuple[str, ...]:
+    sac, conus = report.thecal_sac, report.levels.conus
+    sentences = []
+    if sac.csf_volume_ml is not None:
+        sentences.append(
+            f"CSF in the thecal sac within the field of view: {sac.csf_volume_ml:.0f} mL."
+        )
+    areas = [s for s in sac.by_segment if s.min_area_mm2 is not None]
+    if areas:
+        narrowest = min(areas, key=lambda s: s.min_area_mm2 or 0.0)
+        sentences.append(
+            f"Smallest cross-section {narrowest.min_area_mm2:.0f} mm² at {narrowest.segment}."
+        )
+    if sac.caudal_end.level is not None:
+        sentences.append(f"The sac ends at {sac.caudal_end.level}.")
+    if conus is not None and conus.level is not None:
+        sentences.append(f"Conus medullaris at {conus.level}.")
+    return tuple(sentences) or ("Not measured.",)
+
+
+def _others(report: Report) -> tuple[str, ...]:
+    listed = [r for r in report.rejected if r.mimics][:_MAX_OTHER]
+    return tuple(
+        f"{_capitalized(r.mimics[0])}, {r.level or 'level not named'}, {r.position}: "
+        f"{r.volume_ml:.1f} mL; not classified as epidural fluid."
+        for r in listed
+    ) or ("None listed.",)
+
+
+def _planning(report: Report) -> tuple[str, ...]:
+    hiatus = report.planning.sacral_hiatus
+    sentences = ["Sacral hiatus detected." if hiatus.visible else "Sacral hiatus not detected."]
+    sentences += [_target(t) for t in report.planning.targets if _target(t)]
+    return tuple(sentences)
+
+
+def _target(target: Target) -> str:
+    distance, limits = target.canal_distance_from_hiatus_mm, target.canal_distance_range_mm
+    if distance is None:
+        return ""
+    where = target.level or "its level"
+    text = f"Collection {target.collection}: {distance:.0f} mm along the canal to {where}"
+    if limits is not None:
+        text += f" from the expected hiatus (range {limits[0]:.0f} to {limits[1]:.0f} mm)"
+    return f"{text}."
+
+
+def _quality(report: Report) -> tuple[str, ...]:
+    snr = report.quality.snr
+    sentences = [] if snr is None else [f"Signal-to-noise ratio of CSF: {snr:.0f}."]
+    sentences += [
+        _capitalized(w.message if w.message.endswith(".") else f"{w.message}.")
+        for w in report.quality.warnings
+    ]
+    return tuple(sentences) or ("No warning.",)
+
+
+def _impression(report: Report) -> tuple[str, ...]:
+    sentences = [report.finding.summary]
+    first = report.collections[:1]
+    others = [a.level for c in first for a in c.alternatives]
+    if others:
+        sentences.append(f"Alternative level: {' or '.join(others)}.")
+    return tuple(sentences)
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,123 @@
+"""What each series contributed to the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from leakloc.analysis import SeriesSelection
+from leakloc.anatomy.vocabulary import role_name
+
+if TYPE_CHECKING:
+    from leakloc.analysis import Landmarks
+    from leakloc.anatomy.vocabulary import Role
+    from leakloc.levels.result import Levels
+    from leakloc.loaders.study import Triage, TriagedStack
+    from leakloc.localization.result import Localization
+
+_NEVER_USED: Final = {
+    "projection": "a projection has no depth",
+    "localizer": "too coarse, or no vertebrae cranial to the other series",
+    "axial_t2": "no measurement uses axial series",
+    "axial_t1_post": "no measurement uses axial series",
+    "myelogram": "another myelogram was used",
+    "other": "no measurement uses series of this kind",
+    "unreadable": "not readable",
+}
+"""Reasons why a series contributed nothing, by role."""
+
+
+class Usage(NamedTuple):
+    """Uses of a series, and what it contributed, in words."""
+
+    used_for: tuple[str, ...]
+    contribution: str
+
+
+def selections_of(triage: Triage) -> tuple[SeriesSelection, ...]:
+    """Return how each stack took part in the analysis, in the order of the stacks."""
+    return tuple(_selection(item, triage) for item in triage.stacks)
+
+
+def _selection(item: TriagedStack, triage: Triage) -> SeriesSelection:
+    volume, uid = triage.companions.get(item.role), item.stack.series_instance_uid
+    is_companion = volume is not None and (
+        "levels" in item.used_for
+        or (uid is not None and uid == volume.provenance.series_instance_uid)
+    )
+    return SeriesSelection(
+        role=item.role,
+        is_fluid="fluid" in item.used_for,
+        is_companion=is_companion,
+        has_other=volume is not None and not is_companion,
+    )
+
+
+def usage_of(
+    selection: SeriesSelection,
+    levels: Levels,
+    localization: Localization,
+    landmarks: Landmarks | None,
+) -> Usage:
+    """Return what a series contributed to the results, or why nothing."""
+    uses: list[str] = []
+    parts: list[str] = []
+    role: Role = "myelogram" if selection.is_fluid else selection.role
+    if selection.is_fluid:
+        uses.append("fluid")
+        parts.append("epidural fluid and thecal sac")
+    if selection.is_fluid or selection.is_companion:
+        sources = () if levels.detection is None else levels.detection.sources
+        if role in sources:
+            uses.append("levels")
+            named = "vertebrae cranial to the other series" if role == "localizer" else "discs"
+            parts.append("conus" if selection.is_fluid and len(sources) > 1 else named)
+        if _measured_signal(role, localization):
+            uses.append("character")
+            parts.append("signal of the collections relative to CSF")
+        planning = _planning(role, localization, landmarks)
+        if planning:
+            uses.append("planning")
+            parts += planning
+    if parts:
+        return Usage(tuple(uses), ", ".join(parts))
+    return Usage((), f"none: {_why_not(selection, levels)}")
+
+
+def _measured_signal(role: Role, localization: Localization) -> bool:
+    """Return whether the signal of a collection was measured on the series of a role."""
+    return any(
+        measured.role == role and measured.ratio is not None
+        for collection in localization.collections
+        if collection.character is not None
+        for measured in collection.character.ratios
+    )
+
+
+def _planning(role: Role, localization: Localization, landmarks: Landmarks | None) -> list[str]:
+    found: list[str] = []
+    planning = localization.planning
+    if landmarks is None:
+        return found
+    if planning.sacral_hiatus.visible and role in landmarks.sacral_roles:
+        found.append("sacral hiatus")
+    measured = any(
+        target.narrowest_posterior_depth is not None
+        or any(window.skin_to_canal_mm is not None for window in target.interlaminar)
+        for target in planning.targets
+    )
+    if measured and role in landmarks.anatomy_roles:
+        found.append("posterior epidural depth and distance to the skin")
+    return found
+
+
+def _why_not(selection: SeriesSelection, levels: Levels) -> str:
+    if selection.role in _NEVER_USED:
+        return _NEVER_USED[selection.role]
+    if selection.has_other:
+        return "another series of this kind was used"
+    if not selection.is_companion:
+        return "not selected, or not registered to the myelogram (see warnings)"
+    if levels.detection is None:
+        return "the levels were supplied by the user"
+    names = [role_name(role) for role in levels.detection.sources]
+    return f"discs were detected on the {' and '.join(names)}" if names else "no discs detected"
