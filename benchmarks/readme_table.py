@@ -79,6 +79,9 @@ def result_rows(summary: dict[str, Any]) -> dict[str, str]:
         ),
         "level set contains the true level": format_values(summary, ".0%", "level_set_correct"),
         "segments in the level set, mean": format_values(summary, ".1f", "level_set_size"),
+        "fluid by segment and side, kappa / thickness error, mm": format_values(
+            summary, ".2f", "side_kappa", "side_thickness_error_mm"
+        ),
         "vertebrae labeled correctly": format_values(summary, ".0%", "vertebrae_correct"),
         "distance from the sacral hiatus, mean error, mm": format_values(
             summary, ".0f", "path_error_mm"

@@ -275,6 +275,13 @@ def test_a_whole_study():
     assert result.notes == ()
 
 
+@pytest.mark.parametrize(("name", "enhanced"), [("t1_tse_sag", False), ("t1 sag nach KM", True)])
+def test_a_contrast_agent_is_recorded(name, enhanced):
+    items = [stack("myelo", tissue=HEAVY, **SPACE), stack(name, "sagittal", "2d", **SE_T1)]
+    t1 = triage(study(*items), SETTINGS).companions["sagittal_t1"]
+    assert t1.provenance.contrast_agent is enhanced
+
+
 def test_myelogram_alone_serves_levels_too():
     result = triage(study(stack("myelo", tissue=HEAVY, **SPACE)), SETTINGS)
     assert result.stacks[0].used_for == ("fluid", "levels")
