@@ -374,7 +374,8 @@ def _labels(array: npt.NDArray[Any], name: str, may_be_empty: bool) -> npt.NDArr
         )
     if high == 0 and not may_be_empty:
         raise InputError(f"{name} is empty: it contains no label above 0")
-    labels = array.astype(np.uint8 if high < 256 else np.uint16)
+    dtype: type[np.unsignedinteger[Any]] = np.uint8 if high < 256 else np.uint16
+    labels = array.astype(dtype)
     count = 0
     if high >= _MAX_LABELS:  # otherwise the count cannot exceed the maximum
         count = int(np.count_nonzero(np.bincount(labels.ravel())))

@@ -336,13 +336,13 @@ def _mimic(patient: Patient, kind: Mimic, rng: Rng) -> Array:
             else:
                 center = (arc + u(-4, 4), u(12, 17), u(5, 12))
                 radii, sides = (u(2, 6), u(0.8, 2.0), u(2, 5)), [1.0, -1.0]
-            for side in sides:
-                side_center = (center[0], side * center[1], center[2])
+            for sign in sides:
+                side_center = (center[0], sign * center[1], center[2])
                 add(paint_blob(patient, side_center, radii), 0.3, 0.95)
     elif kind == "cyst":
         for _ in range(int(rng.integers(1, 4))):
-            arc, side, size = u(0.2 * length, length + 15), rng.choice([-1, 1]), u(1.5, 6.0)
-            center = (arc, side * (8.0 + size), u(-3, 4))
+            arc, sign, size = u(0.2 * length, length + 15), float(rng.choice([-1, 1])), u(1.5, 6.0)
+            center = (arc, sign * (8.0 + size), u(-3, 4))
             add(paint_blob(patient, center, (size * u(0.8, 1.6), size, size)), 0.8, 1.1)
     elif kind == "seroma":
         radii = (float(u(8, 25)), float(u(6, 18)), float(u(4, 9)))
