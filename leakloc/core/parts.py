@@ -60,6 +60,8 @@ Millimeters = Annotated[Amount, _rounded(_MM_DIGITS)]
 """A length in mm, or an area in mm²."""
 SignedMillimeters = Annotated[float, _rounded(_MM_DIGITS)]
 """A distance or position in mm."""
+Degrees = Annotated[Amount, _rounded(1)]
+"""An angle in degrees."""
 Ratio = Annotated[Amount, _rounded(2)]
 """A ratio of two signals."""
 Milliliters = Annotated[Amount, _rounded(_ML_DIGITS)]

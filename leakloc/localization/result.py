@@ -14,6 +14,7 @@ from pydantic import Field
 from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position, Role
 from leakloc.core.notes import Note
 from leakloc.core.parts import (
+    Degrees,
     Fraction,
     Milliliters,
     Millimeters,
@@ -183,7 +184,7 @@ class Collection(Part):
     """Maximum thickness outside the dura."""
     max_area_mm2: Nullable[Millimeters]
     """Largest cross-section, perpendicular to the canal."""
-    max_angle_around_sac_deg: Nullable[SignedMillimeters] = None
+    max_angle_around_sac_deg: Nullable[Degrees] = None
     """Largest angle of the circumference of the sac with adjacent fluid in one cross-section;
     null in reports of earlier versions."""
     floating_sac: bool | None = None

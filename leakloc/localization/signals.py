@@ -91,22 +91,25 @@ def measure_signals(
         for role in _ROLES
         if role in companions and not companions[role].provenance.contrast_agent
     }
-    fraction = segmentation.fluid_fraction
-    sac = fraction.with_array(np.where(segmentation.thecal_sac.array > 0, fraction.array, 0.0))
+    grid = segmentation.fluid_fraction.geometry
     found = []
-    for candidate in segmentation.accepted:
-        own = segmentation.collections.array == candidate.id
-        if not own.any() or not volumes:
+    for candidate in segmentation.accepted if volumes else ():
+        kji = np.argwhere(segmentation.collections.array == candidate.id)
+        if not len(kji):
             continue
-        kji = np.argwhere(own)
-        points = fraction.geometry.lps_from_kji(kji)
+        points = grid.lps_from_kji(kji)
         _, left, dorsal = segmentation.centerline.project(points)
-        beyond = np.hypot(left, dorsal) > CANAL_RADIUS_MM
-        own[tuple(kji[beyond].T)] = False
-        points = points[~beyond]
+        in_canal = np.hypot(left, dorsal) <= CANAL_RADIUS_MM
+        points = points[in_canal]
         if not len(points):
             continue
-        fluid = fraction.with_array(np.where(own, fraction.array, 0.0))
+        # Copies of the surroundings only, not of the whole grid.
+        box = grid.box_around(points, _REACH_MM)
+        fraction = segmentation.fluid_fraction.crop(box)
+        sac = fraction.with_array(fraction.array * (segmentation.thecal_sac.array[box] > 0))
+        own = np.zeros_like(fraction.array)
+        own[tuple((kji[in_canal] - [part.start for part in box]).T)] = 1
+        fluid = fraction.with_array(fraction.array * own)
         ratios = (_ratio(role, volume, fluid, sac, points) for role, volume in volumes.items())
         found.append(CollectionSignals(candidate.id, tuple(ratios)))
     return tuple(found)
@@ -115,13 +118,12 @@ def measure_signals(
 def _ratio(
     role: Role, volume: Volume, fluid: Volume, sac: Volume, points_lps: FloatArray
 ) -> MeasuredRatio:
-    nothing = MeasuredRatio(role, np.nan, np.nan, np.nan, 0)
     low, high = points_lps.min(axis=0), points_lps.max(axis=0)
     corners = np.stack(np.meshgrid(*np.stack([low - _REACH_MM, high + _REACH_MM]).T), axis=-1)
     try:
         box = volume.geometry.box_around(corners)
     except GeometryError:
-        return nothing
+        return MeasuredRatio(role, np.nan, np.nan, np.nan, 0)
     own, csf = (
         volume.array[tuple(_covered(mask, volume.geometry, box).T)].astype(np.float64)
         for mask in (fluid, sac)
@@ -174,9 +176,9 @@ def character_of(signals: CollectionSignals | None) -> FluidCharacter | None:
 
 def _kind(ratios: dict[Role, MeasuredRatio], limit: str) -> FluidKind | None:
     """Return the kind of fluid for the lower limit, value or upper limit of the T1 ratio."""
-    if "sagittal_t1" not in ratios:
+    t1 = float(getattr(ratios["sagittal_t1"], limit)) if "sagittal_t1" in ratios else np.nan
+    if np.isnan(t1):
         return None
-    t1 = float(getattr(ratios["sagittal_t1"], limit))
     t2, stir = (
         ratios[role].ratio if role in ratios else np.nan
         for role in ("sagittal_t2", "sagittal_stir")

@@ -170,7 +170,7 @@ def _others(report: Report) -> tuple[str, ...]:
 def _planning(report: Report) -> tuple[str, ...]:
     hiatus = report.planning.sacral_hiatus
     sentences = ["Sacral hiatus detected." if hiatus.visible else "Sacral hiatus not detected."]
-    sentences += [_target(t) for t in report.planning.targets if _target(t)]
+    sentences += filter(None, map(_target, report.planning.targets))
     return tuple(sentences)
 
 

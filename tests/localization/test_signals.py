@@ -83,6 +83,7 @@ def ratio(role, value, half=0.05):
         (2.4, 0.6, 0.6, "blood-like"),
         (5.5, 0.9, 0.3, "fat-like"),
         (2.4, 1.0, 1.0, None),
+        (np.nan, 0.6, 0.6, None),  # too few voxels on T1
         (1.3, 1.0, 1.0, None),  # the interval includes two kinds
     ],
 )
