@@ -22,7 +22,7 @@ from leakloc.services.batch.table import as_csv, as_parquet, table_rows
 from leakloc.services.batch.worklist import worklist
 
 _LOG = logging.getLogger(__name__)
-_PAUSE_S: Final = 30.0  # the disk may have free space by then
+PAUSE_S: Final = 30.0  # the disk may have free space by then
 
 
 @dataclass
@@ -132,8 +132,6 @@ class _Run:
         self.names: set[str] = set()
         self.pages = Pages(ledger)
         self.engine = Engine(ledger, batch.options, self._ended, self._check_inputs)
-        self.watching = False
-        self.list_from = 0.0
         self.started = 0.0
         self.done = 0
 
@@ -147,10 +145,11 @@ class _Run:
         elif not self.names:
             raise InputError(_no_study_message(roots, self.tally.left_out))
         self.started = time.monotonic()
-        self.watching = watcher is not None
         try:
-            while self.watching:
-                self._analyze_watched()
+            if watcher is not None:
+                self.pages.errors_to = _LOG
+                while True:
+                    self._analyze_watched()
             if self.ledger.counts()[State.WAITING]:
                 self.engine.run()
         finally:
@@ -169,8 +168,8 @@ class _Run:
         except SettingsError:
             raise
         except Exception as error:  # such as a full disk; running studies are requeued
-            _LOG.error("analyzing stopped for %g s: %s", _PAUSE_S, log_text(error))
-            time.sleep(_PAUSE_S)
+            _LOG.error("analyzing stopped for %g s: %s", PAUSE_S, log_text(error))
+            time.sleep(PAUSE_S)
 
     def _find(self, roots: Sequence[Path]) -> None:
         search = find_studies(
@@ -204,23 +203,12 @@ class _Run:
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         self.done += state in (State.FINISHED, State.FAILED)
-        self._list(lambda: self.pages.add(entry, state))
+        self.pages.add(entry, state)
         if self.batch.ended is not None:
             self.batch.ended(entry, state, outcome)
 
-    def _list(self, step: Callable[[], None]) -> None:
-        """Run an update of the worklist; while watching, an error is logged."""
-        try:
-            step()
-        except Exception as error:
-            if not self.watching:
-                raise
-            self.list_from = time.monotonic() + _PAUSE_S
-            _LOG.error("the worklist is not up to date: %s", log_text(error))
-
     def _check_inputs(self) -> None:
-        if time.monotonic() >= self.list_from:
-            self._list(self.pages.write_if_due)
+        self.pages.write_if_due()
         if self.batch.watcher is not None:
             self._count()
             self.batch.watcher(self.tally)
@@ -243,12 +231,15 @@ class Pages:
     Parameters
     ----------
     ledger : Ledger
+    errors_to : Logger, optional
+        Where an error of an update is logged, which is then repeated after a pause; raised if None.
     """
 
     _MIN_S = 5.0  # minimum interval between updates
     _FRACTION = 0.02  # maximum fraction of the time spent on updates of long lists
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, errors_to: logging.Logger | None = None) -> None:
+        self.errors_to = errors_to
         self._ledger = ledger
         self._summaries = SummaryStore(ledger)
         self._changed = False
@@ -256,6 +247,9 @@ class Pages:
 
     def add(self, entry: Entry, state: State) -> None:
         """Add a study that ended."""
+        self._attempt(lambda: self._add(entry, state))
+
+    def _add(self, entry: Entry, state: State) -> None:
         self._changed = True
         if state is State.FINISHED:
             try:
@@ -267,10 +261,22 @@ class Pages:
     def write_if_due(self) -> None:
         """Write if something changed and the minimum interval has passed."""
         if self._changed and time.monotonic() >= self._next:
-            start = time.monotonic()
-            self.write()
-            spent = time.monotonic() - start
-            self._next = time.monotonic() + max(self._MIN_S, spent / self._FRACTION)
+            self._attempt(self._write_now)
+
+    def _write_now(self) -> None:
+        start = time.monotonic()
+        self.write()
+        spent = time.monotonic() - start
+        self._next = time.monotonic() + max(self._MIN_S, spent / self._FRACTION)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            if self.errors_to is None:
+                raise
+            self._next = time.monotonic() + PAUSE_S
+            self.errors_to.error("the worklist is not up to date: %s", log_text(error))
 
     def write(self) -> None:
         """Write ``index.html``, ``summary.csv`` and ``summary.parquet``.

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import Final
 
 from leakloc.core.settings import Settings
-from leakloc.services.batch.batch import Pages, log_text
+from leakloc.services.batch.batch import PAUSE_S, Pages, log_text
 from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
 from leakloc.services.batch.finder import find_studies
 from leakloc.services.batch.ledger import Entry, Ledger, State
@@ -29,7 +29,6 @@ from leakloc.services.node.spool import Spool
 
 _LOG = logging.getLogger("leakloc.node")
 _POLL_S: Final = 0.2
-_PAUSE_S: Final = 30.0  # the disk may have free space by then
 
 
 @dataclass
@@ -95,8 +94,7 @@ class _Run:
         settings = node.settings.node
         self.spool = Spool(ledger.output, settings, node.settings.loaders)
         self.arrivals = Arrivals(settings.settle_s)
-        self.pages = Pages(ledger)
-        self._list_from = 0.0
+        self.pages = Pages(ledger, errors_to=_LOG)
         self.receiver: Receiver | None = None
         self.poller: Poller | None = None
         self.outbox: Outbox | None = None
@@ -145,29 +143,17 @@ class _Run:
     def _analyze(self) -> None:
         """Analyze queued studies; after an error, such as a full disk, pause."""
         node = self.node
-        node._engine = Engine(self.ledger, node.options, self._ended, self._check_inputs)
+        node._engine = Engine(self.ledger, node.options, self._ended, self.pages.write_if_due)
         try:
             node._engine.run(lambda: not node._stopping.is_set())
         except Exception as error:  # receiving must continue; running studies are requeued
             _LOG.error("analyzing stopped for a while: %s", log_text(error))
-            node._stopping.wait(_PAUSE_S)
+            node._stopping.wait(PAUSE_S)
 
     def _ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
-        self._list(lambda: self.pages.add(entry, state))
+        self.pages.add(entry, state)
         why = f": {outcome.error_class}" if outcome.error_class else ""
         _LOG.info("study %s %s after %.1f s%s", entry.name, state.value, outcome.wall_s, why)
-
-    def _check_inputs(self) -> None:
-        if time.monotonic() >= self._list_from:
-            self._list(self.pages.write_if_due)
-
-    def _list(self, step: Callable[[], None]) -> None:
-        """Run an update of the worklist; an error is logged and does not stop the node."""
-        try:
-            step()
-        except Exception as error:
-            self._list_from = time.monotonic() + _PAUSE_S
-            _LOG.error("the worklist is not up to date: %s", log_text(error))
 
     def _settle(self) -> None:
         """Queue studies as they settle."""

@@ -325,7 +325,7 @@ def no_space(monkeypatch, until: float) -> None:
 def test_watching_does_not_end_by_itself(tmp_path, monkeypatch, caplog, problem):
     root, out = tmp_path / "in", tmp_path / "out"
     fakes.make_study(root / "DOE", 1)
-    monkeypatch.setattr(batch_module, "_PAUSE_S", 0.2)
+    monkeypatch.setattr(batch_module, "PAUSE_S", 0.2)
     options = WORK
     if problem == "search":
         failing_search(monkeypatch, [RuntimeError("DOE"), OutputError("the disk is full")])
