@@ -251,7 +251,8 @@ class Finding(Part):
     summary: str
     """One-sentence summary in the style of a radiology report."""
     segments_with_fluid: int | None = None
-    """Number of motion segments with epidural fluid; null if levels are unlabelled."""
+    """Number of motion segments with epidural fluid, possible collections included; null if levels
+    are unlabelled."""
 
 
 class ExpectedHiatus(Part):
