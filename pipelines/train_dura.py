@@ -54,6 +54,10 @@ DEFORMED = 0.6
 """Fraction of the resampled patches that are also deformed."""
 WITH_CORD = 0.2
 """Fraction of the patches with a simulated cord."""
+ROTATED = 0.3
+"""Fraction of the patches with contents of the sac rotated, as in prone or lateral position."""
+THINNED = 0.3
+"""Fraction of the patches with fewer nerve roots."""
 WITH_FLUID = 0.6
 """Fraction of the patches that are centered on fluid, in studies with fluid."""
 
@@ -219,10 +223,37 @@ def _with_cord(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, A
     return {**patch, "signal": signal.astype(np.float32)}
 
 
+def _with_other_roots(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+    """Rotate the contents of the sac or remove part of the nerve roots.
+
+    In nearly all training data the roots lie posteriorly. Without this augmentation, CSF posterior
+    to roots that lie on one side was taken for epidural fluid.
+    """
+    wall_mm = RADIUS_MM[0] + RADIUS_STEP_MM * (patch["inside"].sum(2, keepdims=True) - 0.5)
+    wall_mm = gaussian_filter(wall_mm, (0.7, 0.7, 0), mode=("nearest", "wrap", "nearest"))
+    depth_mm = wall_mm - RADIUS_MM
+    interior = np.clip(depth_mm - 0.3, 0.0, 1.0) * (wall_mm > 2.0)
+    signal = patch["signal"]
+    if rng.random() < ROTATED:
+        steps = round(rng.normal(rng.choice([-90.0, 90.0, 180.0]), 25.0) / 360 * ANGLES)
+        source_mm = RADIUS_MM * np.roll(wall_mm, steps, axis=1) / np.maximum(wall_mm, 1.0)
+        step = np.clip((source_mm - RADIUS_START_MM) / RADIUS_STEP_MM, 0.0, RADII - 1.001)
+        near = np.floor(step).astype(int)
+        turned = np.roll(signal, steps, axis=1)
+        first, second = (np.take_along_axis(turned, near + n, axis=2) for n in (0, 1))
+        signal = signal + interior * (first + (step - near) * (second - first) - signal)
+    if rng.random() < THINNED:
+        side = 0.5 + 0.5 * np.cos(ANGLE - rng.uniform(0, 2 * np.pi))[:, None]
+        removed = rng.uniform(0.0, 0.9) * side ** rng.uniform(0.0, 2.0)
+        signal = signal + interior * removed * np.clip(1.0 - signal, 0.0, 1.0)
+    return {**patch, "signal": signal.astype(np.float32)}
+
+
 def _augmented(
     patch: dict[str, Array], phantom: bool, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
     """Vary gain, noise, field of view and prior; mirror left-right in half of the cases."""
+    patch = _with_other_roots(patch, rng)
     if rng.random() < WITH_CORD:
         patch = _with_cord(patch, rng)
     if rng.random() < RECENTERED:

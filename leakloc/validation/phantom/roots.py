@@ -1,7 +1,7 @@
 """Cauda equina: strands of the nerve roots, their arrangement in the sac and exit points.
 
-In supine position the roots fill the dorsal part of the sac, in contact with each other, with CSF
-ventral to them. Their number decreases at each foramen.
+The roots fill the lowest part of the sac, in supine position the dorsal part, in contact with each
+other. Their number decreases at each foramen.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _RADIUS_MM: Final = 0.84
 half the CSF signal, between conus and L5, is about that of ten development patients of SPIDER with
 simulated contrast (median 0.46, range 0.22 to 0.80)."""
 
-_RADIUS_SD: Final = 0.15
-"""Standard deviation of its logarithm (assumption)."""
+_RADIUS_SD: Final = 0.3
+"""Standard deviation of its logarithm; with 0.15 the range of that fraction was narrower than in
+the patients."""
 
 _SIZES: Final = (0.85, 0.9, 0.95, 1.0, 1.1, 1.15, 0.95, 0.8)
 """Diameter of these strands relative to the mean: L5 and S1 are the largest roots."""
@@ -43,8 +44,9 @@ _SIZES: Final = (0.85, 0.9, 0.95, 1.0, 1.1, 1.15, 0.95, 0.8)
 _SCATTERED: Final = 0.15
 """Fraction of subjects with roots dispersed in the sac: 1 of 6 inspected SPIDER volumes."""
 
-_TURNED: Final = 0.10
-"""Fraction of subjects in prone or lateral position (assumption)."""
+_TURNED: Final = 0.3
+"""Fraction of subjects in prone or lateral position (assumption; more than in practice, so that
+segmentation does not depend on the position)."""
 
 _EXIT_DEG: Final = 97.0
 """Exit angle of a root, degrees from dorsal: lateral, slightly ventral."""
