@@ -174,6 +174,7 @@ def analyze(
     settings = settings or Settings()
     if output is not None:
         check_output(Path(output), overwrite=overwrite)
+        settings.report.check_installed()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
     if sac is not None or fluid is not None:

@@ -59,8 +59,8 @@ def test_help_imports_nothing_heavy():
         "SimpleITK",
         "pydicom",
         "scipy",
-        "skimage",
-        "matplotlib",
+        "contourpy",
+        "rich",
         "highdicom",
         "jinja2",
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leakloc.cli.codes import DONE
 from leakloc.cli.shared import ProgressLine, settings_of
 from leakloc.core.errors import OutputError, SettingsError
+from leakloc.core.extras import LazyModule, check_installed
 from leakloc.validation.evaluation import (
     contact_sheet,
     evaluate_folders,
@@ -21,7 +22,6 @@ from leakloc.validation.evaluation import (
     spider_text,
 )
 from leakloc.validation.evaluation.baseline import textbook_method
-from leakloc.validation.evaluation.figures import png, sweep_figure
 from leakloc.validation.evaluation.phantoms import leakloc_method
 from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
 from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS, find_parameter, sweep_phantoms
@@ -29,15 +29,20 @@ from leakloc.validation.phantom import SCENARIOS, compact
 from leakloc.validation.simulation import CAVEAT
 
 if TYPE_CHECKING:
+    from leakloc.validation.evaluation import figures
     from leakloc.validation.evaluation.phantoms import Method
     from leakloc.validation.evaluation.sheet import Tile
     from leakloc.validation.phantom import Scenario
+else:  # needs matplotlib
+    figures = LazyModule("leakloc.validation.evaluation.figures", "figures")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     if options.readers is not None:
         return _readers(options)
+    if options.output is not None:  # before the evaluation, which may take hours
+        check_installed(("matplotlib",), "figures")
     if options.found is not None:
         return _folders(options)
     if options.spider is not None:
@@ -122,7 +127,7 @@ def _sweep(options: argparse.Namespace) -> int:
         name = f"sweep_{sweep.parameter}"
         _write(options.output / f"{name}.csv", sweep.to_csv().encode())
         _write(options.output / f"{name}.json", sweep.to_json().encode())
-        _write(options.output / f"{name}.png", png(sweep_figure(sweep)))
+        _write(options.output / f"{name}.png", figures.png(figures.sweep_figure(sweep)))
     print(sweep.to_json() if options.json else sweep.to_text())
     return DONE
 

@@ -17,6 +17,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from leakloc.core.errors import OutputError, SettingsError
+from leakloc.core.extras import check_installed
 
 
 class _Section(BaseModel):
@@ -190,6 +191,17 @@ class ReportSettings(_Section):
     """gzip level of the masks; levels above 1 are slower and hardly smaller."""
     picture_height_px: int = Field(900, ge=400, le=2000)
     """Height of a figure in pixels, legible at 1:1 on a full-HD screen."""
+
+    def check_installed(self) -> None:
+        """Check that the packages required by `write` are installed, before an analysis.
+
+        Raises
+        ------
+        SettingsError
+            If one is not installed; the message contains the installation command.
+        """
+        if "pdf" in self.write:
+            check_installed(("matplotlib",), "figures")
 
 
 class NodeSettings(_Section):
