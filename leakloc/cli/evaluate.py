@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine, settings_of
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.cli.shared import settings_of
 from leakloc.core.errors import OutputError, SettingsError
 from leakloc.core.extras import LazyModule, check_installed
 from leakloc.validation.evaluation import (
@@ -25,7 +26,7 @@ from leakloc.validation.evaluation.baseline import textbook_method
 from leakloc.validation.evaluation.phantoms import leakloc_method
 from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
 from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS, find_parameter, sweep_phantoms
-from leakloc.validation.phantom import SCENARIOS, compact
+from leakloc.validation.phantom import SCENARIOS, compact, find_scenario
 from leakloc.validation.simulation import CAVEAT
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _folders(options: argparse.Namespace) -> int:
         raise SettingsError(
             "--sheet requires images: use it with --phantom, --sweep, --spider, --simulated"
         )
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_folders(
             options.found,
             options.truth,
@@ -89,7 +90,7 @@ def _readers(options: argparse.Namespace) -> int:
 
 def _phantoms(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_phantoms(
             _scenarios(options),
             _seeds(options.seeds or "100-104"),
@@ -109,7 +110,7 @@ def _sweep(options: argparse.Namespace) -> int:
     texts = options.values.split(",") if options.values else ()
     values = [swept.value(text.strip()) for text in texts]
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         sweep = sweep_phantoms(
             options.sweep,
             _scenarios(options),
@@ -134,7 +135,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _spider(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cases = evaluate_spider(
             options.spider,
             settings_of(options),
@@ -149,7 +150,7 @@ def _spider(options: argparse.Namespace) -> int:
 
 def _simulated(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_simulated(
             options.simulated,
             _listed(options.scenarios),
@@ -186,12 +187,7 @@ def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
     if not options.compact:
         return options.phantom or None
     names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise SettingsError(
-            f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
-        )
-    return [compact(SCENARIOS[name]) for name in names if SCENARIOS[name].stations == 1]
+    return [compact(found) for found in map(find_scenario, names) if found.stations == 1]
 
 
 def _seeds(text: str) -> range:

@@ -83,7 +83,12 @@ def test_config_prints_what_was_set(capsys):
     ("arguments", "complaint"),
     [
         (["config", "--set", "nonsense"], "SECTION.KEY=VALUE"),
-        (["config", "--set", "stages.nothing=1"], "no setting is named"),
+        (["config", "--set", "stages.nothing=1"], "no setting is named 'stages.nothing'"),
+        (["config", "--set", "levels.ancor=1"], "did you mean 'levels.anchor'?"),
+        (["config", "--set", "levels.collection_gap_mm=1"], "'segmentation.collection_gap_mm'?"),
+        (["config", "--set", "report.identity=hsh"], "did you mean 'hash'?"),
+        (["phantom", "out", "--scenario", "nrmal"], "did you mean 'normal'?"),
+        (["evaluate", "--sweep", "snrr", "-q"], "did you mean 'snr'?"),
         (["config", "--pipeline", "no-such-recipe"], "postoperative"),
         (["evaluate", "--phantom", "--seeds", "many"], "--seeds takes"),
         (["evaluate", "--phantom", "no-such-scenario"], "no scenario is named"),
