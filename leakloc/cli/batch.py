@@ -76,8 +76,9 @@ def _code(tally: Tally) -> int:
 
 
 def _print_summary(tally: Tally, output: Path) -> None:
+    studies = "study" if tally.found == 1 else "studies"
     print(
-        f"{tally.finished} of {tally.found} studies finished ({tally.kept} of them earlier), "
+        f"{tally.finished} of {tally.found} {studies} finished ({tally.kept} of them earlier), "
         f"{tally.failed} failed"
     )
     for reason, count in tally.left_out.items():

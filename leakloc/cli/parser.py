@@ -432,7 +432,7 @@ def _add_tune(commands: Commands) -> None:
         parents=[recipe_options(), quiet_option(), common_options()],
         help="optimize settings on studies with ground truth",
         description="Optimize settings on studies with ground truth, and report the gain of the "
-        "best ones on a held-out part. Requires leakloc[research].",
+        "best ones on a held-out part. Needs the extra research.",
     )
     tune.add_argument("studies", type=Path, metavar="STUDIES", help="folder of studies")
     tune.add_argument(
