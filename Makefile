@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := demo_output
 
-.PHONY: help setup demo test test-all test-docs test-lowest lock lint bench docs sample-data clean
+.PHONY: help setup demo test test-all test-docs test-lowest lock dist lint bench docs sample-data clean
 
 help:
 	@grep -E '^#   ' Makefile | sed 's/^#   //'
@@ -57,6 +57,12 @@ test-lowest: $(VENV)/.dev
 	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		-e '.[all,test]'
 	$(LOWEST)/bin/python -m pytest -n auto
+
+# Source archive and wheel, and a check of their metadata for PyPI.
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(BIN)/uv tool run twine check --strict dist/*
 
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \

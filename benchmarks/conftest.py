@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RECORDS = Path(__file__).parent / "records"
-LIBRARIES = ("leakloc", "numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime", "scikit-image")
+LIBRARIES = ("leakloc", "numpy", "scipy", "SimpleITK", "pydicom", "onnxruntime")
 
 
 def pytest_sessionfinish(session):

@@ -68,14 +68,12 @@ def report_fields() -> str:
 
 def command_line() -> str:
     """Return the `--help` text of every command."""
-    from leakloc.cli.parser import make_parser
+    from leakloc.cli.parser import commands_of, make_parser
 
     parser = make_parser()
     parts = [f"```text\n{_help(parser)}```\n\n"]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, command in action.choices.items():
-                parts.append(f"## leakloc {name}\n\n```text\n{_help(command)}```\n\n")
+    for name, command in commands_of(parser).items():
+        parts.append(f"## leakloc {name}\n\n```text\n{_help(command)}```\n\n")
     return "".join(parts)
 
 

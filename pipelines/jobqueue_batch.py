@@ -1,6 +1,6 @@
 """Run a batch on Dask workers started by the job queue of a cluster.
 
-    pip install 'leakloc[batch]' dask-jobqueue
+    pip install '.[batch]' dask-jobqueue
     python jobqueue_batch.py --queue slurm --most 50 -o OUT ROOT...
 
 Start it on a login node. Each job of the queue is one worker, which analyzes one study at a

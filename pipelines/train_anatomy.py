@@ -4,7 +4,7 @@ Data: SPIDER (van der Graaf et al., Sci Data 11:264, 2024, doi 10.1038/s41597-02
 CC BY 4.0, modified), and optionally a folder of leakloc phantoms. The volumes have one
 contrast; the others are synthesized from the masks (`_remapped`).
 
-Run ``python pipelines/train_anatomy.py --help``; needs ``pip install leakloc[train]``.
+Run ``python pipelines/train_anatomy.py --help``; needs the extra ``train`` of leakloc.
 """
 
 from __future__ import annotations

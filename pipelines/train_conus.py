@@ -7,7 +7,7 @@
 Samples: phantoms and simulated studies of `dura_samples` (POOL), and T2-weighted images of the
 development patients of SPIDER, all with the annotated end of the cord; stored samples are not
 computed again. ``measure`` prints the errors of five-fold cross-validation by patient and phantom
-seed. Needs ``pip install leakloc[train]``; takes a quarter of an hour on one CPU core.
+seed. Needs the extra ``train`` of leakloc; takes a quarter of an hour on one CPU core.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python pipelines/train_dura.py average training/dura.pt dura.pt --out training/dura.pt
     python pipelines/train_dura.py export training/dura.pt leakloc/models/dura.onnx
 
-Needs ``pip install leakloc[train]``. Uses a GPU if available; takes one to two hours on two CPU
+Needs the extra ``train`` of leakloc. Uses a GPU if available; takes one to two hours on two CPU
 cores. The checkpoint contains network, running mean of the weights, optimizer and step count.
 """
 

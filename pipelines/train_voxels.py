@@ -9,7 +9,7 @@
 
 Samples are simulated studies of the development patients and phantoms, with the dural surface and
 the fluid that the dura network detects; stored samples are not computed again. The patients and
-phantoms of `VALIDATION` are used by ``measure`` only. Needs ``pip install leakloc[train]``; takes
+phantoms of `VALIDATION` are used by ``measure`` only. Needs the extra ``train`` of leakloc; takes
 half an hour on one CPU core.
 """
 

@@ -16,7 +16,7 @@ CORONAL = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))
 
 def refused(capsys, study: Path, out: Path, code: int, *words: str) -> None:
     before = sorted(out.parent.iterdir()) if out.parent.is_dir() else None
-    assert main(["analyze", str(study), "-o", str(out)]) == code
+    assert main(["analyze", str(study), "-o", str(out), "--quiet"]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1
@@ -109,7 +109,7 @@ def test_noise_without_a_spine_gives_no_report(capsys, tmp_path, out):
     noise = np.random.default_rng(0).normal(100, 10, (40, 96, 96)).astype(np.float32)
     path = tmp_path / "noise.nii.gz"
     nib.save(nib.Nifti1Image(noise, np.diag([2.0, 2.0, 2.0, 1.0])), path)
-    assert main(["analyze", str(path), "-o", str(out)]) in (3, 4)
+    assert main(["analyze", str(path), "-o", str(out), "-q"]) in (3, 4)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not out.exists()
 

@@ -9,6 +9,7 @@ Exit codes: 0 success, 2 incorrect usage (arguments, settings, output folder), 3
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
-from leakloc.cli.parser import make_parser
+from leakloc.cli.parser import check_spelling, make_parser
 from leakloc.core.errors import LeaklocError, printable, reason_of
 from leakloc.core.quiet import quiet_libraries
 
@@ -26,7 +27,15 @@ __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if "_ARGCOMPLETE" in os.environ:  # the shell requests completions
+        import_module("leakloc.cli.completion").complete(parser)
+    if not words:
+        parser.print_help()
+        return DONE
+    check_spelling(parser, words)
+    options = parser.parse_args(words)
     try:
         quiet = nullcontext() if options.verbose else quiet_libraries()
         with terminated_like_interrupted(), quiet:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine, check_numbering, print_report, settings_of
-from leakloc.pipeline import analyze
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.cli.shared import check_numbering, print_report, settings_of
+from leakloc.pipeline import STAGES, analyze
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
         for name in ("anchor", "lumbar_count", "lowest_disc")
         if getattr(options, name) is not None
     }
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet, stages=STAGES) as progress:
         report = analyze(
             options.study,
             settings_of(options).changed(**known),
@@ -34,5 +35,5 @@ def run(options: argparse.Namespace) -> int:
             levels=options.levels or options.levels_from,
             level_scheme=options.scheme,
         ).report
-    print_report(report, options.output, as_json=options.json)
+    print_report(report, options.output, as_json=options.json, quiet=options.quiet)
     return DONE

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from leakloc.cli.codes import ANALYSIS_FAILED, DONE
+from leakloc.cli.progress import ProgressDisplay
 from leakloc.cli.shared import print_table, settings_of
 from leakloc.core.errors import InputError, SettingsError
 from leakloc.services.batch.batch import Batch
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 SOME_FAILED: Final = 5
 """Exit code of a batch in which some studies succeeded and some failed."""
-_LINE_EVERY_S: Final = 30.0  # interval of progress lines in a log file
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
         memory_mib=options.memory_limit,
         retries=options.retries,
     )
-    show = _Display(verbose=options.verbose)
+    progress = ProgressDisplay(quiet=options.quiet)
+    show = _Display(progress, verbose=options.verbose)
     batch = Batch(
         options.output,
         settings_of(options),
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         ended=show.ended,
         finding=show.finding,
     )
-    with show:
+    with progress:
         tally = batch.run(options.roots, watch=options.watch, settle_s=options.settle)
     if options.json:
         print(
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 }
             )
         )
-    else:
+    elif not options.quiet:
         _print_summary(tally, options.output)
     return _code(tally)
 
@@ -77,8 +76,9 @@ def _code(tally: Tally) -> int:
 
 
 def _print_summary(tally: Tally, output: Path) -> None:
+    studies = "study" if tally.found == 1 else "studies"
     print(
-        f"{tally.finished} of {tally.found} studies finished ({tally.kept} of them earlier), "
+        f"{tally.finished} of {tally.found} {studies} finished ({tally.kept} of them earlier), "
         f"{tally.failed} failed"
     )
     for reason, count in tally.left_out.items():
@@ -113,55 +113,30 @@ def _status(options: argparse.Namespace) -> int:
 
 
 class _Display:
-    """Progress display: one updated line on a terminal, periodic lines in a log."""
+    """Progress of a batch: a bar on a terminal, periodic lines in a log."""
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, progress: ProgressDisplay, *, verbose: bool) -> None:
+        self._progress = progress
         self._verbose = verbose
-        self._live = sys.stderr.isatty()
-        self._last = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
     def finding(self, n_files: int) -> None:
-        self._line(f"looking for studies: {n_files} files")
+        self._progress(f"looking for studies: {n_files} files", None)
 
     def tally(self, tally: Tally) -> None:
-        self._line(format_progress(tally))
+        done = tally.finished + tally.failed
+        total = done + tally.waiting + tally.running
+        self._progress(format_progress(tally), done / total if total else None, tally.seconds_left)
 
     def ended(self, entry: Entry, state: State, outcome: Outcome) -> None:
         if self._verbose:
             why = f": {outcome.error_class}: {outcome.error_message}" if outcome.error_class else ""
-            clear = "\r\x1b[2K" if self._live else ""
             took = f"{outcome.wall_s:.1f} s, {outcome.peak_mib:.0f} MiB"
-            print(f"{clear}{entry.name} {state.value} ({took}){why}", file=sys.stderr, flush=True)
-
-    def _line(self, text: str) -> None:
-        now = time.monotonic()
-        if self._live:
-            print(f"\r\x1b[2K{text} ...", end="", file=sys.stderr, flush=True)
-        elif now - self._last >= _LINE_EVERY_S:
-            self._last = now
-            print(text, file=sys.stderr, flush=True)
+            self._progress.line(f"{entry.name} {state.value} ({took}){why}")
 
 
 def format_progress(tally: Tally) -> str:
     """Return the progress of a batch in one line."""
     left = tally.waiting + tally.running
     total = tally.finished + tally.failed + left
-    text = f"{tally.finished} of {total} finished, {tally.failed} failed, {left} left"
-    if tally.seconds_left is not None and left:
-        text += f", {_duration(tally.seconds_left)} to go"
+    text = f"{tally.finished} of {total} finished, {tally.failed} failed, {left} to do"
     return text if tally.workers else f"{text}; waiting for workers"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine, settings_of
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.cli.shared import settings_of
 from leakloc.core.errors import OutputError, SettingsError
+from leakloc.core.extras import LazyModule, check_installed
 from leakloc.validation.evaluation import (
     contact_sheet,
     evaluate_folders,
@@ -21,23 +23,27 @@ from leakloc.validation.evaluation import (
     spider_text,
 )
 from leakloc.validation.evaluation.baseline import textbook_method
-from leakloc.validation.evaluation.figures import png, sweep_figure
 from leakloc.validation.evaluation.phantoms import leakloc_method
 from leakloc.validation.evaluation.simulated import PATIENTS_OF, evaluate_simulated
 from leakloc.validation.evaluation.sweep import DEFAULT_SCENARIOS, find_parameter, sweep_phantoms
-from leakloc.validation.phantom import SCENARIOS, compact
+from leakloc.validation.phantom import SCENARIOS, compact, find_scenario
 from leakloc.validation.simulation import CAVEAT
 
 if TYPE_CHECKING:
+    from leakloc.validation.evaluation import figures
     from leakloc.validation.evaluation.phantoms import Method
     from leakloc.validation.evaluation.sheet import Tile
     from leakloc.validation.phantom import Scenario
+else:  # needs matplotlib
+    figures = LazyModule("leakloc.validation.evaluation.figures", "figures")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     if options.readers is not None:
         return _readers(options)
+    if options.output is not None:  # before the evaluation, which may take hours
+        check_installed(("matplotlib",), "figures")
     if options.found is not None:
         return _folders(options)
     if options.spider is not None:
@@ -60,7 +66,7 @@ def _folders(options: argparse.Namespace) -> int:
         raise SettingsError(
             "--sheet requires images: use it with --phantom, --sweep, --spider, --simulated"
         )
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_folders(
             options.found,
             options.truth,
@@ -84,7 +90,7 @@ def _readers(options: argparse.Namespace) -> int:
 
 def _phantoms(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_phantoms(
             _scenarios(options),
             _seeds(options.seeds or "100-104"),
@@ -104,7 +110,7 @@ def _sweep(options: argparse.Namespace) -> int:
     texts = options.values.split(",") if options.values else ()
     values = [swept.value(text.strip()) for text in texts]
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         sweep = sweep_phantoms(
             options.sweep,
             _scenarios(options),
@@ -122,14 +128,14 @@ def _sweep(options: argparse.Namespace) -> int:
         name = f"sweep_{sweep.parameter}"
         _write(options.output / f"{name}.csv", sweep.to_csv().encode())
         _write(options.output / f"{name}.json", sweep.to_json().encode())
-        _write(options.output / f"{name}.png", png(sweep_figure(sweep)))
+        _write(options.output / f"{name}.png", figures.png(figures.sweep_figure(sweep)))
     print(sweep.to_json() if options.json else sweep.to_text())
     return DONE
 
 
 def _spider(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cases = evaluate_spider(
             options.spider,
             settings_of(options),
@@ -144,7 +150,7 @@ def _spider(options: argparse.Namespace) -> int:
 
 def _simulated(options: argparse.Namespace) -> int:
     tiles: list[Tile] | None = [] if options.sheet is not None else None
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         cohort = evaluate_simulated(
             options.simulated,
             _listed(options.scenarios),
@@ -181,12 +187,7 @@ def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
     if not options.compact:
         return options.phantom or None
     names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise SettingsError(
-            f"no scenario is named {unknown[0]!r}; see `leakloc phantom OUT --list`"
-        )
-    return [compact(SCENARIOS[name]) for name in names if SCENARIOS[name].stations == 1]
+    return [compact(found) for found in map(find_scenario, names) if found.stations == 1]
 
 
 def _seeds(text: str) -> range:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from leakloc.core.errors import suggestion
 from leakloc.core.version import __version__
 
 if TYPE_CHECKING:
@@ -39,10 +41,52 @@ def make_parser() -> argparse.ArgumentParser:
         _add_tune,
         _add_config,
         _add_schema,
+        _add_completion,
         _add_version,
     ):
         add(commands)
     return parser
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def check_spelling(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Exit with a suggestion if the command or a long option is unknown.
+
+    argparse reports missing arguments before unknown ones, and suggests nothing.
+    """
+    commands = commands_of(parser)
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            break
+        _check_option(parser, word)
+    else:
+        return
+    if word not in commands:
+        names = ", ".join(commands)
+        hint = suggestion(word, commands) or f"; commands: {names}"
+        parser.error(f"no command is named {word!r}{hint}")
+    for option in words:
+        if option == "--":
+            return
+        _check_option(commands[word], option)
+
+
+def _check_option(parser: argparse.ArgumentParser, word: str) -> None:
+    name = word.partition("=")[0]
+    if not name.startswith("--") or name == "--":
+        return
+    known = [option for action in parser._actions for option in action.option_strings]
+    if not any(option.startswith(name) for option in known):  # abbreviations are valid
+        hint = suggestion(name, known) or f"; `{parser.prog} --help` lists all options"
+        parser.error(f"no option is named {name!r}{hint}")
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -51,6 +95,18 @@ def common_options() -> argparse.ArgumentParser:
     common.add_argument("-v", "--verbose", action="store_true", help="print details to stderr")
     common.add_argument("--json", action="store_true", help="print JSON")
     return common
+
+
+def quiet_option() -> argparse.ArgumentParser:
+    """Return the option of commands that show progress."""
+    quiet = argparse.ArgumentParser(add_help=False)
+    quiet.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="show neither progress nor a summary of what was written",
+    )
+    return quiet
 
 
 def recipe_options() -> argparse.ArgumentParser:
@@ -91,8 +147,8 @@ def output_options() -> argparse.ArgumentParser:
     output.add_argument(
         "--write",
         metavar="LIST",
-        help="outputs in addition to report.json, comma-separated: masks, png, html, seg, sr, "
-        "sc, relabel, csv, pdf, html3d",
+        help="outputs in addition to report.json, comma-separated: masks, png, html, text, "
+        "seg, sr, sc, relabel, csv, pdf, html3d",
     )
     return output
 
@@ -129,6 +185,7 @@ def _add_analyze(commands: Commands) -> None:
             recipe_options(),
             output_options(),
             numbering_options(),
+            quiet_option(),
             common_options(),
         ],
         help="detect and localize epidural fluid",
@@ -160,7 +217,7 @@ def _add_analyze(commands: Commands) -> None:
 def _add_relabel(commands: Commands) -> None:
     relabel = commands.add_parser(
         "relabel",
-        parents=[numbering_options(), output_options(), common_options()],
+        parents=[numbering_options(), output_options(), quiet_option(), common_options()],
         help="rename the levels of a finished report",
         description="Renames the levels of a finished report and rewrites it within a second or "
         "two. Without numbering options, the level names of the analysis are restored.",
@@ -178,7 +235,7 @@ def _add_relabel(commands: Commands) -> None:
 def _add_batch(commands: Commands) -> None:
     batch = commands.add_parser(
         "batch",
-        parents=[recipe_options(), common_options()],
+        parents=[recipe_options(), quiet_option(), common_options()],
         help="analyze many studies and list the results",
         description="Finds studies, analyzes them in parallel and lists them in OUT/index.html. "
         "Run it again to resume an interrupted batch. Exit code: 0 all succeeded, 5 some failed, "
@@ -299,7 +356,9 @@ def _add_series(commands: Commands) -> None:
 
 def _add_phantom(commands: Commands) -> None:
     phantom = commands.add_parser(
-        "phantom", parents=[common_options()], help="write a DICOM phantom study with ground truth"
+        "phantom",
+        parents=[quiet_option(), common_options()],
+        help="write a DICOM phantom study with ground truth",
     )
     phantom.add_argument("output", type=Path, metavar="OUT")
     phantom.add_argument("--scenario", default="postoperative_dorsal", metavar="NAME")
@@ -311,7 +370,7 @@ def _add_phantom(commands: Commands) -> None:
 def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
-        parents=[recipe_options(), common_options()],
+        parents=[recipe_options(), quiet_option(), common_options()],
         help="compare results with ground truth, or test on phantoms, simulations or SPIDER",
         description="Compare reports or masks with ground truth (PRED TRUTH), or run the analysis "
         "on phantoms (--phantom, --sweep), on SPIDER volumes (--spider) or on contrast simulated "
@@ -370,10 +429,10 @@ def _add_evaluate(commands: Commands) -> None:
 def _add_tune(commands: Commands) -> None:
     tune = commands.add_parser(
         "tune",
-        parents=[recipe_options(), common_options()],
+        parents=[recipe_options(), quiet_option(), common_options()],
         help="optimize settings on studies with ground truth",
         description="Optimize settings on studies with ground truth, and report the gain of the "
-        "best ones on a held-out part. Requires leakloc[research].",
+        "best ones on a held-out part. Needs the extra research.",
     )
     tune.add_argument("studies", type=Path, metavar="STUDIES", help="folder of studies")
     tune.add_argument(
@@ -417,6 +476,20 @@ def _add_schema(commands: Commands) -> None:
         "schema", parents=[common_options()], help="print the JSON Schema of report.json"
     )
     schema.set_defaults(command="schema")
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print the code for shell completion",
+        description="Prints the code with which a shell completes commands, options, settings and "
+        'recipes. bash: eval "$(leakloc completion bash)" in ~/.bashrc; zsh: the same with zsh, '
+        "in ~/.zshrc after compinit; fish: leakloc completion fish | source in "
+        "~/.config/fish/config.fish.",
+        parents=[common_options()],
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    completion.set_defaults(command="completion")
 
 
 def _add_version(commands: Commands) -> None:

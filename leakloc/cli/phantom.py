@@ -6,8 +6,8 @@ import argparse
 import json
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine
-from leakloc.core.errors import OutputError, SettingsError
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.core.errors import OutputError
 from leakloc.validation.phantom import SCENARIOS, make_phantom, write_study
 
 
@@ -21,15 +21,14 @@ def run(options: argparse.Namespace) -> int:
             for name, scenario in SCENARIOS.items():
                 print(f"{name:{width}}  {scenario.description}")
         return DONE
-    if options.scenario not in SCENARIOS:
-        raise SettingsError(
-            f"no scenario is named {options.scenario!r}; see `leakloc phantom OUT --list`"
-        )
+    phantom = make_phantom(options.scenario, options.seed)
     if options.output.exists() and any(options.output.iterdir()):
         raise OutputError(f"{options.output} is not empty; specify a new folder")
-    with ProgressLine(verbose=options.verbose) as progress:
-        phantom = make_phantom(options.scenario, options.seed)
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         write_study(phantom, options.output, progress=progress)
     found = {"dicom": str(options.output / "dicom"), "truth": str(options.output / "truth")}
-    print(json.dumps(found) if options.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    if options.json:
+        print(json.dumps(found))
+    elif not options.quiet:
+        print("\n".join(f"{name}: {path}" for name, path in found.items()))
     return DONE

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine, check_numbering, parts_to_write, print_report
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.cli.shared import check_numbering, parts_to_write, print_report
 from leakloc.relabel import relabel
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     check_numbering(options)
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         report = relabel(
             options.output,
             study=options.study,
@@ -24,5 +25,5 @@ def run(options: argparse.Namespace) -> int:
             level_scheme=options.scheme,
             progress=progress,
         )
-    print_report(report, options.output, as_json=options.json)
+    print_report(report, options.output, as_json=options.json, quiet=options.quiet)
     return DONE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from leakloc.core.errors import SettingsError, printable
 from leakloc.core.settings import Settings, find_recipe
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Progress
     from leakloc.report.model import Report
 
 
@@ -25,10 +23,12 @@ def check_numbering(options: argparse.Namespace) -> None:
         raise SettingsError("--levels-from requires --scheme, which defines its label values")
 
 
-def print_report(report: Report, folder: Path, *, as_json: bool) -> None:
-    """Print the finding, the notes and the paths of the outputs."""
+def print_report(report: Report, folder: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print the finding, the notes and the paths of the outputs; with `quiet`, JSON only."""
     if as_json:
         print(report.to_json())
+        return
+    if quiet:
         return
     print(printable(report.finding.summary))
     for warning in report.quality.warnings:
@@ -64,27 +64,6 @@ def parts_to_write(text: str) -> list[str]:
     return list(dict.fromkeys(["json", *(part for part in parts if part)]))
 
 
-class ProgressLine:
-    """Progress display: one updated line on a terminal; plain lines with -v; else none."""
-
-    def __init__(self, *, verbose: bool) -> None:
-        self._lines = verbose
-        self._line = sys.stderr.isatty() and not verbose
-
-    def __enter__(self) -> Progress:
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        if self._line:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-
-    def _show(self, what: str, fraction: float) -> None:
-        if self._lines:
-            print(f"{fraction:4.0%} {what}", file=sys.stderr, flush=True)
-        elif self._line:
-            print(f"\r\x1b[2K{fraction:4.0%} {what} ...", end="", file=sys.stderr, flush=True)
-
-
 def print_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
     """Print an aligned table; unprintable characters are replaced."""
     texts = [[_cell(row.get(column)) for column in columns] for row in rows]
@@ -100,3 +79,18 @@ def _cell(value: object) -> str:
         return " x ".join(f"{number:.3g}" for number in value)
     text = "-" if value is None else str(value)
     return printable(text)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text.
+
+    Examples
+    --------
+    >>> duration(80.2), duration(600), duration(7200)
+    ('80 s', '10 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from leakloc.cli.codes import DONE
-from leakloc.cli.shared import ProgressLine, settings_of
+from leakloc.cli.progress import ProgressDisplay
+from leakloc.cli.shared import settings_of
 from leakloc.core.errors import OutputError
 from leakloc.validation.evaluation.tune import find_pairs, parse_ranges, tune
 
@@ -16,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     space = parse_ranges(options.search, settings)
     pairs = find_pairs(options.studies, options.truth)
-    with ProgressLine(verbose=options.verbose) as progress:
+    with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         tuning = tune(
             pairs,
             space,

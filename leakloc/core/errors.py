@@ -9,9 +9,10 @@ replace these names with `neutral_names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,20 @@ def path_label(path: Path) -> str:
 def printable(text: str) -> str:
     """Replace control characters, which could change a terminal, with ``?``."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the known name most similar to an unknown one, as the end of a message.
+
+    Examples
+    --------
+    >>> suggestion("analyse", ["analyze", "batch"])
+    "; did you mean 'analyze'?"
+    >>> suggestion("xyz", ["analyze", "batch"])
+    ''
+    """
+    similar = get_close_matches(name, list(known), 1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
 def uid_label(uid: str) -> str:

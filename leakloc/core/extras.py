@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from leakloc.core.errors import SettingsError
@@ -18,7 +19,7 @@ def need(module: str, extra: str) -> Any:
     Parameters
     ----------
     module : str
-        Module to import, such as ``"pandas"``.
+        Module to import, such as ``"pandas"``, or a module of leakloc that imports such a module.
     extra : str
         Extra of leakloc that installs it.
 
@@ -37,9 +38,34 @@ def need(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
+        missing, wanted = ((error.name or module).partition(".")[0], module.partition(".")[0])
+        if missing != wanted and wanted != "leakloc":
             raise  # installed, but one of its own dependencies is missing
-        raise SettingsError(f"this needs {module}: pip install 'leakloc[{extra}]'") from error
+        raise _not_installed([missing], extra) from error
+
+
+def check_installed(packages: Sequence[str], extra: str) -> None:
+    """Check that optional packages are installed, without importing them.
+
+    Parameters
+    ----------
+    packages : sequence of str
+        Names of top-level packages.
+    extra : str
+        Extra of leakloc that installs them.
+
+    Raises
+    ------
+    SettingsError
+        If any is not installed; the message contains the installation command.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise _not_installed(missing, extra)
+
+
+def _not_installed(packages: Sequence[str], extra: str) -> SettingsError:
+    return SettingsError(f"this needs {', '.join(packages)}: pip install 'leakloc[{extra}]'")
 
 
 class LazyModule:

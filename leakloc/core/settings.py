@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from leakloc.core.errors import OutputError, SettingsError
+from leakloc.core.errors import OutputError, SettingsError, suggestion
+from leakloc.core.extras import check_installed
 
 
 class _Section(BaseModel):
@@ -191,6 +193,17 @@ class ReportSettings(_Section):
     picture_height_px: int = Field(900, ge=400, le=2000)
     """Height of a figure in pixels, legible at 1:1 on a full-HD screen."""
 
+    def check_installed(self) -> None:
+        """Check that the packages required by `write` are installed, before an analysis.
+
+        Raises
+        ------
+        SettingsError
+            If one is not installed; the message contains the installation command.
+        """
+        if "pdf" in self.write:
+            check_installed(("matplotlib",), "figures")
+
 
 class NodeSettings(_Section):
     """Receiving studies over the network and returning results; does not affect the analysis."""
@@ -286,6 +299,15 @@ class Settings(_Section):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise unknown_setting(where, f"{source}: ") from error
+            if first["type"] == "literal_error":
+                expected = first["ctx"]["expected"]  # "'a', 'b' or 'c'"
+                hint = suggestion(str(first["input"]), re.findall("'([^']*)'", expected))
+                hint = hint or f"; valid: {expected}"
+                raise SettingsError(
+                    f"{source}: {where}: {first['input']!r} is not a valid value{hint}"
+                ) from error
             raise SettingsError(f"{source}: {where}: {first['msg']}") from error
 
     def changed(self, **values: Any) -> Settings:
@@ -300,7 +322,7 @@ class Settings(_Section):
         for name, value in values.items():
             section, _, key = name.partition("__")
             if section not in nested or key not in nested[section]:
-                raise SettingsError(f"no setting is named {name!r}; use section__key")
+                raise unknown_setting(f"{section}.{key}" if key else section)
             nested[section][key] = value
         return self.from_dict(nested)
 
@@ -358,6 +380,24 @@ class Settings(_Section):
         return tomlkit.dumps(document)
 
 
+def setting_names() -> list[str]:
+    """Return the names of all settings, as ``section.key``."""
+    return [
+        f"{section}.{key}" for section, values in Settings().model_dump().items() for key in values
+    ]
+
+
+def unknown_setting(name: str, source: str = "") -> SettingsError:
+    """Return the error for an unknown setting ``section.key`` or an unknown section."""
+    known = setting_names()
+    key = name.partition(".")[2]
+    if not key:
+        known = list(Settings.model_fields)
+    elsewhere = [other for other in known if key and other.endswith(f".{key}")]
+    hint = suggestion(name, elsewhere or known) or "; `leakloc config` prints all settings"
+    return SettingsError(f"{source}no setting is named {name!r}{hint}")
+
+
 def find_recipe(name: str) -> Path:
     """Return the TOML file of a recipe: a path, or the name of a recipe shipped with leakloc.
 
@@ -366,12 +406,19 @@ def find_recipe(name: str) -> Path:
     SettingsError
         If there is no such file.
     """
-    package = Path(__file__).parents[1]
-    shipped = [package / "recipes", package.parent / "pipelines"]  # installed, or a checkout
-    for path in [Path(name), *(folder / f"{name}.toml" for folder in shipped)]:
+    for path in [Path(name), *(folder / f"{name}.toml" for folder in _recipe_folders())]:
         if path.is_file():
             return path
-    known = sorted({file.stem for folder in shipped for file in folder.glob("*.toml")})
     raise SettingsError(
-        f"no recipe file {name!r}; specify a file or one of: {', '.join(known) or 'none shipped'}"
+        f"no recipe file {name!r}; specify a file or one of: {', '.join(recipe_names())}"
     )
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes shipped with leakloc."""
+    return sorted({file.stem for folder in _recipe_folders() for file in folder.glob("*.toml")})
+
+
+def _recipe_folders() -> list[Path]:
+    package = Path(__file__).parents[1]
+    return [package / "recipes", package.parent / "pipelines"]  # installed, or a checkout

@@ -65,7 +65,11 @@ _SIGNATURES: Final = {
 
 
 def load(
-    path: str | Path | Volume, settings: Settings | None = None, *, study_uid: str | None = None
+    path: str | Path | Volume,
+    settings: Settings | None = None,
+    *,
+    study_uid: str | None = None,
+    progress: LoadProgress | None = None,
 ) -> Study:
     """Read the headers of a study; pixel data are read on demand.
 
@@ -78,6 +82,8 @@ def load(
         Only the `loaders` section is used.
     study_uid : str, optional
         Study Instance UID, if `path` contains several studies.
+    progress : callable, optional
+        Called with the current step and the fraction of files read, 0..1.
 
     Returns
     -------
@@ -97,7 +103,8 @@ def load(
     """
     if isinstance(path, Volume):
         return _study_of(path)
-    return load_study(Path(path), (settings or Settings()).loaders, study_uid=study_uid)
+    loaders = (settings or Settings()).loaders
+    return load_study(Path(path), loaders, study_uid=study_uid, progress=progress)
 
 
 def load_study(

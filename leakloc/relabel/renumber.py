@@ -142,6 +142,8 @@ def relabel(
             )
         changes["report__write"] = list(dict.fromkeys([*write, "relabel"]))  # always kept
     settings = data.settings.changed(**changes)
+    if study is not None:
+        settings.report.check_installed()
     with clock.stage("levels", 0.55):
         numbered = _renumber(data, settings, levels, level_scheme)
     with clock.stage("localization", 0.70):

@@ -11,22 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from contourpy import contour_generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import isotonic_regression
 
-from leakloc.core.extras import LazyModule
-
-matplotlib = LazyModule("matplotlib")  # usually not imported: see `_fonts`
-measure = LazyModule("skimage.measure")  # only figures need it
-
+_FONTS: Final = Path(__file__).parent / "fonts"
 Color = tuple[int, int, int]
 
 # Okabe & Ito, "Color Universal Design" (2008): distinguishable with color vision deficiency.
@@ -385,19 +381,9 @@ def png_bytes(image: Image.Image) -> bytes:
 
 @cache
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which is distributed with matplotlib."""
+    """Return DejaVu Sans, also the default font of matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(_fonts() / name), size_px)
-
-
-@cache
-def _fonts() -> Path:
-    """Return the font folder of matplotlib without importing it, which is slower."""
-    spec = find_spec("matplotlib")
-    usual = Path(str(spec and spec.origin)).parent / "mpl-data" / "fonts" / "ttf"
-    if usual.is_dir():
-        return usual
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(str(_FONTS / name), size_px)
 
 
 def wrap(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> list[str]:
@@ -539,10 +525,9 @@ def _contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.f
     """Return the contours of a mask, each of shape (n, 2): row, column."""
     if not mask.any():
         return []
-    found: list[npt.NDArray[np.float64]] = measure.find_contours(
-        np.pad(mask, 1).astype(np.float32), 0.5
-    )
-    return [path - 1 for path in found]
+    generator = contour_generator(z=np.pad(mask, 1).astype(np.float32))
+    lines = cast(list[npt.NDArray[np.float64]], generator.lines(0.5))  # x, y
+    return [line[:, ::-1] - 1 for line in lines]
 
 
 @dataclass(frozen=True)

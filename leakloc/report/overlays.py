@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import Collection
     from leakloc.report import vector
 else:  # only `figure` needs matplotlib
-    vector = LazyModule("leakloc.report.vector")
+    vector = LazyModule("leakloc.report.vector", "figures")
 
 Kind = Literal["overview", "straightened", "count", "sagittal", "axial", "coronal"]
 ALONG_MM: Final = 40.0  # margin above and below a collection: one vertebra and a disc

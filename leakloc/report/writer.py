@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from leakloc.segmentation.result import Segmentation
 else:  # only needed for some outputs: highdicom and matplotlib are imported slowly
     dicom = LazyModule("leakloc.report.dicom")
-    vector = LazyModule("leakloc.report.vector")
+    vector = LazyModule("leakloc.report.vector", "figures")
 
 PARTS: Final = frozenset(
     {

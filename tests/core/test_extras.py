@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leakloc.core.errors import SettingsError
-from leakloc.core.extras import LazyModule
+from leakloc.core.extras import LazyModule, check_installed, need
 
 PACKAGE = Path(str(files("leakloc")))
 
@@ -24,6 +24,19 @@ def test_missing_extra_is_reported_on_first_use():
     module = LazyModule("package_that_is_not_there", "node")
     with pytest.raises(SettingsError, match=r"pip install 'leakloc\[node\]'"):
         _ = module.anything
+
+
+def test_module_of_leakloc_names_the_package_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "leakloc.report.vector", raising=False)
+    with pytest.raises(SettingsError, match=r"needs matplotlib: pip install 'leakloc\[figures\]'"):
+        need("leakloc.report.vector", "figures")
+
+
+def test_check_installed_names_all_missing_packages():
+    check_installed(("json", "numpy"), "batch")
+    with pytest.raises(SettingsError, match=r"no_such_a, no_such_b: .*leakloc\[batch\]"):
+        check_installed(("json", "no_such_a", "no_such_b"), "batch")
 
 
 def test_deferred_modules_of_leakloc_are_visible_to_import_linter():

@@ -12,8 +12,9 @@ from threading import Event, Thread
 from typing import Final
 
 from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
+from leakloc.core.extras import check_installed
 from leakloc.core.settings import Settings
-from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
+from leakloc.services.batch.engine import PACKAGES, Engine, WorkOptions
 from leakloc.services.batch.finder import FindProgress, Found, ScanCache, find_studies
 from leakloc.services.batch.ledger import Decision, Entry, Ledger, State
 from leakloc.services.batch.run import Outcome, clean_up
@@ -112,10 +113,13 @@ class Batch:
         ------
         InputError
             If no study is found.
+        SettingsError
+            If a required package is not installed.
         OutputError
             If another process uses the output folder, or it cannot be written.
         """
-        require_dask()
+        check_installed(PACKAGES, "batch")
+        self.settings.report.check_installed()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc batch"):
             clean_up(ledger.output, [entry.name for entry in ledger.entries()])

@@ -15,14 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event
 from typing import TYPE_CHECKING, Final
 
 from leakloc.core.errors import LeaklocError, OutputError, SettingsError
-from leakloc.core.extras import LazyModule, need
+from leakloc.core.extras import LazyModule, check_installed, need
 from leakloc.core.version import __version__
 from leakloc.services.batch.ledger import Entry, Ledger, State, Usage
 from leakloc.services.batch.run import ANALYZE, Job, Limits, Outcome, run_job, stop_jobs
@@ -39,6 +38,8 @@ dask = LazyModule("dask", "batch")
 dask_system = LazyModule("dask.system", "batch")
 distributed_system = LazyModule("distributed.system", "batch")
 
+PACKAGES: Final = ("dask", "distributed", "pandas", "psutil", "pyarrow")
+"""Packages of the ``batch`` extra."""
 _POLL_S: Final = 0.5
 _CONNECT_S = 20.0  # a scheduler just submitted to a job queue may take this long
 _MIB: Final = 1024**2
@@ -289,7 +290,7 @@ def connect(options: WorkOptions) -> Iterator[Client]:
     SettingsError
         If the extra is not installed, or the scheduler does not respond.
     """
-    require_dask()
+    check_installed(PACKAGES, "batch")
     need("distributed", "batch")  # adds its defaults to the settings, which are changed below
     if options.scheduler is not None:
         named = "scheduler_file" if options.scheduler.endswith(".json") else "address"
@@ -330,18 +331,3 @@ def connect(options: WorkOptions) -> Iterator[Client]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
-
-
-def require_dask() -> None:
-    """Check that the packages of the ``batch`` extra are installed.
-
-    Raises
-    ------
-    SettingsError
-        If they are not; the message states how to install them.
-    """
-    missing = [name for name in ("dask", "distributed", "psutil") if find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"batch analysis needs {', '.join(missing)}: pip install 'leakloc[batch]'"
-        )

@@ -13,10 +13,10 @@ from leakloc.core.extras import LazyModule
 tables = LazyModule("highdicom._standard_utils")
 
 MODULES: Final = (
+    "contourpy",
     "highdicom",
     "jinja2",
     "jsonschema",
-    "matplotlib.backends.backend_agg",
     "nibabel",
     "onnxruntime",
     "PIL.ImageDraw",
@@ -28,7 +28,6 @@ MODULES: Final = (
     "scipy.optimize",
     "scipy.spatial",
     "SimpleITK",
-    "skimage.measure",
     "leakloc.anatomy.network",
     "leakloc.levels",
     "leakloc.levels.network",

@@ -14,9 +14,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
+from leakloc.core.extras import check_installed
 from leakloc.core.settings import Settings
 from leakloc.services.batch.batch import PAUSE_S, Pages, log_text
-from leakloc.services.batch.engine import Engine, WorkOptions, require_dask
+from leakloc.services.batch.engine import PACKAGES, Engine, WorkOptions
 from leakloc.services.batch.finder import find_studies
 from leakloc.services.batch.ledger import Entry, Ledger, State
 from leakloc.services.batch.run import Outcome, clean_up
@@ -72,7 +73,8 @@ class Node:
         OutputError
             If another process uses the output folder, or it cannot be written.
         """
-        require_dask()
+        check_installed((*PACKAGES, "pynetdicom", "dicomweb_client", "urllib3"), "node")
+        self.settings.report.check_installed()
         ledger = Ledger(self.output)
         with ledger.hold("leakloc node"):
             clean_up(ledger.output, [entry.name for entry in ledger.entries()])

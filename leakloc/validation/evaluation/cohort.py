@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.core.errors import OutputError
+from leakloc.core.extras import LazyModule
 from leakloc.validation.evaluation.agreement import (
     BlandAltman,
     Reliability,
@@ -24,7 +25,11 @@ from leakloc.validation.evaluation.agreement import (
     wilson_interval,
 )
 from leakloc.validation.evaluation.cases import LANDMARK_TOLERANCE_MM, Case
-from leakloc.validation.evaluation.figures import cohort_figures
+
+if TYPE_CHECKING:
+    from leakloc.validation.evaluation import figures
+else:  # needs matplotlib
+    figures = LazyModule("leakloc.validation.evaluation.figures", "figures")
 
 VOLUME_STRATA_ML: Final = ((0.0, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, math.inf))
 """Strata of true volume in which detection is reported."""
@@ -264,7 +269,7 @@ class Cohort:
             "cases.csv": self.to_csv().encode(),
             "evaluation.json": self.to_json().encode(),
             "evaluation.txt": (self.to_text() + "\n").encode(),
-            **{f"{name}.png": png for name, png in cohort_figures(self).items()},
+            **{f"{name}.png": png for name, png in figures.cohort_figures(self).items()},
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)

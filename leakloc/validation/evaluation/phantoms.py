@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from leakloc.core.errors import GeometryError, LeaklocError, SettingsError
+from leakloc.core.errors import GeometryError, LeaklocError
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
 from leakloc.loaders import load_study
@@ -31,7 +31,14 @@ from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 from leakloc.validation.evaluation.study_cache import cached_phantom
-from leakloc.validation.phantom import SCENARIOS, Phantom, Scenario, make_phantom, write_study
+from leakloc.validation.phantom import (
+    SCENARIOS,
+    Phantom,
+    Scenario,
+    find_scenario,
+    make_phantom,
+    write_study,
+)
 
 if TYPE_CHECKING:
     from leakloc.loaders.study import Study
@@ -145,21 +152,6 @@ def run_tasks(
             if progress is not None:
                 progress(case.case, len(cases) / len(tasks))
     return tuple(cases)
-
-
-def find_scenario(wanted: str | Scenario) -> Scenario:
-    """Return a scenario by name; a custom scenario is returned unchanged.
-
-    Raises
-    ------
-    SettingsError
-        If no scenario has that name.
-    """
-    if not isinstance(wanted, str):
-        return wanted
-    if wanted not in SCENARIOS:
-        raise SettingsError(f"no scenario is named {wanted!r}; see `leakloc phantom OUT --list`")
-    return SCENARIOS[wanted]
 
 
 def _case(task: Task[Scenario]) -> tuple[Case, Tile | None]:

@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from leakloc.core.errors import SettingsError
+from leakloc.core.errors import SettingsError, suggestion
 from leakloc.validation.evaluation.cohort import PHANTOM_CAVEAT, Cohort, as_text
 from leakloc.validation.evaluation.phantoms import (
     Method,
     evaluate_phantoms,
-    find_scenario,
     leakloc_method,
 )
-from leakloc.validation.phantom import Scenario
+from leakloc.validation.phantom import Scenario, find_scenario
 from leakloc.validation.phantom.series import FIELD_MM
 
 if TYPE_CHECKING:
@@ -171,8 +170,8 @@ def find_parameter(name: str) -> Parameter:
         If no parameter has that name.
     """
     if name not in PARAMETERS:
-        known = ", ".join(PARAMETERS)
-        raise SettingsError(f"no sweep parameter is named {name!r}; one of: {known}")
+        hint = suggestion(name, PARAMETERS) or f"; one of: {', '.join(PARAMETERS)}"
+        raise SettingsError(f"no sweep parameter is named {name!r}{hint}")
     return PARAMETERS[name]
 
 

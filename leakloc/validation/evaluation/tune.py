@@ -20,7 +20,7 @@ import tomlkit
 
 from leakloc.core.errors import InputError, LeaklocError, SettingsError
 from leakloc.core.extras import LazyModule
-from leakloc.core.settings import LoaderSettings, Settings
+from leakloc.core.settings import LoaderSettings, Settings, unknown_setting
 from leakloc.loaders import load_study, triage
 from leakloc.pipeline import analyze, stage
 from leakloc.validation.evaluation.annotation import (
@@ -228,7 +228,7 @@ def _range(text: str, settings: Settings) -> Range:
     field = type(model).model_fields.get(key)
     value = getattr(model, key, None)
     if field is None:
-        raise SettingsError(f"no setting is named {name!r}; `leakloc config` prints them all")
+        raise unknown_setting(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SettingsError(f"{name!r} is not a number and cannot be tuned")
     if equals:

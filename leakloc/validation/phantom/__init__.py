@@ -12,6 +12,7 @@ from leakloc.validation.phantom.scenario import (
     MimicSpec,
     Scenario,
     compact,
+    find_scenario,
 )
 from leakloc.validation.phantom.series import PhantomSeries
 from leakloc.validation.phantom.truth import Masks, TrueCollection, TrueDisc, TrueVertebra, Truth
@@ -29,6 +30,7 @@ __all__ = [
     "TrueVertebra",
     "Truth",
     "compact",
+    "find_scenario",
     "make_phantom",
     "series_datasets",
     "write_study",

@@ -18,7 +18,7 @@ from leakloc.validation.phantom.anatomy import draw_anatomy
 from leakloc.validation.phantom.body import Body
 from leakloc.validation.phantom.canvas import CanalGrid, Points
 from leakloc.validation.phantom.findings import draw_findings
-from leakloc.validation.phantom.scenario import SCENARIOS, Scenario, SequenceName, Vendor
+from leakloc.validation.phantom.scenario import Scenario, SequenceName, Vendor, find_scenario
 from leakloc.validation.phantom.sequences import (
     CSF,
     FAT,
@@ -70,12 +70,10 @@ def make_phantom(scenario: str | Scenario, seed: int) -> Phantom:
 
     Raises
     ------
-    KeyError
+    SettingsError
         If no scenario has that name.
     """
-    if isinstance(scenario, str):
-        scenario = SCENARIOS[scenario]
-    return Phantom(scenario, seed)
+    return Phantom(find_scenario(scenario), seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from leakloc.anatomy.vocabulary import Position
+from leakloc.core.errors import SettingsError, suggestion
 from leakloc.validation.phantom.tissues import TissueName
 
 FieldOfView = Literal["lumbar", "lumbar_without_hiatus", "thoracolumbar", "whole_spine"]
@@ -372,3 +373,19 @@ def compact(scenario: Scenario) -> Scenario:
         slice_mm=1.25,
         companion_matrix=256,
     )
+
+
+def find_scenario(wanted: str | Scenario) -> Scenario:
+    """Return a scenario by name; a custom scenario is returned unchanged.
+
+    Raises
+    ------
+    SettingsError
+        If no scenario has that name.
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in SCENARIOS:
+        hint = suggestion(wanted, SCENARIOS) or "; see `leakloc phantom OUT --list`"
+        raise SettingsError(f"no scenario is named {wanted!r}{hint}")
+    return SCENARIOS[wanted]

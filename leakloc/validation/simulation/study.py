@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import Position
-from leakloc.core.errors import SettingsError
+from leakloc.core.errors import SettingsError, suggestion
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.validation.simulation.contrast import (
     Acquisition,
@@ -220,9 +220,8 @@ def find_scenario(wanted: SimulationScenario | str) -> SimulationScenario:
     if not isinstance(wanted, str):
         return wanted
     if wanted not in SCENARIOS:
-        raise SettingsError(
-            f"no simulated scenario is named {wanted!r}; known: {', '.join(SCENARIOS)}"
-        )
+        hint = suggestion(wanted, SCENARIOS) or f"; one of: {', '.join(SCENARIOS)}"
+        raise SettingsError(f"no simulated scenario is named {wanted!r}{hint}")
     return SCENARIOS[wanted]
 
 

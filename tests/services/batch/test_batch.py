@@ -14,6 +14,7 @@ import batch_fakes as fakes
 import pandas as pd
 import pytest
 
+from leakloc.core import extras
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.report import Report
@@ -121,10 +122,9 @@ def test_nothing_found_is_an_input_error_that_counts_what_was_left_out(tmp_path)
 
 
 def test_a_missing_extra_is_reported(tmp_path, monkeypatch):
-
-    find = engine.find_spec
+    find = extras.find_spec
     monkeypatch.setattr(
-        engine, "find_spec", lambda name: None if name == "distributed" else find(name)
+        extras, "find_spec", lambda name: None if name == "distributed" else find(name)
     )
     with pytest.raises(SettingsError, match=r"pip install 'leakloc\[batch\]'"):
         run(tmp_path, tmp_path / "out")

@@ -117,10 +117,10 @@ def test_times_and_sizes():
 def test_the_line_says_what_is_left():
     from leakloc.cli.batch import format_progress
 
-    tally = Tally(found=10, finished=4, failed=1, waiting=3, running=2, workers=2, seconds_left=300)
-    assert format_progress(tally) == "4 of 10 finished, 1 failed, 5 left, 5 min to go"
+    tally = Tally(found=10, finished=4, failed=1, waiting=3, running=2, workers=2)
+    assert format_progress(tally) == "4 of 10 finished, 1 failed, 5 to do"
     assert format_progress(Tally(found=1, waiting=1)) == (
-        "0 of 1 finished, 0 failed, 1 left; waiting for workers"
+        "0 of 1 finished, 0 failed, 1 to do; waiting for workers"
     )
 
 

@@ -59,8 +59,8 @@ def test_help_imports_nothing_heavy():
         "SimpleITK",
         "pydicom",
         "scipy",
-        "skimage",
-        "matplotlib",
+        "contourpy",
+        "rich",
         "highdicom",
         "jinja2",
     }
@@ -83,7 +83,12 @@ def test_config_prints_what_was_set(capsys):
     ("arguments", "complaint"),
     [
         (["config", "--set", "nonsense"], "SECTION.KEY=VALUE"),
-        (["config", "--set", "stages.nothing=1"], "no setting is named"),
+        (["config", "--set", "stages.nothing=1"], "no setting is named 'stages.nothing'"),
+        (["config", "--set", "levels.ancor=1"], "did you mean 'levels.anchor'?"),
+        (["config", "--set", "levels.collection_gap_mm=1"], "'segmentation.collection_gap_mm'?"),
+        (["config", "--set", "report.identity=hsh"], "did you mean 'hash'?"),
+        (["phantom", "out", "--scenario", "nrmal"], "did you mean 'normal'?"),
+        (["evaluate", "--sweep", "snrr", "-q"], "did you mean 'snr'?"),
         (["config", "--pipeline", "no-such-recipe"], "postoperative"),
         (["evaluate", "--phantom", "--seeds", "many"], "--seeds takes"),
         (["evaluate", "--phantom", "no-such-scenario"], "no scenario is named"),
@@ -102,3 +107,33 @@ def test_unknown_arguments_are_bad_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["analyze", "--nonsense"])
     assert stop.value.code == BAD_USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["analyze", "gone", "-o", "{out}", "--write", "pdf"], "figures"),
+        (["batch", "gone", "-o", "{out}"], "batch"),
+        (["node", "-o", "{out}"], "node"),
+        (["evaluate", "--phantom", "normal", "-o", "{out}"], "figures"),
+    ],
+)
+def test_a_missing_extra_is_named_before_anything_is_done(
+    capsys, monkeypatch, tmp_path, arguments, extra
+):
+    monkeypatch.setattr("leakloc.core.extras.find_spec", lambda name: None)
+    out = tmp_path / "out"
+    code, _, err = run(capsys, *(word.format(out=out) for word in arguments))
+    assert code == BAD_USAGE
+    assert err.endswith(f"pip install 'leakloc[{extra}]'\n") and len(err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_quiet_prints_neither_progress_nor_a_summary(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "leakloc.cli.phantom.write_study", lambda *_, progress, **__: progress("x", 0)
+    )
+    arguments = ("phantom", tmp_path / "out", "--scenario", "normal")
+    assert run(capsys, *arguments, "--quiet") == (DONE, "", "")
+    code, out, err = run(capsys, *arguments, "--verbose")
+    assert (code, err) == (DONE, "  0% x\n") and "truth:" in out
