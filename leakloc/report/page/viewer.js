@@ -457,9 +457,11 @@
     else if (key === "r" || key === "R") setWindow(...initial());
     else if (key === "+" || key === "=") setZoom(state.zoom + 1);
     else if (key === "-") setZoom(state.zoom - 1);
-    else if (/^[1-9]$/.test(key) && data.collections[key - 1]) {
-      goTo(within(data.collections[key - 1].lps, data.collections[key - 1].id));
-    } else return;
+    else {
+      const wanted = data.collections.find((collection) => String(collection.id) === key);
+      if (!wanted) return;
+      goTo(within(wanted.lps, wanted.id));
+    }
     event.preventDefault();
   }
 

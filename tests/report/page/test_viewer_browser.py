@@ -1,6 +1,7 @@
 """The page in a real headless Chromium; skipped where there is none."""
 
 import base64
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -270,6 +271,57 @@ def test_paper_shows_planes_and_figures_but_no_controls(page: Page) -> None:
         "rgb(255, 255, 255)"
     )
     assert page.tab.pdf().count(b"/Type /Page") >= 2
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_the_answer_is_on_the_first_screen(
+    browser: Any, report: Path, size: tuple[int, int]
+) -> None:
+    width, height = size
+    page = Page(browser, report, viewport={"width": width, "height": height})
+    try:
+        for part in ("h1", ".caveat", ".large", ".key-images figure >> nth=1"):
+            box = page.tab.locator(part).bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] <= height, part
+        box = page.tab.locator("#viewer").bounding_box()
+        assert box["y"] < 1.5 * height
+        heights = [plane.bounding_box()["height"] for plane in page.tab.locator(".plane").all()]
+        assert heights[0] == pytest.approx(heights[1], abs=3)
+    finally:
+        page.context.close()
+
+
+def test_the_theme_is_that_of_the_system(page: Page) -> None:
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    found = {}
+    for scheme in ("light", "dark"):
+        page.tab.emulate_media(color_scheme=scheme)
+        found[scheme] = page.tab.evaluate(background)
+    assert found["light"] == "rgb(255, 255, 255)" and found["dark"] == "rgb(14, 15, 18)"
+    page.tab.emulate_media(media="print", color_scheme="dark")
+    assert page.tab.evaluate(background) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 768, 390])
+@pytest.mark.slow
+def test_axe_finds_no_violation(browser: Any, report: Path, width: int, scheme: str) -> None:
+    axe = Path(os.environ.get("LEAKLOC_AXE", "node_modules/axe-core/axe.min.js"))
+    if not axe.exists():
+        pytest.skip("needs the npm package axe-core (path of axe.min.js in LEAKLOC_AXE)")
+    page = Page(
+        browser,
+        report,
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        bypass_csp=True,
+    )
+    try:
+        page.tab.evaluate(axe.read_text(encoding="utf-8"))
+        result = page.tab.evaluate("() => axe.run({resultTypes: ['violations']})")
+        assert [violation["id"] for violation in result["violations"]] == []
+    finally:
+        page.context.close()
 
 
 def test_a_browser_that_alters_images_is_reported(browser: Any, report: Path) -> None:
