@@ -121,6 +121,7 @@ def page(
         answers=_answers(report),
         finding=_finding(report),
         key_images=key_images,
+        correctable=_correctable(report),
         ordered=ordered,
         collections=_collections(report, linked=linked),
         sides=_sides(report),
@@ -498,6 +499,29 @@ def _series(report: Report) -> Table:
     return Table("Series of the study and their roles", header, rows)
 
 
+def _correctable(report: Report) -> dict[str, object]:
+    """Values from which the page creates ``corrections.json``."""
+    return {
+        "study_instance_uid": report.study.study_instance_uid,
+        "report_created": report.generator.created,
+        "names": vertebra_chain(report.levels.numbering.lumbar_count),
+    }
+
+
+def _corrections(report: Report) -> Facts:
+    """Return the corrections that the report contains."""
+    edits = report.corrections
+    if edits is None:
+        return []
+    words = [f"{v.name} renamed to {v.new_name}" for v in edits.vertebrae]
+    words += [f"disc {d.name} {'moved' if d.lps_mm else 'deleted'}" for d in edits.discs]
+    words += [
+        f"collection {c.id} marked as {'true' if c.is_fluid else 'false'}"
+        for c in edits.collections
+    ]
+    return [("Corrections", f"{edits.reader}, {edits.created}: {', '.join(words)}")]
+
+
 def _provenance(report: Report) -> Facts:
     generator = report.generator
     runtime = ", ".join(f"{name} {value:.1f}" for name, value in generator.runtime_s.items())
@@ -506,6 +530,7 @@ def _provenance(report: Report) -> Facts:
         ("Study Instance UID", report.study.study_instance_uid or "none"),
         ("SHA-256 of the settings", generator.config_sha256),
         ("Run time, s", runtime),
+        *_corrections(report),
     ]
 
 
