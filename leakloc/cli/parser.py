@@ -224,6 +224,13 @@ def _add_relabel(commands: Commands) -> None:
     )
     relabel.add_argument("output", type=Path, metavar="OUT", help="output folder of analyze")
     relabel.add_argument(
+        "corrections",
+        type=Path,
+        nargs="?",
+        metavar="CORRECTIONS",
+        help="corrections.json downloaded from report.html of that folder",
+    )
+    relabel.add_argument(
         "--study",
         type=Path,
         metavar="STUDY",

@@ -16,6 +16,7 @@ def run(options: argparse.Namespace) -> int:
     with ProgressDisplay(verbose=options.verbose, quiet=options.quiet) as progress:
         report = relabel(
             options.output,
+            options.corrections,
             study=options.study,
             write=None if options.write is None else tuple(parts_to_write(options.write)),
             anchor=options.anchor,

@@ -8,10 +8,8 @@ from leakloc.anatomy.vocabulary import LeakStatus, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.levels.result import Levels
 from leakloc.localization.collections import Placed
-from leakloc.localization.result import Coverage, Finding
+from leakloc.localization.result import Coverage, Finding, certainty_key
 from leakloc.segmentation.result import Segmentation
-
-_GRADES = ("definite", "probable", "possible")
 
 _SIDES: dict[Position, str] = {
     "dorsal": "dorsal",
@@ -46,7 +44,7 @@ def find(
     ``indeterminate``.
     """
     if placed:
-        main = min(placed, key=lambda p: (_GRADES.index(p.collection.grade), -p.volume_ml))
+        main = min(placed, key=lambda p: certainty_key(p.collection))
         possible = main.collection.grade == "possible"
         unsure = possible or blind or incomplete
         leak: LeakStatus = "indeterminate" if unsure else "present"

@@ -6,8 +6,9 @@ the myelogram. Unknown values are None.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pydantic import Field
 
@@ -26,6 +27,9 @@ from leakloc.core.parts import (
 )
 
 FluidKind = Literal["CSF-like", "protein-rich or seroma-like", "blood-like", "fat-like"]
+
+_GRADES: Final[tuple[Grade, ...]] = get_args(Grade)
+"""Grades, most certain first."""
 
 
 class Conus(Part):
@@ -218,6 +222,19 @@ class SideFluid(Part):
     """Maximum radial thickness outside the dura, within the canal; 0 without fluid."""
     area_mm2: Nullable[Millimeters]
     """Largest cross-section, perpendicular to the canal; 0 without fluid."""
+    truncated: bool = False
+    """Whether the fluid extends to a lateral, anterior or posterior edge of the images, so that
+    thickness and area are minimum values."""
+
+
+def by_certainty(collections: Iterable[Collection]) -> tuple[Collection, ...]:
+    """Sort collections by grade, then by volume; the first one is the main collection."""
+    return tuple(sorted(collections, key=certainty_key))
+
+
+def certainty_key(collection: Collection) -> tuple[int, float]:
+    """Sort key of `by_certainty`."""
+    return _GRADES.index(collection.grade), -(collection.volume_ml or 0.0)
 
 
 class SegmentFluid(Part):

@@ -38,6 +38,10 @@ _MIN_SIDE_ML: Final = 0.02
 """Minimum volume of fluid on a side of a segment; less is partial volume of an adjacent one."""
 
 
+_MIN_FILLED: Final = 0.5
+"""Minimum fluid fraction of a voxel at the edge of the images: the fluid continues beyond it."""
+
+
 def fluid_by_segment(
     collections: dict[int, CanalVoxels],
     segments: dict[int, tuple[str, ...]],
@@ -79,6 +83,7 @@ def fluid_by_segment(
     sectors = np.roll(layer_mm, quarter // 2, axis=1).reshape(grid.count, len(_BY_ANGLE), quarter)
     thickness_mm = dict(zip(_BY_ANGLE, sectors.max(axis=2).T, strict=True))
     quadrants = quadrants_of(left, dorsal)
+    at_edge = _at_edge(voxels, geometry)
     area_mm2 = {
         side: area_profile(grid, voxels.where(chosen), voxels.fluid[chosen], sigma_mm)
         for side, chosen in quadrants.items()
@@ -94,7 +99,12 @@ def fluid_by_segment(
             volume_ml = float(voxels.fluid[chosen].sum()) * voxels.voxel_mm3 / 1000.0
             if thick >= MIN_OCCUPIED_MM and volume_ml >= _MIN_SIDE_ML:
                 area = float(area_mm2[side][bins].max())
-                sides[side] = SideFluid(present=True, thickness_mm=thick, area_mm2=area)
+                sides[side] = SideFluid(
+                    present=True,
+                    thickness_mm=thick,
+                    area_mm2=area,
+                    truncated=bool(at_edge[chosen].any()),
+                )
         here = tuple(sorted(n for n, names in segments.items() if name in names))
         found.append(_segment(name, here, sides if here else {}))
     return tuple(found)
@@ -108,6 +118,16 @@ def _segment(name: str, collections: tuple[int, ...], sides: dict[str, SideFluid
         collections=collections,
         **{side: sides.get(side, none) for side in SIDES},
     )
+
+
+def _at_edge(voxels: CanalVoxels, geometry: Geometry) -> npt.NDArray[np.bool_]:
+    """Return which filled voxels are the outermost ones, except at the head and feet end."""
+    ijk = geometry.ijk_from_lps(voxels.points_lps)
+    along = int(np.abs(geometry.directions_lps[2]).argmax())
+    across = [axis for axis in range(3) if axis != along]
+    last = np.array(geometry.shape[::-1]) - 1
+    outermost = (ijk < 0.5) | (ijk > last - 0.5)
+    return np.asarray(outermost[:, across].any(axis=1) & (voxels.fluid >= _MIN_FILLED))
 
 
 def offsets_from_sac(voxels: CanalVoxels, sac: SacProfile) -> tuple[FloatArray, FloatArray]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,12 @@ from leakloc.levels import assign_levels, read_level_map, read_levels
 from leakloc.loaders import load_study, triage
 from leakloc.localization import localize, without_cisterns
 from leakloc.pipeline import Clock
+from leakloc.relabel.corrections import (
+    corrected_levels,
+    read_corrections,
+    renaming_anchor,
+    without_false_collections,
+)
 from leakloc.report import Report, build_report, check_output, relabel_data
 from leakloc.report.build import result_parts
 from leakloc.report.model import Outputs
@@ -29,12 +35,13 @@ if TYPE_CHECKING:
     from leakloc.levels.result import Levels
     from leakloc.localization.result import Localization
     from leakloc.pipeline import Progress
+    from leakloc.report.model import Corrections
     from leakloc.segmentation.result import Segmentation
 
 _FIGURE_PARTS: Final = frozenset({"png", "seg", "sr", "sc", "pdf", "html3d"})
 """Outputs that require the images; without images, the HTML report has no figures."""
 
-_SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning")
+_SHOWN: Final = ("levels", "collections", "finding", "thecal_sac", "planning", "corrections")
 """Parts of a report that depend on the numbering and are shown in figures and DICOM objects."""
 
 
@@ -58,6 +65,7 @@ class Renumbered:
     settings: Settings
     basis: Basis
     runtime_s: dict[str, float]
+    corrections: Corrections | None = None
 
     def report(
         self,
@@ -85,12 +93,18 @@ class Renumbered:
             for former, usage in zip(self.former.series, usages, strict=True)
         )
         return self.former.model_copy(
-            update={**parts, "series": series, "outputs": outputs or Outputs()}
+            update={
+                **parts,
+                "series": series,
+                "outputs": outputs or Outputs(),
+                "corrections": self.corrections,
+            }
         )
 
 
 def relabel(
     folder: str | Path,
+    corrections: str | Path | None = None,
     *,
     study: str | Path | None = None,
     write: tuple[str, ...] | None = None,
@@ -112,6 +126,9 @@ def relabel(
     ----------
     folder : path
         Output folder of `analyze`.
+    corrections : path, optional
+        ``corrections.json`` downloaded from the HTML report. A renamed vertebra or an edited disc
+        replaces other level settings; a collection marked as false is removed.
     study : path, optional
         The analyzed study.
     write : tuple of str, optional
@@ -144,10 +161,17 @@ def relabel(
     settings = data.settings.changed(**changes)
     if study is not None:
         settings.report.check_installed()
+    edits = None if corrections is None else read_corrections(Path(corrections), former)
     with clock.stage("levels", 0.55):
-        numbered = _renumber(data, settings, levels, level_scheme)
+        if edits is None:
+            numbered = _renumber(data, settings, levels, level_scheme)
+        else:
+            numbered = _corrected(data, settings, folder, former, edits)
     with clock.stage("localization", 0.70):
         basis = data.basis
+        if edits is not None:
+            marked = without_false_collections(basis.segmentation, former, edits)
+            basis = replace(basis, segmentation=marked)
         within = without_cisterns(basis.segmentation, numbered)
         localization = localize(
             within,
@@ -158,7 +182,9 @@ def relabel(
             anatomy=basis.landmarks.anatomy,
             signals=basis.landmarks.signals,
         )
-    results = Renumbered(former, within, numbered, localization, settings, basis, clock.seconds)
+    results = Renumbered(
+        former, within, numbered, localization, settings, basis, clock.seconds, edits
+    )
     analysis = None
     if study is not None:
         with clock.stage("choosing series", 0.80):
@@ -198,6 +224,26 @@ def _renumber(
             "levels with --levels, or run leakloc analyze again"
         )
     return data.levels
+
+
+def _corrected(
+    data: relabel_data.RelabelData,
+    settings: Settings,
+    folder: Path,
+    former: Report,
+    corrections: Corrections,
+) -> Levels:
+    """Return the levels with the corrections of a reader; without any, those of the settings."""
+    supplied = corrected_levels(folder, former, corrections, settings.loaders)
+    if supplied is None:
+        return _renumber(data, settings, None, None)
+    anchor = renaming_anchor(former, corrections)
+    if anchor is not None and data.detection is not None:
+        # Segments of the sacrum follow the detections, not only the points in the report.
+        with suppress(SettingsError):
+            return assign_levels(data.detection, settings.changed(levels__anchor=anchor).levels)
+    found = data.basis.segmentation
+    return supplied.levels(found.collections.geometry, found.centerline)
 
 
 def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path) -> AnalysisData:
@@ -271,9 +317,13 @@ def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -
     with staged_folder(folder, overwrite=True) as staging:
         shutil.copyfile(folder / relabel_data.NAME, staging / relabel_data.NAME)
         if analysis is not None:
-            return Draft(staging, results.settings, partial(build_report, analysis)).write_all(
-                analysis
-            )
+
+            def build(**values: Any) -> Report:
+                return build_report(analysis, **values).model_copy(
+                    update={"corrections": results.corrections}
+                )
+
+            return Draft(staging, results.settings, build).write_all(analysis)
         draft = Draft(staging, results.settings, results.report)
         _keep_figures(draft, folder, results)
         draft.write_masks(results.segmentation, results.levels)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -45,6 +45,8 @@ MAX_WIDTH_PX: Final = 1880  # fits a full-HD screen
 MIN_WIDTH_PX: Final = 190  # space for scale bar, orientation labels and level labels
 LINE_PX: Final = 21  # TEXT_PX with line spacing
 CHART_PX: Final = 210  # width of a chart: four digits on its scale
+_EDGE_FRACTIONS: Final = (0.5, 0.46, 0.54, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74, 0.18, 0.82)
+"""Positions of an orientation label along the edge of a panel, the preferred one first."""
 _SUPERSAMPLING: Final = 2  # outlines are drawn larger and downsampled, for smooth edges
 
 Box = tuple[float, float, float, float]
@@ -458,7 +460,7 @@ def lay_panel(panel: Panel, px_per_mm: float) -> Drawing:
     # At small scales, a thin layer is hardly wider than a line, so its outline is drawn last.
     coarse = px_per_mm < SHEET_PX_PER_MM
     for mask, color in panel.outlines if coarse else reversed(panel.outlines):
-        paths = [to_px.path(contour) for contour in _contours(mask)]
+        paths = [to_px.path(contour) for contour in contours(mask)]
         whole.items.append(Outline(paths, color))
     for stroke in panel.strokes:
         ends = to_px(stroke.start), to_px(stroke.end)
@@ -521,7 +523,7 @@ def _round_scale(largest: float) -> tuple[float, float]:
     return float(10 * step), float(5 * step)
 
 
-def _contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.float64]]:
+def contours(mask: npt.NDArray[np.bool_ | np.float32]) -> list[npt.NDArray[np.float64]]:
     """Return the contours of a mask, each of shape (n, 2): row, column."""
     if not mask.any():
         return []
@@ -548,7 +550,10 @@ class _ToPx:
 def _place_orientation_labels(
     whole: Drawing, orientation_labels: tuple[str, str, str, str], occupied: Sequence[Box]
 ) -> None:
-    """Place orientation labels at the middle of the edges, or nearby to avoid overlap."""
+    """Place orientation labels at the middle of the edges, or nearby to avoid overlap.
+
+    Where level labels occupy the whole edge, the orientation label is further inside.
+    """
     width, height = whole.width, whole.height
     left, right, top, bottom = orientation_labels
     for text, anchor, along_x in (
@@ -557,9 +562,10 @@ def _place_orientation_labels(
         (top, "ma", True),
         (bottom, "md", True),
     ):
-        for fraction in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
-            x = width * fraction if along_x else (6.0 if anchor == "lm" else width - 6.0)
-            y = height * fraction if not along_x else (5.0 if anchor == "ma" else height - 5.0)
+        for inwards, fraction in product((0, 1, 2), _EDGE_FRACTIONS):
+            shift = 6.0 + 1.5 * LABEL_PX * inwards
+            x = width * fraction if along_x else (shift if anchor == "lm" else width - shift)
+            y = height * fraction if not along_x else (shift if anchor == "ma" else height - shift)
             text_line = TextLine(x, y, text, LABEL_PX, INK, anchor, bold=True, has_border=True)
             if not any(_overlap(_box_of(text_line), other) for other in occupied):
                 break

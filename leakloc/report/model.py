@@ -240,6 +240,56 @@ class SkippedFiles(Part):
     """Number of files."""
 
 
+class RenamedVertebra(Part):
+    """A vertebra renamed by the reader; all others are renamed by the same number of levels."""
+
+    name: str
+    """Name in the report."""
+    new_name: str
+    """Name specified by the reader."""
+
+
+class EditedDisc(Part):
+    """A disc point moved or deleted by the reader."""
+
+    name: str
+    """Name in the report."""
+    lps_mm: Point | None
+    """New position; null if deleted."""
+
+
+class MarkedCollection(Part):
+    """A collection marked as true or false by the reader."""
+
+    id: int = Field(ge=1)
+    """Number of the collection in the report."""
+    is_fluid: bool
+    """Whether the reader considers it epidural fluid; if not, it is removed."""
+
+
+class Corrections(Part):
+    """Corrections of a report by a reader; the content of ``corrections.json``."""
+
+    schema_: Literal["leakloc.corrections/1"] = Field(
+        default="leakloc.corrections/1", alias="schema"
+    )
+    """Name and version of the format."""
+    study_instance_uid: str | None
+    """Study Instance UID of the report."""
+    report_created: str
+    """Value of `generator.created` of the corrected report."""
+    reader: str = Field(min_length=1, max_length=64)
+    """Name or initials of the reader."""
+    created: str
+    """Date and time, UTC, ISO 8601."""
+    vertebrae: tuple[RenamedVertebra, ...] = ()
+    """Renamed vertebrae."""
+    discs: tuple[EditedDisc, ...] = ()
+    """Moved and deleted disc points."""
+    collections: tuple[MarkedCollection, ...] = ()
+    """Marked collections."""
+
+
 class Report(Part):
     """Report of one study; the content of ``report.json``.
 
@@ -282,6 +332,8 @@ class Report(Part):
     """Number of skipped files, by reason."""
     rejected: tuple[Rejected, ...] = ()
     """Rejected candidates, by decreasing probability."""
+    corrections: Corrections | None = None
+    """Corrections by a reader that this report contains."""
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

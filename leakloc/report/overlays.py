@@ -21,6 +21,7 @@ from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import InputError
 from leakloc.core.extras import LazyModule
 from leakloc.core.volume import FloatArray
+from leakloc.localization.result import by_certainty
 from leakloc.report.canvas import (
     BLUE,
     INK,
@@ -225,11 +226,18 @@ def _picture(figure: Figure) -> Picture:
 # --- planes -------------------------------------------------------------------------------
 
 
-def _sagittal(
-    view: StudyView, columns_i: npt.NDArray[np.intp], rows: slice, caption: tuple[str, ...]
+def sagittal_panel(
+    view: StudyView,
+    columns_i: npt.NDArray[np.intp],
+    rows: slice,
+    caption: tuple[str, ...],
+    depth: slice | None = None,
 ) -> Panel:
-    """Extract a sagittal plane; `columns_i` contains its index i for each slice k."""
-    depth = view.depth(rows)
+    """Extract a sagittal plane; `columns_i` contains its index i for each slice k.
+
+    The anterior-posterior crop `depth` is that of the region around the canal by default.
+    """
+    depth = view.depth(rows) if depth is None else depth
     heights = np.arange(rows.start, rows.stop)
 
     def cut(array: Plane) -> Plane:
@@ -292,7 +300,7 @@ def _companion(
     return replace(panel, gray=gray.astype(np.float32), caption=(first, *panel.caption[1:]))
 
 
-def _coronal(
+def coronal_panel(
     view: StudyView, rows: slice, caption: tuple[str, ...], plane_j: int | None = None
 ) -> Panel:
     """Extract a coronal plane, or if `plane_j` is None an anterior-posterior projection."""
@@ -390,14 +398,14 @@ def _overview(view: StudyView) -> Sheet:
     middle = "Midline of the canal" + (
         f" (curved by {bend_mm:.0f} mm)" if bend_mm > BEND_MM else ""
     )
-    sagittal = _sagittal(view, columns_i, rows, (middle, _coverage(view)))
+    sagittal = sagittal_panel(view, columns_i, rows, (middle, _coverage(view)))
     sagittal = replace(sagittal, labels=(*sagittal.labels, *_hiatus(view, rows)))
     columns = [Column((sagittal,))]
     companion = _companion(view, sagittal, columns_i, rows)
     if companion is not None:
         columns.append(Column((companion,)))
     subtitle = "fluid in color" if located.collections else "maximum signal around the canal"
-    columns.append(Column((_coronal(view, rows, ("Coronal projection", subtitle)),)))
+    columns.append(Column((coronal_panel(view, rows, ("Coronal projection", subtitle)),)))
     if located.collections:
         columns.append(Column(_main_sections(view), max_px_per_mm=AXIAL_PX_PER_MM))
     return Sheet(
@@ -410,9 +418,8 @@ def _overview(view: StudyView) -> Sheet:
 
 
 def _main_sections(view: StudyView) -> tuple[Panel, ...]:
-    """Show sections of the collections of highest confidence, cranial to caudal."""
-    first = sorted(view.analysis.localization.collections, key=lambda c: -c.confidence)
-    shown = first[:OVERVIEW_SECTIONS]
+    """Show sections of the most certain collections, cranial to caudal."""
+    shown = by_certainty(view.analysis.localization.collections)[:OVERVIEW_SECTIONS]
     panels = []
     for collection in sorted(shown, key=lambda c: -view.epicenter(c)[0]):
         where = f"{collection.level or 'level not named'}, {collection.position.label}"
@@ -427,7 +434,7 @@ def _collection_sagittal(view: StudyView, collection: Collection) -> Sheet:
     rows = _slices_around(view, collection)
     columns_i = np.full(view.geometry.shape[0], i, dtype=np.intp)
     caption = (f"Sagittal, {format_position(view, (k, j, i), 0)}", _offset_from_midline(view, k, i))
-    panel = _sagittal(view, columns_i, rows, caption)
+    panel = sagittal_panel(view, columns_i, rows, caption)
     columns = [Column((panel,))]
     companion = _companion(view, panel, columns_i, rows)
     if companion is not None:
@@ -439,8 +446,8 @@ def _collection_coronal(view: StudyView, collection: Collection) -> Sheet:
     k, _, i = view.epicenter(collection)
     rows = _slices_around(view, collection)
     j = _coronal_plane(view, collection)
-    plane = _coronal(view, rows, (f"Coronal, {format_position(view, (k, j, i), 1)}",), j)
-    projection = _coronal(view, rows, ("Coronal projection, fluid in color",))
+    plane = coronal_panel(view, rows, (f"Coronal, {format_position(view, (k, j, i), 1)}",), j)
+    projection = coronal_panel(view, rows, ("Coronal projection, fluid in color",))
     return _sheet(view, collection, (Column((plane,)), Column((projection,))))
 
 
@@ -456,7 +463,7 @@ def _collection_axial(view: StudyView, collection: Collection) -> Sheet:
         first = f"{level}, largest cross-section" if arc == arcs[1] else level
         tiles.append(section(view, arc, reach, (first,), framed=arc == arcs[1]))
     columns_i = np.full(view.geometry.shape[0], i, dtype=np.intp)
-    locator = _sagittal(view, columns_i, rows, ("Position of the sections",))
+    locator = sagittal_panel(view, columns_i, rows, ("Position of the sections",))
     depth = view.depth(rows)
 
     def place(arc: float, dorsal_mm: float) -> Place:

@@ -6,9 +6,16 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import SIDES, role_name
+from leakloc.localization.result import by_certainty
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import Collection, FluidCharacter, SegmentFluid, Target
+    from leakloc.localization.result import (
+        Collection,
+        FluidCharacter,
+        SegmentFluid,
+        SideFluid,
+        Target,
+    )
     from leakloc.report.model import Report
 
 Section = tuple[str, tuple[str, ...]]
@@ -33,6 +40,42 @@ def report_text(report: Report) -> str:
         lines = [textwrap.fill(sentence, _WIDTH) for sentence in sentences]
         parts.append("\n".join([heading.upper(), *lines]))
     return "\n\n".join([*parts, textwrap.fill(report.notice, _WIDTH)]) + "\n"
+
+
+def headline(report: Report) -> str:
+    """Return the finding in a few words, for the first line of the HTML report."""
+    finding, coverage = report.finding, report.quality.coverage
+    if not report.collections:
+        if finding.leak == "indeterminate":
+            return "Epidural fluid: indeterminate"
+        where = f", {coverage.cranial} to {coverage.caudal}" if coverage.cranial else ""
+        return f"No epidural fluid detected{where}"
+    main = by_certainty(report.collections)[0]
+    parts = ["Epidural fluid" if finding.leak == "present" else "Possible epidural fluid"]
+    parts.append(main.position.label)
+    if not main.segments:
+        parts.append(f"{main.extent.length_mm:.0f} mm long, level not named")
+    else:
+        parts.append(" to ".join(dict.fromkeys((main.segments[0], main.segments[-1]))))
+    largest = f"; largest at {main.level}" if len(main.segments) > 1 and main.level else ""
+    return f"{', '.join(parts)}{largest}"
+
+
+def numbering_caveat(report: Report) -> str:
+    """Return the assumption of the level names and the alternative levels of the finding."""
+    if report.levels.status == "unlabelled":
+        return "Vertebral levels could not be named: determine the level on the images."
+    numbering = report.levels.numbering
+    text = (
+        f"Level names assume {numbering.assumption.partition(';')[0]} (numbering confidence "
+        f"{numbering.confidence:.2f})"
+    )
+    others = [a.level for c in by_certainty(report.collections)[:1] for a in c.alternatives]
+    if others:
+        text += f"; alternative level: {' or '.join(others)}"
+    if numbering.transitional_suspected:
+        text += ". Transitional vertebra suspected: verify the numbering first"
+    return f"{text}."
 
 
 def report_sections(report: Report) -> tuple[Section, ...]:
@@ -84,7 +127,7 @@ def _fluid(report: Report) -> tuple[str, ...]:
     if not report.collections:
         return ("No epidural fluid collection detected.",)
     with_fluid = [s for s in report.fluid_by_segment if s.present]
-    sentences = [_collection(c) for c in report.collections]
+    sentences = [_collection(c) for c in by_certainty(report.collections)]
     if with_fluid:
         listed = "; ".join(f"{s.segment} {_sides(s)}" for s in with_fluid)
         sentences.append(f"Motion segments with fluid: {len(with_fluid)} ({listed}).")
@@ -134,8 +177,15 @@ def signal_text(character: FluidCharacter) -> str:
 
 def _sides(segment: SegmentFluid) -> str:
     sides = ((side, getattr(segment, side)) for side in SIDES)
-    listed = [f"{side} {fluid.thickness_mm:.1f} mm" for side, fluid in sides if fluid.present]
+    listed = [f"{side} {thickness_text(fluid)} mm" for side, fluid in sides if fluid.present]
     return ", ".join(listed) or "outside the canal"
+
+
+def thickness_text(fluid: SideFluid) -> str:
+    """Return the thickness of fluid in mm; a minimum if it is truncated by the images' edge."""
+    if fluid.thickness_mm is None:
+        return "unknown"
+    return f"{'at least ' if fluid.truncated else ''}{fluid.thickness_mm:.1f}"
 
 
 def _sac(report: Report) -> tuple[str, ...]:
@@ -197,7 +247,7 @@ def _quality(report: Report) -> tuple[str, ...]:
 
 def _impression(report: Report) -> tuple[str, ...]:
     sentences = [report.finding.summary]
-    first = report.collections[:1]
+    first = by_certainty(report.collections)[:1]
     others = [a.level for c in first for a in c.alternatives]
     if others:
         sentences.append(f"Alternative level: {' or '.join(others)}.")

@@ -35,6 +35,7 @@ from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 from leakloc.report.overlays import Picture, draw_pictures, figures
 from leakloc.report.page import html, html3d
+from leakloc.report.page.key_images import KeyImage, key_images
 from leakloc.report.page.viewer import Viewer, make_viewer
 from leakloc.report.text import report_text
 
@@ -197,6 +198,7 @@ class Draft:
     html3d: str | None = None
     tables: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    key_images: tuple[KeyImage, ...] = ()
     identity: tuple[str, ...] = ()
     _start: float = field(default_factory=time.perf_counter)
 
@@ -347,6 +349,8 @@ class Draft:
 
     def _pictures(self, analysis: AnalysisData) -> None:
         self.pictures = draw_pictures(analysis)
+        if "html" in self.wanted:
+            self.key_images = key_images(analysis)
 
     def _pdf(self, analysis: AnalysisData) -> None:
         with (self.folder / "figures.pdf").open("wb") as target:
@@ -393,7 +397,7 @@ class Draft:
         )
 
         def write() -> None:
-            text = html.page(with_page, self.pictures, viewer())
+            text = html.page(with_page, self.pictures, viewer(), self.key_images)
             (self.folder / "report.html").write_text(text, encoding="utf-8")
             self.html = "report.html"
 

@@ -73,3 +73,12 @@ def test_floating_sac(half_angle_deg, floating):
     assert collection.floating_sac is floating
     expected = 360.0 if floating else 2 * half_angle_deg
     assert collection.max_angle_around_sac_deg == pytest.approx(expected, abs=25)
+
+
+@pytest.mark.parametrize(("half_width_mm", "truncated"), [(40.0, False), (12.0, True)])
+def test_fluid_at_the_edge_of_the_images_is_truncated(half_width_mm, truncated):
+    disc = Spine().disc_mm("L3-L4")
+    lateral = Crescent(disc - 8, disc + 8, 8.0, toward_deg=90.0)
+    found = segments_of(Spine(half_width_mm=half_width_mm, crescents=[lateral]))["L3-L4"]
+    assert found.left.present and found.left.truncated is truncated
+    assert not found.right.truncated

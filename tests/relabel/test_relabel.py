@@ -15,17 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-import leakloc
 from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
 from leakloc.core.errors import InputError, OutputError, SettingsError
-from leakloc.core.settings import Settings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis, analyze
 from leakloc.relabel import relabel
 from leakloc.report import Report, relabel_data
+from tests.relabel.conftest import PLAIN, SAMPLE
 
-SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
-PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
 WORDS = {
     "as analyzed": {},
     "six lumbar vertebrae": {"lumbar_count": 6},
@@ -38,23 +35,6 @@ def said(report: Report) -> dict:
     values = json.loads(report.to_json())
     del values["generator"]["created"], values["generator"]["runtime_s"]
     return values
-
-
-@pytest.fixture(scope="module")
-def analysis() -> Analysis:
-    return analyze(leakloc.load(SAMPLE), PLAIN)
-
-
-@pytest.fixture(scope="module")
-def finished(analysis, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("relabel") / "out"
-    analysis.save(out)
-    return out
-
-
-@pytest.fixture
-def folder(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 def analyzed(analysis: Analysis, word: dict, **options: object) -> Analysis:

@@ -286,3 +286,20 @@ def test_level_names_displace_axis_labels() -> None:
     inked = (alone > 0).any(axis=-1)
     np.testing.assert_array_equal(both[inked], alone[inked])  # the name is whole
     assert (both > 0).any(axis=-1).sum() == inked.sum() + (letter > 0).any(axis=-1).sum()
+
+
+def test_axis_labels_do_not_cover_names_along_the_whole_edge() -> None:
+    names = [canvas.Label(f"S{n}", (6.0 * n, 3.0), side="left") for n in range(1, 16)]
+    panel = canvas.Panel(
+        shape=(100, 60),
+        spacing_mm=(1.0, 1.0),
+        gray=np.zeros((100, 60), np.float32),
+        orientation_labels=("R", "", "", ""),
+        labels=names,
+        scale_bar=False,
+    )
+    texts = [item for item in canvas.lay_panel(panel, 4).items if isinstance(item, canvas.TextLine)]
+    (marker,) = (text for text in texts if text.text == "R")
+    boxes = [canvas._box_of(text) for text in texts if text.text.startswith("S")]
+    assert len(boxes) == 15
+    assert not any(canvas._overlap(canvas._box_of(marker), box) for box in boxes)

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from PIL import Image
 
-from leakloc.anatomy.vocabulary import role_name, split_segment, vertebra_chain
+from leakloc.anatomy.vocabulary import SIDES, role_name, split_segment, vertebra_chain
 from leakloc.core.templates import render_html
-from leakloc.report.text import LIMITATIONS, report_sections, signal_text
+from leakloc.localization.result import by_certainty
+from leakloc.report.text import (
+    LIMITATIONS,
+    headline,
+    numbering_caveat,
+    report_sections,
+    signal_text,
+    thickness_text,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from leakloc.localization.result import Collection, Target
     from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
+    from leakloc.report.page.key_images import KeyImage
     from leakloc.report.page.viewer import Viewer
 
 PAGE_BYTES: Final = 2_900_000
@@ -70,7 +79,20 @@ class Figure(NamedTuple):
     data: str | None
 
 
-def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None = None) -> str:
+class Answer(NamedTuple):
+    """A value in large type at the top of the report, with its name and explanations."""
+
+    name: str
+    value: str
+    explanations: Sequence[str] = ()
+
+
+def page(
+    report: Report,
+    pictures: Sequence[Picture] = (),
+    viewer: Viewer | None = None,
+    key_images: Sequence[KeyImage] = (),
+) -> str:
     """Create the report as an HTML document.
 
     Parameters
@@ -81,17 +103,26 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
     viewer : Viewer, optional
         From `leakloc.report.page.viewer.make_viewer`; without it, the document contains no
         script.
+    key_images : sequence of KeyImage
+        Planes at the main collection, shown at the top.
     """
     linked = viewer is not None
     used = TEXT_BYTES + (viewer.size_bytes if viewer is not None else 0)
+    used += sum(len(image.data) for image in key_images)
+    ordered = by_certainty(report.collections)
     return render_html(
         "report/page/report.html.j2",
         report=report,
         limitations=LIMITATIONS,
         viewer=viewer,
         figures=_figures(pictures, PAGE_BYTES - used),
+        headline=headline(report),
+        caveat=numbering_caveat(report),
+        answers=_answers(report),
         finding=_finding(report),
-        alternatives=_alternatives(report),
+        key_images=key_images,
+        correctable=_correctable(report),
+        ordered=ordered,
         collections=_collections(report, linked=linked),
         sides=_sides(report),
         details={c.id: _collection(c) for c in report.collections},
@@ -116,26 +147,54 @@ def page(report: Report, pictures: Sequence[Picture] = (), viewer: Viewer | None
 # --- finding and collections --------------------------------------------------------------
 
 
+def _answers(report: Report) -> list[Answer]:
+    """Return level and confidence; both name what the confidence refers to."""
+    finding, levels = report.finding, report.levels
+    confidence = f"{finding.confidence:.2f}"
+    found = by_certainty(report.collections)
+    if found:
+        others = found[0].level_set[1:]
+        explanations = [f"or {' or '.join(others)}"] if others else []
+        if levels.status != "unlabelled":
+            explanations.append(f"numbering confidence {levels.numbering.confidence:.2f}")
+        return [
+            Answer("Level", finding.level or "not named", explanations),
+            Answer("Confidence in fluid", confidence, (found[0].grade,)),
+        ]
+    if finding.leak == "absent":
+        return [
+            Answer("Field of view", _coverage(report)),
+            Answer("Confidence in absence", confidence, ("of visible fluid",)),
+        ]
+    if finding.confidence > 0:
+        rejected = "rejected candidate of highest probability"
+        return [Answer("Probability of fluid", confidence, (rejected,))]
+    return []
+
+
 def _finding(report: Report) -> Facts:
-    finding, study = report.finding, report.study
-    facts = [("Level", finding.level or "not named")] if finding.leak != "absent" else []
-    facts += [
-        ("Confidence", f"{finding.confidence:.2f}"),
-        ("Numbering", _numbering(report)),
-        ("Field of view", _coverage(report)),
-    ]
+    study = report.study
+    found = by_certainty(report.collections)
+    facts = []
+    if found:
+        main = found[0]
+        facts += [
+            ("Volume", _with_unit(main.volume_ml, 1, "mL")),
+            ("Maximum thickness", _with_unit(main.max_thickness_mm, 0, "mm")),
+            ("Length", _with_unit(main.extent.length_mm, 0, "mm")),
+            ("Compartments", ", ".join(main.compartments) or "not reported"),
+        ]
+    if found[1:]:
+        others = (f"{c.id}: {c.level or 'level not named'}, {c.grade}" for c in found[1:])
+        facts.append(("Other collections", "; ".join(others)))
+    if found or report.finding.leak != "absent":
+        facts.append(("Field of view", _coverage(report)))
     if study.study_date:
         facts.append(("Study date", _date(study.study_date)))
     if study.patient_id:
         label = "Patient (pseudonym)" if study.identity == "hash" else "Patient"
         facts.append((label, study.patient_id))
     return facts
-
-
-def _alternatives(report: Report) -> str:
-    """Alternative levels of the largest collection."""
-    first = report.collections[:1]
-    return " or ".join(f"{a.level} (score {a.score:.2f})" for c in first for a in c.alternatives)
 
 
 def _collections(report: Report, *, linked: bool) -> Table | None:
@@ -153,7 +212,7 @@ def _collections(report: Report, *, linked: bool) -> Table | None:
         "Sac compression",
         "Pattern",
         "Grade",
-        "Confidence",
+        "Confidence in fluid",
     )
     rows = [
         (
@@ -172,9 +231,9 @@ def _collections(report: Report, *, linked: bool) -> Table | None:
             c.grade,
             f"{c.confidence:.2f}",
         )
-        for c in report.collections
+        for c in by_certainty(report.collections)
     ]
-    return Table("Epidural fluid collections, largest first", header, rows)
+    return Table("Epidural fluid collections, most certain and largest first", header, rows)
 
 
 def _rejected(report: Report, *, linked: bool) -> Table | None:
@@ -212,10 +271,8 @@ def _sides(report: Report) -> Table | None:
         (
             s.segment,
             *(
-                f"{_number(side.thickness_mm, 1)} ({_number(side.area_mm2, 0)})"
-                if side.present
-                else "-"
-                for side in (s.dorsal, s.ventral, s.left, s.right)
+                f"{thickness_text(side)} ({_number(side.area_mm2, 0)})" if side.present else "-"
+                for side in (getattr(s, name) for name in SIDES)
             ),
             ", ".join(map(str, s.collections)),
         )
@@ -225,6 +282,8 @@ def _sides(report: Report) -> Table | None:
         f"Fluid in {len(with_fluid)} of {len(report.fluid_by_segment)} motion segments in the "
         "field of view: thickness in mm (area in mm²) within the canal"
     )
+    if any(getattr(s, side).truncated for s in with_fluid for side in SIDES):
+        caption += "; at least: the fluid extends to the edge of the images"
     header = ("Segment", "Dorsal", "Ventral", "Left", "Right", "Collections")
     return Table(caption, header, rows)
 
@@ -440,6 +499,29 @@ def _series(report: Report) -> Table:
     return Table("Series of the study and their roles", header, rows)
 
 
+def _correctable(report: Report) -> dict[str, object]:
+    """Values from which the page creates ``corrections.json``."""
+    return {
+        "study_instance_uid": report.study.study_instance_uid,
+        "report_created": report.generator.created,
+        "names": vertebra_chain(report.levels.numbering.lumbar_count),
+    }
+
+
+def _corrections(report: Report) -> Facts:
+    """Return the corrections that the report contains."""
+    edits = report.corrections
+    if edits is None:
+        return []
+    words = [f"{v.name} renamed to {v.new_name}" for v in edits.vertebrae]
+    words += [f"disc {d.name} {'moved' if d.lps_mm else 'deleted'}" for d in edits.discs]
+    words += [
+        f"collection {c.id} marked as {'true' if c.is_fluid else 'false'}"
+        for c in edits.collections
+    ]
+    return [("Corrections", f"{edits.reader}, {edits.created}: {', '.join(words)}")]
+
+
 def _provenance(report: Report) -> Facts:
     generator = report.generator
     runtime = ", ".join(f"{name} {value:.1f}" for name, value in generator.runtime_s.items())
@@ -448,6 +530,7 @@ def _provenance(report: Report) -> Facts:
         ("Study Instance UID", report.study.study_instance_uid or "none"),
         ("SHA-256 of the settings", generator.config_sha256),
         ("Run time, s", runtime),
+        *_corrections(report),
     ]
 
 
@@ -458,8 +541,8 @@ def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, list[Fi
     """Figures by collection (None: whole study), embedded if they fit."""
     figures: dict[int | None, list[Figure]] = {}
     for picture in pictures:
-        # The title of the overview is the heading of the page.
-        rgb = picture.rgb[picture.title_px if picture.kind == "overview" else 0 :]
+        # Titles of these repeat the heading of the page.
+        rgb = picture.rgb[picture.title_px if picture.kind in ("overview", "straightened") else 0 :]
         data = base64.b64encode(_webp(rgb)).decode()
         fits = len(data) <= room
         room -= len(data) if fits else 0
@@ -481,7 +564,8 @@ def _caption(picture: Picture) -> str:
     if picture.kind == "count":
         return "Verification of the level count from C2."
     if picture.collection is None:
-        about = {"straightened": "Straightened canal"}.get(picture.kind, "Overview")
+        straightened = "Straightened canal: the vertical axis is the distance along the canal"
+        about = straightened if picture.kind == "straightened" else "Overview"
     else:
         about = f"Collection {picture.collection}, {picture.kind}"
     return f"{about}. Blue: thecal sac. Orange: epidural fluid."

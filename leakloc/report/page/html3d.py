@@ -14,6 +14,7 @@ import numpy as np
 
 from leakloc.core.templates import render_html
 from leakloc.core.volume import Volume
+from leakloc.localization.result import by_certainty
 from leakloc.report.canvas import BLUE, ORANGE
 from leakloc.report.page.viewer import SAC, WHITE, Block, neighborhood
 from leakloc.report.views import Plane, StudyView
@@ -49,7 +50,7 @@ def _data(view: StudyView) -> dict[str, Any]:
     signal = (np.clip(fraction, 0, 1) * SIGNAL_STEPS).astype(np.uint8)
     labels = np.where(block.labels == SAC, SAC_VALUE, FLUID_VALUE).astype(np.uint8)
     labels[block.labels == 0] = 0
-    found = view.analysis.localization.collections
+    found = by_certainty(view.analysis.localization.collections)
     kji = view.epicenter(found[0]) if found else None
     start = (
         view.geometry.lps_from_kji(kji)

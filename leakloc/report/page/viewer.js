@@ -25,6 +25,7 @@
   const SIDE_FRACTION = 0.26; // of the width: the axial plane must not get small
   const GAP_PX = 12;
   const MIN_PX_PER_MM = 1.1; // below it a root is not visible: start enlarged
+  const LABEL_REACH_PX = 14; // how far from the middle of a name a press selects its vertebra
   const DRAG_PX = 4; // a press that moves less is a click
   const HEIGHT_FRACTION = 0.82; // of the window, so that a plane and its slider are visible together
 
@@ -302,11 +303,15 @@
       text(pen, levelName(toLps(state.at)).split(",")[0], 8, 14); // the rest is below
       return;
     }
+    plane.labels = [];
     const shift = name === "sagittal" ? [0, -BODY_FRONT_MM, 0] : [-BODY_SIDE_MM, 0, 0];
     for (const body of data.vertebrae) {
       const at = toIjk(body.lps).map((x, n) => x + shift[n] / data.spacing[n]);
       const [x, y] = place(display(plane, at));
-      if (y > 6 && y < height - 6) text(pen, body.name, Math.min(Math.max(x, 18), width - 18), y, "center");
+      if (y <= 6 || y >= height - 6) continue;
+      const middle = Math.min(Math.max(x, 18), width - 18);
+      plane.labels.push({ name: body.name, x: middle, y });
+      text(pen, body.name, middle, y, "center");
     }
     if (name !== "sagittal") return;
     pen.strokeStyle = INK;
@@ -457,9 +462,11 @@
     else if (key === "r" || key === "R") setWindow(...initial());
     else if (key === "+" || key === "=") setZoom(state.zoom + 1);
     else if (key === "-") setZoom(state.zoom - 1);
-    else if (/^[1-9]$/.test(key) && data.collections[key - 1]) {
-      goTo(within(data.collections[key - 1].lps, data.collections[key - 1].id));
-    } else return;
+    else {
+      const wanted = data.collections.find((collection) => String(collection.id) === key);
+      if (!wanted) return;
+      goTo(within(wanted.lps, wanted.id));
+    }
     event.preventDefault();
   }
 
@@ -506,7 +513,14 @@
       from = null;
       if (!clicked) return;
       const box = canvas.getBoundingClientRect();
-      const [x, y] = plane.back([event.clientX - box.left, event.clientY - box.top]);
+      const press = [event.clientX - box.left, event.clientY - box.top];
+      const near = (plane.labels || []).find(
+        (label) => Math.hypot(label.x - press[0], label.y - press[1]) < LABEL_REACH_PX);
+      if (state.names && near) {
+        root.dispatchEvent(new CustomEvent("vertebra", { detail: near.name }));
+        return;
+      }
+      const [x, y] = plane.back(press);
       const at = [...state.at];
       at[plane.across] = x - 0.5;
       at[plane.down] = plane.down === 2 ? K - 1 - (y - 0.5) : y - 0.5;

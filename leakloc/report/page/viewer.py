@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from leakloc.core.volume import Geometry
+from leakloc.localization.result import by_certainty
 from leakloc.report.views import GAMMA, Plane, StudyView, axis_labels
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _names(view: StudyView) -> dict[str, Any]:
                 "title": f"{c.id}: {c.level or 'level not named'}, {c.position.label}",
                 "lps": _rounded(view.geometry.lps_from_kji(view.epicenter(c))),
             }
-            for c in view.analysis.localization.collections
+            for c in by_certainty(view.analysis.localization.collections)
         ],
     }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import Image
 
 from leakloc.core.errors import LeaklocError
+from leakloc.localization.result import by_certainty
 from leakloc.report import Report
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def summarize_report(folder: Path) -> StudySummary:
         If there is none, or it does not match the report schema.
     """
     report = Report.load(folder)
-    found = report.collections
+    found = by_certainty(report.collections)
     volumes = [c.volume_ml for c in found if c.volume_ml is not None]
     depths = [c.max_thickness_mm for c in found if c.max_thickness_mm is not None]
     pictures = report.outputs.overlays

@@ -90,7 +90,7 @@ def test_finding_comes_before_everything_but_the_notice(analysis: Analysis) -> N
     text = html.page(build_report(analysis), [picture()])
     order = [
         text.index("Not a medical device"),
-        text.index("<h1>Dorsal epidural fluid signal at L4-L5"),
+        text.index("<h1>Epidural fluid, dorsal, "),
         text.index("<img"),
         text.index("<h2>Collections"),
         text.index("<h2>Series"),
@@ -126,6 +126,92 @@ def test_title_of_the_overview_is_not_repeated(analysis: Analysis) -> None:
     assert shown["height"] == str(drawn.rgb.shape[0] - drawn.title_px)
 
 
+def answers(analysis: Analysis) -> dict[str, str]:
+    """Texts of the values in large type, by name."""
+    text = html.page(build_report(analysis))
+    large = text[text.index('class="large"') : text.index("</dl>")]
+    plain = (re.sub(r"<[^>]+>", " ", part).split() for part in large.split("<dt>")[1:])
+    names = re.findall(r"<dt>([^<]+)</dt>", large)
+    words = (" ".join(part) for part in plain)
+    return {name: rest.removeprefix(name).strip() for name, rest in zip(names, words, strict=True)}
+
+
+def test_each_confidence_states_what_it_refers_to(analysis: Analysis, leakless: Analysis) -> None:
+    assert answers(analysis) == {
+        "Level": "L4-L5 numbering confidence 0.82",
+        "Confidence in fluid": "0.86 definite",
+    }
+    assert answers(leakless) == {
+        "Field of view": "L1 to S1",
+        "Confidence in absence": "0.86 of visible fluid",
+    }
+
+
+def with_collections(analysis: Analysis, *found: object, leak: str = "present") -> Analysis:
+    located = analysis.localization
+    finding = located.finding.model_copy(update={"leak": leak})
+    return replace(analysis, localization=replace(located, collections=found, finding=finding))
+
+
+def test_the_most_certain_collection_comes_first(analysis: Analysis) -> None:
+    definite, possible = analysis.localization.collections
+    numbered = with_collections(
+        analysis,
+        possible.model_copy(update={"id": 1, "volume_ml": 9.0}),
+        definite.model_copy(update={"id": 2, "level_set": ("L4-L5", "L5-S1", "L3-L4")}),
+    )
+    text = html.page(build_report(numbered))
+    assert "L3-L4 to L4-L5; largest at L4-L5</h1>" in re.sub("</?span[^>]*>", "", text)
+    assert answers(numbered)["Level"].startswith("L4-L5 or L5-S1 or L3-L4")
+    assert text.index("<h3>Collection 2") < text.index("<h3>Collection 1")
+    assert "1: L2-L3, possible" in text
+    buttons = [c["id"] for c in make_viewer(numbered, 200_000).data["collections"]]
+    assert buttons == [2, 1]
+
+
+def test_an_indeterminate_result_states_the_reason(analysis: Analysis) -> None:
+    none = with_collections(analysis, leak="indeterminate")
+    report = build_report(none)
+    text = html.page(report)
+    assert "<h1>Epidural fluid: indeterminate</h1>" in text
+    caveat = text[text.index('class="caveat"') :][:400]
+    assert report.finding.summary in caveat
+    possible = with_collections(
+        analysis, analysis.localization.collections[1], leak="indeterminate"
+    )
+    assert "<h1>Possible epidural fluid, left, " in html.page(build_report(possible))
+
+
+def test_unnamed_levels_are_stated_at_the_top(analysis: Analysis) -> None:
+    (first, _) = analysis.localization.collections
+    unnamed = with_collections(
+        analysis, first.model_copy(update={"level": None, "segments": (), "alternatives": ()})
+    )
+    finding = unnamed.localization.finding.model_copy(update={"level": None})
+    unnamed = replace(
+        unnamed,
+        levels=replace(analysis.levels, status="unlabelled"),
+        localization=replace(unnamed.localization, finding=finding),
+    )
+    text = html.page(build_report(unnamed))
+    assert "<h1>Epidural fluid, dorsal, 50 mm long, level not named</h1>" in text
+    assert "Vertebral levels could not be named" in text[: text.index("</header>")]
+    assert answers(unnamed)["Level"] == "not named"
+
+
+def test_thickness_at_the_edge_of_the_images_is_a_minimum(analysis: Analysis) -> None:
+    located = analysis.localization
+    cut = [
+        s.model_copy(update={"dorsal": s.dorsal.model_copy(update={"truncated": s.present})})
+        for s in located.fluid_by_segment
+    ]
+    changed = replace(analysis, localization=replace(located, fluid_by_segment=tuple(cut)))
+    assert "at least" not in html.page(build_report(analysis))
+    text = html.page(build_report(changed))
+    assert "<td>at least 4.5 (90)</td>" in text
+    assert "the fluid extends to the edge of the images</caption>" in text
+
+
 def test_the_page_stays_below_3_mb(analysis: Analysis) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (900, 1400, 3), dtype=np.uint8)
     many = [
@@ -159,7 +245,7 @@ def test_shifted_names(segment: str | None, shift: int, name: str) -> None:
 
 def test_nothing_found_says_what_that_does_not_mean(leakless: Analysis) -> None:
     text = html.page(build_report(leakless))
-    assert "Epidural fluid: not detected" in text and "does not exclude" in text
+    assert "<h1>No epidural fluid detected, L1 to S1</h1>" in text and "does not exclude" in text
     Outline(text)
 
 

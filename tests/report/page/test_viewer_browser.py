@@ -1,6 +1,8 @@
 """The page in a real headless Chromium; skipped where there is none."""
 
 import base64
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -13,6 +15,7 @@ from PIL import Image
 
 from leakloc.pipeline import Analysis
 from leakloc.report import write_outputs
+from leakloc.report.model import Corrections
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -238,7 +241,7 @@ def test_zoom_enlarges_around_the_cross_hair(page: Page) -> None:
 def test_every_control_has_a_name(page: Page) -> None:
     unnamed = page.tab.evaluate(
         """() => [...document.querySelectorAll('button, input, canvas')].filter(e =>
-        !(e.getAttribute('aria-label') || e.innerText || (e.labels && e.labels.length)))
+        !(e.getAttribute('aria-label') || e.textContent || (e.labels && e.labels.length)))
         .map(e => e.id)"""
     )
     assert unnamed == []
@@ -270,6 +273,120 @@ def test_paper_shows_planes_and_figures_but_no_controls(page: Page) -> None:
         "rgb(255, 255, 255)"
     )
     assert page.tab.pdf().count(b"/Type /Page") >= 2
+
+
+def downloaded(page: Page) -> Corrections:
+    with page.tab.expect_download() as download:
+        page.tab.get_by_role("button", name="Download corrections.json").press("Enter")
+    return Corrections.model_validate_json(Path(download.value.path()).read_bytes())
+
+
+def name_position(page: Page, name: str) -> tuple[float, float]:
+    """Position of a vertebra's name in the sagittal view at zoom 1, in pixels of the window."""
+    data = json.loads(page.tab.text_content("#viewer-data"))
+    (lps,) = (v["lps"] for v in data["vertebrae"] if v["name"] == name)
+    _, j, k = np.linalg.solve(np.array(data["affine"]), [*lps, 1.0])[:3]
+    rows, columns, _ = data["shape"]
+    _, j_mm, k_mm = data["spacing"]
+    box = page.tab.locator("#sagittal").bounding_box()
+    px_per_mm = box["height"] / (rows * k_mm)
+    left = (box["width"] - columns * j_mm * px_per_mm) / 2
+    x = max(left + ((j + 0.5) * j_mm - 27) * px_per_mm, 18)  # 27 mm anterior, as in viewer.js
+    return box["x"] + x, box["y"] + (rows - 0.5 - k) * k_mm * px_per_mm
+
+
+def test_a_click_on_a_name_selects_the_vertebra(page: Page) -> None:
+    page.tab.evaluate("() => { document.getElementById('correct').open = false; }")
+    page.tab.locator("#sagittal").scroll_into_view_if_needed()
+    before = page.at()
+    page.tab.mouse.click(*name_position(page, "L4"))
+    page.settle()
+    assert page.tab.input_value("#correct-vertebra") == "L4"
+    assert page.tab.evaluate("() => document.activeElement.id") == "correct-name"
+    assert page.at() == before
+
+
+def test_corrections_are_made_with_the_keyboard_and_downloaded(browser: Any, report: Path) -> None:
+    page = Page(browser, report, viewport={"width": 1600, "height": 1000})
+    try:
+        tab = page.tab
+        tab.locator("#correct > summary").press("Enter")
+        tab.locator("#correct-vertebra").press("S")  # first option that starts with S
+        assert tab.input_value("#correct-vertebra") == "S1"
+        tab.locator("#correct-name").select_option("L5")
+        tab.locator("#correct-rename").press("Enter")
+        tab.locator("#correct-disc").select_option("L3-L4")
+        tab.locator("#correct-move").press("Enter")
+        tab.locator("#correct-disc").select_option("L1-L2")
+        tab.locator("#correct-delete").press("Space")
+        tab.locator("[data-collection-mark='2']").select_option("false")
+        assert tab.locator("#correct-list li").count() == 4
+        tab.locator("#correct-download").press("Enter")
+        assert "name or initials" in tab.inner_text("#correct-status")
+        tab.locator("#correct-reader").fill("AB")
+        made = downloaded(page)
+        assert made.reader == "AB"
+        assert [(v.name, v.new_name) for v in made.vertebrae] == [("S1", "L5")]
+        assert {d.name: d.lps_mm is None for d in made.discs} == {"L3-L4": False, "L1-L2": True}
+        assert made.discs[0].lps_mm == pytest.approx(page.lps(), abs=0.1)
+        assert [(c.id, c.is_fluid) for c in made.collections] == [(2, False)]
+        tab.get_by_role("button", name="Remove: Disc L1-L2").click()
+        assert len(downloaded(page).discs) == 1
+        assert page.trouble == []
+    finally:
+        page.context.close()
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_the_answer_is_on_the_first_screen(
+    browser: Any, report: Path, size: tuple[int, int]
+) -> None:
+    width, height = size
+    page = Page(browser, report, viewport={"width": width, "height": height})
+    try:
+        for part in ("h1", ".caveat", ".large", ".key-images figure >> nth=1"):
+            box = page.tab.locator(part).bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] <= height, part
+        box = page.tab.locator("#viewer").bounding_box()
+        assert box["y"] < 1.5 * height
+        heights = [plane.bounding_box()["height"] for plane in page.tab.locator(".plane").all()]
+        assert heights[0] == pytest.approx(heights[1], abs=3)
+    finally:
+        page.context.close()
+
+
+def test_the_theme_is_that_of_the_system(page: Page) -> None:
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    found = {}
+    for scheme in ("light", "dark"):
+        page.tab.emulate_media(color_scheme=scheme)
+        found[scheme] = page.tab.evaluate(background)
+    assert found["light"] == "rgb(255, 255, 255)" and found["dark"] == "rgb(14, 15, 18)"
+    page.tab.emulate_media(media="print", color_scheme="dark")
+    assert page.tab.evaluate(background) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 768, 390])
+@pytest.mark.slow
+def test_axe_finds_no_violation(browser: Any, report: Path, width: int, scheme: str) -> None:
+    axe = Path(os.environ.get("LEAKLOC_AXE", "node_modules/axe-core/axe.min.js"))
+    if not axe.exists():
+        pytest.skip("needs the npm package axe-core (path of axe.min.js in LEAKLOC_AXE)")
+    page = Page(
+        browser,
+        report,
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        bypass_csp=True,
+    )
+    try:
+        page.tab.evaluate("() => document.querySelectorAll('details').forEach(d => d.open = true)")
+        page.tab.evaluate(axe.read_text(encoding="utf-8"))
+        result = page.tab.evaluate("() => axe.run({resultTypes: ['violations']})")
+        assert [violation["id"] for violation in result["violations"]] == []
+    finally:
+        page.context.close()
 
 
 def test_a_browser_that_alters_images_is_reported(browser: Any, report: Path) -> None:

@@ -132,3 +132,15 @@ def test_the_page_sorts_and_filters_in_a_browser(browser, tmp_path):
     assert shown() == ["sure", "small", "unsure"]
     assert page.locator("#shown").text_content() == "3 of 7 shown"
     assert complaints == []
+
+
+def test_one_study_is_not_plural():
+    assert "<h1>1 study</h1>" in worklist(ENTRIES[:1], SUMMARIES)
+    assert "<h1>2 studies</h1>" in worklist(ENTRIES[:2], SUMMARIES)
+
+
+def test_each_confidence_of_the_worklist_states_what_it_refers_to():
+    page = worklist([CASES["sure"][0], CASES["absent"][0]], SUMMARIES)
+    assert "numbering confidence 80%</span>" in page
+    assert '90%<br><span class="faint">fluid</span>' in page
+    assert '90%<br><span class="faint">no fluid</span>' in page

@@ -1,0 +1,149 @@
+"""Corrections of a report by a reader: file format, and their application."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from leakloc.anatomy.vocabulary import segment_name, split_segment, vertebra_chain
+from leakloc.core.errors import InputError, file_label, reason_of
+from leakloc.levels import read_levels
+from leakloc.loaders.limits import require_regular
+from leakloc.report.model import Corrections
+
+if TYPE_CHECKING:
+    from leakloc.core.settings import LoaderSettings
+    from leakloc.levels.supplied import SuppliedLevels
+    from leakloc.report.model import Report
+    from leakloc.segmentation.result import Segmentation
+
+
+def read_corrections(path: Path, report: Report) -> Corrections:
+    """Read ``corrections.json``, as downloaded from the HTML report.
+
+    Raises
+    ------
+    InputError
+        If the file is not valid, or is about another study or another version of the report.
+    """
+    name = file_label(path)
+    try:
+        require_regular(path)
+        corrections = Corrections.model_validate_json(path.read_bytes())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{name} is not readable: {reason_of(error)}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{name} is not valid: {where}: {first['msg']}") from error
+    if corrections.study_instance_uid != report.study.study_instance_uid:
+        raise InputError(f"{name} contains corrections of another study")
+    if corrections.report_created != report.generator.created:
+        raise InputError(
+            f"{name} contains corrections of another version of this report: numbers and names "
+            "may differ; download the file from the current report.html"
+        )
+    return corrections
+
+
+def renaming_anchor(report: Report, corrections: Corrections) -> str | None:
+    """Return the level setting `anchor` that renames a vertebra by the disc caudal to it.
+
+    None if disc points are edited as well, or the report contains no such disc.
+    """
+    if corrections.discs or len(corrections.vertebrae) != 1:
+        return None
+    chain = vertebra_chain(report.levels.numbering.lumbar_count)
+    below = dict(pairwise(chain))
+    (renamed,) = corrections.vertebrae
+    caudal = {split_segment(d.name)[0]: d.center_lps_mm for d in report.levels.discs}
+    point = caudal.get(renamed.name)
+    if point is None or renamed.new_name not in below:
+        return None
+    name = segment_name(renamed.new_name, below[renamed.new_name])
+    return f"{name}@{','.join(f'{x:g}' for x in point)}"
+
+
+def corrected_levels(
+    folder: Path, report: Report, corrections: Corrections, settings: LoaderSettings
+) -> SuppliedLevels | None:
+    """Return the levels of a report with the corrections; None if no level is corrected.
+
+    If a vertebra is renamed, all others are renamed by the same number of levels. A deleted disc
+    is placed midway between its vertebrae.
+
+    Raises
+    ------
+    InputError
+        If a name does not occur in the report, or renamed vertebrae contradict each other.
+    """
+    if not (corrections.vertebrae or corrections.discs):
+        return None
+    supplied = read_levels(folder / "report.json", settings=settings)
+    discs = {disc.name: disc for disc in supplied.discs}
+    for edit in corrections.discs:
+        if edit.name not in discs:
+            raise InputError(f"the report contains no disc {edit.name}")
+        if edit.lps_mm is None:
+            del discs[edit.name]
+        else:
+            moved = replace(discs[edit.name], center_lps=np.array(edit.lps_mm))
+            discs[edit.name] = moved
+    chain = vertebra_chain(report.levels.numbering.lumbar_count)
+    known = {vertebra.name for vertebra in supplied.vertebrae}
+    for renamed in corrections.vertebrae:
+        if renamed.name not in known or renamed.new_name not in chain:
+            raise InputError(f"{renamed.name} cannot be renamed to {renamed.new_name}")
+    shifts = {chain.index(v.new_name) - chain.index(v.name) for v in corrections.vertebrae}
+    if len(shifts) > 1:
+        raise InputError("the new names of the vertebrae contradict each other")
+    shift = shifts.pop() if shifts else 0
+
+    def renamed_to(name: str) -> str | None:
+        index = chain.index(name) + shift
+        return chain[index] if 0 <= index < len(chain) else None
+
+    vertebrae = [
+        replace(vertebra, name=name)
+        for vertebra in supplied.vertebrae
+        if (name := renamed_to(vertebra.name)) is not None
+    ]
+    named_discs = []
+    for disc in discs.values():
+        upper, lower = (renamed_to(name) for name in split_segment(disc.name))
+        if upper is not None and lower is not None:
+            named_discs.append(replace(disc, name=f"{upper}-{lower}"))
+    return replace(supplied, vertebrae=vertebrae, discs=named_discs)
+
+
+def without_false_collections(
+    segmentation: Segmentation, report: Report, corrections: Corrections
+) -> Segmentation:
+    """Return the segmentation without collections that the reader marked as false.
+
+    Raises
+    ------
+    InputError
+        If the report contains no collection of that number.
+    """
+    known = {collection.id for collection in report.collections}
+    for mark in corrections.collections:
+        if mark.id not in known:
+            raise InputError(f"the report contains no collection {mark.id}")
+    false = {mark.id for mark in corrections.collections if not mark.is_fluid}
+    if not false:
+        return segmentation
+    mask = segmentation.collections
+    kept = np.where(np.isin(mask.array, list(false)), 0, mask.array).astype(mask.array.dtype)
+    reason = "Marked as not epidural fluid by the reader."
+    candidates = tuple(
+        replace(c, id=0, accepted=False, probability=0.0, reason=reason) if c.id in false else c
+        for c in segmentation.candidates
+    )
+    return replace(segmentation, collections=mask.with_array(kept), candidates=candidates)

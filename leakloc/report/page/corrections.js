@@ -1,0 +1,119 @@
+// Corrections by the reader, collected on the page and downloaded as one file. No server.
+"use strict";
+(() => {
+  const holder = document.getElementById("correct-data");
+  const viewer = document.getElementById("viewer");
+  if (!holder || !viewer) return;
+  const data = JSON.parse(holder.textContent);
+  const $ = (id) => document.getElementById(id);
+  const marks = [...document.querySelectorAll("[data-collection-mark]")];
+  const vertebrae = new Map(); // name in the report: new name
+  const discs = new Map(); // name in the report: position, or null if deleted
+
+  const say = (text) => { $("correct-status").textContent = text; };
+
+  function item(text, remove) {
+    const entry = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Remove";
+    button.setAttribute("aria-label", `Remove: ${text}`);
+    button.addEventListener("click", () => { remove(); show(); say(`Removed: ${text}`); });
+    entry.append(`${text} `, button);
+    return entry;
+  }
+
+  function show() {
+    const entries = [];
+    for (const [name, now] of vertebrae) {
+      entries.push(item(`${name} is ${now}`, () => vertebrae.delete(name)));
+    }
+    for (const [name, lps] of discs) {
+      const what = lps ? `moved to LPS ${lps.join(", ")}` : "deleted";
+      entries.push(item(`Disc ${name} ${what}`, () => discs.delete(name)));
+    }
+    for (const mark of marks.filter((select) => select.value)) {
+      const text = `Collection ${mark.dataset.collectionMark} marked as ${mark.value}`;
+      entries.push(item(text, () => { mark.value = ""; }));
+    }
+    $("correct-list").replaceChildren(...entries);
+  }
+
+  function choose(name) {
+    $("correct-vertebra").value = name;
+    $("correct-name").value = name;
+  }
+
+  function file() {
+    return {
+      schema: "leakloc.corrections/1",
+      study_instance_uid: data.study_instance_uid,
+      report_created: data.report_created,
+      reader: $("correct-reader").value.trim(),
+      created: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+      vertebrae: [...vertebrae].map(([name, now]) => ({ name, new_name: now })),
+      discs: [...discs].map(([name, lps]) => ({ name, lps_mm: lps })),
+      collections: marks.filter((select) => select.value).map((select) => ({
+        id: Number(select.dataset.collectionMark), is_fluid: select.value === "true",
+      })),
+    };
+  }
+
+  function download() {
+    const content = file();
+    if (!content.reader) {
+      say("Enter the name or initials of the reader.");
+      $("correct-reader").focus();
+      return;
+    }
+    if (!content.vertebrae.length && !content.discs.length && !content.collections.length) {
+      say("No correction has been made.");
+      return;
+    }
+    const link = document.createElement("a");
+    const text = `${JSON.stringify(content, null, 2)}\n`;
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.download = "corrections.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say("corrections.json has been downloaded.");
+  }
+
+  if ($("correct-vertebra")) {
+    viewer.addEventListener("vertebra", (event) => {
+      $("correct").open = true;
+      choose(event.detail);
+      $("correct-name").focus();
+      say(`${event.detail} selected.`);
+    });
+    $("correct-vertebra").addEventListener("change", () => choose($("correct-vertebra").value));
+    choose($("correct-vertebra").value);
+    $("correct-rename").addEventListener("click", () => {
+      const [name, now] = [$("correct-vertebra").value, $("correct-name").value];
+      if (name === now) {
+        say(`${name} already has this name.`);
+        return;
+      }
+      vertebrae.clear(); // the others are renamed by the same number of levels
+      vertebrae.set(name, now);
+      show();
+      say(`${name} is ${now}; all other vertebrae are renamed accordingly.`);
+    });
+  }
+  if ($("correct-disc")) {
+    $("correct-move").addEventListener("click", () => {
+      const name = $("correct-disc").value;
+      discs.set(name, viewer.dataset.lps.split(",").map(Number));
+      show();
+      say(`Disc ${name} moved to the cross-hair.`);
+    });
+    $("correct-delete").addEventListener("click", () => {
+      const name = $("correct-disc").value;
+      discs.set(name, null);
+      show();
+      say(`Disc ${name} deleted; it will be placed midway between its vertebrae.`);
+    });
+  }
+  for (const mark of marks) mark.addEventListener("change", show);
+  $("correct-download").addEventListener("click", download);
+})();

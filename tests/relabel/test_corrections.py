@@ -1,0 +1,128 @@
+"""Corrections of a reader are applied to a report and recorded in it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakloc.cli import DONE, INPUT_UNUSABLE, main
+from leakloc.core.errors import InputError
+from leakloc.core.volume import Volume
+from leakloc.loaders import read_mask
+from leakloc.relabel import relabel
+from leakloc.report import Report
+
+
+def corrections(folder: Path, **edits: object) -> Path:
+    """A file as downloaded from the page of the report in `folder`."""
+    report = Report.load(folder)
+    content = {
+        "schema": "leakloc.corrections/1",
+        "study_instance_uid": report.study.study_instance_uid,
+        "report_created": report.generator.created,
+        "reader": "AB",
+        "created": "2026-01-02T10:00:00Z",
+        **edits,
+    }
+    path = folder.parent / "corrections.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def fluid(folder: Path) -> Volume:
+    return read_mask(folder / "masks" / "epidural_fluid.nii.gz", may_be_empty=True)
+
+
+def test_all_vertebrae_are_renamed_with_one(folder):
+    before = Report.load(folder)
+    path = corrections(folder, vertebrae=[{"name": "L5", "new_name": "L4"}])
+    after = relabel(folder, path)
+    assert (before.finding.level, after.finding.level) == ("L4-L5", "L3-L4")
+    assert before.collections[0].segments == ("L3-L4", "L4-L5", "L5-S1", "S1-S2")
+    assert after.collections[0].segments == ("L2-L3", "L3-L4", "L4-L5", "L5-S1")
+    places = {v.name: v.center_lps_mm for v in before.levels.vertebrae}
+    renamed = {v.name: v.center_lps_mm for v in after.levels.vertebrae}
+    assert renamed["L4"] == pytest.approx(places["L5"], abs=0.1)
+    # The center of a sacral body is placed differently from that of a lumbar one.
+    assert min(places, key=lambda name: math.dist(places[name], renamed["L5"])) == "S1"
+    assert after.levels.numbering.method == "user"
+    stored = Report.load(folder).corrections
+    assert stored.reader == "AB" and stored.vertebrae[0].new_name == "L4"
+
+
+def test_a_disc_point_is_moved_or_deleted(folder):
+    before = {d.name: np.array(d.center_lps_mm) for d in Report.load(folder).levels.discs}
+    moved = before["L3-L4"] + [0.0, 0.0, 4.0]
+    bodies = {v.name: np.array(v.center_lps_mm) for v in Report.load(folder).levels.vertebrae}
+    path = corrections(
+        folder,
+        discs=[
+            {"name": "L3-L4", "lps_mm": moved.tolist()},
+            {"name": "L1-L2", "lps_mm": None},
+        ],
+    )
+    after = {d.name: np.array(d.center_lps_mm) for d in relabel(folder, path).levels.discs}
+    assert after["L3-L4"] == pytest.approx(moved, abs=0.1)
+    assert after["L1-L2"] == pytest.approx((bodies["L1"] + bodies["L2"]) / 2, abs=0.1)
+    assert after["L2-L3"] == pytest.approx(before["L2-L3"], abs=0.1)
+
+
+def test_a_false_collection_is_removed(folder):
+    before = Report.load(folder)
+    assert (fluid(folder).array == 1).any()
+    path = corrections(folder, collections=[{"id": 1, "is_fluid": False}])
+    after = relabel(folder, path)
+    assert after.collections == () and after.finding.leak == "absent"
+    assert not fluid(folder).array.any()
+    reasons = [r.reason for r in after.rejected]
+    assert "Marked as not epidural fluid by the reader." in reasons
+    assert after.levels == before.levels  # no level is corrected
+    again = relabel(folder)
+    assert again.collections == before.collections and again.corrections is None
+
+
+def test_a_true_collection_is_recorded(folder):
+    before = Report.load(folder)
+    path = corrections(folder, collections=[{"id": 1, "is_fluid": True}])
+    after = relabel(folder, path)
+    assert after.collections == before.collections
+    assert Report.load(folder).corrections.collections[0].is_fluid
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"study_instance_uid": "1.2.3"}, "another study"),
+        ({"report_created": "2020-01-01T00:00:00Z"}, "another version of this report"),
+        ({"reader": ""}, "reader"),
+        ({"vertebrae": [{"name": "C3", "new_name": "C4"}]}, "cannot be renamed"),
+        ({"vertebrae": [{"name": "L5", "new_name": "X9"}]}, "cannot be renamed"),
+        (
+            {
+                "vertebrae": [
+                    {"name": "L5", "new_name": "L4"},
+                    {"name": "L3", "new_name": "L4"},
+                ]
+            },
+            "contradict",
+        ),
+        ({"discs": [{"name": "C2-C3", "lps_mm": None}]}, "no disc C2-C3"),
+        ({"collections": [{"id": 7, "is_fluid": False}]}, "no collection 7"),
+    ],
+)
+def test_corrections_that_do_not_match_are_refused(folder, edits, message):
+    before = (folder / "report.json").read_bytes()
+    with pytest.raises(InputError, match=message):
+        relabel(folder, corrections(folder, **edits))
+    assert (folder / "report.json").read_bytes() == before
+
+
+def test_the_command_applies_the_file(folder, capsys):
+    path = corrections(folder, vertebrae=[{"name": "L5", "new_name": "L4"}])
+    assert main(["relabel", str(folder), str(path)]) == DONE
+    assert Report.load(folder).finding.level == "L3-L4"
+    path.write_text("{")
+    assert main(["relabel", str(folder), str(path)]) == INPUT_UNUSABLE
+    assert "corrections.json" in capsys.readouterr().err
