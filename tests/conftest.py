@@ -60,7 +60,7 @@ def made_simulation():
         signal = np.where(sac, 1.0, 0.05) + fraction
         discs = {f"L{5 - n}-L{6 - n}": np.array([0.0, -20, 30 * n]) for n in range(1, 5)}
         return SimpleNamespace(
-            patient=patient, scenario=scenario, seed=seed,
+            patient=patient, scenario=scenario, seed=seed, repeat=0,
             myelogram=Volume(signal.astype(np.float32), grid),
             companion=Volume(signal.astype(np.float32), grid).oriented("PIL"),
             thecal_sac=Volume(sac.astype(np.uint8), grid),

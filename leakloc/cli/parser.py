@@ -349,6 +349,15 @@ def _add_diff(commands: Commands) -> None:
     )
     diff.add_argument("before", type=Path, metavar="BEFORE", help="report.json or its folder")
     diff.add_argument("after", type=Path, metavar="AFTER", help="report.json or its folder")
+    diff.add_argument("--html", type=Path, metavar="FILE", help="also write an HTML file")
+    diff.add_argument(
+        "--studies",
+        type=Path,
+        nargs=2,
+        metavar=("BEFORE_STUDY", "AFTER_STUDY"),
+        help="the analyzed studies, for figures of both in the same planes in the HTML file; "
+        "BEFORE and AFTER must be report folders",
+    )
     diff.set_defaults(command="diff")
 
 

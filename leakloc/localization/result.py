@@ -61,6 +61,8 @@ class SacSegment(Part):
     """Minimum cross-section, perpendicular to the canal."""
     mean_area_mm2: Nullable[Millimeters]
     """Mean cross-section, perpendicular to the canal."""
+    csf_volume_ml: Nullable[Milliliters] = None
+    """CSF volume in the sac within the segment; null in reports of older versions."""
 
 
 class ThecalSac(Part):

@@ -195,11 +195,12 @@ def locate_sac(
         by_segment=tuple(
             SacSegment(
                 segment=name,
-                volume_ml=volume_ml,
+                volume_ml=len(inside) * inside.voxel_mm3 / 1000.0,
                 min_area_mm2=area.min(),
                 mean_area_mm2=area.mean(),
+                csf_volume_ml=inside.fluid_ml,
             )
-            for name, (volume_ml, area) in areas.items()
+            for name, (inside, area) in areas.items()
         ),
     )
     return sac, _bulges({name: float(area.mean()) for name, (_, area) in areas.items()})
@@ -226,8 +227,8 @@ def _areas_by_segment(
     voxels: CanalVoxels,
     profile: SacProfile,
     coordinate: LevelCoordinate,
-) -> dict[str, tuple[float, FloatArray]]:
-    """Return volume and cross-sections of the sac by segment, if completely in the image."""
+) -> dict[str, tuple[CanalVoxels, FloatArray]]:
+    """Return voxels and cross-sections of the sac by segment, if completely in the image."""
     if profile.ends_mm is None:
         return {}
     arc = profile.grid.centers_mm
@@ -240,7 +241,7 @@ def _areas_by_segment(
         cut = start < profile.ends_mm[0] - _CUT_MM or not profile.whole[held].all()
         if not inside.any() or not bins.any() or cut:
             continue
-        found[name] = int(inside.sum()) * voxels.voxel_mm3 / 1000.0, profile.area_mm2[bins]
+        found[name] = voxels.where(inside), profile.area_mm2[bins]
     return found
 
 

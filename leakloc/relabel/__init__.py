@@ -1,5 +1,5 @@
 """Renumbering of the levels of an existing report, without a new analysis."""
 
-from leakloc.relabel.renumber import relabel
+from leakloc.relabel.renumber import relabel, reopen
 
-__all__ = ["relabel"]
+__all__ = ["relabel", "reopen"]

@@ -10,11 +10,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from leakloc.analysis import AnalysisData, Basis
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.notes import Note, note
+from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
 from leakloc.levels import assign_levels, read_level_map, read_levels
+from leakloc.levels.result import Disc, Vertebra
+from leakloc.levels.supplied import SuppliedLevels
 from leakloc.loaders import load_study, triage
 from leakloc.localization import localize, without_cisterns
 from leakloc.pipeline import Clock
@@ -31,7 +36,6 @@ from leakloc.report.usage import usage_of
 from leakloc.report.writer import PARTS, Draft, staged_folder
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import Settings
     from leakloc.levels.result import Levels
     from leakloc.localization.result import Localization
     from leakloc.pipeline import Progress
@@ -168,23 +172,7 @@ def relabel(
         else:
             numbered = _corrected(data, settings, folder, former, edits)
     with clock.stage("localization", 0.70):
-        basis = data.basis
-        if edits is not None:
-            marked = without_false_collections(basis.segmentation, former, edits)
-            basis = replace(basis, segmentation=marked)
-        within = without_cisterns(basis.segmentation, numbered)
-        localization = localize(
-            within,
-            numbered,
-            settings.localization,
-            input_notes=(*basis.notes, *within.notes, *numbered.notes),
-            sacral=basis.landmarks.sacral,
-            anatomy=basis.landmarks.anatomy,
-            signals=basis.landmarks.signals,
-        )
-    results = Renumbered(
-        former, within, numbered, localization, settings, basis, clock.seconds, edits
-    )
+        results = _localize(data, former, numbered, settings, clock.seconds, edits)
     analysis = None
     if study is not None:
         with clock.stage("choosing series", 0.80):
@@ -193,6 +181,72 @@ def relabel(
     report = _rewrite(folder, results, analysis)
     clock.report("done", 1.0)
     return report
+
+
+def reopen(folder: str | Path, study: str | Path) -> AnalysisData:
+    """Return the results of an existing report with the images of its study.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of `analyze` or `relabel`.
+    study : path
+        The analyzed study.
+
+    Raises
+    ------
+    InputError
+        If the folder contains no report or no data for renumbering, or `study` is another study.
+    """
+    folder = Path(folder)
+    data = relabel_data.load(folder)
+    former = Report.load(folder)
+    settings = Settings.from_dict(former.generator.config, "report.json")
+    numbered = _renumber(data, settings, None, None)
+    if [v.name for v in numbered.vertebrae] != [v.name for v in former.levels.vertebrae]:
+        # `relabel` supplied other levels after the analysis.
+        numbered = _reported_levels(former, data.basis.segmentation)
+    results = _localize(data, former, numbered, settings, {})
+    return _with_images(results, data, Path(study))
+
+
+def _reported_levels(report: Report, segmentation: Segmentation) -> Levels:
+    """Return the levels of a report, as supplied levels."""
+    vertebrae = [
+        Vertebra(v.name, np.array(v.center_lps_mm), v.confidence) for v in report.levels.vertebrae
+    ]
+    discs = [
+        Disc(d.name, np.array(d.center_lps_mm), np.array(d.normal_lps), d.confidence)
+        for d in report.levels.discs
+    ]
+    supplied = SuppliedLevels(vertebrae, discs, None)
+    return supplied.levels(segmentation.collections.geometry, segmentation.centerline)
+
+
+def _localize(
+    data: relabel_data.RelabelData,
+    former: Report,
+    numbered: Levels,
+    settings: Settings,
+    runtime_s: dict[str, float],
+    edits: Corrections | None = None,
+) -> Renumbered:
+    """Localize the collections with other level names, without those marked as false."""
+    basis = data.basis
+    if edits is not None:
+        marked = without_false_collections(basis.segmentation, former, edits)
+        basis = replace(basis, segmentation=marked)
+    within = without_cisterns(basis.segmentation, numbered)
+    localization = localize(
+        within,
+        numbered,
+        settings.localization,
+        input_notes=(*basis.notes, *within.notes, *numbered.notes),
+        sacral=basis.landmarks.sacral,
+        anatomy=basis.landmarks.anatomy,
+        signals=basis.landmarks.signals,
+    )
+    return Renumbered(former, within, numbered, localization, settings, basis, runtime_s, edits)
 
 
 def _renumber(

@@ -5,22 +5,116 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from leakloc.anatomy.vocabulary import Position
-from leakloc.localization.result import Collection
+from leakloc.anatomy.vocabulary import SIDES, Position, split_segment, vertebra_chain
+from leakloc.localization.result import Collection, SegmentFluid
+from leakloc.report.csf_reference import ReferenceVolume, reference_volume
 from leakloc.report.model import Report
 
-Change = Literal["new", "gone", "larger", "smaller", "unchanged", "unknown"]
+Trend = Literal["increased", "decreased", "no measurable change", "unknown"]
+Change = Literal["new", "gone", "increased", "decreased", "no measurable change", "unknown"]
+Pair = tuple[float | None, float | None]
+"""A measurement before and after; None if unknown or not in the report."""
 
-STEADY_FRACTION: Final = 0.2
-STEADY_ML: Final = 0.5
-"""Volume differences below this fraction of the larger volume, or below this volume in mL, are
-reported as unchanged: approximately the volume error of leakloc on phantoms (README)."""
+DETECTABLE_ML: Final = 0.5
+DETECTABLE_FRACTION: Final = 0.08
+"""Smallest detectable change of a fluid volume: the larger of a volume in mL and a fraction of the
+larger volume. Two standard deviations of the difference between repeated scans were 0.05 mL in a
+phantom collection of 0.7 mL (1 pair), 2.3 % in phantom collections of 8 to 15 mL (7 pairs), and
+with another contrast on real anatomy 0.25 mL (0.5 mL, 1 pair) and 8.0 % (8 mL, 1 pair;
+benchmarks/repeatability.py, 2026-11-29)."""
+
+DETECTABLE_CSF_FRACTION: Final = 0.37
+"""Smallest detectable change of the CSF volume of the same segments; measured as above: 2.2 % in
+phantoms (8 pairs), 36.1 % with another contrast, which changes the signal of roots (2 pairs). The
+larger value is used, because reports do not contain the protocol."""
+
+DETECTABLE_MM: Final = 0.8
+"""Smallest detectable change of the thickness of fluid on a side of a segment, in mm; measured as
+above: 0.35 mm in phantoms (108 values), 0.71 mm with another contrast (13 values)."""
+
+DETECTABLE_SEGMENTS: Final = 1
+"""Smallest change of the number of segments with fluid; it was equal in all 10 pairs."""
+
+DETECTABLE_SOURCE: Final = (
+    f"Smallest detectable change: {DETECTABLE_ML:g} mL or {DETECTABLE_FRACTION:.0%} of the larger "
+    f"fluid volume, whichever is larger; {DETECTABLE_CSF_FRACTION:.0%} of the CSF volume; "
+    f"{DETECTABLE_MM:g} mm thickness. These limits are not below two standard deviations of the "
+    "difference between 10 pairs of simulated scans without a change (8 of phantoms, 2 of "
+    "simulated contrast on real anatomy). The CSF volume depends on the contrast of the protocol. "
+    "Patients may vary more."
+)
 
 RESIDUAL: Final = "Residual fluid alone does not indicate failure of a treatment."
 """Fluid remained in 4 of 16 patients after a blood patch, two of them without symptoms."""
 
 _SIDE_WEIGHT: Final = 0.5
 """Matching weight of a collection on another side of the sac."""
+
+
+def detectable_fluid_ml(volumes_ml: Pair) -> float:
+    """Return the smallest detectable change of a fluid volume, in mL."""
+    known = [volume for volume in volumes_ml if volume is not None]
+    return max(DETECTABLE_ML, DETECTABLE_FRACTION * max(known, default=0.0))
+
+
+def trend_of(values: Pair, detectable: float) -> Trend:
+    """Return the direction of a change, unless it is below the smallest detectable change."""
+    before, after = values
+    if before is None or after is None:
+        return "unknown"
+    if after == before or abs(after - before) < detectable:
+        return "no measurable change"
+    return "increased" if after > before else "decreased"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement of the whole study before and after.
+
+    Parameters
+    ----------
+    detectable : float
+        Smallest detectable change, in `unit`.
+    digits : int
+        Decimal places.
+    """
+
+    name: str
+    unit: str
+    values: Pair
+    detectable: float
+    trend: Trend
+    digits: int = 1
+
+    @property
+    def text(self) -> str:
+        """One-line description of the change."""
+        unit = f" {self.unit}" if self.unit else ""
+        change = f"{pair_text(self.values, self.digits)}{unit}{relative_text(self.values)}"
+        return (
+            f"{self.name}: {change}: {self.trend} "
+            f"(smallest detectable change {self.detectable:.{self.digits}f}{unit})"
+        )
+
+
+@dataclass(frozen=True)
+class SegmentChange:
+    """Fluid of one motion segment before and after.
+
+    Parameters
+    ----------
+    present : tuple of bool or None
+        None if the segment is not in the field of view.
+    thicknesses_mm : dict
+        Thickness before and after by side of the sac.
+    trends : dict
+        Change of the thickness by side.
+    """
+
+    segment: str
+    present: tuple[bool | None, bool | None]
+    thicknesses_mm: dict[str, Pair]
+    trends: dict[str, Trend]
 
 
 @dataclass(frozen=True)
@@ -42,24 +136,28 @@ class CollectionChange:
     change: Change
     levels: tuple[str | None, str | None]
     positions: tuple[Position | None, Position | None]
-    volumes_ml: tuple[float | None, float | None]
-    lengths_mm: tuple[float | None, float | None]
-    thicknesses_mm: tuple[float | None, float | None]
+    volumes_ml: Pair
+    lengths_mm: Pair
+    thicknesses_mm: Pair
     segments_gained: tuple[str, ...]
     segments_lost: tuple[str, ...]
 
     @property
+    def place(self) -> str:
+        """Level and side of the sac."""
+        level = self.levels[1] or self.levels[0] or "level unknown"
+        if self.levels[0] and self.levels[1] and self.levels[0] != self.levels[1]:
+            level = f"{self.levels[0]} -> {self.levels[1]}"
+        return f"{level} {self.positions[1] or self.positions[0] or ''}"
+
+    @property
     def text(self) -> str:
         """One-line description of the change."""
-        place = self.levels[1] or self.levels[0] or "level unknown"
-        if self.levels[0] and self.levels[1] and self.levels[0] != self.levels[1]:
-            place = f"{self.levels[0]} -> {self.levels[1]}"
-        side = self.positions[1] or self.positions[0] or ""
         parts = [
-            f"{place} {side}: {self.change}",
-            f"volume {_pair(self.volumes_ml, 'mL')}{_percent(self.volumes_ml)}",
-            f"length {_pair(self.lengths_mm, 'mm', 0)}",
-            f"thickness {_pair(self.thicknesses_mm, 'mm')}",
+            f"{self.place}: {self.change}",
+            f"volume {pair_text(self.volumes_ml)} mL{relative_text(self.volumes_ml)}",
+            f"length {pair_text(self.lengths_mm, 0)} mm",
+            f"thickness {pair_text(self.thicknesses_mm)} mm",
         ]
         parts += [f"gained {', '.join(self.segments_gained)}"] if self.segments_gained else []
         parts += [f"lost {', '.join(self.segments_lost)}"] if self.segments_lost else []
@@ -73,11 +171,20 @@ class Comparison:
     Parameters
     ----------
     same_patient : bool or None
-        None if a report contains no patient ID or the IDs are not comparable.
+        None if a report contains no patient ID or the IDs are not comparable, such as different
+        pseudonyms.
     segments_with_fluid : tuple of int or None
         Number of motion segments with epidural fluid before and after.
     fluid_ml : tuple of float
         Volume of all collections before and after.
+    measurements : tuple of Measurement
+        Number of segments with fluid, fluid volume, and CSF volume of the sac.
+    csf_segments : tuple of str
+        Motion segments completely in both fields of view, in which the CSF volume is compared.
+    segments : tuple of SegmentChange
+        Motion segments with fluid before or after, cranial to caudal.
+    reference : ReferenceVolume or None
+        CSF volume and its published value; None if the part of the sac is incomplete.
     cautions : tuple of str
         Limitations of the comparison.
     """
@@ -87,32 +194,49 @@ class Comparison:
     collections: tuple[CollectionChange, ...]
     segments_with_fluid: tuple[int | None, int | None]
     fluid_ml: tuple[float, float]
-    sac_csf_ml: tuple[float | None, float | None]
+    sac_csf_ml: Pair
+    measurements: tuple[Measurement, ...]
+    csf_segments: tuple[str, ...]
+    segments: tuple[SegmentChange, ...]
+    reference: ReferenceVolume | None
     cautions: tuple[str, ...]
     notice: str
 
     @property
+    def summary(self) -> str:
+        """The change of the fluid volume in one sentence."""
+        before, after = self.fluid_ml
+        trend = trend_of(self.fluid_ml, detectable_fluid_ml(self.fluid_ml))
+        if not before and not after:
+            return "No epidural fluid collection in either study."
+        if trend == "no measurable change":
+            return f"No measurable change of the epidural fluid ({before:.1f} and {after:.1f} mL)."
+        return f"Epidural fluid {trend} from {before:.1f} to {after:.1f} mL."
+
+    @property
     def text(self) -> str:
         """The comparison as text."""
-        lines = [f"before: {self.findings[0]}", f"after:  {self.findings[1]}"]
+        lines = [self.summary, f"before: {self.findings[0]}", f"after:  {self.findings[1]}"]
         lines += [f"  {change.text}" for change in self.collections]
         if not self.collections:
             lines.append("  no collection in either report")
-        counts = ["-" if n is None else str(n) for n in self.segments_with_fluid]
-        lines.append(f"  motion segments with fluid: {counts[0]} -> {counts[1]}")
-        lines.append(f"  all fluid: {_pair(self.fluid_ml, 'mL')}{_percent(self.fluid_ml)}")
-        lines.append(f"  CSF in the sac: {_pair(self.sac_csf_ml, 'mL')}{_percent(self.sac_csf_ml)}")
-        if all(self.fluid_ml):
+        lines += [f"  {measurement.text}" for measurement in self.measurements]
+        if self.reference is not None:
+            published = self.reference.published
+            volumes = pair_text(self.reference.volumes_ml)
+            lines.append(f"  CSF, {published.region}: {volumes} mL")
+            lines.append(f"    published: {published.value}; {published.source}")
+        if self.fluid_ml[1]:
             lines.append(f"  {RESIDUAL}")
         lines += [f"caution: {caution}" for caution in self.cautions]
-        return "\n".join([*lines, self.notice])
+        return "\n".join([*lines, DETECTABLE_SOURCE, self.notice])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as a dictionary."""
         return asdict(self)
 
 
-def compare(before: Report, after: Report) -> Comparison:
+def compare(before: Report, after: Report, *, same_patient: bool | None = None) -> Comparison:
     """Compare two reports of a patient, such as before and after a blood patch.
 
     Collections are matched by the overlap of their motion segments, preferably on the same side
@@ -122,6 +246,8 @@ def compare(before: Report, after: Report) -> Comparison:
     Parameters
     ----------
     before, after : Report
+    same_patient : bool, optional
+        Whether the patient IDs in the headers of both studies are equal, if known.
 
     Examples
     --------
@@ -134,8 +260,11 @@ def compare(before: Report, after: Report) -> Comparison:
     changes = [_change(old[a], new[b]) for a, b in pairs]
     changes += [_change(c, None) for n, c in old.items() if n not in {a for a, _ in pairs}]
     changes += [_change(None, c) for n, c in new.items() if n not in {b for _, b in pairs}]
+    csf_segments, csf_ml = _csf_in_common(before, after)
+    if same_patient is None:
+        same_patient = _same_patient(before, after)
     return Comparison(
-        same_patient=_same_patient(before, after),
+        same_patient=same_patient,
         findings=(before.finding.summary, after.finding.summary),
         collections=tuple(changes),
         segments_with_fluid=(
@@ -144,8 +273,88 @@ def compare(before: Report, after: Report) -> Comparison:
         ),
         fluid_ml=(_total_ml(before), _total_ml(after)),
         sac_csf_ml=(before.thecal_sac.csf_volume_ml, after.thecal_sac.csf_volume_ml),
-        cautions=tuple(_cautions(before, after)),
+        measurements=_measurements(before, after, csf_segments, csf_ml),
+        csf_segments=csf_segments,
+        segments=_segments(before, after),
+        reference=reference_volume(before, after),
+        cautions=tuple(_cautions(before, after, same_patient)),
         notice=after.notice,
+    )
+
+
+def _measurements(
+    before: Report, after: Report, csf_segments: tuple[str, ...], csf_ml: Pair
+) -> tuple[Measurement, ...]:
+    counts = before.finding.segments_with_fluid, after.finding.segments_with_fluid
+    fluid_ml = _total_ml(before), _total_ml(after)
+    detectable_ml = detectable_fluid_ml(fluid_ml)
+    measurements = [
+        Measurement(
+            "motion segments with fluid",
+            "",
+            counts,
+            DETECTABLE_SEGMENTS,
+            trend_of(counts, DETECTABLE_SEGMENTS),
+            digits=0,
+        ),
+        Measurement("all fluid", "mL", fluid_ml, detectable_ml, trend_of(fluid_ml, detectable_ml)),
+    ]
+    if csf_segments:
+        detectable_ml = DETECTABLE_CSF_FRACTION * max(volume or 0.0 for volume in csf_ml)
+        name = f"CSF in the sac, {span(csf_segments)}"
+        trend = trend_of(csf_ml, detectable_ml)
+        measurements.append(Measurement(name, "mL", csf_ml, detectable_ml, trend))
+    return tuple(measurements)
+
+
+def span(segments: tuple[str, ...]) -> str:
+    """Return the first and last of several segments."""
+    return segments[0] if len(segments) == 1 else f"{segments[0]} to {segments[-1]}"
+
+
+def _csf_in_common(before: Report, after: Report) -> tuple[tuple[str, ...], Pair]:
+    """Return the segments completely in both fields of view, and their CSF volume."""
+    one, two = (
+        {s.segment: s.csf_volume_ml for s in r.thecal_sac.by_segment if s.csf_volume_ml is not None}
+        for r in (before, after)
+    )
+    common = tuple(segment for segment in one if segment in two)
+    if not common:
+        return (), (None, None)
+    return common, (sum(one[s] for s in common), sum(two[s] for s in common))
+
+
+def _segments(before: Report, after: Report) -> tuple[SegmentChange, ...]:
+    one, two = ({s.segment: s for s in r.fluid_by_segment} for r in (before, after))
+    return tuple(
+        _segment(name, one.get(name), two.get(name))
+        for name in sorted({*one, *two}, key=_craniocaudal)
+        if any(s.present for s in (one.get(name), two.get(name)) if s is not None)
+    )
+
+
+def _craniocaudal(segment: str) -> tuple[int, ...]:
+    """Return a sort key of segments of any numbering, cranial to caudal."""
+    chain = vertebra_chain(lumbar_count=6, thoracic_count=13)
+    return tuple(chain.index(name) for name in split_segment(segment))
+
+
+def _segment(name: str, old: SegmentFluid | None, new: SegmentFluid | None) -> SegmentChange:
+    thicknesses: dict[str, Pair] = {
+        side: (
+            _measurement(old and getattr(old, side), "thickness_mm"),
+            _measurement(new and getattr(new, side), "thickness_mm"),
+        )
+        for side in SIDES
+    }
+    return SegmentChange(
+        segment=name,
+        present=(
+            None if old is None else old.present,
+            None if new is None else new.present,
+        ),
+        thicknesses_mm=thicknesses,
+        trends={side: trend_of(pair, DETECTABLE_MM) for side, pair in thicknesses.items()},
     )
 
 
@@ -178,7 +387,11 @@ def _similarity(one: Collection, two: Collection) -> float:
 
 def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
     volumes = (_measurement(old, "volume_ml"), _measurement(new, "volume_ml"))
-    change: Change = "new" if old is None else "gone" if new is None else _direction(volumes)
+    change: Change = trend_of(volumes, detectable_fluid_ml(volumes))
+    if old is None or new is None:
+        present_ml = volumes[1] if old is None else volumes[0]
+        undetectable = present_ml is not None and present_ml < DETECTABLE_ML
+        change = "no measurable change" if undetectable else "new" if old is None else "gone"
     before, after = (() if c is None else c.segments for c in (old, new))
     both = old is not None and new is not None
     return CollectionChange(
@@ -214,29 +427,23 @@ def _difference(segments: tuple[str, ...], others: tuple[str, ...]) -> tuple[str
     return tuple(segment for segment in segments if segment not in others)
 
 
-def _direction(volumes: tuple[float | None, float | None]) -> Change:
-    before, after = volumes
-    if before is None or after is None:
-        return "unknown"
-    if abs(after - before) < max(STEADY_ML, STEADY_FRACTION * max(before, after)):
-        return "unchanged"
-    return "larger" if after > before else "smaller"
-
-
 def _same_patient(before: Report, after: Report) -> bool | None:
     one, two = before.study, after.study
     if one.patient_id is None or two.patient_id is None or one.identity != two.identity:
         return None
-    return one.patient_id == two.patient_id
+    if one.patient_id == two.patient_id:
+        return True
+    return False if one.identity == "keep" else None  # pseudonyms may differ between studies
 
 
-def _cautions(before: Report, after: Report) -> list[str]:
+def _cautions(before: Report, after: Report, same: bool | None) -> list[str]:
     found = []
-    same = _same_patient(before, after)
     if same is False:
-        found.append("the reports have different patient IDs")
+        found.append("the studies have different patient IDs")
     elif same is None:
-        found.append("the reports do not show whether they are of the same patient")
+        found.append(
+            "the reports contain no comparable patient IDs: verify that they are of one patient"
+        )
     dates = before.study.study_date, after.study.study_date
     if dates[0] and dates[1] and dates[0] > dates[1]:
         found.append("the first report is of the later study")
@@ -259,11 +466,12 @@ def _cautions(before: Report, after: Report) -> list[str]:
     return found
 
 
-def _pair(values: tuple[float | None, float | None], unit: str, digits: int = 1) -> str:
-    shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-    return f"{shown[0]} -> {shown[1]} {unit}"
+def pair_text(values: Pair, digits: int = 1, arrow: str = " -> ") -> str:
+    """Return a measurement before and after, as text."""
+    return arrow.join("-" if value is None else f"{value:.{digits}f}" for value in values)
 
 
-def _percent(values: tuple[float | None, float | None]) -> str:
+def relative_text(values: Pair) -> str:
+    """Return the change in percent in parentheses, or an empty text."""
     before, after = values
     return f" ({(after - before) / before:+.0%})" if before and after is not None else ""

@@ -111,7 +111,7 @@ def draw_pictures(analysis: AnalysisData) -> tuple[Picture, ...]:
     analysis : AnalysisData
         Results of all stages; patient identity is not drawn.
     """
-    return tuple(_picture(figure) for figure in figures(analysis))
+    return tuple(render_figure(figure) for figure in figures(analysis))
 
 
 def picture(analysis: AnalysisData, name: str = "overview") -> Picture:
@@ -130,7 +130,7 @@ def picture(analysis: AnalysisData, name: str = "overview") -> Picture:
     InputError
         If the study does not have this figure.
     """
-    return _picture(_find_figure(analysis, name))
+    return render_figure(_find_figure(analysis, name))
 
 
 def figure(analysis: AnalysisData, name: str = "overview") -> MatplotlibFigure:
@@ -210,7 +210,8 @@ def figures(analysis: AnalysisData, wanted: str | None = None) -> Iterator[Figur
             )
 
 
-def _picture(figure: Figure) -> Picture:
+def render_figure(figure: Figure) -> Picture:
+    """Render a figure as pixels."""
     image = render(figure.drawing)
     return Picture(
         name=figure.name,

@@ -30,6 +30,7 @@ COLLECTION_COLUMNS: Final = (
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
+    "sac_csf_volume_ml",
     *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
 )  # fmt: skip
 
@@ -86,6 +87,7 @@ def level_rows(report: Report) -> list[Row]:
                     "sac_volume_ml": part and part.volume_ml,
                     "sac_min_area_mm2": part and part.min_area_mm2,
                     "sac_mean_area_mm2": part and part.mean_area_mm2,
+                    "sac_csf_volume_ml": part and part.csf_volume_ml,
                     **sides,
                 }
             )

@@ -19,7 +19,7 @@ from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis, analyze
-from leakloc.relabel import relabel
+from leakloc.relabel import relabel, reopen
 from leakloc.report import Report, relabel_data
 from tests.relabel.conftest import PLAIN, SAMPLE
 
@@ -84,6 +84,29 @@ def test_supplied_levels_are_retained_and_not_renumbered(analysis, folder, tmp_p
     assert said(relabel(tmp_path / "given")) == said(report)
     with pytest.raises(SettingsError, match="cannot be renumbered"):
         relabel(tmp_path / "given", lumbar_count=6)
+
+
+@pytest.mark.parametrize("supplied", [False, True])
+def test_reopened_results_are_those_of_the_report(analysis, folder, tmp_path, supplied):
+    if supplied:
+        edited = json.loads((folder / "levels.json").read_text())
+        for vertebra, name in zip(edited["vertebrae"], ["T10", "T11", "T12"], strict=False):
+            vertebra["name"] = name
+        edited["vertebrae"], edited["discs"] = edited["vertebrae"][:3], []
+        (tmp_path / "other.json").write_text(json.dumps(edited))
+        relabel(folder, levels=tmp_path / "other.json")
+    else:
+        relabel(folder, lumbar_count=6)
+    report = Report.load(folder)
+    found = reopen(folder, SAMPLE)
+    assert [v.name for v in found.levels.vertebrae] == [v.name for v in report.levels.vertebrae]
+    assert [c.level for c in found.localization.collections] == [
+        c.level for c in report.collections
+    ]
+    np.testing.assert_array_equal(
+        found.segmentation.collections.array, analysis.segmentation.collections.array
+    )
+    assert found.triage.myelogram.geometry.matches(analysis.triage.myelogram.geometry)
 
 
 def test_names_of_the_analysis_come_back(finished, folder):

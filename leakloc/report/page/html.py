@@ -127,7 +127,7 @@ def page(
         sides=_sides(report),
         details={c.id: _collection(c) for c in report.collections},
         rejected=_rejected(report, linked=linked),
-        numbering=_numbering(report),
+        numbering=numbering_text(report),
         numberings=_numberings(report),
         centers=_centers(report, linked=linked),
         sac=_sac(report),
@@ -137,7 +137,7 @@ def page(
         marks=_marks(report),
         paths=[(_path(target), _windows(target)) for target in report.planning.targets],
         series=_series(report),
-        quality=[("Signal-to-noise ratio", _number(report.quality.snr, 0))],
+        quality=[("Signal-to-noise ratio", number_text(report.quality.snr, 0))],
         text=report_sections(report),
         provenance=_provenance(report),
         settings=json.dumps(report.generator.config, indent=2, ensure_ascii=False),
@@ -163,7 +163,7 @@ def _answers(report: Report) -> list[Answer]:
         ]
     if finding.leak == "absent":
         return [
-            Answer("Field of view", _coverage(report)),
+            Answer("Field of view", coverage_text(report)),
             Answer("Confidence in absence", confidence, ("of visible fluid",)),
         ]
     if finding.confidence > 0:
@@ -188,9 +188,9 @@ def _finding(report: Report) -> Facts:
         others = (f"{c.id}: {c.level or 'level not named'}, {c.grade}" for c in found[1:])
         facts.append(("Other collections", "; ".join(others)))
     if found or report.finding.leak != "absent":
-        facts.append(("Field of view", _coverage(report)))
+        facts.append(("Field of view", coverage_text(report)))
     if study.study_date:
-        facts.append(("Study date", _date(study.study_date)))
+        facts.append(("Study date", date_text(study.study_date)))
     if study.patient_id:
         label = "Patient (pseudonym)" if study.identity == "hash" else "Patient"
         facts.append((label, study.patient_id))
@@ -222,10 +222,10 @@ def _collections(report: Report, *, linked: bool) -> Table | None:
             c.level or "not named",
             _span(c.segments),
             c.position.label,
-            _number(c.volume_ml, 2),
-            _number(c.extent.length_mm, 0),
-            _number(c.max_thickness_mm, 1),
-            _number(c.max_area_mm2, 0),
+            number_text(c.volume_ml, 2),
+            number_text(c.extent.length_mm, 0),
+            number_text(c.max_thickness_mm, 1),
+            number_text(c.max_area_mm2, 0),
             _percent(c.sac_compression),
             c.pattern,
             c.grade,
@@ -253,7 +253,7 @@ def _rejected(report: Report, *, linked: bool) -> Table | None:
             if linked and r.center_lps_mm is not None
             else _point(r.center_lps_mm),
             f"{r.level or 'level not named'}, {r.position}",
-            _number(r.volume_ml, 2),
+            number_text(r.volume_ml, 2),
             r.reason,
             f"{r.probability:.2f}",
         )
@@ -271,7 +271,7 @@ def _sides(report: Report) -> Table | None:
         (
             s.segment,
             *(
-                f"{thickness_text(side)} ({_number(side.area_mm2, 0)})" if side.present else "-"
+                f"{thickness_text(side)} ({number_text(side.area_mm2, 0)})" if side.present else "-"
                 for side in (getattr(s, name) for name in SIDES)
             ),
             ", ".join(map(str, s.collections)),
@@ -367,13 +367,14 @@ def _segments(report: Report) -> Table | None:
     rows = [
         (
             s.segment,
-            _number(s.volume_ml, 2),
-            _number(s.min_area_mm2, 0),
-            _number(s.mean_area_mm2, 0),
+            number_text(s.volume_ml, 2),
+            number_text(s.min_area_mm2, 0),
+            number_text(s.mean_area_mm2, 0),
+            number_text(s.csf_volume_ml, 2),
         )
         for s in report.thecal_sac.by_segment
     ]
-    header = ("Segment", "Volume, mL", "Minimum area, mm²", "Mean area, mm²")
+    header = ("Segment", "Volume, mL", "Minimum area, mm²", "Mean area, mm²", "CSF, mL")
     return Table("By motion segment, cranial to caudal", header, rows) if rows else None
 
 
@@ -403,9 +404,9 @@ def _distances(report: Report) -> Table | None:
         (
             str(t.collection),
             t.level or "not named",
-            _number(t.canal_distance_from_hiatus_mm, 0) + _range(t.canal_distance_range_mm),
-            _number(t.distance_to_caudal_end_mm, 0),
-            _number(t.distance_to_cranial_end_mm, 0),
+            number_text(t.canal_distance_from_hiatus_mm, 0) + _range(t.canal_distance_range_mm),
+            number_text(t.distance_to_caudal_end_mm, 0),
+            number_text(t.distance_to_cranial_end_mm, 0),
             t.nearest_interlaminar or "unknown",
             ", ".join(f"{x.disc} {x.distance_from_hiatus_mm:.0f}" for x in t.crossings) or "none",
         )
@@ -428,7 +429,7 @@ def _marks(report: Report) -> Table | None:
         (
             f"{mark.distance_from_hiatus_mm:.0f}",
             mark.description,
-            _number(mark.posterior_depth_mm, 1),
+            number_text(mark.posterior_depth_mm, 1),
         )
         for mark in report.planning.length_marks
     ]
@@ -458,7 +459,7 @@ def _windows(target: Target) -> Table | None:
         (
             w.segment,
             f"{abs(w.along_canal_mm):.0f} {'above' if w.along_canal_mm >= 0 else 'below'}",
-            _number(w.skin_to_canal_mm, 0),
+            number_text(w.skin_to_canal_mm, 0),
         )
         for w in target.interlaminar
     ]
@@ -542,22 +543,26 @@ def _figures(pictures: Sequence[Picture], room: int) -> dict[int | None, list[Fi
     figures: dict[int | None, list[Figure]] = {}
     for picture in pictures:
         # Titles of these repeat the heading of the page.
-        rgb = picture.rgb[picture.title_px if picture.kind in ("overview", "straightened") else 0 :]
-        data = base64.b64encode(_webp(rgb)).decode()
-        fits = len(data) <= room
-        room -= len(data) if fits else 0
-        figures.setdefault(picture.collection, []).append(
-            Figure(
-                name=picture.name,
-                kind=picture.kind,
-                alt=picture.alt,
-                caption=_caption(picture),
-                width=rgb.shape[1],
-                height=rgb.shape[0],
-                data=data if fits else None,
-            )
-        )
+        top = picture.title_px if picture.kind in ("overview", "straightened") else 0
+        figure = embed(picture, _caption(picture), room, top_px=top)
+        room -= len(figure.data or "")
+        figures.setdefault(picture.collection, []).append(figure)
     return figures
+
+
+def embed(picture: Picture, caption: str, room: int, *, top_px: int = 0) -> Figure:
+    """Return a figure for a page, without its top; it has no data if larger than `room` bytes."""
+    rgb = picture.rgb[top_px:]
+    data = base64.b64encode(_webp(rgb)).decode()
+    return Figure(
+        name=picture.name,
+        kind=picture.kind,
+        alt=picture.alt,
+        caption=caption,
+        width=rgb.shape[1],
+        height=rgb.shape[0],
+        data=data if len(data) <= room else None,
+    )
 
 
 def _caption(picture: Picture) -> str:
@@ -584,14 +589,16 @@ def _range(range_mm: tuple[float, float] | None) -> str:
     return "" if range_mm is None else f" ({range_mm[0]:.0f} to {range_mm[1]:.0f})"
 
 
-def _numbering(report: Report) -> str:
+def numbering_text(report: Report) -> str:
+    """Describe the level numbering and its confidence."""
     if report.levels.status == "unlabelled":
         return "levels could not be named"
     numbering = report.levels.numbering
     return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
 
 
-def _coverage(report: Report) -> str:
+def coverage_text(report: Report) -> str:
+    """Return the first and last level of the field of view."""
     coverage = report.quality.coverage
     if coverage.cranial is None or coverage.caudal is None:
         return "levels unknown"
@@ -612,7 +619,7 @@ def _shifted(segment: str | None, shift: int, lumbar_count: int) -> str:
         return "not named"
 
 
-def _date(text: str) -> str:
+def date_text(text: str) -> str:
     """Format ``20260102`` as ``2026-01-02``; other text is returned unchanged."""
     if len(text) == 8 and text.isdigit():
         return f"{text[:4]}-{text[4:6]}-{text[6:]}"
@@ -633,7 +640,8 @@ def _join_words(sentences: Iterable[str]) -> str:
     return "; ".join(sentence.rstrip(".") for sentence in sentences)
 
 
-def _number(value: float | None, digits: int) -> str:
+def number_text(value: float | None, digits: int) -> str:
+    """Format a number; None is unknown."""
     return "unknown" if value is None else f"{value:.{digits}f}"
 
 

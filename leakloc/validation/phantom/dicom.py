@@ -155,8 +155,9 @@ def series_datasets(
         One per stack of the series.
     """
     scenario = phantom.scenario
+    repeat = (phantom.repeat,) if phantom.repeat else ()
     header = StudyHeader(
-        key=("leakloc phantom", repr(scenario), phantom.seed),
+        key=("leakloc phantom", repr(scenario), phantom.seed, *repeat),
         vendor=phantom.vendor,
         patient_name="ANONYMOUS" if scenario.anonymised else "PHANTOM^LEAKLOC",
         patient_id="ANON" if scenario.anonymised else f"PHANTOM-{phantom.seed}",

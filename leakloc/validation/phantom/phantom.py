@@ -58,7 +58,11 @@ SLAB_VOXELS: Final = 700_000
 """Number of points rendered at a time, to limit memory."""
 
 
-def make_phantom(scenario: str | Scenario, seed: int) -> Phantom:
+_SUBJECT: Final = frozenset({"anatomy", "findings", "body", "vendor", "sequences"})
+"""Random draws that do not change when the subject is scanned again."""
+
+
+def make_phantom(scenario: str | Scenario, seed: int, repeat: int = 0) -> Phantom:
     """Create a phantom without rendering it.
 
     Parameters
@@ -67,13 +71,17 @@ def make_phantom(scenario: str | Scenario, seed: int) -> Phantom:
         A name from `SCENARIOS`, or a custom scenario.
     seed : int
         Random seed of anatomy, findings, protocol and noise.
+    repeat : int
+        Number of the repeat scan: 0 for the first scan. A repeat scan has the same anatomy,
+        findings and protocol, and another position and tilt of the grids, noise, receive field
+        and flow voids.
 
     Raises
     ------
     SettingsError
         If no scenario has that name.
     """
-    return Phantom(find_scenario(scenario), seed)
+    return Phantom(find_scenario(scenario), seed, repeat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +92,18 @@ class Phantom:
     ----------
     scenario : Scenario
     seed : int
+    repeat : int
+        Number of the repeat scan, as in `make_phantom`.
     """
 
     scenario: Scenario
     seed: int
+    repeat: int = 0
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """Return an independent random generator for a purpose."""
+        if self.repeat and purpose not in _SUBJECT:
+            purpose = f"{purpose} repeat {self.repeat}"
         words = [zlib.crc32(self.scenario.name.encode()), self.seed, zlib.crc32(purpose.encode())]
         return np.random.default_rng(words)
 

@@ -48,8 +48,9 @@ def write_study(study: SimulatedStudy, folder: Path, *, truth: bool = True) -> N
     folder = Path(folder)
     dicom_folder = folder / "dicom"
     dicom_folder.mkdir(parents=True, exist_ok=True)
+    repeat = (study.repeat,) if study.repeat else ()
     header = StudyHeader(
-        key=("leakloc simulation", study.patient, repr(study.scenario), study.seed),
+        key=("leakloc simulation", study.patient, repr(study.scenario), study.seed, *repeat),
         vendor="siemens",
         patient_name=f"SIMULATED^{study.patient}",
         patient_id=f"SIMULATED-{study.patient}",

@@ -137,6 +137,8 @@ class SimulatedStudy:
         Disc centers by name, LPS mm.
     positions : dict
         Position of each collection by number.
+    repeat : int
+        Number of the repeat scan, as in `simulate`.
     """
 
     patient: str
@@ -151,6 +153,7 @@ class SimulatedStudy:
     centerline: Centerline
     discs: dict[str, FloatArray]
     positions: dict[int, Position]
+    repeat: int = 0
 
 
 def simulate(
@@ -159,6 +162,7 @@ def simulate(
     seed: int,
     *,
     companion: bool = True,
+    repeat: int = 0,
 ) -> SimulatedStudy:
     """Simulate a myelogram with known epidural fluid from a patient without a leak.
 
@@ -171,6 +175,9 @@ def simulate(
         Random seed; combined with scenario name and patient.
     companion : bool
         Whether to also create the sagittal T2.
+    repeat : int
+        Number of the repeat scan: 0 for the first scan. A repeat scan has the same collections and
+        mimics, and another contrast, voxel grid, plane and noise.
 
     Raises
     ------
@@ -181,6 +188,8 @@ def simulate(
     key = [seed, int(patient.number), *scenario.name.encode()]
     rng = np.random.default_rng(key)
     painted = _paint(patient, scenario, rng)
+    if repeat:
+        rng = np.random.default_rng([*key, repeat])
     kind = scenario.contrasts[rng.integers(len(scenario.contrasts))]
     contrast = draw_contrast(kind, scenario.fat, rng)
     signal = render(patient, painted, contrast, rng)
@@ -206,6 +215,7 @@ def simulate(
         centerline=patient.centerline,
         discs=patient.discs,
         positions=painted.positions,
+        repeat=repeat,
     )
 
 

@@ -107,6 +107,17 @@ def test_same_seed_same_bytes(make_tiny, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / "dicom" / path.name).read_bytes()
 
 
+def test_repeat_scans_are_different_studies(make_tiny, tmp_path):
+    scenario = replace(_smallest(make_tiny("normal")), series=("ht2w_3d",))
+    uids = set()
+    for repeat in (0, 1):
+        folder = tmp_path / str(repeat)
+        write_study(make_phantom(scenario, 0, repeat), folder, truth=False)
+        image = pydicom.dcmread(next((folder / "dicom").iterdir()), stop_before_pixels=True)
+        uids.add(str(image.StudyInstanceUID))
+    assert len(uids) == 2
+
+
 def test_loader_reads_the_grid_back(study):
     from leakloc.core.settings import Settings
     from leakloc.loaders import load_study

@@ -50,6 +50,21 @@ def masks(operated):
     return operated.masks(operated.myelogram_geometry())
 
 
+def test_a_repeat_scan_has_the_same_anatomy_and_another_position(operated):
+    again = make_phantom(operated.scenario, operated.seed, repeat=1)
+    centers = [[v.center_lps for v in p.truth.vertebrae] for p in (operated, again)]
+    np.testing.assert_array_equal(*centers)
+    volumes = [[c.volume_ml for c in p.truth.collections] for p in (operated, again)]
+    assert volumes[0] == volumes[1]
+    assert again.vendor == operated.vendor
+    grids = operated.myelogram_geometry(), again.myelogram_geometry()
+    assert not grids[0].matches(grids[1], tolerance_mm=0.5)
+    assert np.linalg.norm(grids[0].center_lps - grids[1].center_lps) < 40.0
+    grid = grids[0].cropped((slice(0, 2), slice(0, 40), slice(0, 40)))
+    images = [p.image("ht2w_3d", grid).array for p in (operated, again)]
+    assert not np.array_equal(*images)  # noise
+
+
 def test_matrix_is_complete():
     assert list(SCENARIOS) == NAMES
     assert all(name == scenario.name for name, scenario in SCENARIOS.items())

@@ -140,6 +140,16 @@ def test_studies_repeat_by_seed_and_differ_between_seeds(patient: Patient) -> No
     )
 
 
+def test_a_repeat_scan_has_the_same_fluid_and_another_image(patient: Patient) -> None:
+    first, again = (simulate(patient, "dorsal", 3, repeat=n) for n in (0, 1))
+    volumes = [
+        float(s.fluid_fraction.array.sum()) * s.myelogram.geometry.voxel_volume_ml
+        for s in (first, again)
+    ]
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.05)
+    assert not first.myelogram.geometry.matches(again.myelogram.geometry)
+
+
 @pytest.mark.parametrize("name", list(SCENARIOS))
 def test_every_scenario_yields_a_study_with_its_truth(patient: Patient, name: str) -> None:
     study = simulate(patient, name, 5)
