@@ -64,7 +64,10 @@ def read_levels(path: str | Path, *, settings: LoaderSettings | None = None) -> 
         for item in (_items(content, "discs", path) if "discs" in content else [])
     ]
     mask_path = path.parent / "masks" / "levels.nii.gz"
-    mask = read_mask(mask_path, settings=settings) if mask_path.is_file() else None
+    mask = None
+    if mask_path.is_file():
+        levels = read_mask(mask_path, settings=settings, may_be_empty=True)
+        mask = levels if levels.array.any() else None
     return SuppliedLevels(vertebrae, discs, mask)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,8 @@ def read_corrections(path: Path, report: Report) -> Corrections:
     Raises
     ------
     InputError
-        If the file is not valid, or is about another study or another version of the report.
+        If the file is not valid, is about another study or another version of the report, or marks
+        a collection that the report does not contain.
     """
     name = file_label(path)
     try:
@@ -49,6 +51,10 @@ def read_corrections(path: Path, report: Report) -> Corrections:
             f"{name} contains corrections of another version of this report: numbers and names "
             "may differ; download the file from the current report.html"
         )
+    known = {collection.id for collection in report.collections}
+    for mark in corrections.collections:
+        if mark.id not in known:
+            raise InputError(f"the report contains no collection {mark.id}")
     return corrections
 
 
@@ -123,20 +129,11 @@ def corrected_levels(
 
 
 def without_false_collections(
-    segmentation: Segmentation, report: Report, corrections: Corrections
+    segmentation: Segmentation, corrections: Iterable[Corrections]
 ) -> Segmentation:
-    """Return the segmentation without collections that the reader marked as false.
-
-    Raises
-    ------
-    InputError
-        If the report contains no collection of that number.
-    """
-    known = {collection.id for collection in report.collections}
-    for mark in corrections.collections:
-        if mark.id not in known:
-            raise InputError(f"the report contains no collection {mark.id}")
-    false = {mark.id for mark in corrections.collections if not mark.is_fluid}
+    """Return the segmentation without collections that readers marked as false."""
+    marks = [mark for edits in corrections for mark in edits.collections]
+    false = {mark.id for mark in marks if not mark.is_fluid}
     if not false:
         return segmentation
     mask = segmentation.collections

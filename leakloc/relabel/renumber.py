@@ -69,7 +69,7 @@ class Renumbered:
     settings: Settings
     basis: Basis
     runtime_s: dict[str, float]
-    corrections: Corrections | None = None
+    corrections: tuple[Corrections, ...] = ()
 
     def report(
         self,
@@ -122,8 +122,9 @@ def relabel(
     """Renumber the levels of an existing report and rewrite it without a new analysis.
 
     Uses data that `analyze` stored in the folder, takes one to two seconds, and gives the same
-    report as `analyze` with the same level settings. Without level settings, the numbering of the
-    analysis is restored. Figures and DICOM objects require the images: they are recreated if
+    report as `analyze` with the same level settings. Without corrections, the numbering (unless
+    level settings are specified) and the collections of the analysis are restored; with them,
+    earlier corrections are kept. Figures and DICOM objects require the images: they are recreated if
     `study` is specified; otherwise those with other level names are removed, with a warning.
 
     Parameters
@@ -165,12 +166,14 @@ def relabel(
     settings = data.settings.changed(**changes)
     if study is not None:
         settings.report.check_installed()
-    edits = None if corrections is None else read_corrections(Path(corrections), former)
+    edits: tuple[Corrections, ...] = ()
+    if corrections is not None:
+        edits = (*former.corrections, read_corrections(Path(corrections), former))
     with clock.stage("levels", 0.55):
-        if edits is None:
-            numbered = _renumber(data, settings, levels, level_scheme)
+        if edits:
+            numbered = _corrected(data, settings, folder, former, edits[-1])
         else:
-            numbered = _corrected(data, settings, folder, former, edits)
+            numbered = _renumber(data, settings, levels, level_scheme)
     with clock.stage("localization", 0.70):
         results = _localize(data, former, numbered, settings, clock.seconds, edits)
     analysis = None
@@ -206,7 +209,7 @@ def reopen(folder: str | Path, study: str | Path) -> AnalysisData:
     if [v.name for v in numbered.vertebrae] != [v.name for v in former.levels.vertebrae]:
         # `relabel` supplied other levels after the analysis.
         numbered = _reported_levels(former, data.basis.segmentation)
-    results = _localize(data, former, numbered, settings, {})
+    results = _localize(data, former, numbered, settings, {}, former.corrections)
     return _with_images(results, data, Path(study))
 
 
@@ -229,13 +232,11 @@ def _localize(
     numbered: Levels,
     settings: Settings,
     runtime_s: dict[str, float],
-    edits: Corrections | None = None,
+    edits: tuple[Corrections, ...],
 ) -> Renumbered:
     """Localize the collections with other level names, without those marked as false."""
-    basis = data.basis
-    if edits is not None:
-        marked = without_false_collections(basis.segmentation, former, edits)
-        basis = replace(basis, segmentation=marked)
+    marked = without_false_collections(data.basis.segmentation, edits)
+    basis = replace(data.basis, segmentation=marked)
     within = without_cisterns(basis.segmentation, numbered)
     localization = localize(
         within,
@@ -287,16 +288,19 @@ def _corrected(
     former: Report,
     corrections: Corrections,
 ) -> Levels:
-    """Return the levels with the corrections of a reader; without any, those of the settings."""
+    """Return the levels with the corrections of a reader, which are relative to the report."""
+    found = data.basis.segmentation
     supplied = corrected_levels(folder, former, corrections, settings.loaders)
     if supplied is None:
+        if any(edits.vertebrae or edits.discs for edits in former.corrections):
+            return _reported_levels(former, found)
         return _renumber(data, settings, None, None)
     anchor = renaming_anchor(former, corrections)
-    if anchor is not None and data.detection is not None:
+    moved = any(edits.discs for edits in former.corrections)
+    if anchor is not None and data.detection is not None and not moved:
         # Segments of the sacrum follow the detections, not only the points in the report.
         with suppress(SettingsError):
             return assign_levels(data.detection, settings.changed(levels__anchor=anchor).levels)
-    found = data.basis.segmentation
     return supplied.levels(found.collections.geometry, found.centerline)
 
 

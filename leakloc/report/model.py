@@ -332,8 +332,8 @@ class Report(Part):
     """Number of skipped files, by reason."""
     rejected: tuple[Rejected, ...] = ()
     """Rejected candidates, by decreasing probability."""
-    corrections: Corrections | None = None
-    """Corrections by a reader that this report contains."""
+    corrections: tuple[Corrections, ...] = ()
+    """Corrections by readers that this report contains, in the order of their application."""
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

@@ -48,7 +48,7 @@ def test_all_vertebrae_are_renamed_with_one(folder):
     # The center of a sacral body is placed differently from that of a lumbar one.
     assert min(places, key=lambda name: math.dist(places[name], renamed["L5"])) == "S1"
     assert after.levels.numbering.method == "user"
-    stored = Report.load(folder).corrections
+    (stored,) = Report.load(folder).corrections
     assert stored.reader == "AB" and stored.vertebrae[0].new_name == "L4"
 
 
@@ -80,7 +80,25 @@ def test_a_false_collection_is_removed(folder):
     assert "Marked as not epidural fluid by the reader." in reasons
     assert after.levels == before.levels  # no level is corrected
     again = relabel(folder)
-    assert again.collections == before.collections and again.corrections is None
+    assert again.collections == before.collections and again.corrections == ()
+
+
+def test_earlier_corrections_are_kept(folder):
+    path = corrections(folder, vertebrae=[{"name": "L5", "new_name": "L4"}])
+    renamed = relabel(folder, path)
+    path = corrections(folder, collections=[{"id": 1, "is_fluid": False}])
+    after = relabel(folder, path)
+    assert [edits.vertebrae != () for edits in after.corrections] == [True, False]
+    assert after.collections == ()
+    places = {v.name: v.center_lps_mm for v in renamed.levels.vertebrae}
+    for vertebra in after.levels.vertebrae:
+        assert vertebra.center_lps_mm == pytest.approx(places[vertebra.name], abs=0.1)
+    point = np.array(places["L3"]) + [0.0, 0.0, -20.0]
+    path = corrections(folder, discs=[{"name": "L3-L4", "lps_mm": point.tolist()}])
+    last = relabel(folder, path)
+    assert last.collections == () and len(last.corrections) == 3
+    discs = {d.name: d.center_lps_mm for d in last.levels.discs}
+    assert discs["L3-L4"] == pytest.approx(point, abs=0.1)
 
 
 def test_a_true_collection_is_recorded(folder):
@@ -88,7 +106,7 @@ def test_a_true_collection_is_recorded(folder):
     path = corrections(folder, collections=[{"id": 1, "is_fluid": True}])
     after = relabel(folder, path)
     assert after.collections == before.collections
-    assert Report.load(folder).corrections.collections[0].is_fluid
+    assert Report.load(folder).corrections[0].collections[0].is_fluid
 
 
 @pytest.mark.parametrize(

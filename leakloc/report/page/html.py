@@ -511,16 +511,16 @@ def _correctable(report: Report) -> dict[str, object]:
 
 def _corrections(report: Report) -> Facts:
     """Return the corrections that the report contains."""
-    edits = report.corrections
-    if edits is None:
-        return []
-    words = [f"{v.name} renamed to {v.new_name}" for v in edits.vertebrae]
-    words += [f"disc {d.name} {'moved' if d.lps_mm else 'deleted'}" for d in edits.discs]
-    words += [
-        f"collection {c.id} marked as {'true' if c.is_fluid else 'false'}"
-        for c in edits.collections
-    ]
-    return [("Corrections", f"{edits.reader}, {edits.created}: {', '.join(words)}")]
+    facts = []
+    for edits in report.corrections:
+        words = [f"{v.name} renamed to {v.new_name}" for v in edits.vertebrae]
+        words += [f"disc {d.name} {'moved' if d.lps_mm else 'deleted'}" for d in edits.discs]
+        words += [
+            f"collection {c.id} marked as {'true' if c.is_fluid else 'false'}"
+            for c in edits.collections
+        ]
+        facts.append(("Corrections", f"{edits.reader}, {edits.created}: {', '.join(words)}"))
+    return facts
 
 
 def _provenance(report: Report) -> Facts:
