@@ -433,6 +433,7 @@ _REPORT: Final = {
         "previous names were removed. leakloc relabel --study recreates them.",
         concerns_images=True,
     ),
+    "caudal_sheet_not_written": _not_written("caudal access sheet", concerns_images=False),
     "dicom_captures_not_written": _not_written("DICOM secondary captures"),
     "dicom_objects_not_written": _not_written("DICOM objects"),
     "dicom_segmentation_not_written": _not_written("DICOM segmentation"),

@@ -158,6 +158,7 @@ class ReportSettings(_Section):
             "pdf",
             "html3d",
             "csv",
+            "caudal",
         ],
         ...,
     ] = (
@@ -173,7 +174,7 @@ class ReportSettings(_Section):
     )
     """Outputs to write; report.json is always written. `relabel` writes relabel.npz, with which
     `leakloc relabel` renumbers the levels; on request also pdf (vector figures), html3d (3D page,
-    needs WebGL2) and csv (collections.csv and levels.csv)."""
+    needs WebGL2), csv (collections.csv and levels.csv) and caudal (caudal_access.pdf, one page)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: unchanged, as a keyed hash
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study

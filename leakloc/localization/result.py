@@ -26,6 +26,7 @@ from leakloc.core.parts import (
     SignedMillimeters,
 )
 
+PathContent = Literal["fluid", "no fat"]
 FluidKind = Literal["CSF-like", "protein-rich or seroma-like", "blood-like", "fat-like"]
 
 _GRADES: Final[tuple[Grade, ...]] = get_args(Grade)
@@ -339,6 +340,11 @@ class CystOnPath(Part):
     """Volume of the cyst."""
     center_lps_mm: Point
     """Center of the cyst."""
+    level: str | None = None
+    """Motion segment of the center; null if levels are unlabelled."""
+    distance_from_hiatus_mm: Nullable[SignedMillimeters] = None
+    """Distance along the path from the hiatus or its expected position to the center; null if
+    neither is in the field of view."""
 
 
 class Target(Part):
@@ -384,6 +390,82 @@ class LengthMark(Part):
     """Depth of the posterior epidural space there; null if not measured."""
 
 
+class DiscDistance(Part):
+    """Distance from the hiatus to one disc, and that in adults."""
+
+    disc: str
+    """Name of the disc."""
+    distance_from_hiatus_mm: Nullable[Millimeters]
+    """Distance along the path from the hiatus or its expected position; null if neither is in the
+    field of view."""
+    distance_range_mm: Nullable[tuple[Millimeters, Millimeters]] = None
+    """Distances from both ends of the expected range; null if the hiatus was detected."""
+    typical_mm: Millimeters
+    """Mean distance in adults."""
+    typical_range_mm: tuple[Millimeters, Millimeters]
+    """Range that includes 19 of 20 adults."""
+
+
+class BrightStructure(Part):
+    """Bright structure in the canal that was not classified as epidural fluid."""
+
+    volume_ml: Milliliters
+    """Volume of the structure."""
+    center_lps_mm: Point
+    """Center of the structure."""
+    level: str | None
+    """Motion segment of the center."""
+    distance_from_hiatus_mm: SignedMillimeters
+    """Distance along the path from the hiatus or its expected position to the center."""
+    mimics: tuple[str, ...]
+    """Names of the assumed mimics; a cyst can be named differently."""
+
+
+class PathStretch(Part):
+    """Stretch of the path without fat in the posterior epidural space."""
+
+    start_mm: Millimeters
+    """Distance of the caudal end from the hiatus or its expected position, along the path."""
+    stop_mm: Millimeters
+    """Distance of the cranial end."""
+    content: PathContent
+    """``fluid``: epidural fluid; ``no fat``: no signal of fat or fluid, cause not determined."""
+    segments: tuple[str, ...]
+    """Motion segments, from the caudal end upward."""
+
+
+class CaudalAccess(Part):
+    """Measurements of the sacral hiatus and of the path from it; no dose, needle or technique.
+
+    A value that was not measured is null, with the reason in `not_measured`.
+    """
+
+    hiatus_height_mm: Nullable[Millimeters]
+    """Distance along the canal from the apex of the hiatus to the end of S5."""
+    hiatus_width_mm: Nullable[Millimeters]
+    """Width of the sacral canal at the apex."""
+    hiatus_depth_mm: Nullable[Millimeters]
+    """Anteroposterior diameter of the sacral canal at the apex, in the midline."""
+    canal_to_skin_deg: Nullable[Degrees]
+    """Angle between the caudal 20 mm of the sacral canal and the skin, in the midline."""
+    skin_to_hiatus_mm: Nullable[Millimeters]
+    """Shortest distance from the skin to the apex, in the midline."""
+    not_measured: dict[str, str]
+    """Reason for each value that is null, by key."""
+    discs: tuple[DiscDistance, ...]
+    """Discs from L5-S1 to the most cranial disc in the field of view, at least to L1-L2; empty if
+    levels are unlabelled."""
+    without_fat: tuple[PathStretch, ...]
+    """Stretches of at least 10 mm without posterior epidural fat, from the hiatus upward; short
+    ones between the fat pads of adjacent levels are normal."""
+    assessed_mm: Nullable[Millimeters]
+    """Length of the path on which fat was assessed; null if it was not."""
+    cysts: tuple[CystOnPath, ...]
+    """Cysts in the canal along the path, from the hiatus upward."""
+    bright_structures: tuple[BrightStructure, ...] = ()
+    """All rejected bright structures in the canal along the path from 0.2 mL, cysts included."""
+
+
 class Planning(Part):
     """Geometric measurements for planning; no dose, needle or technique."""
 
@@ -397,6 +479,8 @@ class Planning(Part):
     sac_tip_to_hiatus_mm: Nullable[SignedMillimeters] = None
     """Distance from the caudal end of the sac to the hiatus or its expected position, along the
     canal; null if either is unknown."""
+    caudal_access: CaudalAccess | None = None
+    """Measurements of the hiatus and of the path; null in reports of earlier versions."""
 
 
 class Coverage(Part):

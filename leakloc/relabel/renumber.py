@@ -386,6 +386,7 @@ def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -
         _keep_figures(draft, folder, results)
         draft.write_masks(results.segmentation, results.levels)
         draft.write_tables()
+        draft.write_caudal()
         return draft.finish()
 
 

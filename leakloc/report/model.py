@@ -225,6 +225,8 @@ class Outputs(Part):
     """Report text by headings, to paste into a reporting system; null if not written."""
     pdf: str | None = None
     """PDF with the figures as vector graphics."""
+    caudal: str | None = None
+    """PDF of the caudal access sheet, one page."""
     html3d: str | None = None
     """HTML file with a 3D viewer of volume and masks."""
     tables: tuple[str, ...] = ()

@@ -220,6 +220,15 @@ def _others(report: Report) -> tuple[str, ...]:
 def _planning(report: Report) -> tuple[str, ...]:
     hiatus = report.planning.sacral_hiatus
     sentences = ["Sacral hiatus detected." if hiatus.visible else "Sacral hiatus not detected."]
+    access = report.planning.caudal_access
+    if access is not None:
+        measured = (
+            ("skin to hiatus", access.skin_to_hiatus_mm),
+            ("depth of the sacral canal at the apex", access.hiatus_depth_mm),
+        )
+        listed = ", ".join(f"{name} {mm:.0f} mm" for name, mm in measured if mm is not None)
+        if listed:
+            sentences.append(f"{_capitalized(listed)}.")
     sentences += filter(None, map(_target, report.planning.targets))
     return tuple(sentences)
 

@@ -100,7 +100,11 @@ def _planning(role: Role, localization: Localization, landmarks: Landmarks | Non
         return found
     if planning.sacral_hiatus.visible and role in landmarks.sacral_roles:
         found.append("sacral hiatus")
-    measured = any(
+    access = planning.caudal_access
+    measured = access is not None and (
+        access.assessed_mm is not None or access.skin_to_hiatus_mm is not None
+    )
+    measured = measured or any(
         target.narrowest_posterior_depth is not None
         or any(window.skin_to_canal_mm is not None for window in target.interlaminar)
         for target in planning.targets

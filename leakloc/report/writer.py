@@ -30,7 +30,7 @@ from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
 from leakloc.levels.schemes import level_scheme
-from leakloc.report import relabel_data, tables
+from leakloc.report import caudal, relabel_data, tables
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 from leakloc.report.overlays import Picture, draw_pictures, figures
@@ -60,6 +60,7 @@ PARTS: Final = frozenset(
         "report.txt",
         "report3d.html",
         "figures.pdf",
+        "caudal_access.pdf",
         "overlays",
         "masks",
         "dicom",
@@ -195,6 +196,7 @@ class Draft:
     dicom: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     html: str | None = None
     pdf: str | None = None
+    caudal: str | None = None
     html3d: str | None = None
     tables: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
@@ -216,6 +218,7 @@ class Draft:
             dicom=self.dicom,
             html=self.html,
             pdf=self.pdf,
+            caudal=self.caudal,
             html3d=self.html3d,
             tables=self.tables,
         )
@@ -234,6 +237,7 @@ class Draft:
         if self.wanted & {"seg", "sr", "sc"}:
             self._write_dicom(analysis)
         self.write_tables()
+        self.write_caudal()
         if "html3d" in self.wanted:
             self.attempt("page_3d_not_written", lambda: self._page_3d(analysis), "report3d.html")
         return self.finish(lambda: self._viewer(analysis))
@@ -375,6 +379,19 @@ class Draft:
 
         if "csv" in self.wanted:
             self.attempt("tables_not_written", write, *names)
+
+    def write_caudal(self) -> None:
+        """Write the caudal access sheet, if requested; it depends on the report only."""
+        if "caudal" in self.wanted:
+            self.attempt("caudal_sheet_not_written", self._caudal, caudal.NAME)
+
+    def _caudal(self) -> None:
+        report = self.report()
+        sheet = caudal.caudal_sheet(report)
+        if sheet is not None:
+            with (self.folder / caudal.NAME).open("wb") as target:
+                vector.write_pdf([caudal.draw_caudal_sheet(sheet, report)], target)
+            self.caudal = caudal.NAME
 
     def _viewer(self, analysis: AnalysisData) -> Viewer | None:
         """Create the viewer of the HTML report; None if that fails."""

@@ -242,6 +242,7 @@ WRITERS = {
     "csv": ("leakloc.report.tables.write_csv", "tables_not_written"),
     "png": ("leakloc.report.writer.draw_pictures", "pictures_not_written"),
     "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
+    "caudal": ("leakloc.report.caudal.caudal_sheet", "caudal_sheet_not_written"),
     "html3d": ("leakloc.report.page.html3d.page", "page_3d_not_written"),
     "html": ("leakloc.report.page.html.page", "page_not_written"),
 }
@@ -271,6 +272,7 @@ def test_each_writer_fails_alone(
         "masks": report.outputs.masks, "csv": report.outputs.tables,
         "png": report.outputs.overlays, "pdf": report.outputs.pdf,
         "html3d": report.outputs.html3d, "html": report.outputs.html,
+        "caudal": report.outputs.caudal,
     }[part]  # fmt: skip
     assert not mine
     held = contents(folder)

@@ -18,6 +18,7 @@ from PIL import Image
 from leakloc.anatomy.vocabulary import SIDES, role_name, split_segment, vertebra_chain
 from leakloc.core.templates import render_html
 from leakloc.localization.result import by_certainty
+from leakloc.report.caudal import LENGTHS, caudal_sheet
 from leakloc.report.text import (
     LIMITATIONS,
     headline,
@@ -134,7 +135,8 @@ def page(
         segments=_segments(report),
         planning=_planning(report),
         distances=_distances(report),
-        marks=_marks(report),
+        caudal=caudal_sheet(report),
+        lengths=LENGTHS,
         paths=[(_path(target), _windows(target)) for target in report.planning.targets],
         series=_series(report),
         quality=[("Signal-to-noise ratio", number_text(report.quality.snr, 0))],
@@ -422,21 +424,6 @@ def _distances(report: Report) -> Table | None:
         "Discs crossed, mm from the hiatus",
     )
     return Table("Distances along the posterior epidural space", header, rows) if rows else None
-
-
-def _marks(report: Report) -> Table | None:
-    rows = [
-        (
-            f"{mark.distance_from_hiatus_mm:.0f}",
-            mark.description,
-            number_text(mark.posterior_depth_mm, 1),
-        )
-        for mark in report.planning.length_marks
-    ]
-    start = "the hiatus" if report.planning.sacral_hiatus.visible else "the expected hiatus"
-    header = ("Length, mm", "Level reached", "Posterior epidural depth, mm")
-    caption = f"Level reached along the path from {start}, every 10 mm"
-    return Table(caption, header, rows) if rows else None
 
 
 def _path(target: Target) -> Facts:
