@@ -124,8 +124,8 @@ def relabel(
     Uses data that `analyze` stored in the folder, takes one to two seconds, and gives the same
     report as `analyze` with the same level settings. Without corrections, the numbering (unless
     level settings are specified) and the collections of the analysis are restored; with them,
-    earlier corrections are kept. Figures and DICOM objects require the images: they are recreated if
-    `study` is specified; otherwise those with other level names are removed, with a warning.
+    earlier corrections are kept. Figures and DICOM objects require the images: they are recreated
+    if `study` is specified; otherwise those with other level names are removed, with a warning.
 
     Parameters
     ----------

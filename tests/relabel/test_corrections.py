@@ -93,7 +93,7 @@ def test_earlier_corrections_are_kept(folder):
     places = {v.name: v.center_lps_mm for v in renamed.levels.vertebrae}
     for vertebra in after.levels.vertebrae:
         assert vertebra.center_lps_mm == pytest.approx(places[vertebra.name], abs=0.1)
-    point = np.array(places["L3"]) + [0.0, 0.0, -20.0]
+    point = np.add(places["L3"], [0.0, 0.0, -20.0])
     path = corrections(folder, discs=[{"name": "L3-L4", "lps_mm": point.tolist()}])
     last = relabel(folder, path)
     assert last.collections == () and len(last.corrections) == 3
