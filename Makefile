@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := demo_output
 
-.PHONY: help setup demo test test-all test-docs test-lowest lock dist lint bench docs sample-data clean
+.PHONY: help setup demo test test-all test-docs test-viewers test-lowest lock dist lint bench docs sample-data clean
 
 help:
 	@grep -E '^#   ' Makefile | sed 's/^#   //'
@@ -49,6 +49,11 @@ test-all: lint
 test-docs: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m slow tests/docs tests/notebooks \
 		-k "README or radiologists or planners or first_look or your_masks"
+
+# The tests that read SEG and SR with the code of a DICOM viewer; needs Node.js and npm.
+test-viewers: $(VENV)/.dev
+	npm install --prefix tests/report/viewers --no-audit --no-fund
+	$(BIN)/pytest tests/report/test_structured_report.py -k viewer
 
 # The tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(VENV)/.dev

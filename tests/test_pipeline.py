@@ -105,6 +105,7 @@ def test_every_file_named_exists_and_none_is_unnamed(folder, report):
     outputs = report["outputs"]
     named = {*outputs["overlays"], *outputs["masks"].values(), outputs["html"], outputs["text"]}
     named |= {name for value in outputs["dicom"].values() for name in _each(value)}
+    named |= {*outputs["labels"], *outputs["markups"], outputs["fhir"]}
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert named | {"report.json", "levels.json", "relabel.npz"} == written
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 NOTICE: Final = (
     "Research use only. Not a medical device. Not for diagnosis or treatment planning. "
@@ -144,6 +145,9 @@ class CodedTerm(NamedTuple):
 
 PRIVATE_SCHEME: Final = "99LEAKLOC"
 """Coding scheme designator of terms without a verified standard code."""
+
+PRIVATE_SCHEME_UID: Final = f"2.25.{uuid5(NAMESPACE_URL, 'leakloc:coding-scheme').int}"
+"""UID of the private coding scheme; constant, as it is derived from a name."""
 
 _VERTEBRA_SCT: Final = {
     "C1": "14806007", "C2": "39976000", "C3": "113205007", "C4": "5329002", "C5": "36978003",

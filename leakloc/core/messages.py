@@ -446,6 +446,8 @@ _REPORT: Final = {
     "pictures_not_written": _not_written("figures"),
     "relabel_file_not_written": _not_written("relabel file", concerns_images=False),
     "tables_not_written": _not_written("tables", concerns_images=False),
+    "markups_not_written": _not_written("markups", concerns_images=False),
+    "fhir_not_written": _not_written("FHIR bundle", concerns_images=False),
     "viewer_not_written": _not_written("viewer"),
 }
 

@@ -159,6 +159,8 @@ class ReportSettings(_Section):
             "html3d",
             "csv",
             "caudal",
+            "markups",
+            "fhir",
         ],
         ...,
     ] = (
@@ -171,14 +173,19 @@ class ReportSettings(_Section):
         "sr",
         "sc",
         "relabel",
+        "markups",
+        "fhir",
     )
-    """Outputs to write; report.json is always written. `relabel` writes relabel.npz, with which
-    `leakloc relabel` renumbers the levels; on request also pdf (vector figures), html3d (3D page,
-    needs WebGL2), csv (collections.csv and levels.csv) and caudal (caudal_access.pdf, one page)."""
+    """Outputs to write; report.json is always written. `masks` includes the names and colors of
+    their values, `markups` are points and curves for 3D Slicer, `fhir` is a FHIR R4 bundle, and
+    `relabel` writes relabel.npz, with which `leakloc relabel` renumbers the levels; on request also
+    pdf (vector figures), html3d (3D page, needs WebGL2), csv (collections.csv and levels.csv) and
+    caudal (caudal_access.pdf, one page)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: unchanged, as a keyed hash
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study
-    Instance UID is always kept so that planning software can find the images."""
+    Instance UID is always kept so that planning software can find the images. fhir.json contains
+    the patient ID only if it is unchanged."""
     dicom_identity: Literal["keep", "remove"] = "keep"
     """Attributes of patient, study and equipment in the DICOM objects: those of the source images,
     so that archives file the objects with them, or removed according to the basic profile of DICOM

@@ -385,7 +385,7 @@ def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -
         draft = Draft(staging, results.settings, results.report)
         _keep_figures(draft, folder, results)
         draft.write_masks(results.segmentation, results.levels)
-        draft.write_tables()
+        draft.write_exports()
         draft.write_caudal()
         return draft.finish()
 

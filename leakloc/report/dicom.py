@@ -1,8 +1,9 @@
-"""DICOM objects of the source study: segmentation, structured report and secondary captures.
+"""DICOM objects of the source study: segmentation and secondary captures.
 
 The objects are created with highdicom, which derives the position of the masks from their
-affine. Segment and measurements of a structure share a tracking UID. Codes are those of
-`vocabulary`: standard codes if verified, otherwise private codes of ``99LEAKLOC``.
+affine. Segment and measurements of a structure have the same tracking UID (`structured_report`
+creates the measurements). Codes are those of `vocabulary`: standard codes if verified, otherwise
+private codes of ``99LEAKLOC``.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ from pydicom.valuerep import DA, DS, DT, TM
 from leakloc.anatomy.vocabulary import (
     EPIDURAL_FLUID,
     LABEL_VALUES,
-    NOTICE,
+    PRIVATE_SCHEME,
+    PRIVATE_SCHEME_UID,
     SHORT_NOTICE,
-    SIDES,
     THECAL_SAC,
     CodedTerm,
     level_code,
-    private_term,
-    role_name,
     vertebra_code,
 )
 from leakloc.core.errors import OutputError
 from leakloc.core.version import __version__
 from leakloc.loaders.headers import HeaderReader, replace_decimal_commas
 from leakloc.report.canvas import BLUE, ORANGE, Color
+from leakloc.report.label_files import vertebra_color
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,10 +43,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from leakloc.analysis import AnalysisData
-    from leakloc.anatomy.vocabulary import Role
+    from leakloc.core.parts import Point
+    from leakloc.core.volume import Volume
     from leakloc.loaders.study import SeriesStack
-    from leakloc.localization.result import Collection, SideFluid
-    from leakloc.report.model import Report
     from leakloc.report.overlays import Picture
 
 MANUFACTURER: Final = "leakloc developers"
@@ -55,49 +54,13 @@ SERIAL: Final = "0"  # software: DICOM requires a device serial number
 SEG_SERIES_NUMBER: Final = 9801  # above the numbers used by scanners
 SR_SERIES_NUMBER: Final = 9802
 SC_SERIES_NUMBER: Final = 9803
-VERTEBRA_COLOR: Final[Color] = (204, 121, 167)  # Okabe-Ito reddish purple
+SERIES_NOTICE: Final = "Research use only - not a medical device"
+"""Part of each series description, which DICOM limits to 64 characters."""
 
 ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
 SPINE: Final = CodedTerm("421060004", "SCT", "Spine")
 
-_POSITIONS: Final = {
-    "dorsal": CodedTerm("255551008", "SCT", "Posterior"),
-    "ventral": CodedTerm("255549009", "SCT", "Anterior"),
-    "left": CodedTerm("7771000", "SCT", "Left"),
-    "right": CodedTerm("24028007", "SCT", "Right"),
-    "circumferential": CodedTerm("255593009", "SCT", "Circumferential"),
-}
-_LEAK: Final = {
-    "present": CodedTerm("52101004", "SCT", "Present"),
-    "absent": CodedTerm("272519000", "SCT", "Absent"),
-    "indeterminate": CodedTerm("373068000", "SCT", "Undetermined"),
-}
-_VOLUME: Final = CodedTerm("118565006", "SCT", "Volume")
-_LENGTH: Final = CodedTerm("410668003", "SCT", "Length")
-_DEPTH: Final = CodedTerm("131197000", "SCT", "Depth")
-_AREA: Final = CodedTerm("42798000", "SCT", "Area")
-_MAXIMUM: Final = CodedTerm("56851009", "SCT", "Maximum")
-_PROBABILITY: Final = CodedTerm("122157", "DCM", "Probability")
-_PATH_LENGTH: Final = CodedTerm("121211", "DCM", "Path length")
-_UNITS: Final = {
-    "mm": CodedTerm("mm", "UCUM", "mm"),
-    "mm2": CodedTerm("mm2", "UCUM", "mm2"),
-    "cm3": CodedTerm("cm3", "UCUM", "cm3"),
-    "1": CodedTerm("1", "UCUM", "no units"),
-}
-_SOURCE: Final = CodedTerm("260753009", "SCT", "Source")
-_GROUP_ATTRIBUTES: Final = (
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "ImageOrientationPatient",
-)
-"""Attributes of an image group of the image library, equal for all images of the group."""
 _CONVERTED: Final[dict[str, Any]] = {"DA": DA, "TM": TM, "DT": DT, "DS": float, "IS": int}
 """Types of the values that highdicom converts."""
 # Required by DICOM but possibly empty; missing in some anonymized files.
@@ -162,6 +125,10 @@ class Segment:
         Label value of the segment.
     collection : int or None
         Id of the collection; None for other structures.
+    by_network : bool
+        Whether a neural network took part; false for user-supplied masks.
+    point_lps_mm : Point or None
+        A point within the segment, in LPS mm; determined only for the thecal sac.
     """
 
     label: str
@@ -173,7 +140,9 @@ class Segment:
     color: Color
     tracking_id: str
     collection: int | None = None
-    tracking_uid: str = field(default_factory=lambda: _new_uid())
+    by_network: bool = True
+    point_lps_mm: Point | None = None
+    tracking_uid: str = field(default_factory=lambda: new_uid())
 
     def mask(self, box: Any = ...) -> npt.NDArray[np.bool_]:
         """Return the binary mask, of the whole grid or of a box."""
@@ -315,7 +284,7 @@ def mark_without_identity(dataset: Dataset) -> None:
     dataset.PatientIdentityRemoved = "YES"
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
     dataset.DeidentificationMethod = [term.meaning for term in _DEIDENTIFICATION]
-    dataset.DeidentificationMethodCodeSequence = [_code(term) for term in _DEIDENTIFICATION]
+    dataset.DeidentificationMethodCodeSequence = [coded(term) for term in _DEIDENTIFICATION]
 
 
 def _remove_unreadable(dataset: Dataset) -> None:
@@ -361,6 +330,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
     """Return the non-empty segments: thecal sac, collections and named vertebrae."""
     segmentation, levels = analysis.segmentation, analysis.levels
     located = {c.id: c for c in analysis.localization.collections}
+    supplied = {c.id for c in segmentation.accepted if c.features is None}
     found = [
         Segment(
             "Thecal sac",
@@ -371,6 +341,8 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
             SPINE,
             BLUE,
             "thecal sac",
+            by_network=not supplied,
+            point_lps_mm=_point_within(segmentation.thecal_sac),
         )
     ]
     for number in (int(value) for value in np.unique(segmentation.collections.array) if value):
@@ -387,6 +359,7 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 ORANGE,
                 f"epidural fluid {number}",
                 collection=number,
+                by_network=number not in supplied,
             )
         )
     for vertebra in levels.vertebrae:
@@ -398,11 +371,22 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
                 ANATOMICAL_STRUCTURE,
                 vertebra_code(vertebra.name),
                 SPINE,
-                VERTEBRA_COLOR,
+                vertebra_color(vertebra.name),
                 f"{vertebra.name} vertebra",
+                by_network=levels.numbering.method != "external",
             )
         )
     return tuple(segment for segment in found if segment.mask().any())
+
+
+def _point_within(mask: Volume) -> Point | None:
+    """Return the center of the voxel nearest to the centroid of a mask; None if it is empty."""
+    voxels = np.argwhere(mask.array)
+    if not len(voxels):
+        return None
+    nearest = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
+    x, y, z = (float(value) for value in mask.geometry.lps_from_kji(nearest))
+    return x, y, z
 
 
 def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], sources: Sources) -> Any:
@@ -443,10 +427,14 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
             *place,
             channels={"SegmentNumber": list(range(1, len(found) + 1))},
         )
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name=MODEL, family=codes.cid7162.MorphologicalOperations, version=__version__
-    )
-    return hd.seg.Segmentation(
+    algorithms = {
+        learned: hd.AlgorithmIdentificationSequence(name=MODEL, family=family, version=__version__)
+        for learned, family in (
+            (True, codes.cid7162.ArtificialIntelligence),
+            (False, codes.cid7162.MorphologicalOperations),
+        )
+    }
+    segmentation = hd.seg.Segmentation(
         source_images=sources.main,
         further_source_images=sources.further or None,
         pixel_array=volume,
@@ -455,23 +443,25 @@ def segmentation_object(analysis: AnalysisData, found: Sequence[Segment], source
             hd.seg.SegmentDescription(
                 segment_number=number,
                 segment_label=segment.label,
-                segmented_property_category=_code(segment.category),
-                segmented_property_type=_code(segment.kind),
+                segmented_property_category=coded(segment.category),
+                segmented_property_type=coded(segment.kind),
                 algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-                algorithm_identification=algorithm,
+                algorithm_identification=algorithms[segment.by_network],
                 tracking_uid=segment.tracking_uid,
                 tracking_id=segment.tracking_id,
-                anatomic_regions=[_code(segment.region)],
+                anatomic_regions=[coded(segment.region)],
                 display_color=hd.color.CIELabColor.from_rgb(*segment.color),
             )
             for number, segment in enumerate(found, 1)
         ],
         content_label="LEAKLOC",
         content_description="Thecal sac, epidural fluid, vertebrae",
-        series_description=f"leakloc segmentation - {SHORT_NOTICE}"[:64],
-        **_instance_attributes(SEG_SERIES_NUMBER),
+        series_description=f"leakloc segmentation - {SERIES_NOTICE}",
+        **instance_attributes(SEG_SERIES_NUMBER),
         device_serial_number=SERIAL,
     )
+    mark_as_research(segmentation)
+    return segmentation
 
 
 def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
@@ -498,281 +488,14 @@ def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
     return merged
 
 
-# --- structured report --------------------------------------------------------------------
-
-
-def report_object(
-    report: Report, found: Sequence[Segment], sources: Sources, segmentation: Any = None
-) -> Any:
-    """Create the measurements as an unverified Comprehensive 3D SR (TID 1500).
-
-    Parameters
-    ----------
-    report : Report
-    found : sequence of Segment
-        The segments of `segmentation`, in the same order.
-    sources : Sources
-        From `read_sources`.
-    segmentation : highdicom.seg.Segmentation, optional
-        Referenced by the measurements if supplied.
-
-    Returns
-    -------
-    highdicom.sr.Comprehensive3DSR
-    """
-    device = hd.sr.ObserverContext(
-        observer_type=_code(CodedTerm("121007", "DCM", "Device")),
-        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=_new_uid(), name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
-        ),
-    )
-    numbers = {s.collection: n for n, s in enumerate(found, 1) if s.collection is not None}
-    groups = [_study_group(report)]
-    for collection in report.collections:
-        number = numbers.get(collection.id)
-        segment = found[number - 1] if number is not None else None
-        reference = None
-        if segmentation is not None and number is not None:
-            reference = hd.sr.ReferencedSegment.from_segmentation(segmentation, number)
-        groups.append(_collection_group(report, collection, segment, reference))
-    groups += [
-        _side_group(part.segment, side, getattr(part, side))
-        for part in report.fluid_by_segment
-        for side in SIDES
-        if getattr(part, side).present
-    ]
-    content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=device),
-        procedure_reported=_code(private_term("MRMYELOGRAPHY", "MR myelography of the spine")),
-        imaging_measurements=groups,
-    )
-    for text in (NOTICE, report.finding.summary, _numbering_text(report)):
-        content[0].ContentSequence.append(
-            hd.sr.TextContentItem(
-                name=_code(CodedTerm("121106", "DCM", "Comment")),
-                value=text,
-                relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
-            )
-        )
-    evidence = [*sources.all, *([segmentation] if segmentation is not None else [])]
-    document = hd.sr.Comprehensive3DSR(
-        evidence=evidence,
-        content=content[0],
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        series_description=f"leakloc measurements - {SHORT_NOTICE}"[:64],
-        **_instance_attributes(SR_SERIES_NUMBER),
-    )
-    library = _library(sources)
-    if library is not None:  # inserted last: highdicom copies all supplied items
-        kinds = [item.ValueType for item in document.ContentSequence]
-        document.ContentSequence.insert(kinds.index("CONTAINER"), library)
-    return document
-
-
-def _library(sources: Sources) -> Any:
-    """Create the image library (TID 1600); None for multi-frame sources.
-
-    Attributes common to the images of a stack are listed once, for their group.
-    """
-    groups: dict[str, list[Dataset]] = {}
-    for image in sources.all:
-        if "NumberOfFrames" not in image:
-            groups.setdefault(str([image.get(word) for word in _GROUP_ATTRIBUTES]), []).append(
-                image
-            )
-    if not groups:
-        return None
-    contains = hd.sr.RelationshipTypeValues.CONTAINS
-    library = hd.sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
-    library.ContentSequence = hd.sr.ContentSequence()
-    own = (
-        codes.DCM.ImagePositionPatientX,
-        codes.DCM.ImagePositionPatientY,
-        codes.DCM.ImagePositionPatientZ,
-    )
-    for images in groups.values():
-        group = hd.sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
-        descriptors = hd.sr.ImageLibraryEntryDescriptors(images[0])
-        group.ContentSequence = hd.sr.ContentSequence(
-            [item for item in descriptors if item.name not in own]
-        )
-        group.ContentSequence.extend(_entry(image, own) for image in images)
-        library.ContentSequence.append(group)
-    return library
-
-
-def _entry(image: Dataset, names: Sequence[Any]) -> Any:
-    """Create an image library entry with its position, encoded with the concepts `names`."""
-    entry = hd.sr.ImageContentItem(
-        _code(_SOURCE),
-        image.SOPClassUID,
-        image.SOPInstanceUID,
-        relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
-    )
-    entry.ContentSequence = hd.sr.ContentSequence(
-        [
-            hd.sr.NumContentItem(
-                name,
-                value,
-                codes.UCUM.Millimeter,
-                relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
-            )
-            for name, value in zip(names, image.ImagePositionPatient, strict=True)
-        ]
-    )
-    return entry
-
-
-def _study_group(report: Report) -> Any:
-    finding = report.finding
-    sites = [hd.sr.FindingSite(_code(level_code(finding.level)))] if finding.level else None
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=_new_uid(), identifier="study"),
-        finding_type=_code(EPIDURAL_FLUID),
-        finding_sites=sites,
-        algorithm_id=_algorithm(),
-        measurements=[
-            _measurement(_PROBABILITY, finding.confidence, "1"),
-            _measurement(
-                private_term("NUMBERINGCONF", "Confidence of the level numbering"),
-                report.levels.numbering.confidence,
-                "1",
-            ),
-        ],
-        qualitative_evaluations=[
-            hd.sr.QualitativeEvaluation(_code(EPIDURAL_FLUID), _code(_LEAK[finding.leak])),
-            _evaluation("NUMBERING", "Level numbering", report.levels.numbering.method),
-        ],
-    )
-
-
-def _collection_group(
-    report: Report, c: Collection, segment: Segment | None, reference: Any
-) -> Any:
-    targets = [t for t in report.planning.targets if t.collection == c.id]
-    distance = targets[0].canal_distance_from_hiatus_mm if targets else None
-    values = [
-        (_VOLUME, c.volume_ml, "cm3", None),
-        (_LENGTH, c.extent.length_mm, "mm", None),
-        (_DEPTH, c.max_thickness_mm, "mm", _MAXIMUM),
-        (_AREA, c.max_area_mm2, "mm2", _MAXIMUM),
-        (_PROBABILITY, c.confidence, "1", None),
-        (private_term("SACCOMPRESSION", "Sac compression"), c.sac_compression, "1", None),
-        (_PATH_LENGTH, distance, "mm", None),
-        *(
-            (_signal_term(measured.role), measured.ratio, "1", None)
-            for measured in (c.character.ratios if c.character is not None else ())
-        ),
-    ]
-    evaluations = [
-        _evaluation("GRADE", "Grade", c.grade),
-        _evaluation("PATTERN", "Pattern", c.pattern),
-        *(
-            [_evaluation("SIGNALKIND", "Signal resembles", c.character.kind)]
-            if c.character is not None and c.character.kind is not None
-            else []
-        ),
-        *(_evaluation("COMPARTMENT", "Compartment", name) for name in c.compartments),
-        *(
-            hd.sr.QualitativeEvaluation(
-                _code(private_term("ALTLEVEL", "Level it could also be")),
-                _code(level_code(other.level)),
-            )
-            for other in c.alternatives
-        ),
-    ]
-    common = {
-        "tracking_identifier": hd.sr.TrackingIdentifier(
-            uid=segment.tracking_uid if segment else _new_uid(),
-            identifier=segment.tracking_id if segment else f"epidural fluid {c.id}",
-        ),
-        "finding_type": _code(EPIDURAL_FLUID),
-        "finding_sites": [_site(c.level, c.position.label)],
-        "algorithm_id": _algorithm(),
-        "measurements": [
-            _measurement(name, value, unit, derivation)
-            for name, value, unit, derivation in values
-            if value is not None
-        ],
-        "qualitative_evaluations": evaluations,
-    }
-    if reference is None:
-        return hd.sr.MeasurementsAndQualitativeEvaluations(**common)
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=reference, **common
-    )
-
-
-def _side_group(segment: str, side: str, fluid: SideFluid) -> Any:
-    """Create the measurements of the fluid on one side of the sac within a motion segment."""
-    values = ((_DEPTH, fluid.thickness_mm, "mm"), (_AREA, fluid.area_mm2, "mm2"))
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=_new_uid(), identifier=f"epidural fluid {segment} {side}"
-        ),
-        finding_type=_code(EPIDURAL_FLUID),
-        finding_sites=[_site(segment, side)],
-        algorithm_id=_algorithm(),
-        measurements=[
-            _measurement(name, value, unit, _MAXIMUM)
-            for name, value, unit in values
-            if value is not None
-        ],
-    )
-
-
-def _site(segment: str | None, side: str) -> Any:
-    """Create the finding site of a motion segment, with a side of the sac."""
-    lateral = side in ("left", "right")
-    return hd.sr.FindingSite(
-        _code(level_code(segment) if segment else SPINE),
-        laterality=_code(_POSITIONS[side]) if lateral else None,
-        topographical_modifier=None if lateral else _code(_POSITIONS[side]),
-    )
-
-
-def _signal_term(role: Role) -> CodedTerm:
-    name = role_name(role)
-    return private_term(f"RATIO{name.replace(' ', '')}".upper(), f"Signal relative to CSF, {name}")
-
-
-def _measurement(
-    name: CodedTerm, value: float, unit: str, derivation: CodedTerm | None = None
-) -> Any:
-    return hd.sr.Measurement(
-        name=_code(name),
-        value=round(value, 4),
-        unit=_code(_UNITS[unit]),
-        derivation=_code(derivation) if derivation else None,
-    )
-
-
-def _evaluation(code: str, meaning: str, value: str) -> Any:
-    """Create a qualitative evaluation with a private code."""
-    answer = private_term(value.replace("_", "").upper()[:16], value.replace("_", " "))
-    return hd.sr.QualitativeEvaluation(_code(private_term(code, meaning)), _code(answer))
-
-
-def _numbering_text(report: Report) -> str:
-    numbering = report.levels.numbering
-    return (
-        f"Level status: {report.levels.status}. Numbering assumes {numbering.assumption}"
-        f" (confidence {numbering.confidence:.2f})."
-    )
-
-
-def _algorithm() -> Any:
-    return hd.sr.AlgorithmIdentification(name=MODEL, version=__version__)
-
-
 # --- secondary captures -------------------------------------------------------------------
 
 
-def secondary_captures(pictures: Sequence[Picture], sources: Sources) -> Iterator[tuple[str, Any]]:
-    """Yield the name and Secondary Capture of each figure, all in one series."""
-    common = _instance_attributes(SC_SERIES_NUMBER)
+def secondary_captures(
+    pictures: Sequence[Picture], sources: Sources
+) -> Iterator[tuple[Picture, Any]]:
+    """Yield each figure with its Secondary Capture, all in one series."""
+    common = instance_attributes(SC_SERIES_NUMBER)
     for number, picture in enumerate(pictures, 1):
         capture = hd.sc.SCImage.from_ref_dataset(
             ref_dataset=sources.main[0],
@@ -782,7 +505,7 @@ def secondary_captures(pictures: Sequence[Picture], sources: Sources) -> Iterato
             coordinate_system=hd.CoordinateSystemNames.PATIENT,
             series_instance_uid=common["series_instance_uid"],
             series_number=SC_SERIES_NUMBER,
-            sop_instance_uid=_new_uid(),
+            sop_instance_uid=new_uid(),
             instance_number=number,
             manufacturer=MANUFACTURER,
             patient_orientation=("L", "F"),  # highdicom does not accept an empty value
@@ -790,20 +513,21 @@ def secondary_captures(pictures: Sequence[Picture], sources: Sources) -> Iterato
         capture.PatientOrientation = []  # several planes with burned-in orientation labels
         capture.BodyPartExamined = "SPINE"  # unpaired: no laterality
         capture.BurnedInAnnotation = "NO"  # text, but no patient identity
-        capture.SeriesDescription = f"leakloc figures - {SHORT_NOTICE}"[:64]
+        capture.SeriesDescription = f"leakloc figures - {SERIES_NOTICE}"
         capture.ImageComments = SHORT_NOTICE
-        yield picture.name, capture
+        mark_as_research(capture)
+        yield picture, capture
 
 
 # --- helpers ------------------------------------------------------------------------------
 
 
-def _instance_attributes(series_number: int) -> dict[str, Any]:
+def instance_attributes(series_number: int) -> dict[str, Any]:
     """Return new UIDs and the equipment attributes."""
     return {
-        "series_instance_uid": _new_uid(),
+        "series_instance_uid": new_uid(),
         "series_number": series_number,
-        "sop_instance_uid": _new_uid(),
+        "sop_instance_uid": new_uid(),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL,
@@ -811,9 +535,22 @@ def _instance_attributes(series_number: int) -> dict[str, Any]:
     }
 
 
-def _new_uid() -> str:
+def mark_as_research(dataset: Dataset) -> None:
+    """State the research status and the private coding scheme in an object; changed in place."""
+    dataset.ContentQualification = "RESEARCH"
+    scheme = pydicom.Dataset()
+    scheme.CodingSchemeDesignator = PRIVATE_SCHEME
+    scheme.CodingSchemeUID = PRIVATE_SCHEME_UID
+    scheme.CodingSchemeName = "leakloc private terms"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    dataset.CodingSchemeIdentificationSequence = [scheme]
+
+
+def new_uid() -> str:
+    """Return a random UID."""
     return str(generate_uid())
 
 
-def _code(term: CodedTerm) -> Any:
+def coded(term: CodedTerm) -> Any:
+    """Return a term as a coded concept of highdicom."""
     return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

@@ -217,6 +217,10 @@ class Outputs(Part):
     """PNG figures."""
     masks: dict[str, str] = Field(default_factory=dict)
     """NIfTI masks by content."""
+    labels: tuple[str, ...] = ()
+    """Names and colors of the values of each mask: BIDS ``dseg.tsv`` and ITK-SNAP descriptions."""
+    markups: tuple[str, ...] = ()
+    """Levels, collections and paths as markups of 3D Slicer."""
     dicom: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """DICOM objects by kind."""
     html: str | None = None
@@ -231,6 +235,8 @@ class Outputs(Part):
     """HTML file with a 3D viewer of volume and masks."""
     tables: tuple[str, ...] = ()
     """CSV files of collections and levels."""
+    fhir: str | None = None
+    """FHIR R4 bundle; null if not written."""
 
 
 class SkippedFiles(Part):

@@ -30,7 +30,7 @@ from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
 from leakloc.levels.schemes import level_scheme
-from leakloc.report import caudal, relabel_data, tables
+from leakloc.report import caudal, fhir, label_files, markups, relabel_data, tables
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 from leakloc.report.overlays import Picture, draw_pictures, figures
@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from leakloc.core.volume import Volume
     from leakloc.levels.result import Levels
     from leakloc.loaders.study import SeriesStack
-    from leakloc.report import dicom, vector
+    from leakloc.report import dicom, structured_report, vector
     from leakloc.segmentation.result import Segmentation
 else:  # only needed for some outputs: highdicom and matplotlib are imported slowly
     dicom = LazyModule("leakloc.report.dicom")
+    structured_report = LazyModule("leakloc.report.structured_report")
     vector = LazyModule("leakloc.report.vector", "figures")
 
 PARTS: Final = frozenset(
@@ -65,6 +66,8 @@ PARTS: Final = frozenset(
         "masks",
         "dicom",
         "relabel.npz",
+        "markups",
+        "fhir.json",
     }
 )
 """Contents of a report folder; a folder with other contents is never replaced."""
@@ -193,12 +196,15 @@ class Draft:
     notes: list[Note] = field(default_factory=list)
     overlays: tuple[str, ...] = ()
     masks: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    markups: tuple[str, ...] = ()
     dicom: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     html: str | None = None
     pdf: str | None = None
     caudal: str | None = None
     html3d: str | None = None
     tables: tuple[str, ...] = ()
+    fhir: str | None = None
     pictures: tuple[Picture, ...] = ()
     key_images: tuple[KeyImage, ...] = ()
     identity: tuple[str, ...] = ()
@@ -215,12 +221,15 @@ class Draft:
             text="report.txt" if "text" in self.wanted else None,
             overlays=self.overlays,
             masks=self.masks,
+            labels=self.labels,
+            markups=self.markups,
             dicom=self.dicom,
             html=self.html,
             pdf=self.pdf,
             caudal=self.caudal,
             html3d=self.html3d,
             tables=self.tables,
+            fhir=self.fhir,
         )
         writing_s = time.perf_counter() - self._start
         return self.build(outputs=outputs, notes=self.notes, runtime_s={"writing": writing_s})
@@ -236,7 +245,7 @@ class Draft:
             self.attempt("pdf_not_written", lambda: self._pdf(analysis), "figures.pdf")
         if self.wanted & {"seg", "sr", "sc"}:
             self._write_dicom(analysis)
-        self.write_tables()
+        self.write_exports()
         self.write_caudal()
         if "html3d" in self.wanted:
             self.attempt("page_3d_not_written", lambda: self._page_3d(analysis), "report3d.html")
@@ -311,25 +320,33 @@ class Draft:
             save(made[0], target / "seg.dcm")
             self.dicom["seg"] = "dicom/seg.dcm"
 
-        def structured_report() -> None:
-            document = dicom.report_object(report, found, sources, made[0] if made else None)
+        captures: list[structured_report.Capture] = []
+
+        def measurements() -> None:
+            document = structured_report.report_object(
+                report, found, sources, made[0] if made else None, captures
+            )
             save(document, target / "sr.dcm")
             self.dicom["sr"] = "dicom/sr.dcm"
 
         def secondary_captures() -> None:
             (target / "sc").mkdir()
             names = []
-            for name, capture in dicom.secondary_captures(self.pictures, sources):
-                save(capture, target / "sc" / f"{name}.dcm")
-                names.append(f"dicom/sc/{name}.dcm")
+            written = []
+            for picture, capture in dicom.secondary_captures(self.pictures, sources):
+                save(capture, target / "sc" / f"{picture.name}.dcm")
+                names.append(f"dicom/sc/{picture.name}.dcm")
+                del capture.PixelData  # only its identifiers are needed
+                written.append(structured_report.Capture(capture, picture.collection))
             self.dicom["sc"] = tuple(names)
+            captures.extend(written)
 
         if "seg" in self.wanted and found:
             self.attempt("dicom_segmentation_not_written", segmentation, "dicom/seg.dcm")
-        if "sr" in self.wanted:
-            self.attempt("dicom_structured_report_not_written", structured_report, "dicom/sr.dcm")
         if "sc" in self.wanted and self.pictures:
             self.attempt("dicom_captures_not_written", secondary_captures, "dicom/sc")
+        if "sr" in self.wanted:  # last: it references the other objects
+            self.attempt("dicom_structured_report_not_written", measurements, "dicom/sr.dcm")
         if not self.dicom:
             target.rmdir()
 
@@ -349,7 +366,20 @@ class Draft:
         for name, mask in found.items():
             path = self.folder / "masks" / f"{name}.nii.gz"
             write_mask(mask, path, compression=settings.mask_compression)
+        self.labels = self._label_files()
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
+
+    def _label_files(self) -> tuple[str, ...]:
+        """Write the names and colors of the values of each mask; return the file names."""
+        names = []
+        for mask, labels in label_files.mask_labels(self.report()).items():
+            for suffix, text in (
+                ("dseg.tsv", label_files.dseg_table(labels)),
+                ("itksnap.txt", label_files.itksnap_descriptions(labels)),
+            ):
+                names.append(f"masks/{mask}_{suffix}")
+                (self.folder / names[-1]).write_text(text, encoding="utf-8")
+        return tuple(names)
 
     def _pictures(self, analysis: AnalysisData) -> None:
         self.pictures = draw_pictures(analysis)
@@ -366,8 +396,27 @@ class Draft:
         (self.folder / "report3d.html").write_text(text, encoding="utf-8")
         self.html3d = "report3d.html"
 
-    def write_tables(self) -> None:
-        """Write the CSV tables, if requested."""
+    def write_exports(self) -> None:
+        """Write the tables, markups and FHIR bundle, as requested: the report in other formats."""
+        self._write_tables()
+        if "markups" in self.wanted:
+            self.attempt("markups_not_written", self._markups, "markups")
+        if "fhir" in self.wanted:
+            self.attempt("fhir_not_written", self._fhir, "fhir.json")
+
+    def _markups(self) -> None:
+        files = markups.markup_files(self.report())
+        if files:
+            (self.folder / "markups").mkdir()
+        for name, text in files.items():
+            (self.folder / "markups" / name).write_text(text, encoding="utf-8")
+        self.markups = tuple(f"markups/{name}" for name in files)
+
+    def _fhir(self) -> None:
+        (self.folder / "fhir.json").write_text(fhir.bundle(self.report()), encoding="utf-8")
+        self.fhir = "fhir.json"
+
+    def _write_tables(self) -> None:
         report = self.report()
         names = ("collections.csv", "levels.csv")
 

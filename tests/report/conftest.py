@@ -6,6 +6,7 @@ that every mix-up of axes shows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from leakloc.localization.result import (
     ThecalSac,
 )
 from leakloc.pipeline import Analysis
+from leakloc.report import write_outputs
 from leakloc.segmentation.result import Segmentation
 
 AnyPart = TypeVar("AnyPart", bound=Part)
@@ -355,7 +357,7 @@ def write_series(volume: Volume, folder: Path) -> SeriesStack:
         image.HighBit, image.PixelRepresentation = 15, 0
         image.PixelData = pixels.tobytes()
         path = folder / f"{(7 * k) % geometry.shape[0]:03d}-{k}.dcm"
-        image.save_as(path)
+        image.save_as(path, enforce_file_format=True)
         files.append(path)
         uids.append(str(image.SOPInstanceUID))
     return SeriesStack(
@@ -388,6 +390,40 @@ def as_dicom() -> Callable[[Analysis, Path], Analysis]:
 @pytest.fixture(scope="session")
 def make_synthetic() -> Callable[..., Analysis]:
     return synthetic
+
+
+def small(codes: str) -> Analysis:
+    """A study of few voxels with three different spacings, stored along `codes`."""
+    a = np.deg2rad(6.0)
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    spacing = np.array([2.3, 3.1, 5.7])
+    shape = (34, 32, 24)
+    origin = -tilt @ (spacing * (np.array(shape[::-1]) - 1) / 2) + [3.0, -7.0, 11.0]
+    grid = Geometry.from_axes(shape, origin_lps=origin, spacing_ijk_mm=spacing, directions_lps=tilt)
+    stored = Volume(np.zeros(shape, np.uint8), grid).oriented(codes).geometry
+    return synthetic(stored)
+
+
+@pytest.fixture(scope="session")
+def make_small() -> Callable[[str], Analysis]:
+    return small
+
+
+@pytest.fixture(scope="session")
+def written(
+    as_dicom: Callable[[Analysis, Path], Analysis], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Analysis, Path]:
+    """An analysis of few voxels with a DICOM source, and its report folder."""
+    folder = tmp_path_factory.mktemp("dicom")
+    analysis = as_dicom(small("SLA"), folder / "source")
+    analysis = replace(analysis, settings=analysis.settings.changed(report__picture_height_px=400))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        report = write_outputs(analysis, folder / "out")
+    assert [w.code for w in report.quality.warnings] == ["synthetic", "c2_not_seen"]
+    assert report.outputs.dicom["seg"] == "dicom/seg.dcm"
+    assert len(report.outputs.dicom["sc"]) == 8
+    return analysis, folder / "out"
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ def everything(
     )  # fmt: skip
     analysis = replace(analysis, localization=replace(localization, finding=answer))
     parts = ["masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"]
+    parts += ["markups", "fhir"]
     changed = analysis.settings.changed(report__write=parts, report__picture_height_px=400)
     analysis = replace(analysis, settings=changed)
     write_outputs(analysis, folder / "out")
@@ -137,7 +138,7 @@ def test_nothing_written_claims_too_much(everything: tuple[Analysis, Path]) -> N
     analysis, folder = everything
     read: dict[str, str] = {}
     for path in folder.rglob("*"):
-        if path.suffix in (".json", ".csv"):
+        if path.suffix in (".json", ".csv", ".tsv"):
             read[path.name] = path.read_text(encoding="utf-8")
         elif path.suffix == ".html":
             read[path.name] = own_words(path.read_text(encoding="utf-8"))

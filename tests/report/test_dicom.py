@@ -12,26 +12,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from leakloc.anatomy.vocabulary import LABEL_VALUES, level_code, vertebra_code
-from leakloc.core.volume import Geometry, Volume
+from leakloc.anatomy.vocabulary import LABEL_VALUES, PRIVATE_SCHEME_UID, level_code, vertebra_code
+from leakloc.core.volume import Geometry
 from leakloc.pipeline import Analysis
-from leakloc.report import build_report, dicom, write_outputs
+from leakloc.report import clinical_terms, dicom, structured_report, write_outputs
+from leakloc.segmentation.result import Candidate
 
 Make = Callable[..., Analysis]
 STORED = ["LPS", "PSL", "RAI", "SLA", "LSA", "PIR"]
 """Axial, sagittal and coronal acquisitions, stacked either way."""
-
-
-def small(make: Make, codes: str) -> Analysis:
-    """A study of few voxels with three different spacings, stored along `codes`."""
-    a = np.deg2rad(6.0)
-    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    spacing = np.array([2.3, 3.1, 5.7])
-    shape = (34, 32, 24)
-    origin = -tilt @ (spacing * (np.array(shape[::-1]) - 1) / 2) + [3.0, -7.0, 11.0]
-    grid = Geometry.from_axes(shape, origin_lps=origin, spacing_ijk_mm=spacing, directions_lps=tilt)
-    stored = Volume(np.zeros(shape, np.uint8), grid).oriented(codes).geometry
-    return make(stored)
 
 
 def read_back(path: Path, geometry: Geometry) -> dict[str, np.ndarray]:
@@ -53,9 +42,9 @@ def read_back(path: Path, geometry: Geometry) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("codes", STORED)
 def test_segmentation_read_back_is_the_mask(
-    make_synthetic: Make, as_dicom: Make, tmp_path: Path, codes: str
+    make_small: Make, as_dicom: Make, tmp_path: Path, codes: str
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, codes), tmp_path)
+    analysis = as_dicom(make_small(codes), tmp_path)
     sources = dicom.read_sources(dicom.source_stacks(analysis))
     seg = dicom.segmentation_object(analysis, dicom.segments(analysis), sources)
     seg.save_as(tmp_path / "seg.dcm")
@@ -81,10 +70,10 @@ def test_segmentation_read_back_is_the_mask(
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_each_segment_is_written_whole(
-    make_synthetic: Make, as_dicom: Make, tmp_path: Path, overlap: bool
+    make_small: Make, as_dicom: Make, tmp_path: Path, overlap: bool
 ) -> None:
     """Masks made elsewhere may overlap; those that do not go to highdicom as one map."""
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path)
+    analysis = as_dicom(make_small("LPS"), tmp_path)
     levels, sac = analysis.levels.mask, analysis.segmentation.thecal_sac.array > 0
     mask = np.where(sac | (analysis.segmentation.collections.array > 0), 0, levels.array)
     if overlap:
@@ -101,22 +90,6 @@ def test_each_segment_is_written_whole(
     assert set(masks) == {segment.label for segment in found}
     for segment in found:
         np.testing.assert_array_equal(masks[segment.label], segment.mask(), err_msg=segment.label)
-
-
-@pytest.fixture(scope="module")
-def written(
-    make_synthetic: Make, as_dicom: Make, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Analysis, Path]:
-    folder = tmp_path_factory.mktemp("dicom")
-    analysis = as_dicom(small(make_synthetic, "SLA"), folder / "source")
-    analysis = replace(analysis, settings=analysis.settings.changed(report__picture_height_px=400))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        report = write_outputs(analysis, folder / "out")
-    assert [w.code for w in report.quality.warnings] == ["synthetic", "c2_not_seen"]
-    assert report.outputs.dicom["seg"] == "dicom/seg.dcm"
-    assert len(report.outputs.dicom["sc"]) == 8
-    return analysis, folder / "out"
 
 
 def objects(folder: Path) -> dict[str, pydicom.Dataset]:
@@ -140,6 +113,40 @@ def test_objects_belong_to_the_source_study_with_fresh_uids(
     assert len({o.SeriesInstanceUID for o in made.values()}) == 3
 
 
+def test_objects_state_research_and_the_private_scheme(written: tuple[Analysis, Path]) -> None:
+    for name, made in objects(written[1]).items():
+        assert made.ContentQualification == "RESEARCH", name
+        (scheme,) = made.CodingSchemeIdentificationSequence
+        assert scheme.CodingSchemeDesignator == "99LEAKLOC"
+        assert scheme.CodingSchemeUID == PRIVATE_SCHEME_UID
+        assert made.SeriesDescription.endswith("Research use only - not a medical device"), name
+        assert len(made.SeriesDescription) <= 64
+
+
+@pytest.mark.parametrize("supplied", [False, True])
+def test_algorithm_family_of_each_segment(make_small: Make, supplied: bool) -> None:
+    """A network takes part, except in masks and levels of the user."""
+    analysis = make_small("LPS")
+    if supplied:
+        own = tuple(Candidate(n, True, 0.9, 1.0, np.zeros(3), "supplied", (), ()) for n in (1, 2))
+        numbering = replace(analysis.levels.numbering, method="external")
+        analysis = replace(
+            analysis,
+            segmentation=replace(analysis.segmentation, candidates=own),
+            levels=replace(analysis.levels, numbering=numbering),
+        )
+    assert {segment.by_network for segment in dicom.segments(analysis)} == {not supplied}
+
+
+def test_segments_of_a_network_are_of_artificial_intelligence(
+    written: tuple[Analysis, Path],
+) -> None:
+    seg = hd.seg.segread(written[1] / "dicom" / "seg.dcm")
+    for number in seg.segment_numbers:
+        algorithm = seg.get_segment_description(number).algorithm_identification
+        assert algorithm.family.meaning == "Artificial Intelligence"
+
+
 def test_segmentation_refers_to_the_source_slices(written: tuple[Analysis, Path]) -> None:
     analysis, out = written
     (stack,) = dicom.source_stacks(analysis)
@@ -153,70 +160,6 @@ def test_segmentation_refers_to_the_source_slices(written: tuple[Analysis, Path]
         position = frame.PlanePositionSequence[0].ImagePositionPatient
         expected = analysis.triage.myelogram.geometry.lps_from_ijk([0, 0, k])
         np.testing.assert_allclose(np.array(position, float), expected, atol=0.01)
-
-
-def groups(document: pydicom.Dataset) -> dict[str, list[pydicom.Dataset]]:
-    """Content items of each measurement group by tracking identifier."""
-    found = {}
-    measurements = next(
-        item
-        for item in document.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
-    )
-    for group in measurements.ContentSequence:
-        items = list(group.ContentSequence)
-        name = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "112039")
-        found[name.TextValue] = items
-    return found
-
-
-def values(items: list[pydicom.Dataset]) -> dict[str, float]:
-    return {
-        item.ConceptNameCodeSequence[0].CodeMeaning: float(
-            item.MeasuredValueSequence[0].NumericValue
-        )
-        for item in items
-        if item.ValueType == "NUM"
-    }
-
-
-def test_structured_report_says_what_the_report_says(written: tuple[Analysis, Path]) -> None:
-    analysis, out = written
-    document = pydicom.dcmread(out / "dicom" / "sr.dcm")
-    assert document.VerificationFlag == "UNVERIFIED"
-    assert document.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
-    first = groups(document)["epidural fluid 1"]
-    report = build_report(analysis)
-    found = values(first)
-    assert found["Volume"] == report.collections[0].volume_ml
-    assert found["Depth"] == report.collections[0].max_thickness_mm
-    assert found["Path length"] == report.planning.targets[0].canal_distance_from_hiatus_mm
-    assert "Sac compression" not in values(groups(document)["epidural fluid 2"])  # unknown
-    site = next(i for i in first if i.ConceptNameCodeSequence[0].CodeValue == "363698007")
-    code = site.ConceptCodeSequence[0]
-    assert (code.CodeValue, code.CodingSchemeDesignator) == ("243923001", "SCT")
-    texts = [i.TextValue for i in document.ContentSequence if i.ValueType == "TEXT"]
-    assert any("Not a medical device" in text for text in texts)
-    assert report.finding.summary in texts
-
-
-def test_report_and_segmentation_have_the_same_tracking_uids(
-    written: tuple[Analysis, Path],
-) -> None:
-    _, out = written
-    seg = hd.seg.segread(out / "dicom" / "seg.dcm")
-    document = pydicom.dcmread(out / "dicom" / "sr.dcm")
-    for number in seg.segment_numbers:
-        segment = seg.get_segment_description(number)
-        if not segment.segment_label.startswith("Epidural"):
-            continue
-        items = groups(document)[segment.tracking_id]
-        uid = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "112040")
-        assert segment.tracking_uid == uid.UID
-        reference = next(i for i in items if i.ConceptNameCodeSequence[0].CodeValue == "121191")
-        image = reference.ReferencedSOPSequence[0]
-        assert image.ReferencedSOPInstanceUID == seg.SOPInstanceUID
-        assert int(image.ReferencedSegmentNumber) == number
 
 
 def test_captures_are_the_pictures(written: tuple[Analysis, Path]) -> None:
@@ -256,10 +199,10 @@ PARTS = ["ZZ", "19610203", "20230417", "111213", "1.83", "71.5", "064Y", "1.2.99
 
 @pytest.fixture(scope="module")
 def anonymous(
-    make_synthetic: Make, as_dicom: Make, tmp_path_factory: pytest.TempPathFactory
+    make_small: Make, as_dicom: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Analysis, Path]:
     folder = tmp_path_factory.mktemp("anonymous")
-    analysis = as_dicom(small(make_synthetic, "LPS"), folder / "source")
+    analysis = as_dicom(make_small("LPS"), folder / "source")
     for path in (folder / "source").iterdir():
         image = pydicom.dcmread(path)
         for keyword, value in SECRETS.items():
@@ -322,9 +265,9 @@ def test_objects_without_identity_have_no_attribute_of_the_basic_profile(
 
 
 def test_anonymised_sources_without_patient_attributes_work(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     for path in (tmp_path / "source").iterdir():
         image = pydicom.dcmread(path)
         for keyword in ("PatientID", "PatientName", "AccessionNumber", "StudyID", "StudyDate"):
@@ -360,7 +303,7 @@ def written_after(
     ],
 )
 def test_names_in_any_character_set_are_written(
-    make_synthetic: Make,
+    make_small: Make,
     as_dicom: Make,
     with_settings: Make,
     tmp_path: Path,
@@ -374,14 +317,14 @@ def test_names_in_any_character_set_are_written(
         image.PatientName = name
         image.save_as(path)
 
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     made = written_after(analysis, with_settings, tmp_path, change)
     for path in (made / "seg.dcm", made / "sr.dcm", next((made / "sc").iterdir())):
         assert str(pydicom.dcmread(path).PatientName) == name
 
 
 def test_sources_with_an_unknown_character_set_are_written(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
     def change(_: int, path: Path) -> None:
         content = path.read_bytes()
@@ -393,12 +336,12 @@ def test_sources_with_an_unknown_character_set_are_written(
         assert content.count(b"ISO_IR 100") == 1
         path.write_bytes(content.replace(b"ISO_IR 100", b"ISO_IR 999"))
 
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     written_after(analysis, with_settings, tmp_path, change)
 
 
 def test_sources_with_invalid_values_are_written_without_warnings(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
     def change(number: int, path: Path) -> None:
         with pydicom.config.disable_value_validation():
@@ -415,7 +358,7 @@ def test_sources_with_invalid_values_are_written_without_warnings(
         changed = b"1,5".ljust(len(thickness) + len(thickness) % 2)
         path.write_bytes(content[:at] + changed + content[at + len(changed) :])
 
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     written_after(analysis, with_settings, tmp_path, change)
 
 
@@ -431,14 +374,14 @@ def change_frame_of_reference(number: int, image: pydicom.Dataset) -> None:
 @pytest.mark.parametrize("edit", [jitter_orientation, change_frame_of_reference])
 def test_attributes_that_differ_between_slices_are_unified(
     edit: Callable[[int, pydicom.Dataset], None],
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path,
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path,
 ) -> None:  # fmt: skip
     def change(number: int, path: Path) -> None:
         image = pydicom.dcmread(path)
         edit(number, image)
         image.save_as(path)
 
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     made = written_after(analysis, with_settings, tmp_path, change)
     masks = read_back(made / "seg.dcm", analysis.triage.myelogram.geometry)
     np.testing.assert_array_equal(
@@ -447,13 +390,13 @@ def test_attributes_that_differ_between_slices_are_unified(
 
 
 def test_the_text_of_a_library_error_is_shown_without_patient_data(
-    make_synthetic: Make,
+    make_small: Make,
     as_dicom: Make,
     with_settings: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
 
     def broken(*_: object) -> None:
         pydicom.dcmread(tmp_path / "of Doe^Jane")
@@ -466,19 +409,10 @@ def test_the_text_of_a_library_error_is_shown_without_patient_data(
     assert "Doe" not in warning.message
 
 
-def test_report_without_segmentation(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
-) -> None:
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
-    report = write_outputs(with_settings(analysis, report__write=["sr"]), tmp_path / "out")
-    assert report.outputs.dicom == {"sr": "dicom/sr.dcm"}
-    assert "epidural fluid 1" in groups(pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm"))
-
-
 def test_a_source_without_frame_of_reference_is_a_warning(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     for path in (tmp_path / "source").iterdir():
         image = pydicom.dcmread(path)
         del image.FrameOfReferenceUID
@@ -514,15 +448,18 @@ def test_standard_codes_are_those_of_the_dicom_dictionaries() -> None:
         term = level_code(f"{upper}-{lower}")
         assert term.scheme == "SCT" and known[term.value] == term.meaning
     assert level_code("L6-S1").scheme == level_code("S1-S2").scheme == "99LEAKLOC"
-    for term in vars(dicom).values():
+    terms = [*vars(dicom).values(), *vars(structured_report).values()]
+    terms += vars(clinical_terms).values()
+    terms += [*clinical_terms.POSITIONS.values(), *clinical_terms.LEAK.values()]
+    for term in terms:
         if isinstance(term, type(level_code("L4-L5"))) and term.scheme == "SCT":
             assert term.value in known
 
 
 def test_joined_stations_are_all_referred_to(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, "LPS"), tmp_path / "source")
+    analysis = as_dicom(make_small("LPS"), tmp_path / "source")
     (stack,) = dicom.source_stacks(analysis)
     for path in stack.files[20:]:  # the upper station: a series of its own
         image = pydicom.dcmread(path)
@@ -550,9 +487,9 @@ def test_joined_stations_are_all_referred_to(
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_multi_frame_source_is_referred_to(
-    make_synthetic: Make, as_dicom: Make, with_settings: Make, tmp_path: Path, shared: bool
+    make_small: Make, as_dicom: Make, with_settings: Make, tmp_path: Path, shared: bool
 ) -> None:
-    analysis = as_dicom(small(make_synthetic, "SLA"), tmp_path / "source")
+    analysis = as_dicom(make_small("SLA"), tmp_path / "source")
     (stack,) = dicom.source_stacks(analysis)
     enhanced = hd.legacy.LegacyConvertedEnhancedMRImage(
         legacy_datasets=[pydicom.dcmread(path) for path in stack.files],
@@ -634,7 +571,7 @@ def test_dcmtk_prints_the_report(written: tuple[Analysis, Path]) -> None:
 
 @pytest.mark.parametrize("codes", STORED)
 def test_dcmqi_reads_the_masks_back(
-    make_synthetic: Make, as_dicom: Make, tmp_path: Path, codes: str
+    make_small: Make, as_dicom: Make, tmp_path: Path, codes: str
 ) -> None:
     """Another implementation: equal voxel for voxel, millimetre for millimetre."""
     import json
@@ -642,7 +579,7 @@ def test_dcmqi_reads_the_masks_back(
     import SimpleITK as sitk
 
     reader = tool("segimage2itkimage")
-    analysis = as_dicom(small(make_synthetic, codes), tmp_path / "source")
+    analysis = as_dicom(make_small(codes), tmp_path / "source")
     sources = dicom.read_sources(dicom.source_stacks(analysis))
     found = dicom.segments(analysis)
     dicom.segmentation_object(analysis, found, sources).save_as(tmp_path / "seg.dcm")
@@ -679,22 +616,3 @@ def test_dcmqi_reads_the_masks_back(
     for number, segment in enumerate(found, 1):
         np.testing.assert_array_equal(seen[number], segment.mask(), err_msg=segment.label)
         assert described[number]["SegmentLabel"] == segment.label
-
-
-def test_the_report_lists_its_images(written: tuple[Analysis, Path]) -> None:
-    """Readers find the source through the image library (TID 1600)."""
-    analysis, out = written
-    (stack,) = dicom.source_stacks(analysis)
-    document = pydicom.dcmread(out / "dicom" / "sr.dcm")
-    library = next(
-        item
-        for item in document.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "111028"
-    )
-    named = {
-        image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-        for group in library.ContentSequence
-        for image in group.ContentSequence
-        if image.ValueType == "IMAGE"
-    }
-    assert named == set(stack.sop_instance_uids)

@@ -30,7 +30,9 @@ def contents(folder: Path) -> set[str]:
 
 def test_folder_holds_what_the_report_names(bare: Analysis, folder: Path) -> None:
     report = write_outputs(bare, folder)
-    assert contents(folder) == {"report.json", "levels.json", *report.outputs.masks.values()}
+    assert contents(folder) == {
+        "report.json", "levels.json", *report.outputs.masks.values(), *report.outputs.labels
+    }  # fmt: skip
     values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(report_schema()).validate(values)
     assert Report.load(folder) == report
@@ -240,6 +242,8 @@ def test_tables_of_a_study_without_fluid_hold_the_header(
 WRITERS = {
     "masks": ("leakloc.report.writer.write_mask", "masks_not_written"),
     "csv": ("leakloc.report.tables.write_csv", "tables_not_written"),
+    "markups": ("leakloc.report.markups.markup_files", "markups_not_written"),
+    "fhir": ("leakloc.report.fhir.bundle", "fhir_not_written"),
     "png": ("leakloc.report.writer.draw_pictures", "pictures_not_written"),
     "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
     "caudal": ("leakloc.report.caudal.caudal_sheet", "caudal_sheet_not_written"),
@@ -273,9 +277,11 @@ def test_each_writer_fails_alone(
         "png": report.outputs.overlays, "pdf": report.outputs.pdf,
         "html3d": report.outputs.html3d, "html": report.outputs.html,
         "caudal": report.outputs.caudal,
+        "markups": report.outputs.markups, "fhir": report.outputs.fhir,
     }[part]  # fmt: skip
     assert not mine
     held = contents(folder)
     assert held == {
-        "report.json", "levels.json", *report.outputs.masks.values(), *report.outputs.tables
+        "report.json", "levels.json", *report.outputs.masks.values(), *report.outputs.labels,
+        *report.outputs.tables,
     }  # fmt: skip

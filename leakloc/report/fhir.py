@@ -1,0 +1,215 @@
+"""The report as a FHIR R4 bundle: DiagnosticReport, Observations and the program as Device.
+
+The bundle is a collection without a server. The imaging study is referenced by its Study Instance
+UID; a patient is referenced, by identifier, only with the setting ``report.identity = "keep"``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from leakloc.anatomy.vocabulary import (
+    EPIDURAL_FLUID,
+    NOTICE,
+    PRIVATE_SCHEME,
+    PRIVATE_SCHEME_UID,
+    THECAL_SAC,
+    CodedTerm,
+    level_code,
+    private_term,
+)
+from leakloc.report import clinical_terms as terms
+
+if TYPE_CHECKING:
+    from leakloc.localization.result import Collection
+    from leakloc.report.model import Report
+
+Resource = dict[str, Any]
+
+_SYSTEMS: Final = {
+    "SCT": "http://snomed.info/sct",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    PRIVATE_SCHEME: f"urn:oid:{PRIVATE_SCHEME_UID}",
+}
+"""FHIR code system of each DICOM coding scheme."""
+_UCUM: Final = "http://unitsofmeasure.org"
+_TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
+_STUDY_DATE_DIGITS: Final = 8
+
+
+def bundle(report: Report) -> str:
+    """Return the bundle as indented JSON; values that are null in the report are omitted."""
+    device_url, report_url = _url(), _url()
+    observations = {_url(): made for made in _observations(report)}
+    for made in observations.values():
+        made |= _common(report) | {"device": {"reference": device_url}}
+    entries = {
+        report_url: _diagnostic_report(report, list(observations)),
+        **observations,
+        device_url: _device(report),
+    }
+    content = {
+        "resourceType": "Bundle",
+        "meta": _research(),
+        "type": "collection",
+        "timestamp": report.generator.created,
+        "entry": [{"fullUrl": url, "resource": made} for url, made in entries.items()],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _diagnostic_report(report: Report, results: list[str]) -> Resource:
+    made: Resource = {
+        "resourceType": "DiagnosticReport",
+        "meta": _research(),
+        "status": "preliminary",
+        "category": [
+            {"coding": [{"system": f"{_TERMINOLOGY}/v2-0074", "code": "RAD"}], "text": "Radiology"}
+        ],
+        "code": _concept(terms.PROCEDURE),
+        "issued": report.generator.created,
+        "result": [{"reference": url} for url in results],
+        "conclusion": f"{report.finding.summary} {NOTICE}",
+        **_identity(report),
+    }
+    study = _imaging_study(report)
+    if study is not None:
+        made["imagingStudy"] = [study]
+    return made
+
+
+def _observations(report: Report) -> Iterable[Resource]:
+    """Return the finding of the study, the thecal sac and each collection, in this order."""
+    finding, sac = report.finding, report.thecal_sac
+    numbering = report.levels.numbering
+    yield _observation(
+        EPIDURAL_FLUID,
+        finding.level,
+        f"{finding.summary} Level numbering assumes {numbering.assumption}.",
+        [
+            (terms.PROBABILITY, finding.confidence, "1"),
+            (terms.NUMBERING_CONFIDENCE, numbering.confidence, "1"),
+        ],
+    ) | {"valueCodeableConcept": _concept(terms.LEAK[finding.leak])}
+    yield _observation(
+        THECAL_SAC,
+        None,
+        "Volumes of the thecal sac in the field of view.",
+        [(terms.VOLUME, sac.volume_ml, "cm3"), (terms.CSF_VOLUME, sac.csf_volume_ml, "cm3")],
+    )
+    for c in report.collections:
+        yield _collection(report, c)
+
+
+def _collection(report: Report, c: Collection) -> Resource:
+    targets = {t.collection: t.canal_distance_from_hiatus_mm for t in report.planning.targets}
+    made = _observation(
+        EPIDURAL_FLUID,
+        c.level,
+        f"Collection {c.id}: segments {', '.join(c.segments) or 'not named'}.",
+        [
+            (terms.VOLUME, c.volume_ml, "cm3"),
+            (terms.LENGTH, c.extent.length_mm, "mm"),
+            (terms.DEPTH, c.max_thickness_mm, "mm"),
+            (terms.AREA, c.max_area_mm2, "mm2"),
+            (terms.PROBABILITY, c.confidence, "1"),
+            (terms.SAC_COMPRESSION, c.sac_compression, "1"),
+            (terms.PATH_LENGTH, targets.get(c.id), "mm"),
+        ],
+    )
+    made["valueCodeableConcept"] = _concept(terms.POSITIONS[c.position.label])
+    for code, meaning, value in (("GRADE", "Grade", c.grade), ("PATTERN", "Pattern", c.pattern)):
+        concept = _concept(private_term(code, meaning))
+        made["component"].append({"code": concept, "valueCodeableConcept": {"text": value}})
+    return made
+
+
+def _observation(
+    code: CodedTerm,
+    level: str | None,
+    text: str,
+    values: list[tuple[CodedTerm, float | None, str]],
+) -> Resource:
+    """Create an observation with numeric components; null values are omitted."""
+    made: Resource = {
+        "resourceType": "Observation",
+        "meta": _research(),
+        "status": "preliminary",
+        "category": [
+            {"coding": [{"system": f"{_TERMINOLOGY}/observation-category", "code": "imaging"}]}
+        ],
+        "code": _concept(code),
+        "note": [{"text": f"{text} {NOTICE}"}],
+        "component": [
+            {"code": _concept(term), "valueQuantity": _quantity(value, unit)}
+            for term, value, unit in values
+            if value is not None
+        ],
+    }
+    if level is not None:
+        made["bodySite"] = _concept(level_code(level))
+    return made
+
+
+def _common(report: Report) -> Resource:
+    """Return the elements that all observations have."""
+    study = _imaging_study(report)
+    return {
+        "issued": report.generator.created,
+        **({"derivedFrom": [study]} if study is not None else {}),
+        **_identity(report),
+    }
+
+
+def _identity(report: Report) -> Resource:
+    """Return subject and date as far as the setting `report.identity` retains them."""
+    made: Resource = {}
+    study = report.study
+    if study.identity == "keep" and study.patient_id:
+        made["subject"] = {"type": "Patient", "identifier": {"value": study.patient_id}}
+    date = study.study_date or ""
+    if len(date) == _STUDY_DATE_DIGITS and date.isdecimal():
+        made["effectiveDateTime"] = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    return made
+
+
+def _imaging_study(report: Report) -> Resource | None:
+    uid = report.study.study_instance_uid
+    if uid is None:
+        return None
+    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}
+    return {"type": "ImagingStudy", "identifier": identifier}
+
+
+def _device(report: Report) -> Resource:
+    generator = report.generator
+    return {
+        "resourceType": "Device",
+        "meta": _research(),
+        "identifier": [{"system": "urn:ietf:rfc:3986", "value": f"urn:oid:{terms.DEVICE_UID}"}],
+        "deviceName": [{"name": generator.name, "type": "manufacturer-name"}],
+        "version": [{"value": generator.version}],
+        "note": [{"text": NOTICE}],
+    }
+
+
+def _research() -> Resource:
+    """Return metadata with the purpose of use: healthcare research."""
+    code = {"system": f"{_TERMINOLOGY}/v3-ActReason", "code": "HRESCH"}
+    return {"security": [code]}
+
+
+def _concept(term: CodedTerm) -> Resource:
+    coding = {"system": _SYSTEMS[term.scheme], "code": term.value, "display": term.meaning}
+    return {"coding": [coding], "text": term.meaning}
+
+
+def _quantity(value: float, unit: str) -> Resource:
+    return {"value": round(value, 4), "unit": unit, "system": _UCUM, "code": unit}
+
+
+def _url() -> str:
+    return f"urn:uuid:{uuid4()}"
