@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from leakloc.localization.companions import CompanionMeasurements
 
 if TYPE_CHECKING:
     from leakloc.anatomy.vocabulary import Role
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
-    from leakloc.localization.signals import CollectionSignals
     from leakloc.segmentation.result import Segmentation
 
 
@@ -28,15 +29,15 @@ class Landmarks:
         Result of `leakloc.localization.find_sacral_canal`.
     anatomy : Volume or None
         A companion series with bright fat.
-    signals : tuple of CollectionSignals
-        Signal of the collections on companion series.
+    companions : CompanionMeasurements
+        Measurements of the collections on other series.
     sacral_roles, anatomy_roles : tuple of Role
         Roles of the series used.
     """
 
     sacral: SacralCanal | None
     anatomy: Volume | None
-    signals: tuple[CollectionSignals, ...] = ()
+    companions: CompanionMeasurements = field(default_factory=CompanionMeasurements)
     sacral_roles: tuple[Role, ...] = ()
     anatomy_roles: tuple[Role, ...] = ()
 
@@ -54,12 +55,18 @@ class SeriesSelection:
         Whether it is the companion of its role, or a part of it.
     has_other : bool
         Whether another series is the companion of its role.
+    is_second : bool
+        Whether it is the second myelogram.
+    t1_pair : str or None
+        Plane of the T1 series before and after intravenous contrast, if it is one of these.
     """
 
     role: Role
     is_fluid: bool
     is_companion: bool
     has_other: bool
+    is_second: bool = False
+    t1_pair: str | None = None
 
 
 @dataclass(frozen=True)

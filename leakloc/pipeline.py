@@ -19,12 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.analysis import AnalysisData, Basis, Landmarks
-from leakloc.core.errors import SettingsError
+from leakloc.anatomy.spine import Spine
+from leakloc.core.errors import AnalysisError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.levels import read_level_map, read_levels
 from leakloc.loaders import Study, load, read_mask, triage
 from leakloc.loaders.masks import FLUID, SAC, read_segments, with_labels
-from leakloc.localization import find_sacral_canal, localize, measure_signals, without_cisterns
+from leakloc.localization import (
+    CompanionMeasurements,
+    compare_myelograms,
+    find_sacral_canal,
+    localize,
+    measure_axial,
+    measure_enhancement,
+    measure_signals,
+    without_cisterns,
+)
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
 from leakloc.report.usage import selections_of
@@ -187,6 +197,7 @@ def analyze(
         settings.report.check_installed()
     segmenter = segmenter or stage("leakloc.segmenters", settings.stages.segmenter)
     labeler = labeler or stage("leakloc.labelers", settings.stages.labeler)
+    automatic = segmenter
     if sac is not None or fluid is not None:
         segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter, settings)
     if levels is not None:
@@ -208,11 +219,12 @@ def analyze(
         )
     with clock.stage("segmentation", STAGES["segmentation"]):
         segmentation = segmenter(chosen.spine, chosen.companions, settings.segmentation)
+        second = _segment_second(chosen, automatic, settings)
     with clock.stage("levels", STAGES["levels"]):
         named = labeler(chosen.spine, chosen.companions, segmentation, settings.levels)
     with clock.stage("localization", STAGES["localization"]):
         notes = (*chosen.notes, *study.notes)
-        landmarks = _landmarks(chosen, segmentation)
+        landmarks = _landmarks(chosen, segmentation, second)
         within = without_cisterns(segmentation, named)
         localization = localize(
             within,
@@ -221,7 +233,7 @@ def analyze(
             input_notes=(*notes, *within.notes, *named.notes),
             sacral=landmarks.sacral,
             anatomy=landmarks.anatomy,
-            signals=landmarks.signals,
+            companions=landmarks.companions,
         )
     basis = Basis(
         segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
@@ -234,7 +246,9 @@ def analyze(
     return analysis
 
 
-def _landmarks(chosen: Triage, segmentation: Segmentation) -> Landmarks:
+def _landmarks(
+    chosen: Triage, segmentation: Segmentation, second: Segmentation | None
+) -> Landmarks:
     """Return the image data used by localization."""
     preferred: tuple[Role, ...] = ("sagittal_t2", "sagittal_t1", "sagittal_stir")
     volumes: dict[Role, Volume] = {"myelogram": chosen.myelogram, **chosen.companions}
@@ -245,10 +259,34 @@ def _landmarks(chosen: Triage, segmentation: Segmentation) -> Landmarks:
     return Landmarks(
         sacral,
         volumes[with_fat[0]] if with_fat else None,
-        measure_signals(segmentation, chosen.companions),
+        _measured(chosen, segmentation, second),
         () if sacral is None else tuple(for_sacrum[number] for number in sacral.images),
         with_fat,
     )
+
+
+def _measured(
+    chosen: Triage, segmentation: Segmentation, second: Segmentation | None
+) -> CompanionMeasurements:
+    """Return the measurements of the collections on series other than the myelogram."""
+    return CompanionMeasurements(
+        signals=measure_signals(segmentation, chosen.companions),
+        axial=measure_axial(segmentation, chosen.companions.get("axial_t2")),
+        enhancement=measure_enhancement(segmentation, chosen.t1_pairs),
+        comparison=None if second is None else compare_myelograms(segmentation, second),
+    )
+
+
+def _segment_second(
+    chosen: Triage, segmenter: Segmenter, settings: Settings
+) -> Segmentation | None:
+    """Segment the second myelogram, if any; None if no spinal canal is detected on it."""
+    if chosen.second_myelogram is None:
+        return None
+    try:
+        return segmenter(Spine(chosen.second_myelogram), {}, settings.segmentation)
+    except AnalysisError:
+        return None
 
 
 def _supplied_segmenter(

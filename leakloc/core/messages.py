@@ -149,6 +149,10 @@ _LOADERS: Final = {
         "{count} different images have SOP Instance UIDs that are not unique; all were used",
         "Correct the anonymization: DICOM objects of the report refer to images by their UID.",
     ),
+    "intrathecal_contrast": Message(
+        "series {series} is not used: {reason}",
+        "Compare it with the reported collections; contrast outside the sac is not analyzed.",
+    ),
     "irregular_geometry": Message(
         "{error}",
     ),
@@ -404,6 +408,15 @@ _LOCALIZATION: Final = {
         "The canal from the sacral hiatus to {disc} measures {length_mm:.0f} mm (mean in adults "
         "{mean_mm:.0f} mm): the level numbering or the position of the hiatus may be wrong.",
         "Verify the numbering of the levels and the position of the hiatus.",
+    ),
+    "second_myelogram_additional": Message(
+        {
+            "": "A second myelogram shows {volume_ml:.1f} mL of fluid at {place} that was not "
+            "detected on the first.",
+            "outside": "A second myelogram shows {volume_ml:.1f} mL of fluid at {place}, outside "
+            "the field of view of the first.",
+        },
+        "Compare both myelograms there; select the second by its number to analyze it.",
     ),
     "sac_interrupted": Message(
         "The thecal sac is hardly visible at {segments}: severe stenosis or a signal void. Its "

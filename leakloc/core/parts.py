@@ -64,6 +64,8 @@ Degrees = Annotated[Amount, _rounded(1)]
 """An angle in degrees."""
 Ratio = Annotated[Amount, _rounded(2)]
 """A ratio of two signals."""
+Signed = Annotated[float, _rounded(2)]
+"""A difference of two ratios."""
 Milliliters = Annotated[Amount, _rounded(_ML_DIGITS)]
 """A volume in mL."""
 Point = Annotated[tuple[float, float, float], _rounded_vector(_MM_DIGITS)]

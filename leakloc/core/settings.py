@@ -51,6 +51,9 @@ class LoaderSettings(_Section):
     verify_companions: bool = True
     """Whether companion series in the myelogram's frame of reference are checked for patient
     movement between series; takes about half a second per series."""
+    compare_myelograms: bool = True
+    """Whether fluid is also detected on a second myelogram of the study (such as a coronal one) for
+    comparison; takes as long as the segmentation of the first."""
     max_archive_gib: float = Field(16.0, gt=0, le=1000)
     """Maximum unpacked size of an archive in GiB: several times the largest spine study."""
     max_archive_files: int = Field(50_000, ge=1)

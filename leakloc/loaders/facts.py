@@ -48,6 +48,8 @@ class Facts:
         Craniocaudal extent.
     image_type : frozenset of str
     echo_time_ms, repetition_time_ms, slice_thickness_mm : float or None
+    intrathecal : bool
+        Whether name or route of administration state intrathecal contrast.
     confirmed_by_pixels : bool
         Whether the pixels showed bright fluid, if the header does not state the contrast.
     """
@@ -66,6 +68,7 @@ class Facts:
     named_myelography: bool
     contrast: Contrast
     region: Region
+    intrathecal: bool = False
     confirmed_by_pixels: bool = False
 
     @property
@@ -128,6 +131,7 @@ def gather(stack: SeriesStack, heavy_echo_time_ms: float) -> Facts:
         named_myelography=myelography,
         contrast=_contrast(p, text, image_type, heavy_echo_time_ms, named=myelography),
         region=_region(p, text),
+        intrathecal=_is_intrathecal(p, text),
     )
 
 
@@ -140,6 +144,11 @@ def _is_named_myelography(description: str, text: str, te: float | None) -> bool
     own = names.normalized(description)
     spinal = names.MYELOGRAPHY.search(own) and not names.OTHER_HYDROGRAPHY.search(own)
     return (te or 0.0) >= _LONG_TE_MS and bool(spinal or names.SPINE.search(text))
+
+
+def _is_intrathecal(p: dict[str, Any], text: str) -> bool:
+    route = names.normalized(p.get("ContrastBolusRoute"))
+    return bool(names.INTRATHECAL.search(text) or names.INTRATHECAL.search(route))
 
 
 def _contrast(
@@ -158,7 +167,10 @@ def _contrast(
         return "steady_state"
     if _is_gradient_echo(p):
         return _post(p, text) if te <= _SHORT_TE_MS and (tr or 0) <= _T1_TR_MS else "unknown"
-    if te >= heavy_echo_time_ms or named or (_single_shot(p, text) and te >= _LONG_TE_MS):
+    is_t1 = te <= _SHORT_TE_MS and tr is not None and tr <= _T1_TR_MS
+    if te >= heavy_echo_time_ms or (_single_shot(p, text) and te >= _LONG_TE_MS):
+        return "heavy_t2"
+    if named and not is_t1:  # T1 named myelography: contrast in the CSF
         return "heavy_t2"
     if ti is not None and _T1_FLAIR_TI_MS[0] <= ti <= _T1_FLAIR_TI_MS[1] and te <= _SHORT_TE_MS:
         return _post(p, text)
@@ -168,7 +180,7 @@ def _contrast(
     in_stir_range = ti is not None and _STIR_TI_MS[0] <= ti <= _STIR_TI_MS[1]
     if in_stir_range or (names.STIR.search(text) and (inverted or ti is None)):
         return "stir"
-    if te <= _SHORT_TE_MS and tr is not None and tr <= _T1_TR_MS:
+    if is_t1:
         return _post(p, text)
     if te >= _T2_TE_MS:
         return "t2"

@@ -55,6 +55,7 @@ SEQUENCE_KEYWORDS: Final = (
     "VolumetricProperties",
     "VolumeBasedCalculationTechnique",
     "ContrastBolusAgent",
+    "ContrastBolusRoute",
     "BodyPartExamined",
     "MagneticFieldStrength",
     "PatientPosition",

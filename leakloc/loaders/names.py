@@ -70,6 +70,11 @@ CONTRAST: Final = _words(
     r"\+ ?c\b|\bc\+|\bgd\b|gado|gad\b|\bpost ?(c|con|gd|km|iv)?\b|contrast|kontrast|contraste"
     r"|\bkm\b|\bce\b|\bpdc\b|\bc/c\b|с ?ку\b|контраст|增强|造影後|造影后|조영(?!술)"
 )
+INTRATHECAL: Final = _words(
+    r"intra ?th?e[ck]al|intrathékal|\bit ?(gd|gad|kontrast|contrast)|\b(gd|gado?\w*) ?it\b"
+    r"|\b(gd|gado?\w*) ?(mr ?)?myelo"
+)
+"""Contrast agent in the CSF (gadolinium myelography)."""
 NO_CONTRAST: Final = _words(
     r"\bpre ?(c|con|gd|km|contrast)?\b|\bnativ|\bnon ?contrast|\bohne km|\bsans|\bw ?o\b|\bsin\b"
 )

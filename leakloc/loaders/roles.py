@@ -51,6 +51,12 @@ _MAX_T1_FLUID_RATIO: Final = 1.0
 as T1-weighted: 0.4 to 0.5 on T1 of phantoms, 2.2 and more on T2 and STIR of phantoms and
 patients."""
 
+_MAX_INTRATHECAL_TISSUE: Final = 0.45
+"""Maximum ratio of the 80th to the 99.5th percentile of the signal with contrast in the CSF."""
+
+_MIN_INTRATHECAL_RATIO: Final = 1.5
+"""Minimum ratio of canal to vertebral body signal on fat-suppressed T1 with contrast in the CSF."""
+
 _CORRECTED: Final = 0.25
 """Score of a correction (distortion, surface coil) that distinguishes versions of one series."""
 
@@ -148,7 +154,7 @@ def judge_all(study: Study, settings: LoaderSettings, pixels: Pixels) -> list[Cl
 def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[Role, str] | None:
     """Rules that exclude a stack regardless of its contrast."""
     if stack.modality not in ("MR", ""):
-        return "other", f"modality {stack.modality}: only MR is analyzed"
+        return "other", other_modality(stack.modality, facts)
     for note in stack.notes:
         if note.definition.excludes_series:
             return "other", note.message
@@ -175,6 +181,17 @@ def _excluded(stack: SeriesStack, facts: Facts, *, mixed_planes: bool) -> tuple[
         what = "brain or head" if facts.region == "brain" else "another body part"
         return "other", f"{what} by name or body part, spine not mentioned"
     return None
+
+
+def other_modality(modality: str, facts: Facts) -> str:
+    """Return why images of a modality other than MR are not analyzed."""
+    if modality != "CT":
+        return f"modality {modality}: only MR is analyzed"
+    name = "CT myelography" if facts.named_myelography or facts.intrathecal else "CT"
+    return (
+        f"{name} (modality CT): only MR is analyzed; CT would require separation of the contrast "
+        "agent from bone, and detection of vertebrae on CT"
+    )
 
 
 def _without_volume(stack: SeriesStack, facts: Facts) -> tuple[Role, str]:
@@ -208,6 +225,14 @@ def _projection(stack: SeriesStack, facts: Facts) -> str | None:
 def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> ClassifiedSeries:
     """Role by contrast and plane; pixels determine heavy T2 weighting."""
     gate: Gate | None = None
+    intrathecal = _intrathecal_evidence(stack, facts, pixels)
+    if intrathecal is not None:
+        reason = (
+            f"intrathecal gadolinium myelography by {intrathecal}: T1 with contrast in the CSF, "
+            "not analyzed"
+        )
+        facts = replace(facts, intrathecal=True)
+        return ClassifiedSeries(stack, facts, "other", reason, set_aside=True)
     has_header = stack.series_instance_uid is not None
     if _needs_pixels(facts) or not has_header:
         try:
@@ -230,6 +255,28 @@ def _classified(stack: SeriesStack, facts: Facts, pixels: Pixels) -> ClassifiedS
             facts = replace(facts, confirmed_by_pixels=ratio is not None)
     role, reason = _role(facts, gate)
     return ClassifiedSeries(stack, facts, role, reason, gate)
+
+
+def _intrathecal_evidence(stack: SeriesStack, facts: Facts, pixels: Pixels) -> str | None:
+    """Return the evidence that a series shows contrast in the CSF; None without any.
+
+    On T1 with fat suppression, fluid is brighter than other tissue only with contrast in it.
+    """
+    if facts.contrast not in ("t1", "t1_post"):
+        return None
+    if facts.intrathecal:
+        return "name or route of administration"
+    if facts.named_myelography:
+        return "name and T1 weighting"
+    if not facts.fat_suppressed or facts.contrast != "t1_post" or not pixels.readable(stack):
+        return None
+    volume = pixels.of(stack)
+    if estimate_weighting(volume).ratio > _MAX_INTRATHECAL_TISSUE:
+        return None
+    ratio = fluid_over_bone(volume, pixels.anatomy)
+    if ratio is None or ratio < _MIN_INTRATHECAL_RATIO:
+        return None
+    return f"its signal (canal {ratio:.1f} times as bright as bone)"
 
 
 def _needs_pixels(facts: Facts) -> bool:

@@ -133,7 +133,7 @@ class TriagedStack:
     """Tissue-to-fluid signal ratio (80th over 99.5th percentile of the central field of view), low
     for heavy T2 weighting; None if no pixels were read."""
     used_for: tuple[str, ...] = ()
-    """Uses in the analysis: ``"fluid"``, ``"levels"``, both or none."""
+    """Uses in the analysis: ``"fluid"``, ``"levels"``, ``"comparison"``, ``"enhancement"``."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,18 @@ class Triage:
     companions : dict
         Volumes of other roles, by role. A localizer, or a fast sagittal series instead, is
         included only if it extends far cranial to all others, to count levels.
+    second_myelogram : Volume or None
+        Another myelogram of the study, for comparison.
+    t1_pairs : tuple
+        T1 volumes before and after intravenous contrast with the same plane and fat suppression.
     """
 
     stacks: tuple[TriagedStack, ...]
     spine: Spine
     companions: dict[Role, Volume]
     notes: tuple[Note, ...] = ()
+    second_myelogram: Volume | None = None
+    t1_pairs: tuple[tuple[Volume, Volume], ...] = ()
 
     @property
     def myelogram(self) -> Volume:

@@ -7,7 +7,8 @@ without usable series is rejected with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import isclose
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,13 @@ from leakloc.core.notes import Note, note
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders.alignment import Aligner
 from leakloc.loaders.gate import looks_like_head
-from leakloc.loaders.roles import ClassifiedSeries, Pixels, finished, judge_all
+from leakloc.loaders.roles import (
+    ClassifiedSeries,
+    Pixels,
+    finished,
+    judge_all,
+    other_modality,
+)
 from leakloc.loaders.stations import (
     adjoin,
     compose_stations,
@@ -58,6 +65,11 @@ _UP_TO_THE_NECK_MM: Final = 150.0
 T6, the cranial limit of lumbar series."""
 _PLANES_TO_COUNT: Final = 3
 """Minimum sagittal planes, about 10 mm apart; fewer miss a laterally curved spine."""
+_SAME_ORIENTATION: Final = 0.999
+"""Minimum cosine of the angle between axes of one protocol (2.5 degrees)."""
+_SIMILAR_TIMING: Final = 0.25
+"""Maximum relative difference of echo and repetition times of a T1 pair; 25 % of the repetition
+time changes the signal of muscle by 15 %, and its ratio to other tissue less."""
 _FOR_LEVELS: Final[frozenset[Role]] = frozenset({"sagittal_t2", "sagittal_stir", "sagittal_t1"})
 
 
@@ -112,7 +124,9 @@ def triage(
             placed: Volume | None = volume
         else:
             whole, joined = _whole(role, parts, pixels, settings)
-            placed, found = _placed(role, parts[0], whole, chosen, aligner, verify=verify)
+            placed, found = _placed(
+                parts[0], whole, chosen, aligner, verify=verify and role in _FOR_LEVELS
+            )
             notes += [*joined, *found] if placed is not None else found
         if placed is None:
             continue
@@ -123,26 +137,150 @@ def triage(
         if role in _FOR_LEVELS:
             for_levels += [part.stack for part in parts]
     if not companion_uids:
-        others = [v.geometry.top_mm for role, v in volumes.items() if role in _FOR_LEVELS]
+        tops = [v.geometry.top_mm for role, v in volumes.items() if role in _FOR_LEVELS]
         unused = [item for item in judged if not _is_in(item.stack, [*for_fluid, *for_levels])]
-        top_mm = max([volume.geometry.top_mm, *others])
+        top_mm = max([volume.geometry.top_mm, *tops])
         counting = _choose_counting(unused, chosen, volume, top_mm, pixels)
         if counting:
             volumes["localizer"] = _whole("localizer", counting, pixels, settings)[0]
             for_levels += [part.stack for part in counting]
     if not _FOR_LEVELS & volumes.keys():
         for_levels += for_fluid
+    others = _Others()
+    if not companion_uids:
+        others = _other_series(judged, members, volume, pixels, aligner, settings, verify=verify)
+        notes += [note for note in others.notes if note not in notes]
     additional = (part for parts in companions.values() for part in parts)
     for item in (*members, *additional):
         notes += [note for note in item.stack.notes if note not in notes]
     used = [*for_fluid, *for_levels]
-    notes = [*_use_notes(judged, members, used, chosen_by_user=myelogram_uid is not None), *notes]
-    uses = {"fluid": for_fluid, "levels": for_levels}
+    notes = [
+        *_use_notes(judged, members, used, chosen_by_user=myelogram_uid is not None),
+        *_intrathecal_notes(judged),
+        *notes,
+    ]
+    uses = {
+        "fluid": for_fluid,
+        "levels": for_levels,
+        "comparison": others.for_comparison,
+        "enhancement": others.for_pairs,
+    }
     stacks = tuple(
         finished(item, tuple(use for use, stacks in uses.items() if _is_in(item.stack, stacks)))
         for item in judged
     )
-    return Triage(stacks, spine, volumes, tuple(notes))
+    return Triage(stacks, spine, volumes, tuple(notes), others.second, tuple(others.pairs))
+
+
+@dataclass
+class _Others:
+    """Series that are compared with the myelogram, and their registered volumes."""
+
+    second: Volume | None = None
+    pairs: list[tuple[Volume, Volume]] = field(default_factory=list)
+    for_comparison: list[SeriesStack] = field(default_factory=list)
+    for_pairs: list[SeriesStack] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+
+def _other_series(
+    judged: list[ClassifiedSeries],
+    members: list[ClassifiedSeries],
+    myelogram: Volume,
+    pixels: Pixels,
+    aligner: Aligner,
+    settings: LoaderSettings,
+    *,
+    verify: bool,
+) -> _Others:
+    """Select and register a second myelogram, and T1 series before and after contrast."""
+    chosen, found = members[0], _Others()
+
+    def placed(item: ClassifiedSeries, *, verify: bool) -> Volume | None:
+        volume, notes = _placed(item, pixels.of(item.stack), chosen, aligner, verify=verify)
+        found.notes += notes
+        return volume
+
+    item = _second_myelogram(judged, members, pixels) if settings.compare_myelograms else None
+    if item is not None:
+        found.second = placed(item, verify=verify)
+        found.for_comparison += [] if found.second is None else [item.stack]
+    for pair in _t1_pairs(judged, chosen, myelogram, pixels):
+        # Axial series cover too little of the canal for verification.
+        is_sagittal = pair[0].facts.plane == "sagittal"
+        before, after = (placed(one, verify=verify and is_sagittal) for one in pair)
+        if before is not None and after is not None:
+            found.pairs.append((before, after))
+            found.for_pairs += [one.stack for one in pair]
+    return found
+
+
+def _second_myelogram(
+    judged: list[ClassifiedSeries], members: list[ClassifiedSeries], pixels: Pixels
+) -> ClassifiedSeries | None:
+    """Select the best other myelogram; not another version or station of the one that is used."""
+    used = {_series_of(item) for item in members}
+    grids = [item.stack.geometry for item in members if item.stack.geometry is not None]
+    pool = [
+        item
+        for item in judged
+        if item.role == "myelogram"
+        and _series_of(item) not in used
+        and item.stack.series_instance_uid is not None
+        and item.stack.geometry is not None
+        and not any(_same_protocol(item.stack.geometry, grid) for grid in grids)
+    ]
+    ranked = sorted(pool, key=lambda item: (item.score, item.stack.n_instances), reverse=True)
+    return next((item for item in ranked if pixels.readable(item.stack)), None)
+
+
+def _same_protocol(one: Geometry, other: Geometry) -> bool:
+    """Return whether two grids have the same orientation and voxel size."""
+    turned = np.abs(one.directions_lps.T @ other.directions_lps)
+    return bool(
+        np.diag(turned).min() > _SAME_ORIENTATION
+        and np.allclose(one.spacing_ijk_mm, other.spacing_ijk_mm, rtol=0.01)
+    )
+
+
+def _t1_pairs(
+    judged: list[ClassifiedSeries], chosen: ClassifiedSeries, myelogram: Volume, pixels: Pixels
+) -> list[tuple[ClassifiedSeries, ClassifiedSeries]]:
+    """Select T1 series before and after intravenous contrast, at most one pair for each plane.
+
+    Signal is comparable only with the same fat suppression and similar timing.
+    """
+    pool = [
+        item
+        for item in judged
+        if item.facts.contrast in ("t1", "t1_post")
+        and not item.set_aside
+        and item.role not in ("projection", "localizer", "unreadable")
+        and item.stack.series_instance_uid is not None
+        and item.stack.geometry is not None
+        and _same_frame(item.stack, chosen.stack)
+    ]
+    found = []
+    for plane in ("axial", "sagittal", "coronal"):
+        pairs = [
+            (before, after)
+            for before in pool
+            for after in pool
+            if before.facts.plane == after.facts.plane == plane
+            and (before.facts.contrast, after.facts.contrast) == ("t1", "t1_post")
+            and before.facts.fat_suppressed == after.facts.fat_suppressed
+            and _similar(before.facts.echo_time_ms, after.facts.echo_time_ms)
+            and _similar(before.facts.repetition_time_ms, after.facts.repetition_time_ms)
+        ]
+        pairs.sort(key=lambda pair: min(_shows(i.stack, myelogram) for i in pair))
+        readable = (pair for pair in pairs[::-1] if all(pixels.readable(i.stack) for i in pair))
+        found += list(islice(readable, 1))
+    return found
+
+
+def _similar(one: float | None, other: float | None) -> bool:
+    """Return whether two times, if known, differ little."""
+    return one is None or other is None or isclose(one, other, rel_tol=_SIMILAR_TIMING)
 
 
 def _is_in(stack: SeriesStack, stacks: Sequence[SeriesStack]) -> bool:
@@ -165,6 +303,15 @@ def _use_notes(
         parts = [item for item in judged if _series_of(item) == key and _is_image(item)]
         found += _part_notes(parts, used, is_fluid=key in fluid)
     return found
+
+
+def _intrathecal_notes(judged: list[ClassifiedSeries]) -> list[Note]:
+    """Notes on series with contrast in the CSF, which are not T1 companions."""
+    return [
+        note("intrathecal_contrast", series=_number(item), reason=item.reason)
+        for item in judged
+        if item.facts.intrathecal and item.set_aside and item.facts.contrast in ("t1", "t1_post")
+    ]
 
 
 def _series_of(item: ClassifiedSeries) -> tuple[object, ...]:
@@ -191,6 +338,8 @@ def _unused_myelograms(
     roles: set[Role] = {"unreadable"} if members[0].role == "myelogram" else {"unreadable", "other"}
     concerned: dict[tuple[object, ...], ClassifiedSeries] = {}
     for item in sorted(judged, key=lambda item: item.stack.n_instances, reverse=True):
+        if item.facts.intrathecal:
+            continue  # has a note of its own
         if item.role in roles and item.facts.appears_myelogram and _series_of(item) not in fluid:
             concerned.setdefault(_series_of(item), item)
     return [
@@ -505,7 +654,6 @@ def _whole(
 
 
 def _placed(
-    role: Role,
     companion: ClassifiedSeries,
     volume: Volume,
     chosen: ClassifiedSeries,
@@ -517,7 +665,7 @@ def _placed(
     name = _name(companion)
     if not _same_frame(companion.stack, chosen.stack):
         return aligner.registered(volume, name)
-    return aligner.verified(volume, name) if verify and role in _FOR_LEVELS else (volume, [])
+    return aligner.verified(volume, name) if verify else (volume, [])
 
 
 def _name(item: ClassifiedSeries) -> str:
@@ -546,6 +694,9 @@ def _refusal(judged: Iterable[ClassifiedSeries]) -> str:
     items = list(judged)
     modalities = {item.stack.modality for item in items}
     if not modalities & {"MR", ""}:
+        if modalities == {"CT"}:
+            named = [item for item in items if item.facts.named_myelography]
+            return f"{other_modality('CT', (named or items)[0].facts)}; specify the MR study"
         listed = ", ".join(sorted(modalities))
         return f"modality {listed}: leakloc reads MR myelography; specify the MR study"
     mr = [item for item in items if item.stack.modality in ("MR", "")]

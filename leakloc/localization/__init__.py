@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from leakloc.core.extras import lazy_names
 
 if TYPE_CHECKING:
+    from leakloc.localization.axial import measure_axial
+    from leakloc.localization.companions import CompanionMeasurements
     from leakloc.localization.coordinate import LevelCoordinate
+    from leakloc.localization.enhancement import measure_enhancement
     from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
     from leakloc.localization.intracranial import without_cisterns
     from leakloc.localization.localizer import localize
+    from leakloc.localization.second_myelogram import compare_myelograms
     from leakloc.localization.signals import measure_signals
 else:  # reading a report needs only `leakloc.localization.result`
     __getattr__ = lazy_names(
@@ -20,16 +24,24 @@ else:  # reading a report needs only `leakloc.localization.result`
             "SacralCanal": "leakloc.localization.hiatus",
             "find_sacral_canal": "leakloc.localization.hiatus",
             "localize": "leakloc.localization.localizer",
+            "compare_myelograms": "leakloc.localization.second_myelogram",
+            "measure_axial": "leakloc.localization.axial",
+            "measure_enhancement": "leakloc.localization.enhancement",
             "measure_signals": "leakloc.localization.signals",
+            "CompanionMeasurements": "leakloc.localization.companions",
             "without_cisterns": "leakloc.localization.intracranial",
         },
     )
 
 __all__ = [
+    "CompanionMeasurements",
     "LevelCoordinate",
     "SacralCanal",
+    "compare_myelograms",
     "find_sacral_canal",
     "localize",
+    "measure_axial",
+    "measure_enhancement",
     "measure_signals",
     "without_cisterns",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +15,7 @@ from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.result import Levels
 from leakloc.localization.canal import ArcGrid, CanalVoxels, IntArray, canal_voxels
 from leakloc.localization.collections import Placed, locate_collection
+from leakloc.localization.companions import CompanionMeasurements
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
@@ -29,8 +29,8 @@ from leakloc.localization.sac import (
     premature_end,
     sac_profile,
 )
+from leakloc.localization.second_myelogram import MyelogramComparison, agreement
 from leakloc.localization.segments import fluid_by_segment
-from leakloc.localization.signals import CollectionSignals, character_of
 from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
@@ -57,7 +57,7 @@ def localize(
     input_notes: tuple[Note, ...] = (),
     sacral: SacralCanal | None = None,
     anatomy: Volume | None = None,
-    signals: Sequence[CollectionSignals] = (),
+    companions: CompanionMeasurements | None = None,
 ) -> Localization:
     """Determine position, extent, confidence and path from the hiatus of each collection.
 
@@ -74,8 +74,8 @@ def localize(
     anatomy : Volume, optional
         A registered volume with bright fat, to measure the depth of the posterior epidural space
         and of the skin.
-    signals : sequence of CollectionSignals
-        From `measure_signals`.
+    companions : CompanionMeasurements, optional
+        Measurements on other series.
 
     Returns
     -------
@@ -124,7 +124,8 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
-    by_id = {one.id: one for one in signals}
+    companions = companions or CompanionMeasurements()
+    centers = {c.id: c.center_lps for c in segmentation.accepted}
     by_segment = fluid_by_segment(
         {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},
         {p.collection.id: p.collection.segments for p in placed},
@@ -137,12 +138,17 @@ def localize(
     return Localization(
         thecal_sac=thecal_sac,
         collections=tuple(
-            p.collection.model_copy(update={"character": character_of(by_id.get(p.collection.id))})
+            p.collection.model_copy(update=companions.parts_at(centers[p.collection.id]))
             for p in placed
         ),
         finding=find(
             placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
-        ).model_copy(update={"segments_with_fluid": _count(by_segment, coordinate)}),
+        ).model_copy(
+            update={
+                "segments_with_fluid": _count(by_segment, coordinate),
+                "second_myelogram": agreement(companions.comparison),
+            }
+        ),
         planning=planning,
         coverage=coverage,
         fluid_by_segment=by_segment,
@@ -154,8 +160,27 @@ def localize(
             *_segment_notes("sac_interrupted", narrow_places(sac, coordinate)),
             *_segment_notes("sac_not_followed", premature_end(sac, coordinate, geometry)),
             *_edge_notes(placed, geometry, segmentation),
+            *_additional_notes(companions.comparison, coordinate, segmentation.centerline),
         ),
     )
+
+
+def _additional_notes(
+    comparison: MyelogramComparison | None, coordinate: LevelCoordinate, line: Centerline
+) -> list[Note]:
+    """Return notes on collections that were detected on the second myelogram only."""
+    found = []
+    for fluid in comparison.additional if comparison is not None else ():
+        segment = coordinate.segment_at(float(line.project(fluid.center_lps)[0]))
+        found.append(
+            note(
+                "second_myelogram_additional",
+                "" if fluid.in_field else "outside",
+                volume_ml=fluid.volume_ml,
+                place=segment or "a level that could not be named",
+            )
+        )
+    return found
 
 
 def _count(segments: tuple[SegmentFluid, ...], coordinate: LevelCoordinate) -> int | None:

@@ -23,6 +23,7 @@ from leakloc.core.parts import (
     Part,
     Point,
     Ratio,
+    Signed,
     SignedMillimeters,
 )
 
@@ -152,6 +153,67 @@ class FluidCharacter(Part):
     """Ratios by series."""
 
 
+class AxialT2(Part):
+    """Signal of a collection on axial T2; epidural fat may be as bright as fluid."""
+
+    bright: bool | None
+    """Whether the signal is at least 0.75 of that of CSF in the sac; null if not measured."""
+    side_confirmed: bool | None
+    """Whether it is brighter than the opposite side of the sac; null if not measured, or if the
+    intervals overlap."""
+    ratio: Nullable[Ratio]
+    """Signal relative to CSF in the sac; null if partial volume leaves too few voxels."""
+    low: Nullable[Ratio]
+    """Lower limit of the 95 % interval from noise."""
+    high: Nullable[Ratio]
+    """Upper limit of the 95 % interval from noise."""
+    opposite_ratio: Nullable[Ratio]
+    """Signal of the opposite side of the sac relative to CSF; null if not measured."""
+    n_voxels: int = Field(ge=0)
+    """Number of voxels completely within the collection."""
+    covered_fraction: Fraction
+    """Fraction of the collection within the canal that is in the field of view."""
+
+
+class Enhancement(Part):
+    """Rise of T1 signal after intravenous contrast around a collection.
+
+    Values are relative to the signal of muscle. Enhancement has many causes; it does not indicate
+    one.
+    """
+
+    rim: bool | None
+    """Whether a rim of the collection enhances; null if not measured."""
+    rise: Nullable[Signed]
+    """Median rise in a shell around the collection."""
+    low: Nullable[Signed]
+    """Lower limit of its 95 % interval from the variation of the voxels."""
+    high: Nullable[Signed]
+    """Upper limit of its 95 % interval."""
+    interior_rise: Nullable[Signed]
+    """Median rise within the collection."""
+    enhancing_fraction: Nullable[Fraction]
+    """Fraction of the shell that enhances."""
+    n_voxels: int = Field(ge=0)
+    """Number of voxels in the shell."""
+    plane: Literal["sagittal", "coronal", "axial"]
+    """Plane of the T1 series before and after contrast; of several pairs, that with the most voxels
+    in the shell."""
+    not_measured: str | None = None
+    """Why it was not measured: partial volume, registration or field of view."""
+
+
+class SecondMyelogram(Part):
+    """A collection on a second myelogram of the study."""
+
+    agreement: Literal["confirmed", "not detected", "not covered", "not assessable"]
+    """``not assessable``: not detected, but fat is as bright as fluid there."""
+    volume_ml: Nullable[Milliliters]
+    """Volume of the corresponding fluid there; null if not covered."""
+    covered_fraction: Fraction
+    """Fraction of the collection in its field of view."""
+
+
 class Profile(Part):
     """Thickness and cross-section of a collection along the canal."""
 
@@ -212,6 +274,12 @@ class Collection(Part):
     """Mimics that were considered."""
     character: FluidCharacter | None = None
     """Signal on companion series; null if no companion is registered."""
+    axial_t2: AxialT2 | None = None
+    """Signal on axial T2; null if no axial T2 is registered or covers the collection."""
+    enhancement: Enhancement | None = None
+    """Enhancement around the collection; null without a T1 pair."""
+    second_myelogram: SecondMyelogram | None = None
+    """The collection on a second myelogram; null without one."""
     profile: Profile | None = None
     """Thickness and area along the canal; null if not measured."""
 
@@ -259,6 +327,17 @@ class SegmentFluid(Part):
     """Quadrant on the patient's right."""
 
 
+class MyelogramAgreement(Part):
+    """Fluid on a second myelogram of the study."""
+
+    n_collections: int = Field(ge=0)
+    """Number of collections detected on it."""
+    n_confirmed: int = Field(ge=0)
+    """Number of reported collections confirmed on it."""
+    n_additional: int = Field(ge=0)
+    """Number of collections detected only on it."""
+
+
 class Finding(Part):
     """The finding of the study."""
 
@@ -273,6 +352,8 @@ class Finding(Part):
     segments_with_fluid: int | None = None
     """Number of motion segments with epidural fluid, possible collections included; null if levels
     are unlabelled."""
+    second_myelogram: MyelogramAgreement | None = None
+    """Fluid on a second myelogram; null without one."""
 
 
 class ExpectedHiatus(Part):

@@ -26,7 +26,7 @@ _ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir"
 _MIN_COVERED: Final = 0.9
 """Minimum fraction of a voxel of the companion inside the fluid; partial volume changes ratios."""
 
-_MIN_VOXELS: Final = 5
+MIN_VOXELS: Final = 5
 """Minimum number of such voxels in the collection and in the sac."""
 
 _REACH_MM: Final = 20.0
@@ -67,18 +67,71 @@ class MeasuredRatio:
 
 @dataclass(frozen=True)
 class CollectionSignals:
-    """Signals of one collection, by series."""
+    """Signals of one collection, by series.
 
-    id: int
+    Parameters
+    ----------
+    center_lps : ndarray, shape (3,)
+        Center of the candidate.
+    ratios : tuple of MeasuredRatio
+    """
+
+    center_lps: FloatArray
     ratios: tuple[MeasuredRatio, ...]
+
+
+@dataclass(frozen=True)
+class Surrounded:
+    """The part of a collection in the canal and the sac around it, on a crop of the grid.
+
+    Parameters
+    ----------
+    points_lps : ndarray, shape (n, 3)
+        Voxels of the collection.
+    fluid, sac : Volume
+        Fraction of fluid in the collection and in the sac.
+    """
+
+    points_lps: FloatArray
+    fluid: Volume
+    sac: Volume
+
+    @property
+    def corners_lps(self) -> FloatArray:
+        """Corners of the box with the reference CSF, shape (2, 2, 2, 3)."""
+        low, high = self.points_lps.min(axis=0), self.points_lps.max(axis=0)
+        ends = np.stack([low - _REACH_MM, high + _REACH_MM])
+        return np.stack(np.meshgrid(*ends.T), axis=-1)
+
+
+def surroundings_of(segmentation: Segmentation, number: int) -> Surrounded | None:
+    """Return a collection with the sac around it; None if no part of it is in the canal.
+
+    Only the part in the canal is measured, as its distance from the coil is that of the sac.
+    """
+    grid = segmentation.fluid_fraction.geometry
+    kji = np.argwhere(segmentation.collections.array == number)
+    if not len(kji):
+        return None
+    points = grid.lps_from_kji(kji)
+    _, left, dorsal = segmentation.centerline.project(points)
+    in_canal = np.hypot(left, dorsal) <= CANAL_RADIUS_MM
+    points = points[in_canal]
+    if not len(points):
+        return None
+    # Copies of the surroundings only, not of the whole grid.
+    box = grid.box_around(points, _REACH_MM)
+    fraction = segmentation.fluid_fraction.crop(box)
+    sac = fraction.with_array(fraction.array * (segmentation.thecal_sac.array[box] > 0))
+    own = np.zeros_like(fraction.array)
+    own[tuple((kji[in_canal] - [part.start for part in box]).T)] = 1
+    return Surrounded(points, fraction.with_array(fraction.array * own), sac)
 
 
 def measure_signals(
     segmentation: Segmentation, companions: Mapping[Role, Volume]
 ) -> tuple[CollectionSignals, ...]:
     """Measure the signal of each collection on the companion series.
-
-    Only the part in the canal is measured, as its distance from the coil is that of the sac.
 
     Parameters
     ----------
@@ -91,44 +144,30 @@ def measure_signals(
         for role in _ROLES
         if role in companions and not companions[role].provenance.contrast_agent
     }
-    grid = segmentation.fluid_fraction.geometry
     found = []
     for candidate in segmentation.accepted if volumes else ():
-        kji = np.argwhere(segmentation.collections.array == candidate.id)
-        if not len(kji):
-            continue
-        points = grid.lps_from_kji(kji)
-        _, left, dorsal = segmentation.centerline.project(points)
-        in_canal = np.hypot(left, dorsal) <= CANAL_RADIUS_MM
-        points = points[in_canal]
-        if not len(points):
-            continue
-        # Copies of the surroundings only, not of the whole grid.
-        box = grid.box_around(points, _REACH_MM)
-        fraction = segmentation.fluid_fraction.crop(box)
-        sac = fraction.with_array(fraction.array * (segmentation.thecal_sac.array[box] > 0))
-        own = np.zeros_like(fraction.array)
-        own[tuple((kji[in_canal] - [part.start for part in box]).T)] = 1
-        fluid = fraction.with_array(fraction.array * own)
-        ratios = (_ratio(role, volume, fluid, sac, points) for role, volume in volumes.items())
-        found.append(CollectionSignals(candidate.id, tuple(ratios)))
+        around = surroundings_of(segmentation, candidate.id)
+        if around is not None:
+            ratios = (_ratio(role, volume, around) for role, volume in volumes.items())
+            found.append(CollectionSignals(candidate.center_lps, tuple(ratios)))
     return tuple(found)
 
 
-def _ratio(
-    role: Role, volume: Volume, fluid: Volume, sac: Volume, points_lps: FloatArray
-) -> MeasuredRatio:
-    low, high = points_lps.min(axis=0), points_lps.max(axis=0)
-    corners = np.stack(np.meshgrid(*np.stack([low - _REACH_MM, high + _REACH_MM]).T), axis=-1)
+def _ratio(role: Role, volume: Volume, around: Surrounded) -> MeasuredRatio:
     try:
-        box = volume.geometry.box_around(corners)
+        box = volume.geometry.box_around(around.corners_lps)
     except GeometryError:
         return MeasuredRatio(role, np.nan, np.nan, np.nan, 0)
     own, csf = (
-        volume.array[tuple(_covered(mask, volume.geometry, box).T)].astype(np.float64)
-        for mask in (fluid, sac)
+        volume.array[tuple(covered_voxels(mask, volume.geometry, box).T)].astype(np.float64)
+        for mask in (around.fluid, around.sac)
     )
-    if min(len(own), len(csf)) < _MIN_VOXELS or np.median(csf) <= 0:
+    return ratio_of(role, own, csf)
+
+
+def ratio_of(role: Role, own: FloatArray, csf: FloatArray) -> MeasuredRatio:
+    """Return the ratio of the signal of voxels to that of CSF; NaN if either are too few."""
+    if min(len(own), len(csf)) < MIN_VOXELS or np.median(csf) <= 0:
         return MeasuredRatio(role, np.nan, np.nan, np.nan, len(own))
     ratio = float(np.median(own) / np.median(csf))
     error = float(np.hypot(_relative_error(own), _relative_error(csf)))
@@ -136,8 +175,13 @@ def _ratio(
     return MeasuredRatio(role, ratio, max(ratio - spread, 0.0), ratio + spread, len(own))
 
 
-def _covered(mask: Volume, grid: Geometry, box: tuple[slice, slice, slice]) -> IntArray:
-    """Return the voxels of a box of another grid that lie almost completely inside a fluid.
+def covered_voxels(
+    mask: Volume,
+    grid: Geometry,
+    box: tuple[slice, slice, slice],
+    min_covered: float = _MIN_COVERED,
+) -> IntArray:
+    """Return the voxels of a box of another grid that lie almost completely inside a mask.
 
     Returns
     -------
@@ -147,11 +191,11 @@ def _covered(mask: Volume, grid: Geometry, box: tuple[slice, slice, slice]) -> I
     first = np.array([part.start for part in box])
     size = [part.stop - part.start for part in box]
     kji = np.moveaxis(np.indices(size), 0, -1).reshape(-1, 3) + first
-    kji = kji[mask.sample(grid.lps_from_kji(kji)) >= _MIN_COVERED]
+    kji = kji[mask.sample(grid.lps_from_kji(kji)) >= min_covered]
     steps = (np.arange(_SUBSAMPLES) + 0.5) / _SUBSAMPLES - 0.5
     shifts = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
     coverage = mask.sample(grid.lps_from_kji(kji + shifts)).mean(axis=0)
-    return np.asarray(kji[coverage >= _MIN_COVERED])
+    return np.asarray(kji[coverage >= min_covered])
 
 
 def _relative_error(values: FloatArray) -> float:

@@ -245,7 +245,7 @@ def _localize(
         input_notes=(*basis.notes, *within.notes, *numbered.notes),
         sacral=basis.landmarks.sacral,
         anatomy=basis.landmarks.anatomy,
-        signals=basis.landmarks.signals,
+        companions=basis.landmarks.companions,
     )
     return Renumbered(former, within, numbered, localization, settings, basis, runtime_s, edits)
 

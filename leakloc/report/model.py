@@ -96,7 +96,7 @@ class Series(Part):
     """Role assigned to the series."""
     used_for: tuple[str, ...]
     """Parts of the report the series contributed to: ``fluid``, ``levels``, ``character``,
-    ``planning``."""
+    ``planning``, ``comparison`` (second myelogram, axial T2), ``enhancement``."""
     contribution: str = ""
     """What the series contributed, or why nothing."""
     reason: str

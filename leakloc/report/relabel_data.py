@@ -33,14 +33,22 @@ from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
+from leakloc.localization.axial import MeasuredAxial
+from leakloc.localization.companions import CompanionMeasurements
+from leakloc.localization.enhancement import MeasuredEnhancement
 from leakloc.localization.hiatus import SacralCanal
+from leakloc.localization.second_myelogram import (
+    AdditionalFluid,
+    MyelogramComparison,
+    SecondDetection,
+)
 from leakloc.localization.signals import CollectionSignals, MeasuredRatio
 from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 9
+_FORMAT: Final = 10
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -74,6 +82,12 @@ _CLASSES: Final[dict[str, type]] = {
     "series_selection": SeriesSelection,
     "collection_signals": CollectionSignals,
     "measured_ratio": MeasuredRatio,
+    "companion_measurements": CompanionMeasurements,
+    "measured_axial": MeasuredAxial,
+    "measured_enhancement": MeasuredEnhancement,
+    "myelogram_comparison": MyelogramComparison,
+    "second_detection": SecondDetection,
+    "additional_fluid": AdditionalFluid,
 }
 _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 

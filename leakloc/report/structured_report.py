@@ -523,6 +523,7 @@ def _collection_evaluations(c: Collection) -> list[Any]:
             if c.character is not None and c.character.kind is not None
             else []
         ),
+        *_companion_evaluations(c),
         *(_evaluation("COMPARTMENT", "Compartment", name) for name in c.compartments),
         *(
             hd.sr.QualitativeEvaluation(
@@ -532,6 +533,21 @@ def _collection_evaluations(c: Collection) -> list[Any]:
             for other in c.alternatives
         ),
     ]
+
+
+def _companion_evaluations(c: Collection) -> list[Any]:
+    """Return the findings on series other than the myelogram."""
+    found = []
+    if c.second_myelogram is not None:
+        agreement = c.second_myelogram.agreement
+        found.append(_evaluation("SECONDMYELO", "On the second myelogram", agreement))
+    if c.axial_t2 is not None and c.axial_t2.bright is not None:
+        bright = "as bright as CSF" if c.axial_t2.bright else "darker than CSF"
+        found.append(_evaluation("AXIALT2", "Signal on axial T2", bright))
+    if c.enhancement is not None and c.enhancement.rim is not None:
+        rim = "present" if c.enhancement.rim else "absent"
+        found.append(_evaluation("RIM", "Rim enhancement on T1", rim))
+    return found
 
 
 def _site(segment: str | None, side: str | None = None) -> Any:

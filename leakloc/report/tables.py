@@ -26,6 +26,8 @@ COLLECTION_COLUMNS: Final = (
     "canal_distance_from_hiatus_mm", "distance_to_caudal_end_mm", "distance_to_cranial_end_mm",
     "nearest_interlaminar", "signal_kind",
     *(f"{role}_signal_ratio" for role in _SIGNAL_ROLES),
+    "axial_t2_bright", "axial_t2_side_confirmed", "rim_enhancement", "rim_rise",
+    "second_myelogram", "second_myelogram_ml",
 )  # fmt: skip
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
@@ -63,6 +65,12 @@ def collection_rows(report: Report) -> list[Row]:
                 "nearest_interlaminar": target and target.nearest_interlaminar,
                 "signal_kind": c.character and c.character.kind,
                 **_signal_ratios(c.character),
+                "axial_t2_bright": c.axial_t2 and c.axial_t2.bright,
+                "axial_t2_side_confirmed": c.axial_t2 and c.axial_t2.side_confirmed,
+                "rim_enhancement": c.enhancement and c.enhancement.rim,
+                "rim_rise": c.enhancement and c.enhancement.rise,
+                "second_myelogram": c.second_myelogram and c.second_myelogram.agreement,
+                "second_myelogram_ml": c.second_myelogram and c.second_myelogram.volume_ml,
             }
         )
     return rows

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         SideFluid,
         Target,
     )
-    from leakloc.report.model import Report
+    from leakloc.report.model import Report, Series
 
 Section = tuple[str, tuple[str, ...]]
 """A heading and its sentences."""
@@ -99,13 +99,19 @@ def _technique(report: Report) -> tuple[str, ...]:
     for series in report.series:
         if not series.used_for:
             continue
-        kind = "MR myelography" if "fluid" in series.used_for else role_name(series.role)
+        kind = "MR myelography" if "fluid" in series.used_for else _series_name(series)
         voxel = ""
         if series.spacing_mm is not None:
             voxel = f", voxels of {' x '.join(f'{mm:.2g}' for mm in series.spacing_mm)} mm"
         sentences.append(f"{_capitalized(kind)}{voxel}: {series.contribution}.")
     generator = report.generator
     return (*sentences, f"Automated measurement with {generator.name} {generator.version}.")
+
+
+def _series_name(series: Series) -> str:
+    if series.role == "myelogram":
+        return "second MR myelography"
+    return "T1 series" if series.role == "other" else role_name(series.role)
 
 
 def _numbering(report: Report) -> tuple[str, ...]:
@@ -157,6 +163,7 @@ def _collection(c: Collection) -> str:
         parts.append("fluid surrounds the dural sac (floating dural sac sign)")
     if c.character is not None and (signals := signal_text(c.character)):
         parts.append(signals)
+    parts += companion_text(c)
     if c.sac_compression:
         parts.append(f"sac compression {c.sac_compression:.0%}")
     return "; ".join(parts) + "."
@@ -173,6 +180,26 @@ def signal_text(character: FluidCharacter) -> str:
     )
     kind = f": {character.kind}" if character.kind is not None else ""
     return f"signal relative to CSF in the sac {listed}{kind}"
+
+
+def companion_text(c: Collection) -> list[str]:
+    """Return what axial T2, T1 before and after contrast and a second myelogram show."""
+    parts = []
+    if c.axial_t2 is not None and c.axial_t2.bright is not None:
+        bright = "as bright as CSF" if c.axial_t2.bright else "darker than CSF"
+        side = {True: "side confirmed", False: "opposite side brighter", None: "side not compared"}
+        parts.append(f"on axial T2 {bright}, {side[c.axial_t2.side_confirmed]}")
+    if c.enhancement is not None and c.enhancement.rim is not None:
+        found = "rim enhancement" if c.enhancement.rim else "no rim enhancement"
+        parts.append(
+            f"{found} on T1 after contrast (rise {c.enhancement.rise:.2f} of muscle signal around, "
+            f"{c.enhancement.interior_rise:.2f} within)"
+        )
+    if c.second_myelogram is not None:
+        volume = c.second_myelogram.volume_ml
+        size = f" ({volume:.1f} mL)" if volume is not None and volume > 0 else ""
+        parts.append(f"second myelogram: {c.second_myelogram.agreement}{size}")
+    return parts
 
 
 def _sides(segment: SegmentFluid) -> str:

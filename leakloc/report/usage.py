@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leakloc.analysis import SeriesSelection
 from leakloc.anatomy.vocabulary import role_name
+from leakloc.localization.enhancement import plane_of
 
 if TYPE_CHECKING:
     from leakloc.analysis import Landmarks
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 _NEVER_USED: Final = {
     "projection": "a projection has no depth",
     "localizer": "too coarse, or no vertebrae cranial to the other series",
-    "axial_t2": "no measurement uses axial series",
-    "axial_t1_post": "no measurement uses axial series",
+    "axial_t1_post": "no T1 series before contrast with the same plane and fat suppression",
     "myelogram": "another myelogram was used",
     "other": "no measurement uses series of this kind",
     "unreadable": "not readable",
@@ -49,7 +49,15 @@ def _selection(item: TriagedStack, triage: Triage) -> SeriesSelection:
         is_fluid="fluid" in item.used_for,
         is_companion=is_companion,
         has_other=volume is not None and not is_companion,
+        is_second="comparison" in item.used_for,
+        t1_pair=_pair_plane(item),
     )
+
+
+def _pair_plane(item: TriagedStack) -> str | None:
+    if "enhancement" not in item.used_for or item.stack.geometry is None:
+        return None
+    return plane_of(item.stack.geometry)
 
 
 def usage_of(
@@ -78,6 +86,14 @@ def usage_of(
         if planning:
             uses.append("planning")
             parts += planning
+    for use, sentence in (
+        ("comparison", _second(selection, localization)),
+        ("comparison", _axial(selection, localization)),
+        ("enhancement", _enhancement(selection, localization)),
+    ):
+        if sentence:
+            uses.append(use)
+            parts.append(sentence)
     if parts:
         return Usage(tuple(uses), ", ".join(parts))
     return Usage((), f"none: {_why_not(selection, levels)}")
@@ -91,6 +107,44 @@ def _measured_signal(role: Role, localization: Localization) -> bool:
         if collection.character is not None
         for measured in collection.character.ratios
     )
+
+
+def _second(selection: SeriesSelection, localization: Localization) -> str:
+    """Return what the second myelogram contributed."""
+    agreement = localization.finding.second_myelogram
+    if not selection.is_second or agreement is None:
+        return ""
+    text = f"{agreement.n_confirmed} of {len(localization.collections)} collections confirmed"
+    if not localization.collections:
+        text = "compared with the myelogram: no collection on either"
+        if agreement.n_additional:
+            text = "compared with the myelogram"
+    return f"{text}, {agreement.n_additional} additional" if agreement.n_additional else text
+
+
+def _axial(selection: SeriesSelection, localization: Localization) -> str:
+    """Return what axial T2 contributed."""
+    if selection.role != "axial_t2" or not selection.is_companion:
+        return ""
+    measured = [c.axial_t2 for c in localization.collections if c.axial_t2 is not None]
+    known = [one for one in measured if one.bright is not None]
+    if not known:
+        return ""
+    bright = sum(bool(one.bright) for one in known)
+    sides = sum(bool(one.side_confirmed) for one in known)
+    return (
+        f"{bright} of {len(localization.collections)} collections as bright as CSF, "
+        f"side of {sides} confirmed"
+    )
+
+
+def _enhancement(selection: SeriesSelection, localization: Localization) -> str:
+    """Return what a T1 series contributed to the measurement of enhancement."""
+    measured = [c.enhancement for c in localization.collections if c.enhancement is not None]
+    known = [one for one in measured if one.rim is not None and one.plane == selection.t1_pair]
+    if not known:
+        return ""
+    return f"enhancement around {len(known)} of {len(localization.collections)} collections"
 
 
 def _planning(role: Role, localization: Localization, landmarks: Landmarks | None) -> list[str]:
@@ -115,6 +169,12 @@ def _planning(role: Role, localization: Localization, landmarks: Landmarks | Non
 
 
 def _why_not(selection: SeriesSelection, levels: Levels) -> str:
+    if selection.t1_pair is not None:
+        return "T1 of another plane was used, or no collection has a measurable shell"
+    if selection.is_second:
+        return "no spinal canal detected on it"
+    if selection.role == "axial_t2" and selection.is_companion:
+        return "no collection large enough in its field of view"
     if selection.role in _NEVER_USED:
         return _NEVER_USED[selection.role]
     if selection.has_other:

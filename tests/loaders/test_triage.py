@@ -460,6 +460,11 @@ def test_heads_without_headers_are_refused_and_spines_are_not(half_axes, center,
 
 REFUSALS = [
     ("modality CT", [stack("spine", modality="CT")]),
+    ("CT myelography .* would require", [stack("CT L-SPINE MYELO", modality="CT")]),
+    (
+        "by its name, .* intrathecal gadolinium",
+        [stack("t1 fs sag myelo gd", "sagittal", "2d", **SE_T1)],
+    ),
     ("brain", [stack("t2_space_sag_p2_iso", BodyPartExamined="BRAIN", **SPACE)]),
     ("brain", [stack("t2 sag", "sagittal", "2d", StudyDescription="MRT Schädel", **TSE)]),
     ("another body part", [stack("t2 sag", StudyDescription="MR knee", **TSE)]),
@@ -478,6 +483,77 @@ REFUSALS = [
     ),
     ("no fluid-sensitive", [stack("t1 sag", "sagittal", "2d", **SE_T1)]),
 ]
+
+
+BRIGHT = {**SE_T1, "ContrastBolusAgent": "Gadovist", "ScanOptions": "FS"}
+
+
+def myelogram(plane="sagittal", **grid):
+    return stack("3D MYELO SPACE", plane, "iso", HEAVY, **grid, **SPACE)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("t1 sag fs intrathecal gd", SE_T1),
+        ("gd myelo sag", SE_T1),
+        ("t1_vibe_fs", {**SE_T1, "ContrastBolusRoute": "INTRATHECAL"}),
+    ],
+)
+def test_intrathecal_contrast_by_name_or_route_is_no_companion(name, parameters):
+    item = stack(name, "sagittal", "2d", HEAVY, **parameters)
+    result = triage(study(myelogram(), item), SETTINGS)
+    assert result.stacks[1].role == "other"
+    assert "intrathecal gadolinium myelography by name" in result.stacks[1].reason
+    assert "sagittal_t1" not in result.companions
+    assert [n.code for n in result.notes] == ["intrathecal_contrast"]
+
+
+@pytest.mark.parametrize(("canal_over_bone", "intrathecal"), [(2.6, True), (0.6, False)])
+def test_intrathecal_contrast_by_signal(monkeypatch, canal_over_bone, intrathecal):
+    monkeypatch.setattr("leakloc.loaders.roles.fluid_over_bone", lambda *_: canal_over_bone)
+    item = stack("t1 tse sag fs", "sagittal", "2d", HEAVY, **BRIGHT)
+    (found,) = roles(study(item), SETTINGS)
+    assert (found.role == "other") is intrathecal
+    assert ("2.6 times as bright as bone" in found.reason) is intrathecal
+    # Bright tissue elsewhere: the signal of the canal is not evaluated.
+    item = stack("t1 tse sag fs", "sagittal", "2d", ORDINARY, **BRIGHT)
+    assert roles(study(item), SETTINGS)[0].role == "sagittal_t1"
+
+
+def test_a_second_myelogram_is_compared():
+    items = (myelogram(), myelogram("coronal"), stack("t2 sag", "sagittal", "2d", **TSE))
+    result = triage(study(*items), SETTINGS, verify=False)
+    assert chosen(result, "comparison") == ["3D MYELO SPACE"]
+    (second,) = (s.stack for s in result.stacks if "comparison" in s.used_for)
+    assert result.second_myelogram.geometry is second.geometry
+    assert "fluid" not in [u for s in result.stacks if s.stack is second for u in s.used_for]
+    off = SETTINGS.model_copy(update={"compare_myelograms": False})
+    assert triage(study(*items), off, verify=False).second_myelogram is None
+
+
+def test_another_version_of_the_myelogram_is_not_a_second_one():
+    result = triage(study(myelogram(), myelogram(shift_z_mm=3.0)), SETTINGS, verify=False)
+    assert result.second_myelogram is None
+
+
+def test_t1_before_and_after_contrast_with_the_same_plane_and_fat_suppression():
+    enhanced = {**SE_T1, "ContrastBolusAgent": "Gadovist"}
+    sagittal = (
+        stack("t1 sag", "sagittal", "2d", **SE_T1),
+        stack("t1 sag km", "sagittal", "2d", **enhanced),
+    )
+    axial = (
+        stack("t1 tra", "axial", "2d", **SE_T1),
+        stack("t1 tra fs km", "axial", "2d", **BRIGHT),
+    )
+    result = triage(study(myelogram(), *sagittal, *axial), SETTINGS, verify=False)
+    assert chosen(result, "enhancement") == ["t1 sag", "t1 sag km"]
+    ((before, after),) = result.t1_pairs
+    assert before.geometry is sagittal[0].geometry and after.geometry is sagittal[1].geometry
+    slower = stack("t1 sag km", "sagittal", "2d", **{**enhanced, "RepetitionTime": 1000.0})
+    result = triage(study(myelogram(), sagittal[0], slower), SETTINGS, verify=False)
+    assert result.t1_pairs == ()
 
 
 @pytest.mark.parametrize(("words", "items"), REFUSALS, ids=[row[0] for row in REFUSALS])

@@ -89,10 +89,10 @@ def ratio(role, value, half=0.05):
 )
 def test_kind_of_fluid(t1, t2, stir, kind):
     ratios = (ratio("sagittal_t1", t1), ratio("sagittal_t2", t2), ratio("sagittal_stir", stir))
-    assert character_of(CollectionSignals(1, ratios)).kind == kind
+    assert character_of(CollectionSignals(np.zeros(3), ratios)).kind == kind
 
 
 def test_without_t1_there_is_no_kind():
-    character = character_of(CollectionSignals(1, (ratio("sagittal_t2", 1.0),)))
+    character = character_of(CollectionSignals(np.zeros(3), (ratio("sagittal_t2", 1.0),)))
     assert character.kind is None and character.ratios[0].ratio == 1.0
     assert character_of(None) is None

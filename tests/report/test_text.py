@@ -2,8 +2,10 @@ import re
 
 import pytest
 
+from leakloc.localization.result import AxialT2, Enhancement, SecondMyelogram
 from leakloc.report import build_report
-from leakloc.report.text import report_sections, report_text
+from leakloc.report.tables import collection_rows
+from leakloc.report.text import companion_text, report_sections, report_text
 from tests.report.conftest import synthetic
 
 HEADINGS = (
@@ -51,3 +53,41 @@ def test_no_collection():
 @pytest.mark.parametrize("word", ["None.", "nan", "null", "Nullable"])
 def test_unknown_values_are_not_printed(analysis, word):
     assert f" {word}" not in report_text(build_report(analysis)).replace("None used", "")
+
+
+COMPANIONS = {
+    "axial_t2": AxialT2(
+        bright=True, side_confirmed=True, ratio=1.02, low=1.0, high=1.04, opposite_ratio=0.4,
+        n_voxels=90, covered_fraction=1.0,
+    ),
+    "enhancement": Enhancement(
+        rim=True, rise=0.7, low=0.6, high=0.8, interior_rise=0.0, enhancing_fraction=0.8,
+        n_voxels=200, plane="axial",
+    ),
+    "second_myelogram": SecondMyelogram(
+        agreement="confirmed", volume_ml=3.4, covered_fraction=1.0
+    ),
+}  # fmt: skip
+
+
+def test_other_series_of_a_collection(analysis):
+    report = build_report(analysis)
+    first, *others = report.collections
+    changed = report.model_copy(
+        update={"collections": (first.model_copy(update=COMPANIONS), *others)}
+    )
+    sentence = dict(report_sections(changed))["Epidural fluid"][0]
+    assert "on axial T2 as bright as CSF, side confirmed" in sentence
+    assert "rim enhancement on T1 after contrast (rise 0.70 of muscle signal around" in sentence
+    assert "second myelogram: confirmed (3.4 mL)" in sentence
+    assert "infect" not in sentence and "abscess" not in sentence
+    (row, *_) = collection_rows(changed)
+    assert row["rim_enhancement"] is True and row["second_myelogram_ml"] == 3.4
+    assert collection_rows(report)[0]["second_myelogram"] is None
+
+
+def test_unmeasured_series_are_not_mentioned(analysis):
+    report = build_report(analysis)
+    unknown = COMPANIONS["enhancement"].model_copy(update={"rim": None})
+    first = report.collections[0].model_copy(update={"enhancement": unknown})
+    assert companion_text(first) == []

@@ -9,9 +9,11 @@ import pytest
 from leakloc.analysis import Landmarks, SeriesSelection
 from leakloc.levels.search import SpineDetection
 from leakloc.loaders import load
+from leakloc.localization.result import MyelogramAgreement
 from leakloc.pipeline import analyze
 from leakloc.report.usage import usage_of
 from leakloc.validation.phantom import SCENARIOS, compact, make_phantom, write_study
+from tests.report.test_text import COMPANIONS
 
 RESULTS = ("levels", "thecal_sac", "collections", "fluid_by_segment", "planning", "finding")
 
@@ -54,7 +56,7 @@ def test_the_conus_on_the_myelogram(analysis):
     ("chosen", "reason"),
     [
         (selection("projection", is_companion=False), "no depth"),
-        (selection("axial_t2"), "axial"),
+        (selection("axial_t2"), "no collection large enough"),
         (selection("myelogram", is_companion=False), "another myelogram"),
         (selection("sagittal_t2", is_companion=False, has_other=True), "another series"),
         (selection("sagittal_t2", is_companion=False), "not selected, or not registered"),
@@ -70,20 +72,49 @@ def test_supplied_levels_use_no_series(analysis):
     assert "supplied by the user" in usage(analysis, selection("sagittal_t2")).contribution
 
 
+def with_parts(analysis, agreement=None, **parts):
+    """The analysis with parts of other series in its first collection."""
+    first, *others = analysis.localization.collections
+    finding = analysis.localization.finding.model_copy(update={"second_myelogram": agreement})
+    localization = replace(
+        analysis.localization,
+        collections=(first.model_copy(update=parts), *others),
+        finding=finding,
+    )
+    return replace(analysis, localization=localization)
+
+
+def test_contribution_of_series_compared_with_the_myelogram(analysis):
+    agreement = MyelogramAgreement(n_collections=2, n_confirmed=1, n_additional=1)
+    compared = with_parts(analysis, agreement, **COMPANIONS)
+    second = replace(selection("myelogram", is_companion=False), is_second=True)
+    assert usage(compared, second) == (
+        ("comparison",), "1 of 2 collections confirmed, 1 additional",
+    )  # fmt: skip
+    assert usage(compared, selection("axial_t2")) == (
+        ("comparison",), "1 of 2 collections as bright as CSF, side of 1 confirmed",
+    )  # fmt: skip
+    t1 = replace(selection("other", is_companion=False), t1_pair="axial")
+    assert usage(compared, t1) == (("enhancement",), "enhancement around 1 of 2 collections")
+    other_plane = replace(t1, t1_pair="sagittal")
+    assert usage(compared, other_plane).used_for == ()
+    assert usage(analysis, t1).contribution.endswith("no collection has a measurable shell")
+
+
 @pytest.mark.slow
 def test_without_a_series_listed_as_used_the_report_changes(tmp_path):
     scenario = replace(
         compact(SCENARIOS["postoperative_dorsal"]),
         series=(
             *("ht2w_3d", "t2_sagittal", "stir_sagittal", "t1_sagittal"),
-            *("t2_axial", "t1_axial_post", "localizer"),
+            *("t2_axial", "t1_axial", "t1_axial_post", "ht2w_coronal", "localizer"),
         ),
     )
     write_study(make_phantom(scenario, 43), tmp_path, truth=False)
     study = load(tmp_path / "dicom")
     whole = analyze(study).report.model_dump()
     used = [s for s in whole["series"] if s["used_for"] and "fluid" not in s["used_for"]]
-    assert used
+    assert {"comparison", "enhancement"} <= {use for s in used for use in s["used_for"]}
     for series in used:
         uid = series["series_instance_uid"]
         left = replace(study, stacks=tuple(s for s in study.stacks if s.series_instance_uid != uid))

@@ -21,6 +21,7 @@ from leakloc.localization.result import by_certainty
 from leakloc.report.caudal import LENGTHS, caudal_sheet
 from leakloc.report.text import (
     LIMITATIONS,
+    companion_text,
     headline,
     numbering_caveat,
     report_sections,
@@ -309,6 +310,8 @@ def _collection(c: Collection) -> Facts:
         facts.append(("Alternative levels", others))
     if c.character is not None and (signals := signal_text(c.character)):
         facts.append(("Signal", signals))
+    if measured := companion_text(c):
+        facts.append(("Other series", "; ".join(measured)))
     if c.basis:
         facts.append(("Basis", _join_words(c.basis)))
     if c.mimics_considered:

@@ -141,19 +141,28 @@ class Canal:
                 fractions[number, near] = self._fluid_fraction(points.take(near), fluid, width_mm)
         return fractions
 
-    def _fluid_fraction(self, points: Points, fluid: Fluid, width_mm: float) -> Float:
+    def rim_fraction(self, points: Points, fluid: Fluid, width_mm: float) -> Float:
+        """Return the voxel fraction of a collection together with its rim."""
+        rim_mm = fluid.spec.rim_mm if fluid.spec is not None else 0.0
+        return self._fluid_fraction(points, fluid, width_mm, rim_mm)
+
+    def _fluid_fraction(
+        self, points: Points, fluid: Fluid, width_mm: float, rim_mm: float = 0.0
+    ) -> Float:
         outer = self.sac_distance(points) - DURA_MM
         in_sac = coverage(outer, width_mm)
         fraction = np.zeros_like(in_sac)
         if fluid.layer is not None:
-            fraction = self._layer_fraction(points, fluid.layer, outer, width_mm)
+            fraction = self._layer_fraction(points, fluid.layer, outer, width_mm, rim_mm)
         for shape in fluid.shapes:
-            distance = shape.distance(points.arc, points.left, points.dorsal)
+            distance = shape.distance(points.arc, points.left, points.dorsal) - rim_mm
             fraction = np.maximum(fraction, coverage(distance, width_mm) * (1 - in_sac))
         sleeve, _ = self.sleeve_distances(points)
         return np.asarray(fraction * (1 - coverage(sleeve, width_mm)), dtype=np.float32)
 
-    def _layer_fraction(self, points: Points, layer: Layer, outer: Float, width_mm: float) -> Float:
+    def _layer_fraction(
+        self, points: Points, layer: Layer, outer: Float, width_mm: float, rim_mm: float
+    ) -> Float:
         """Return the fraction in a layer on the dura, at a distance `outer`, without its fat."""
         sac = self.tables.sac
         y = points.dorsal - sac.center[points.rows]
@@ -161,7 +170,7 @@ class Canal:
         column = np.minimum((angle * (ANGLES / 360)).astype(np.int32), ANGLES - 1)
         thickness = layer.thickness_mm[points.rows, column]
         wall = self.wall_distance(points)
-        fraction = coverage(np.maximum(outer - thickness, wall), width_mm)
+        fraction = coverage(np.maximum(outer - thickness, wall) - np.float32(rim_mm), width_mm)
         fraction = np.maximum(fraction - coverage(outer, width_mm), 0)
         fraction[thickness <= 0] = 0
         for arc, degrees, radius in layer.fat_lobules:

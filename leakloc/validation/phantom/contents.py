@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.validation.phantom.canal import DURA_MM, Canal
+from leakloc.validation.phantom.canal import COLUMN_LATERAL_MM, DURA_MM, Canal
 from leakloc.validation.phantom.canvas import Canvas
-from leakloc.validation.phantom.findings import Findings
+from leakloc.validation.phantom.findings import Findings, Fluid
 from leakloc.validation.phantom.roots import ROOT_ROWS, place_roots
 from leakloc.validation.phantom.shapes import Float, Noise3D, ellipse
 
@@ -41,10 +41,25 @@ class Contents:
                     q = part.points
                     distance = scar.distance(q.arc, q.left, q.dorsal)
                     part.fill("scar", np.maximum(distance, -self._canal.wall_distance(q)))
+        for fluid in findings.collections:
+            if fluid.spec is not None and fluid.spec.rim_mm > 0:
+                self._paint_rim(canvas, fluid)
         for fluids in (findings.mimics, findings.collections):
             fractions = self._canal.fluid_fractions(points, fluids, canvas.width_mm)
             for fluid, fraction in zip(fluids, fractions, strict=True):
                 canvas.paint(fluid.tissue, fraction)
+
+    def _paint_rim(self, canvas: Canvas, fluid: Fluid) -> None:
+        """Paint the enhancing rim of a collection, before its fluid."""
+        low, high = fluid.reach_mm
+        points = canvas.points
+        near = np.flatnonzero(
+            (points.arc > low) & (points.arc < high) & (np.abs(points.left) < COLUMN_LATERAL_MM)
+        )
+        if len(near):
+            with canvas.region(near) as part:
+                rim = self._canal.rim_fraction(part.points, fluid, part.width_mm)
+                part.paint("granulation", rim)
 
     def paint_sac(self, canvas: Canvas) -> None:
         """Paint dura, CSF, cord and roots with their sleeves."""

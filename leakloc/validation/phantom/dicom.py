@@ -50,6 +50,10 @@ _SIEMENS_SEQUENCE: Final = {
     "t2_axial": "*tseR2d1_{etl}",
     "t1_axial_post": "*tse2d1_{etl}",
     "localizer": "*fl2d1",
+    "t1_axial": "*tse2d1_{etl}",
+    "t1_sagittal_post": "*tse2d1_{etl}",
+    "t1_intrathecal": "*tse2d1_{etl}",
+    "ht2w_coronal": "*spcR3d1_{etl}",
 }
 
 
@@ -254,7 +258,7 @@ def _scanner(dataset: Dataset, header: StudyHeader, series: PhantomSeries) -> No
         pattern = _SIEMENS_SEQUENCE[sequence.name]
         dataset.SequenceName = pattern.format(etl=sequence.echo_train)
     dataset.ImageType = _image_type(vendor, series)
-    if sequence.contrast == "t1_post":
+    if sequence.contrast in ("t1_post", "t1_intrathecal"):
         dataset.ContrastBolusAgent = "Gadolinium"
 
 

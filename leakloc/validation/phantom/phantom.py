@@ -348,7 +348,7 @@ class Phantom:
         if sequence.void_strength > 0:
             csf = csf * self._voids.factor(points, sequence.void_strength)
         signal: Float = np.maximum(tissue, 0) + csf + canvas[:, FLUID]
-        if sequence.name.endswith("_sagittal"):
+        if "_sagittal" in sequence.name:
             beyond = (-SATURATED_MM - points.dorsal) / SATURATION_EDGE_MM
             signal *= 1 - self._saturation / (1 + np.exp(np.clip(-beyond, -30, 30)))
         if body.findings.screws:

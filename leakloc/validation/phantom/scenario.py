@@ -22,6 +22,10 @@ SequenceName = Literal[
     "t2_axial",
     "t1_axial_post",
     "localizer",
+    "t1_axial",
+    "t1_sagittal_post",
+    "t1_intrathecal",
+    "ht2w_coronal",
 ]
 CollectionKind = Literal["epidural", "periradicular"]
 LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]
@@ -49,6 +53,8 @@ class CollectionSpec:
         Range of the mean radius of a pool posterior to the laminae; (0, 0) for none.
     tract : bool
         Whether a tract connects the pool to a subcutaneous collection.
+    rim_mm : float
+        Thickness of a rim of tissue around it that enhances after intravenous contrast.
     """
 
     levels: tuple[str, ...]
@@ -60,6 +66,7 @@ class CollectionSpec:
     tissue: TissueName = "epidural_csf"
     pseudomeningocele_mm: tuple[float, float] = (0.0, 0.0)
     tract: bool = False
+    rim_mm: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -17,7 +17,9 @@ from leakloc.validation.phantom.tissues import (
     TissueName,
 )
 
-Contrast = Literal["variable_flip", "turbo", "inversion", "t1", "t1_post", "ssfp", "gradient"]
+Contrast = Literal[
+    "variable_flip", "turbo", "inversion", "t1", "t1_post", "t1_intrathecal", "ssfp", "gradient"
+]
 
 WATER, FAT, CSF, FLUID, TEXTURE = range(5)
 """Channels of a canvas: signal of tissue water, fat (suppressible), CSF in the sac and other
@@ -26,6 +28,17 @@ fluid; coefficient of variation of the tissue's texture."""
 FREE_FLUIDS: Final[frozenset[TissueName]] = frozenset(
     {"epidural_csf", "urine", "seroma", "synovial", "bowel_fluid"}
 )
+
+
+_ENHANCING: Final[frozenset[TissueName]] = frozenset({"scar", "granulation", "vein", "blood_flow"})
+_ENHANCED_T1: Final = 0.35
+"""T1 after intravenous contrast relative to that before."""
+
+_INTRATHECAL: Final[frozenset[TissueName]] = frozenset({"csf", "epidural_csf"})
+_INTRATHECAL_T1: Final = 0.03
+"""T1 of CSF after intrathecal contrast relative to that before: 0.5 mmol in 150 mL of CSF, with a
+relaxivity of 4.5 per mmol/L and second, gives 0.07 s, of 4.3 s; less contrast reaches the lumbar
+sac."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +89,10 @@ class Sequence:
         found = TISSUES[tissue]
         high = self.field_t > 2
         t1 = float(found.t1_ms[high])
-        if self.contrast == "t1_post" and tissue in ("scar", "vein", "blood_flow"):
-            t1 *= 0.35  # gadolinium
+        if self.contrast == "t1_post" and tissue in _ENHANCING:
+            t1 *= _ENHANCED_T1
+        if self.contrast == "t1_intrathecal" and tissue in _INTRATHECAL:
+            t1 *= _INTRATHECAL_T1
         return _signal(self, found, t1, float(found.t2_ms[high]))
 
     def palette(self) -> dict[TissueName, npt.NDArray[np.float32]]:
@@ -187,5 +202,18 @@ def draw_sequences(
             "localizer", "gradient", 8.6, 4.0, field_t, flip_deg=20.0, csf_signal=500 * gain,
             thickness_mm=7.0, snr=25.0,
         ),
+        # Appended: earlier ones depend on the order of the random numbers.
+        Sequence(
+            "t1_axial", "t1", 620.0, 11.0, field_t, flip_deg=150.0, echo_train=3,
+            fat_suppressed=True, csf_signal=700 * gain, thickness_mm=4.0, snr=40.0,
+        ),
+        Sequence(
+            "t1_intrathecal", "t1_intrathecal", 620.0, 11.0, field_t, flip_deg=150.0, echo_train=3,
+            fat_suppressed=True, csf_signal=900 * gain, thickness_mm=4.0, snr=50.0,
+        ),
     )  # fmt: skip
-    return {sequence.name: sequence for sequence in sequences}
+    by_name = {sequence.name: sequence for sequence in sequences}
+    before = by_name["t1_sagittal"]
+    by_name["t1_sagittal_post"] = replace(before, name="t1_sagittal_post", contrast="t1_post")
+    by_name["ht2w_coronal"] = replace(by_name["ht2w_3d"], name="ht2w_coronal")
+    return by_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -67,6 +67,10 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t2_axial": ("t2_tse_tra_384", "T2 TSE TRA"),
         "t1_axial_post": ("t1_tse_tra_fs_KM", "T1 TSE TRA FS +KM"),
         "localizer": ("localizer", "AAScout"),
+        "t1_axial": ("t1_tse_tra_fs",),
+        "t1_sagittal_post": ("t1_tse_sag_KM",),
+        "t1_intrathecal": ("t1_tse_sag_fs_KM",),
+        "ht2w_coronal": ("t2_space_myelo_cor_p2_iso",),
     },
     "ge": {
         "ht2w_3d": ("3D CUBE MYELO SAG", "Sag CUBE T2 FS Myelogram"),
@@ -79,6 +83,10 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t2_axial": ("Ax T2 FRFSE",),
         "t1_axial_post": ("Ax T1 FS +C",),
         "localizer": ("3-Plane Loc", "3PL LOC SSFSE"),
+        "t1_axial": ("Ax T1 FS",),
+        "t1_sagittal_post": ("Sag T1 FSE +C",),
+        "t1_intrathecal": ("Sag T1 FS +C",),
+        "ht2w_coronal": ("3D CUBE MYELO COR",),
     },
     "philips": {
         "ht2w_3d": ("3D_MYELO_VISTA", "sMYELO_3D_VIEW SENSE"),
@@ -91,6 +99,10 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t2_axial": ("T2W_TSE_AX",),
         "t1_axial_post": ("T1W_SPIR_AX_GD",),
         "localizer": ("Survey", "SURVEY_LSPINE"),
+        "t1_axial": ("T1W_SPIR_AX",),
+        "t1_sagittal_post": ("T1W_TSE_SAG_GD",),
+        "t1_intrathecal": ("T1W_SPIR_SAG_GD",),
+        "ht2w_coronal": ("3D_MYELO_VISTA_COR",),
     },
     "canon": {
         "ht2w_3d": ("3D MPV MYELO SAG",),
@@ -103,6 +115,10 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t2_axial": ("AX T2W FSE",),
         "t1_axial_post": ("AX T1W FS CE",),
         "localizer": ("Locator", "3 Axis Locator"),
+        "t1_axial": ("AX T1W FS",),
+        "t1_sagittal_post": ("SAG T1W FSE CE",),
+        "t1_intrathecal": ("SAG T1W FS CE",),
+        "ht2w_coronal": ("3D MPV MYELO COR",),
     },
     "uih": {
         "ht2w_3d": ("t2_mx3d_myelo_sag_fs", "MRM_mx3d_sag"),
@@ -115,6 +131,10 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t2_axial": ("t2_fse_tra",),
         "t1_axial_post": ("t1_fse_tra_fs_post",),
         "localizer": ("scout_3plane",),
+        "t1_axial": ("t1_fse_tra_fs",),
+        "t1_sagittal_post": ("t1_fse_sag_post",),
+        "t1_intrathecal": ("t1_fse_sag_fs_post",),
+        "ht2w_coronal": ("t2_mx3d_myelo_cor_fs",),
     },
 }
 
@@ -168,7 +188,10 @@ def plan_series(
             add(sequence, _slabs(scenario, anatomy, sequences[sequence], rng))
         elif sequence == "localizer":
             add(sequence, _localizer(scenario, anatomy))
-        elif sequence in ("t2_axial", "t1_axial_post"):
+        elif sequence == "ht2w_coronal":
+            coronal = replace(scenario, plane="coronal", stations=1)
+            add(sequence, (myelogram_geometry(coronal, anatomy, rng),))
+        elif sequence in ("t2_axial", "t1_axial", "t1_axial_post"):
             add(sequence, (_axial(anatomy, sequences[sequence], focus_mm, rng),))
         else:
             add(sequence, (_sagittal(scenario, anatomy, sequences[sequence], myelogram, rng),))

@@ -345,3 +345,40 @@ def test_textures_follow_the_measured_statistics():
         assert max(found) < 1.2 * texture.variation[1]
         assert 0.05 < np.mean(near) < 0.75
         assert np.ptp(found) > 0
+
+
+@pytest.mark.parametrize("seed", [41, 42, 43])
+def test_only_the_rim_enhances_after_intravenous_contrast(make_tiny, seed):
+    scenario = make_tiny("postoperative_dorsal")
+    (spec,) = scenario.collections
+    with_rim = make_phantom(
+        replace(scenario, collections=(replace(spec, rim_mm=2.0),), bias=0.0, ghosts=0.0), seed
+    )
+    epicenter = with_rim.truth.collections[0].epicenter_lps
+    grid = Geometry.from_axes(
+        (3, 48, 48), origin_lps=epicenter - np.array([24, 24, 2]), spacing_ijk_mm=(1.0, 1.0, 2.0)
+    )
+    before, after = (
+        with_rim.image(replace(with_rim.sequences[name], thickness_mm=None, snr=1000.0), grid).array
+        for name in ("t1_axial", "t1_axial_post")
+    )
+    fluid = with_rim.masks(grid).fluid_fraction.array
+    away = ndimage.distance_transform_edt(fluid < 0.5, sampling=(2.0, 1.0, 1.0))
+    rise = after / np.maximum(before, 1)
+    assert np.median(rise[fluid > 0.95]) == pytest.approx(1.0, abs=0.1)
+    assert np.quantile(rise[(away > 0.5) & (away < 2.0)], 0.75) > 1.5
+    without = make_phantom(scenario, seed)
+    assert np.array_equal(without.masks(grid).fluid_fraction.array, fluid)
+
+
+def test_csf_is_the_brightest_tissue_after_intrathecal_contrast(operated):
+    sequence = operated.sequences["t1_intrathecal"]
+    palette = sequence.palette()
+    brightest = max(palette["csf"][:4].sum(), palette["epidural_csf"][:4].sum())
+    assert all(
+        color[:4].sum() < 0.8 * brightest
+        for tissue, color in palette.items()
+        if tissue not in ("csf", "epidural_csf", "fat", "marrow")
+    )
+    plain = operated.sequences["t1_axial"].palette()
+    assert plain["csf"][:4].sum() < 0.5 * plain["muscle"][:4].sum()

@@ -1,0 +1,65 @@
+"""Measurements on series other than the myelogram, independent of the level numbering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from leakloc.localization.axial import agreement_of
+from leakloc.localization.enhancement import MeasuredEnhancement, enhancement_of
+from leakloc.localization.result import SecondMyelogram
+from leakloc.localization.second_myelogram import MyelogramComparison
+from leakloc.localization.signals import CollectionSignals, character_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leakloc.core.volume import FloatArray
+    from leakloc.localization.axial import MeasuredAxial
+    from leakloc.localization.second_myelogram import SecondDetection
+
+
+@dataclass(frozen=True)
+class CompanionMeasurements:
+    """Measurements by collection, identified by the center of its candidate.
+
+    Parameters
+    ----------
+    signals : tuple of CollectionSignals
+    axial : tuple of MeasuredAxial
+    enhancement : tuple of MeasuredEnhancement
+    comparison : MyelogramComparison or None
+        None without a second myelogram.
+    """
+
+    signals: tuple[CollectionSignals, ...] = ()
+    axial: tuple[MeasuredAxial, ...] = ()
+    enhancement: tuple[MeasuredEnhancement, ...] = ()
+    comparison: MyelogramComparison | None = None
+
+    def parts_at(self, center_lps: FloatArray) -> dict[str, Any]:
+        """Return the parts of the report of a collection, by name."""
+        detections = self.comparison.detections if self.comparison is not None else ()
+        return {
+            "character": character_of(_at(self.signals, center_lps)),
+            "axial_t2": agreement_of(_at(self.axial, center_lps)),
+            "enhancement": enhancement_of(_at(self.enhancement, center_lps)),
+            "second_myelogram": _second(_at(detections, center_lps)),
+        }
+
+
+def _at(measured: Sequence[Any], center_lps: FloatArray) -> Any:
+    """Return the measurement of a collection: identifiers change when cisterns are excluded."""
+    return next((one for one in measured if np.array_equal(one.center_lps, center_lps)), None)
+
+
+def _second(found: SecondDetection | None) -> SecondMyelogram | None:
+    if found is None:
+        return None
+    return SecondMyelogram(
+        agreement=found.agreement,
+        volume_ml=None if found.agreement == "not covered" else found.volume_ml,
+        covered_fraction=found.covered,
+    )
