@@ -235,9 +235,9 @@ def _localize(
     edits: tuple[Corrections, ...],
 ) -> Renumbered:
     """Localize the collections with other level names, without those marked as false."""
-    marked = without_false_collections(data.basis.segmentation, edits)
-    basis = replace(data.basis, segmentation=marked)
-    within = without_cisterns(basis.segmentation, numbered)
+    basis = data.basis
+    # Marks refer to the numbers in the report, which exclude the cisterns.
+    within = without_false_collections(without_cisterns(basis.segmentation, numbered), edits)
     localization = localize(
         within,
         numbered,
