@@ -18,6 +18,25 @@ from pydicom.uid import generate_uid as random_uid
 
 _number = count()
 
+SAMPLE = Path(__file__).parents[1] / "sample_data" / "postoperative" / "dicom"
+
+
+@pytest.fixture(scope="session")
+def sample_analysis():
+    """An analysis of the sample study, for reports without figures."""
+    import leakloc
+
+    write = ["json", "masks", "csv", "relabel"]
+    return leakloc.analyze(leakloc.load(SAMPLE), leakloc.Settings().changed(report__write=write))
+
+
+@pytest.fixture(scope="session")
+def sample_report(sample_analysis, tmp_path_factory) -> Path:
+    """Its report folder; tests that change it copy it first."""
+    out = tmp_path_factory.mktemp("sample") / "out"
+    sample_analysis.save(out)
+    return out
+
 
 @pytest.fixture
 def annotation_of():

@@ -100,7 +100,7 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     turned = volume.oriented("LPS")
     array = turned.array
     center = _center(array)
-    low, high = _window(array)
+    low, high = display_window(array)
     spacing = turned.geometry.spacing_kji_mm
     planes = []
     for name, axis in _PLANES:
@@ -115,6 +115,18 @@ def volume_picture(volume: Volume) -> npt.NDArray[np.uint8]:
     gap = np.full((PLANE_PX, 4), 255, np.uint8)
     row = np.concatenate([planes[0], gap, planes[1], gap, planes[2]], axis=1)
     return np.repeat(row[:, :, None], 3, axis=2)
+
+
+def display_window(array: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the signals of a volume displayed as black and white (`WINDOW_PERCENT`)."""
+    values = array[::2, ::2, ::2]
+    values = values[np.isfinite(values)].astype(np.float32)
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, WINDOW_PERCENT))
+    if high <= low:  # a mask: most of it is background
+        low, high = float(values.min()), float(values.max())
+    return low, max(high, low + 1e-6)
 
 
 def draw_outlines(
@@ -151,7 +163,7 @@ def draw_outlines(
     else:
         at = turned.geometry.kji_from_lps(point_lps).round().astype(int)
         k, j, i = (int(n) for n in at.clip(0, np.array(turned.array.shape) - 1))
-    low, high = _window(turned.array)
+    low, high = display_window(turned.array)
     dk, dj, di = turned.geometry.spacing_kji_mm
 
     def panel(cut: tuple[Any, ...], across_mm: tuple[float, float], height_px: int) -> Plane:
@@ -200,17 +212,6 @@ def _center(array: npt.NDArray[Any]) -> tuple[int, ...]:
     if labels and array.any() and (array > 0).mean() < 0.5:
         return tuple(round(n) for n in np.argwhere(array).mean(axis=0))
     return tuple(n // 2 for n in array.shape)
-
-
-def _window(array: npt.NDArray[Any]) -> tuple[float, float]:
-    values = array[::2, ::2, ::2]
-    values = values[np.isfinite(values)].astype(np.float32)
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(values, WINDOW_PERCENT))
-    if high <= low:  # a mask: most of it is background
-        low, high = float(values.min()), float(values.max())
-    return low, max(high, low + 1e-6)
 
 
 def _embed(rgb: npt.NDArray[np.uint8], alt: str) -> dict[str, str]:

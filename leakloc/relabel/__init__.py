@@ -1,5 +1,6 @@
-"""Renumbering of the levels of an existing report, without a new analysis."""
+"""Correction of an existing report, and renumbering of its levels, without a new analysis."""
 
+from leakloc.relabel.edits import DiscPoint, write_corrections
 from leakloc.relabel.renumber import relabel, reopen
 
-__all__ = ["relabel", "reopen"]
+__all__ = ["DiscPoint", "relabel", "reopen", "write_corrections"]

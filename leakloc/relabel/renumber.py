@@ -20,7 +20,6 @@ from leakloc.core.volume import Volume
 from leakloc.levels import assign_levels, read_level_map, read_levels
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.supplied import SuppliedLevels
-from leakloc.loaders import load_study, triage
 from leakloc.localization import localize, without_cisterns
 from leakloc.pipeline import Clock
 from leakloc.relabel.corrections import (
@@ -31,6 +30,7 @@ from leakloc.relabel.corrections import (
 )
 from leakloc.report import Report, build_report, check_output, relabel_data
 from leakloc.report.build import result_parts
+from leakloc.report.contents import select_images
 from leakloc.report.model import Outputs
 from leakloc.report.usage import usage_of
 from leakloc.report.writer import PARTS, Draft, staged_folder
@@ -312,18 +312,8 @@ def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path
     InputError
         If it is another study, or another volume is selected.
     """
-    settings, uid = results.settings, results.former.study.study_instance_uid
-    study = load_study(path, settings.loaders, study_uid=uid)
-    chosen = triage(
-        study,
-        settings.loaders,
-        myelogram_uid=data.basis.myelogram_uid,
-        companion_uids=data.basis.companion_uids,
-    )
-    grid = chosen.myelogram.geometry
-    found = results.segmentation
-    if study.info.study_instance_uid != uid or not grid.matches(found.collections.geometry):
-        raise InputError(f"{path} is not the study of this report")
+    study, chosen = select_images(results.former, data, path)
+    grid, found = chosen.myelogram.geometry, results.segmentation
     return AnalysisData(
         study,
         chosen,
@@ -335,7 +325,7 @@ def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path
         ),
         replace(results.levels, mask=Volume(results.levels.mask.array, grid)),
         results.localization,
-        settings,
+        results.settings,
         results.runtime_s,
         data.basis,
     )

@@ -5,24 +5,17 @@ from pathlib import Path
 
 import pytest
 
-import leakloc
-from leakloc.core.settings import Settings
-from leakloc.pipeline import Analysis, analyze
-
-SAMPLE = Path(__file__).parents[2] / "sample_data" / "postoperative" / "dicom"
-PLAIN = Settings().changed(report__write=["json", "masks", "csv", "relabel"])
+from leakloc.pipeline import Analysis
 
 
 @pytest.fixture(scope="session")
-def analysis() -> Analysis:
-    return analyze(leakloc.load(SAMPLE), PLAIN)
+def analysis(sample_analysis) -> Analysis:
+    return sample_analysis
 
 
 @pytest.fixture(scope="session")
-def finished(analysis, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("relabel") / "out"
-    analysis.save(out)
-    return out
+def finished(sample_report) -> Path:
+    return sample_report
 
 
 @pytest.fixture

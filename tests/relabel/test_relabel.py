@@ -21,7 +21,7 @@ from leakloc.core.volume import Geometry, Volume
 from leakloc.pipeline import Analysis, analyze
 from leakloc.relabel import relabel, reopen
 from leakloc.report import Report, relabel_data
-from tests.relabel.conftest import PLAIN, SAMPLE
+from tests.conftest import SAMPLE
 
 WORDS = {
     "as analyzed": {},
@@ -39,7 +39,9 @@ def said(report: Report) -> dict:
 
 def analyzed(analysis: Analysis, word: dict, **options: object) -> Analysis:
     """The whole analysis with the user's word; only the segmentation is not done twice."""
-    settings = PLAIN.changed(**{f"levels__{name}": value for name, value in word.items()})
+    settings = analysis.settings.changed(
+        **{f"levels__{name}": value for name, value in word.items()}
+    )
     found = analysis.basis.segmentation
     return analyze(analysis.study, settings, segmenter=lambda *_: found, **options)
 
@@ -118,7 +120,7 @@ def test_names_of_the_analysis_come_back(finished, folder):
 
 def with_pictures(analysis: Analysis, out: Path) -> Report:
     write = ["json", "png", "html", "seg", "relabel"]
-    settings = PLAIN.changed(report__write=write)
+    settings = analysis.settings.changed(report__write=write)
     return analyze(analysis.study, settings, segmenter=lambda *_: analysis.basis.segmentation).save(
         out
     )
