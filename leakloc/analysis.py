@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from leakloc.loaders.study import Study, Triage
     from leakloc.localization.hiatus import SacralCanal
     from leakloc.localization.result import Localization
+    from leakloc.localization.surgical_bed import SurgicalBed
     from leakloc.segmentation.result import Segmentation
 
 
@@ -33,6 +34,8 @@ class Landmarks:
         Measurements of the collections on other series.
     sacral_roles, anatomy_roles : tuple of Role
         Roles of the series used.
+    bed : SurgicalBed or None
+        Postoperative changes, without level names.
     """
 
     sacral: SacralCanal | None
@@ -40,6 +43,7 @@ class Landmarks:
     companions: CompanionMeasurements = field(default_factory=CompanionMeasurements)
     sacral_roles: tuple[Role, ...] = ()
     anatomy_roles: tuple[Role, ...] = ()
+    bed: SurgicalBed | None = None
 
 
 @dataclass(frozen=True)

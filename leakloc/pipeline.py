@@ -33,6 +33,7 @@ from leakloc.localization import (
     measure_axial,
     measure_enhancement,
     measure_signals,
+    measure_surgical_bed,
     without_cisterns,
 )
 from leakloc.notebook import analysis_html, collections_table
@@ -234,6 +235,7 @@ def analyze(
             sacral=landmarks.sacral,
             anatomy=landmarks.anatomy,
             companions=landmarks.companions,
+            bed=landmarks.bed,
         )
     basis = Basis(
         segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
@@ -256,12 +258,14 @@ def _landmarks(
     for_sacrum: tuple[Role, ...] = (*roles[:1], "myelogram")
     sacral = find_sacral_canal([volumes[role] for role in for_sacrum], chosen.spine.anatomy)
     with_fat = tuple(role for role in roles if role != "sagittal_stir")[:1]
+    anatomy = volumes[with_fat[0]] if with_fat else None
     return Landmarks(
         sacral,
-        volumes[with_fat[0]] if with_fat else None,
+        anatomy,
         _measured(chosen, segmentation, second),
         () if sacral is None else tuple(for_sacrum[number] for number in sacral.images),
         with_fat,
+        measure_surgical_bed(segmentation, anatomy),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from leakloc.localization.localizer import localize
     from leakloc.localization.second_myelogram import compare_myelograms
     from leakloc.localization.signals import measure_signals
+    from leakloc.localization.surgical_bed import measure_surgical_bed
 else:  # reading a report needs only `leakloc.localization.result`
     __getattr__ = lazy_names(
         __name__,
@@ -29,6 +30,7 @@ else:  # reading a report needs only `leakloc.localization.result`
             "measure_enhancement": "leakloc.localization.enhancement",
             "measure_signals": "leakloc.localization.signals",
             "CompanionMeasurements": "leakloc.localization.companions",
+            "measure_surgical_bed": "leakloc.localization.surgical_bed",
             "without_cisterns": "leakloc.localization.intracranial",
         },
     )
@@ -43,5 +45,6 @@ __all__ = [
     "measure_axial",
     "measure_enhancement",
     "measure_signals",
+    "measure_surgical_bed",
     "without_cisterns",
 ]

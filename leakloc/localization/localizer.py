@@ -31,6 +31,7 @@ from leakloc.localization.sac import (
 )
 from leakloc.localization.second_myelogram import MyelogramComparison, agreement
 from leakloc.localization.segments import fluid_by_segment
+from leakloc.localization.surgical_bed import SurgicalBed, postoperative_changes
 from leakloc.localization.surroundings import Surroundings
 from leakloc.segmentation.components import rim_of
 from leakloc.segmentation.result import Segmentation
@@ -58,6 +59,7 @@ def localize(
     sacral: SacralCanal | None = None,
     anatomy: Volume | None = None,
     companions: CompanionMeasurements | None = None,
+    bed: SurgicalBed | None = None,
 ) -> Localization:
     """Determine position, extent, confidence and path from the hiatus of each collection.
 
@@ -76,6 +78,8 @@ def localize(
         and of the skin.
     companions : CompanionMeasurements, optional
         Measurements on other series.
+    bed : SurgicalBed, optional
+        From `measure_surgical_bed`; without it no postoperative changes are reported.
 
     Returns
     -------
@@ -154,6 +158,9 @@ def localize(
         fluid_by_segment=by_segment,
         snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
+        postoperative=postoperative_changes(
+            bed, coordinate, segmentation.centerline, (p.collection.id for p in placed)
+        ),
         notes=(
             *notes,
             *_segment_notes("sac_unusually_wide", wide),

@@ -564,6 +564,73 @@ class Planning(Part):
     """Measurements of the hiatus and of the path; null in reports of earlier versions."""
 
 
+class PosteriorArch(Part):
+    """Posterior arch of one vertebra, assessed by the bone marrow of its spinous process."""
+
+    vertebra: str
+    """Vertebra, such as ``L4``."""
+    present: bool | None
+    """Whether the spinous process was identified; null if it is not in the field of view."""
+    confidence: Fraction
+    """Confidence in `present`; 0 if null."""
+
+
+class PosteriorExtension(Part):
+    """Extension of a collection posterior to the spinal canal."""
+
+    collection: int = Field(ge=1)
+    """The `id` of the collection."""
+    neck_level: str | None
+    """Motion segment of the neck; null without a neck, or if levels are unlabelled."""
+    neck_width_mm: Nullable[Millimeters]
+    """Diameter of the circle with the area of the narrowest cross-section; null if the fluid does
+    not narrow between the canal and its posterior part."""
+    neck_lps_mm: Nullable[Point]
+    """Center of the neck."""
+    end_level: str | None
+    """Motion segment of the posterior end of the fluid."""
+    end_lps_mm: Point
+    """Posterior end of the fluid."""
+    canal_distance_mm: Millimeters
+    """Distance of the posterior end from the canal."""
+    skin_distance_mm: Nullable[Millimeters]
+    """Distance of the posterior end from the skin; null if the skin is not in the field of view."""
+    compartment: Literal["paraspinal", "subcutaneous"]
+    """Most posterior compartment of the fluid."""
+
+
+class MetalArtifact(Part):
+    """A stretch of the canal adjacent to a signal void of the size of an implant."""
+
+    segments: tuple[str, ...]
+    """Motion segments, cranial to caudal."""
+    cranial_lps_mm: Point
+    """Cranial end, on the centerline of the canal."""
+    caudal_lps_mm: Point
+    """Caudal end, on the centerline of the canal."""
+    length_mm: Millimeters
+    """Length along the canal."""
+    canal_distance_mm: Millimeters
+    """Distance of the void from the canal; 0 if it extends into the canal."""
+    hidden_canal_mm: Millimeters
+    """Length of the canal into which the void extends, where fluid may not be visible."""
+
+
+class PostoperativeChanges(Part):
+    """Postoperative changes: posterior arches, posterior extension of fluid, metal."""
+
+    arches: tuple[PosteriorArch, ...]
+    """Lumbar vertebrae in the field of view, cranial to caudal."""
+    arches_assessed: bool
+    """Whether arches could be assessed; requires a sagittal T2 series and named levels."""
+    extensions: tuple[PosteriorExtension, ...]
+    """Extensions of the collections posterior to the canal."""
+    metal: tuple[MetalArtifact, ...]
+    """Signal voids, cranial to caudal."""
+    metal_assessed: bool
+    """Whether metal could be assessed; requires a sagittal T2 series."""
+
+
 class Coverage(Part):
     """First and last vertebra in the field of view."""
 
@@ -588,3 +655,5 @@ class Localization:
     conus: Conus | None = None
     """None if the conus was not detected."""
     notes: tuple[Note, ...] = ()
+    postoperative: PostoperativeChanges | None = None
+    """None if not measured."""

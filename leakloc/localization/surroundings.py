@@ -230,20 +230,23 @@ class Surroundings:
         )
 
     def skin_depth_mm(self, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
-        """Return the distance from skin to point; None if the skin is outside the field of view."""
-        if self.anatomy is None:
-            return None
-        out = np.arange(0.0, SKIN_MM, 1.0)
-        ray = point_lps + out[:, None] * dorsal
-        inside = self.anatomy.geometry.contains(ray)
-        signal = np.where(inside, self.anatomy.sample(ray), 0.0)
-        limit = _AIR_FRACTION * float(signal.max())
-        tissue = np.flatnonzero(signal > limit)
-        if not len(tissue):
-            return None
-        skin = int(tissue[-1])
-        shown = inside[skin + 1 : skin + 1 + int(_AIR_MM)]
-        return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
+        """Return the distance from skin to point; see the function `skin_depth_mm`."""
+        return None if self.anatomy is None else skin_depth_mm(self.anatomy, point_lps, dorsal)
+
+
+def skin_depth_mm(anatomy: Volume, point_lps: FloatArray, dorsal: FloatArray) -> float | None:
+    """Return the distance from skin to point; None if the skin is outside the field of view."""
+    out = np.arange(0.0, SKIN_MM, 1.0)
+    ray = point_lps + out[:, None] * dorsal
+    inside = anatomy.geometry.contains(ray)
+    signal = np.where(inside, anatomy.sample(ray), 0.0)
+    limit = _AIR_FRACTION * float(signal.max())
+    tissue = np.flatnonzero(signal > limit)
+    if not len(tissue):
+        return None
+    skin = int(tissue[-1])
+    shown = inside[skin + 1 : skin + 1 + int(_AIR_MM)]
+    return float(out[skin]) if len(shown) == int(_AIR_MM) and shown.all() else None
 
 
 def posterior_depths_mm(anatomy: Volume, sac: SacProfile) -> FloatArray:

@@ -246,6 +246,7 @@ def _localize(
         sacral=basis.landmarks.sacral,
         anatomy=basis.landmarks.anatomy,
         companions=basis.landmarks.companions,
+        bed=basis.landmarks.bed,
     )
     return Renumbered(former, within, numbered, localization, settings, basis, runtime_s, edits)
 

@@ -126,6 +126,7 @@ def result_parts(
         "fluid_by_segment": localization.fluid_by_segment,
         "finding": localization.finding,
         "planning": localization.planning,
+        "postoperative": localization.postoperative,
         "quality": model.Quality(
             snr=localization.snr, coverage=localization.coverage, warnings=_warnings(warnings)
         ),

@@ -34,6 +34,7 @@ from leakloc.localization.result import (
     Coverage,
     Finding,
     Planning,
+    PostoperativeChanges,
     SegmentFluid,
     ThecalSac,
 )
@@ -332,6 +333,8 @@ class Report(Part):
     """Presence of epidural fluid, level and confidence."""
     planning: Planning
     """Distances and positions along the paths from the sacral hiatus."""
+    postoperative: PostoperativeChanges | None = None
+    """Postoperative changes; null in reports of earlier versions."""
     quality: Quality
     """Image quality and warnings of the study."""
     outputs: Outputs

@@ -43,12 +43,18 @@ from leakloc.localization.second_myelogram import (
     SecondDetection,
 )
 from leakloc.localization.signals import CollectionSignals, MeasuredRatio
+from leakloc.localization.surgical_bed import (
+    ArchProfile,
+    FluidExtension,
+    SurgicalBed,
+    VoidProfile,
+)
 from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 10
+_FORMAT: Final = 11
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -88,6 +94,10 @@ _CLASSES: Final[dict[str, type]] = {
     "myelogram_comparison": MyelogramComparison,
     "second_detection": SecondDetection,
     "additional_fluid": AdditionalFluid,
+    "surgical_bed": SurgicalBed,
+    "arch_profile": ArchProfile,
+    "void_profile": VoidProfile,
+    "fluid_extension": FluidExtension,
 }
 _NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
 

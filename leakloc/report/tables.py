@@ -12,19 +12,22 @@ from leakloc.anatomy.vocabulary import SIDES
 if TYPE_CHECKING:
     from leakloc.anatomy.vocabulary import Role
     from leakloc.core.parts import Point
-    from leakloc.localization.result import FluidCharacter, SegmentFluid
+    from leakloc.localization.result import FluidCharacter, PostoperativeChanges, SegmentFluid
     from leakloc.report.model import Report
 
 Row = dict[str, Any]
 
 _SIGNAL_ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
 
+_ARCH_NAMES: Final = {True: "present", False: "absent", None: "indeterminate"}
+
 COLLECTION_COLUMNS: Final = (
     "id", "level", "segments", "position", "pattern", "volume_ml", "max_thickness_mm",
     "max_area_mm2", "length_mm", "sac_compression", "compartments", "grade", "confidence",
     "epicenter_x_lps_mm", "epicenter_y_lps_mm", "epicenter_z_lps_mm",
     "canal_distance_from_hiatus_mm", "distance_to_caudal_end_mm", "distance_to_cranial_end_mm",
-    "nearest_interlaminar", "signal_kind",
+    "nearest_interlaminar", "signal_kind", "neck_level", "neck_width_mm", "posterior_end_level",
+    "posterior_canal_distance_mm", "posterior_skin_distance_mm",
     *(f"{role}_signal_ratio" for role in _SIGNAL_ROLES),
     "axial_t2_bright", "axial_t2_side_confirmed", "rim_enhancement", "rim_rise",
     "second_myelogram", "second_myelogram_ml",
@@ -32,7 +35,7 @@ COLLECTION_COLUMNS: Final = (
 LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
-    "sac_csf_volume_ml",
+    "sac_csf_volume_ml", "posterior_arch", "posterior_arch_confidence", "metal",
     *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
 )  # fmt: skip
 
@@ -40,8 +43,11 @@ LEVEL_COLUMNS: Final = (
 def collection_rows(report: Report) -> list[Row]:
     """Return one row per collection: level, position, size, confidence, path distances."""
     targets = {target.collection: target for target in report.planning.targets}
+    changes = report.postoperative
+    extensions = {} if changes is None else {one.collection: one for one in changes.extensions}
     rows = []
     for c in report.collections:
+        extension = extensions.get(c.id)
         target = targets.get(c.id)
         rows.append(
             {
@@ -64,6 +70,11 @@ def collection_rows(report: Report) -> list[Row]:
                 "distance_to_cranial_end_mm": target and target.distance_to_cranial_end_mm,
                 "nearest_interlaminar": target and target.nearest_interlaminar,
                 "signal_kind": c.character and c.character.kind,
+                "neck_level": extension and extension.neck_level,
+                "neck_width_mm": extension and extension.neck_width_mm,
+                "posterior_end_level": extension and extension.end_level,
+                "posterior_canal_distance_mm": extension and extension.canal_distance_mm,
+                "posterior_skin_distance_mm": extension and extension.skin_distance_mm,
                 **_signal_ratios(c.character),
                 "axial_t2_bright": c.axial_t2 and c.axial_t2.bright,
                 "axial_t2_side_confirmed": c.axial_t2 and c.axial_t2.side_confirmed,
@@ -77,14 +88,20 @@ def collection_rows(report: Report) -> list[Row]:
 
 
 def level_rows(report: Report) -> list[Row]:
-    """Return one row per vertebra and disc, cranial to caudal; discs include sac and fluid."""
+    """Return one row per vertebra and disc, cranial to caudal.
+
+    Vertebrae include the posterior arch, discs the sac, fluid and metal of their motion segment.
+    """
     sac = {part.segment: part for part in report.thecal_sac.by_segment}
     fluid = {part.segment: part for part in report.fluid_by_segment}
+    changes = report.postoperative
+    arches = {} if changes is None else {arch.vertebra: arch for arch in changes.arches}
     rows: list[Row] = []
     for kind, things in (("vertebra", report.levels.vertebrae), ("disc", report.levels.discs)):
         for thing in things:
             part = sac.get(thing.name)
             sides = _sides(fluid.get(thing.name))
+            arch = arches.get(thing.name) if kind == "vertebra" else None
             rows.append(
                 {
                     "kind": kind,
@@ -96,6 +113,9 @@ def level_rows(report: Report) -> list[Row]:
                     "sac_min_area_mm2": part and part.min_area_mm2,
                     "sac_mean_area_mm2": part and part.mean_area_mm2,
                     "sac_csf_volume_ml": part and part.csf_volume_ml,
+                    "posterior_arch": arch and _ARCH_NAMES[arch.present],
+                    "posterior_arch_confidence": arch and arch.confidence,
+                    "metal": _has_metal(changes, thing.name) if kind == "disc" else None,
                     **sides,
                 }
             )
@@ -109,6 +129,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(target, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _has_metal(changes: PostoperativeChanges | None, segment: str) -> bool | None:
+    """Return whether a signal void is near a motion segment; None if not assessed."""
+    if changes is None or not changes.metal_assessed:
+        return None
+    return any(segment in artifact.segments for artifact in changes.metal)
 
 
 def _signal_ratios(character: FluidCharacter | None) -> Row:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from leakloc.localization.result import (
         Collection,
         FluidCharacter,
+        MetalArtifact,
+        PosteriorExtension,
         SegmentFluid,
         SideFluid,
         Target,
@@ -85,6 +87,7 @@ def report_sections(report: Report) -> tuple[Section, ...]:
         ("Comparison", ("None used by the software.",)),
         ("Numbering and coverage", _numbering(report)),
         ("Epidural fluid", _fluid(report)),
+        ("Postoperative changes", postoperative_sentences(report)),
         ("Thecal sac and conus", _sac(report)),
         ("Other bright structures", _others(report)),
         ("Caudal access geometry", _planning(report)),
@@ -213,6 +216,61 @@ def thickness_text(fluid: SideFluid) -> str:
     if fluid.thickness_mm is None:
         return "unknown"
     return f"{'at least ' if fluid.truncated else ''}{fluid.thickness_mm:.1f}"
+
+
+def postoperative_sentences(report: Report) -> tuple[str, ...]:
+    """Return sentences on posterior arches, posterior extension of fluid and metal."""
+    changes = report.postoperative
+    if changes is None:
+        return ("Not assessed.",)
+    sentences = []
+    assessed = [arch for arch in changes.arches if arch.present is not None]
+    absent = [arch for arch in assessed if not arch.present]
+    if absent:
+        listed = ", ".join(f"{arch.vertebra} (confidence {arch.confidence:.2f})" for arch in absent)
+        sentences.append(f"Spinous process not identified: {listed}; verify on the images.")
+    elif assessed:
+        listed = ", ".join(arch.vertebra for arch in assessed)
+        sentences.append(f"Spinous processes identified: {listed}.")
+    unknown = [arch.vertebra for arch in changes.arches if arch.present is None]
+    if unknown and changes.arches_assessed:
+        sentences.append(f"Spinous process indeterminate: {', '.join(unknown)}.")
+    if not changes.arches_assessed:
+        sentences.append(
+            "Posterior arches not assessed: requires a sagittal T2 series and named levels."
+        )
+    sentences += map(_extension, changes.extensions)
+    sentences += map(_metal, changes.metal)
+    if not changes.metal_assessed:
+        sentences.append("Metal artifacts not assessed: requires a sagittal T2 series.")
+    elif not changes.metal:
+        sentences.append("No signal void of an implant detected near the canal.")
+    return tuple(sentences)
+
+
+def _extension(extension: PosteriorExtension) -> str:
+    parts = [f"Collection {extension.collection} extends posterior to the canal"]
+    if extension.neck_width_mm is not None:
+        where = "" if extension.neck_level is None else f" at {extension.neck_level}"
+        parts.append(f"neck{where}, {extension.neck_width_mm:.0f} mm wide")
+    where = "" if extension.end_level is None else f" at {extension.end_level}"
+    end = (
+        f"posterior end in the {extension.compartment} tissue{where}, "
+        f"{extension.canal_distance_mm:.0f} mm from the canal"
+    )
+    if extension.skin_distance_mm is not None:
+        end += f", {extension.skin_distance_mm:.0f} mm from the skin"
+    return f"{'; '.join([*parts, end])}."
+
+
+def _metal(artifact: MetalArtifact) -> str:
+    where = " and ".join(artifact.segments) or "an unnamed level"
+    text = f"Signal void at {where}, consistent with metal, {artifact.length_mm:.0f} mm long"
+    if artifact.hidden_canal_mm:
+        return (
+            f"{text}; fluid may not be visible in {artifact.hidden_canal_mm:.0f} mm of the canal."
+        )
+    return f"{text}, {artifact.canal_distance_mm:.0f} mm from the canal."
 
 
 def _sac(report: Report) -> tuple[str, ...]:

@@ -163,6 +163,10 @@ def _planning(role: Role, localization: Localization, landmarks: Landmarks | Non
         or any(window.skin_to_canal_mm is not None for window in target.interlaminar)
         for target in planning.targets
     )
+    changes = localization.postoperative
+    bed = changes is not None and (changes.arches_assessed or changes.metal_assessed)
+    if bed and role in landmarks.anatomy_roles:
+        found.append("posterior arches and metal")
     if measured and role in landmarks.anatomy_roles:
         found.append("posterior epidural depth and distance to the skin")
     return found

@@ -13,6 +13,7 @@ HEADINGS = (
     "Comparison",
     "Numbering and coverage",
     "Epidural fluid",
+    "Postoperative changes",
     "Thecal sac and conus",
     "Other bright structures",
     "Caudal access geometry",
