@@ -35,7 +35,7 @@ def completions(line: str, folder: Path) -> list[str]:
         ("leakloc analyze x --lumbar-c", ["--lumbar-count"]),
         ("leakloc analyze x --set levels.anchor_", ["levels.anchor_reach_mm="]),
         ("leakloc analyze x --pipeline post", ["postoperative"]),
-        ("leakloc analyze x --write json,ma", ["json,masks"]),
+        ("leakloc analyze x --write json,ma", ["json,masks", "json,markups"]),
     ],
 )
 def test_words_are_completed(tmp_path, line, expected):

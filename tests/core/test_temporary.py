@@ -78,7 +78,7 @@ def wait(study, *values, **options):
 
 leakloc.pipeline.triage = wait
 from leakloc.cli import main
-sys.exit(main(["analyze", sys.argv[1], "-o", sys.argv[2]]))
+sys.exit(main(["analyze", sys.argv[1], "-o", sys.argv[2], "--quiet"]))
 """
 
 

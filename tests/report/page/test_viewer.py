@@ -114,13 +114,16 @@ def test_a_sheet_one_voxel_thin_survives_averaging() -> None:
     np.testing.assert_allclose(block.geometry.origin_lps, [0, 0.25, 0])
 
 
-def test_texts_cannot_end_the_data(made: viewer.Viewer) -> None:
+def test_texts_cannot_end_the_data(made: viewer.Viewer, analysis: Analysis) -> None:
     evil = "</script><script>alert(1)</script>"
     data = {**made.data, "collections": [{"id": 1, "title": evil, "lps": [0, 0, 0]}]}
-    text = render_html("report/page/viewer.html.j2", viewer=replace(made, data=data))
-    assert text.count("</script>") == 1 and "<script>" not in text
+    changed = replace(made, data=data)
+    values = {"viewer": changed, "report": analysis.report, "ordered": ()}
+    names = {"names": [evil], "study_instance_uid": evil}
+    text = render_html("report/page/viewer.html.j2", **values, correctable=names)
+    assert text.count("</script>") == 2 and "<script>" not in text
     start = text.index('id="viewer-data">') + len('id="viewer-data">')
-    assert json.loads(text[start : text.index("</script>")])["collections"][0]["title"] == evil
+    assert json.loads(text[start : text.index("</script>", start)])["collections"][0]["title"] == evil
 
 
 def test_an_oblique_axis_has_two_letters() -> None:
