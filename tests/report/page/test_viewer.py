@@ -123,7 +123,8 @@ def test_texts_cannot_end_the_data(made: viewer.Viewer, analysis: Analysis) -> N
     text = render_html("report/page/viewer.html.j2", **values, correctable=names)
     assert text.count("</script>") == 2 and "<script>" not in text
     start = text.index('id="viewer-data">') + len('id="viewer-data">')
-    assert json.loads(text[start : text.index("</script>", start)])["collections"][0]["title"] == evil
+    stored = json.loads(text[start : text.index("</script>", start)])
+    assert stored["collections"][0]["title"] == evil
 
 
 def test_an_oblique_axis_has_two_letters() -> None:
