@@ -7,22 +7,32 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
+from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import segment_name, split_segment, vertebra_chain
-from leakloc.core.errors import InputError, file_label, reason_of
+from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
+from leakloc.core.volume import Geometry, Volume
 from leakloc.levels import read_levels
 from leakloc.loaders.limits import require_regular
 from leakloc.report.model import Corrections
+from leakloc.segmentation.edited import edit_fluid
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import LoaderSettings
+    from leakloc.core.settings import LoaderSettings, SegmentationSettings
     from leakloc.levels.supplied import SuppliedLevels
-    from leakloc.report.model import Report
+    from leakloc.report.model import EditedFluid, Report
     from leakloc.segmentation.result import Segmentation
+
+_MAX_BYTES: Final = 1_000_000
+"""Maximum size of ``corrections.json``."""
+
+_MAX_ROUNDING_MM: Final = 0.1
+"""Maximum deviation of the viewer's grid from that of the myelogram due to rounding."""
 
 
 def read_corrections(path: Path, report: Report) -> Corrections:
@@ -36,7 +46,8 @@ def read_corrections(path: Path, report: Report) -> Corrections:
     """
     name = file_label(path)
     try:
-        require_regular(path)
+        if require_regular(path).st_size > _MAX_BYTES:
+            raise InputError(f"{name} is larger than {_MAX_BYTES // 1000} kB")
         corrections = Corrections.model_validate_json(path.read_bytes())
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{name} is not readable: {reason_of(error)}") from error
@@ -128,12 +139,88 @@ def corrected_levels(
     return replace(supplied, vertebrae=vertebrae, discs=named_discs)
 
 
-def without_false_collections(
-    segmentation: Segmentation, corrections: Iterable[Corrections]
+def with_corrected_fluid(
+    segmentation: Segmentation,
+    corrections: Iterable[Corrections],
+    settings: SegmentationSettings,
 ) -> Segmentation:
-    """Return the segmentation without collections that readers marked as false."""
-    marks = [mark for edits in corrections for mark in edits.collections]
-    false = {mark.id for mark in marks if not mark.is_fluid}
+    """Return the segmentation with the collections as corrected by readers.
+
+    Each file is applied to the result of the former ones: first, collections marked as false are
+    removed, then fluid is painted and erased.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        Collections with the ids of the report before any correction.
+    corrections : iterable of Corrections
+        In the order of their application.
+    settings : SegmentationSettings
+
+    Raises
+    ------
+    InputError
+        If edits lie outside the images, or too many collections are painted.
+    """
+    original = segmentation
+    next_id = _max_id(segmentation) + 1
+    for edits in corrections:
+        segmentation = _without_false_collections(segmentation, edits)
+        if edits.fluid is not None:
+            geometry = segmentation.collections.geometry
+            segmentation = edit_fluid(
+                segmentation,
+                _edited_voxels(edits.fluid, edits.fluid.painted, geometry),
+                _edited_voxels(edits.fluid, edits.fluid.erased, geometry),
+                settings,
+                original=original,
+                first_id=next_id,
+            )
+            next_id = max(next_id, _max_id(segmentation) + 1)
+    return segmentation
+
+
+def _max_id(segmentation: Segmentation) -> int:
+    return int(segmentation.collections.array.max())
+
+
+def _edited_voxels(edited: EditedFluid, runs: str, geometry: Geometry) -> npt.NDArray[np.bool_]:
+    """Return the voxels of the myelogram whose centers are in the selected voxels of the viewer.
+
+    Raises
+    ------
+    InputError
+        If a selected voxel lies outside the myelogram.
+    """
+    voxels = np.zeros(geometry.shape, bool)
+    k, j, i = edited.shape_kji
+    lengths = np.array(runs.split(), np.int64)
+    selected = np.zeros(i * k * j, np.uint8)
+    for start, stop in np.cumsum(lengths)[: len(lengths) // 2 * 2].reshape(-1, 2):
+        selected[start:stop] = 1
+    if not selected.any():
+        return voxels
+    try:
+        grid = Geometry(edited.shape_kji, np.array(edited.affine_lps))
+    except GeometryError as error:
+        raise InputError(f"the grid of the edited fluid is not valid: {error}") from error
+    array = np.ascontiguousarray(selected.reshape(i, k, j).transpose(1, 2, 0))
+    (box,) = ndimage.find_objects(array)
+    region = Volume(array[box], grid.cropped(box))
+    corners = region.geometry.corners_lps
+    if not geometry.contains(corners).all():
+        raise InputError(
+            "fluid was painted or erased outside the images of this report: edit only within them"
+        )
+    edge = max(region.geometry.spacing_ijk_mm) + _MAX_ROUNDING_MM
+    target = geometry.box_around(corners, edge)
+    voxels[target] = region.resample(geometry.cropped(target), order=0).array > 0
+    return voxels
+
+
+def _without_false_collections(segmentation: Segmentation, edits: Corrections) -> Segmentation:
+    """Return the segmentation without collections that a reader marked as false."""
+    false = {mark.id for mark in edits.collections if not mark.is_fluid}
     if not false:
         return segmentation
     mask = segmentation.collections

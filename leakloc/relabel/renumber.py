@@ -26,7 +26,7 @@ from leakloc.relabel.corrections import (
     corrected_levels,
     read_corrections,
     renaming_anchor,
-    without_false_collections,
+    with_corrected_fluid,
 )
 from leakloc.report import Report, build_report, check_output, relabel_data
 from leakloc.report.build import result_parts
@@ -133,7 +133,8 @@ def relabel(
         Output folder of `analyze`.
     corrections : path, optional
         ``corrections.json`` downloaded from the HTML report. A renamed vertebra or an edited disc
-        replaces other level settings; a collection marked as false is removed.
+        replaces other level settings; a collection marked as false is removed, and fluid is added
+        or removed as painted or erased.
     study : path, optional
         The analyzed study.
     write : tuple of str, optional
@@ -234,10 +235,12 @@ def _localize(
     runtime_s: dict[str, float],
     edits: tuple[Corrections, ...],
 ) -> Renumbered:
-    """Localize the collections with other level names, without those marked as false."""
+    """Localize the collections with other level names and corrected fluid."""
     basis = data.basis
     # Marks refer to the numbers in the report, which exclude the cisterns.
-    within = without_false_collections(without_cisterns(basis.segmentation, numbered), edits)
+    within = with_corrected_fluid(
+        without_cisterns(basis.segmentation, numbered), edits, settings.segmentation
+    )
     localization = localize(
         within,
         numbered,

@@ -9,11 +9,12 @@ the myelogram, volumes in mL, lengths in mm, areas in mm², confidences 0..1.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Position, Role
 from leakloc.core.errors import InputError
@@ -41,6 +42,12 @@ from leakloc.localization.result import (
 
 SCHEMA_NAME: Final = "leakloc.report/1"
 """Value of the key ``schema``; incremented with each incompatible change."""
+
+MAX_VIEWER_VOXELS: Final = 24_000_000
+"""Maximum size of the viewer's grid: decoded in three seconds on an old PC, requires 48 MB."""
+
+MAX_RUNS_LENGTH: Final = 400_000
+"""Maximum number of characters of run lengths; ``corrections.json`` is smaller than 1 MB."""
 
 
 class Generator(Part):
@@ -276,6 +283,48 @@ class MarkedCollection(Part):
     """Whether the reader considers it epidural fluid; if not, it is removed."""
 
 
+_Count = Annotated[int, Field(ge=1, le=4096)]
+_Row = tuple[float, float, float, float]
+_Runs = Annotated[str, Field(max_length=MAX_RUNS_LENGTH, pattern=r"^([0-9]{1,8}( [0-9]{1,8})*)?$")]
+
+
+class EditedFluid(Part):
+    """Epidural fluid painted or erased by the reader, on the grid of the viewer.
+
+    Run lengths, separated by spaces, are numbers of consecutive voxels that are alternately not
+    selected and selected. Voxels are in the order ``i``, ``k``, ``j`` (``j`` varies fastest).
+    """
+
+    shape_kji: tuple[_Count, _Count, _Count]
+    """Number of voxels along k, j and i."""
+    affine_lps: tuple[_Row, _Row, _Row, _Row]
+    """Maps ``(i, j, k, 1)`` to LPS millimeters."""
+    painted: _Runs = ""
+    """Run lengths of the voxels added to the fluid."""
+    erased: _Runs = ""
+    """Run lengths of the voxels removed from the fluid."""
+
+    @model_validator(mode="after")
+    def _within_grid(self) -> Self:
+        count = math.prod(self.shape_kji)
+        if count > MAX_VIEWER_VOXELS:
+            raise ValueError(f"the grid has more than {MAX_VIEWER_VOXELS} voxels")
+        if any(sum(map(int, runs.split())) > count for runs in (self.painted, self.erased)):
+            raise ValueError("the run lengths exceed the grid")
+        return self
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Return the volumes of the painted and the erased voxels, without those of 0."""
+        (a, b, c, _), (d, e, f, _), (g, h, i, _), _ = self.affine_lps
+        determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        unit_ml = abs(determinant) / 1000.0
+        volumes = {
+            edit: unit_ml * sum(map(int, runs.split()[1::2]))
+            for edit, runs in (("painted", self.painted), ("erased", self.erased))
+        }
+        return {edit: volume for edit, volume in volumes.items() if volume > 0}
+
+
 class Corrections(Part):
     """Corrections of a report by a reader; the content of ``corrections.json``."""
 
@@ -297,6 +346,8 @@ class Corrections(Part):
     """Moved and deleted disc points."""
     collections: tuple[MarkedCollection, ...] = ()
     """Marked collections."""
+    fluid: EditedFluid | None = None
+    """Painted and erased fluid; applied after the marks of collections."""
 
 
 class Report(Part):

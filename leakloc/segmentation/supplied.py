@@ -283,9 +283,10 @@ def _with_fluid(
         notes.append(note("masks_overlap", fraction=float(both.sum() / supplied.sum())))
     components = _collections(fluid, found.centerline, settings, notes)
     result = replace(found, thecal_sac=sac, fluid_fraction=_shown(found, components, notes))
-    outside = _outside_mm(sac)
+    outside = distance_outside_mm(sac)
     drawn = [
-        _drawn(int(n), components, result, outside) for n in np.unique(components[components > 0])
+        drawn_candidate(int(n), components, result, outside)
+        for n in np.unique(components[components > 0])
     ]
     left_out = []
     for candidate in found.accepted:
@@ -312,7 +313,7 @@ def _collections(
         )
     labeled, count = ndimage.label(fluid.array > 0, np.ones((3, 3, 3), bool))
     groups = np.zeros(count + 1, np.int32)
-    groups[1:] = _groups(labeled, fluid, line, settings)
+    groups[1:] = group_parts(labeled, fluid, line, settings)
     sizes = np.bincount(groups[labeled][labeled > 0])
     order = np.argsort(-sizes[1:]) + 1
     lookup = np.zeros(len(sizes), np.uint8)
@@ -322,7 +323,7 @@ def _collections(
     return np.asarray(lookup[groups[labeled]], np.uint8)
 
 
-def _groups(
+def group_parts(
     labeled: npt.NDArray[np.int32],
     fluid: Volume,
     line: Centerline,
@@ -355,9 +356,22 @@ def _shown(found: Segmentation, components: Labels, notes: list[Note]) -> Volume
     return found.fluid_fraction.with_array(fraction, "supplied fluid counted as whole voxels")
 
 
-def _drawn(
+def drawn_candidate(
     number: int, components: Labels, result: Segmentation, outside: npt.NDArray[np.float32]
 ) -> Candidate:
+    """Return the accepted candidate of a manually drawn collection.
+
+    Parameters
+    ----------
+    number : int
+        Its value in `components`.
+    components : ndarray
+        Collection ids on the grid of `result`.
+    result : Segmentation
+        Fluid fraction and centerline.
+    outside : ndarray
+        Distance from the sac in mm (`distance_outside_mm`).
+    """
     voxels = np.nonzero(components == number)
     fraction = result.fluid_fraction.array[voxels].astype(np.float64)
     geometry = result.fluid_fraction.geometry
@@ -384,7 +398,7 @@ def _center(voxels: tuple[npt.NDArray[np.intp], ...], result: Segmentation) -> F
     return result.fluid_fraction.geometry.lps_from_kji(center)
 
 
-def _outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
+def distance_outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
     """Return the distance from the sac, 0 inside it."""
     distance = sitk.SignedMaurerDistanceMap(
         sac.to_sitk(), insideIsPositive=False, squaredDistance=False, useImageSpacing=True

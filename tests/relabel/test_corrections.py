@@ -9,10 +9,12 @@ import pytest
 
 from leakloc.cli import DONE, INPUT_UNUSABLE, main
 from leakloc.core.errors import InputError
-from leakloc.core.volume import Volume
+from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import read_mask
 from leakloc.relabel import relabel
+from leakloc.relabel.corrections import _edited_voxels
 from leakloc.report import Report
+from leakloc.report.model import EditedFluid
 
 
 def corrections(folder: Path, **edits: object) -> Path:
@@ -101,6 +103,91 @@ def test_earlier_corrections_are_kept(folder):
     assert discs["L3-L4"] == pytest.approx(point, abs=0.1)
 
 
+def runs(mask: np.ndarray) -> str:
+    """Run lengths of a mask [k, j, i], as written by the page."""
+    line = mask.transpose(2, 0, 1).ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]])))
+    return " ".join(map(str, np.diff(edges, prepend=0)))
+
+
+def edited(volume: Volume, painted: np.ndarray, erased: np.ndarray) -> dict[str, object]:
+    return {
+        "shape_kji": volume.array.shape,
+        "affine_lps": volume.geometry.affine_lps.tolist(),
+        "painted": runs(painted),
+        "erased": runs(erased),
+    }
+
+
+def around(volume: Volume, point_lps, radius_mm: float) -> np.ndarray:
+    points = volume.geometry.lps_from_kji(np.moveaxis(np.indices(volume.array.shape), 0, -1))
+    return np.linalg.norm(points - point_lps, axis=-1) <= radius_mm
+
+
+def test_fluid_is_painted_and_erased_in_succession(folder):
+    before, mask = Report.load(folder), fluid(folder)
+    disc = {d.name: np.array(d.center_lps_mm) for d in before.levels.discs}["T12-L1"]
+    ball = around(mask, disc + np.array([0.0, 12.0, 0.0]), 4.0) & (mask.array == 0)
+    path = corrections(folder, fluid=edited(mask, ball, np.zeros_like(ball)))
+    painted = relabel(folder, path)
+    assert len(painted.collections) == len(before.collections) + 1
+    new = painted.collections[-1]
+    np.testing.assert_array_equal(fluid(folder).array == new.id, ball)
+    assert new.volume_ml == pytest.approx(ball.sum() * mask.geometry.voxel_volume_ml, rel=0.05)
+    assert "T12-L1" in new.segments and "Painted by the reader." in new.basis
+    unchanged = [c.model_dump(exclude={"basis"}) for c in painted.collections[:-1]]
+    assert unchanged == [c.model_dump(exclude={"basis"}) for c in before.collections]
+
+    half = (mask.array == 1) & around(mask, before.collections[0].extent.cranial.lps_mm, 25.0)
+    path = corrections(
+        folder,
+        collections=[{"id": new.id, "is_fluid": False}],
+        fluid=edited(mask, np.zeros_like(ball), half),
+    )
+    after = relabel(folder, path)
+    np.testing.assert_array_equal(
+        fluid(folder).array, np.where(half, 0, mask.array).astype(np.uint8)
+    )
+    assert after.collections[0].volume_ml < before.collections[0].volume_ml
+    assert [edits.fluid is not None for edits in after.corrections] == [True, True]
+    assert relabel(folder).collections == before.collections
+
+
+def flipped_and_binned(volume: Volume) -> Geometry:
+    """A grid with other axes and twice the voxel size along i, as that of the page."""
+    k, j, i = volume.array.shape
+    affine = volume.geometry.affine_lps.copy()
+    affine[:3, 3] = volume.geometry.lps_from_ijk([0.5, j - 1, 0])
+    affine[:3, 0] *= 2
+    affine[:3, 1] *= -1
+    return Geometry((k, j, i // 2), affine)
+
+
+def test_the_grid_of_the_page_may_differ_from_that_of_the_images():
+    geometry = Geometry.from_axes(
+        (12, 10, 9), origin_lps=(3, -4, 5), spacing_ijk_mm=(0.7, 1.2, 2.0)
+    )
+    volume = Volume(np.zeros(geometry.shape, np.uint8), geometry)
+    grid = flipped_and_binned(volume)
+    painted = np.zeros(grid.shape, bool)
+    painted[4:6, 1, 3] = True
+    made = EditedFluid(
+        shape_kji=grid.shape, affine_lps=grid.affine_lps.tolist(), painted=runs(painted)
+    )
+    found = _edited_voxels(made, made.painted, geometry)
+    expected = np.zeros(geometry.shape, bool)
+    expected[4:6, 8, 6:8] = True
+    np.testing.assert_array_equal(found, expected)
+    shifted = grid.affine_lps.copy()
+    shifted[0, 3] += 6.0
+    outside = made.model_copy(update={"affine_lps": shifted.tolist()})
+    with pytest.raises(InputError, match="outside the images"):
+        _edited_voxels(outside, made.painted, geometry)
+
+
+GRID = {"shape_kji": (2, 2, 2), "affine_lps": np.eye(4).tolist()}
+
+
 def test_a_true_collection_is_recorded(folder):
     before = Report.load(folder)
     path = corrections(folder, collections=[{"id": 1, "is_fluid": True}])
@@ -128,6 +215,16 @@ def test_a_true_collection_is_recorded(folder):
         ),
         ({"discs": [{"name": "C2-C3", "lps_mm": None}]}, "no disc C2-C3"),
         ({"collections": [{"id": 7, "is_fluid": False}]}, "no collection 7"),
+        ({"fluid": {**GRID, "painted": "0 9"}}, "run lengths exceed the grid"),
+        ({"fluid": {**GRID, "painted": "0 -1"}}, "fluid.painted"),
+        ({"fluid": {**GRID, "shape_kji": (4000, 4000, 4000)}}, "more than 24000000 voxels"),
+        ({"fluid": {**GRID, "painted": "1 " * 200_001 + "1"}}, "fluid.painted"),
+        ({"fluid": {**GRID, "affine_lps": np.zeros((4, 4)).tolist(), "painted": "0 1"}}, "grid"),
+        (
+            {"fluid": {**GRID, "affine_lps": (np.eye(4) * 900.0).tolist(), "painted": "7 1"}},
+            "outside the images",
+        ),
+        ({"created": "2" * 1_000_000}, "larger than 1000 kB"),
     ],
 )
 def test_corrections_that_do_not_match_are_refused(folder, edits, message):

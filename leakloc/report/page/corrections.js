@@ -8,6 +8,7 @@
   const $ = (id) => document.getElementById(id);
   const marks = [...document.querySelectorAll("[data-collection-mark]")];
   const vertebrae = new Map(); // name in the report: new name
+  let fluid = []; // edits of the fluid, in words
   const discs = new Map(); // name in the report: position, or null if deleted
 
   const say = (text) => { $("correct-status").textContent = text; };
@@ -36,6 +37,9 @@
       const text = `Collection ${mark.dataset.collectionMark} marked as ${mark.value}`;
       entries.push(item(text, () => { mark.value = ""; }));
     }
+    if (fluid.length) {
+      entries.push(item(`Fluid ${fluid.join(", ")}`, () => viewer.fluidEdits.clear()));
+    }
     $("correct-list").replaceChildren(...entries);
   }
 
@@ -56,6 +60,7 @@
       collections: marks.filter((select) => select.value).map((select) => ({
         id: Number(select.dataset.collectionMark), is_fluid: select.value === "true",
       })),
+      ...(fluid.length ? { fluid: viewer.fluidEdits.file() } : {}),
     };
   }
 
@@ -66,8 +71,14 @@
       $("correct-reader").focus();
       return;
     }
-    if (!content.vertebrae.length && !content.discs.length && !content.collections.length) {
+    const lists = [content.vertebrae, content.discs, content.collections, fluid];
+    if (!lists.some((list) => list.length)) {
       say("No correction has been made.");
+      return;
+    }
+    const { painted = "", erased = "" } = content.fluid || {};
+    if (Math.max(painted.length, erased.length) > data.max_runs_length) {
+      say("The painted or erased regions are too complex for one file: undo some strokes.");
       return;
     }
     const link = document.createElement("a");
@@ -115,5 +126,11 @@
     });
   }
   for (const mark of marks) mark.addEventListener("change", show);
+  viewer.addEventListener("fluid", (event) => {
+    const { painted_ml: painted, erased_ml: erased } = event.detail;
+    fluid = [["painted", painted], ["erased", erased]].filter(([, ml]) => ml > 0)
+      .map(([edit, ml]) => `${edit} (${ml.toPrecision(2)} mL)`);
+    show();
+  });
   $("correct-download").addEventListener("click", download);
 })();

@@ -19,6 +19,7 @@ from leakloc.anatomy.vocabulary import SIDES, role_name, split_segment, vertebra
 from leakloc.core.templates import render_html
 from leakloc.localization.result import by_certainty
 from leakloc.report.caudal import LENGTHS, caudal_sheet
+from leakloc.report.model import MAX_RUNS_LENGTH
 from leakloc.report.text import (
     LIMITATIONS,
     companion_text,
@@ -498,6 +499,7 @@ def _correctable(report: Report) -> dict[str, object]:
         "study_instance_uid": report.study.study_instance_uid,
         "report_created": report.generator.created,
         "names": vertebra_chain(report.levels.numbering.lumbar_count),
+        "max_runs_length": MAX_RUNS_LENGTH,
     }
 
 
@@ -511,6 +513,11 @@ def _corrections(report: Report) -> Facts:
             f"collection {c.id} marked as {'true' if c.is_fluid else 'false'}"
             for c in edits.collections
         ]
+        if edits.fluid is not None:
+            words += [
+                f"fluid {edit} ({volume:.2g} mL)"
+                for edit, volume in edits.fluid.volumes_ml().items()
+            ]
         facts.append(("Corrections", f"{edits.reader}, {edits.created}: {', '.join(words)}"))
     return facts
 

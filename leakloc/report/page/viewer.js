@@ -26,6 +26,9 @@
   const GAP_PX = 12;
   const MIN_PX_PER_MM = 1.1; // below it a root is not visible: start enlarged
   const LABEL_REACH_PX = 14; // how far from the middle of a name a press selects its vertebra
+  const [PAINTED, ERASED] = [1, 2]; // values of edited voxels
+  const TINTS = { [PAINTED]: [230, 159, 0], [ERASED]: [204, 121, 167] };
+  const TINT = 0.45;
   const DRAG_PX = 4; // a press that moves less is a click
   const HEIGHT_FRACTION = 0.82; // of the window, so that a plane and its slider are visible together
 
@@ -47,6 +50,9 @@
   };
   const signal = new Uint8Array(I * J * K);
   const labels = new Uint8Array(I * J * K);
+  const edits = new Uint8Array(I * J * K); // fluid painted or erased by the reader
+  const strokes = []; // maps of voxels to their values before the stroke
+  const brush = { mode: "off", diameter: 4, sphere: false, stroke: null };
   const inverse = invert(data.affine);
 
   // --- geometry ---------------------------------------------------------------------------
@@ -212,6 +218,8 @@
     const picture = new ImageData(columns, rows);
     const pixels = new Uint32Array(picture.data.buffer);
     for (let n = 0; n < gray.length; n++) pixels[n] = 0xff000000 | (shades[gray[n]] * 0x010101);
+    const edited = strokes.length || brush.stroke ? slice(plane, edits) : null;
+    if (edited && state.masks) tint(picture.data, edited);
     const store = (plane.store ||= document.createElement("canvas"));
     [store.width, store.height] = [columns, rows];
     store.getContext("2d").putImageData(picture, 0, 0);
@@ -232,14 +240,45 @@
     pen.clip();
     if (state.masks) {
       const found = slice(plane, labels);
+      if (edited) apply(found, edited);
       outline(pen, found, columns, rows, (v) => v === data.sac, place, SAC_COLOR);
       outline(pen, found, columns, rows, (v) => v > 0 && v !== data.sac, place, FLUID_COLOR);
     }
     if (state.cross) cross(pen, plane, place);
+    if (brush.mode !== "off") ring(pen, plane, place);
     pen.restore();
     if (state.names) names(pen, name, plane, place);
     drawAxisLabels(pen, plane, zoom[0] / data.spacing[plane.across]);
     caption(name, plane);
+  }
+
+  function tint(pixels, edited) {
+    for (let n = 0; n < edited.length; n++) {
+      if (!edited[n]) continue;
+      TINTS[edited[n]].forEach((value, channel) => {
+        pixels[4 * n + channel] = (1 - TINT) * pixels[4 * n + channel] + TINT * value;
+      });
+    }
+  }
+
+  /** Apply the edits of a plane to its labels. */
+  function apply(found, edited) {
+    for (let n = 0; n < edited.length; n++) {
+      if (edited[n] === PAINTED) found[n] = data.sac - 1;
+      else if (edited[n] === ERASED) found[n] = 0;
+    }
+  }
+
+  /** The brush, at the pointer or at the cross-hair. */
+  function ring(pen, plane, place) {
+    const [x, y] = place(plane.pointer || display(plane, state.at));
+    const [right, low] = place((plane.pointer || display(plane, state.at)).map(
+      (v, n) => v + brush.diameter / 2 / data.spacing[n ? plane.down : plane.across]));
+    pen.lineWidth = 1.5;
+    pen.strokeStyle = INK;
+    pen.beginPath();
+    pen.ellipse(x, y, right - x, low - y, 0, 0, 2 * Math.PI);
+    pen.stroke();
   }
 
   /** Marching squares at one half between voxel centers: thin, and the gray stays as it is. */
@@ -361,11 +400,13 @@
 
   function tell() {
     const lps = toLps(state.at);
-    const value = labels[state.at[0] + I * (state.at[1] + J * state.at[2])];
+    const voxel = state.at[0] + I * (state.at[1] + J * state.at[2]);
+    const value = labels[voxel];
+    const edited = ["", ", painted", ", erased"][edits[voxel]];
     const what = value === 0 ? "no mask" : value === data.sac ? "thecal sac" : `collection ${value}`;
     const words = [signed(lps[0], "L", "R"), signed(lps[1], "P", "A"), signed(lps[2], "H", "F")];
     const line = `${words.join(", ")} mm · LPS ${lps.map((x) => x.toFixed(1)).join(", ")} · `
-      + `${levelName(lps)} · ${what}`;
+      + `${levelName(lps)} · ${what}${edited}`;
     const place = $("viewer-place");
     if (place.textContent !== line) place.textContent = line;
     Object.assign(root.dataset, {
@@ -411,6 +452,139 @@
     draw();
   }
 
+  // --- brush ------------------------------------------------------------------------------
+
+  function setMode(mode) {
+    brush.mode = mode;
+    if (mode !== "off" && !state.masks) toggle("masks");
+    root.classList.toggle("brush", mode !== "off"); // touch paints instead of scrolling
+    document.querySelector(`input[name=brush][value=${mode}]`).checked = true;
+    draw();
+  }
+
+  function mark(voxel) {
+    const fluid = labels[voxel] > 0 && labels[voxel] !== data.sac;
+    const paints = brush.mode === "paint";
+    const value = paints === fluid ? 0 : paints ? PAINTED : ERASED;
+    if (edits[voxel] === value) return;
+    if (!brush.stroke.has(voxel)) brush.stroke.set(voxel, edits[voxel]);
+    edits[voxel] = value;
+  }
+
+  /** Apply the brush at a position of a plane, in voxels from its upper left corner. */
+  function dab(plane, [x, y]) {
+    const center = [...state.at];
+    center[plane.across] = x - 0.5;
+    center[plane.down] = plane.down === 2 ? K - 0.5 - y : y - 0.5;
+    const nearest = center.map(Math.round);
+    if (nearest.some((n, axis) => n < 0 || n >= counts[axis])) return;
+    const range = (axis) => {
+      const flat = axis === plane.through && !brush.sphere;
+      const reach = flat ? 0 : brush.diameter / 2 / data.spacing[axis];
+      return [Math.max(Math.min(Math.ceil(center[axis] - reach), nearest[axis]), 0),
+        Math.min(Math.max(Math.floor(center[axis] + reach), nearest[axis]), counts[axis] - 1)];
+    };
+    const [[i0, i1], [j0, j1], [k0, k1]] = [0, 1, 2].map(range);
+    for (let k = k0; k <= k1; k++) {
+      for (let j = j0; j <= j1; j++) {
+        for (let i = i0; i <= i1; i++) {
+          const ijk = [i, j, k];
+          const gap = Math.hypot(...ijk.map((n, axis) => (n - center[axis]) * data.spacing[axis]));
+          const middle = ijk.every((n, axis) => n === nearest[axis]); // at least one voxel
+          if (middle || gap <= brush.diameter / 2) mark(i + I * (j + J * k));
+        }
+      }
+    }
+  }
+
+  /** Apply the brush along a line, without gaps. */
+  function drag(plane, from, to) {
+    const mm = Math.hypot((to[0] - from[0]) * data.spacing[plane.across],
+      (to[1] - from[1]) * data.spacing[plane.down]);
+    const steps = Math.max(Math.ceil(mm / Math.max(brush.diameter / 4, 0.25)), 1);
+    for (let n = 1; n <= steps; n++) {
+      dab(plane, from.map((x, axis) => x + ((to[axis] - x) * n) / steps));
+    }
+    draw();
+  }
+
+  function startStroke(plane, at) {
+    brush.stroke = new Map();
+    dab(plane, at);
+    draw();
+  }
+
+  function endStroke() {
+    if (brush.stroke && brush.stroke.size) strokes.push(brush.stroke);
+    brush.stroke = null;
+    changed();
+  }
+
+  function undo() {
+    const last = strokes.pop();
+    if (last) for (const [voxel, value] of last) edits[voxel] = value;
+    changed();
+  }
+
+  function changed() {
+    const ml = data.spacing.reduce((product, mm) => product * mm, 0.001);
+    const count = [0, 0, 0];
+    for (const value of edits) count[value]++;
+    $("brush-undo").disabled = !strokes.length;
+    root.dispatchEvent(new CustomEvent("fluid", {
+      detail: { painted_ml: count[PAINTED] * ml, erased_ml: count[ERASED] * ml },
+    }));
+    draw();
+  }
+
+  /** Run lengths of an edit, in the order i, k, j: voxels with it and without it alternate. */
+  function runs(value) {
+    const lengths = [];
+    let [inside, length] = [false, 0];
+    for (let i = 0; i < I; i++) {
+      for (let k = 0; k < K; k++) {
+        for (let j = 0, p = i + I * J * k; j < J; j++, p += I) {
+          if ((edits[p] === value) !== inside) {
+            lengths.push(length);
+            [inside, length] = [!inside, 0];
+          }
+          length++;
+        }
+      }
+    }
+    if (inside) lengths.push(length);
+    return lengths.join(" ");
+  }
+
+  root.fluidEdits = {
+    file: () => ({
+      shape_kji: data.shape, affine_lps: data.affine, painted: runs(PAINTED), erased: runs(ERASED),
+    }),
+    clear: () => {
+      edits.fill(0);
+      strokes.length = 0;
+      changed();
+    },
+  };
+
+  function listenToBrush() {
+    $("brush").disabled = false;
+    for (const choice of document.querySelectorAll("input[name=brush]")) {
+      choice.addEventListener("change", () => setMode(choice.value));
+    }
+    const size = () => {
+      brush.diameter = Number($("brush-size").value);
+      $("brush-text").textContent = `${brush.diameter} mm`;
+      draw();
+    };
+    $("brush-size").addEventListener("input", size);
+    size();
+    const sphere = () => { brush.sphere = $("brush-sphere").checked; };
+    $("brush-sphere").addEventListener("change", sphere);
+    sphere();
+    $("brush-undo").addEventListener("click", undo);
+  }
+
   /** The voxel of a collection nearest to its center: that of a crescent lies outside it. */
   function within(lps, id) {
     const center = toIjk(lps).map(clampIndex);
@@ -441,12 +615,27 @@
     $("sagittal").focus({ preventScroll: true });
   }
 
+  /** Keys of the brush; returns whether the key is one of them. */
+  function pressedBrush(key, plane) {
+    if (!state.ready) return false;
+    const modes = { b: "paint", e: "erase" };
+    const name = key.toLowerCase();
+    if (name in modes) setMode(brush.mode === modes[name] ? "off" : modes[name]);
+    else if (name === "z") undo();
+    else if (key === " " && brush.mode !== "off") {
+      startStroke(plane, display(plane, state.at));
+      endStroke();
+    } else return false;
+    return true;
+  }
+
   function pressed(event, plane) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { key } = event;
     const arrows = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
     const axis = plane.through;
-    if (key in arrows && event.shiftKey) {
+    plane.pointer = null;
+    if (key in arrows && event.shiftKey !== (brush.mode !== "off")) {
       const [right, up] = arrows[key];
       if (right) step(plane.across, right);
       else step(plane.down, plane.down === 2 ? up : -up);
@@ -462,7 +651,7 @@
     else if (key === "r" || key === "R") setWindow(...initial());
     else if (key === "+" || key === "=") setZoom(state.zoom + 1);
     else if (key === "-") setZoom(state.zoom - 1);
-    else {
+    else if (!pressedBrush(key, plane)) {
       const wanted = data.collections.find((collection) => String(collection.id) === key);
       if (!wanted) return;
       goTo(within(wanted.lps, wanted.id));
@@ -493,12 +682,33 @@
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => pressed(event, plane));
     let from = null;
+    const position = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return plane.back([event.clientX - box.left, event.clientY - box.top]);
+    };
+    canvas.addEventListener("pointerleave", () => {
+      plane.pointer = null;
+      if (brush.mode !== "off") draw();
+    });
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || !event.isPrimary || !state.ready) return;
+      if (brush.mode !== "off") {
+        plane.pointer = position(event);
+        canvas.setPointerCapture(event.pointerId);
+        startStroke(plane, plane.pointer);
+        return;
+      }
       from = { x: event.clientX, y: event.clientY, window: state.window, moved: false };
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
+      if (brush.mode !== "off" && event.isPrimary) {
+        const before = plane.pointer;
+        plane.pointer = position(event);
+        if (brush.stroke) drag(plane, before || plane.pointer, plane.pointer);
+        else draw();
+        return;
+      }
       if (!from || event.pointerType === "touch") return; // a finger scrolls the page
       const [dx, dy] = [event.clientX - from.x, event.clientY - from.y];
       from.moved ||= Math.hypot(dx, dy) > DRAG_PX;
@@ -507,8 +717,16 @@
       const perPx = initial()[0] / 300; // a drag of 300 px doubles the width
       setWindow(high - low + dx * perPx, (low + high) / 2 + dy * perPx);
     });
-    canvas.addEventListener("pointercancel", () => { from = null; });
+    canvas.addEventListener("pointercancel", () => {
+      from = null;
+      if (brush.stroke) endStroke();
+    });
     canvas.addEventListener("pointerup", (event) => {
+      if (brush.stroke && event.isPrimary) {
+        if (event.pointerType === "touch") plane.pointer = null;
+        endStroke();
+        return;
+      }
       const clicked = from && !from.moved;
       from = null;
       if (!clicked) return;
@@ -574,6 +792,7 @@
     state.ready = true;
     while (sizes().sagittal * ZOOMS[state.zoom] < MIN_PX_PER_MM && state.zoom < 2) state.zoom++;
     resize();
+    listenToBrush();
     window.addEventListener("resize", resize);
     root.dataset.ready = "yes";
   }

@@ -18,12 +18,12 @@ from PIL import Image
 
 from leakloc.core.volume import Geometry
 from leakloc.localization.result import by_certainty
+from leakloc.report.model import MAX_VIEWER_VOXELS
 from leakloc.report.views import GAMMA, Plane, StudyView, axis_labels
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
 
-MAX_VOXELS: Final = 24_000_000  # decoded in three seconds on an old PC, requires 48 MB
 QUALITIES: Final = (70, 55, 40)
 """WebP qualities, best first; below the last, binning preserves vessels and roots better."""
 PROBES: Final = 7  # number of slices encoded to estimate the total size
@@ -109,7 +109,7 @@ def make_viewer(analysis: AnalysisData, room_bytes: int) -> Viewer:
     low, high = view.window
     white = low + WHITE * (high - low)
     block = neighborhood(view)
-    while block.signal.size > MAX_VOXELS:
+    while block.signal.size > MAX_VIEWER_VOXELS:
         block = _binned(block)
     labels = _label_pictures(block)
     quality = _fitting_quality(block, low, white, room_bytes - sum(map(len, labels)))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from leakloc.pipeline import Analysis
+from leakloc.relabel.corrections import with_corrected_fluid
 from leakloc.report import write_outputs
 from leakloc.report.model import Corrections
 
@@ -332,6 +333,109 @@ def test_corrections_are_made_with_the_keyboard_and_downloaded(browser: Any, rep
         assert [(c.id, c.is_fluid) for c in made.collections] == [(2, False)]
         tab.get_by_role("button", name="Remove: Disc L1-L2").click()
         assert len(downloaded(page).discs) == 1
+        assert page.trouble == []
+    finally:
+        page.context.close()
+
+
+def edited_points(page: Page, analysis: Analysis, edit: str) -> np.ndarray:
+    """Centers of the painted or erased voxels of the myelogram, from the downloaded file."""
+    page.tab.evaluate("() => { document.getElementById('correct').open = true; }")
+    page.tab.locator("#correct-reader").fill("AB")
+    made = downloaded(page)
+    before = analysis.segmentation
+    after = with_corrected_fluid(before, [made], analysis.settings.segmentation)
+    had, has = before.collections.array > 0, after.collections.array > 0
+    voxels = has & ~had if edit == "painted" else had & ~has
+    return before.collections.geometry.lps_from_kji(np.argwhere(voxels))
+
+
+def sagittal_position(page: Page) -> tuple[float, float]:
+    """A position posterior to the canal in the sagittal view, in pixels of the window."""
+    page.tab.evaluate("() => document.getElementById('sagittal').scrollIntoView()")
+    box = page.tab.locator("#sagittal").bounding_box()
+    return box["x"] + 0.8 * box["width"], box["y"] + 0.25 * box["height"]
+
+
+@pytest.mark.slow
+def test_fluid_is_painted_and_erased_with_mouse_and_keys(
+    browser: Any, report: Path, analysis: Analysis
+) -> None:
+    page = Page(browser, report, viewport={"width": 1600, "height": 1000})
+    try:
+        tab, opened = page.tab, page.at()
+        start = sagittal_position(page)
+        tab.mouse.click(*start)  # moves the cross-hair there
+        page.settle()
+        middle, at = page.lps(), page.at()
+        tab.check("input[name=brush][value=paint]")
+        tab.mouse.move(*start)
+        tab.mouse.down()
+        tab.mouse.up()
+        page.settle()
+        assert at != opened and page.at() == at
+        assert "painted" in tab.inner_text("#viewer-place")
+        points = edited_points(page, analysis, "painted")
+        assert np.linalg.norm(points.mean(axis=0) - middle) < 1.5
+        assert np.linalg.norm(points - middle, axis=1).max() < 4.5
+        start = sagittal_position(page)
+        tab.mouse.move(*start)
+        tab.mouse.down()
+        tab.mouse.move(start[0], start[1] + 60, steps=3)
+        tab.mouse.up()
+        page.settle()
+        line = edited_points(page, analysis, "painted")
+        data = json.loads(tab.text_content("#viewer-data"))
+        height_mm = data["shape"][0] * data["spacing"][2]
+        drag_mm = 60 * height_mm / tab.locator("#sagittal").bounding_box()["height"]
+        longer_mm = np.ptp(line[:, 2]) - np.ptp(points[:, 2])
+        assert longer_mm == pytest.approx(drag_mm, abs=data["spacing"][2])
+        tab.locator("#brush-undo").press("Enter")
+        assert len(edited_points(page, analysis, "painted")) == len(points)
+        page.press("sagittal", "Shift+ArrowRight", "ArrowDown", " ")  # another slice, lower
+        assert page.at() == [at[0] + 1, at[1], at[2] - 1]
+        assert len(edited_points(page, analysis, "painted")) > len(points)
+        page.press("sagittal", "z", "z", "b")
+        assert len(tab.locator("#correct-list li").all()) == 0
+
+        page.press("sagittal", "1", "e", " ")
+        erased = edited_points(page, analysis, "erased")
+        assert np.linalg.norm(erased - page.lps(), axis=1).max() < 4.5
+        assert "erased" in tab.inner_text("#viewer-place")
+        tab.get_by_role("button", name="Remove: Fluid erased").click()
+        assert "erased" not in tab.inner_text("#viewer-place")
+        assert page.trouble == []
+    finally:
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_fluid_is_painted_with_a_finger_without_scrolling(
+    browser: Any, report: Path, analysis: Analysis
+) -> None:
+    page = Page(browser, report, viewport={"width": 390, "height": 844}, has_touch=True)
+    try:
+        tab = page.tab
+        start = sagittal_position(page)
+        tab.touchscreen.tap(*start)
+        page.settle()
+        middle = page.lps()
+        tab.locator("input[name=brush][value=paint]").tap()
+        start = sagittal_position(page)
+        scrolled = tab.evaluate("() => scrollY")
+        protocol = page.context.new_cdp_session(tab)
+        for kind, y in (("touchStart", 0), ("touchMove", 30), ("touchMove", 60)):
+            touch = {
+                "type": kind,
+                "touchPoints": [{"x": start[0], "y": start[1] + y}],
+            }
+            protocol.send("Input.dispatchTouchEvent", touch)
+        protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.settle()
+        assert tab.evaluate("() => scrollY") == scrolled
+        line = edited_points(page, analysis, "painted")
+        assert np.linalg.norm(line - middle, axis=1).min() < 4.0
+        assert np.ptp(line[:, 2]) > 15
         assert page.trouble == []
     finally:
         page.context.close()
