@@ -16,6 +16,7 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, DS, DT, TM
@@ -103,6 +104,14 @@ _RETAINED: Final = frozenset(
 )
 """Attributes of the source that objects without identity are derived from: references and geometry.
 All others are removed, more than DICOM PS3.15 Annex E requires."""
+_PER_IMAGE: Final = [tag_for_keyword(word) or 0 for word in {*_RETAINED, *_PATIENT_ATTRIBUTES}]
+"""Tags read from every image; all others are read from the first image of a stack only."""
+_GEOMETRY: Final = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+)
 _DUMMY_TIMES: Final = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
 """Values of dates and times in objects without identity, by value representation."""
 _DEIDENTIFICATION: Final = (
@@ -195,7 +204,12 @@ def read_sources(stacks: Sequence[SeriesStack], *, keep_identity: bool = True) -
         If required attributes are missing or the source cannot be referenced.
     """
     main, *others = (
-        _one_frame_of_reference([_header(path, s, keep_identity) for path in _files(s)])
+        _one_frame_of_reference(
+            [
+                _header(path, s, keep_identity, _PER_IMAGE if number else None)
+                for number, path in enumerate(_files(s))
+            ]
+        )
         for s in stacks
     )
     if not getattr(main[0], "FrameOfReferenceUID", None):
@@ -220,9 +234,12 @@ def _files(stack: SeriesStack) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(stack.files))
 
 
-def _header(path: Path, stack: SeriesStack, keep_identity: bool) -> Dataset:
-    """Read a header as far as it is readable, with the geometry of the loader, in UTF-8."""
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+def _header(path: Path, stack: SeriesStack, keep_identity: bool, tags: list[int] | None) -> Dataset:
+    """Read a header as far as it is readable, with the geometry of the loader, in UTF-8.
+
+    All attributes are read if `tags` is None.
+    """
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
     replace_decimal_commas(header)
     header.remove_private_tags()
     _remove_unreadable(header)
@@ -231,16 +248,7 @@ def _header(path: Path, stack: SeriesStack, keep_identity: bool) -> Dataset:
     if str(header.get("PatientSex")) not in {value.value for value in hd.PatientSexValues}:
         header.PatientSex = None
     if "PerFrameFunctionalGroupsSequence" not in header:
-        (frame, *_) = HeaderReader().read(path)
-        for keyword, values in (
-            ("ImagePositionPatient", frame.position_lps),
-            ("ImageOrientationPatient", frame.orientation_lps),
-            ("PixelSpacing", frame.spacing_mm),
-            ("SliceThickness", stack.geometry and stack.geometry.spacing_ijk_mm[2:]),
-        ):
-            if values and keyword not in header:
-                numbers = [DS(value, auto_format=True) for value in values]
-                setattr(header, keyword, numbers if len(numbers) > 1 else numbers[0])
+        _add_geometry(header, path, stack)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, "")
@@ -249,6 +257,24 @@ def _header(path: Path, stack: SeriesStack, keep_identity: bool) -> Dataset:
     anonymous = _without_identity(header)
     anonymous.file_meta = header.file_meta
     return anonymous
+
+
+def _add_geometry(header: Dataset, path: Path, stack: SeriesStack) -> None:
+    """Add the geometry of the loader where the header itself has none."""
+    missing = [word for word in _GEOMETRY if word not in header]
+    if not missing:
+        return
+    (frame, *_) = HeaderReader().read(path)
+    known = (
+        frame.position_lps,
+        frame.orientation_lps,
+        frame.spacing_mm,
+        stack.geometry.spacing_ijk_mm[2:] if stack.geometry else None,
+    )
+    for keyword, values in zip(_GEOMETRY, known, strict=True):
+        if values and keyword in missing:
+            numbers = [DS(value, auto_format=True) for value in values]
+            setattr(header, keyword, numbers if len(numbers) > 1 else numbers[0])
 
 
 def _without_identity(dataset: Dataset) -> Dataset:

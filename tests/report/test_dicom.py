@@ -68,6 +68,24 @@ def test_segmentation_read_back_is_the_mask(
         np.testing.assert_allclose(again, format_coordinate, atol=0.01)
 
 
+def test_headers_of_all_images_have_references_and_geometry(
+    make_small: Make, as_dicom: Make, tmp_path: Path
+) -> None:
+    """Only the header of the first image is read completely."""
+    (stack,) = dicom.source_stacks(as_dicom(make_small("LPS"), tmp_path))
+    sources = dicom.read_sources([stack])
+    assert len(sources.main) == len(stack.files) > 1
+    for path, read in zip(stack.files, sources.main, strict=True):
+        stored = pydicom.dcmread(path, stop_before_pixels=True)
+        for keyword in (
+            *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
+            *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+            *("FrameOfReferenceUID", "SliceThickness", "PatientID", "PatientName"),
+        ):
+            assert read[keyword].value == stored[keyword].value, keyword
+    assert sources.main[0].Manufacturer == stored.Manufacturer
+
+
 @pytest.mark.parametrize("overlap", [False, True])
 def test_each_segment_is_written_whole(
     make_small: Make, as_dicom: Make, tmp_path: Path, overlap: bool
