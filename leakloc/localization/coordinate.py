@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
-from leakloc.anatomy.vocabulary import SACRAL, segment_name, split_segment, vertebra_chain
+from leakloc.anatomy.vocabulary import CERVICAL, SACRAL, segment_name, split_segment, vertebra_chain
 from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Levels
 
@@ -178,6 +178,20 @@ class LevelCoordinate:
         """Return the vertebra at a position; its range is from disc center to disc center."""
         level = _known(self.level_at(arc_mm))
         return None if level is None else self.chain[int(np.floor(level + 0.5))]
+
+    def root_at(self, arc_mm: float) -> str | None:
+        """Return the nerve root that exits at a position; None outside the labeled range.
+
+        Thoracic, lumbar and sacral roots exit caudal to the pedicles of their vertebra, cervical
+        roots at the disc cranial to it; C8 exits at C7-T1.
+        """
+        segment = self.segment_at(arc_mm)
+        if segment is None:
+            return None
+        upper, _ = split_segment(segment)
+        if upper in CERVICAL:
+            return f"C{CERVICAL.index(upper) + 2}"
+        return self.body_at(arc_mm)
 
     def body_part_at(self, arc_mm: float) -> str | None:
         """Return the third of a vertebral level, such as ``"upper S1"``."""

@@ -21,6 +21,7 @@ from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Conus, Coverage, Localization, SegmentFluid
+from leakloc.localization.root_diverticula import locate_diverticula
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
     caudal_end_mm,
@@ -151,6 +152,7 @@ def localize(
             update={
                 "segments_with_fluid": _count(by_segment, coordinate),
                 "second_myelogram": agreement(companions.comparison),
+                "root_diverticula": locate_diverticula(segmentation, coordinate),
             }
         ),
         planning=planning,

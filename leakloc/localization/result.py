@@ -338,6 +338,23 @@ class MyelogramAgreement(Part):
     """Number of collections detected only on it."""
 
 
+class RootDiverticulum(Part):
+    """A perineural cyst or root sleeve diverticulum: a round CSF-like structure at a root."""
+
+    root: str | None
+    """Nerve root, such as ``L4`` (exits between L4 and L5); null if levels are unlabelled."""
+    side: Literal["left", "right"]
+    """Side of the patient."""
+    max_diameter_mm: Millimeters
+    """Maximum diameter."""
+    volume_ml: Milliliters
+    """Volume of the voxels with at least half the signal of CSF."""
+    center_lps_mm: Point
+    """Center of the structure."""
+    sac_distance_mm: Millimeters
+    """Distance of its border from the thecal sac."""
+
+
 class Finding(Part):
     """The finding of the study."""
 
@@ -354,6 +371,8 @@ class Finding(Part):
     are unlabelled."""
     second_myelogram: MyelogramAgreement | None = None
     """Fluid on a second myelogram; null without one."""
+    root_diverticula: tuple[RootDiverticulum, ...] | None = None
+    """Perineural cysts and root sleeve diverticula, largest first; null if not assessed."""
 
 
 class ExpectedHiatus(Part):

@@ -50,11 +50,11 @@ from leakloc.localization.surgical_bed import (
     VoidProfile,
 )
 from leakloc.report.relabel_crop import crop_to_region_read, without_unused_bone
-from leakloc.segmentation.result import Candidate, Features, Segmentation
+from leakloc.segmentation.result import Candidate, Features, RoundStructure, Segmentation
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 11
+_FORMAT: Final = 12
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -67,6 +67,7 @@ _INLINE: Final = 64
 _CLASSES: Final[dict[str, type]] = {
     "collection_candidate": Candidate,
     "features": Features,
+    "round_structure": RoundStructure,
     "segmentation": Segmentation,
     "centerline": Centerline,
     "geometry": Geometry,

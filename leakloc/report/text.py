@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         FluidCharacter,
         MetalArtifact,
         PosteriorExtension,
+        RootDiverticulum,
         SegmentFluid,
         SideFluid,
         Target,
@@ -87,6 +88,7 @@ def report_sections(report: Report) -> tuple[Section, ...]:
         ("Comparison", ("None used by the software.",)),
         ("Numbering and coverage", _numbering(report)),
         ("Epidural fluid", _fluid(report)),
+        ("Nerve root sleeves", diverticula_sentences(report)),
         ("Postoperative changes", postoperative_sentences(report)),
         ("Thecal sac and conus", _sac(report)),
         ("Other bright structures", _others(report)),
@@ -216,6 +218,26 @@ def thickness_text(fluid: SideFluid) -> str:
     if fluid.thickness_mm is None:
         return "unknown"
     return f"{'at least ' if fluid.truncated else ''}{fluid.thickness_mm:.1f}"
+
+
+def diverticula_sentences(report: Report) -> tuple[str, ...]:
+    """Return sentences on perineural cysts and root sleeve diverticula, largest first."""
+    found = report.finding.root_diverticula
+    if found is None:
+        return ("Not assessed.",)
+    if not found:
+        return ("No perineural cyst or root sleeve diverticulum detected.",)
+    largest, *others = map(_diverticulum, found)
+    prefix = "Largest perineural" if others else "Perineural"
+    sentences = [f"{prefix} cyst or root sleeve diverticulum: {largest}."]
+    if others:
+        sentences.append(f"Others: {'; '.join(others)}.")
+    return tuple(sentences)
+
+
+def _diverticulum(d: RootDiverticulum) -> str:
+    root = f"{d.side} {d.root} root" if d.root is not None else f"{d.side}, root not named"
+    return f"{root}, {d.max_diameter_mm:.0f} mm, {d.volume_ml:.2f} mL"
 
 
 def postoperative_sentences(report: Report) -> tuple[str, ...]:

@@ -96,6 +96,26 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class RoundStructure:
+    """A round structure of CSF signal at a nerve root, outside the sac and the collections.
+
+    Parameters
+    ----------
+    center_lps : ndarray, shape (3,)
+    diameter_mm : float
+        Maximum diameter.
+    volume_ml : float
+    sac_distance_mm : float
+        Distance of its border from the sac.
+    """
+
+    center_lps: FloatArray
+    diameter_mm: float
+    volume_ml: float
+    sac_distance_mm: float
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """Thecal sac and epidural fluid on the grid of the myelogram.
 
@@ -118,6 +138,9 @@ class Segmentation:
         Signal of pure CSF at the middle of the centerline, in units of the myelogram.
     noise : float
         Standard deviation of the noise in tissue, in units of the myelogram.
+    round_structures : tuple of RoundStructure or None
+        Perineural cysts and root sleeve diverticula, largest first; None if not assessed,
+        as next to bright fat or with supplied masks.
     """
 
     fluid_fraction: Volume
@@ -129,6 +152,7 @@ class Segmentation:
     csf_signal: float
     noise: float
     notes: tuple[Note, ...] = ()
+    round_structures: tuple[RoundStructure, ...] | None = None
 
     @property
     def accepted(self) -> tuple[Candidate, ...]:

@@ -19,6 +19,7 @@ from leakloc.segmentation.collections import find_collections
 from leakloc.segmentation.dura import Dura, find_dura
 from leakloc.segmentation.fluid import FluidMap, map_fluid
 from leakloc.segmentation.result import Segmentation
+from leakloc.segmentation.root_sleeves import find_round_structures, name_cysts
 from leakloc.segmentation.scene import Scene
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def segment(
     dura = find_dura(fluid.signal, spine.centerline, prior=spine.canal_probability)
     scene, box = search_region(fluid, dura, settings, bright_fat, bright_tissue)
     labels, candidates = find_collections(scene, settings)
+    structures = find_round_structures(scene, labels)
     fraction = fluid.fraction
     fraction.array[box] = scene.fraction.array
     return Segmentation(
@@ -81,7 +83,7 @@ def segment(
         centerline=dura.centerline,
         thecal_sac=placed(scene.sac.astype(np.uint8), box, myelogram),
         collections=placed(labels, box, myelogram),
-        candidates=candidates,
+        candidates=name_cysts(candidates, structures or ()),
         fat_suppressed=False if bright_fat else fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
@@ -89,6 +91,7 @@ def segment(
             *_notes(fluid, dura, bright_fat, bright_tissue),
             *_saturation_notes(spine.oriented.array[box], scene.sac),
         ),
+        round_structures=structures,
     )
 
 

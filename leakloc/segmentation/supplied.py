@@ -126,7 +126,8 @@ class SuppliedMasks:
             result = _with_sac(result, sac, fluid is None, settings, notes)
         if fluid is not None:
             result = _with_fluid(result, fluid, settings, notes)
-        return replace(result, notes=(*result.notes, *notes))
+        # Masks other than those in which round structures were searched.
+        return replace(result, notes=(*result.notes, *notes), round_structures=None)
 
     def _sac(self, myelogram: Volume, notes: list[Note]) -> Volume | None:
         if self.sac is None:

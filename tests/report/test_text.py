@@ -1,8 +1,9 @@
 import re
+from dataclasses import replace
 
 import pytest
 
-from leakloc.localization.result import AxialT2, Enhancement, SecondMyelogram
+from leakloc.localization.result import AxialT2, Enhancement, RootDiverticulum, SecondMyelogram
 from leakloc.report import build_report
 from leakloc.report.tables import collection_rows
 from leakloc.report.text import companion_text, report_sections, report_text
@@ -13,6 +14,7 @@ HEADINGS = (
     "Comparison",
     "Numbering and coverage",
     "Epidural fluid",
+    "Nerve root sleeves",
     "Postoperative changes",
     "Thecal sac and conus",
     "Other bright structures",
@@ -49,6 +51,37 @@ def test_no_collection():
     sections = dict(report_sections(build_report(synthetic(leak=False))))
     assert sections["Epidural fluid"] == ("No epidural fluid collection detected.",)
     assert "does not exclude a leak" in sections["Impression"][0]
+
+
+def diverticulum(**values):
+    return RootDiverticulum(
+        side="left", volume_ml=0.12, center_lps_mm=(14, 0, 0), sac_distance_mm=2, **values
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "sentences"),
+    [
+        (None, ("Not assessed.",)),
+        ((), ("No perineural cyst or root sleeve diverticulum detected.",)),
+        (
+            (diverticulum(root=None, max_diameter_mm=7.2),),
+            ("Perineural cyst or root sleeve diverticulum: left, root not named, 7 mm, 0.12 mL.",),
+        ),
+        (
+            tuple(diverticulum(root=n, max_diameter_mm=d) for n, d in (("L4", 7.2), ("S2", 4.4))),
+            (
+                "Largest perineural cyst or root sleeve diverticulum: left L4 root, 7 mm, 0.12 mL.",
+                "Others: left S2 root, 4 mm, 0.12 mL.",
+            ),
+        ),
+    ],
+)
+def test_root_diverticula(analysis, found, sentences):
+    finding = analysis.localization.finding.model_copy(update={"root_diverticula": found})
+    localization = replace(analysis.localization, finding=finding)
+    report = build_report(replace(analysis, localization=localization))
+    assert dict(report_sections(report))["Nerve root sleeves"] == sentences
 
 
 @pytest.mark.parametrize("word", ["None.", "nan", "null", "Nullable"])
