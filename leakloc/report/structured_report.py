@@ -305,11 +305,10 @@ class _Groups:
         sites = [hd.sr.FindingSite(coded(level_code(finding.level)))] if finding.level else None
         main = next((c for c in report.collections if c.level == finding.level), None)
         place = self.place(_EPICENTER, main.epicenter_lps_mm) if main is not None else None
-        group = hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(uid=new_uid(), identifier="study"),
+        group = _group(
+            "study",
             finding_type=coded(EPIDURAL_FLUID),
             finding_sites=sites,
-            algorithm_id=_algorithm(),
             measurements=[
                 _measurement(terms.PROBABILITY, finding.confidence, "1"),
                 _measurement(
@@ -330,10 +329,10 @@ class _Groups:
         sac = self.report.thecal_sac
         number = next((n for n, s in enumerate(self.found, 1) if s.kind == THECAL_SAC), None)
         values = ((terms.VOLUME, sac.volume_ml), (terms.CSF_VOLUME, sac.csf_volume_ml))
-        group = _roi_group(
-            self.found[number - 1] if number is not None else None,
-            self.reference(number),
-            identifier="thecal sac",
+        group = _group(
+            "thecal sac",
+            segment=self.found[number - 1] if number is not None else None,
+            reference=self.reference(number),
             finding_type=coded(THECAL_SAC),
             finding_sites=[hd.sr.FindingSite(coded(SPINE))],
             measurements=[_measurement(n, v, "cm3") for n, v in values if v is not None],
@@ -346,10 +345,10 @@ class _Groups:
         """Return the measurements of a collection, with the tracking UID of its segment."""
         number = next((n for n, s in enumerate(self.found, 1) if s.collection == c.id), None)
         target = self.targets.get(c.id)
-        group = _roi_group(
-            self.found[number - 1] if number is not None else None,
-            self.reference(number),
-            identifier=f"epidural fluid {c.id}",
+        group = _group(
+            f"epidural fluid {c.id}",
+            segment=self.found[number - 1] if number is not None else None,
+            reference=self.reference(number),
             finding_type=coded(EPIDURAL_FLUID),
             finding_sites=[_site(c.level, c.position.label)],
             measurements=_collection_measurements(c, target),
@@ -366,16 +365,11 @@ class _Groups:
         """Return one end of a collection along the canal, with its distance from the hiatus."""
         target = self.targets.get(c.id)
         distance = None if target is None else getattr(target, f"distance_to_{name}_end_mm")
-        group = hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(
-                uid=new_uid(), identifier=f"epidural fluid {c.id} {name} end"
-            ),
+        group = _group(
+            f"epidural fluid {c.id} {name} end",
             finding_type=coded(EPIDURAL_FLUID),
             finding_sites=[_site(end.segment)],
-            algorithm_id=_algorithm(),
-            measurements=None
-            if distance is None
-            else [_measurement(terms.PATH_LENGTH, distance, "mm")],
+            measurements=_path_length(distance),
         )
         where = end.description or end.segment
         text = f"Epidural fluid {c.id}, {name} end" + (f": {where}" if where else "")
@@ -384,13 +378,10 @@ class _Groups:
     def side(self, segment: str, side: str, fluid: SideFluid) -> Any:
         """Return the fluid on one side of the sac in a motion segment, placed at its disc."""
         values = ((terms.DEPTH, fluid.thickness_mm, "mm"), (terms.AREA, fluid.area_mm2, "mm2"))
-        group = hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(
-                uid=new_uid(), identifier=f"epidural fluid {segment} {side}"
-            ),
+        group = _group(
+            f"epidural fluid {segment} {side}",
             finding_type=coded(EPIDURAL_FLUID),
             finding_sites=[_site(segment, side)],
-            algorithm_id=_algorithm(),
             measurements=[
                 _measurement(name, value, unit, _MAXIMUM)
                 for name, value, unit in values
@@ -414,11 +405,10 @@ class _Groups:
             measurements = None
         else:
             return []
-        group = hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(uid=new_uid(), identifier="sacral hiatus"),
+        group = _group(
+            "sacral hiatus",
             finding_type=coded(term),
             finding_sites=[_site(None)],
-            algorithm_id=_algorithm(),
             measurements=measurements,
         )
         return [_placed(group, self.place(term, point), text)]
@@ -426,16 +416,11 @@ class _Groups:
     def path(self, target: Target) -> Any:
         """Return the path from the hiatus to a collection, as a polyline, with its length."""
         length = target.canal_distance_from_hiatus_mm
-        group = hd.sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(
-                uid=new_uid(), identifier=f"path to epidural fluid {target.collection}"
-            ),
+        group = _group(
+            f"path to epidural fluid {target.collection}",
             finding_type=coded(_PATH),
             finding_sites=[_site(target.level)],
-            algorithm_id=_algorithm(),
-            measurements=None
-            if length is None
-            else [_measurement(terms.PATH_LENGTH, length, "mm")],
+            measurements=_path_length(length),
         )
         text = f"Path from the sacral hiatus to epidural fluid {target.collection}"
         return _placed(group, _Place(_PATH, target.path_lps_mm, self.frame), text)
@@ -457,7 +442,9 @@ def _placed(group: Any, place: _Place | None, text: str, captures: Iterable[Capt
     return group
 
 
-def _roi_group(segment: Segment | None, reference: Any, *, identifier: str, **content: Any) -> Any:
+def _group(
+    identifier: str, *, segment: Segment | None = None, reference: Any = None, **content: Any
+) -> Any:
     """Create the group of a segmented structure (TID 1411), or TID 1501 without segmentation."""
     common = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
@@ -472,6 +459,11 @@ def _roi_group(segment: Segment | None, reference: Any, *, identifier: str, **co
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=reference, **common
     )
+
+
+def _path_length(length_mm: float | None) -> list[Any] | None:
+    """Return a distance along a path as the measurements of a group."""
+    return None if length_mm is None else [_measurement(terms.PATH_LENGTH, length_mm, "mm")]
 
 
 def _comment(text: str) -> Any:
