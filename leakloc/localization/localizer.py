@@ -161,7 +161,7 @@ def localize(
         snr=csf / noise if csf >= 0 and noise > 0 else None,
         conus=_conus(levels, coordinate, segmentation.centerline),
         postoperative=postoperative_changes(
-            bed, coordinate, segmentation.centerline, (p.collection.id for p in placed)
+            bed, coordinate, segmentation.centerline, segmentation.accepted
         ),
         notes=(
             *notes,

@@ -134,8 +134,8 @@ class FluidExtension:
 
     Parameters
     ----------
-    id : int
-        Collection.
+    center_lps : ndarray, shape (3,)
+        Center of the candidate: identifiers change when cisterns are excluded.
     neck_lps : ndarray, shape (3,), or None
         Center of the narrowest cross-section between the canal and the fluid posterior to it.
     neck_width_mm : float or None
@@ -150,7 +150,7 @@ class FluidExtension:
         Whether the collection extends into the subcutaneous tissue.
     """
 
-    id: int
+    center_lps: FloatArray
     neck_lps: FloatArray | None
     neck_width_mm: float | None
     end_lps: FloatArray
@@ -200,7 +200,10 @@ def measure_surgical_bed(segmentation: Segmentation, anatomy: Volume | None) -> 
 
 
 def postoperative_changes(
-    bed: SurgicalBed | None, coordinate: LevelCoordinate, line: Centerline, ids: Iterable[int]
+    bed: SurgicalBed | None,
+    coordinate: LevelCoordinate,
+    line: Centerline,
+    candidates: Iterable[Candidate],
 ) -> PostoperativeChanges | None:
     """Return the measurements with level names; None without measurements.
 
@@ -210,17 +213,19 @@ def postoperative_changes(
     coordinate : LevelCoordinate
     line : Centerline
         Centerline of `coordinate`.
-    ids : iterable of int
+    candidates : iterable of Candidate
         Reported collections.
     """
     if bed is None:
         return None
-    reported = set(ids)
     return PostoperativeChanges(
         arches=() if bed.arches is None else _arches(bed.arches, coordinate, line),
         arches_assessed=bed.arches is not None and coordinate.is_labeled,
         extensions=tuple(
-            _named_extension(one, coordinate, line) for one in bed.extensions if one.id in reported
+            _named_extension(one, candidate.id, coordinate, line)
+            for candidate in candidates
+            for one in bed.extensions
+            if np.array_equal(one.center_lps, candidate.center_lps)
         ),
         metal=() if bed.voids is None else _metal(bed.voids, coordinate, line),
         metal_assessed=bed.voids is not None,
@@ -388,7 +393,7 @@ def _extension(
     skin = None if anatomy is None else skin_depth_mm(anatomy, end, line.frame_at(float(arc_mm))[2])
     neck = _neck(voxels.where(voxels.dorsal_mm > np.abs(voxels.left_mm)))
     return FluidExtension(
-        candidate.id,
+        candidate.center_lps,
         None if neck is None else neck[0],
         None if neck is None else neck[1],
         end,
@@ -426,7 +431,7 @@ def _neck(voxels: CanalVoxels) -> tuple[FloatArray, float] | None:
 
 
 def _named_extension(
-    one: FluidExtension, coordinate: LevelCoordinate, line: Centerline
+    one: FluidExtension, number: int, coordinate: LevelCoordinate, line: Centerline
 ) -> PosteriorExtension:
     def level(point_lps: FloatArray | None) -> str | None:
         if point_lps is None:
@@ -437,7 +442,7 @@ def _named_extension(
         "subcutaneous" if one.is_subcutaneous else "paraspinal"
     )
     return PosteriorExtension(
-        collection=one.id,
+        collection=number,
         neck_level=level(one.neck_lps),
         neck_width_mm=one.neck_width_mm,
         neck_lps_mm=one.neck_lps,

@@ -41,13 +41,13 @@ def t2_image(operated, *, absent=(), csf=900.0, metal=()):
     return Volume(image, segmentation.collections.geometry)
 
 
-def changes(operated, anatomy, segmentation=None, ids=(), levels=None):
+def changes(operated, anatomy, segmentation=None, reported=(), levels=None):
     made, plain, _ = operated
     found = plain if segmentation is None else segmentation
     named = made.levels(found.collections.geometry) if levels is None else levels
     coordinate = LevelCoordinate.from_levels(named, found.centerline)
     bed = measure_surgical_bed(found, anatomy)
-    return postoperative_changes(bed, coordinate, found.centerline, ids)
+    return postoperative_changes(bed, coordinate, found.centerline, reported)
 
 
 def with_pool(operated, radius_mm):
@@ -116,7 +116,7 @@ def test_process_outside_the_image_is_indeterminate(operated):
 @pytest.mark.parametrize("radius_mm", [3.0, 5.0])
 def test_neck_and_posterior_end(operated, radius_mm):
     segmentation = with_pool(operated, radius_mm)
-    (found,) = changes(operated, None, segmentation, ids=(1,)).extensions
+    (found,) = changes(operated, None, segmentation, segmentation.accepted).extensions
     assert (found.collection, found.compartment) == (1, "paraspinal")
     assert found.neck_level == found.end_level == "L4-L5"
     assert found.neck_width_mm == pytest.approx(2 * radius_mm, abs=1.5)
@@ -125,13 +125,23 @@ def test_neck_and_posterior_end(operated, radius_mm):
 
 
 def test_no_neck_without_a_narrowing(operated):
-    (found,) = changes(operated, None, with_pool(operated, 10.0), ids=(1,)).extensions
+    segmentation = with_pool(operated, 10.0)
+    (found,) = changes(operated, None, segmentation, segmentation.accepted).extensions
     assert found.neck_width_mm is None
     assert found.neck_level is None
 
 
 def test_extension_of_a_removed_collection_is_not_reported(operated):
     assert changes(operated, None, with_pool(operated, 4.0)).extensions == ()
+
+
+def test_extension_belongs_to_its_collection_after_renumbering(operated):
+    segmentation = with_pool(operated, 4.0)
+    (pool,) = segmentation.accepted
+    other = replace(pool, id=1, center_lps=pool.center_lps + 100.0)
+    reported = (other, replace(pool, id=2))
+    (found,) = changes(operated, None, segmentation, reported).extensions
+    assert found.collection == 2
 
 
 def test_metal_is_located(operated):
