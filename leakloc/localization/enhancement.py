@@ -17,7 +17,7 @@ from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.localization.canal import IntArray
 from leakloc.localization.result import Enhancement
-from leakloc.localization.signals import covered_voxels
+from leakloc.localization.signals import corners_around, covered_voxels
 from leakloc.segmentation.result import Segmentation
 
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -135,7 +135,7 @@ def _measure(
     grid = segmentation.collections.geometry
     points = grid.lps_from_kji(kji)
     margin = max(_MATCH_MM, _MUSCLE_LEFT_MM[1])
-    corners = _corners(points, margin)
+    corners = corners_around(points, margin)
     try:
         box = before.geometry.box_around(corners)
     except GeometryError:
@@ -174,11 +174,6 @@ def plane_of(geometry: Geometry) -> Plane:
     """Return the plane of the slices of a grid."""
     axis = int(np.abs(geometry.directions_lps[:, 2]).argmax())
     return ("sagittal", "coronal", "axial")[axis]
-
-
-def _corners(points_lps: FloatArray, margin_mm: float) -> FloatArray:
-    low, high = points_lps.min(axis=0) - margin_mm, points_lps.max(axis=0) + margin_mm
-    return np.stack(np.meshgrid(*np.stack([low, high]).T), axis=-1).reshape(-1, 3)
 
 
 def _shell(segmentation: Segmentation, number: int, kji: IntArray) -> tuple[Volume, Volume]:
@@ -221,7 +216,7 @@ def _muscle(
 def _is_registered(before: Volume, after: Volume, points_lps: FloatArray) -> bool:
     """Return whether both series match best without a displacement around a collection."""
     try:
-        box = before.geometry.box_around(_corners(points_lps, _MATCH_MM))
+        box = before.geometry.box_around(corners_around(points_lps, _MATCH_MM))
     except GeometryError:
         return False
     size = [part.stop - part.start for part in box]

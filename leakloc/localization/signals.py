@@ -99,9 +99,13 @@ class Surrounded:
     @property
     def corners_lps(self) -> FloatArray:
         """Corners of the box with the reference CSF, shape (2, 2, 2, 3)."""
-        low, high = self.points_lps.min(axis=0), self.points_lps.max(axis=0)
-        ends = np.stack([low - _REACH_MM, high + _REACH_MM])
-        return np.stack(np.meshgrid(*ends.T), axis=-1)
+        return corners_around(self.points_lps, _REACH_MM)
+
+
+def corners_around(points_lps: FloatArray, margin_mm: float) -> FloatArray:
+    """Return the corners of the box around points with a margin, shape (2, 2, 2, 3)."""
+    ends = [points_lps.min(axis=0) - margin_mm, points_lps.max(axis=0) + margin_mm]
+    return np.stack(np.meshgrid(*np.stack(ends).T), axis=-1)
 
 
 def surroundings_of(segmentation: Segmentation, number: int) -> Surrounded | None:
