@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.report.canvas import TEXT_PX, TITLE_PX, Color, Drawing, Line, TextLine, font, wrap
+from leakloc.report.text import numbering_text
 
 if TYPE_CHECKING:
     from leakloc.localization.result import (
@@ -106,7 +107,7 @@ def caudal_sheet(report: Report) -> CaudalSheet | None:
     start = _start(report)
     return CaudalSheet(
         main=_main(report),
-        facts=(("Numbering", _numbering(report)), ("Sacral hiatus", start)),
+        facts=(("Numbering", numbering_text(report)), ("Sacral hiatus", start)),
         hiatus=tuple(hiatus),
         discs=Rows(
             "Distance from the hiatus to each disc, along the posterior epidural space",
@@ -120,13 +121,6 @@ def caudal_sheet(report: Report) -> CaudalSheet | None:
         ),
         way=_way(report),
     )
-
-
-def _numbering(report: Report) -> str:
-    if report.levels.status == "unlabelled":
-        return "levels could not be named"
-    numbering = report.levels.numbering
-    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
 
 
 def _start(report: Report) -> str:

@@ -64,6 +64,14 @@ def headline(report: Report) -> str:
     return f"{', '.join(parts)}{largest}"
 
 
+def numbering_text(report: Report) -> str:
+    """Describe the level numbering and its confidence."""
+    if report.levels.status == "unlabelled":
+        return "levels could not be named"
+    numbering = report.levels.numbering
+    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
+
+
 def numbering_caveat(report: Report) -> str:
     """Return the assumption of the level names and the alternative levels of the finding."""
     if report.levels.status == "unlabelled":

@@ -28,9 +28,8 @@ from leakloc.report.page.html import (
     date_text,
     embed,
     number_text,
-    numbering_text,
 )
-from leakloc.report.text import LIMITATIONS
+from leakloc.report.text import LIMITATIONS, numbering_text
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData

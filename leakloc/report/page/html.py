@@ -25,6 +25,7 @@ from leakloc.report.text import (
     companion_text,
     headline,
     numbering_caveat,
+    numbering_text,
     postoperative_sentences,
     report_sections,
     signal_text,
@@ -586,14 +587,6 @@ def _webp(rgb: npt.NDArray[np.uint8]) -> bytes:
 
 def _range(range_mm: tuple[float, float] | None) -> str:
     return "" if range_mm is None else f" ({range_mm[0]:.0f} to {range_mm[1]:.0f})"
-
-
-def numbering_text(report: Report) -> str:
-    """Describe the level numbering and its confidence."""
-    if report.levels.status == "unlabelled":
-        return "levels could not be named"
-    numbering = report.levels.numbering
-    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
 
 
 def coverage_text(report: Report) -> str:
