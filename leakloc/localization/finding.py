@@ -134,7 +134,9 @@ def _numbering(main: Placed | None, levels: Levels) -> str:
     text = f"; numbering assumes {assumed}"
     unsure = numbering.confidence < _MIN_NUMBERING_CONFIDENCE
     if main is not None and main.renumbered is not None and unsure:
-        text += f" (or {main.renumbered} if numbered otherwise)"
+        found = main.collection
+        is_named = len(found.segments) > 1 and main.renumbered in found.level_set
+        text += "" if is_named else f" (or {main.renumbered} if numbered otherwise)"
     return text
 
 

@@ -73,7 +73,7 @@ def numbering_text(report: Report) -> str:
 
 
 def numbering_caveat(report: Report) -> str:
-    """Return the assumption of the level names and the alternative levels of the finding."""
+    """Return the assumption of the level names and its confidence."""
     if report.levels.status == "unlabelled":
         return "Vertebral levels could not be named: determine the level on the images."
     numbering = report.levels.numbering
@@ -81,9 +81,6 @@ def numbering_caveat(report: Report) -> str:
         f"Level names assume {numbering.assumption.partition(';')[0]} (numbering confidence "
         f"{numbering.confidence:.2f})"
     )
-    others = [a.level for c in by_certainty(report.collections)[:1] for a in c.alternatives]
-    if others:
-        text += f"; alternative level: {' or '.join(others)}"
     if numbering.transitional_suspected:
         text += ". Transitional vertebra suspected: verify the numbering first"
     return f"{text}."
@@ -370,12 +367,14 @@ def _quality(report: Report) -> tuple[str, ...]:
 
 
 def _impression(report: Report) -> tuple[str, ...]:
-    sentences = [report.finding.summary]
-    first = by_certainty(report.collections)[:1]
-    others = [a.level for c in first for a in c.alternatives]
-    if others:
-        sentences.append(f"Alternative level: {' or '.join(others)}.")
-    return tuple(sentences)
+    others = alternative_levels(report)
+    return (report.finding.summary, *([f"Alternative level: {others}."] if others else []))
+
+
+def alternative_levels(report: Report) -> str:
+    """Return the alternative levels of the main collection, best first; empty without any."""
+    main = by_certainty(report.collections)[:1]
+    return " or ".join(other.level for c in main for other in c.alternatives)
 
 
 def _capitalized(text: str) -> str:

@@ -112,6 +112,13 @@ def test_the_numbering_is_stated(spine, crescent):
     unsure = spine(numbering_confidence=0.7, **options).localized().finding.summary
     assert "numbering assumes five lumbar vertebrae" in sure
     assert "(or L3-L4 if numbered otherwise)" in unsure and "otherwise" not in sure
+    # A level of the set is not named again.
+    long = {**options, "crescents": (crescent(60.0, 135.0, 4.0),)}
+    named = spine(numbering_confidence=0.7, **long).localized()
+    (found,) = named.collections
+    assert "L3-L4" in found.level_set
+    assert "largest at L2-L3 or L3-L4" in named.finding.summary
+    assert "otherwise" not in named.finding.summary
     unnamed = spine(status="unlabelled", **options).localized().finding.summary
     assert "vertebral levels could not be named" in unnamed
     assert not re.search(r"\b[CTLS]\d", unnamed)

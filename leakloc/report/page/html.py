@@ -22,6 +22,7 @@ from leakloc.report.caudal import LENGTHS, caudal_sheet
 from leakloc.report.model import MAX_RUNS_LENGTH
 from leakloc.report.text import (
     LIMITATIONS,
+    alternative_levels,
     companion_text,
     headline,
     numbering_caveat,
@@ -155,17 +156,14 @@ def page(
 
 
 def _answers(report: Report) -> list[Answer]:
-    """Return level and confidence; both name what the confidence refers to."""
-    finding, levels = report.finding, report.levels
+    """Return level and confidence, with the alternative levels and what was determined."""
+    finding = report.finding
     confidence = f"{finding.confidence:.2f}"
     found = by_certainty(report.collections)
     if found:
-        others = found[0].level_set[1:]
-        explanations = [f"or {' or '.join(others)}"] if others else []
-        if levels.status != "unlabelled":
-            explanations.append(f"numbering confidence {levels.numbering.confidence:.2f}")
+        others = alternative_levels(report)
         return [
-            Answer("Level", finding.level or "not named", explanations),
+            Answer("Level", finding.level or "not named", [f"or {others}"] if others else ()),
             Answer("Confidence in fluid", confidence, (found[0].grade,)),
         ]
     if finding.leak == "absent":

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leakloc.localization.result import CystOnPath, InterlaminarWindow, NarrowestDepth
+from leakloc.localization.result import (
+    CystOnPath,
+    InterlaminarWindow,
+    LevelAlternative,
+    NarrowestDepth,
+)
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, overlays, write_outputs
 from leakloc.report.page import html
@@ -138,13 +143,23 @@ def answers(analysis: Analysis) -> dict[str, str]:
 
 def test_each_confidence_states_what_it_refers_to(analysis: Analysis, leakless: Analysis) -> None:
     assert answers(analysis) == {
-        "Level": "L4-L5 numbering confidence 0.82",
+        "Level": "L4-L5 or L3-L4",
         "Confidence in fluid": "0.86 definite",
     }
     assert answers(leakless) == {
         "Field of view": "L1 to S1",
         "Confidence in absence": "0.86 of visible fluid",
     }
+
+
+def test_the_first_screen_names_an_alternative_level_once(analysis: Analysis) -> None:
+    first, *others = analysis.localization.collections
+    other = LevelAlternative(level="L5-S1", score=0.2, basis=("cross-section 95% of the largest",))
+    first = first.model_copy(update={"alternatives": (other,)})
+    text = html.page(build_report(with_collections(analysis, first, *others)))
+    header = text[text.index("<header") : text.index("</header>")]
+    assert header.count("L5-S1") == 1
+    assert header.count("numbering confidence") == 1
 
 
 def with_collections(analysis: Analysis, *found: object, leak: str = "present") -> Analysis:
@@ -155,10 +170,14 @@ def with_collections(analysis: Analysis, *found: object, leak: str = "present") 
 
 def test_the_most_certain_collection_comes_first(analysis: Analysis) -> None:
     definite, possible = analysis.localization.collections
+    others = tuple(
+        LevelAlternative(level=level, score=0.2, basis=("similar cross-section",))
+        for level in ("L5-S1", "L3-L4")
+    )
     numbered = with_collections(
         analysis,
         possible.model_copy(update={"id": 1, "volume_ml": 9.0}),
-        definite.model_copy(update={"id": 2, "level_set": ("L4-L5", "L5-S1", "L3-L4")}),
+        definite.model_copy(update={"id": 2, "alternatives": others}),
     )
     text = html.page(build_report(numbered))
     assert "L3-L4 to L4-L5; largest at L4-L5</h1>" in re.sub("</?span[^>]*>", "", text)
