@@ -182,8 +182,8 @@ class ReportSettings(_Section):
     """Outputs to write; report.json is always written. `masks` includes the names and colors of
     their values, `markups` are points and curves for 3D Slicer, `fhir` is a FHIR R4 bundle, and
     `relabel` writes relabel.npz, with which `leakloc relabel` renumbers the levels; on request also
-    pdf (vector figures), html3d (3D page, needs WebGL2), csv (collections.csv and levels.csv) and
-    caudal (caudal_access.pdf, one page)."""
+    pdf (vector figures), html3d (3D page, needs WebGL2), csv (collections.csv,
+    levels.csv and measurements.csv) and caudal (caudal_access.pdf, one page)."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: unchanged, as a keyed hash
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study

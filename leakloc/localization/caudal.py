@@ -356,6 +356,7 @@ def length_marks(
                 segment=segment,
                 description=coordinate.describe(arc_mm),
                 posterior_depth_mm=surroundings.depth_at(arc_mm),
+                lps_mm=path.point_at(length_mm),
             )
         )
     return tuple(marks)

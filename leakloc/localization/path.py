@@ -52,6 +52,10 @@ class PosteriorPath:
         """Return the position along the centerline at a path length."""
         return float(np.interp(length_mm, self.length_mm, self.arc_mm))
 
+    def point_at(self, length_mm: float) -> FloatArray:
+        """Return the point at a path length, shape (3,)."""
+        return np.array([np.interp(length_mm, self.length_mm, x) for x in self.points_lps.T])
+
     def dorsal_at(self, arc_mm: FloatArray, centerline: Centerline) -> FloatArray:
         """Return dorsal offsets of the path from the centerline, shape (n,)."""
         _, _, dorsal = centerline.frame_at(self.arc_mm)

@@ -488,6 +488,8 @@ class LengthMark(Part):
     """Position in the segment, such as ``L4-L5, 6 mm below the disc center``."""
     posterior_depth_mm: Nullable[Millimeters]
     """Depth of the posterior epidural space there; null if not measured."""
+    lps_mm: Nullable[Point] = None
+    """Point on the path; null in reports of earlier versions."""
 
 
 class DiscDistance(Part):
@@ -564,6 +566,12 @@ class CaudalAccess(Part):
     """Cysts in the canal along the path, from the hiatus upward."""
     bright_structures: tuple[BrightStructure, ...] = ()
     """All rejected bright structures in the canal along the path from 0.2 mL, cysts included."""
+
+    @property
+    def other_structures(self) -> tuple[BrightStructure, ...]:
+        """Bright structures that are not listed as cysts."""
+        cysts = {cyst.center_lps_mm for cyst in self.cysts}
+        return tuple(s for s in self.bright_structures if s.center_lps_mm not in cysts)
 
 
 class Planning(Part):

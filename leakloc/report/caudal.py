@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.report.canvas import TEXT_PX, TITLE_PX, Color, Drawing, Line, TextLine, font, wrap
-from leakloc.report.text import numbering_text
 
 if TYPE_CHECKING:
     from leakloc.localization.result import (
@@ -107,7 +106,7 @@ def caudal_sheet(report: Report) -> CaudalSheet | None:
     start = _start(report)
     return CaudalSheet(
         main=_main(report),
-        facts=(("Numbering", numbering_text(report)), ("Sacral hiatus", start)),
+        facts=(("Numbering", report.levels.numbering_text), ("Sacral hiatus", start)),
         hiatus=tuple(hiatus),
         discs=Rows(
             "Distance from the hiatus to each disc, along the posterior epidural space",
@@ -189,9 +188,8 @@ def _passed(report: Report, length_mm: float) -> Iterable[str]:
             cyst.distance_from_hiatus_mm, length_mm
         ):
             yield "cyst"
-    for structure in access.bright_structures[:_MAX_STRUCTURES]:
-        is_cyst = any(cyst.center_lps_mm == structure.center_lps_mm for cyst in access.cysts)
-        if not is_cyst and _is_at(structure.distance_from_hiatus_mm, length_mm):
+    for structure in access.other_structures[:_MAX_STRUCTURES]:
+        if _is_at(structure.distance_from_hiatus_mm, length_mm):
             yield "bright structure"
 
 
@@ -208,17 +206,15 @@ def _way(report: Report) -> tuple[tuple[str, str], ...]:
     sac = f"{tip:.0f} mm from the hiatus{level}" if tip is not None else "distance not measured"
     way = [
         ("End of the thecal sac", sac),
-        ("Cysts in the canal", "; ".join(map(_structure, access.cysts)) or "none detected"),
+        ("Cysts in the canal", "; ".join(map(structure_text, access.cysts)) or "none detected"),
     ]
-    named = {cyst.center_lps_mm for cyst in access.cysts}
-    others = [s for s in access.bright_structures if s.center_lps_mm not in named]
-    if others:
-        listed = "; ".join(f"{_structure(s)}{_assumed(s)}" for s in others[:_MAX_STRUCTURES])
+    if others := access.other_structures:
+        listed = "; ".join(map(structure_text, others[:_MAX_STRUCTURES]))
         way.append(("Other bright structures in the canal", listed))
     if access.assessed_mm is None:
         fat = f"not assessed: {access.not_measured.get('assessed_mm', 'reason unknown')}"
     else:
-        stretches = "; ".join(map(_stretch, access.without_fat)) or "none of 10 mm or more"
+        stretches = "; ".join(map(stretch_text, access.without_fat)) or "none of 10 mm or more"
         fat = f"{stretches} (assessed: {access.assessed_mm:.0f} mm of the path)"
     way.append(("Stretches without posterior epidural fat", fat))
     for target in planning.targets:
@@ -229,18 +225,18 @@ def _way(report: Report) -> tuple[tuple[str, str], ...]:
     return tuple(way)
 
 
-def _structure(structure: CystOnPath | BrightStructure) -> str:
+def structure_text(structure: CystOnPath | BrightStructure) -> str:
+    """Return the volume, level and distance from the hiatus of a structure along the path."""
     distance = structure.distance_from_hiatus_mm
     where = structure.level or "level not named"
-    length = "" if distance is None else f", {distance:.0f} mm"
-    return f"{structure.volume_ml:.1f} mL, {where}{length}"
+    length = "" if distance is None else f", {distance:.0f} mm from the hiatus"
+    mimics = getattr(structure, "mimics", ())
+    assumed = f" (assumed: {mimics[0]})" if mimics else ""
+    return f"{structure.volume_ml:.1f} mL, {where}{length}{assumed}"
 
 
-def _assumed(structure: BrightStructure) -> str:
-    return f" (assumed: {structure.mimics[0]})" if structure.mimics else ""
-
-
-def _stretch(stretch: PathStretch) -> str:
+def stretch_text(stretch: PathStretch) -> str:
+    """Return the distances from the hiatus, the content and the segments of a stretch."""
     ends = dict.fromkeys((stretch.segments[0], stretch.segments[-1])) if stretch.segments else {}
     where = f", {' to '.join(ends)}" if ends else ""
     return f"{stretch.start_mm:.0f} to {stretch.stop_mm:.0f} mm: {stretch.content}{where}"

@@ -36,6 +36,7 @@ from leakloc.core.errors import OutputError
 from leakloc.core.version import __version__
 from leakloc.loaders.headers import HeaderReader, replace_decimal_commas
 from leakloc.report.canvas import BLUE, ORANGE, Color
+from leakloc.report.clinical_terms import SPINE
 from leakloc.report.label_files import vertebra_color
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ SERIES_NOTICE: Final = "Research use only - not a medical device"
 
 ANATOMICAL_STRUCTURE: Final = CodedTerm("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE: Final = CodedTerm("49755003", "SCT", "Morphologically Abnormal Structure")
-SPINE: Final = CodedTerm("421060004", "SCT", "Spine")
 
 _CONVERTED: Final[dict[str, Any]] = {"DA": DA, "TM": TM, "DT": DT, "DS": float, "IS": int}
 """Types of the values that highdicom converts."""

@@ -7,24 +7,15 @@ UID; a patient is referenced, by identifier, only with the setting ``report.iden
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from leakloc.anatomy.vocabulary import (
-    EPIDURAL_FLUID,
-    NOTICE,
-    PRIVATE_SCHEME,
-    PRIVATE_SCHEME_UID,
-    THECAL_SAC,
-    CodedTerm,
-    level_code,
-    private_term,
-)
+from leakloc.anatomy.vocabulary import NOTICE, PRIVATE_SCHEME, PRIVATE_SCHEME_UID, CodedTerm
 from leakloc.report import clinical_terms as terms
+from leakloc.report.measurement_groups import measurement_groups
 
 if TYPE_CHECKING:
-    from leakloc.localization.result import Collection
+    from leakloc.report.measurement_groups import Group, Value
     from leakloc.report.model import Report
 
 Resource = dict[str, Any]
@@ -43,7 +34,7 @@ _STUDY_DATE_DIGITS: Final = 8
 def bundle(report: Report) -> str:
     """Return the bundle as indented JSON; values that are null in the report are omitted."""
     device_url, report_url = _url(), _url()
-    observations = {_url(): made for made in _observations(report)}
+    observations = {_url(): _observation(group) for group in measurement_groups(report)}
     for made in observations.values():
         made |= _common(report) | {"device": {"reference": device_url}}
     entries = {
@@ -81,59 +72,19 @@ def _diagnostic_report(report: Report, results: list[str]) -> Resource:
     return made
 
 
-def _observations(report: Report) -> Iterable[Resource]:
-    """Return the finding of the study, the thecal sac and each collection, in this order."""
-    finding, sac = report.finding, report.thecal_sac
-    numbering = report.levels.numbering
-    yield _observation(
-        EPIDURAL_FLUID,
-        finding.level,
-        f"{finding.summary} Level numbering assumes {numbering.assumption}.",
-        [
-            (terms.PROBABILITY, finding.confidence, "1"),
-            (terms.NUMBERING_CONFIDENCE, numbering.confidence, "1"),
-        ],
-    ) | {"valueCodeableConcept": _concept(terms.LEAK[finding.leak])}
-    yield _observation(
-        THECAL_SAC,
-        None,
-        "Volumes of the thecal sac in the field of view.",
-        [(terms.VOLUME, sac.volume_ml, "cm3"), (terms.CSF_VOLUME, sac.csf_volume_ml, "cm3")],
-    )
-    for c in report.collections:
-        yield _collection(report, c)
-
-
-def _collection(report: Report, c: Collection) -> Resource:
-    targets = {t.collection: t.canal_distance_from_hiatus_mm for t in report.planning.targets}
-    made = _observation(
-        EPIDURAL_FLUID,
-        c.level,
-        f"Collection {c.id}: segments {', '.join(c.segments) or 'not named'}.",
-        [
-            (terms.VOLUME, c.volume_ml, "cm3"),
-            (terms.LENGTH, c.extent.length_mm, "mm"),
-            (terms.DEPTH, c.max_thickness_mm, "mm"),
-            (terms.AREA, c.max_area_mm2, "mm2"),
-            (terms.PROBABILITY, c.confidence, "1"),
-            (terms.SAC_COMPRESSION, c.sac_compression, "1"),
-            (terms.PATH_LENGTH, targets.get(c.id), "mm"),
-        ],
-    )
-    made["valueCodeableConcept"] = _concept(terms.POSITIONS[c.position.label])
-    for code, meaning, value in (("GRADE", "Grade", c.grade), ("PATTERN", "Pattern", c.pattern)):
-        concept = _concept(private_term(code, meaning))
-        made["component"].append({"code": concept, "valueCodeableConcept": {"text": value}})
-    return made
-
-
-def _observation(
-    code: CodedTerm,
-    level: str | None,
-    text: str,
-    values: list[tuple[CodedTerm, float | None, str]],
-) -> Resource:
-    """Create an observation with numeric components; null values are omitted."""
+def _observation(group: Group) -> Resource:
+    """Create the observation of a measurement group; its value is the state or the side."""
+    components: list[Resource] = [
+        {"code": _concept(v.term) | {"text": v.name}, "valueQuantity": _quantity(v)}
+        for v in group.values
+    ]
+    components += [
+        {"code": _concept(question), "valueCodeableConcept": _concept(answer)}
+        for question, answer in group.answers
+    ]
+    if group.points_lps:
+        position = ", ".join(f"{mm:.2f}" for mm in group.points_lps[-1])
+        components.append({"code": _concept(group.place), "valueString": f"LPS {position} mm"})
     made: Resource = {
         "resourceType": "Observation",
         "meta": _research(),
@@ -141,16 +92,16 @@ def _observation(
         "category": [
             {"coding": [{"system": f"{_TERMINOLOGY}/observation-category", "code": "imaging"}]}
         ],
-        "code": _concept(code),
-        "note": [{"text": f"{text} {NOTICE}"}],
-        "component": [
-            {"code": _concept(term), "valueQuantity": _quantity(value, unit)}
-            for term, value, unit in values
-            if value is not None
-        ],
+        "code": _concept(group.finding),
+        "note": [{"text": f"{group.text.removesuffix('.')}. {NOTICE}"}],
     }
-    if level is not None:
-        made["bodySite"] = _concept(level_code(level))
+    if components:
+        made["component"] = components
+    state = group.state or (terms.POSITIONS[group.side] if group.side is not None else None)
+    if state is not None:
+        made["valueCodeableConcept"] = _concept(state)
+    if group.level is not None:
+        made["bodySite"] = _concept(group.site)
     return made
 
 
@@ -207,8 +158,9 @@ def _concept(term: CodedTerm) -> Resource:
     return {"coding": [coding], "text": term.meaning}
 
 
-def _quantity(value: float, unit: str) -> Resource:
-    return {"value": round(value, 4), "unit": unit, "system": _UCUM, "code": unit}
+def _quantity(value: Value) -> Resource:
+    unit = value.unit
+    return {"value": round(value.value, 4), "unit": unit, "system": _UCUM, "code": unit}
 
 
 def _url() -> str:

@@ -187,6 +187,13 @@ class Levels(Part):
     conus: Conus | None = None
     """Conus medullaris; null if not detected."""
 
+    @property
+    def numbering_text(self) -> str:
+        """Description of the numbering and its confidence."""
+        if self.status == "unlabelled":
+            return "levels could not be named"
+        return f"{self.numbering.assumption} (confidence {self.numbering.confidence:.2f})"
+
 
 class Rejected(Part):
     """Rejected candidate: bright signal outside the thecal sac."""
@@ -242,7 +249,7 @@ class Outputs(Part):
     html3d: str | None = None
     """HTML file with a 3D viewer of volume and masks."""
     tables: tuple[str, ...] = ()
-    """CSV files of collections and levels."""
+    """CSV files of collections, levels and all measurements."""
     fhir: str | None = None
     """FHIR R4 bundle; null if not written."""
 

@@ -1,4 +1,4 @@
-"""Flat tables of a report: one row per collection or level, with units in column names."""
+"""Flat tables of a report: one row per collection, level or value of a measurement group."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.anatomy.vocabulary import SIDES
+from leakloc.report.measurement_groups import measurement_groups
 
 if TYPE_CHECKING:
-    from leakloc.anatomy.vocabulary import Role
+    from leakloc.anatomy.vocabulary import CodedTerm, Role
     from leakloc.core.parts import Point
     from leakloc.localization.result import FluidCharacter, PostoperativeChanges, SegmentFluid
     from leakloc.report.model import Report
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _SIGNAL_ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
+
+_XYZ: Final = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
 
 _ARCH_NAMES: Final = {True: "present", False: "absent", None: "indeterminate"}
 
@@ -37,6 +40,10 @@ LEVEL_COLUMNS: Final = (
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
     "sac_csf_volume_ml", "posterior_arch", "posterior_arch_confidence", "metal",
     *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
+)  # fmt: skip
+MEASUREMENT_COLUMNS: Final = (
+    "group", "finding", "level", "side", "state", *_XYZ, "name", "code", "scheme", "value",
+    "unit", "answer", "text",
 )  # fmt: skip
 
 
@@ -121,6 +128,37 @@ def level_rows(report: Report) -> list[Row]:
             )
     rows.sort(key=lambda row: -float(row["center_z_lps_mm"]))
     return rows
+
+
+def measurement_rows(report: Report) -> list[Row]:
+    """Return one row per value and answer of each measurement group.
+
+    The position is the point of the group, or the end of its curve. A group without values and
+    answers has one row.
+    """
+    rows = []
+    for group in measurement_groups(report):
+        point = group.points_lps[-1] if group.points_lps else (None, None, None)
+        common = {
+            "group": group.name,
+            "finding": group.finding.meaning,
+            "level": group.level,
+            "side": group.side,
+            "state": group.state and group.state.meaning,
+            **dict(zip(_XYZ, point, strict=True)),
+            "text": group.text,
+        }
+        parts: list[Row] = [
+            _coded(value.term) | {"name": value.name, "value": value.value, "unit": value.unit}
+            for value in group.values
+        ]
+        parts += [_coded(a.question) | {"answer": a.answer.meaning} for a in group.answers]
+        rows += [common | part for part in parts or [{}]]
+    return rows
+
+
+def _coded(term: CodedTerm) -> Row:
+    return {"name": term.meaning, "code": term.value, "scheme": term.scheme}
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import SIDES, role_name
 from leakloc.localization.result import by_certainty
+from leakloc.report.caudal import caudal_sheet
 
 if TYPE_CHECKING:
     from leakloc.localization.result import (
         Collection,
+        DiscDistance,
         FluidCharacter,
+        LengthMark,
         MetalArtifact,
         PosteriorExtension,
         RootDiverticulum,
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
         SideFluid,
         Target,
     )
-    from leakloc.report.model import Report, Series
+    from leakloc.report.model import Rejected, Report, Series
 
 Section = tuple[str, tuple[str, ...]]
 """A heading and its sentences."""
@@ -62,14 +67,6 @@ def headline(report: Report) -> str:
         parts.append(" to ".join(dict.fromkeys((main.segments[0], main.segments[-1]))))
     largest = f"; largest at {main.level}" if len(main.segments) > 1 and main.level else ""
     return f"{', '.join(parts)}{largest}"
-
-
-def numbering_text(report: Report) -> str:
-    """Describe the level numbering and its confidence."""
-    if report.levels.status == "unlabelled":
-        return "levels could not be named"
-    numbering = report.levels.numbering
-    return f"{numbering.assumption} (confidence {numbering.confidence:.2f})"
 
 
 def numbering_caveat(report: Report) -> str:
@@ -214,7 +211,12 @@ def companion_text(c: Collection) -> list[str]:
 
 def _sides(segment: SegmentFluid) -> str:
     sides = ((side, getattr(segment, side)) for side in SIDES)
-    listed = [f"{side} {thickness_text(fluid)} mm" for side, fluid in sides if fluid.present]
+    listed = [
+        f"{side} {thickness_text(fluid)} mm"
+        + ("" if fluid.area_mm2 is None else f" ({fluid.area_mm2:.0f} mm²)")
+        for side, fluid in sides
+        if fluid.present
+    ]
     return ", ".join(listed) or "outside the canal"
 
 
@@ -232,7 +234,7 @@ def diverticula_sentences(report: Report) -> tuple[str, ...]:
         return ("Not assessed.",)
     if not found:
         return ("No perineural cyst or root sleeve diverticulum detected.",)
-    largest, *others = map(_diverticulum, found)
+    largest, *others = map(diverticulum_text, found)
     prefix = "Largest perineural" if others else "Perineural"
     sentences = [f"{prefix} cyst or root sleeve diverticulum: {largest}."]
     if others:
@@ -240,9 +242,13 @@ def diverticula_sentences(report: Report) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _diverticulum(d: RootDiverticulum) -> str:
+def diverticulum_text(d: RootDiverticulum) -> str:
+    """Return the root, size and distance from the sac of a diverticulum."""
     root = f"{d.side} {d.root} root" if d.root is not None else f"{d.side}, root not named"
-    return f"{root}, {d.max_diameter_mm:.0f} mm, {d.volume_ml:.2f} mL"
+    return (
+        f"{root}, {d.max_diameter_mm:.0f} mm, {d.volume_ml:.2f} mL, {d.sac_distance_mm:.0f} mm "
+        "from the sac"
+    )
 
 
 def postoperative_sentences(report: Report) -> tuple[str, ...]:
@@ -266,8 +272,8 @@ def postoperative_sentences(report: Report) -> tuple[str, ...]:
         sentences.append(
             "Posterior arches not assessed: requires a sagittal T2 series and named levels."
         )
-    sentences += map(_extension, changes.extensions)
-    sentences += map(_metal, changes.metal)
+    sentences += map(extension_text, changes.extensions)
+    sentences += map(metal_text, changes.metal)
     if not changes.metal_assessed:
         sentences.append("Metal artifacts not assessed: requires a sagittal T2 series.")
     elif not changes.metal:
@@ -275,7 +281,8 @@ def postoperative_sentences(report: Report) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _extension(extension: PosteriorExtension) -> str:
+def extension_text(extension: PosteriorExtension) -> str:
+    """Return neck and posterior end of fluid posterior to the canal."""
     parts = [f"Collection {extension.collection} extends posterior to the canal"]
     if extension.neck_width_mm is not None:
         where = "" if extension.neck_level is None else f" at {extension.neck_level}"
@@ -290,7 +297,8 @@ def _extension(extension: PosteriorExtension) -> str:
     return f"{'; '.join([*parts, end])}."
 
 
-def _metal(artifact: MetalArtifact) -> str:
+def metal_text(artifact: MetalArtifact) -> str:
+    """Return the level and length of a signal void, and the canal that it hides."""
     where = " and ".join(artifact.segments) or "an unnamed level"
     text = f"Signal void at {where}, consistent with metal, {artifact.length_mm:.0f} mm long"
     if artifact.hidden_canal_mm:
@@ -321,28 +329,60 @@ def _sac(report: Report) -> tuple[str, ...]:
 
 
 def _others(report: Report) -> tuple[str, ...]:
-    listed = [r for r in report.rejected if r.mimics][:_MAX_OTHER]
-    return tuple(
-        f"{_capitalized(r.mimics[0])}, {r.level or 'level not named'}, {r.position}: "
-        f"{r.volume_ml:.1f} mL; not classified as epidural fluid."
-        for r in listed
-    ) or ("None listed.",)
+    listed = report.rejected[:_MAX_OTHER]
+    sentences = [f"{_capitalized(rejected_text(found))}." for found in listed]
+    if more := len(report.rejected) - len(listed):
+        sentences.append(f"{more} more not classified as epidural fluid, of lower probability.")
+    return tuple(sentences) or ("None listed.",)
+
+
+def rejected_text(found: Rejected) -> str:
+    """Return the assumed mimic, place and size of a rejected candidate, and why it is one."""
+    mimic = " or ".join(found.mimics) or "bright signal"
+    return (
+        f"{mimic}, {found.level or 'level not named'}, {found.position}: {found.volume_ml:.1f} mL; "
+        f"not classified as epidural fluid (probability {found.probability:.2f}): "
+        f"{found.reason.removesuffix('.')}"
+    )
 
 
 def _planning(report: Report) -> tuple[str, ...]:
-    hiatus = report.planning.sacral_hiatus
-    sentences = ["Sacral hiatus detected." if hiatus.visible else "Sacral hiatus not detected."]
-    access = report.planning.caudal_access
-    if access is not None:
-        measured = (
-            ("skin to hiatus", access.skin_to_hiatus_mm),
-            ("depth of the sacral canal at the apex", access.hiatus_depth_mm),
-        )
-        listed = ", ".join(f"{name} {mm:.0f} mm" for name, mm in measured if mm is not None)
-        if listed:
-            sentences.append(f"{_capitalized(listed)}.")
-    sentences += filter(None, map(_target, report.planning.targets))
+    sheet, planning = caudal_sheet(report), report.planning
+    is_visible = planning.sacral_hiatus.visible
+    sentences = ["Sacral hiatus detected." if is_visible else "Sacral hiatus not detected."]
+    if sheet is not None:
+        hiatus = "; ".join(f"{name[:1].lower()}{name[1:]} {value}" for name, value in sheet.hiatus)
+        sentences.append(f"{_capitalized(hiatus)}.")
+        sentences += [f"{name}: {value}." for name, value in sheet.way]
+    if planning.caudal_access is not None and planning.caudal_access.discs:
+        discs = "; ".join(map(_disc, planning.caudal_access.discs))
+        sentences.append(f"Distance from the hiatus to each disc: {discs}.")
+    if planning.length_marks:
+        by_segment = groupby(planning.length_marks, key=lambda mark: mark.segment)
+        marks = "; ".join(_marks(segment, list(group)) for segment, group in by_segment)
+        sentences.append(f"Level reached along the path from the hiatus: {marks}.")
+    sentences += filter(None, map(_target, planning.targets))
     return tuple(sentences)
+
+
+def _disc(disc: DiscDistance) -> str:
+    measured, low_high = disc.distance_from_hiatus_mm, disc.distance_range_mm
+    text = "not measured" if measured is None else f"{measured:.0f} mm"
+    if low_high is not None:
+        text += f" (range {low_high[0]:.0f} to {low_high[1]:.0f} mm)"
+    low, high = disc.typical_range_mm
+    return f"{disc.disc} {text}, adults {disc.typical_mm:.0f} mm ({low:.0f} to {high:.0f} mm)"
+
+
+def _marks(segment: str, marks: Sequence[LengthMark]) -> str:
+    """Return the lengths at which the path is in a segment, and the epidural depth there."""
+    lengths = dict.fromkeys(f"{m.distance_from_hiatus_mm:.0f}" for m in (marks[0], marks[-1]))
+    depths = [m.posterior_depth_mm for m in marks if m.posterior_depth_mm is not None]
+    depth = ""
+    if depths:
+        limits = dict.fromkeys(f"{mm:.1f}" for mm in (min(depths), max(depths)))
+        depth = f" (epidural depth {' to '.join(limits)} mm)"
+    return f"{segment} at {' to '.join(lengths)} mm{depth}"
 
 
 def _target(target: Target) -> str:

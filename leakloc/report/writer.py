@@ -57,6 +57,7 @@ PARTS: Final = frozenset(
         "levels.json",
         "collections.csv",
         "levels.csv",
+        "measurements.csv",
         "report.html",
         "report.txt",
         "report3d.html",
@@ -418,16 +419,19 @@ class Draft:
 
     def _write_tables(self) -> None:
         report = self.report()
-        names = ("collections.csv", "levels.csv")
+        made = {
+            "collections.csv": (tables.COLLECTION_COLUMNS, tables.collection_rows),
+            "levels.csv": (tables.LEVEL_COLUMNS, tables.level_rows),
+            "measurements.csv": (tables.MEASUREMENT_COLUMNS, tables.measurement_rows),
+        }
 
         def write() -> None:
-            collections, levels = (self.folder / name for name in names)
-            tables.write_csv(collections, tables.COLLECTION_COLUMNS, tables.collection_rows(report))
-            tables.write_csv(levels, tables.LEVEL_COLUMNS, tables.level_rows(report))
-            self.tables = names
+            for name, (columns, rows) in made.items():
+                tables.write_csv(self.folder / name, columns, rows(report))
+            self.tables = tuple(made)
 
         if "csv" in self.wanted:
-            self.attempt("tables_not_written", write, *names)
+            self.attempt("tables_not_written", write, *made)
 
     def write_caudal(self) -> None:
         """Write the caudal access sheet, if requested; it depends on the report only."""

@@ -311,6 +311,9 @@ def test_length_marks_state_the_level_at_every_10_mm(spine, crescent):
     assert lengths == [10.0 * n for n in range(1, len(marks) + 1)]
     (target,) = result.planning.targets
     at = round(target.canal_distance_from_hiatus_mm / 10.0)
+    path = np.array(target.path_lps_mm)
+    apart = [np.linalg.norm(path - mark.lps_mm, axis=1).min() for mark in marks[: at - 1]]
+    assert max(apart) < 1.0
     assert marks[at - 1].segment == "L4-L5"  # within 5 mm of the disc
     near = [m.posterior_depth_mm for m in marks if m.segment in ("L2-L3", "L3-L4")]
     assert near == pytest.approx([5.0] * len(near), abs=1.0) and near

@@ -62,7 +62,7 @@ def test_relabelling_gives_the_report_of_a_whole_analysis(analysis, finished, tm
     expected = Report.load(whole)
     assert said(relabel(again, **word)) == said(expected)
     parts = ("masks/levels.nii.gz", "masks/levels_dseg.tsv", "levels.json", "levels.csv")
-    for name in (*parts, "collections.csv"):
+    for name in (*parts, "collections.csv", "measurements.csv"):
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
     named = expected.levels.vertebrae == Report.load(finished).levels.vertebrae
     assert named == (word == {})

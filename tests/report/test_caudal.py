@@ -83,8 +83,8 @@ def test_sheet_compares_the_level_with_adults(report: Report) -> None:
         "85 to 108 mm: fluid, L5-S1" in dict(sheet.way)["Stretches without posterior epidural fat"]
     )
     others = dict(sheet.way)["Other bright structures in the canal"]
-    assert others == "1.3 mL, S2-S3, 21 mm (assumed: epidural fat)"
-    assert dict(sheet.way)["Cysts in the canal"] == "0.4 mL, S1-S2, 38 mm"
+    assert others == "1.3 mL, S2-S3, 21 mm from the hiatus (assumed: epidural fat)"
+    assert dict(sheet.way)["Cysts in the canal"] == "0.4 mL, S1-S2, 38 mm from the hiatus"
 
 
 def test_length_marks_name_what_lies_there(report: Report) -> None:

@@ -9,6 +9,7 @@ from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report
 from leakloc.report.fhir import bundle
+from leakloc.report.measurement_groups import measurement_groups
 
 Change = Callable[..., Analysis]
 IDENTITY = ["MRN-0047-SECRET", "ACC-1234-SECRET"]
@@ -39,10 +40,12 @@ def test_bundle_conforms_to_the_specification(
 ) -> None:
     models = pytest.importorskip("fhir.resources.R4B.bundle")
     changed = with_settings(analysis if leak else leakless, report__identity=identity)
-    text = bundle(build_report(changed))
+    report = build_report(changed)
+    text = bundle(report)
     parsed = models.Bundle.model_validate_json(text)
     kinds = [entry.resource.get_resource_type() for entry in parsed.entry]
-    count = 4 if leak else 2
+    count = len(measurement_groups(report))
+    assert count == (10 if leak else 2)
     assert kinds == ["DiagnosticReport", *["Observation"] * count, "Device"]
 
 
@@ -73,7 +76,8 @@ def test_values_are_those_of_the_report(analysis: Analysis, made: dict) -> None:
     assert diagnostic["conclusion"] == f"{report.finding.summary} {NOTICE}"
     uid = f"urn:oid:{report.study.study_instance_uid}"
     assert diagnostic["imagingStudy"][0]["identifier"]["value"] == uid
-    study, sac, first, second = resources(made, "Observation")
+    study, sac, first, *others = resources(made, "Observation")
+    second = next(o for o in others if "Epidural fluid 2" in o["note"][0]["text"])
     assert study["valueCodeableConcept"]["text"] == "Present"
     assert quantities(sac)["Volume"] == report.thecal_sac.volume_ml
     assert quantities(first)["Volume"] == report.collections[0].volume_ml

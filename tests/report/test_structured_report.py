@@ -13,12 +13,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from leakloc.localization.result import ExpectedHiatus, SacralHiatus
+from leakloc.localization.result import ExpectedHiatus, LengthMark, SacralHiatus
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, dicom, write_outputs
 from leakloc.report.clinical_terms import DEVICE_UID
 
 Make = Callable[..., Analysis]
+Read = Callable[[Analysis, Path], dict]
 
 
 def groups(document: pydicom.Dataset) -> dict[str, list[pydicom.Dataset]]:
@@ -241,8 +242,8 @@ VIEWERS = Path(__file__).with_name("viewers")
 
 
 @pytest.fixture(scope="module")
-def viewed(written: tuple[Analysis, Path]) -> dict:
-    """What the adapters of Cornerstone3D, the library of OHIF, read from SR and SEG.
+def read_by_viewer() -> Read:
+    """Read SR and SEG with the adapters of Cornerstone3D, the library of OHIF.
 
     Their folder is `LEAKLOC_NODE`, or that of ``make test-viewers``; skipped without it.
     """
@@ -250,23 +251,25 @@ def viewed(written: tuple[Analysis, Path]) -> dict:
     node = shutil.which("node")
     if node is None or not (modules / "node_modules" / "@cornerstonejs" / "adapters").is_dir():
         pytest.skip("Node.js with @cornerstonejs/adapters is not installed: make test-viewers")
-    analysis, out = written
-    (stack,) = dicom.source_stacks(analysis)
-    ran = subprocess.run(
-        [
-            node,
-            VIEWERS / "read.mjs",
-            modules.resolve(),
-            out / "dicom" / "sr.dcm",
-            out / "dicom" / "seg.dcm",
-            *stack.files,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+
+    def read(analysis: Analysis, out: Path) -> dict:
+        (stack,) = dicom.source_stacks(analysis)
+        objects = (out / "dicom" / "sr.dcm", out / "dicom" / "seg.dcm", *stack.files)
+        ran = subprocess.run(
+            [node, VIEWERS / "read.mjs", modules.resolve(), *objects],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def viewed(written: tuple[Analysis, Path], read_by_viewer: Read) -> dict:
+    return read_by_viewer(*written)
 
 
 def test_a_viewer_places_each_group(written: tuple[Analysis, Path], viewed: dict) -> None:
@@ -284,6 +287,31 @@ def test_a_viewer_places_each_group(written: tuple[Analysis, Path], viewed: dict
         (position,) = items_of(items, "SCOORD3D")
         assert made["frameOfReference"] == position.ReferencedFrameOfReferenceUID
         assert made["text"], name
+
+
+def test_a_viewer_shows_no_shape_for_a_path(
+    make_small: Make, as_dicom: Make, with_settings: Make, read_by_viewer: Read, tmp_path: Path
+) -> None:
+    """The viewer reads a curve of four or five points as a rectangle."""
+    analysis = as_dicom(make_small("SLA"), tmp_path / "source")
+    localization = analysis.localization
+    marks = tuple(
+        LengthMark(
+            distance_from_hiatus_mm=10.0 * n, segment="L5-S1", description="L5-S1",
+            posterior_depth_mm=None, lps_mm=(0.0, 20.0, 10.0 * n - 96.0),
+        )
+        for n in range(1, 8)
+    )  # fmt: skip
+    hiatus = SacralHiatus(visible=True, lps_mm=(0.0, 20.0, -96.0), confidence=0.9)
+    planning = localization.planning.model_copy(
+        update={"length_marks": marks, "sacral_hiatus": hiatus}
+    )
+    analysis = replace(analysis, localization=replace(localization, planning=planning))
+    write_outputs(with_settings(analysis, report__write=["seg", "sr"]), tmp_path / "out")
+    viewed = read_by_viewer(analysis, tmp_path / "out")
+    assert viewed["warnings"] == []
+    assert {made["tool"] for made in viewed["annotations"]} == {"Probe"}
+    assert "path 70 mm" in groups(pydicom.dcmread(tmp_path / "out" / "dicom" / "sr.dcm"))
 
 
 def test_a_viewer_reads_the_segments(written: tuple[Analysis, Path], viewed: dict) -> None:

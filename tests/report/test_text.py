@@ -66,13 +66,17 @@ def diverticulum(**values):
         ((), ("No perineural cyst or root sleeve diverticulum detected.",)),
         (
             (diverticulum(root=None, max_diameter_mm=7.2),),
-            ("Perineural cyst or root sleeve diverticulum: left, root not named, 7 mm, 0.12 mL.",),
+            (
+                "Perineural cyst or root sleeve diverticulum: left, root not named, 7 mm, 0.12 mL, "
+                "2 mm from the sac.",
+            ),
         ),
         (
             tuple(diverticulum(root=n, max_diameter_mm=d) for n, d in (("L4", 7.2), ("S2", 4.4))),
             (
-                "Largest perineural cyst or root sleeve diverticulum: left L4 root, 7 mm, 0.12 mL.",
-                "Others: left S2 root, 4 mm, 0.12 mL.",
+                "Largest perineural cyst or root sleeve diverticulum: left L4 root, 7 mm, 0.12 mL, "
+                "2 mm from the sac.",
+                "Others: left S2 root, 4 mm, 0.12 mL, 2 mm from the sac.",
             ),
         ),
     ],

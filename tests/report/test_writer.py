@@ -212,7 +212,7 @@ def test_tables_say_what_the_report_says(
     analysis: Analysis, with_settings: Change, folder: Path
 ) -> None:
     report = write_outputs(with_settings(analysis, report__write=["csv"]), folder)
-    assert report.outputs.tables == ("collections.csv", "levels.csv")
+    assert report.outputs.tables == ("collections.csv", "levels.csv", "measurements.csv")
     assert set(report.outputs.tables) <= contents(folder)
     rows = read_csv(folder / "collections.csv")
     assert [row["level"] for row in rows] == [c.level for c in report.collections]

@@ -29,7 +29,7 @@ from leakloc.report.page.html import (
     embed,
     number_text,
 )
-from leakloc.report.text import LIMITATIONS, numbering_text
+from leakloc.report.text import LIMITATIONS
 
 if TYPE_CHECKING:
     from leakloc.analysis import AnalysisData
@@ -105,7 +105,7 @@ def _studies(before: Report, after: Report) -> Table:
     rows = [
         ("Study date", *(date_text(r.study.study_date or "unknown") for r in reports)),
         ("Finding", *(r.finding.summary for r in reports)),
-        ("Numbering", *(numbering_text(r) for r in reports)),
+        ("Numbering", *(r.levels.numbering_text for r in reports)),
         ("Field of view", *(coverage_text(r) for r in reports)),
     ]
     if any(r.study.patient_id for r in reports):

@@ -24,9 +24,9 @@ from leakloc.report.text import (
     LIMITATIONS,
     alternative_levels,
     companion_text,
+    diverticula_sentences,
     headline,
     numbering_caveat,
-    numbering_text,
     postoperative_sentences,
     report_sections,
     signal_text,
@@ -133,8 +133,10 @@ def page(
         sides=_sides(report),
         details={c.id: _collection(c) for c in report.collections},
         rejected=_rejected(report, linked=linked),
+        diverticula=_diverticula(report, linked=linked),
+        roots=diverticula_sentences(report)[0],
         postoperative=postoperative_sentences(report),
-        numbering=numbering_text(report),
+        numbering=report.levels.numbering_text,
         numberings=_numberings(report),
         centers=_centers(report, linked=linked),
         sac=_sac(report),
@@ -319,6 +321,24 @@ def _collection(c: Collection) -> Facts:
     if c.mimics_considered:
         facts.append(("Mimics considered", _join_words(c.mimics_considered)))
     return facts
+
+
+def _diverticula(report: Report, *, linked: bool) -> Table | None:
+    """Perineural cysts and root sleeve diverticula, the largest first."""
+    rows = [
+        (
+            Link(root, d.center_lps_mm, "this position") if linked else root,
+            d.side,
+            f"{d.max_diameter_mm:.1f}",
+            f"{d.volume_ml:.2f}",
+            f"{d.sac_distance_mm:.1f}",
+            _point(d.center_lps_mm),
+        )
+        for d in report.finding.root_diverticula or ()
+        for root in (d.root or "not named",)
+    ]
+    header = ("Root", "Side", "Diameter, mm", "Volume, mL", "Distance from the sac, mm", "Center")
+    return Table("By size, largest first", header, rows) if rows else None
 
 
 # --- levels and sac -----------------------------------------------------------------------

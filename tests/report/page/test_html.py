@@ -13,6 +13,7 @@ from leakloc.localization.result import (
     InterlaminarWindow,
     LevelAlternative,
     NarrowestDepth,
+    RootDiverticulum,
 )
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report, overlays, write_outputs
@@ -229,6 +230,25 @@ def test_thickness_at_the_edge_of_the_images_is_a_minimum(analysis: Analysis) ->
     text = html.page(build_report(changed))
     assert "<td>at least 4.5 (90)</td>" in text
     assert "the fluid extends to the edge of the images</caption>" in text
+
+
+def test_root_diverticula_have_a_section(analysis: Analysis) -> None:
+    roots = tuple(
+        RootDiverticulum(
+            root=root, side=side, max_diameter_mm=mm, volume_ml=0.2,
+            center_lps_mm=(8.0, 12.0, -40.0), sac_distance_mm=1.0,
+        )
+        for root, side, mm in (("S2", "left", 13.2), ("L4", "right", 6.1))
+    )  # fmt: skip
+    finding = analysis.localization.finding.model_copy(update={"root_diverticula": roots})
+    found = replace(analysis, localization=replace(analysis.localization, finding=finding))
+    text = html.page(build_report(found), viewer=make_viewer(analysis, 200_000))
+    section = text[text.index('<section id="roots">') :]
+    section = section[: section.index("</section>")]
+    assert "Largest perineural cyst or root sleeve diverticulum: left S2 root, 13 mm" in section
+    assert section.index(">S2</a>") < section.index(">L4</a>")
+    assert "<td>right</td><td>6.1</td>" in section
+    assert "Not assessed." in html.page(build_report(analysis))
 
 
 def test_the_page_stays_below_3_mb(analysis: Analysis) -> None:
