@@ -20,6 +20,7 @@ from importlib import import_module
 from leakloc.cli.codes import ANALYSIS_FAILED, BAD_USAGE, DONE, INPUT_UNUSABLE, exit_code
 from leakloc.cli.parser import check_spelling, make_parser
 from leakloc.core.errors import LeaklocError, printable, reason_of
+from leakloc.core.garbage import collect_rarely
 from leakloc.core.quiet import quiet_libraries
 
 __all__ = ["ANALYSIS_FAILED", "BAD_USAGE", "DONE", "INPUT_UNUSABLE", "exit_code", "main"]
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     check_spelling(parser, words)
     options = parser.parse_args(words)
+    collect_rarely()
     try:
         quiet = nullcontext() if options.verbose else quiet_libraries()
         with terminated_like_interrupted(), quiet:

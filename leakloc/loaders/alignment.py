@@ -397,7 +397,8 @@ class _Pair:
     def matrix(self, params: FloatArray) -> FloatArray:
         """Return the movement as an affine matrix for LPS points."""
         matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.from_rotvec(params[3:] / _TURN_ARM_MM).as_matrix()
+        if params[3:].any():
+            matrix[:3, :3] = Rotation.from_rotvec(params[3:] / _TURN_ARM_MM).as_matrix()
         matrix[:3, 3] = self.center_lps + params[:3] - matrix[:3, :3] @ self.center_lps
         return matrix
 

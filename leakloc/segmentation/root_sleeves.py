@@ -91,7 +91,8 @@ def find_round_structures(
     if not region.any():
         return ()
     geometry = scene.signal.geometry
-    box = _box(region, geometry)
+    # Margin of the ball and of the distance from a collection.
+    box = _box(region, geometry.spacing_kji_mm, 2 * _BALL_MM + _COLLECTION_MM)
     signal, inside = scene.signal.array[box], scene.inside[box]
     structures = round_structures(signal, inside, collections[box] > 0, region[box], geometry)
     corner = np.array([part.start for part in box])
@@ -135,8 +136,8 @@ def round_structures(
         Voxel size; its shape and origin are not used.
     """
     spacing = geometry.spacing_kji_mm
-    outside_mm = _distance_mm(inside, spacing)
-    apart = _distance_mm(collections, spacing) > _COLLECTION_MM
+    outside_mm = distance_mm(inside, spacing)
+    apart = distance_mm(collections, spacing, _COLLECTION_MM) > _COLLECTION_MM
     # The sac next to a structure must not fill the ball.
     free = np.where(inside, 0.0, signal)
     filled = ndimage.convolve(free, _ball(spacing), mode="constant")
@@ -144,7 +145,7 @@ def round_structures(
     core = region & (filled >= MIN_FILLED) & (center >= MIN_CENTER)
     core &= outside_mm >= _MIN_DURA_MM
     bright = (signal >= HALF) & ~inside & (outside_mm > 0)
-    near = bright & (_distance_mm(core, spacing) <= _BALL_MM)
+    near = bright & (distance_mm(core, spacing, _BALL_MM) <= _BALL_MM)
     labels, _ = ndimage.label(near, np.ones((3, 3, 3)))
     found = []
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -181,18 +182,24 @@ def _radii_mm(spacing: tuple[float, float, float], reach_mm: float) -> npt.NDArr
     return np.asarray(np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij")), axis=0))
 
 
-def _distance_mm(mask: Mask, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
-    """Return the distance outside a mask; infinite if the mask is empty."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing))
+def distance_mm(
+    mask: Mask, spacing: tuple[float, float, float], reach_mm: float | None = None
+) -> npt.NDArray[np.float64]:
+    """Return the distance outside a mask; infinite if the mask is empty.
+
+    Beyond `reach_mm`, if specified, the distance is only known to be larger, and may be infinite.
+    """
+    distance = np.full(mask.shape, np.inf)
+    if mask.any():
+        box = () if reach_mm is None else _box(mask, spacing, reach_mm + max(spacing))
+        distance[box] = ndimage.distance_transform_edt(~mask[box], sampling=spacing)
+    return distance
 
 
-def _box(mask: Mask, geometry: Geometry) -> tuple[slice, ...]:
-    """Return the box of a mask with a margin of the ball and of a collection's distance."""
-    margin = 2 * _BALL_MM + _COLLECTION_MM
+def _box(mask: Mask, spacing: tuple[float, float, float], margin_mm: float) -> tuple[slice, ...]:
+    """Return the box of a mask with a margin."""
     spans = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     return tuple(
-        slice(max(int(span[0] - margin // mm), 0), int(span[-1] + margin // mm) + 2)
-        for span, mm in zip(spans, geometry.spacing_kji_mm, strict=True)
+        slice(max(int(span[0] - margin_mm // mm), 0), int(span[-1] + margin_mm // mm) + 2)
+        for span, mm in zip(spans, spacing, strict=True)
     )

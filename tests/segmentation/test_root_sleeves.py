@@ -10,7 +10,12 @@ from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.dura import Dura
 from leakloc.segmentation.result import Candidate
-from leakloc.segmentation.root_sleeves import CYST, find_round_structures, name_cysts
+from leakloc.segmentation.root_sleeves import (
+    CYST,
+    distance_mm,
+    find_round_structures,
+    name_cysts,
+)
 from leakloc.segmentation.scene import Scene
 
 GEOMETRY = Geometry.from_axes((61, 60, 60), origin_lps=(-30, -30, -30), spacing_ijk_mm=(1, 1, 1))
@@ -121,3 +126,16 @@ def test_rejected_candidates_at_a_structure_are_named():
 
     assert named(15.0) == (CYST, "epidural fat")
     assert named(25.0) == named(15.0, accepted=True) == ("epidural fat",)
+
+
+@pytest.mark.parametrize("reach_mm", [1.8, 3.0])
+def test_distances_within_a_limit_are_those_of_the_whole_grid(reach_mm):
+    mask = np.zeros((30, 40, 20), bool)
+    mask[10:12, 3:9, 19] = mask[15, 20, 18] = True  # at an edge of the grid
+    spacing = (0.6, 0.6, 1.0)
+    whole, limited = distance_mm(mask, spacing), distance_mm(mask, spacing, reach_mm)
+    within = whole <= reach_mm
+    assert within.sum() > mask.sum()
+    np.testing.assert_array_equal(limited[within], whole[within])
+    assert (limited[~within] > reach_mm).all()
+    assert np.isinf(distance_mm(np.zeros_like(mask), spacing, reach_mm)).all()

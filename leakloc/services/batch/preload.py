@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from leakloc.core.extras import LazyModule
+from leakloc.core.garbage import collect_rarely
 
 tables = LazyModule("highdicom._standard_utils")
 
@@ -50,6 +51,7 @@ def preload() -> None:
         importlib.import_module(module)
     _load_dicom_tables()
     gc.freeze()
+    collect_rarely()
 
 
 def _load_dicom_tables() -> None:
