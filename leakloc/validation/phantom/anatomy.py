@@ -26,11 +26,11 @@ from leakloc.validation.phantom.roots import ROOT_ROWS, Roots, draw_roots, draw_
 from leakloc.validation.phantom.scenario import LumbosacralShape, Scenario
 from leakloc.validation.phantom.shapes import Float
 from leakloc.validation.phantom.tables import (
-    FORAMEN_MAGNUM_MM,
     TABLE_STEP_MM,
     Plan,
     Tables,
     draw_tables,
+    foramen_magnum_mm,
     sacral_landmarks,
 )
 
@@ -111,7 +111,7 @@ class Anatomy:
     @property
     def foramen_magnum_mm(self) -> float:
         """Arc position of the cranial end of the thecal sac."""
-        return self.sites[0].top_mm - FORAMEN_MAGNUM_MM
+        return foramen_magnum_mm(self.sites, self.scenario.atlas)
 
     def site(self, name: str) -> LevelSite:
         """Return the site of a vertebra."""
@@ -161,7 +161,9 @@ def draw_anatomy(scenario: Scenario, rng: np.random.Generator) -> Anatomy:
     hiatus = max(hiatus, tip + 12.0)
     shift = {"sacralised": -degree, "lumbarised": degree}.get(shape, 0.0)
     settling = draw_settling(own)
-    plan = Plan(sites, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, settling)
+    plan = Plan(
+        sites, stature, canal_scale, sac_scale, conus, tip, hiatus, shift, settling, scenario.atlas
+    )
     tables = draw_tables(plan, centerline.length_mm, rng)
     return Anatomy(
         scenario=scenario,
@@ -241,6 +243,8 @@ def _draw_curve(
     slope = np.cumsum(gaussian_filter1d(turn, 11.0 / step))
     # In supine position the mid-lumbar canal is about horizontal; L4 slopes posteriorly.
     reference = sites[max(last_lumbar - 2, 0)].middle_mm
+    if scenario.atlas:  # head and neck rest on a pillow: C4 is about horizontal instead
+        reference = sites[2].middle_mm
     tilt = float(rng.normal(2.0, 4.0))
     slope = np.deg2rad(slope - np.interp(reference, arc, slope) + tilt)
     y = np.concatenate([[0.0], np.cumsum(np.sin(slope[:-1]) * step)])

@@ -44,7 +44,10 @@ class Contents:
         for fluid in findings.collections:
             if fluid.spec is not None and fluid.spec.rim_mm > 0:
                 self._paint_rim(canvas, fluid)
-        for fluids in (findings.mimics, findings.collections):
+        mimics = findings.mimics
+        if findings.retrospinal is not None:
+            mimics = (*mimics, findings.retrospinal)
+        for fluids in (mimics, findings.collections):
             fractions = self._canal.fluid_fractions(points, fluids, canvas.width_mm)
             for fluid, fraction in zip(fluids, fractions, strict=True):
                 canvas.paint(fluid.tissue, fraction)

@@ -13,7 +13,12 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
 from leakloc.anatomy.vocabulary import split_segment
 from leakloc.core.volume import FloatArray
 from leakloc.validation.phantom.anatomy import Anatomy
-from leakloc.validation.phantom.scenario import CollectionSpec, MimicSpec, Scenario
+from leakloc.validation.phantom.scenario import (
+    CollectionSpec,
+    MimicSpec,
+    RetrospinalSpec,
+    Scenario,
+)
 from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipsoid
 from leakloc.validation.phantom.tables import TABLE_STEP_MM, Tables
 from leakloc.validation.phantom.tissues import TissueName
@@ -114,6 +119,7 @@ class Findings:
     mimics: tuple[Fluid, ...] = ()
     scar: tuple[Blob, ...] = ()
     screws: tuple[Screw, ...] = ()
+    retrospinal: Fluid | None = None
     facet_fluid_mm: dict[str, float] = field(default_factory=dict)
     """Width of the bright joint line by motion segment."""
 
@@ -138,6 +144,7 @@ def draw_findings(
     choices = [spec.levels for spec in scenario.collections]
     choices += [mimic.levels for mimic in scenario.mimics]
     chosen = [str(rng.choice(levels)) for levels in choices]
+    own = rng.spawn(1)[0]
     scar: list[Blob] = []
     operated = bool(chosen) and (
         scenario.laminectomy or any(mimic.kind == "seroma" for mimic in scenario.mimics)
@@ -165,7 +172,40 @@ def draw_findings(
         if mimic.kind == "facet_cyst":
             facet_fluid[level] = float(rng.uniform(1.5, 3.0))
     screws = _screws(anatomy, chosen[0], rng) if scenario.screws and chosen else ()
-    return anatomy, Findings(tuple(collections), tuple(mimics), tuple(scar), screws, facet_fluid)
+    retrospinal = None
+    if scenario.retrospinal is not None:
+        retrospinal = _retrospinal(scenario.retrospinal, anatomy, own)
+    return anatomy, Findings(
+        tuple(collections), tuple(mimics), tuple(scar), screws, retrospinal, facet_fluid
+    )
+
+
+def _retrospinal(spec: RetrospinalSpec, anatomy: Anatomy, rng: np.random.Generator) -> Fluid:
+    """Draw fluid between the posterior arches of C1 and C2, in the midline or on one side."""
+    axis, canal, sac = anatomy.sites[0], anatomy.tables.canal, anatomy.tables.sac
+    arc = axis.top_mm + 2.0 + float(rng.normal(0, 0.7))
+    height, width, depth = (
+        float(rng.uniform(*limits))
+        for limits in (spec.half_height_mm, spec.half_width_mm, spec.half_depth_mm)
+    )
+    side = float(rng.choice([-1.0, 0.0, 0.0, 1.0]))
+    if side:
+        width *= 0.7
+    aside = side * float(rng.uniform(5.0, 8.0)) + float(rng.normal(0, 0.7))
+    wall = anatomy.value(canal.b, arc)
+    center = np.array([arc, aside, wall + 2.5 + 0.8 * depth])
+    shapes: list[Blob | Tube] = [Blob(center, (height, width, depth), Noise3D(rng, 6.0), 0.5)]
+    if rng.random() < 0.6:
+        dura = anatomy.value(sac.center, arc) + anatomy.value(sac.b, arc)
+        neck = np.array([[arc, 0.4 * aside, dura], center])
+        shapes.append(Tube(neck, np.array([1.5, 2.0]), Noise3D(rng, 5.0), 0.3))
+    if rng.random() < 0.4:  # into the nuchal soft tissue
+        beyond = center + np.array([0.0, -0.4 * aside, depth + float(rng.uniform(2.0, 5.0))])
+        radii = (0.7 * height, 0.5 * width, float(rng.uniform(3.0, 6.0)))
+        shapes.append(Blob(beyond, radii, Noise3D(rng, 6.0), 0.5))
+    low = min(shape.reach_mm[0] for shape in shapes)
+    high = max(shape.reach_mm[1] for shape in shapes)
+    return Fluid("epidural_csf", None, tuple(shapes), None, (low, high))
 
 
 def _remove_lamina(anatomy: Anatomy, level: str, rng: np.random.Generator) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 from leakloc.anatomy.vocabulary import Position
 from leakloc.core.errors import SettingsError, suggestion
 from leakloc.validation.phantom.tissues import TissueName
 
-FieldOfView = Literal["lumbar", "lumbar_without_hiatus", "thoracolumbar", "whole_spine"]
+FieldOfView = Literal[
+    "lumbar", "lumbar_without_hiatus", "thoracolumbar", "cervicothoracic", "whole_spine"
+]
 Vendor = Literal["siemens", "ge", "philips", "canon", "uih"]
 SequenceName = Literal[
     "ht2w_3d",
@@ -91,6 +93,21 @@ class MimicSpec:
 
 
 @dataclass(frozen=True)
+class RetrospinalSpec:
+    """Specification of retrospinal fluid between the posterior arches of C1 and C2.
+
+    Parameters
+    ----------
+    half_width_mm, half_height_mm, half_depth_mm : tuple of float
+        Ranges of its lateral, craniocaudal and anteroposterior half axes.
+    """
+
+    half_width_mm: tuple[float, float] = (8.0, 15.0)
+    half_height_mm: tuple[float, float] = (3.5, 6.0)
+    half_depth_mm: tuple[float, float] = (2.5, 5.0)
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Definition of a phantom study, except for the seed.
 
@@ -103,6 +120,11 @@ class Scenario:
     description: str
     collections: tuple[CollectionSpec, ...] = ()
     mimics: tuple[MimicSpec, ...] = ()
+    retrospinal: RetrospinalSpec | None = None
+    """Retrospinal fluid at C1-C2, not a collection; with None all other draws are the same."""
+    atlas: bool = False
+    """Model dens, posterior arch of C1 and the foramen magnum above them. Otherwise the canal
+    opens 8 mm above C2, without C1."""
     laminectomy: bool = False
     """Remove laminae and spinous process at the segment of the first collection or mimic."""
     lumbar_counts: tuple[int, ...] = (5,)
@@ -186,6 +208,27 @@ class Scenario:
 _DORSAL: Final = CollectionSpec(
     ("L2-L3", "L3-L4", "L4-L5", "L5-S1"), "dorsal", thickness_mm=(4.0, 7.0)
 )
+
+_VENTRAL_CERVICOTHORACIC: Final = CollectionSpec(
+    ("C6-C7", "C7-T1", "T1-T2", "T2-T3", "T3-T4"),
+    "ventral",
+    thickness_mm=(2.5, 4.5),
+    cranial_levels=(1.5, 3.5),
+    caudal_levels=(1.5, 3.5),
+)
+
+
+class _Cervicothoracic(TypedDict):
+    atlas: bool
+    field_of_view: FieldOfView
+    myelogram_shape: tuple[int, int, int]
+
+
+_CERVICOTHORACIC: Final[_Cervicothoracic] = {
+    "atlas": True,
+    "field_of_view": "cervicothoracic",
+    "myelogram_shape": (288, 192, 72),
+}
 
 _ALL: Final = (
     Scenario("normal", "healthy spine, no epidural fluid"),
@@ -350,6 +393,24 @@ _ALL: Final = (
         anonymised=True,
     ),
     Scenario(
+        "cervicothoracic",
+        "skull base to the middle thoracic spine, no epidural fluid",
+        **_CERVICOTHORACIC,
+    ),
+    Scenario(
+        "retrospinal_c1_c2",
+        "retrospinal fluid at C1-C2 with a ventral collection at the cervicothoracic junction",
+        collections=(_VENTRAL_CERVICOTHORACIC,),
+        retrospinal=RetrospinalSpec(),
+        **_CERVICOTHORACIC,
+    ),
+    Scenario(
+        "retrospinal_c1_c2_only",
+        "retrospinal fluid at C1-C2 without a collection in the field of view",
+        retrospinal=RetrospinalSpec(),
+        **_CERVICOTHORACIC,
+    ),
+    Scenario(
         "slab_only",
         "thick projection slabs only: nothing that has depth, to be refused",
         series=("localizer", "ht2w_slab"),
@@ -358,7 +419,7 @@ _ALL: Final = (
 )
 
 SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in _ALL}
-"""Scenarios by name (S0 to S20)."""
+"""Scenarios by name (S0 to S23)."""
 
 
 def compact(scenario: Scenario) -> Scenario:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.scenario import FieldOfView, Scenario, SequenceName, Vendor
@@ -16,11 +17,15 @@ FIELD_MM: Final[dict[FieldOfView, float]] = {
     "lumbar": 320.0,
     "lumbar_without_hiatus": 260.0,
     "thoracolumbar": 380.0,
+    "cervicothoracic": 288.0,
     "whole_spine": 288.0,
 }
 """Usual craniocaudal length of each field of view."""
 
 STATION_OVERLAP_MM: Final = 40.0
+
+HEAD_MM: Final = 16.0
+"""Length of a cervicothoracic field of view above the foramen magnum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,14 +206,20 @@ def plan_series(
 def field_center_lps(scenario: Scenario, anatomy: Anatomy, extent_mm: float) -> FloatArray:
     """Return the center of a field of view of craniocaudal length `extent_mm`."""
     line = anatomy.centerline
+    if scenario.field_of_view == "cervicothoracic":
+        z = float(line.at(anatomy.foramen_magnum_mm - HEAD_MM)[2]) - extent_mm / 2
+        return _centered_on(line, z, extent_mm)
     low_end = {
         "lumbar": anatomy.site("S5").bottom_mm + 6,
         "thoracolumbar": anatomy.site("S5").bottom_mm + 6,
         "whole_spine": anatomy.site("S5").bottom_mm + 6,
         "lumbar_without_hiatus": anatomy.site("S2").at(0.9),
     }[scenario.field_of_view]
-    bottom = float(line.at(low_end)[2])
-    z = bottom + extent_mm / 2
+    return _centered_on(line, float(line.at(low_end)[2]) + extent_mm / 2, extent_mm)
+
+
+def _centered_on(line: Centerline, z: float, extent_mm: float) -> FloatArray:
+    """Return the center of a field of view at a height, so that it contains the spine."""
     covered = line.points_lps[np.abs(line.points_lps[:, 2] - z) < extent_mm / 2]
     middle = 0.5 * (covered.min(axis=0) + covered.max(axis=0))
     return np.array([covered[:, 0].mean(), middle[1], z])

@@ -23,6 +23,15 @@ TABLE_STEP_MM: Final = 0.25
 FORAMEN_MAGNUM_MM: Final = 8.0
 """Length from the top of C2 to the foramen magnum, the cranial end of the thecal sac."""
 
+ATLAS_FORAMEN_MM: Final = 22.0
+"""The same with dens and atlas."""
+
+_ATLAS_ARCH: Final = (9.0, 4.5, 5.0)
+"""Posterior arch of C1: distance of its middle above the top of C2, half height, and length of the
+tubercle."""
+_DENS_MM: Final = (5.0, 5.5)
+"""Lateral and anteroposterior half axes of the dens."""
+
 AREA_MEAN_FACTOR: Final = 1.30
 """Ratio of mean sac area of a level to its area at the disc, to match the CSF volumes:
 whole spine 95 mL, T11-T12 to the caudal end of the sac about 50 mL."""
@@ -164,12 +173,19 @@ class Plan:
     sacrum_shift: float
     """Shift of the sacrum in levels, negative cranially, due to a transitional vertebra."""
     settling: Settling
+    atlas: bool = False
+    """Whether dens and posterior arch of C1 are modeled."""
+
+
+def foramen_magnum_mm(sites: tuple[LevelSite, ...], atlas: bool) -> float:
+    """Return the arc position of the foramen magnum."""
+    return sites[0].top_mm - (ATLAS_FORAMEN_MM if atlas else FORAMEN_MAGNUM_MM)
 
 
 class _Levels:
     """Arc positions of the tables relative to the levels."""
 
-    def __init__(self, sites: tuple[LevelSite, ...], length_mm: float) -> None:
+    def __init__(self, sites: tuple[LevelSite, ...], length_mm: float, atlas: bool) -> None:
         self.sites = sites
         self.arc = np.arange(int(length_mm / TABLE_STEP_MM) + 1, dtype=np.float64) * TABLE_STEP_MM
         self.discs = np.array([site.bottom_mm for site in sites])
@@ -181,7 +197,7 @@ class _Levels:
         self.pitch = np.array([site.pitch_mm for site in sites])[self.body]
         self.phase = np.clip((self.arc - edges[self.body]) / self.pitch, 0, 1)
         self.waist = np.sin(np.pi * self.phase) ** 2
-        self.opening = np.clip((sites[0].top_mm - FORAMEN_MAGNUM_MM - self.arc) / 25, 0, 1)
+        self.opening = np.clip((foramen_magnum_mm(sites, atlas) - self.arc) / 25, 0, 1)
 
     def at_discs(self, key: str) -> FloatArray:
         """Return a size of `LevelRow` interpolated between the discs."""
@@ -215,7 +231,7 @@ class _Levels:
 
 def draw_tables(plan: Plan, length_mm: float, rng: np.random.Generator) -> Tables:
     """Draw the tables of one subject for a centerline of a length."""
-    levels = _Levels(plan.sites, length_mm)
+    levels = _Levels(plan.sites, length_mm, plan.atlas)
     sac_a, sac_b, max_cord_area = _draw_sac_axes(levels, plan, rng)
     canal_a, canal_b, ventral = _draw_canal_axes(levels, plan, sac_a, sac_b, rng)
     # The sac fills the canal above the foramen magnum.
@@ -233,7 +249,7 @@ def draw_tables(plan: Plan, length_mm: float, rng: np.random.Generator) -> Table
     muscle = levels.between([0, 8, 18, -6, -4, -1], [38, 30, 40, 44, 28, 14])
     muscle = gaussian_filter1d(muscle, 25 / TABLE_STEP_MM, mode="nearest") * plan.stature
     return Tables(
-        column=_column(levels),
+        column=_column(levels, plan),
         canal=CanalTables(canal_a, canal_b, recess),
         sac=SacTables(sac_a, sac_b, sac_center, trefoil),
         cord=_cord(levels, plan, cord_area, sac_b, sac_center),
@@ -243,10 +259,14 @@ def draw_tables(plan: Plan, length_mm: float, rng: np.random.Generator) -> Table
     )
 
 
-def _column(levels: _Levels) -> ColumnTables:
+def _column(levels: _Levels, plan: Plan) -> ColumnTables:
     heights = np.array([0.0] + [site.row.disc_height for site in levels.sites])
     bridged = np.array([0.0] + [site.bridged for site in levels.sites])
+    a = 0.5 * levels.at_bodies("body_width") * (1 - 0.09 * levels.waist)
     b = 0.5 * levels.at_bodies("body_depth") * (1 - 0.07 * levels.waist)
+    if plan.atlas:
+        dens = levels.arc < plan.sites[0].top_mm
+        a, b = np.where(dens, _DENS_MM[0], a), np.where(dens, _DENS_MM[1], b)
     return ColumnTables(
         body=levels.body.astype(float),
         disc=levels.nearest - 1.0,
@@ -257,7 +277,7 @@ def _column(levels: _Levels) -> ColumnTables:
         phase=levels.phase,
         pitch=levels.pitch,
         waist=levels.waist,
-        a=0.5 * levels.at_bodies("body_width") * (1 - 0.09 * levels.waist),
+        a=a,
         b=b,
     )
 
@@ -341,15 +361,31 @@ def _arches(levels: _Levels, plan: Plan) -> ArchTables:
     sacral = np.interp(levels.arc, middles, [0.0, 1.0])
     lamina = np.where(sacral > 0.5, -4.0, levels.window(0.42, 0.95))
     length = levels.between([0, 6, 14, 19, -6, -4, -2], [16, 28, 28, 31, 24, 10, 3])
+    spinous = levels.window(0.55, 0.98)
+    if plan.atlas:
+        half = _ATLAS_ARCH[1]
+        lamina = _with_atlas(levels, lamina, 0.42, half)
+        spinous = _with_atlas(levels, spinous, 0.55, half - 2)  # drawn 2 mm wider
+        length = np.where(levels.arc < plan.sites[0].top_mm, _ATLAS_ARCH[2], length)
     return ArchTables(
         lamina=np.where(levels.arc > plan.hiatus_mm, 8.0, lamina),
         pedicle=levels.window(0.20, 0.50),
-        spinous=levels.window(0.55, 0.98),
+        spinous=spinous,
         spinous_length=length * plan.stature,
         spinous_shear=levels.between([5, 10, 16], [0.35, 0.95, 0.2]),
         sacral=sacral,
         cut=np.zeros_like(sacral),
     )
+
+
+def _with_atlas(
+    levels: _Levels, window: FloatArray, start: float, half_mm: float
+) -> FloatArray:
+    """Return a window of posterior elements that starts at a phase of C2, with that of C1."""
+    axis = levels.sites[0]
+    first = np.abs(levels.arc - axis.top_mm + _ATLAS_ARCH[0]) - half_mm
+    before = axis.at(start) - levels.arc
+    return np.where(before > 0, np.minimum(first, before), window)
 
 
 def sacral_landmarks(sites: tuple[LevelSite, ...], shift: float) -> tuple[float, float, float]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from leakloc.anatomy.vocabulary import Compartment, Position, segment_name
-from leakloc.core.volume import FloatArray, Volume
+from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.body import Body
-from leakloc.validation.phantom.canvas import Points
+from leakloc.validation.phantom.canvas import CanalGrid, Points
 from leakloc.validation.phantom.findings import skin_depth_mm
 from leakloc.validation.phantom.scenario import LumbosacralShape
 from leakloc.validation.phantom.shapes import Float
@@ -33,6 +33,10 @@ DORSAL_EPIDURAL_MM: Final = 1.5
 
 DURA_GAP_MM: Final = 1.2
 """Minimum distance of the path posterior to the inner surface of the sac."""
+
+
+_RETROSPINAL_SHAPE: Final = (60, 60, 80)
+"""Numbers of steps (craniocaudal, posterior, lateral) in which retrospinal fluid is measured."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,16 @@ class TrueCollection:
 
 
 @dataclass(frozen=True)
+class TrueRetrospinal:
+    """Retrospinal fluid at C1-C2."""
+
+    volume_ml: float
+    center_lps: FloatArray
+    left_mm: float
+    """Mean offset from the midline, positive to the left."""
+
+
+@dataclass(frozen=True)
 class Truth:
     """Ground truth of a phantom.
 
@@ -114,6 +128,8 @@ class Truth:
     """C2 to the caudal end of the sac, including cord and roots."""
     csf_volume_ml: float
     """C2 to the caudal end of the sac, without cord, including roots."""
+    retrospinal_c1_c2: TrueRetrospinal | None = None
+    """Not one of the collections."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers for JSON."""
@@ -210,6 +226,27 @@ def measure_truth(body: Body, seed: int) -> Truth:
         conus_lps=_in_canal(anatomy, anatomy.conus_mm, tables.cord.center),
         sac_volume_ml=float(areas.sum() * step / 1000),
         csf_volume_ml=float((areas - cord).sum() * step / 1000),
+        retrospinal_c1_c2=_retrospinal(body),
+    )
+
+
+def _retrospinal(body: Body) -> TrueRetrospinal | None:
+    fluid, anatomy = body.findings.retrospinal, body.anatomy
+    if fluid is None:
+        return None
+    middle = anatomy.centerline.at(float(np.mean(fluid.reach_mm)))
+    grid = Geometry.from_axes(
+        _RETROSPINAL_SHAPE,
+        origin_lps=list(middle - [_RETROSPINAL_SHAPE[2] / 2, 0, _RETROSPINAL_SHAPE[0] / 2]),
+        spacing_ijk_mm=(STEP_MM,) * 3,
+    )
+    points = CanalGrid(anatomy, grid).slab(0, grid.shape[0])
+    fraction = body.canal.fluid_fractions(points, (fluid,), STEP_MM)[0].astype(np.float64)
+    lps = np.stack([points.x, points.y, points.z], axis=1)
+    return TrueRetrospinal(
+        float(fraction.sum()) * grid.voxel_volume_ml,
+        np.average(lps, axis=0, weights=fraction),
+        float(np.average(points.left, weights=fraction)),
     )
 
 
