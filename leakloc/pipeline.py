@@ -35,6 +35,7 @@ from leakloc.localization import (
     measure_signals,
     measure_surgical_bed,
     without_cisterns,
+    without_retrospinal,
 )
 from leakloc.notebook import analysis_html, collections_table
 from leakloc.report import build_report, check_output, write_outputs
@@ -226,7 +227,9 @@ def analyze(
     with clock.stage("localization", STAGES["localization"]):
         notes = (*chosen.notes, *study.notes)
         landmarks = _landmarks(chosen, segmentation, second)
-        within = without_cisterns(segmentation, named)
+        within = without_retrospinal(
+            without_cisterns(segmentation, named), named, settings.segmentation
+        )
         localization = localize(
             within,
             named,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from leakloc.localization.hiatus import SacralCanal, find_sacral_canal
     from leakloc.localization.intracranial import without_cisterns
     from leakloc.localization.localizer import localize
+    from leakloc.localization.retrospinal import without_retrospinal
     from leakloc.localization.second_myelogram import compare_myelograms
     from leakloc.localization.signals import measure_signals
     from leakloc.localization.surgical_bed import measure_surgical_bed
@@ -32,6 +33,7 @@ else:  # reading a report needs only `leakloc.localization.result`
             "CompanionMeasurements": "leakloc.localization.companions",
             "measure_surgical_bed": "leakloc.localization.surgical_bed",
             "without_cisterns": "leakloc.localization.intracranial",
+            "without_retrospinal": "leakloc.localization.retrospinal",
         },
     )
 
@@ -47,4 +49,5 @@ __all__ = [
     "measure_signals",
     "measure_surgical_bed",
     "without_cisterns",
+    "without_retrospinal",
 ]

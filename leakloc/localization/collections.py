@@ -22,7 +22,12 @@ from leakloc.localization.canal import (
 )
 from leakloc.localization.coordinate import LevelCoordinate
 from leakloc.localization.grading import Evidence, basis, confidence_of, grade_of
-from leakloc.localization.ranking import probable_segments, rank_levels, segment_evidence
+from leakloc.localization.ranking import (
+    probable_segments,
+    rank_levels,
+    segment_evidence,
+    without_c1_c2,
+)
 from leakloc.localization.result import (
     Collection,
     Extent,
@@ -146,8 +151,9 @@ def locate_collection(
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
+    leading_mm2 = without_c1_c2(measures.area_mm2, grid, coordinate)
     by_segment = segment_evidence(
-        voxels, measures.area_mm2, grid, contact, measures.outside > 0, coordinate
+        voxels, leading_mm2, grid, contact, measures.outside > 0, coordinate
     )
     level_set = probable_segments(by_segment, settings)
     level = level_set[0].segment if level_set else None

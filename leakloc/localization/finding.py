@@ -8,7 +8,14 @@ from leakloc.anatomy.vocabulary import LeakStatus, Position
 from leakloc.core.settings import LocalizationSettings
 from leakloc.levels.result import Levels
 from leakloc.localization.collections import Placed
-from leakloc.localization.result import Coverage, Finding, certainty_key
+from leakloc.localization.result import (
+    FALSE_LOCALIZING,
+    RETROSPINAL_FLUID,
+    Coverage,
+    Finding,
+    RetrospinalFluid,
+    certainty_key,
+)
 from leakloc.segmentation.result import Segmentation
 
 _SIDES: dict[Position, str] = {
@@ -36,13 +43,15 @@ def find(
     *,
     blind: bool,
     incomplete: bool = False,
+    retrospinal: RetrospinalFluid | None = None,
 ) -> Finding:
     """Determine whether epidural fluid is present, its level and the confidence.
 
     ``present`` requires a definite or probable collection. If there are only possible ones, or
     the input cannot distinguish fluid from other bright tissue or is `incomplete`, the result is
-    ``indeterminate``.
+    ``indeterminate``. Retrospinal fluid at C1-C2 alone is ``indeterminate`` and has no level.
     """
+    sign = _retrospinal(retrospinal)
     if placed:
         main = min(placed, key=lambda p: certainty_key(p.collection))
         possible = main.collection.grade == "possible"
@@ -53,11 +62,14 @@ def find(
             sentence = f"{sentence}; {_BLIND}"
         elif incomplete:
             sentence = f"{sentence}; {_INCOMPLETE}"
-        return _finding(leak, main.collection.confidence, sentence, main.collection.level)
+        return _finding(leak, main.collection.confidence, sentence + sign, main.collection.level)
     if blind:
-        return _finding("indeterminate", 0.0, f"indeterminate: {_BLIND}")
+        return _finding("indeterminate", 0.0, f"indeterminate: {_BLIND}{sign}")
     if incomplete:
-        return _finding("indeterminate", 0.0, f"indeterminate: {_INCOMPLETE}")
+        return _finding("indeterminate", 0.0, f"indeterminate: {_INCOMPLETE}{sign}")
+    if sign:
+        text = f"no other epidural fluid collection detected {_where(coverage)}{sign}"
+        return _finding("indeterminate", 0.0, f"{text}{_numbering(None, levels)}")
     max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (
         _cannot_tell(segmentation) or _maybe_fat(segmentation)
@@ -87,6 +99,13 @@ _BLIND = (
 )
 
 _INCOMPLETE = "a considerable part of the myelogram's slices could not be used"
+
+
+def _retrospinal(fluid: RetrospinalFluid | None) -> str:
+    """Return the part of the summary on retrospinal fluid; empty without it."""
+    if fluid is None or not fluid.present:
+        return ""
+    return f"; {RETROSPINAL_FLUID} ({fluid.volume_ml:.1f} mL, {fluid.side}); {FALSE_LOCALIZING}"
 
 
 def _cannot_tell(segmentation: Segmentation) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from leakloc.levels.result import Levels
-from leakloc.segmentation.result import Segmentation
+from leakloc.segmentation.result import Candidate, Segmentation
 
 FORAMEN_MAGNUM_MM: Final = 32.0
 """Distance from the middle of the C2 body up to the foramen magnum: half the body (10 mm), and the
@@ -45,10 +46,8 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
         return segmentation
     arc, _, _ = segmentation.centerline.project(axis)
     tangent, _, _ = segmentation.centerline.frame_at(arc)
-    lookup = np.zeros(256, np.uint8)
-    kept = 0
     candidates = []
-    for candidate in sorted(segmentation.candidates, key=lambda c: (not c.accepted, c.id)):
+    for candidate in segmentation.candidates:
         above_mm = float((axis - candidate.center_lps) @ tangent)
         features = candidate.features
         reach_mm = float(arc) - features.arc_start_mm if features else float("-inf")
@@ -56,19 +55,34 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
         if candidate.accepted and (above_mm > FORAMEN_MAGNUM_MM or through):
             candidate = replace(
                 candidate,
-                id=0,
                 accepted=False,
                 reason="lies above or extends through the foramen magnum: CSF of the cisterns",
                 mimics=(*candidate.mimics, "basal cistern"),
             )
-        elif candidate.accepted:
+        candidates.append(candidate)
+    return renumbered(segmentation, candidates)
+
+
+def renumbered(segmentation: Segmentation, candidates: Iterable[Candidate]) -> Segmentation:
+    """Return a segmentation with other candidates: accepted ones are renumbered from 1.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    candidates : iterable of Candidate
+        With their ids in the mask; those that are no longer accepted are removed from it.
+    """
+    lookup = np.zeros(256, np.uint8)
+    kept = 0
+    numbered = []
+    for candidate in sorted(candidates, key=lambda c: (not c.accepted, c.id)):
+        if candidate.accepted:
             kept += 1
             lookup[candidate.id] = kept
-            candidate = replace(candidate, id=kept)
-        candidates.append(candidate)
+        numbered.append(replace(candidate, id=kept if candidate.accepted else 0))
     collections = segmentation.collections
     return replace(
         segmentation,
-        candidates=tuple(candidates),
+        candidates=tuple(numbered),
         collections=collections.with_array(lookup[collections.array]),
     )

@@ -21,6 +21,7 @@ from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Conus, Coverage, Localization, SegmentFluid
+from leakloc.localization.retrospinal import find_retrospinal
 from leakloc.localization.root_diverticula import locate_diverticula
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
@@ -120,6 +121,7 @@ def localize(
         if candidate.id in voxels_by_id
     )
     coverage = _coverage(levels, coordinate, segmentation)
+    retrospinal = find_retrospinal(segmentation, levels)
     planning, notes = plan(
         placed,
         sac,
@@ -147,12 +149,20 @@ def localize(
             for p in placed
         ),
         finding=find(
-            placed, segmentation, levels, coverage, settings, blind=blind, incomplete=incomplete
+            placed,
+            segmentation,
+            levels,
+            coverage,
+            settings,
+            blind=blind,
+            incomplete=incomplete,
+            retrospinal=retrospinal,
         ).model_copy(
             update={
                 "segments_with_fluid": _count(by_segment, coordinate),
                 "second_myelogram": agreement(companions.comparison),
                 "root_diverticula": locate_diverticula(segmentation, coordinate),
+                "retrospinal_c1_c2": retrospinal,
             }
         ),
         planning=planning,

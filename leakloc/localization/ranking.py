@@ -27,6 +27,9 @@ _ERROR_LENGTH_MM: Final = 6.0
 """Gaussian sigma of the correlation of these errors along the canal; 6 and 10 mm gave equal sets on
 these collections (88 of 91 correct, 1.24 segments)."""
 
+_MIN_CAUDAL: Final = 0.1
+"""Minimum cross-section caudal to C1-C2, relative to the largest, of a collection ranked there."""
+
 _MIN_ALTERNATIVE_SCORE: Final = 0.05
 """Minimum score of a reported alternative segment."""
 
@@ -89,6 +92,18 @@ def segment_evidence(
             )
         )
     return tuple(found)
+
+
+def without_c1_c2(area_mm2: FloatArray, grid: ArcGrid, coordinate: LevelCoordinate) -> FloatArray:
+    """Return cross-sections without those cranial to the middle of C2, where fluid has no level.
+
+    Unchanged if the others are less than a tenth of the largest.
+    """
+    axis_mm = coordinate.body_arc("C2")
+    if axis_mm is None:
+        return area_mm2
+    caudal = np.where(grid.centers_mm >= axis_mm, area_mm2, 0.0)
+    return caudal if caudal.max() >= _MIN_CAUDAL * area_mm2.max() else area_mm2
 
 
 def _possible_tops_mm(area_mm2: FloatArray, grid: ArcGrid, error: float) -> FloatArray:

@@ -355,6 +355,30 @@ class RootDiverticulum(Part):
     """Distance of its border from the thecal sac."""
 
 
+RETROSPINAL_FLUID: Final = "retrospinal CSF-like fluid at C1-C2"
+FALSE_LOCALIZING: Final = "a known false localizing sign: it does not indicate the level"
+
+
+class RetrospinalFluid(Part):
+    """Retrospinal CSF-like fluid at C1-C2, between the posterior arches.
+
+    A known false localizing sign: it does not indicate the level.
+    """
+
+    present: bool | None
+    """Whether it was detected; null if not assessed."""
+    volume_ml: Nullable[Milliliters] = None
+    """Volume; null without it."""
+    side: Literal["midline", "left", "right"] | None = None
+    """Side of the center; null without it."""
+    center_lps_mm: Nullable[Point] = None
+    """Center; null without it."""
+    confidence: Fraction
+    """Confidence of the label C2, on which its position is based; 0 if not assessed."""
+    not_assessed: str | None = None
+    """Reason why it was not assessed; null if it was."""
+
+
 class Finding(Part):
     """The finding of the study."""
 
@@ -373,6 +397,9 @@ class Finding(Part):
     """Fluid on a second myelogram; null without one."""
     root_diverticula: tuple[RootDiverticulum, ...] | None = None
     """Perineural cysts and root sleeve diverticula, largest first; null if not assessed."""
+    retrospinal_c1_c2: RetrospinalFluid | None = None
+    """Retrospinal fluid at C1-C2, never one of the collections; null in reports of earlier
+    versions."""
 
 
 class ExpectedHiatus(Part):

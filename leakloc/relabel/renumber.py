@@ -20,7 +20,7 @@ from leakloc.core.volume import Volume
 from leakloc.levels import assign_levels, read_level_map, read_levels
 from leakloc.levels.result import Disc, Vertebra
 from leakloc.levels.supplied import SuppliedLevels
-from leakloc.localization import localize, without_cisterns
+from leakloc.localization import localize, without_cisterns, without_retrospinal
 from leakloc.pipeline import Clock
 from leakloc.relabel.corrections import (
     corrected_levels,
@@ -237,10 +237,11 @@ def _localize(
 ) -> Renumbered:
     """Localize the collections with other level names and corrected fluid."""
     basis = data.basis
-    # Marks refer to the numbers in the report, which exclude the cisterns.
-    within = with_corrected_fluid(
-        without_cisterns(basis.segmentation, numbered), edits, settings.segmentation
+    # Marks refer to the numbers in the report, which exclude cisterns and retrospinal fluid.
+    found = without_retrospinal(
+        without_cisterns(basis.segmentation, numbered), numbered, settings.segmentation
     )
+    within = with_corrected_fluid(found, edits, settings.segmentation)
     localization = localize(
         within,
         numbered,

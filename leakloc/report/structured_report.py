@@ -34,6 +34,7 @@ from leakloc.report.dicom import (
     new_uid,
 )
 from leakloc.report.measurement_groups import measurement_groups
+from leakloc.report.text import retrospinal_sentences
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -124,7 +125,8 @@ def report_object(
         imaging_measurements=[group(one) for one in measurement_groups(report)],
     )
     root = content[0].ContentSequence
-    root.extend(_comment(t) for t in (NOTICE, report.finding.summary, _numbering_text(report)))
+    comments = (NOTICE, report.finding.summary, _numbering_text(report))
+    root.extend(_comment(t) for t in (*comments, *retrospinal_sentences(report)))
     root.extend(_illustration(c) for c in captures if c.collection is None)
     evidence = [
         *sources.all,

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import SIDES, role_name
-from leakloc.localization.result import by_certainty
+from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID, by_certainty
 from leakloc.report.caudal import caudal_sheet
 
 if TYPE_CHECKING:
@@ -138,13 +138,26 @@ def _numbering(report: Report) -> tuple[str, ...]:
 
 def _fluid(report: Report) -> tuple[str, ...]:
     if not report.collections:
-        return ("No epidural fluid collection detected.",)
+        return ("No epidural fluid collection detected.", *retrospinal_sentences(report))
     with_fluid = [s for s in report.fluid_by_segment if s.present]
     sentences = [_collection(c) for c in by_certainty(report.collections)]
     if with_fluid:
         listed = "; ".join(f"{s.segment} {_sides(s)}" for s in with_fluid)
         sentences.append(f"Motion segments with fluid: {len(with_fluid)} ({listed}).")
-    return tuple(sentences)
+    return (*sentences, *retrospinal_sentences(report))
+
+
+def retrospinal_sentences(report: Report) -> tuple[str, ...]:
+    """Return a sentence on retrospinal fluid at C1-C2; none if C2 is not named."""
+    fluid = report.finding.retrospinal_c1_c2
+    if fluid is None or all(v.name != "C2" for v in report.levels.vertebrae):
+        return ()
+    if fluid.present is None:
+        return (f"Retrospinal fluid at C1-C2 not assessed: {fluid.not_assessed}.",)
+    if not fluid.present:
+        return ("No retrospinal fluid at C1-C2 detected.",)
+    size = f"{fluid.volume_ml:.1f} mL, {fluid.side}"
+    return (f"{_capitalized(RETROSPINAL_FLUID)} ({size}); {FALSE_LOCALIZING}.",)
 
 
 def _collection(c: Collection) -> str:

@@ -3,10 +3,21 @@ from dataclasses import replace
 
 import pytest
 
-from leakloc.localization.result import AxialT2, Enhancement, RootDiverticulum, SecondMyelogram
+from leakloc.localization.result import (
+    AxialT2,
+    Enhancement,
+    RetrospinalFluid,
+    RootDiverticulum,
+    SecondMyelogram,
+)
 from leakloc.report import build_report
-from leakloc.report.tables import collection_rows
-from leakloc.report.text import companion_text, report_sections, report_text
+from leakloc.report.tables import collection_rows, level_rows
+from leakloc.report.text import (
+    companion_text,
+    report_sections,
+    report_text,
+    retrospinal_sentences,
+)
 from tests.report.conftest import synthetic
 
 HEADINGS = (
@@ -86,6 +97,45 @@ def test_root_diverticula(analysis, found, sentences):
     localization = replace(analysis.localization, finding=finding)
     report = build_report(replace(analysis, localization=localization))
     assert dict(report_sections(report))["Nerve root sleeves"] == sentences
+
+
+RETROSPINAL = RetrospinalFluid(
+    present=True, volume_ml=0.84, side="left", center_lps_mm=(5, 60, 400), confidence=0.7
+)
+
+
+@pytest.mark.parametrize(
+    ("fluid", "sentence"),
+    [
+        (
+            RETROSPINAL,
+            "Retrospinal CSF-like fluid at C1-C2 (0.8 mL, left); a known false localizing sign: it "
+            "does not indicate the level.",
+        ),
+        (
+            RetrospinalFluid(present=False, confidence=0.7),
+            "No retrospinal fluid at C1-C2 detected.",
+        ),
+        (
+            RetrospinalFluid(present=None, confidence=0.0, not_assessed="no reason"),
+            "Retrospinal fluid at C1-C2 not assessed: no reason.",
+        ),
+    ],
+)
+def test_retrospinal_fluid_is_stated_if_c2_is_named(analysis, fluid, sentence):
+    finding = analysis.localization.finding.model_copy(update={"retrospinal_c1_c2": fluid})
+    localization = replace(analysis.localization, finding=finding)
+    lumbar = build_report(replace(analysis, localization=localization))
+    assert retrospinal_sentences(lumbar) == ()
+    first, *others = lumbar.levels.vertebrae
+    bodies = (first.model_copy(update={"name": "C2"}), *others)
+    levels = lumbar.levels.model_copy(update={"vertebrae": bodies})
+    report = lumbar.model_copy(update={"levels": levels})
+    assert dict(report_sections(report))["Epidural fluid"][-1] == sentence
+    rows = {row["name"]: row["retrospinal_c1_c2_ml"] for row in level_rows(report)}
+    expected = {True: 0.84, False: 0.0, None: None}[fluid.present]
+    assert rows["C2"] == expected
+    assert all(value is None for name, value in rows.items() if name != "C2")
 
 
 @pytest.mark.parametrize("word", ["None.", "nan", "null", "Nullable"])

@@ -378,9 +378,7 @@ def _arches(levels: _Levels, plan: Plan) -> ArchTables:
     )
 
 
-def _with_atlas(
-    levels: _Levels, window: FloatArray, start: float, half_mm: float
-) -> FloatArray:
+def _with_atlas(levels: _Levels, window: FloatArray, start: float, half_mm: float) -> FloatArray:
     """Return a window of posterior elements that starts at a phase of C2, with that of C1."""
     axis = levels.sites[0]
     first = np.abs(levels.arc - axis.top_mm + _ATLAS_ARCH[0]) - half_mm

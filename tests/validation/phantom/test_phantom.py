@@ -322,6 +322,48 @@ def test_the_sac_ends_at_the_foramen_magnum():
     assert below == 1
 
 
+@pytest.fixture(scope="module")
+def retrospinal():
+    return make_phantom("retrospinal_c1_c2", 40)
+
+
+def test_retrospinal_fluid_lies_between_the_arches_of_c1_and_c2(retrospinal):
+    anatomy, true = retrospinal.body.anatomy, retrospinal.truth.retrospinal_c1_c2
+    arc, left, dorsal = anatomy.centerline.project(true.center_lps)
+    assert 0.2 < true.volume_ml < 6
+    assert true.left_mm == pytest.approx(float(left), abs=0.5)
+    assert dorsal > anatomy.value(anatomy.tables.canal.b, float(arc))
+    lamina = anatomy.tables.arches.lamina
+    top = anatomy.sites[0].top_mm
+    assert top - 5 < arc < anatomy.site("C2").at(0.42)
+    assert anatomy.value(lamina, float(arc)) > 0
+    assert anatomy.value(lamina, top - 9) < 0  # posterior arch of C1
+    assert anatomy.value(lamina, anatomy.site("C2").at(0.6)) < 0
+    grid = Geometry.from_axes(
+        (6, 6, 6), origin_lps=list(true.center_lps - 2.5), spacing_ijk_mm=(1, 1, 1)
+    )
+    bare = make_phantom(replace(retrospinal.scenario, retrospinal=None), 40)
+    image, without = (p.image("ht2w_3d", grid).array.max() for p in (retrospinal, bare))
+    assert image > 0.8 * retrospinal.sequences["ht2w_3d"].csf_signal > 5 * without
+
+
+def test_retrospinal_fluid_changes_no_other_draw(retrospinal):
+    bare = make_phantom(replace(retrospinal.scenario, retrospinal=None), 40).truth.to_dict()
+    true = retrospinal.truth.to_dict()
+    assert bare.pop("retrospinal_c1_c2") is None
+    assert true.pop("retrospinal_c1_c2")["volume_ml"] > 0
+    assert bare == true
+
+
+def test_cervicothoracic_field_contains_the_foramen_magnum_and_the_collection(retrospinal):
+    grid, anatomy = retrospinal.myelogram_geometry(), retrospinal.body.anatomy
+    ends = anatomy.centerline.at([anatomy.foramen_magnum_mm, anatomy.site("T4").middle_mm])
+    assert grid.contains(ends).all()
+    (true,) = retrospinal.truth.collections
+    assert grid.contains([true.cranial_lps, true.caudal_lps]).all()
+    assert not grid.contains(retrospinal.truth.conus_lps)
+
+
 def test_textures_follow_the_measured_statistics():
     """Variation and correlation length of pure tissue over subjects, as on SPIDER volumes."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,163 @@
+"""Retrospinal fluid at C1-C2 on phantoms, with and without it in the same subjects.
+
+    python benchmarks/retrospinal.py --seeds 40 41 42 43 --dorsal 50 51 -o STUDIES.jsonl
+    python benchmarks/retrospinal.py --summary STUDIES.jsonl
+
+Each seed is one subject with a ventral collection and one without a collection; seeds of `--dorsal`
+have a dorsal cervical collection that extends to C2. Each subject is analyzed with and without
+retrospinal fluid, from the myelogram alone. Studies in the output file are not repeated. Results
+do not apply to patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from leakloc.pipeline import analyze
+from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom
+
+WITH_COLLECTION: Final = SCENARIOS["retrospinal_c1_c2"]
+ALONE: Final = SCENARIOS["retrospinal_c1_c2_only"]
+DORSAL: Final = replace(
+    WITH_COLLECTION,
+    collections=(
+        replace(
+            WITH_COLLECTION.collections[0],
+            levels=("C4-C5", "C5-C6"),
+            position="dorsal",
+            cranial_levels=(2.5, 3.5),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One analyzed phantom: truth and result."""
+
+    group: str
+    seed: int
+    has_fluid: bool
+    true_ml: float | None
+    true_level: str | None
+    present: bool | None
+    volume_ml: float | None
+    side_correct: bool | None
+    center_error_mm: float | None
+    leak: str
+    level: str | None
+    levels_above_c2: int
+    """Number of collections with the largest cross-section cranial to C2."""
+    volumes_ml: tuple[float, ...]
+
+
+def analyze_phantom(group: str, scenario: Scenario, seed: int) -> Study:
+    """Render the myelogram of a phantom and analyze it."""
+    phantom = make_phantom(scenario, seed)
+    truth = phantom.truth
+    image = phantom.image("ht2w_3d", phantom.myelogram_geometry())
+    report = analyze(image.with_array(np.round(image.array).astype(np.int16))).report
+    true, found = truth.retrospinal_c1_c2, report.finding.retrospinal_c1_c2
+    assert found is not None
+    side_correct = error_mm = None
+    if true is not None and found.center_lps_mm is not None:
+        error_mm = float(np.linalg.norm(np.array(found.center_lps_mm) - true.center_lps))
+        sign = {"left": 1.0, "right": -1.0, "midline": 0.0}[found.side or "midline"]
+        side_correct = bool(sign * true.left_mm > 0 if sign else abs(true.left_mm) < 4.0)
+    top = phantom.body.anatomy.sites[0].middle_mm
+    line = phantom.body.anatomy.centerline
+    above = [line.project(np.array(c.epicenter_lps_mm))[0] < top for c in report.collections]
+    return Study(
+        group=group,
+        seed=seed,
+        has_fluid=true is not None,
+        true_ml=None if true is None else true.volume_ml,
+        true_level=truth.collections[0].level if truth.collections else None,
+        present=found.present,
+        volume_ml=found.volume_ml,
+        side_correct=side_correct,
+        center_error_mm=error_mm,
+        leak=report.finding.leak,
+        level=report.finding.level,
+        levels_above_c2=sum(map(bool, above)),
+        volumes_ml=tuple(c.volume_ml or 0.0 for c in report.collections),
+    )
+
+
+def summary(studies: Sequence[Study]) -> Iterator[str]:
+    """Yield the lines of the summary."""
+    fluid = [s for s in studies if s.has_fluid]
+    controls = [s for s in studies if not s.has_fluid]
+    detected = [s for s in fluid if s.present]
+    yield f"with retrospinal fluid: {len(detected)} of {len(fluid)} detected"
+    yield f"without: {sum(bool(s.present) for s in controls)} of {len(controls)} false positive"
+    yield f"not assessed: {sum(s.present is None for s in studies)} of {len(studies)}"
+    if detected:
+        errors = [abs((s.volume_ml or 0.0) / (s.true_ml or np.nan) - 1) for s in detected]
+        yield f"error of the volume: median {np.median(errors):.0%}, maximum {np.max(errors):.0%}"
+        sides = sum(bool(s.side_correct) for s in detected)
+        yield f"side correct: {sides} of {len(detected)}"
+        distances = [s.center_error_mm for s in detected if s.center_error_mm is not None]
+        yield f"distance of the center: maximum {np.max(distances):.1f} mm"
+    pairs = [
+        (a, b)
+        for a in fluid
+        for b in controls
+        if (a.group, a.seed) == (b.group, b.seed) and a.true_level is not None
+    ]
+    same = sum(a.level == b.level for a, b in pairs)
+    yield f"level with and without retrospinal fluid the same: {same} of {len(pairs)} subjects"
+    changes = [abs(sum(a.volumes_ml) - sum(b.volumes_ml)) for a, b in pairs]
+    if changes:
+        yield f"difference of the collections' volume: maximum {max(changes):.2f} mL"
+    leading = sum(s.levels_above_c2 for s in studies)
+    yield f"collections with the largest cross-section cranial to C2: {leading}"
+    for word, group in (("with", fluid), ("without", controls)):
+        results = sorted(s.leak for s in group if s.true_level is None)
+        counts = ", ".join(f"{results.count(r)} {r}" for r in dict.fromkeys(results))
+        yield f"finding without a collection, {word} retrospinal fluid: {counts or 'no study'}"
+
+
+def read_studies(path: Path) -> list[Study]:
+    """Read the studies of an output file."""
+    if not path.exists():
+        return []
+    return [Study(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="of both scenarios")
+    parser.add_argument("--dorsal", type=int, nargs="*", default=[], metavar="SEED")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="print a file's summary only")
+    options = parser.parse_args()
+    path = options.summary or options.output
+    if path is None:
+        parser.error("-o or --summary is required")
+    studies = read_studies(path)
+    known = {(s.group, s.seed, s.has_fluid) for s in studies}
+    subjects = [("dorsal", DORSAL, seed) for seed in options.dorsal]
+    subjects += [("collection", WITH_COLLECTION, seed) for seed in options.seeds]
+    subjects += [("alone", ALONE, seed) for seed in options.seeds]
+    for group, scenario, seed in subjects if options.summary is None else ():
+        for has_fluid in (True, False):
+            if (group, seed, has_fluid) in known:
+                continue
+            chosen = scenario if has_fluid else replace(scenario, retrospinal=None)
+            study = analyze_phantom(group, chosen, seed)
+            with path.open("a", encoding="utf-8") as target:
+                target.write(f"{json.dumps(asdict(study))}\n")
+            studies.append(study)
+    print("\n".join(summary(studies)))
+
+
+if __name__ == "__main__":
+    main()

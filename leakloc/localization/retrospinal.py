@@ -1,0 +1,213 @@
+"""Retrospinal fluid at C1-C2: a false localizing sign, which is not a collection with a level.
+
+In spontaneous intracranial hypotension CSF-like fluid is found in the soft tissue between the
+posterior arches of C1 and C2 in a third of the patients, also if the leak is thoracic or lumbar
+(Schievink et al., J Neurosurg 2004;100:639).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+
+from leakloc.core.settings import SegmentationSettings
+from leakloc.levels.result import Levels, Vertebra
+from leakloc.localization.canal import CanalVoxels, canal_voxels
+from leakloc.localization.intracranial import renumbered
+from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID, RetrospinalFluid
+from leakloc.segmentation.classification import DIMMER
+from leakloc.segmentation.result import Candidate, Segmentation
+
+CRANIAL_MM: Final = 26.0
+CAUDAL_MM: Final = 5.0
+"""Range cranial and caudal to the middle of the C2 body: from the upper border of the posterior
+arch of C1 to the upper part of the lamina of C2."""
+
+POSTERIOR_MM: Final = 10.0
+"""Minimum distance posterior to the centerline of voxels behind the canal, which is 16 to 20 mm
+deep at C1."""
+
+_MIN_CENTER_MM: Final = 8.0
+"""Minimum distance posterior to the centerline of the center of a component."""
+
+LATERAL_MM: Final = 25.0
+"""Maximum lateral distance, that of the medial border of the lateral masses' posterior muscles."""
+
+_MIN_DORSAL_RATIO: Final = 0.6
+"""Minimum ratio of posterior to lateral offset of a component; root sleeves of C2 and effusions of
+the lateral atlantoaxial joints are lateral."""
+
+_MAX_LENGTH_MM: Final = 40.0
+"""Maximum length of a component along the canal; veins and fat planes of the neck are longer."""
+
+_MIN_THICKNESS_MM: Final = 2.5
+"""Minimum thickness of a component; partial volume at the posterior border of the sac is thinner.
+"""
+
+_MIDLINE_MM: Final = 3.0
+"""Maximum lateral offset of the center of fluid in the midline."""
+
+
+def without_retrospinal(
+    segmentation: Segmentation, levels: Levels, settings: SegmentationSettings
+) -> Segmentation:
+    """Exclude retrospinal fluid at C1-C2 from the collections.
+
+    A collection loses its voxels posterior to the canal at C1-C2, so that these influence neither
+    its level nor its size; if little of it is caudal to C1-C2, it is rejected. The excluded parts,
+    and retrospinal components that the segmentation rejected, become rejected candidates named
+    `RETROSPINAL_FLUID`. Without a named C2 nothing changes.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    levels : Levels
+    settings : SegmentationSettings
+        Of the minimum volume of a collection, which is also that of retrospinal fluid.
+
+    Returns
+    -------
+    Segmentation
+        The remaining collections, renumbered from 1.
+    """
+    axis = _axis(levels)
+    if axis is None:
+        return segmentation
+    axis_mm = float(segmentation.centerline.project(axis.center_lps)[0])
+    remaining: list[Candidate] = []
+    excluded: list[Candidate] = []
+    labels = segmentation.collections.array.copy()
+    for candidate in segmentation.candidates:
+        if not candidate.accepted:
+            fluid = _is_retrospinal(candidate, segmentation, axis_mm)
+            (excluded if fluid else remaining).append(candidate)
+            continue
+        voxels = canal_voxels(
+            np.flatnonzero(labels == candidate.id),
+            segmentation.collections.geometry,
+            segmentation.fluid_fraction.array,
+            segmentation.centerline,
+        )
+        total = max(float(voxels.fluid.sum()), 1e-9)
+        behind = _behind(voxels, axis_mm)
+        part = float(voxels.fluid[behind].sum()) / total
+        caudal = float(voxels.fluid[voxels.arc_mm - axis_mm > CAUDAL_MM].sum()) / total
+        if part == 0:
+            remaining.append(candidate)
+        elif caudal * candidate.volume_ml < settings.collection_min_ml:
+            excluded.append(replace(candidate, accepted=False))
+        else:
+            inside = voxels.where(behind)
+            labels.ravel()[inside.index] = 0
+            excluded.append(_part(candidate, inside, part))
+            # Measurements on other series are identified by the center, which is kept.
+            remaining.append(replace(candidate, volume_ml=(1 - part) * candidate.volume_ml))
+    if sum(c.volume_ml for c in excluded) < settings.collection_min_ml:
+        return segmentation
+    separated = segmentation.collections.with_array(labels)
+    return renumbered(
+        replace(segmentation, collections=separated), (*remaining, *map(_named, excluded))
+    )
+
+
+def find_retrospinal(segmentation: Segmentation, levels: Levels) -> RetrospinalFluid:
+    """Return the retrospinal fluid of a segmentation from `without_retrospinal`."""
+    axis = _axis(levels)
+    if axis is None:
+        unnamed = levels.status == "unlabelled"
+        return _not_assessed("levels are not named" if unnamed else "C2 is not named")
+    found = [c for c in segmentation.candidates if not c.accepted and RETROSPINAL_FLUID in c.mimics]
+    if found:
+        return _present(found, segmentation, axis)
+    if not _in_field(segmentation, axis):
+        return _not_assessed("C1-C2 is not completely in the field of view")
+    if segmentation.round_structures is None:
+        return _not_assessed("fat or soft tissue is as bright as fluid, or masks were supplied")
+    return RetrospinalFluid(present=False, confidence=axis.confidence)
+
+
+def _present(
+    found: Sequence[Candidate], segmentation: Segmentation, axis: Vertebra
+) -> RetrospinalFluid:
+    weights = [c.volume_ml for c in found]
+    center = np.average([c.center_lps for c in found], axis=0, weights=weights)
+    left_mm = float(segmentation.centerline.project(center)[1])
+    side: Literal["midline", "left", "right"] = "midline"
+    if abs(left_mm) > _MIDLINE_MM:
+        side = "left" if left_mm > 0 else "right"
+    return RetrospinalFluid(
+        present=True,
+        volume_ml=sum(weights),
+        side=side,
+        center_lps_mm=center,
+        confidence=axis.confidence,
+    )
+
+
+def _not_assessed(reason: str) -> RetrospinalFluid:
+    return RetrospinalFluid(present=None, confidence=0.0, not_assessed=reason)
+
+
+def _axis(levels: Levels) -> Vertebra | None:
+    return next((v for v in levels.vertebrae if v.name == "C2"), None)
+
+
+def _in_field(segmentation: Segmentation, axis: Vertebra) -> bool:
+    """Return whether the space between the posterior arches of C1 and C2 is in the images."""
+    line = segmentation.centerline
+    axis_mm = float(line.project(axis.center_lps)[0])
+    arcs = axis_mm + np.array([-CRANIAL_MM, 0.0])
+    tangents, lefts, dorsals = line.frame_at(arcs)
+    on_line = line.at(arcs) + np.minimum(arcs, 0.0)[:, None] * tangents
+    points = [
+        on_line + left_mm * lefts + dorsal_mm * dorsals
+        for left_mm in (-LATERAL_MM / 2, LATERAL_MM / 2)
+        for dorsal_mm in (POSTERIOR_MM, LATERAL_MM)
+    ]
+    return bool(segmentation.collections.geometry.contains(np.concatenate(points)).all())
+
+
+def _behind(voxels: CanalVoxels, axis_mm: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Return which voxels are posterior to the canal at C1-C2."""
+    at_mm = voxels.arc_mm - axis_mm
+    return np.asarray(
+        (at_mm >= -CRANIAL_MM)
+        & (at_mm <= CAUDAL_MM)
+        & (voxels.dorsal_mm >= POSTERIOR_MM)
+        & (np.abs(voxels.left_mm) <= LATERAL_MM)
+    )
+
+
+def _is_retrospinal(candidate: Candidate, segmentation: Segmentation, axis_mm: float) -> bool:
+    """Return whether a rejected candidate is retrospinal fluid by place, size and signal."""
+    f = candidate.features
+    if f is None or segmentation.round_structures is None:
+        return False
+    place = segmentation.centerline.project(candidate.center_lps)
+    arc_mm, left_mm, dorsal_mm = (float(mm) for mm in place)
+    placed = -CRANIAL_MM <= arc_mm - axis_mm <= CAUDAL_MM
+    placed &= dorsal_mm >= max(_MIN_CENTER_MM, _MIN_DORSAL_RATIO * abs(left_mm))
+    small = f.length_mm <= _MAX_LENGTH_MM and f.reach_left_mm <= LATERAL_MM
+    return bool(placed and small and f.thickness_mm >= _MIN_THICKNESS_MM and f.brightness >= DIMMER)
+
+
+def _named(candidate: Candidate) -> Candidate:
+    return replace(
+        candidate,
+        mimics=(RETROSPINAL_FLUID, *candidate.mimics),
+        reason=f"Posterior to the canal at C1-C2: {FALSE_LOCALIZING}.",
+    )
+
+
+def _part(candidate: Candidate, voxels: CanalVoxels, part: float) -> Candidate:
+    """Return the retrospinal part of a collection as a rejected candidate."""
+    return replace(
+        candidate,
+        accepted=False,
+        volume_ml=part * candidate.volume_ml,
+        center_lps=np.average(voxels.points_lps, axis=0, weights=np.maximum(voxels.fluid, 1e-3)),
+        features=None,
+    )
