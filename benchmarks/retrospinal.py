@@ -1,12 +1,11 @@
 """Retrospinal fluid at C1-C2 on phantoms, with and without it in the same subjects.
 
-    python benchmarks/retrospinal.py --seeds 40 41 42 43 --dorsal 50 51 -o STUDIES.jsonl
+    python benchmarks/retrospinal.py --ventral 40 41 --dorsal 50 51 --alone 46 47 -o STUDIES.jsonl
     python benchmarks/retrospinal.py --summary STUDIES.jsonl
 
-Each seed is one subject with a ventral collection and one without a collection; seeds of `--dorsal`
-have a dorsal cervical collection that extends to C2. Each subject is analyzed with and without
-retrospinal fluid, from the myelogram alone. Studies in the output file are not repeated. Results
-do not apply to patients.
+Each seed is a subject, with a ventral collection at the cervicothoracic junction, with a dorsal one
+that extends to C1 or C2, or without a collection. Each subject is analyzed with and without
+retrospinal fluid. Studies in the output file are not repeated. Results do not apply to patients.
 """
 
 from __future__ import annotations
@@ -16,26 +15,29 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 
 from leakloc.pipeline import analyze
-from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom
+from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom, write_study
 
-WITH_COLLECTION: Final = SCENARIOS["retrospinal_c1_c2"]
-ALONE: Final = SCENARIOS["retrospinal_c1_c2_only"]
+TWO_SERIES: Final = {"series": ("t2_sagittal", "ht2w_3d"), "optional_series": ()}
+VENTRAL: Final = replace(SCENARIOS["retrospinal_c1_c2"], **TWO_SERIES)
+ALONE: Final = replace(SCENARIOS["retrospinal_c1_c2_only"], **TWO_SERIES)
 DORSAL: Final = replace(
-    WITH_COLLECTION,
+    VENTRAL,
     collections=(
         replace(
-            WITH_COLLECTION.collections[0],
+            VENTRAL.collections[0],
             levels=("C4-C5", "C5-C6"),
             position="dorsal",
             cranial_levels=(2.5, 3.5),
         ),
     ),
 )
+GROUPS: Final = {"ventral": VENTRAL, "dorsal": DORSAL, "alone": ALONE}
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ def analyze_phantom(group: str, scenario: Scenario, seed: int) -> Study:
     """Render the myelogram of a phantom and analyze it."""
     phantom = make_phantom(scenario, seed)
     truth = phantom.truth
-    image = phantom.image("ht2w_3d", phantom.myelogram_geometry())
-    report = analyze(image.with_array(np.round(image.array).astype(np.int16))).report
+    with TemporaryDirectory() as folder:
+        write_study(phantom, Path(folder), truth=False)
+        report = analyze(folder).report
     true, found = truth.retrospinal_c1_c2, report.finding.retrospinal_c1_c2
     assert found is not None
     side_correct = error_mm = None
@@ -134,8 +137,8 @@ def read_studies(path: Path) -> list[Study]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="of both scenarios")
-    parser.add_argument("--dorsal", type=int, nargs="*", default=[], metavar="SEED")
+    for group in GROUPS:
+        parser.add_argument(f"--{group}", type=int, nargs="*", default=[], metavar="SEED")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="print a file's summary only")
     options = parser.parse_args()
@@ -144,10 +147,9 @@ def main() -> None:
         parser.error("-o or --summary is required")
     studies = read_studies(path)
     known = {(s.group, s.seed, s.has_fluid) for s in studies}
-    subjects = [("dorsal", DORSAL, seed) for seed in options.dorsal]
-    subjects += [("collection", WITH_COLLECTION, seed) for seed in options.seeds]
-    subjects += [("alone", ALONE, seed) for seed in options.seeds]
-    for group, scenario, seed in subjects if options.summary is None else ():
+    subjects = [(group, seed) for group in GROUPS for seed in getattr(options, group)]
+    for group, seed in subjects if options.summary is None else ():
+        scenario = GROUPS[group]
         for has_fluid in (True, False):
             if (group, seed, has_fluid) in known:
                 continue

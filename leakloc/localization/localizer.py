@@ -21,7 +21,7 @@ from leakloc.localization.finding import find
 from leakloc.localization.hiatus import SacralCanal, plausible_canal
 from leakloc.localization.planning import plan
 from leakloc.localization.result import Conus, Coverage, Localization, SegmentFluid
-from leakloc.localization.retrospinal import find_retrospinal
+from leakloc.localization.retrospinal import find_retrospinal, without_extensions
 from leakloc.localization.root_diverticula import locate_diverticula
 from leakloc.localization.sac import (
     FIELD_MARGIN_MM,
@@ -122,6 +122,8 @@ def localize(
     )
     coverage = _coverage(levels, coordinate, segmentation)
     retrospinal = find_retrospinal(segmentation, levels)
+    if bed is not None and retrospinal.present:
+        bed = without_extensions(bed, segmentation, levels)
     planning, notes = plan(
         placed,
         sac,

@@ -12,14 +12,19 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from leakloc.core.settings import SegmentationSettings
+from leakloc.core.volume import FloatArray
 from leakloc.levels.result import Levels, Vertebra
 from leakloc.localization.canal import CanalVoxels, canal_voxels
 from leakloc.localization.intracranial import renumbered
 from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID, RetrospinalFluid
+from leakloc.localization.surgical_bed import SurgicalBed
 from leakloc.segmentation.classification import DIMMER
+from leakloc.segmentation.components import assign_compartments
 from leakloc.segmentation.result import Candidate, Segmentation
+from leakloc.segmentation.supplied import distance_outside_mm
 
 CRANIAL_MM: Final = 26.0
 CAUDAL_MM: Final = 5.0
@@ -92,7 +97,7 @@ def without_retrospinal(
             segmentation.centerline,
         )
         total = max(float(voxels.fluid.sum()), 1e-9)
-        behind = _behind(voxels, axis_mm)
+        behind = _is_behind(voxels.arc_mm, voxels.left_mm, voxels.dorsal_mm, axis_mm)
         part = float(voxels.fluid[behind].sum()) / total
         caudal = float(voxels.fluid[voxels.arc_mm - axis_mm > CAUDAL_MM].sum()) / total
         if part == 0:
@@ -103,8 +108,7 @@ def without_retrospinal(
             inside = voxels.where(behind)
             labels.ravel()[inside.index] = 0
             excluded.append(_part(candidate, inside, part))
-            # Measurements on other series are identified by the center, which is kept.
-            remaining.append(replace(candidate, volume_ml=(1 - part) * candidate.volume_ml))
+            remaining.append(_remainder(candidate, voxels.where(~behind), part, segmentation))
     if sum(c.volume_ml for c in excluded) < settings.collection_min_ml:
         return segmentation
     separated = segmentation.collections.with_array(labels)
@@ -127,6 +131,18 @@ def find_retrospinal(segmentation: Segmentation, levels: Levels) -> RetrospinalF
     if segmentation.round_structures is None:
         return _not_assessed("fat or soft tissue is as bright as fluid, or masks were supplied")
     return RetrospinalFluid(present=False, confidence=axis.confidence)
+
+
+def without_extensions(bed: SurgicalBed, segmentation: Segmentation, levels: Levels) -> SurgicalBed:
+    """Return the surgical bed without posterior extensions that end in the retrospinal space."""
+    axis, line = _axis(levels), segmentation.centerline
+    if axis is None or not bed.extensions:
+        return bed
+    axis_mm = float(line.project(axis.center_lps)[0])
+    kept = tuple(
+        one for one in bed.extensions if not _is_behind(*line.project(one.end_lps), axis_mm)
+    )
+    return replace(bed, extensions=kept)
 
 
 def _present(
@@ -170,14 +186,15 @@ def _in_field(segmentation: Segmentation, axis: Vertebra) -> bool:
     return bool(segmentation.collections.geometry.contains(np.concatenate(points)).all())
 
 
-def _behind(voxels: CanalVoxels, axis_mm: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return which voxels are posterior to the canal at C1-C2."""
-    at_mm = voxels.arc_mm - axis_mm
+def _is_behind(
+    arc_mm: FloatArray, left_mm: FloatArray, dorsal_mm: FloatArray, axis_mm: float
+) -> npt.NDArray[np.bool_]:
+    at_mm = arc_mm - axis_mm
     return np.asarray(
         (at_mm >= -CRANIAL_MM)
         & (at_mm <= CAUDAL_MM)
-        & (voxels.dorsal_mm >= POSTERIOR_MM)
-        & (np.abs(voxels.left_mm) <= LATERAL_MM)
+        & (dorsal_mm >= POSTERIOR_MM)
+        & (np.abs(left_mm) <= LATERAL_MM)
     )
 
 
@@ -199,6 +216,20 @@ def _named(candidate: Candidate) -> Candidate:
         candidate,
         mimics=(RETROSPINAL_FLUID, *candidate.mimics),
         reason=f"Posterior to the canal at C1-C2: {FALSE_LOCALIZING}.",
+    )
+
+
+def _remainder(
+    candidate: Candidate, voxels: CanalVoxels, part: float, segmentation: Segmentation
+) -> Candidate:
+    """Return a collection without its retrospinal part."""
+    outside = distance_outside_mm(segmentation.thecal_sac).ravel()[voxels.index]
+    fluid_ml = voxels.fluid * voxels.voxel_mm3 / 1000
+    # Measurements on other series are identified by the center, which is kept.
+    return replace(
+        candidate,
+        volume_ml=(1 - part) * candidate.volume_ml,
+        compartments=assign_compartments(voxels.left_mm, voxels.dorsal_mm, outside, fluid_ml),
     )
 
 

@@ -13,7 +13,7 @@ from leakloc.anatomy.vocabulary import segment_name
 from leakloc.core.settings import LocalizationSettings, SegmentationSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
-from leakloc.localization import localize, without_retrospinal
+from leakloc.localization import localize, measure_surgical_bed, without_retrospinal
 from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID
 from leakloc.segmentation.result import Candidate, Features, Segmentation
 
@@ -207,3 +207,18 @@ def test_not_assessed(found, levels, reason):
     assert (fluid.present, fluid.volume_ml, fluid.confidence) == (None, None, 0.0)
     assert reason in fluid.not_assessed
     assert result.finding.leak == "absent"
+
+
+def test_the_extension_of_a_collection_into_the_retrospinal_space_is_not_reported():
+    layer = ((-6, 6), (0, 11), (-80, 4))
+    found = segmented(boxes=(layer, BEHIND))
+    labels = np.minimum(found.collections.array, 1)
+    whole = replace(found.candidates[0], compartments=("epidural", "paraspinal"))
+    joined = replace(found, collections=found.collections.with_array(labels), candidates=(whole,))
+    bed = measure_surgical_bed(joined, None)
+    within = without_retrospinal(joined, named(), SETTINGS)
+    result = localize(within, named(), LocalizationSettings(), bed=bed)
+    assert bed.extensions and not result.postoperative.extensions
+    assert result.collections[0].compartments == ("epidural",)
+    kept = localize(joined, named(), LocalizationSettings(), bed=bed)
+    assert kept.postoperative.extensions
