@@ -15,17 +15,26 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 
-from leakloc.pipeline import analyze
-from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom, write_study
+from leakloc.anatomy.spine import Spine
+from leakloc.core.settings import Settings
+from leakloc.levels import label
+from leakloc.localization import localize, without_cisterns, without_retrospinal
+from leakloc.segmentation import segment
+from leakloc.validation.phantom import SCENARIOS, Scenario, make_phantom
 
-TWO_SERIES: Final = {"series": ("t2_sagittal", "ht2w_3d"), "optional_series": ()}
-VENTRAL: Final = replace(SCENARIOS["retrospinal_c1_c2"], **TWO_SERIES)
-ALONE: Final = replace(SCENARIOS["retrospinal_c1_c2_only"], **TWO_SERIES)
+
+def two_series(name: str) -> Scenario:
+    """Return a scenario with a sagittal T2 series and a myelogram only."""
+    series = ("t2_sagittal", "ht2w_3d")
+    return replace(SCENARIOS[name], series=series, optional_series=())
+
+
+VENTRAL: Final = two_series("retrospinal_c1_c2")
+ALONE: Final = two_series("retrospinal_c1_c2_only")
 DORSAL: Final = replace(
     VENTRAL,
     collections=(
@@ -61,13 +70,16 @@ class Study:
 
 
 def analyze_phantom(group: str, scenario: Scenario, seed: int) -> Study:
-    """Render the myelogram of a phantom and analyze it."""
-    phantom = make_phantom(scenario, seed)
+    """Render the series of a phantom and run the stages on them, without DICOM files."""
+    phantom, settings = make_phantom(scenario, seed), Settings()
     truth = phantom.truth
-    with TemporaryDirectory() as folder:
-        write_study(phantom, Path(folder), truth=False)
-        report = analyze(folder).report
-    true, found = truth.retrospinal_c1_c2, report.finding.retrospinal_c1_c2
+    images = {series.sequence.name: phantom.render(series)[0] for series in phantom.series()}
+    spine, companions = Spine(images["ht2w_3d"]), {"sagittal_t2": images["t2_sagittal"]}
+    fluid = segment(spine, companions, settings.segmentation)
+    levels = label(spine, companions, fluid, settings.levels)
+    within = without_retrospinal(without_cisterns(fluid, levels), levels, settings.segmentation)
+    result = localize(within, levels, settings.localization)
+    true, found = truth.retrospinal_c1_c2, result.finding.retrospinal_c1_c2
     assert found is not None
     side_correct = error_mm = None
     if true is not None and found.center_lps_mm is not None:
@@ -76,7 +88,7 @@ def analyze_phantom(group: str, scenario: Scenario, seed: int) -> Study:
         side_correct = bool(sign * true.left_mm > 0 if sign else abs(true.left_mm) < 4.0)
     top = phantom.body.anatomy.sites[0].middle_mm
     line = phantom.body.anatomy.centerline
-    above = [line.project(np.array(c.epicenter_lps_mm))[0] < top for c in report.collections]
+    above = [line.project(np.array(c.epicenter_lps_mm))[0] < top for c in result.collections]
     return Study(
         group=group,
         seed=seed,
@@ -87,10 +99,10 @@ def analyze_phantom(group: str, scenario: Scenario, seed: int) -> Study:
         volume_ml=found.volume_ml,
         side_correct=side_correct,
         center_error_mm=error_mm,
-        leak=report.finding.leak,
-        level=report.finding.level,
+        leak=result.finding.leak,
+        level=result.finding.level,
         levels_above_c2=sum(map(bool, above)),
-        volumes_ml=tuple(c.volume_ml or 0.0 for c in report.collections),
+        volumes_ml=tuple(c.volume_ml or 0.0 for c in result.collections),
     )
 
 

@@ -121,7 +121,7 @@ def localize(
         if candidate.id in voxels_by_id
     )
     coverage = _coverage(levels, coordinate, segmentation)
-    retrospinal = find_retrospinal(segmentation, levels)
+    retrospinal = find_retrospinal(segmentation, levels, blind=blind)
     if bed is not None and retrospinal.present:
         bed = without_extensions(bed, segmentation, levels)
     planning, notes = plan(

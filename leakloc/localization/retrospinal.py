@@ -8,7 +8,7 @@ posterior arches of C1 and C2 in a third of the patients, also if the leak is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -52,6 +52,11 @@ _MIN_THICKNESS_MM: Final = 2.5
 """Minimum thickness of a component; partial volume at the posterior border of the sac is thinner.
 """
 
+_MAX_CRANIAL_FRACTION: Final = 0.1
+"""Maximum fraction of a collection cranial to that range. The dorsal subarachnoid space at C1 is
+continuous with the cisterna magna: on the PAM50 template (average of T2 images of 50 healthy
+adults) half of such a component of 7.3 mL lies cranial to it."""
+
 _MIDLINE_MM: Final = 3.0
 """Maximum lateral offset of the center of fluid in the midline."""
 
@@ -61,10 +66,11 @@ def without_retrospinal(
 ) -> Segmentation:
     """Exclude retrospinal fluid at C1-C2 from the collections.
 
-    A collection loses its voxels posterior to the canal at C1-C2, so that these influence neither
-    its level nor its size; if little of it is caudal to C1-C2, it is rejected. The excluded parts,
-    and retrospinal components that the segmentation rejected, become rejected candidates named
-    `RETROSPINAL_FLUID`. Without a named C2 nothing changes.
+    A collection continuous with the cisterna magna, and with little fluid caudal to C1-C2, is
+    rejected. Any other loses its voxels posterior to the canal at C1-C2, so that these influence
+    neither its level nor its size; with little fluid caudal to C1-C2 it is rejected. The excluded
+    parts, and retrospinal components that the segmentation rejected, become rejected candidates
+    named `RETROSPINAL_FLUID`. Without a named C2 nothing changes.
 
     Parameters
     ----------
@@ -82,6 +88,7 @@ def without_retrospinal(
     if axis is None:
         return segmentation
     axis_mm = float(segmentation.centerline.project(axis.center_lps)[0])
+    segmentation = _without_cisterna_magna(segmentation, axis_mm, settings)
     remaining: list[Candidate] = []
     excluded: list[Candidate] = []
     labels = segmentation.collections.array.copy()
@@ -90,25 +97,15 @@ def without_retrospinal(
             fluid = _is_retrospinal(candidate, segmentation, axis_mm)
             (excluded if fluid else remaining).append(candidate)
             continue
-        voxels = canal_voxels(
-            np.flatnonzero(labels == candidate.id),
-            segmentation.collections.geometry,
-            segmentation.fluid_fraction.array,
-            segmentation.centerline,
-        )
-        total = max(float(voxels.fluid.sum()), 1e-9)
-        behind = _is_behind(voxels.arc_mm, voxels.left_mm, voxels.dorsal_mm, axis_mm)
-        part = float(voxels.fluid[behind].sum()) / total
-        caudal = float(voxels.fluid[voxels.arc_mm - axis_mm > CAUDAL_MM].sum()) / total
-        if part == 0:
+        place = _Place.of(candidate, segmentation, axis_mm)
+        if place.fraction == 0 or place.cranial > _MAX_CRANIAL_FRACTION:
             remaining.append(candidate)
-        elif caudal * candidate.volume_ml < settings.collection_min_ml:
+        elif place.caudal * candidate.volume_ml < settings.collection_min_ml:
             excluded.append(replace(candidate, accepted=False))
         else:
-            inside = voxels.where(behind)
-            labels.ravel()[inside.index] = 0
-            excluded.append(_part(candidate, inside, part))
-            remaining.append(_remainder(candidate, voxels.where(~behind), part, segmentation))
+            labels.ravel()[place.voxels.index[place.behind]] = 0
+            excluded.append(_part(candidate, place))
+            remaining.append(_remainder(candidate, place, segmentation))
     if sum(c.volume_ml for c in excluded) < settings.collection_min_ml:
         return segmentation
     separated = segmentation.collections.with_array(labels)
@@ -117,12 +114,24 @@ def without_retrospinal(
     )
 
 
-def find_retrospinal(segmentation: Segmentation, levels: Levels) -> RetrospinalFluid:
-    """Return the retrospinal fluid of a segmentation from `without_retrospinal`."""
+def find_retrospinal(
+    segmentation: Segmentation, levels: Levels, *, blind: bool
+) -> RetrospinalFluid:
+    """Return the retrospinal fluid of a segmentation from `without_retrospinal`.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    levels : Levels
+    blind : bool
+        Whether the input cannot distinguish fluid from other bright tissue.
+    """
     axis = _axis(levels)
     if axis is None:
         unnamed = levels.status == "unlabelled"
         return _not_assessed("levels are not named" if unnamed else "C2 is not named")
+    if blind:
+        return _not_assessed("the study contains no fat-suppressed myelogram")
     found = [c for c in segmentation.candidates if not c.accepted and RETROSPINAL_FLUID in c.mimics]
     if found:
         return _present(found, segmentation, axis)
@@ -186,6 +195,59 @@ def _in_field(segmentation: Segmentation, axis: Vertebra) -> bool:
     return bool(segmentation.collections.geometry.contains(np.concatenate(points)).all())
 
 
+def _without_cisterna_magna(
+    segmentation: Segmentation, axis_mm: float, settings: SegmentationSettings
+) -> Segmentation:
+    """Reject collections posterior to the canal at C1-C2 that are continuous with a cistern."""
+    candidates = []
+    for candidate in segmentation.candidates:
+        if candidate.accepted:
+            place = _Place.of(candidate, segmentation, axis_mm)
+            is_short = place.caudal * candidate.volume_ml < settings.collection_min_ml
+            if is_short and place.fraction > 0 and place.cranial > _MAX_CRANIAL_FRACTION:
+                candidate = replace(
+                    candidate,
+                    accepted=False,
+                    reason="continuous with fluid cranial to C1: CSF of the cisterns",
+                    mimics=(*candidate.mimics, "basal cistern"),
+                )
+        candidates.append(candidate)
+    if candidates == list(segmentation.candidates):
+        return segmentation
+    return renumbered(segmentation, candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Voxels of a collection, which of them are retrospinal, and fractions of its fluid."""
+
+    voxels: CanalVoxels
+    behind: npt.NDArray[np.bool_]
+    fraction: float
+    """Of retrospinal fluid."""
+    cranial: float
+    """Cranial to C1-C2."""
+    caudal: float
+    """Caudal to C1-C2."""
+
+    @classmethod
+    def of(cls, candidate: Candidate, segmentation: Segmentation, axis_mm: float) -> _Place:
+        voxels = canal_voxels(
+            np.flatnonzero(segmentation.collections.array == candidate.id),
+            segmentation.collections.geometry,
+            segmentation.fluid_fraction.array,
+            segmentation.centerline,
+        )
+        behind = _is_behind(voxels.arc_mm, voxels.left_mm, voxels.dorsal_mm, axis_mm)
+        at_mm = voxels.arc_mm - axis_mm
+        total = max(float(voxels.fluid.sum()), 1e-9)
+        fractions = (
+            float(voxels.fluid[where].sum()) / total
+            for where in (behind, at_mm < -CRANIAL_MM, at_mm > CAUDAL_MM)
+        )
+        return cls(voxels, behind, *fractions)
+
+
 def _is_behind(
     arc_mm: FloatArray, left_mm: FloatArray, dorsal_mm: FloatArray, axis_mm: float
 ) -> npt.NDArray[np.bool_]:
@@ -207,6 +269,7 @@ def _is_retrospinal(candidate: Candidate, segmentation: Segmentation, axis_mm: f
     arc_mm, left_mm, dorsal_mm = (float(mm) for mm in place)
     placed = -CRANIAL_MM <= arc_mm - axis_mm <= CAUDAL_MM
     placed &= dorsal_mm >= max(_MIN_CENTER_MM, _MIN_DORSAL_RATIO * abs(left_mm))
+    placed &= f.arc_start_mm >= axis_mm - CRANIAL_MM  # others are continuous with a cistern
     small = f.length_mm <= _MAX_LENGTH_MM and f.reach_left_mm <= LATERAL_MM
     return bool(placed and small and f.thickness_mm >= _MIN_THICKNESS_MM and f.brightness >= DIMMER)
 
@@ -219,26 +282,26 @@ def _named(candidate: Candidate) -> Candidate:
     )
 
 
-def _remainder(
-    candidate: Candidate, voxels: CanalVoxels, part: float, segmentation: Segmentation
-) -> Candidate:
+def _remainder(candidate: Candidate, place: _Place, segmentation: Segmentation) -> Candidate:
     """Return a collection without its retrospinal part."""
+    voxels = place.voxels.where(~place.behind)
     outside = distance_outside_mm(segmentation.thecal_sac).ravel()[voxels.index]
     fluid_ml = voxels.fluid * voxels.voxel_mm3 / 1000
     # Measurements on other series are identified by the center, which is kept.
     return replace(
         candidate,
-        volume_ml=(1 - part) * candidate.volume_ml,
+        volume_ml=(1 - place.fraction) * candidate.volume_ml,
         compartments=assign_compartments(voxels.left_mm, voxels.dorsal_mm, outside, fluid_ml),
     )
 
 
-def _part(candidate: Candidate, voxels: CanalVoxels, part: float) -> Candidate:
+def _part(candidate: Candidate, place: _Place) -> Candidate:
     """Return the retrospinal part of a collection as a rejected candidate."""
+    voxels = place.voxels.where(place.behind)
     return replace(
         candidate,
         accepted=False,
-        volume_ml=part * candidate.volume_ml,
+        volume_ml=place.fraction * candidate.volume_ml,
         center_lps=np.average(voxels.points_lps, axis=0, weights=np.maximum(voxels.fluid, 1e-3)),
         features=None,
     )

@@ -10,6 +10,7 @@ import pytest
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import segment_name
+from leakloc.core.notes import note
 from leakloc.core.settings import LocalizationSettings, SegmentationSettings
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
@@ -35,6 +36,7 @@ def features(**values: float) -> Features:
 
 def rejected(left=0.0, dorsal=14.0, above_c2=9.0, volume_ml=0.8, **values) -> Candidate:
     center = np.array([left, dorsal, C2_MM + above_c2])
+    values = {"arc_start_mm": TOP_MM - C2_MM - above_c2 - 5, **values}
     return Candidate(
         0, False, 0.1, volume_ml, center, "bright", ("epidural fat",), ("paraspinal",),
         features(**values),
@@ -121,6 +123,7 @@ def test_side(left, side):
         {"length_mm": 90.0},
         {"reach_left_mm": 40.0},
         {"volume_ml": 0.2},
+        {"arc_start_mm": TOP_MM - C2_MM - 30},  # continuous with the cisterna magna
     ],
 )
 def test_other_components_are_not_retrospinal_fluid(changed):
@@ -182,6 +185,29 @@ def test_fluid_anterior_at_c1_c2_leads_the_level_only_on_its_own(caudal, level):
     )
     (kept,) = located(joined)[1].collections
     assert kept.level == level
+
+
+def test_the_subarachnoid_space_below_the_cisterna_magna_is_not_retrospinal_fluid():
+    within, result = located(segmented(boxes=(((-12, 12), (8, 18), (0, 40)), CERVICAL)))
+    assert result.finding.retrospinal_c1_c2.present is False
+    assert [c.id for c in result.collections] == [1]
+    assert result.collections[0].position.ventral > 0.5
+    assert "basal cistern" in within.candidates[-1].mimics
+
+
+def test_a_longitudinal_collection_that_reaches_the_foramen_magnum_is_unchanged():
+    found = segmented(boxes=(((-6, 6), (0, 14), (-80, 40)),))
+    within, _ = located(found)
+    assert within is found
+
+
+def test_a_study_without_a_myelogram_is_not_assessed():
+    within = without_retrospinal(segmented(rejected()), named(), SETTINGS)
+    notes = (note("no_myelogram", identification="", fat=""),)
+    result = localize(within, named(), LocalizationSettings(), input_notes=notes)
+    fluid = result.finding.retrospinal_c1_c2
+    assert fluid.present is None and "myelogram" in fluid.not_assessed
+    assert RETROSPINAL_FLUID not in result.finding.summary
 
 
 def test_a_cervical_collection_below_c2_is_unchanged():
