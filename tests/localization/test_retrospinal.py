@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 
 from leakloc.anatomy.centerline import Centerline
+from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import segment_name
 from leakloc.core.notes import note
-from leakloc.core.settings import LocalizationSettings, SegmentationSettings
+from leakloc.core.settings import LevelSettings, LocalizationSettings, SegmentationSettings
 from leakloc.core.volume import Geometry, Volume
+from leakloc.levels import label
 from leakloc.levels.result import Disc, Levels, Numbering, Vertebra
-from leakloc.localization import localize, measure_surgical_bed, without_retrospinal
+from leakloc.localization import (
+    localize,
+    measure_surgical_bed,
+    without_cisterns,
+    without_retrospinal,
+)
 from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID
+from leakloc.segmentation import segment
 from leakloc.segmentation.result import Candidate, Features, Segmentation
+from tests.levels.test_real import template
 
 GRID = Geometry.from_axes((75, 35, 31), origin_lps=(-30, -20, 0), spacing_ijk_mm=(2, 2, 2))
 TOP_MM = 148.0
@@ -193,6 +202,20 @@ def test_the_subarachnoid_space_below_the_cisterna_magna_is_not_retrospinal_flui
     assert [c.id for c in result.collections] == [1]
     assert result.collections[0].position.ventral > 0.5
     assert "basal cistern" in within.candidates[-1].mimics
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_template_of_healthy_adults_has_neither_retrospinal_fluid_nor_a_collection():
+    """PAM50: the dorsal subarachnoid space at C1 is a component of 7.3 mL outside the sac."""
+    volume, _ = template()
+    spine = Spine(volume)
+    found = segment(spine, {}, SETTINGS)
+    levels = label(spine, {}, found, LevelSettings())
+    within, result = located(without_cisterns(found, levels), levels)
+    assert result.finding.retrospinal_c1_c2.present is False
+    assert not result.collections
+    assert len(within.accepted) < len(found.accepted)
 
 
 def test_a_longitudinal_collection_that_reaches_the_foramen_magnum_is_unchanged():
