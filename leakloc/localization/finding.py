@@ -68,7 +68,7 @@ def find(
     if incomplete:
         return _finding("indeterminate", 0.0, f"indeterminate: {_INCOMPLETE}{sign}")
     if sign:
-        text = f"no other epidural fluid collection detected {_where(coverage)}{sign}"
+        text = f"no epidural fluid collection detected {_where(coverage)}{sign}"
         return _finding("indeterminate", 0.0, f"{text}{_numbering(None, levels)}")
     max_probability = max((c.probability for c in segmentation.candidates), default=0.0)
     if segmentation.fat_suppressed is False and (

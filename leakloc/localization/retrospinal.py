@@ -278,7 +278,7 @@ def _named(candidate: Candidate) -> Candidate:
     return replace(
         candidate,
         mimics=(RETROSPINAL_FLUID, *candidate.mimics),
-        reason=f"Posterior to the canal at C1-C2: {FALSE_LOCALIZING}.",
+        reason=f"Posterior to the canal at C1-C2; {FALSE_LOCALIZING}.",
     )
 
 

@@ -393,6 +393,12 @@ _ALL: Final = (
         anonymised=True,
     ),
     Scenario(
+        "slab_only",
+        "thick projection slabs only: nothing that has depth, to be refused",
+        series=("localizer", "ht2w_slab"),
+        optional_series=(),
+    ),
+    Scenario(
         "cervicothoracic",
         "skull base to the middle thoracic spine, no epidural fluid",
         **_CERVICOTHORACIC,
@@ -409,12 +415,6 @@ _ALL: Final = (
         "retrospinal fluid at C1-C2 without a collection in the field of view",
         retrospinal=RetrospinalSpec(),
         **_CERVICOTHORACIC,
-    ),
-    Scenario(
-        "slab_only",
-        "thick projection slabs only: nothing that has depth, to be refused",
-        series=("localizer", "ht2w_slab"),
-        optional_series=(),
     ),
 )
 

@@ -33,10 +33,13 @@ NAMES = [
     "wrap",
     "anonymised_headers",
     "slab_only",
+    "cervicothoracic",
+    "retrospinal_c1_c2",
+    "retrospinal_c1_c2_only",
 ]
 WITHOUT = {
     "normal", "perineural_cyst", "seroma_apart", "hematoma", "facet_cysts", "abdominal_fluid",
-    "slab_only",
+    "slab_only", "cervicothoracic", "retrospinal_c1_c2_only",
 }  # fmt: skip
 
 
