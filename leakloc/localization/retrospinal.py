@@ -13,9 +13,10 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from leakloc.core.settings import SegmentationSettings
-from leakloc.core.volume import FloatArray
+from leakloc.core.volume import FloatArray, Geometry
 from leakloc.levels.result import Levels, Vertebra
 from leakloc.localization.canal import CanalVoxels, canal_voxels
 from leakloc.localization.intracranial import renumbered
@@ -240,12 +241,34 @@ class _Place:
         )
         behind = _is_behind(voxels.arc_mm, voxels.left_mm, voxels.dorsal_mm, axis_mm)
         at_mm = voxels.arc_mm - axis_mm
+        behind = _with_neck(voxels, behind, at_mm > CAUDAL_MM, segmentation.collections.geometry)
         total = max(float(voxels.fluid.sum()), 1e-9)
         fractions = (
             float(voxels.fluid[where].sum()) / total
             for where in (behind, at_mm < -CRANIAL_MM, at_mm > CAUDAL_MM)
         )
         return cls(voxels, behind, *fractions)
+
+
+def _with_neck(
+    voxels: CanalVoxels,
+    behind: npt.NDArray[np.bool_],
+    is_caudal: npt.NDArray[np.bool_],
+    geometry: Geometry,
+) -> npt.NDArray[np.bool_]:
+    """Add voxels connected with the retrospinal fluid, but without it not with caudal fluid."""
+    if not behind.any():
+        return behind
+    kji = np.stack(np.unravel_index(voxels.index, geometry.shape))
+    kji = tuple(kji - kji.min(axis=1, keepdims=True))
+    retrospinal, rest = np.zeros((2, *(axis.max() + 1 for axis in kji)), bool)
+    retrospinal[kji] = behind
+    rest[kji] = ~behind
+    neighbors = np.ones((3, 3, 3), bool)
+    number = ndimage.label(rest, neighbors)[0][kji]
+    touching = number[ndimage.binary_dilation(retrospinal, neighbors)[kji] & ~behind]
+    neck = np.setdiff1d(touching, number[is_caudal & ~behind])
+    return np.asarray(behind | np.isin(number, neck[neck > 0]))
 
 
 def _is_behind(

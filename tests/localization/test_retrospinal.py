@@ -182,6 +182,19 @@ def test_the_largest_section_at_c1_c2_does_not_lead_the_level():
     assert kept.max_area_mm2 < 0.5 * unnamed.max_area_mm2
 
 
+def test_the_neck_of_retrospinal_fluid_is_excluded_with_it():
+    neck = ((-2, 2), (0, 9), (6, 10))
+    layer = ((-6, 6), (0, 11), (-80, -6))
+    found = segmented(boxes=(layer, neck, BEHIND))
+    labels = np.minimum(found.collections.array, 1)
+    joined = replace(
+        found, collections=found.collections.with_array(labels), candidates=found.candidates[:1]
+    )
+    within, result = located(joined)
+    np.testing.assert_array_equal(within.collections.array, found.collections.array == 1)
+    assert "C1-C2" not in result.collections[0].segments
+
+
 @pytest.mark.parametrize(
     ("caudal", "level"), [(((-6, 6), (-16, 0), (-48, -40)), "C4-C5"), (None, "C1-C2")]
 )
