@@ -259,8 +259,8 @@ def _with_neck(
     """Add voxels connected with the retrospinal fluid, but without it not with caudal fluid."""
     if not behind.any():
         return behind
-    kji = np.stack(np.unravel_index(voxels.index, geometry.shape))
-    kji = tuple(kji - kji.min(axis=1, keepdims=True))
+    whole = np.stack(np.unravel_index(voxels.index, geometry.shape))
+    kji = tuple(whole - whole.min(axis=1, keepdims=True))
     retrospinal, rest = np.zeros((2, *(axis.max() + 1 for axis in kji)), bool)
     retrospinal[kji] = behind
     rest[kji] = ~behind
