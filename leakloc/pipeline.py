@@ -34,6 +34,7 @@ from leakloc.localization import (
     measure_enhancement,
     measure_signals,
     measure_surgical_bed,
+    surroundings_of,
     without_cisterns,
     without_retrospinal,
 )
@@ -276,9 +277,10 @@ def _measured(
     chosen: Triage, segmentation: Segmentation, second: Segmentation | None
 ) -> CompanionMeasurements:
     """Return the measurements of the collections on series other than the myelogram."""
+    around = surroundings_of(segmentation)
     return CompanionMeasurements(
-        signals=measure_signals(segmentation, chosen.companions),
-        axial=measure_axial(segmentation, chosen.companions.get("axial_t2")),
+        signals=measure_signals(around, chosen.companions),
+        axial=measure_axial(segmentation, around, chosen.companions.get("axial_t2")),
         enhancement=measure_enhancement(segmentation, chosen.t1_pairs),
         comparison=None if second is None else compare_myelograms(segmentation, second),
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from leakloc.localization.localizer import localize
     from leakloc.localization.retrospinal import without_retrospinal
     from leakloc.localization.second_myelogram import compare_myelograms
-    from leakloc.localization.signals import measure_signals
+    from leakloc.localization.signals import measure_signals, surroundings_of
     from leakloc.localization.surgical_bed import measure_surgical_bed
 else:  # reading a report needs only `leakloc.localization.result`
     __getattr__ = lazy_names(
@@ -30,6 +30,7 @@ else:  # reading a report needs only `leakloc.localization.result`
             "measure_axial": "leakloc.localization.axial",
             "measure_enhancement": "leakloc.localization.enhancement",
             "measure_signals": "leakloc.localization.signals",
+            "surroundings_of": "leakloc.localization.signals",
             "CompanionMeasurements": "leakloc.localization.companions",
             "measure_surgical_bed": "leakloc.localization.surgical_bed",
             "without_cisterns": "leakloc.localization.intracranial",
@@ -48,6 +49,7 @@ __all__ = [
     "measure_enhancement",
     "measure_signals",
     "measure_surgical_bed",
+    "surroundings_of",
     "without_cisterns",
     "without_retrospinal",
 ]

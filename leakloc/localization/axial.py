@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.localization.canal import CANAL_RADIUS_MM
 from leakloc.localization.result import AxialT2
 from leakloc.localization.signals import (
     MIN_VOXELS,
     MeasuredRatio,
-    covered_voxels,
+    Surrounded,
     ratio_of,
-    surroundings_of,
 )
 from leakloc.segmentation.result import Segmentation
 
@@ -48,37 +47,35 @@ class MeasuredAxial:
     covered: float
 
 
-def measure_axial(segmentation: Segmentation, volume: Volume | None) -> tuple[MeasuredAxial, ...]:
+def measure_axial(
+    segmentation: Segmentation, surroundings: Sequence[Surrounded], volume: Volume | None
+) -> tuple[MeasuredAxial, ...]:
     """Measure the signal of each collection on axial T2.
 
     Parameters
     ----------
     segmentation : Segmentation
+    surroundings : sequence of Surrounded
+        Of each collection, from `surroundings_of`.
     volume : Volume or None
         Axial T2, in the frame of reference of the myelogram.
     """
+    if volume is None:
+        return ()
     found = []
-    for candidate in segmentation.accepted if volume is not None else ():
-        around = surroundings_of(segmentation, candidate.id)
-        if around is None or volume is None:
+    for around in surroundings:
+        voxels = around.voxels_on(volume.geometry)
+        if voxels is None:
             continue
-        covered = float(volume.geometry.contains(around.points_lps).mean())
-        try:
-            box = volume.geometry.box_around(around.corners_lps)
-        except GeometryError:
-            continue
-        own_kji, csf_kji = (
-            covered_voxels(mask, volume.geometry, box) for mask in (around.fluid, around.sac)
-        )
-        own, csf = (volume.array[tuple(kji.T)].astype(np.float64) for kji in (own_kji, csf_kji))
-        places = _opposite(segmentation, volume.geometry.lps_from_kji(own_kji))
+        own, csf = (volume.array[tuple(kji.T)].astype(np.float64) for kji in voxels)
+        places = _opposite(segmentation, volume.geometry.lps_from_kji(voxels[0]))
         places = places[volume.geometry.contains(places)]
         found.append(
             MeasuredAxial(
-                candidate.center_lps,
+                around.center_lps,
                 ratio_of("axial_t2", own, csf),
                 ratio_of("axial_t2", volume.sample(places), csf),
-                covered,
+                float(volume.geometry.contains(around.points_lps).mean()),
             )
         )
     return tuple(found)

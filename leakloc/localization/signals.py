@@ -7,7 +7,7 @@ as well, so that an enhanced T1 series is not measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.localization.canal import CANAL_RADIUS_MM, IntArray
 from leakloc.localization.result import FluidCharacter, FluidKind, SignalRatio
-from leakloc.segmentation.result import Segmentation
+from leakloc.segmentation.result import Candidate, Segmentation
 
 _ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
 """Companion series that are registered to the myelogram."""
@@ -86,12 +86,15 @@ class Surrounded:
 
     Parameters
     ----------
+    center_lps : ndarray, shape (3,)
+        Center of the candidate.
     points_lps : ndarray, shape (n, 3)
         Voxels of the collection.
     fluid, sac : Volume
         Fraction of fluid in the collection and in the sac.
     """
 
+    center_lps: FloatArray
     points_lps: FloatArray
     fluid: Volume
     sac: Volume
@@ -101,6 +104,17 @@ class Surrounded:
         """Corners of the box with the reference CSF, shape (2, 2, 2, 3)."""
         return corners_around(self.points_lps, _REACH_MM)
 
+    def voxels_on(self, grid: Geometry) -> tuple[IntArray, IntArray] | None:
+        """Return the voxels of another grid in the collection and in the sac, each shape (n, 3).
+
+        Only voxels that lie almost completely inside; None outside the field of view.
+        """
+        try:
+            box = grid.box_around(self.corners_lps)
+        except GeometryError:
+            return None
+        return covered_voxels(self.fluid, grid, box), covered_voxels(self.sac, grid, box)
+
 
 def corners_around(points_lps: FloatArray, margin_mm: float) -> FloatArray:
     """Return the corners of the box around points with a margin, shape (2, 2, 2, 3)."""
@@ -108,13 +122,18 @@ def corners_around(points_lps: FloatArray, margin_mm: float) -> FloatArray:
     return np.stack(np.meshgrid(*np.stack(ends).T), axis=-1)
 
 
-def surroundings_of(segmentation: Segmentation, number: int) -> Surrounded | None:
-    """Return a collection with the sac around it; None if no part of it is in the canal.
+def surroundings_of(segmentation: Segmentation) -> tuple[Surrounded, ...]:
+    """Return each collection with the sac around it, except those without a part in the canal.
 
     Only the part in the canal is measured, as its distance from the coil is that of the sac.
     """
+    found = (_surroundings(segmentation, candidate) for candidate in segmentation.accepted)
+    return tuple(one for one in found if one is not None)
+
+
+def _surroundings(segmentation: Segmentation, candidate: Candidate) -> Surrounded | None:
     grid = segmentation.fluid_fraction.geometry
-    kji = np.argwhere(segmentation.collections.array == number)
+    kji = np.argwhere(segmentation.collections.array == candidate.id)
     if not len(kji):
         return None
     points = grid.lps_from_kji(kji)
@@ -129,17 +148,19 @@ def surroundings_of(segmentation: Segmentation, number: int) -> Surrounded | Non
     sac = fraction.with_array(fraction.array * (segmentation.thecal_sac.array[box] > 0))
     own = np.zeros_like(fraction.array)
     own[tuple((kji[in_canal] - [part.start for part in box]).T)] = 1
-    return Surrounded(points, fraction.with_array(fraction.array * own), sac)
+    fluid = fraction.with_array(fraction.array * own)
+    return Surrounded(candidate.center_lps, points, fluid, sac)
 
 
 def measure_signals(
-    segmentation: Segmentation, companions: Mapping[Role, Volume]
+    surroundings: Sequence[Surrounded], companions: Mapping[Role, Volume]
 ) -> tuple[CollectionSignals, ...]:
     """Measure the signal of each collection on the companion series.
 
     Parameters
     ----------
-    segmentation : Segmentation
+    surroundings : sequence of Surrounded
+        Of each collection, from `surroundings_of`.
     companions : mapping of role to Volume
         Registered to the myelogram.
     """
@@ -148,24 +169,19 @@ def measure_signals(
         for role in _ROLES
         if role in companions and not companions[role].provenance.contrast_agent
     }
-    found = []
-    for candidate in segmentation.accepted if volumes else ():
-        around = surroundings_of(segmentation, candidate.id)
-        if around is not None:
-            ratios = (_ratio(role, volume, around) for role, volume in volumes.items())
-            found.append(CollectionSignals(candidate.center_lps, tuple(ratios)))
-    return tuple(found)
+    return tuple(
+        CollectionSignals(
+            around.center_lps, tuple(_ratio(role, vol, around) for role, vol in volumes.items())
+        )
+        for around in (surroundings if volumes else ())
+    )
 
 
 def _ratio(role: Role, volume: Volume, around: Surrounded) -> MeasuredRatio:
-    try:
-        box = volume.geometry.box_around(around.corners_lps)
-    except GeometryError:
+    voxels = around.voxels_on(volume.geometry)
+    if voxels is None:
         return MeasuredRatio(role, np.nan, np.nan, np.nan, 0)
-    own, csf = (
-        volume.array[tuple(covered_voxels(mask, volume.geometry, box).T)].astype(np.float64)
-        for mask in (around.fluid, around.sac)
-    )
+    own, csf = (volume.array[tuple(kji.T)].astype(np.float64) for kji in voxels)
     return ratio_of(role, own, csf)
 
 

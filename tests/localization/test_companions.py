@@ -14,6 +14,7 @@ from leakloc.localization import (
     localize,
     measure_axial,
     measure_enhancement,
+    surroundings_of,
 )
 from leakloc.localization.axial import agreement_of
 from leakloc.localization.enhancement import enhancement_of
@@ -117,7 +118,7 @@ def test_the_comparison_is_part_of_the_results(model, spine, dorsal):
 def test_signal_and_side_on_axial_t2(model, fluid, bright, side):
     segmentation = model.segmentation()
     volume = images(segmentation, tissues(segmentation, fluid, tissue=55.0))
-    (measured,) = measure_axial(segmentation, volume)
+    (measured,) = measure_axial(segmentation, surroundings_of(segmentation), volume)
     found = agreement_of(measured)
     assert found.bright is bright
     assert found.ratio == pytest.approx(fluid / CSF, abs=0.05)
@@ -131,7 +132,8 @@ def test_fluid_on_the_opposite_side_contradicts_the_side(model, spine, dorsal):
     elsewhere = spine(crescents=(replace(dorsal, toward_deg=180.0),)).segmentation()
     signal = tissues(elsewhere, CSF)
     signal[segmentation.collections.array > 0] = TISSUE
-    (measured,) = measure_axial(segmentation, images(segmentation, signal))
+    around = surroundings_of(segmentation)
+    (measured,) = measure_axial(segmentation, around, images(segmentation, signal))
     found = agreement_of(measured)
     assert found.bright is False and found.side_confirmed is False
 
@@ -140,7 +142,8 @@ def test_fluid_on_the_opposite_side_contradicts_the_side(model, spine, dorsal):
 def test_side_of_a_collection_lateral_to_the_sac(spine, dorsal, toward_deg):
     lateral = replace(dorsal, toward_deg=toward_deg, half_angle_deg=20.0, inner_mm=9.0)
     segmentation = spine(crescents=(lateral,)).segmentation()
-    (measured,) = measure_axial(segmentation, images(segmentation, tissues(segmentation, CSF)))
+    volume = images(segmentation, tissues(segmentation, CSF))
+    (measured,) = measure_axial(segmentation, surroundings_of(segmentation), volume)
     found = agreement_of(measured)
     assert found.side_confirmed is True
     assert measured.opposite.n_voxels > 0.7 * measured.own.n_voxels
@@ -149,9 +152,10 @@ def test_side_of_a_collection_lateral_to_the_sac(spine, dorsal, toward_deg):
 def test_thick_slices_across_thin_fluid_are_not_measured(spine, crescent):
     segmentation = spine(crescents=(crescent(90, 96, 1.5),)).segmentation()
     volume = images(segmentation, tissues(segmentation, CSF), slice_mm=9.0)
-    for measured in measure_axial(segmentation, volume):
+    around = surroundings_of(segmentation)
+    for measured in measure_axial(segmentation, around, volume):
         assert agreement_of(measured).bright is None
-    assert measure_axial(segmentation, None) == ()
+    assert measure_axial(segmentation, around, None) == ()
 
 
 # --- T1 before and after contrast ---------------------------------------------------------

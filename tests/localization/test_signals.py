@@ -7,6 +7,7 @@ from leakloc.localization.signals import (
     MeasuredRatio,
     character_of,
     measure_signals,
+    surroundings_of,
 )
 
 CSF, TISSUE, NOISE = 100.0, 300.0, 3.0
@@ -46,7 +47,7 @@ def model(spine, crescent):
 def test_ratio_to_csf_in_the_sac(model, t1, kind):
     segmentation = model.segmentation()
     volume = companion(model, segmentation, CSF * t1)
-    (signals,) = measure_signals(segmentation, {"sagittal_t1": volume})
+    (signals,) = measure_signals(surroundings_of(segmentation), {"sagittal_t1": volume})
     (measured,) = signals.ratios
     assert measured.low <= measured.ratio <= measured.high
     assert measured.ratio == pytest.approx(t1, abs=0.05)
@@ -58,7 +59,7 @@ def test_partial_volume_gives_no_ratio(spine, crescent):
     model = spine(crescents=(crescent(90, 130, 1.5),))
     segmentation = model.segmentation()
     volume = companion(model, segmentation, 2 * CSF, slice_mm=8.0)
-    for signals in measure_signals(segmentation, {"sagittal_t1": volume}):
+    for signals in measure_signals(surroundings_of(segmentation), {"sagittal_t1": volume}):
         character = character_of(signals)
         assert character.kind is None
         assert all(m.ratio is None for m in character.ratios)
@@ -67,8 +68,8 @@ def test_partial_volume_gives_no_ratio(spine, crescent):
 def test_enhanced_t1_is_not_measured(model):
     segmentation = model.segmentation()
     volume = companion(model, segmentation, 2 * CSF, contrast_agent=True)
-    assert measure_signals(segmentation, {"sagittal_t1": volume}) == ()
-    assert measure_signals(segmentation, {}) == ()
+    assert measure_signals(surroundings_of(segmentation), {"sagittal_t1": volume}) == ()
+    assert measure_signals(surroundings_of(segmentation), {}) == ()
 
 
 def ratio(role, value, half=0.05):
