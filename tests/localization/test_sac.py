@@ -29,6 +29,31 @@ def test_csf_volume_excludes_what_is_not_fluid(spine):
     assert sac.csf_volume_ml == pytest.approx(0.6 * sac.volume_ml, rel=1e-3)
 
 
+def with_roots(spine, signal):
+    """A segmentation whose sac contains roots of a signal, and the true volume of its CSF."""
+    segmentation = spine(half_width_mm=15.0).segmentation()
+    fraction = segmentation.fluid_fraction
+    _, left, dorsal = segmentation.centerline.project(
+        fraction.geometry.lps_from_kji(np.argwhere(segmentation.thecal_sac.array > 0))
+    )
+    is_root = np.hypot(left, dorsal - 4.0) < 3.0
+    array = fraction.array.copy()
+    array[segmentation.thecal_sac.array > 0] = np.where(is_root, signal, 1.0)
+    csf_ml = float((~is_root).sum() * fraction.geometry.voxel_volume_ml)
+    return replace(segmentation, fluid_fraction=fraction.with_array(array)), csf_ml
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.3, 0.6])
+def test_csf_volume_does_not_depend_on_the_signal_of_roots(spine, signal):
+    from leakloc.localization import localize
+
+    model = spine(half_width_mm=15.0)
+    segmentation, csf_ml = with_roots(spine, signal)
+    sac = localize(segmentation, model.levels(), model.settings).thecal_sac
+    assert sac.csf_volume_ml == pytest.approx(csf_ml, rel=1e-3)
+    assert all(part.csf_volume_ml < 0.9 * part.volume_ml for part in sac.by_segment)
+
+
 def test_segments_add_up_and_have_the_right_area(spine):
     model = spine(radius_mm=150.0, tilt_deg=(20.0, 0.0), half_width_mm=13.0, sac_end_mm=240.0)
     sac = model.localized().thecal_sac
