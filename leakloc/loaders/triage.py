@@ -109,6 +109,7 @@ def triage(
     pixels = Pixels(settings)
     judged = judge_all(study, settings, pixels)
     members, volume, notes = _choose_fluid(judged, settings, pixels, myelogram_uid)
+    judged = _with_suppressed_t2(judged, members)
     chosen = members[0]
     volume = _with_fat_fact(volume, chosen)
     companions, chosen_notes = _choose_companions(judged, chosen, volume, pixels, companion_uids)
@@ -565,6 +566,20 @@ def _named(judged: list[ClassifiedSeries], wanted: str) -> ClassifiedSeries:
     if {item.stack.modality for item in usable} - {"MR", ""}:
         raise InputError(f"series {wanted} cannot be used: {usable[0].reason}")
     return max(usable, key=lambda item: item.stack.n_instances)
+
+
+def _with_suppressed_t2(
+    judged: list[ClassifiedSeries], members: Sequence[ClassifiedSeries]
+) -> list[ClassifiedSeries]:
+    """Assign fat-suppressed sagittal T2 the role of STIR, if there is T2 with fat but no STIR."""
+    others = [item for item in judged if not any(item is member for member in members)]
+    t2 = [item for item in others if item.role == "sagittal_t2"]
+    is_suppressed = [bool(item.facts.fat_suppressed) for item in t2]
+    has_stir = any(item.role == "sagittal_stir" for item in others)
+    if has_stir or all(is_suppressed):
+        return judged
+    chosen = {id(item) for item, suppressed in zip(t2, is_suppressed, strict=True) if suppressed}
+    return [replace(item, role="sagittal_stir") if id(item) in chosen else item for item in judged]
 
 
 def _choose_companions(

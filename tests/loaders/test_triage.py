@@ -305,6 +305,21 @@ def test_fat_suppressed_volume_is_preferred_as_substitute():
     assert "fat is suppressed" in result.notes[0].message
 
 
+@pytest.mark.parametrize("with_stir", [False, True])
+def test_fat_suppressed_t2_takes_the_place_of_a_missing_stir(with_stir):
+    items = [
+        stack("myelo", tissue=HEAVY, **SPACE),
+        stack("t2_tse_sag", "sagittal", "2d", **TSE),
+        stack("t2_tse_sag_fs", "sagittal", "2d", **TSE),
+    ]
+    items += [stack("sag stir", "sagittal", "2d", **TIRM)] if with_stir else []
+    result = triage(study(*items), SETTINGS)
+    assert result.companions["sagittal_t2"].array is items[1].load().array
+    assert result.companions["sagittal_stir"].array is items[-1].load().array
+    without_fat = triage(study(items[0], items[2]), SETTINGS)
+    assert set(without_fat.companions) == {"sagittal_t2"}
+
+
 @pytest.mark.parametrize(
     ("description", "image_type", "suppressed"),
     [
