@@ -43,6 +43,7 @@ from leakloc.localization.segments import (
     offsets_from_sac,
     quadrants_of,
 )
+from leakloc.localization.signals import SuppressedSignal
 from leakloc.localization.thickness import ball_diameters_mm
 from leakloc.segmentation.result import Candidate, Segmentation
 
@@ -130,6 +131,7 @@ def locate_collection(
     settings: LocalizationSettings,
     *,
     blind: bool,
+    suppressed: SuppressedSignal | None = None,
 ) -> Placed:
     """Determine level, extent, side, size and grade of one collection.
 
@@ -148,6 +150,8 @@ def locate_collection(
         Alternative numberings of the levels.
     blind : bool
         Whether the input cannot distinguish fluid from other bright tissue.
+    suppressed : str or None
+        Whether it has the signal of fluid or fat on STIR or fat-suppressed T2.
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
@@ -171,6 +175,7 @@ def locate_collection(
         noise=segmentation.noise,
         fat_suppressed=segmentation.fat_suppressed,
         blind=blind,
+        suppressed=suppressed,
     )
     confidence = confidence_of(evidence)
     along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)

@@ -11,7 +11,12 @@ from leakloc.localization.axial import agreement_of
 from leakloc.localization.enhancement import MeasuredEnhancement, enhancement_of
 from leakloc.localization.result import SecondMyelogram
 from leakloc.localization.second_myelogram import MyelogramComparison
-from leakloc.localization.signals import CollectionSignals, character_of
+from leakloc.localization.signals import (
+    CollectionSignals,
+    SuppressedSignal,
+    character_of,
+    suppressed_signal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +53,10 @@ class CompanionMeasurements:
             "enhancement": enhancement_of(_at(self.enhancement, center_lps)),
             "second_myelogram": _second(_at(detections, center_lps)),
         }
+
+    def suppressed_at(self, center_lps: FloatArray) -> SuppressedSignal | None:
+        """Return whether a collection has the signal of fluid or fat on STIR or suppressed T2."""
+        return suppressed_signal(_at(self.signals, center_lps))
 
 
 def _at(measured: Sequence[Any], center_lps: FloatArray) -> Any:

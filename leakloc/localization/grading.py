@@ -8,6 +8,7 @@ from typing import Final
 from leakloc.anatomy.vocabulary import Grade
 from leakloc.core.settings import LocalizationSettings
 from leakloc.localization.coordinate import NOT_NAMED
+from leakloc.localization.signals import SuppressedSignal
 from leakloc.segmentation.result import Candidate
 
 _THIN_VOXELS: Final = 1.5
@@ -18,8 +19,8 @@ _LOW_SNR: Final = 10.0
 _FAT_FACTOR: Final = 0.6
 """Confidence factor where fat is bright and the collection may be fat."""
 _MAX_BLIND_CONFIDENCE: Final = 0.45
-"""Maximum confidence of a collection if the input is insufficient: below the setting
-`probable_confidence`, hence possible."""
+"""Maximum confidence of a collection if the input is insufficient, or if it has the signal of fat
+on STIR or fat-suppressed T2: below the setting `probable_confidence`, hence possible."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Evidence:
     fat_suppressed : bool or None
     blind : bool
         Whether the input cannot distinguish fluid from other bright tissue.
+    suppressed : str or None
+        Whether it has the signal of fluid or fat on STIR or fat-suppressed T2.
     """
 
     candidate: Candidate
@@ -45,6 +48,7 @@ class Evidence:
     noise: float
     fat_suppressed: bool | None
     blind: bool
+    suppressed: SuppressedSignal | None = None
 
     @property
     def snr(self) -> float | None:
@@ -53,7 +57,9 @@ class Evidence:
 
     @property
     def maybe_fat(self) -> bool:
-        """Whether fat is not suppressed and was considered as a mimic of this collection."""
+        """Whether fat is not suppressed, was considered as a mimic and is not excluded."""
+        if self.suppressed == "fluid":
+            return False
         named = any("fat" in mimic.lower().split() for mimic in self.candidate.mimics)
         return self.fat_suppressed is False and named
 
@@ -66,7 +72,7 @@ def confidence_of(evidence: Evidence) -> float:
     confidence = evidence.candidate.probability
     if evidence.maybe_fat:
         confidence *= _FAT_FACTOR
-    if evidence.blind:
+    if evidence.blind or evidence.suppressed == "fat":
         confidence = min(confidence, _MAX_BLIND_CONFIDENCE)
     return float(min(max(confidence, 0.0), 1.0))
 
@@ -115,6 +121,10 @@ def basis(
         sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
     if evidence.maybe_fat:
         sentences.append("Fat is not suppressed, so it may be epidural fat.")
+    if evidence.suppressed is not None:
+        sentences.append(
+            f"On STIR or fat-suppressed T2 it has the signal of {evidence.suppressed}."
+        )
     if evidence.blind:
         sentences.append("It was detected on a series that is not a fat-suppressed myelogram.")
     sentences.append("Signal alone does not distinguish CSF from seroma or liquefied hematoma.")

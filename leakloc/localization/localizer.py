@@ -104,6 +104,7 @@ def localize(
     blind = any(note.definition.precludes_finding for note in input_notes)
     incomplete = any(note.definition.is_incomplete for note in input_notes)
     shifts = tuple((a.shift, a.confidence, a.reason) for a in levels.numbering.alternatives)
+    companions = companions or CompanionMeasurements()
     placed = tuple(
         locate_collection(
             candidate,
@@ -116,6 +117,7 @@ def localize(
             shifts,
             settings,
             blind=blind,
+            suppressed=companions.suppressed_at(candidate.center_lps),
         )
         for candidate in segmentation.accepted
         if candidate.id in voxels_by_id
@@ -133,7 +135,6 @@ def localize(
         sacral,
         Surroundings.of(segmentation, anatomy, sac),
     )
-    companions = companions or CompanionMeasurements()
     centers = {c.id: c.center_lps for c in segmentation.accepted}
     by_segment = fluid_by_segment(
         {n: voxels_by_id[n].joined(rims[n]) for n in (p.collection.id for p in placed)},

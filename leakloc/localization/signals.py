@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -40,8 +40,12 @@ _MAX_PROTEIN_T1: Final = 2.0
 _MAX_BLOOD_T2: Final = 0.8
 _MIN_FAT_T1: Final = 4.0
 _MAX_FAT_STIR: Final = 0.5
+_MIN_FLUID_STIR: Final = 0.8
 """Limits of the ratios between kinds of fluid, from relaxation times at 1.5 T: CSF 1.1 on T1;
-seroma 1.7; hematoma 2.3, on T2 0.6; fat 5.8, on STIR 0.3."""
+seroma 1.7; hematoma 2.3 (2.0 at 3 T), on T2 0.6; fat 5.8, on STIR 0.3; on STIR CSF 1.0, seroma
+1.2, hematoma 0.6."""
+
+SuppressedSignal = Literal["fluid", "fat"]
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,22 @@ def _relative_error(values: FloatArray) -> float:
     return float(1.253 * values.std() / np.sqrt(len(values)) / max(np.median(values), 1e-9))
 
 
+def suppressed_signal(signals: CollectionSignals | None) -> SuppressedSignal | None:
+    """Return whether the signal on STIR or fat-suppressed T2 is that of fluid or of fat.
+
+    Fat also has to be brighter on T1 than fluid, if T1 was measured. None if neither.
+    """
+    ratios = {} if signals is None else {measured.role: measured for measured in signals.ratios}
+    suppressed = ratios.get("sagittal_stir")
+    if suppressed is None or np.isnan(suppressed.ratio):
+        return None
+    if suppressed.low >= _MIN_FLUID_STIR:
+        return "fluid"
+    t1 = ratios.get("sagittal_t1")
+    is_bright = t1 is None or np.isnan(t1.ratio) or t1.low > _MAX_PROTEIN_T1
+    return "fat" if suppressed.high < _MAX_FAT_STIR and is_bright else None
+
+
 def character_of(signals: CollectionSignals | None) -> FluidCharacter | None:
     """Return the measured ratios in the form of the report; None without any."""
     if signals is None or not signals.ratios:
@@ -249,8 +269,9 @@ def _kind(ratios: dict[Role, MeasuredRatio], limit: str) -> FluidKind | None:
     )
     if t1 <= _MAX_CSF_T1:
         return "CSF-like"
-    if t1 <= _MAX_PROTEIN_T1:
-        return "protein-rich or seroma-like"
     if t1 > _MIN_FAT_T1 and stir < _MAX_FAT_STIR:
         return "fat-like"
-    return "blood-like" if t2 < _MAX_BLOOD_T2 else None
+    # On T1, hematoma is brighter than seroma by less at 3 T.
+    if t2 < _MAX_BLOOD_T2:
+        return "blood-like"
+    return "protein-rich or seroma-like" if t1 <= _MAX_PROTEIN_T1 else None

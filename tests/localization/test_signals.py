@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from leakloc.core.volume import Geometry, Provenance, Volume
+from leakloc.localization import CompanionMeasurements, localize
 from leakloc.localization.signals import (
     CollectionSignals,
     MeasuredRatio,
     character_of,
     measure_signals,
+    suppressed_signal,
     surroundings_of,
 )
 
@@ -82,6 +84,7 @@ def ratio(role, value, half=0.05):
         (1.1, 1.0, 1.0, "CSF-like"),
         (1.7, 1.2, 1.2, "protein-rich or seroma-like"),
         (2.4, 0.6, 0.6, "blood-like"),
+        (2.0, 0.4, 0.6, "blood-like"),  # at 3 T
         (5.5, 0.9, 0.3, "fat-like"),
         (2.4, 1.0, 1.0, None),
         (np.nan, 0.6, 0.6, None),  # too few voxels on T1
@@ -97,3 +100,47 @@ def test_without_t1_there_is_no_kind():
     character = character_of(CollectionSignals(np.zeros(3), (ratio("sagittal_t2", 1.0),)))
     assert character.kind is None and character.ratios[0].ratio == 1.0
     assert character_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("t1", "stir", "signal"),
+    [
+        (1.1, 1.0, "fluid"),
+        (np.nan, 1.0, "fluid"),
+        (5.5, 0.3, "fat"),
+        (np.nan, 0.3, "fat"),
+        (1.1, 0.3, None),  # dark on STIR, but not bright on T1
+        (5.5, 0.48, None),  # the interval includes the limit
+        (2.4, 0.6, None),
+        (5.5, np.nan, None),
+    ],
+)
+def test_signal_on_stir(t1, stir, signal):
+    ratios = (ratio("sagittal_t1", t1), ratio("sagittal_stir", stir))
+    assert suppressed_signal(CollectionSignals(np.zeros(3), ratios)) == signal
+
+
+def test_without_stir_there_is_no_signal_of_fat():
+    ratios = (ratio("sagittal_t1", 5.5),)
+    assert suppressed_signal(CollectionSignals(np.zeros(3), ratios)) is None
+    assert suppressed_signal(None) is None
+
+
+def test_the_signal_of_fat_limits_the_grade(model):
+    segmentation = model.segmentation()
+
+    def located(t1, stir):
+        volumes = {
+            "sagittal_t1": companion(model, segmentation, CSF * t1),
+            "sagittal_stir": companion(model, segmentation, CSF * stir),
+        }
+        signals = measure_signals(surroundings_of(segmentation), volumes)
+        measured = CompanionMeasurements(signals=signals)
+        result = localize(segmentation, model.levels(), model.settings, companions=measured)
+        return result.collections[0], result.finding
+
+    fluid, finding = located(1.05, 1.0)
+    assert fluid.grade == "definite" and finding.leak == "present"
+    fat, finding = located(5.5, 0.3)
+    assert fat.grade == "possible" and finding.leak == "indeterminate"
+    assert any("signal of fat" in sentence for sentence in fat.basis)
