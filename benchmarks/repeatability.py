@@ -4,10 +4,11 @@
     python benchmarks/repeatability.py --summary SCANS.jsonl
 
 Each subject is scanned several times without a change: phantoms with another position, tilt,
-slice thickness, noise and flow voids; simulated contrast on development patients of SPIDER with
-another voxel size, plane, contrast and noise. The smallest detectable change is two standard
-deviations of the difference between two scans of one subject. Results do not apply to patients.
-Scans that are in the output file are not repeated.
+slice thickness, noise and flow voids; simulated contrast on development patients of SPIDER once
+with the same protocol (another position of the grid, noise, receive field and flow voids) and once
+with another protocol (also voxel size, plane and contrast). The smallest detectable change is two
+standard deviations of the difference between two scans of one subject. Results do not apply to
+patients. Scans that are in the output file are not repeated.
 """
 
 from __future__ import annotations
@@ -44,9 +45,20 @@ PHANTOMS: Final = (
 )
 SLICES_MM: Final = (1.0, 1.25, 1.5)
 """Slice thickness of each scan of a phantom, with the same thickness of the slab."""
-PATIENTS: Final = (("007", "dorsal"), ("022", "ventral"), ("057", "circumferential_thin"),
-                   ("110", "pseudomeningocele"))  # fmt: skip
+PATIENTS: Final = (
+    ("007", "dorsal"),
+    ("022", "ventral"),
+    ("057", "circumferential_thin"),
+    ("110", "pseudomeningocele"),
+    ("034", "dorsal"),
+    ("078", "long"),
+    ("118", "ventral"),
+    ("141", "two_collections"),
+)
 """Development patients and simulated scenarios."""
+REPEATS: Final = ((0, True), (1, True), (1, False))
+"""Repeat number of each scan of a patient, and whether its protocol is that of the first."""
+SIMULATED: Final = "simulated contrast on real anatomy"
 SIMULATION_SEED: Final = 41
 SMALL_ML: Final = 5.0
 """Volume up to which the change is limited in mL, above which in percent."""
@@ -60,6 +72,10 @@ class Scan:
     ----------
     group : str
         ``phantom`` or ``simulated contrast on real anatomy``.
+    repeat : int
+        Number of the scan.
+    same_protocol : bool
+        Whether it has the protocol of the first scan of the subject.
     csf_ml : dict
         CSF volume of the sac by motion segment completely in the field of view.
     thickness_mm : dict
@@ -69,6 +85,7 @@ class Scan:
     group: str
     subject: str
     repeat: int
+    same_protocol: bool
     leak: str
     segments: int | None
     fluid_ml: float
@@ -77,13 +94,16 @@ class Scan:
     thickness_mm: dict[str, float]
 
 
-def scan_of(report: Report, group: str, subject: str, repeat: int) -> Scan:
+def scan_of(
+    report: Report, group: str, subject: str, repeat: int, *, same_protocol: bool = True
+) -> Scan:
     """Return the measurements of a report."""
     largest = next(iter(report.collections), None)
     return Scan(
         group,
         subject,
         repeat,
+        same_protocol,
         report.finding.leak,
         report.finding.segments_with_fluid,
         sum(c.volume_ml or 0.0 for c in report.collections),
@@ -97,13 +117,12 @@ def scan_of(report: Report, group: str, subject: str, repeat: int) -> Scan:
     )
 
 
-def analyzed(write: Callable[[Path], None], group: str, subject: str, repeat: int) -> Scan:
-    """Write a study as DICOM, analyze it and return its measurements."""
+def analyzed(write: Callable[[Path], None]) -> Report:
+    """Write a study as DICOM, analyze it and return its report."""
     settings = Settings()
     with TemporaryDirectory() as folder:
         write(Path(folder))
-        analysis = analyze(load_study(Path(folder) / "dicom", settings.loaders), settings)
-        return scan_of(build_report(analysis), group, subject, repeat)
+        return build_report(analyze(load_study(Path(folder) / "dicom", settings.loaders), settings))
 
 
 def phantom_scans(count: int, done: set[tuple[str, int]]) -> Iterator[Scan]:
@@ -127,23 +146,23 @@ def phantom_scans(count: int, done: set[tuple[str, int]]) -> Iterator[Scan]:
             def write(folder: Path, subject: phantom.Phantom = subject) -> None:
                 phantom.write_study(subject, folder, truth=False)
 
-            yield analyzed(write, "phantom", f"{name} {seed}", repeat)
+            yield scan_of(analyzed(write), "phantom", f"{name} {seed}", repeat)
 
 
 def simulated_scans(spider: Path, count: int, done: set[tuple[str, int]]) -> Iterator[Scan]:
     """Scan each simulated patient `count` times."""
     for number, scenario in PATIENTS:
         patient = read_patient(spider, number)
-        for repeat in range(count):
-            if (f"{scenario} {number}", repeat) in done:
+        for scan, (repeat, same) in enumerate(REPEATS[:count]):
+            if (f"{scenario} {number}", scan) in done:
                 continue
-            study = simulate(patient, scenario, SIMULATION_SEED, repeat=repeat)
+            study = simulate(patient, scenario, SIMULATION_SEED, repeat=repeat, same_protocol=same)
 
             def write(folder: Path, study: SimulatedStudy = study) -> None:
                 write_simulation(study, folder, truth=False)
 
-            group = "simulated contrast on real anatomy"
-            yield analyzed(write, group, f"{scenario} {number}", repeat)
+            subject = f"{scenario} {number}"
+            yield scan_of(analyzed(write), SIMULATED, subject, scan, same_protocol=same)
 
 
 # --- summary ------------------------------------------------------------------------------
@@ -169,11 +188,21 @@ def csf_pair(one: Scan, two: Scan) -> tuple[float, float]:
     return sum(one.csf_ml[s] for s in common), sum(two.csf_ml[s] for s in common)
 
 
+def group_of(one: Scan, two: Scan) -> str:
+    """Return the group of a pair of scans of one subject."""
+    if one.group != SIMULATED:
+        return one.group
+    same = one.same_protocol and two.same_protocol
+    return f"{SIMULATED}, {'same' if same else 'another'} protocol"
+
+
 def print_summary(scans: Sequence[Scan]) -> None:
-    """Print the smallest detectable changes, all scans and by group."""
-    for group in (*dict.fromkeys(scan.group for scan in scans), None):
-        chosen = [scan for scan in scans if group in (scan.group, None)]
-        pairs = [p for p in combinations(chosen, 2) if p[0].subject == p[1].subject]
+    """Print the smallest detectable changes by group of pairs."""
+    groups: dict[str, list[tuple[Scan, Scan]]] = {}
+    for pair in combinations(scans, 2):
+        if pair[0].subject == pair[1].subject:
+            groups.setdefault(group_of(*pair), []).append(pair)
+    for group, pairs in groups.items():
         fluid = [(a.fluid_ml, b.fluid_ml) for a, b in pairs]
         small = [p for p in fluid if max(p) <= SMALL_ML]
         large = [p for p in fluid if max(p) > SMALL_ML]
@@ -188,7 +217,8 @@ def print_summary(scans: Sequence[Scan]) -> None:
             (a.length_mm, b.length_mm) for a, b in pairs if None not in (a.length_mm, b.length_mm)
         ]
         segments = [abs((a.segments or 0) - (b.segments or 0)) for a, b in pairs]
-        print(f"{group or 'all'}: {len(chosen)} scans, {len(pairs)} pairs")
+        subjects = {pair[0].subject for pair in pairs}
+        print(f"{group}: {len(subjects)} subjects, {len(pairs)} pairs")
         print(f"  fluid up to {SMALL_ML:g} mL ({len(small)}): {change_of(small):.2f} mL")
         print(
             f"  fluid above ({len(large)}): {change_of(large, relative=True):.1f} %, "

@@ -163,6 +163,7 @@ def simulate(
     *,
     companion: bool = True,
     repeat: int = 0,
+    same_protocol: bool = False,
 ) -> SimulatedStudy:
     """Simulate a myelogram with known epidural fluid from a patient without a leak.
 
@@ -178,6 +179,9 @@ def simulate(
     repeat : int
         Number of the repeat scan: 0 for the first scan. A repeat scan has the same collections and
         mimics, and another contrast, voxel grid, plane and noise.
+    same_protocol : bool
+        Whether a repeat scan has the contrast, plane and voxel size of the first scan. Position of
+        the grid, flow voids, receive field and noise differ.
 
     Raises
     ------
@@ -188,14 +192,21 @@ def simulate(
     key = [seed, int(patient.number), *scenario.name.encode()]
     rng = np.random.default_rng(key)
     painted = _paint(patient, scenario, rng)
-    if repeat:
+    if repeat and not same_protocol:
         rng = np.random.default_rng([*key, repeat])
     kind = scenario.contrasts[rng.integers(len(scenario.contrasts))]
     contrast = draw_contrast(kind, scenario.fat, rng)
     signal = render(patient, painted, contrast, rng)
-    signal *= smooth_voids(patient, int(rng.integers(0, 6)), rng)
+    voids = smooth_voids(patient, int(rng.integers(0, 6)), rng)
     acquisition = draw_acquisition(scenario, rng)
     grid = acquisition_grid(patient, acquisition)
+    if repeat and same_protocol:
+        rng = np.random.default_rng([*key, repeat, 1])
+        voids = smooth_voids(patient, int(rng.integers(0, 6)), rng)
+        affine_lps = grid.affine_lps.copy()
+        affine_lps[:3, 3] = grid.lps_from_ijk(rng.uniform(-0.5, 0.5, 3))
+        grid = Geometry(grid.shape, affine_lps)
+    signal *= voids
     source = patient.image.geometry
     sampled = sample_on(Volume(signal, source), grid)
     provenance = Provenance(f"simulated {scenario.name} {patient.number} {seed}")
