@@ -15,34 +15,8 @@ Change = Literal["new", "gone", "increased", "decreased", "no measurable change"
 Pair = tuple[float | None, float | None]
 """A measurement before and after; None if unknown or not in the report."""
 
-DETECTABLE_ML: Final = 0.5
-DETECTABLE_FRACTION: Final = 0.08
-"""Smallest detectable change of a fluid volume: the larger of a volume in mL and a fraction of the
-larger volume. Two standard deviations of the difference between repeated scans were 0.05 mL in a
-phantom collection of 0.7 mL (1 pair), 2.3 % in phantom collections of 8 to 15 mL (7 pairs), and
-with another contrast on real anatomy 0.25 mL (0.5 mL, 1 pair) and 8.0 % (8 mL, 1 pair;
-benchmarks/repeatability.py, 2026-11-29)."""
-
-DETECTABLE_CSF_FRACTION: Final = 0.37
-"""Smallest detectable change of the CSF volume of the same segments; measured as above: 2.2 % in
-phantoms (8 pairs), 36.1 % with another contrast, which changes the signal of roots (2 pairs). The
-larger value is used, because reports do not contain the protocol."""
-
-DETECTABLE_MM: Final = 0.8
-"""Smallest detectable change of the thickness of fluid on a side of a segment, in mm; measured as
-above: 0.35 mm in phantoms (108 values), 0.71 mm with another contrast (13 values)."""
-
 DETECTABLE_SEGMENTS: Final = 1
-"""Smallest change of the number of segments with fluid; it was equal in all 10 pairs."""
-
-DETECTABLE_SOURCE: Final = (
-    f"Smallest detectable change: {DETECTABLE_ML:g} mL or {DETECTABLE_FRACTION:.0%} of the larger "
-    f"fluid volume, whichever is larger; {DETECTABLE_CSF_FRACTION:.0%} of the CSF volume; "
-    f"{DETECTABLE_MM:g} mm thickness. These limits are not below two standard deviations of the "
-    "difference between 10 pairs of simulated scans without a change (8 of phantoms, 2 of "
-    "simulated contrast on real anatomy). The CSF volume depends on the contrast of the protocol. "
-    "Patients may vary more."
-)
+"""Smallest change of the number of segments with fluid; it was equal in all 34 pairs."""
 
 RESIDUAL: Final = "Residual fluid alone does not indicate failure of a treatment."
 """Fluid remained in 4 of 16 patients after a blood patch, two of them without symptoms."""
@@ -51,10 +25,57 @@ _SIDE_WEIGHT: Final = 0.5
 """Matching weight of a collection on another side of the sac."""
 
 
-def detectable_fluid_ml(volumes_ml: Pair) -> float:
-    """Return the smallest detectable change of a fluid volume, in mL."""
-    known = [volume for volume in volumes_ml if volume is not None]
-    return max(DETECTABLE_ML, DETECTABLE_FRACTION * max(known, default=0.0))
+@dataclass(frozen=True)
+class DetectableChange:
+    """Smallest detectable changes, not below two standard deviations of repeated scans.
+
+    Parameters
+    ----------
+    fluid_ml, fluid_fraction : float
+        Of a fluid volume: the larger of a volume and a fraction of the larger volume.
+    csf_fraction : float
+        Of the CSF volume of the same segments, as a fraction of the larger volume.
+    thickness_mm : float
+        Of the thickness of fluid on a side of a segment.
+    protocol : str
+        Description of the protocols compared.
+    """
+
+    fluid_ml: float
+    fluid_fraction: float
+    csf_fraction: float
+    thickness_mm: float
+    protocol: str
+
+    def of_fluid_ml(self, volumes_ml: Pair) -> float:
+        """Return the smallest detectable change of a fluid volume, in mL."""
+        known = [volume for volume in volumes_ml if volume is not None]
+        return max(self.fluid_ml, self.fluid_fraction * max(known, default=0.0))
+
+    @property
+    def text(self) -> str:
+        """The limits and their source."""
+        return (
+            f"Smallest detectable change, {self.protocol}: {self.fluid_ml:g} mL or "
+            f"{self.fluid_fraction:.0%} of the larger fluid volume, whichever is larger; "
+            f"{self.csf_fraction:.0%} of the CSF volume; {self.thickness_mm:g} mm thickness. These "
+            "limits are not below two standard deviations of the difference between simulated "
+            "scans without a change (contrast simulated on the anatomy of 8 patients, and "
+            "phantoms). Patients may vary more."
+        )
+
+
+SAME_PROTOCOL: Final = DetectableChange(0.5, 0.08, 0.05, 0.9, "same protocol")
+"""Measured (benchmarks/repeatability.py, 2026-11-30): simulated contrast, 8 pairs: fluid 0.02 mL
+(up to 5 mL) and 3.6 %, CSF 1.4 %, thickness 0.81 mm; phantoms with other voxel sizes: fluid 0.09 mL
+and 2.2 %, CSF 4.9 % (2 pairs), thickness 0.59 mm. Limits are higher, as there were few pairs."""
+
+OTHER_PROTOCOL: Final = DetectableChange(0.5, 0.22, 0.38, 1.1, "different or unknown protocol")
+"""Measured as above with another contrast, plane and voxel size, 16 pairs: fluid 0.26 mL (up to 5
+mL) and 21.7 %, CSF 37.4 %, thickness 1.02 mm."""
+
+_SAME_SPACING_MM: Final = 0.02
+"""Maximum difference of voxel sizes of one protocol."""
 
 
 def trend_of(values: Pair, detectable: float) -> Trend:
@@ -173,6 +194,8 @@ class Comparison:
     same_patient : bool or None
         None if a report contains no patient ID or the IDs are not comparable, such as different
         pseudonyms.
+    detectable : DetectableChange
+        Smallest detectable changes.
     segments_with_fluid : tuple of int or None
         Number of motion segments with epidural fluid before and after.
     fluid_ml : tuple of float
@@ -190,6 +213,7 @@ class Comparison:
     """
 
     same_patient: bool | None
+    detectable: DetectableChange
     findings: tuple[str, str]
     collections: tuple[CollectionChange, ...]
     segments_with_fluid: tuple[int | None, int | None]
@@ -206,7 +230,7 @@ class Comparison:
     def summary(self) -> str:
         """The change of the fluid volume in one sentence."""
         before, after = self.fluid_ml
-        trend = trend_of(self.fluid_ml, detectable_fluid_ml(self.fluid_ml))
+        trend = trend_of(self.fluid_ml, self.detectable.of_fluid_ml(self.fluid_ml))
         if not before and not after:
             return "No epidural fluid collection in either study."
         if trend == "no measurable change":
@@ -229,7 +253,7 @@ class Comparison:
         if self.fluid_ml[1]:
             lines.append(f"  {RESIDUAL}")
         lines += [f"caution: {caution}" for caution in self.cautions]
-        return "\n".join([*lines, DETECTABLE_SOURCE, self.notice])
+        return "\n".join([*lines, self.detectable.text, self.notice])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as a dictionary."""
@@ -257,14 +281,16 @@ def compare(before: Report, after: Report, *, same_patient: bool | None = None) 
     pairs = _matched_pairs(before.collections, after.collections)
     old = {c.id: c for c in before.collections}
     new = {c.id: c for c in after.collections}
-    changes = [_change(old[a], new[b]) for a, b in pairs]
-    changes += [_change(c, None) for n, c in old.items() if n not in {a for a, _ in pairs}]
-    changes += [_change(None, c) for n, c in new.items() if n not in {b for _, b in pairs}]
+    limits = SAME_PROTOCOL if _is_same_protocol(before, after) else OTHER_PROTOCOL
+    changes = [_change(old[a], new[b], limits) for a, b in pairs]
+    changes += [_change(c, None, limits) for n, c in old.items() if n not in {a for a, _ in pairs}]
+    changes += [_change(None, c, limits) for n, c in new.items() if n not in {b for _, b in pairs}]
     csf_segments, csf_ml = _csf_in_common(before, after)
     if same_patient is None:
         same_patient = _same_patient(before, after)
     return Comparison(
         same_patient=same_patient,
+        detectable=limits,
         findings=(before.finding.summary, after.finding.summary),
         collections=tuple(changes),
         segments_with_fluid=(
@@ -273,21 +299,43 @@ def compare(before: Report, after: Report, *, same_patient: bool | None = None) 
         ),
         fluid_ml=(_total_ml(before), _total_ml(after)),
         sac_csf_ml=(before.thecal_sac.csf_volume_ml, after.thecal_sac.csf_volume_ml),
-        measurements=_measurements(before, after, csf_segments, csf_ml),
+        measurements=_measurements(before, after, csf_segments, csf_ml, limits),
         csf_segments=csf_segments,
-        segments=_segments(before, after),
+        segments=_segments(before, after, limits),
         reference=reference_volume(before, after),
         cautions=tuple(_cautions(before, after, same_patient)),
         notice=after.notice,
     )
 
 
+def _is_same_protocol(before: Report, after: Report) -> bool:
+    """Return whether the myelograms have the same description and voxel size."""
+    one, two = (
+        {(s.description, s.spacing_mm) for s in report.series if "fluid" in s.used_for}
+        for report in (before, after)
+    )
+    if not one or len(one) != len(two):
+        return False
+    for (name, spacing), (other_name, other_spacing) in zip(
+        sorted(one, key=str), sorted(two, key=str), strict=True
+    ):
+        if not name or name != other_name or spacing is None or other_spacing is None:
+            return False
+        if max(abs(a - b) for a, b in zip(spacing, other_spacing, strict=True)) > _SAME_SPACING_MM:
+            return False
+    return True
+
+
 def _measurements(
-    before: Report, after: Report, csf_segments: tuple[str, ...], csf_ml: Pair
+    before: Report,
+    after: Report,
+    csf_segments: tuple[str, ...],
+    csf_ml: Pair,
+    limits: DetectableChange,
 ) -> tuple[Measurement, ...]:
     counts = before.finding.segments_with_fluid, after.finding.segments_with_fluid
     fluid_ml = _total_ml(before), _total_ml(after)
-    detectable_ml = detectable_fluid_ml(fluid_ml)
+    detectable_ml = limits.of_fluid_ml(fluid_ml)
     measurements = [
         Measurement(
             "motion segments with fluid",
@@ -300,7 +348,7 @@ def _measurements(
         Measurement("all fluid", "mL", fluid_ml, detectable_ml, trend_of(fluid_ml, detectable_ml)),
     ]
     if csf_segments:
-        detectable_ml = DETECTABLE_CSF_FRACTION * max(volume or 0.0 for volume in csf_ml)
+        detectable_ml = limits.csf_fraction * max(volume or 0.0 for volume in csf_ml)
         name = f"CSF in the sac, {span(csf_segments)}"
         trend = trend_of(csf_ml, detectable_ml)
         measurements.append(Measurement(name, "mL", csf_ml, detectable_ml, trend))
@@ -324,10 +372,10 @@ def _csf_in_common(before: Report, after: Report) -> tuple[tuple[str, ...], Pair
     return common, (sum(one[s] for s in common), sum(two[s] for s in common))
 
 
-def _segments(before: Report, after: Report) -> tuple[SegmentChange, ...]:
+def _segments(before: Report, after: Report, limits: DetectableChange) -> tuple[SegmentChange, ...]:
     one, two = ({s.segment: s for s in r.fluid_by_segment} for r in (before, after))
     return tuple(
-        _segment(name, one.get(name), two.get(name))
+        _segment(name, one.get(name), two.get(name), limits)
         for name in sorted({*one, *two}, key=_craniocaudal)
         if any(s.present for s in (one.get(name), two.get(name)) if s is not None)
     )
@@ -339,7 +387,9 @@ def _craniocaudal(segment: str) -> tuple[int, ...]:
     return tuple(chain.index(name) for name in split_segment(segment))
 
 
-def _segment(name: str, old: SegmentFluid | None, new: SegmentFluid | None) -> SegmentChange:
+def _segment(
+    name: str, old: SegmentFluid | None, new: SegmentFluid | None, limits: DetectableChange
+) -> SegmentChange:
     thicknesses: dict[str, Pair] = {
         side: (
             _measurement(old and getattr(old, side), "thickness_mm"),
@@ -354,7 +404,7 @@ def _segment(name: str, old: SegmentFluid | None, new: SegmentFluid | None) -> S
             None if new is None else new.present,
         ),
         thicknesses_mm=thicknesses,
-        trends={side: trend_of(pair, DETECTABLE_MM) for side, pair in thicknesses.items()},
+        trends={side: trend_of(pair, limits.thickness_mm) for side, pair in thicknesses.items()},
     )
 
 
@@ -385,12 +435,14 @@ def _similarity(one: Collection, two: Collection) -> float:
     return len(shared) / len(all_) * (1.0 if same_side else _SIDE_WEIGHT)
 
 
-def _change(old: Collection | None, new: Collection | None) -> CollectionChange:
+def _change(
+    old: Collection | None, new: Collection | None, limits: DetectableChange
+) -> CollectionChange:
     volumes = (_measurement(old, "volume_ml"), _measurement(new, "volume_ml"))
-    change: Change = trend_of(volumes, detectable_fluid_ml(volumes))
+    change: Change = trend_of(volumes, limits.of_fluid_ml(volumes))
     if old is None or new is None:
         present_ml = volumes[1] if old is None else volumes[0]
-        undetectable = present_ml is not None and present_ml < DETECTABLE_ML
+        undetectable = present_ml is not None and present_ml < limits.fluid_ml
         change = "no measurable change" if undetectable else "new" if old is None else "gone"
     before, after = (() if c is None else c.segments for c in (old, new))
     both = old is not None and new is not None

@@ -9,7 +9,7 @@ import pytest
 from leakloc.cli import BAD_USAGE, DONE, INPUT_UNUSABLE, main
 from leakloc.localization.result import SacSegment
 from leakloc.report import build_report
-from leakloc.report.compare import DETECTABLE_FRACTION, DETECTABLE_ML, RESIDUAL, compare
+from leakloc.report.compare import OTHER_PROTOCOL, RESIDUAL, SAME_PROTOCOL, compare
 
 
 @pytest.fixture
@@ -103,25 +103,45 @@ def test_command_writes_a_page(report, tmp_path, capsys):
     assert main(["diff", str(path), str(path), "--html", str(nowhere)]) == BAD_USAGE
 
 
-def test_changes_below_the_detectable_one_are_no_change(report):
+@pytest.mark.parametrize("limits", [SAME_PROTOCOL, OTHER_PROTOCOL])
+def test_changes_below_the_detectable_one_are_no_change(report, limits):
     first = report.collections[0]
+    series = report.series
+    if limits is OTHER_PROTOCOL:
+        series = tuple(s.model_copy(update={"description": "other"}) for s in series)
+    earlier = report.model_copy(update={"series": series})
 
-    def fluid(volume_ml):
-        return changed(report, [moved(first, volume_ml=volume_ml)])
+    def fluid(of, volume_ml):
+        return changed(of, [moved(first, volume_ml=volume_ml)])
 
     for before, after, trend in (
-        (1.0, 1.0 + 0.9 * DETECTABLE_ML, "no measurable change"),
-        (1.0, 1.0 + 1.1 * DETECTABLE_ML, "increased"),
-        (50.0, 50.0 * (1 - 0.9 * DETECTABLE_FRACTION), "no measurable change"),
-        (50.0, 50.0 * (1 - 1.1 * DETECTABLE_FRACTION), "decreased"),
+        (1.0, 1.0 + 0.9 * limits.fluid_ml, "no measurable change"),
+        (1.0, 1.0 + 1.1 * limits.fluid_ml, "increased"),
+        (50.0, 50.0 * (1 - 0.9 * limits.fluid_fraction), "no measurable change"),
+        (50.0, 50.0 * (1 - 1.1 * limits.fluid_fraction), "decreased"),
     ):
-        found = compare(fluid(before), fluid(after))
+        found = compare(fluid(earlier, before), fluid(report, after))
+        assert found.detectable is limits
         assert found.collections[0].change == trend
         assert found.measurements[1].trend == trend
         assert (trend in found.summary) is (trend != "no measurable change")
-    small = compare(fluid(0.5 * DETECTABLE_ML), changed(report, []))
+        assert limits.protocol in found.text
+    small = compare(fluid(earlier, 0.5 * limits.fluid_ml), changed(report, []))
     assert small.collections[0].change == "no measurable change"
-    assert compare(fluid(9.0), changed(report, [])).collections[0].change == "gone"
+    assert compare(fluid(earlier, 9.0), changed(report, [])).collections[0].change == "gone"
+
+
+def test_another_voxel_size_or_no_description_is_another_protocol(report):
+    def with_series(**values):
+        series = tuple(s.model_copy(update=values) for s in report.series)
+        return report.model_copy(update={"series": series})
+
+    assert compare(report, report).detectable is SAME_PROTOCOL
+    for values in ({"spacing_mm": (3.0, 1.0, 1.0)}, {"description": ""}, {"spacing_mm": None}):
+        other = with_series(**values)
+        assert compare(report, other).detectable is OTHER_PROTOCOL
+        if not values.get("spacing_mm"):
+            assert compare(other, other).detectable is OTHER_PROTOCOL
 
 
 def test_csf_is_compared_in_the_segments_of_both_fields_of_view(report):

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from leakloc.anatomy.vocabulary import SIDES
 from leakloc.core.templates import render_html
 from leakloc.report.compare import (
-    DETECTABLE_MM,
-    DETECTABLE_SOURCE,
     RESIDUAL,
     pair_text,
     relative_text,
@@ -76,7 +74,7 @@ def followup_page(
         collections=_collections(comparison),
         reference=_reference(comparison),
         residual=RESIDUAL,
-        detectable=DETECTABLE_SOURCE,
+        detectable=comparison.detectable.text,
         limitations=LIMITATIONS,
         provenance=_provenance(before, after),
     )
@@ -135,9 +133,10 @@ def _segments(comparison: Comparison) -> Table | None:
         (s.segment, ARROW.join(_presence(p) for p in s.present), *(_side(s, x) for x in SIDES))
         for s in comparison.segments
     ]
+    limit_mm = comparison.detectable.thickness_mm
     caption = (
         "Motion segments with fluid in a study, cranial to caudal: thickness in mm on each side of "
-        f"the sac, earlier{ARROW}later study; smallest detectable change {DETECTABLE_MM:.1f} mm"
+        f"the sac, earlier{ARROW}later study; smallest detectable change {limit_mm:.1f} mm"
     )
     return Table(caption, ("Segment", "Fluid", *(side.capitalize() for side in SIDES)), rows)
 
