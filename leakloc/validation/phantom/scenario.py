@@ -28,6 +28,7 @@ SequenceName = Literal[
     "t1_sagittal_post",
     "t1_intrathecal",
     "ht2w_coronal",
+    "t2_fs_sagittal",
 ]
 CollectionKind = Literal["epidural", "periradicular"]
 LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]

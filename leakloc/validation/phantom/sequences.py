@@ -216,4 +216,7 @@ def draw_sequences(
     before = by_name["t1_sagittal"]
     by_name["t1_sagittal_post"] = replace(before, name="t1_sagittal_post", contrast="t1_post")
     by_name["ht2w_coronal"] = replace(by_name["ht2w_3d"], name="ht2w_coronal")
+    by_name["t2_fs_sagittal"] = replace(
+        by_name["t2_sagittal"], name="t2_fs_sagittal", fat_suppressed=True
+    )
     return by_name

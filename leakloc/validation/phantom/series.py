@@ -76,6 +76,7 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t1_sagittal_post": ("t1_tse_sag_KM",),
         "t1_intrathecal": ("t1_tse_sag_fs_KM",),
         "ht2w_coronal": ("t2_space_myelo_cor_p2_iso",),
+        "t2_fs_sagittal": ("t2_tse_sag_fs",),
     },
     "ge": {
         "ht2w_3d": ("3D CUBE MYELO SAG", "Sag CUBE T2 FS Myelogram"),
@@ -92,6 +93,7 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t1_sagittal_post": ("Sag T1 FSE +C",),
         "t1_intrathecal": ("Sag T1 FS +C",),
         "ht2w_coronal": ("3D CUBE MYELO COR",),
+        "t2_fs_sagittal": ("Sag T2 FS",),
     },
     "philips": {
         "ht2w_3d": ("3D_MYELO_VISTA", "sMYELO_3D_VIEW SENSE"),
@@ -108,6 +110,7 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t1_sagittal_post": ("T1W_TSE_SAG_GD",),
         "t1_intrathecal": ("T1W_SPIR_SAG_GD",),
         "ht2w_coronal": ("3D_MYELO_VISTA_COR",),
+        "t2_fs_sagittal": ("T2W_SPAIR_SAG",),
     },
     "canon": {
         "ht2w_3d": ("3D MPV MYELO SAG",),
@@ -124,6 +127,7 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t1_sagittal_post": ("SAG T1W FSE CE",),
         "t1_intrathecal": ("SAG T1W FS CE",),
         "ht2w_coronal": ("3D MPV MYELO COR",),
+        "t2_fs_sagittal": ("SAG T2W FSE FS",),
     },
     "uih": {
         "ht2w_3d": ("t2_mx3d_myelo_sag_fs", "MRM_mx3d_sag"),
@@ -140,6 +144,7 @@ _NAMES: Final[dict[Vendor, dict[SequenceName, tuple[str, ...]]]] = {
         "t1_sagittal_post": ("t1_fse_sag_post",),
         "t1_intrathecal": ("t1_fse_sag_fs_post",),
         "ht2w_coronal": ("t2_mx3d_myelo_cor_fs",),
+        "t2_fs_sagittal": ("t2_fse_sag_fs",),
     },
 }
 
