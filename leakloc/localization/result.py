@@ -64,8 +64,8 @@ class SacSegment(Part):
     mean_area_mm2: Nullable[Millimeters]
     """Mean cross-section, perpendicular to the canal."""
     csf_volume_ml: Nullable[Milliliters] = None
-    """CSF volume in the sac within the segment, relative to the signals of CSF and nerve roots at the
-    same level; null in reports of older versions."""
+    """CSF volume in the sac within the segment, relative to the signals of CSF and nerve roots at
+    the same level; null in reports of older versions."""
 
 
 class ThecalSac(Part):

@@ -150,6 +150,17 @@ def test_a_repeat_scan_has_the_same_fluid_and_another_image(patient: Patient) ->
     assert not first.myelogram.geometry.matches(again.myelogram.geometry)
 
 
+def test_a_repeat_scan_with_the_same_protocol_has_another_position_only(patient: Patient) -> None:
+    first, again = (simulate(patient, "dorsal", 3, repeat=n, same_protocol=True) for n in (0, 1))
+    assert again.acquisition == first.acquisition
+    one, two = first.myelogram.geometry, again.myelogram.geometry
+    assert one.spacing_ijk_mm == pytest.approx(two.spacing_ijk_mm)
+    shift_mm = np.abs(one.origin_lps - two.origin_lps)
+    assert 0 < shift_mm.max() <= 0.51 * max(one.spacing_ijk_mm)
+    csf = [float(np.median(s.myelogram.array[s.thecal_sac.array > 0])) for s in (first, again)]
+    assert csf[0] == pytest.approx(csf[1], rel=0.1)
+
+
 @pytest.mark.parametrize("name", list(SCENARIOS))
 def test_every_scenario_yields_a_study_with_its_truth(patient: Patient, name: str) -> None:
     study = simulate(patient, name, 5)
