@@ -10,7 +10,7 @@ phantoms without a leak, posterior epidural fat takes the place of a collection.
 patients. Studies in the output file are not repeated.
 
 With ``--spider``, the signal of epidural fat, discs and vertebrae on real T2 of the development
-patients is compared with the limit of fluid on axial T2. SPIDER's T1 series are not read.
+patients is compared with the limit of fluid on axial T2.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ CASES: Final = (
     Case("normal", 55, more=(*CORONAL, *T1)),
     Case("seroma_apart", 56, suppressed="t2_fs_sagittal", more=CORONAL),
 )
-"""The limits of these measurements were set on seeds 41 to 45."""
+"""Limits were set on seeds 41 to 45; the rule for blood-like signal also on the hematoma (57)."""
 
 ROLES: Final[tuple[Role, ...]] = ("sagittal_t1", "sagittal_t2", "sagittal_stir")
 FAT_LEVELS: Final = ("L2", "L4")
@@ -313,13 +313,11 @@ def counted(values: Sequence[bool | None]) -> str:
 def print_summary(rows: Sequence[Measured]) -> None:
     """Print the results by measurement."""
     studies = {(one.scenario, one.seed): one for one in rows}
-    without = [one for one in studies.values() if one.tissue == "epidural fat"]
+    without = [one for one in studies.values() if one.tissue not in FLUIDS]
     fluid = [one for one in rows if one.tissue in FLUIDS]
     fat = [one for one in rows if "fat" in one.tissue]
     seeds = sorted({one.seed for one in rows})
-    print(
-        f"Phantoms, not patients: {len(studies)} studies ({len(without)} without a leak), {seeds}"
-    )
+    print(f"Phantoms, not patients: {len(studies)} studies ({len(without)} without fluid), {seeds}")
     print(f"detected on the myelogram: fluid {counted([one.is_detected for one in fluid])}, "
           f"fat {counted([one.is_detected for one in fat])}; other collections "
           f"{sum(one.n_false for one in studies.values())}")  # fmt: skip
