@@ -73,18 +73,17 @@ def corrections_widget() -> widgets.Container:
         layer.refresh_text()
         return f"{before} is {name.value}; all levels will be renamed accordingly."
 
-    def write_files() -> str:
+    def write_file() -> str:
         contents, discs, fluid = edited_layers(viewer.layers)
         target = Path(output.value)
         if not str(output.value).strip(". "):
             target = contents.folder.with_name(f"{contents.folder.name}_corrections")
-        files = write_corrections(contents, target, reader=reader.value, discs=discs, fluid=fluid)
-        names = " and ".join(file.name for file in files)
-        return f"Written to {target.name}: {names}."
+        file = write_corrections(contents, target, reader=reader.value, discs=discs, fluid=fluid)
+        return f"Written to {target.name}: {file.name}."
 
     on_click(add, add_image)
     on_click(rename, rename_disc)
-    on_click(write, write_files)
+    on_click(write, write_file)
     return widgets.Container(
         widgets=[study, add, name, rename, reader, output, write, status, notice], labels=True
     )

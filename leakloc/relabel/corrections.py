@@ -19,6 +19,7 @@ from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.volume import Geometry, Volume
 from leakloc.levels import read_levels
 from leakloc.loaders.limits import require_regular
+from leakloc.relabel.runs import mask_of
 from leakloc.report.model import Corrections
 from leakloc.segmentation.edited import edit_fluid
 
@@ -193,20 +194,15 @@ def _edited_voxels(edited: EditedFluid, runs: str, geometry: Geometry) -> npt.ND
         If a selected voxel lies outside the myelogram.
     """
     voxels = np.zeros(geometry.shape, bool)
-    k, j, i = edited.shape_kji
-    lengths = np.array(runs.split(), np.int64)
-    selected = np.zeros(i * k * j, np.uint8)
-    for start, stop in np.cumsum(lengths)[: len(lengths) // 2 * 2].reshape(-1, 2):
-        selected[start:stop] = 1
+    selected = mask_of(runs, edited.shape_kji)
     if not selected.any():
         return voxels
     try:
         grid = Geometry(edited.shape_kji, np.array(edited.affine_lps))
     except GeometryError as error:
         raise InputError(f"the grid of the edited fluid is not valid: {error}") from error
-    array = np.ascontiguousarray(selected.reshape(i, k, j).transpose(1, 2, 0))
-    (box,) = ndimage.find_objects(array)
-    region = Volume(array[box], grid.cropped(box))
+    (box,) = ndimage.find_objects(selected.view(np.uint8))
+    region = Volume(selected[box].view(np.uint8), grid.cropped(box))
     corners = region.geometry.corners_lps
     if not geometry.contains(corners).all():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Writing corrections: edited disc points and an edited mask of the epidural fluid."""
+"""Writing ``corrections.json`` from edited disc points and an edited mask of the epidural fluid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
+from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import segment_name, split_segment, vertebra_chain
 from leakloc.core.errors import InputError, OutputError
-from leakloc.report.model import Corrections, EditedDisc, MarkedCollection, RenamedVertebra
-from leakloc.report.writer import write_mask
+from leakloc.relabel.runs import run_lengths
+from leakloc.report.model import Corrections, EditedDisc, EditedFluid, RenamedVertebra
 
 if TYPE_CHECKING:
     from leakloc.core.volume import Volume
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from leakloc.report.model import Report
 
 CORRECTIONS_NAME: Final = "corrections.json"
-FLUID_NAME: Final = "corrected_fluid.nii.gz"
 
 _MOVED_MM: Final = 0.1
 """Minimum displacement of an edited disc point; smaller ones are rounding errors."""
@@ -47,44 +47,44 @@ def write_corrections(
     reader: str,
     discs: Sequence[DiscPoint] | None = None,
     fluid: Volume | None = None,
-) -> tuple[Path, ...]:
-    """Write the differences from a report to ``corrections.json`` and ``corrected_fluid.nii.gz``.
+) -> Path:
+    """Write the differences from a report to ``corrections.json``, as the HTML report does.
 
-    `leakloc relabel OUT corrections.json` applies the first file, `leakloc analyze STUDY --fluid
-    corrected_fluid.nii.gz` the second. Collections of which all voxels were erased are marked as
-    false in the first; the second is written if other voxels differ. Files of these names that no
-    longer apply are removed.
+    `leakloc relabel OUT corrections.json` applies the file.
 
     Parameters
     ----------
     contents : ReportContents
     output : path
-        Folder for the files, outside the report folder; created if missing.
+        Folder for the file, outside the report folder; created if missing.
     reader : str
         Name or initials of the reader.
     discs : sequence of DiscPoint, optional
         All disc points; those of the report that are missing are recorded as deleted. If one is
         renamed, all levels are renamed by the same number of levels.
     fluid : Volume, optional
-        Mask of the epidural fluid on the grid of the report, in any axis order.
+        Mask of the epidural fluid on the grid of the report, in any axis order. Voxels that are
+        fluid only in the mask are recorded as painted, those only in the report as erased; labels
+        are not compared.
 
     Returns
     -------
-    tuple of Path
-        The files written.
+    Path
+        The file written.
 
     Raises
     ------
     InputError
-        If nothing was corrected, the reader is missing, or names are invalid or contradictory.
+        If nothing was corrected, the reader is missing, names are invalid or contradictory, or the
+        mask has another grid or too many differences.
     OutputError
-        If the files cannot be written.
+        If the file cannot be written.
     """
     output, folder = Path(output), contents.folder
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise InputError("the output is inside the report folder: specify another folder")
     report = contents.report
-    erased, edited = _fluid_edits(contents, fluid) if fluid is not None else ((), None)
+    edited = None if fluid is None else _fluid_edits(contents, fluid)
     moved, renamed = _disc_edits(report, discs) if discs is not None else ((), ())
     try:
         corrections = Corrections(
@@ -94,35 +94,20 @@ def write_corrections(
             created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             vertebrae=renamed,
             discs=moved,
-            collections=erased,
+            fluid=edited,
         )
     except ValidationError as error:
         raise InputError("specify the name or initials of the reader (64 characters)") from error
-    has_corrections = bool(moved or renamed or erased)
-    if not has_corrections and edited is None:
+    if not (moved or renamed or edited):
         raise InputError("no correction has been made")
-    return _write(output, corrections if has_corrections else None, edited)
-
-
-def _write(output: Path, corrections: Corrections | None, fluid: Volume | None) -> tuple[Path, ...]:
-    written = []
-    text, mask = output / CORRECTIONS_NAME, output / FLUID_NAME
+    path = output / CORRECTIONS_NAME
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if corrections is None:
-            text.unlink(missing_ok=True)
-        else:
-            content = corrections.model_dump_json(indent=2, by_alias=True)
-            text.write_text(content + "\n", encoding="utf-8")
-            written.append(text)
-        if fluid is None:
-            mask.unlink(missing_ok=True)
-        else:
-            write_mask(fluid, mask)
-            written.append(mask)
+        content = corrections.model_dump_json(indent=2, by_alias=True)
+        path.write_text(content + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {output}: {error.strerror or error}") from error
-    return tuple(written)
+    return path
 
 
 def _disc_edits(
@@ -160,18 +145,25 @@ def _disc_edits(
     return tuple(edits), vertebrae
 
 
-def _fluid_edits(
-    contents: ReportContents, fluid: Volume
-) -> tuple[tuple[MarkedCollection, ...], Volume | None]:
-    """Return collections without remaining voxels, and the mask if other voxels differ."""
+def _fluid_edits(contents: ReportContents, fluid: Volume) -> EditedFluid | None:
+    """Return the painted and erased voxels, on the box around them; None without any."""
     before = contents.masks.get("epidural_fluid")
     if before is None:
         raise InputError("the report contains no mask of the epidural fluid")
     after = fluid.oriented(before.geometry.axis_codes)
     if not after.geometry.matches(before.geometry):
         raise InputError("the edited mask has another grid than the report")
-    kept = np.unique(after.array)
-    erased = [c.id for c in contents.report.collections if c.id not in kept]
-    unchanged = np.where(np.isin(before.array, erased), 0, before.array)
-    marks = tuple(MarkedCollection(id=number, is_fluid=False) for number in erased)
-    return marks, None if np.array_equal(after.array, unchanged) else after
+    changed = (after.array > 0) != (before.array > 0)
+    if not changed.any():
+        return None
+    (box,) = ndimage.find_objects(changed.view(np.uint8))
+    grid, is_fluid = before.geometry.cropped(box), after.array[box] > 0
+    try:
+        return EditedFluid(
+            shape_kji=grid.shape,
+            affine_lps=grid.affine_lps.tolist(),
+            painted=run_lengths(changed[box] & is_fluid),
+            erased=run_lengths(changed[box] & ~is_fluid),
+        )
+    except ValidationError as error:
+        raise InputError("the edited regions are too complex for one file") from error

@@ -87,9 +87,7 @@ def test_edits_in_layers_are_applied_by_relabel(sample_report, tmp_path):
     index = discs.features["name"].index("L3-L4")
     discs.data[index, 0] -= 4  # cranially
     contents, points, fluid = edited_layers(layers)
-    (path,) = write_corrections(
-        contents, tmp_path / "edits", reader="AB", discs=points, fluid=fluid
-    )
+    path = write_corrections(contents, tmp_path / "edits", reader="AB", discs=points, fluid=fluid)
     after = {d.name: np.array(d.center_lps_mm) for d in relabel(folder, path).levels.discs}
     spacing_mm = discs.scale[0]
     shift = after["L3-L4"] - before["L3-L4"]

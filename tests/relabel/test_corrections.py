@@ -13,6 +13,7 @@ from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import read_mask
 from leakloc.relabel import relabel
 from leakloc.relabel.corrections import _edited_voxels
+from leakloc.relabel.runs import run_lengths
 from leakloc.report import Report
 from leakloc.report.model import EditedFluid
 
@@ -103,19 +104,12 @@ def test_earlier_corrections_are_kept(folder):
     assert discs["L3-L4"] == pytest.approx(point, abs=0.1)
 
 
-def runs(mask: np.ndarray) -> str:
-    """Run lengths of a mask [k, j, i], as written by the page."""
-    line = mask.transpose(2, 0, 1).ravel()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]])))
-    return " ".join(map(str, np.diff(edges, prepend=0)))
-
-
 def edited(volume: Volume, painted: np.ndarray, erased: np.ndarray) -> dict[str, object]:
     return {
         "shape_kji": volume.array.shape,
         "affine_lps": volume.geometry.affine_lps.tolist(),
-        "painted": runs(painted),
-        "erased": runs(erased),
+        "painted": run_lengths(painted),
+        "erased": run_lengths(erased),
     }
 
 
@@ -172,7 +166,7 @@ def test_the_grid_of_the_page_may_differ_from_that_of_the_images():
     painted = np.zeros(grid.shape, bool)
     painted[4:6, 1, 3] = True
     made = EditedFluid(
-        shape_kji=grid.shape, affine_lps=grid.affine_lps.tolist(), painted=runs(painted)
+        shape_kji=grid.shape, affine_lps=grid.affine_lps.tolist(), painted=run_lengths(painted)
     )
     found = _edited_voxels(made, made.painted, geometry)
     expected = np.zeros(geometry.shape, bool)

@@ -1,4 +1,4 @@
-"""Edited disc points and masks are written as corrections that relabel and analyze apply."""
+"""Edited disc points and masks are written as corrections that relabel applies."""
 
 import json
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from leakloc.core.errors import InputError
-from leakloc.loaders import read_mask
+from leakloc.core.volume import Volume
 from leakloc.relabel import DiscPoint, relabel, write_corrections
+from leakloc.relabel.corrections import _edited_voxels
+from leakloc.relabel.runs import run_lengths
 from leakloc.report import read_contents
+from leakloc.report.model import EditedFluid
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_moved_deleted_and_renamed_discs_are_applied(contents, folder, tmp_path)
         for p in points(contents, L4_L5="L5-S1")
         if p.reported != "L1-L2"
     ]
-    (path,) = write_corrections(contents, tmp_path / "new" / "edits", reader=" AB ", discs=edited)
+    path = write_corrections(contents, tmp_path / "new" / "edits", reader=" AB ", discs=edited)
     written = json.loads(path.read_text())
     assert written["reader"] == "AB"
     assert written["vertebrae"] == [{"name": "L4", "new_name": "L5"}]
@@ -44,39 +47,67 @@ def test_moved_deleted_and_renamed_discs_are_applied(contents, folder, tmp_path)
     assert after["L5-S1"] == pytest.approx(before["L4-L5"], abs=0.1)
 
 
-def test_an_erased_collection_is_marked_as_false(contents, folder, tmp_path):
+def test_edits_of_a_mask_are_applied_like_those_of_the_page(contents, folder, tmp_path):
+    """Both write run lengths; the page on its own grid, the plug-in on the box of the edits."""
+    mask = contents.masks["epidural_fluid"]
+    grid = mask.geometry
+    (disc,) = (d.center_lps_mm for d in contents.report.levels.discs if d.name == "T12-L1")
+    points = grid.lps_from_kji(np.moveaxis(np.indices(grid.shape), 0, -1))
+    ball = np.linalg.norm(points - np.add(disc, [0.0, 12.0, 0.0]), axis=-1) <= 4.0
+    extent = contents.report.collections[0].extent
+    above = points[..., 2] > np.mean([extent.cranial.lps_mm[2], extent.caudal.lps_mm[2]])
+    painted, erased = ball & (mask.array == 0), above & (mask.array == 1)
+    assert painted.any() and erased.any()
+
+    edited = mask.with_array(np.where(erased, 0, np.where(painted, 7, mask.array)).astype(np.uint8))
+    path = write_corrections(contents, tmp_path / "a", reader="AB", fluid=edited.oriented("LPI"))
+    assert [file.name for file in path.parent.iterdir()] == ["corrections.json"]
+    written = json.loads(path.read_text())
+    assert np.prod(written["fluid"]["shape_kji"]) < mask.array.size
+    assert not written["collections"]
+
+    page = mask.oriented("RSA").geometry  # another axis order, as that of the page
+
+    def on_page(selected):
+        return run_lengths(mask.with_array(selected.view(np.uint8)).oriented("RSA").array > 0)
+
+    by_page = EditedFluid(
+        shape_kji=page.shape,
+        affine_lps=page.affine_lps.tolist(),
+        painted=on_page(painted),
+        erased=on_page(erased),
+    )
+    by_plugin = EditedFluid.model_validate(written["fluid"])
+    for kind, expected in (("painted", painted), ("erased", erased)):
+        for form in (by_page, by_plugin):
+            found = _edited_voxels(form, getattr(form, kind), grid)
+            np.testing.assert_array_equal(found, expected)
+
+    report = relabel(folder, path)
+    after = read_contents(folder).masks["epidural_fluid"]
+    np.testing.assert_array_equal(after.array > 0, edited.array > 0)
+    assert [c.id for c in report.collections] == [1, 2]
+
+
+def test_an_erased_collection_is_removed(contents, folder, tmp_path):
     fluid = contents.masks["epidural_fluid"]
     empty = fluid.with_array(np.zeros_like(fluid.array))
-    (path,) = write_corrections(contents, tmp_path / "edits", reader="AB", fluid=empty)
-    assert path.name == "corrections.json"
-    assert relabel(folder, path).collections == ()
+    path = write_corrections(contents, tmp_path / "edits", reader="AB", fluid=empty)
+    report = relabel(folder, path)
+    assert report.collections == ()
+    assert "Erased by the reader." in [r.reason for r in report.rejected]
 
 
-def test_an_edited_mask_is_written_on_the_grid_of_the_report(contents, tmp_path):
+def test_edits_that_do_not_fit_one_file_are_refused(contents, tmp_path):
     fluid = contents.masks["epidural_fluid"]
-    turned = fluid.oriented("LPI")
-    place = tuple(np.argwhere(turned.array == 1)[0])
-    edited = turned.array.copy()
-    edited[place] = 2
-    files = write_corrections(
-        contents, tmp_path / "edits", reader="AB", fluid=turned.with_array(edited)
-    )
-    assert [file.name for file in files] == ["corrected_fluid.nii.gz"]
-    mask = read_mask(files[0])
-    assert mask.geometry.matches(fluid.geometry)
-    (voxel,) = np.argwhere(mask.array != fluid.array)
-    expected = turned.geometry.lps_from_kji(place)
-    assert mask.geometry.lps_from_kji(voxel) == pytest.approx(expected, abs=1e-3)
-
-
-def test_files_of_earlier_edits_do_not_remain(contents, tmp_path):
-    fluid = contents.masks["epidural_fluid"]
-    out = tmp_path / "edits"
-    write_corrections(
-        contents, out, reader="AB", fluid=fluid.with_array(np.minimum(fluid.array + 1, 2))
-    )
-    write_corrections(contents, out, reader="AB", discs=points(contents)[1:])
-    assert [file.name for file in out.iterdir()] == ["corrections.json"]
+    checkered = np.indices(fluid.array.shape).sum(axis=0) % 2
+    with pytest.raises(InputError, match="too complex"):
+        write_corrections(
+            contents, tmp_path, reader="AB", fluid=fluid.with_array(checkered.astype(np.uint8))
+        )
+    shifted = Volume(fluid.array[1:], fluid.geometry.cropped(np.s_[1:, :, :]))
+    with pytest.raises(InputError, match="another grid"):
+        write_corrections(contents, tmp_path, reader="AB", fluid=shifted)
 
 
 @pytest.mark.parametrize(
