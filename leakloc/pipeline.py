@@ -9,10 +9,8 @@ settings (`StageSettings`).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.analysis import AnalysisData, Basis, Landmarks
 from leakloc.anatomy.spine import Spine
+from leakloc.core.clock import Clock
 from leakloc.core.errors import AnalysisError, SettingsError
 from leakloc.core.settings import Settings
 from leakloc.levels import read_level_map, read_levels
@@ -39,6 +38,8 @@ from leakloc.localization import (
     without_retrospinal,
 )
 from leakloc.notebook import analysis_html, collections_table
+from leakloc.relabel.corrections import check_study, read_corrections
+from leakloc.relabel.renumber import correct
 from leakloc.report import build_report, check_output, write_outputs
 from leakloc.report.usage import selections_of
 from leakloc.segmentation import SuppliedMasks
@@ -47,15 +48,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from leakloc.anatomy.vocabulary import Role
+    from leakloc.core.clock import Progress
     from leakloc.core.volume import Volume
     from leakloc.levels.result import Labeler
     from leakloc.levels.supplied import SuppliedLevelMap, SuppliedLevels
     from leakloc.loaders.study import Study, Triage
-    from leakloc.report.model import Report
+    from leakloc.report.model import Corrections, Report
     from leakloc.segmentation.result import Segmentation, Segmenter
-
-Progress = Callable[[str, float], None]
-"""Callback with the current stage and the fraction of the run time before it, 0..1."""
 
 STAGES: Final = {
     "reading": 0.0,
@@ -70,12 +69,23 @@ STAGES: Final = {
 
 @dataclass(frozen=True)
 class Analysis(AnalysisData):
-    """Results of one study, with its report, output folder and notebook views."""
+    """Results of one study, with its report, output folder and notebook views.
+
+    Parameters
+    ----------
+    corrections : tuple of Corrections
+        Corrections by readers that the results contain.
+    uncorrected : AnalysisData or None
+        Results before these corrections; None without any.
+    """
+
+    corrections: tuple[Corrections, ...] = ()
+    uncorrected: AnalysisData | None = None
 
     @cached_property
     def report(self) -> Report:
         """Content of ``report.json``; after `save`, with the files written."""
-        return build_report(self)
+        return build_report(self, corrections=self.corrections)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Report:
         """Write the report folder, completely or not at all.
@@ -85,7 +95,13 @@ class Analysis(AnalysisData):
         OutputError
             If it cannot be written, or contains a report and `overwrite` is False.
         """
-        report = write_outputs(self, Path(folder), overwrite=overwrite)
+        report = write_outputs(
+            self,
+            Path(folder),
+            overwrite=overwrite,
+            corrections=self.corrections,
+            uncorrected=self.uncorrected,
+        )
         self.__dict__["report"] = report  # replaces the cached value
         return report
 
@@ -95,27 +111,6 @@ class Analysis(AnalysisData):
 
     def _repr_html_(self) -> str:
         return analysis_html(self, self.report)
-
-
-@dataclass
-class Clock:
-    """Measure the run time of stages and report progress."""
-
-    progress: Progress | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def report(self, name: str, fraction: float) -> None:
-        """Report the current stage and the completed fraction."""
-        if self.progress is not None:
-            self.progress(name, fraction)
-
-    @contextmanager
-    def stage(self, name: str, fraction: float) -> Iterator[None]:
-        """Report a stage and add its run time."""
-        self.report(name, fraction)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def analyze(
@@ -135,6 +130,7 @@ def analyze(
     fluid_label: int | str | Sequence[int | str] | None = None,
     levels: Labeler | str | Path | None = None,
     level_scheme: str | None = None,
+    corrections: str | Path | Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Analysis:
     """Detect and localize epidural fluid: run all stages on a study.
@@ -167,6 +163,9 @@ def analyze(
         `level_scheme`, another program's level map; see `leakloc.levels.files`.
     level_scheme : str, optional
         Label scheme of that map: a published scheme, or a TOML file.
+    corrections : path or sequence of paths, optional
+        ``corrections.json`` of earlier reports of the same study, in the order of their
+        application; applied as by `leakloc.relabel.relabel`.
     progress : callable, optional
         Called with each stage of `STAGES` and the fraction of the run time before it, 0..1.
 
@@ -180,7 +179,8 @@ def analyze(
     ------
     LeaklocError
         A subclass, with a message for the user: `InputError` if no series of the study can be
-        analyzed, `AnalysisError` if a stage produces no result although the input is usable.
+        analyzed, or corrections are of another study; `AnalysisError` if a stage produces no
+        result although the input is usable.
 
     Examples
     --------
@@ -205,6 +205,8 @@ def analyze(
         segmenter = _supplied_segmenter(sac, fluid, sac_label, fluid_label, segmenter, settings)
     if levels is not None:
         labeler = levels if callable(levels) else _supplied_levels(levels, level_scheme, settings)
+    files = (corrections,) if isinstance(corrections, str | Path) else corrections
+    edits = [(Path(file), read_corrections(Path(file))) for file in files]
     clock = Clock(progress)
 
     with clock.stage("reading", STAGES["reading"]):
@@ -216,6 +218,8 @@ def analyze(
                 study_uid=study_uid,
                 progress=lambda _, done: clock.report("reading", until * done),
             )
+        for file, edited in edits:
+            check_study(edited, study.info.study_instance_uid, file)
     with clock.stage("choosing series", STAGES["choosing series"]):
         chosen = triage(
             study, settings.loaders, myelogram_uid=myelogram_uid, companion_uids=companion_uids
@@ -245,6 +249,17 @@ def analyze(
         segmentation, landmarks, notes, selections_of(chosen), myelogram_uid, companion_uids
     )
     analysis = Analysis(study, chosen, within, named, localization, settings, clock.seconds, basis)
+    if edits:
+        with clock.stage("localization", STAGES["localization"]):
+            corrected = correct(analysis, edits)
+        analysis = replace(
+            analysis,
+            segmentation=corrected.segmentation,
+            levels=corrected.levels,
+            localization=corrected.localization,
+            corrections=corrected.corrections,
+            uncorrected=analysis,
+        )
     if output is not None:
         clock.report("writing", STAGES["writing"])
         analysis.save(output, overwrite=overwrite)

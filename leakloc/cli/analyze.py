@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
             fluid_label=options.fluid_label or None,
             levels=options.levels or options.levels_from,
             level_scheme=options.scheme,
+            corrections=options.corrections,
         ).report
     print_report(report, options.output, as_json=options.json, quiet=options.quiet)
     return DONE

@@ -211,6 +211,14 @@ def _add_analyze(commands: Commands) -> None:
         help="label of the fluid, if the mask contains other structures: a number, or the name of "
         "a DICOM segment (repeatable)",
     )
+    analyze.add_argument(
+        "--corrections",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="apply the corrections.json of an earlier report of this study (repeatable, in order)",
+    )
     analyze.set_defaults(command="analyze")
 
 

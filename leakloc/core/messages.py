@@ -334,6 +334,11 @@ _LEVELS: Final = {
         "The {role} series has a different frame of reference from the myelogram and was not used "
         "for level detection.",
     ),
+    "corrections_not_compared": Message(
+        "Corrections of an earlier report were applied; their file contains no positions to verify "
+        "that levels and collections have the same names and numbers as in that report.",
+        "Compare the level names and the collections with those of the earlier report.",
+    ),
     "counted_on_localizer": Message(
         "Levels above the other series were counted on a localizer or another low-resolution "
         "series: verify the count on it.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -17,57 +17,119 @@ from scipy import ndimage
 from leakloc.anatomy.vocabulary import segment_name, split_segment, vertebra_chain
 from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.volume import Geometry, Volume
-from leakloc.levels import read_levels
+from leakloc.levels.result import Disc, Vertebra
+from leakloc.levels.supplied import SUPPLIED_CONFIDENCE, SuppliedLevels
 from leakloc.loaders.limits import require_regular
 from leakloc.relabel.runs import mask_of
-from leakloc.report.model import Corrections
+from leakloc.report.model import Corrections, positions_lps_mm
 from leakloc.segmentation.edited import edit_fluid
 
 if TYPE_CHECKING:
-    from leakloc.core.settings import LoaderSettings, SegmentationSettings
-    from leakloc.levels.supplied import SuppliedLevels
+    from leakloc.core.settings import SegmentationSettings
     from leakloc.report.model import EditedFluid, Report
     from leakloc.segmentation.result import Segmentation
 
 _MAX_BYTES: Final = 1_000_000
 """Maximum size of ``corrections.json``."""
 
+_MAX_POSITION_MM: Final = 5.0
+"""Maximum displacement of a vertebra, disc or collection between two analyses of a study: more than
+rounding and small changes of the method, less than half the distance between two levels."""
+
 _MAX_ROUNDING_MM: Final = 0.1
 """Maximum deviation of the viewer's grid from that of the myelogram due to rounding."""
 
 
-def read_corrections(path: Path, report: Report) -> Corrections:
+def read_corrections(path: Path) -> Corrections:
     """Read ``corrections.json``, as downloaded from the HTML report.
 
     Raises
     ------
     InputError
-        If the file is not valid, is about another study or another version of the report, or marks
-        a collection that the report does not contain.
+        If the file is not readable or not valid.
     """
     name = file_label(path)
     try:
         if require_regular(path).st_size > _MAX_BYTES:
             raise InputError(f"{name} is larger than {_MAX_BYTES // 1000} kB")
-        corrections = Corrections.model_validate_json(path.read_bytes())
-    except (OSError, json.JSONDecodeError) as error:
+        return Corrections.model_validate_json(path.read_bytes())
+    except OSError as error:
         raise InputError(f"{name} is not readable: {reason_of(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{name} is not valid: {where}: {first['msg']}") from error
-    if corrections.study_instance_uid != report.study.study_instance_uid:
-        raise InputError(f"{name} contains corrections of another study")
-    if corrections.report_created != report.generator.created:
-        raise InputError(
-            f"{name} contains corrections of another version of this report: numbers and names "
-            "may differ; download the file from the current report.html"
-        )
+
+
+def check_study(corrections: Corrections, study_instance_uid: str | None, path: Path) -> None:
+    """Check that corrections are of this study.
+
+    Raises
+    ------
+    InputError
+        If they are of another study.
+    """
+    if corrections.study_instance_uid != study_instance_uid:
+        raise InputError(f"{file_label(path)} contains corrections of another study")
+
+
+def check_collections(corrections: Corrections, report: Report) -> None:
+    """Check that the report contains the marked collections.
+
+    Raises
+    ------
+    InputError
+        If one does not exist.
+    """
     known = {collection.id for collection in report.collections}
     for mark in corrections.collections:
         if mark.id not in known:
             raise InputError(f"the report contains no collection {mark.id}")
-    return corrections
+
+
+def check_created(corrections: Corrections, report: Report, path: Path) -> None:
+    """Check that corrections are of this version of the report.
+
+    Raises
+    ------
+    InputError
+        If they are of another version.
+    """
+    if corrections.report_created != report.generator.created:
+        raise InputError(
+            f"{file_label(path)} contains corrections of another version of this report: numbers "
+            "and names may differ; download the file from the current report.html"
+        )
+
+
+def check_positions(corrections: Corrections, report: Report, path: Path) -> bool:
+    """Check that what was corrected has the same position in the report of a new analysis.
+
+    Returns
+    -------
+    bool
+        Whether all positions are in the file, and were compared.
+
+    Raises
+    ------
+    InputError
+        If a vertebra, disc or collection is at another position.
+    """
+    now = positions_lps_mm(report)
+    for name, before in corrections.positions_lps_mm.items():
+        apart_mm = math.dist(before, now[name]) if name in now else math.inf
+        if apart_mm > _MAX_POSITION_MM:
+            what = f"collection {name}" if name.isdigit() else name
+            raise InputError(
+                f"{file_label(path)}: {what} is not where it was in the corrected report, as the "
+                "analysis differs: correct the new report instead"
+            )
+    corrected = {
+        *(vertebra.name for vertebra in corrections.vertebrae),
+        *(disc.name for disc in corrections.discs),
+        *(str(mark.id) for mark in corrections.collections),
+    }
+    return corrected <= set(corrections.positions_lps_mm)
 
 
 def renaming_anchor(report: Report, corrections: Corrections) -> str | None:
@@ -88,13 +150,32 @@ def renaming_anchor(report: Report, corrections: Corrections) -> str | None:
     return f"{name}@{','.join(f'{x:g}' for x in point)}"
 
 
+def reported_levels(report: Report, mask: Volume | None) -> SuppliedLevels:
+    """Return the levels of a report as supplied levels, with its level map."""
+    vertebrae = [
+        Vertebra(v.name, np.array(v.center_lps_mm), v.confidence) for v in report.levels.vertebrae
+    ]
+    discs = [
+        Disc(d.name, np.array(d.center_lps_mm), np.array(d.normal_lps), d.confidence)
+        for d in report.levels.discs
+    ]
+    return SuppliedLevels(vertebrae, discs, mask)
+
+
 def corrected_levels(
-    folder: Path, report: Report, corrections: Corrections, settings: LoaderSettings
+    report: Report, mask: Volume | None, corrections: Corrections
 ) -> SuppliedLevels | None:
     """Return the levels of a report with the corrections; None if no level is corrected.
 
     If a vertebra is renamed, all others are renamed by the same number of levels. A deleted disc
     is placed midway between its vertebrae.
+
+    Parameters
+    ----------
+    report : Report
+    mask : Volume or None
+        Its level map.
+    corrections : Corrections
 
     Raises
     ------
@@ -103,7 +184,7 @@ def corrected_levels(
     """
     if not (corrections.vertebrae or corrections.discs):
         return None
-    supplied = read_levels(folder / "report.json", settings=settings)
+    supplied = reported_levels(report, mask)
     discs = {disc.name: disc for disc in supplied.discs}
     for edit in corrections.discs:
         if edit.name not in discs:
@@ -128,7 +209,7 @@ def corrected_levels(
         return chain[index] if 0 <= index < len(chain) else None
 
     vertebrae = [
-        replace(vertebra, name=name)
+        replace(vertebra, name=name, confidence=SUPPLIED_CONFIDENCE)
         for vertebra in supplied.vertebrae
         if (name := renamed_to(vertebra.name)) is not None
     ]
@@ -136,7 +217,8 @@ def corrected_levels(
     for disc in discs.values():
         upper, lower = (renamed_to(name) for name in split_segment(disc.name))
         if upper is not None and lower is not None:
-            named_discs.append(replace(disc, name=f"{upper}-{lower}"))
+            name = segment_name(upper, lower)
+            named_discs.append(replace(disc, name=name, confidence=SUPPLIED_CONFIDENCE))
     return replace(supplied, vertebrae=vertebrae, discs=named_discs)
 
 

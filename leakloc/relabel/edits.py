@@ -16,7 +16,13 @@ from scipy import ndimage
 from leakloc.anatomy.vocabulary import segment_name, split_segment, vertebra_chain
 from leakloc.core.errors import InputError, OutputError
 from leakloc.relabel.runs import run_lengths
-from leakloc.report.model import Corrections, EditedDisc, EditedFluid, RenamedVertebra
+from leakloc.report.model import (
+    Corrections,
+    EditedDisc,
+    EditedFluid,
+    RenamedVertebra,
+    positions_lps_mm,
+)
 
 if TYPE_CHECKING:
     from leakloc.core.volume import Volume
@@ -86,6 +92,8 @@ def write_corrections(
     report = contents.report
     edited = None if fluid is None else _fluid_edits(contents, fluid)
     moved, renamed = _disc_edits(report, discs) if discs is not None else ((), ())
+    positions = positions_lps_mm(report)
+    named = (*(vertebra.name for vertebra in renamed), *(disc.name for disc in moved))
     try:
         corrections = Corrections(
             study_instance_uid=report.study.study_instance_uid,
@@ -95,6 +103,7 @@ def write_corrections(
             vertebrae=renamed,
             discs=moved,
             fluid=edited,
+            positions_lps_mm={name: positions[name] for name in named},
         )
     except ValidationError as error:
         raise InputError("specify the name or initials of the reader (64 characters)") from error

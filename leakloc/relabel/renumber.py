@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from leakloc.analysis import AnalysisData, Basis
+from leakloc.core.clock import Clock
 from leakloc.core.errors import InputError, OutputError, SettingsError
 from leakloc.core.notes import Note, note
 from leakloc.core.settings import Settings
 from leakloc.core.volume import Volume
 from leakloc.levels import assign_levels, read_level_map, read_levels
-from leakloc.levels.result import Disc, Vertebra
-from leakloc.levels.supplied import SuppliedLevels
+from leakloc.loaders import read_mask
 from leakloc.localization import localize, without_cisterns, without_retrospinal
-from leakloc.pipeline import Clock
 from leakloc.relabel.corrections import (
+    check_collections,
+    check_created,
+    check_positions,
+    check_study,
     corrected_levels,
     read_corrections,
     renaming_anchor,
+    reported_levels,
     with_corrected_fluid,
 )
 from leakloc.report import Report, build_report, check_output, relabel_data
@@ -36,9 +39,9 @@ from leakloc.report.usage import usage_of
 from leakloc.report.writer import PARTS, Draft, staged_folder
 
 if TYPE_CHECKING:
+    from leakloc.core.clock import Progress
     from leakloc.levels.result import Levels
     from leakloc.localization.result import Localization
-    from leakloc.pipeline import Progress
     from leakloc.report.model import Corrections
     from leakloc.segmentation.result import Segmentation
 
@@ -169,10 +172,15 @@ def relabel(
         settings.report.check_installed()
     edits: tuple[Corrections, ...] = ()
     if corrections is not None:
-        edits = (*former.corrections, read_corrections(Path(corrections), former))
+        path = Path(corrections)
+        edited = read_corrections(path)
+        check_study(edited, former.study.study_instance_uid, path)
+        check_created(edited, former, path)
+        edits = (*former.corrections, edited)
     with clock.stage("levels", 0.55):
         if edits:
-            numbered = _corrected(data, settings, folder, former, edits[-1])
+            mask = _level_map(folder, settings)
+            numbered = _corrected(data, settings, former, mask, edits[-1])
         else:
             numbered = _renumber(data, settings, levels, level_scheme)
     with clock.stage("localization", 0.70):
@@ -185,6 +193,47 @@ def relabel(
     report = _rewrite(folder, results, analysis)
     clock.report("done", 1.0)
     return report
+
+
+def correct(analysis: AnalysisData, corrections: Sequence[tuple[Path, Corrections]]) -> Renumbered:
+    """Return the results of an analysis with corrections by readers.
+
+    Parameters
+    ----------
+    analysis : AnalysisData
+        With `basis`.
+    corrections : sequence of (Path, Corrections)
+        At least one, of the same study, each with the path of its file. Each is relative to the
+        report with the former ones.
+
+    Raises
+    ------
+    InputError
+        If a correction does not match the results: unknown names or numbers, or other positions
+        than in the corrected report.
+    """
+    data = relabel_data.of_analysis(analysis)
+    mask: Volume | None = analysis.levels.mask
+    results = Renumbered(
+        build_report(analysis),
+        analysis.segmentation,
+        analysis.levels,
+        analysis.localization,
+        analysis.settings,
+        data.basis,
+        {},
+    )
+    notes = []
+    for path, edits in corrections:
+        former = results.report()
+        if not check_positions(edits, former, path):
+            notes.append(note("corrections_not_compared"))
+        numbered = _corrected(data, analysis.settings, former, mask, edits)
+        made = (*former.corrections, edits)
+        results = _localize(data, former, numbered, analysis.settings, {}, made)
+        mask = results.levels.mask
+    levels = replace(results.levels, notes=(*results.levels.notes, *notes))
+    return replace(results, levels=levels)
 
 
 def reopen(folder: str | Path, study: str | Path) -> AnalysisData:
@@ -209,22 +258,9 @@ def reopen(folder: str | Path, study: str | Path) -> AnalysisData:
     numbered = _renumber(data, settings, None, None)
     if [v.name for v in numbered.vertebrae] != [v.name for v in former.levels.vertebrae]:
         # `relabel` supplied other levels after the analysis.
-        numbered = _reported_levels(former, data.basis.segmentation)
+        numbered = _levels_of(former, _level_map(folder, settings), data.basis.segmentation)
     results = _localize(data, former, numbered, settings, {}, former.corrections)
     return _with_images(results, data, Path(study))
-
-
-def _reported_levels(report: Report, segmentation: Segmentation) -> Levels:
-    """Return the levels of a report, as supplied levels."""
-    vertebrae = [
-        Vertebra(v.name, np.array(v.center_lps_mm), v.confidence) for v in report.levels.vertebrae
-    ]
-    discs = [
-        Disc(d.name, np.array(d.center_lps_mm), np.array(d.normal_lps), d.confidence)
-        for d in report.levels.discs
-    ]
-    supplied = SuppliedLevels(vertebrae, discs, None)
-    return supplied.levels(segmentation.collections.geometry, segmentation.centerline)
 
 
 def _localize(
@@ -289,16 +325,17 @@ def _renumber(
 def _corrected(
     data: relabel_data.RelabelData,
     settings: Settings,
-    folder: Path,
     former: Report,
+    mask: Volume | None,
     corrections: Corrections,
 ) -> Levels:
     """Return the levels with the corrections of a reader, which are relative to the report."""
+    check_collections(corrections, former)
     found = data.basis.segmentation
-    supplied = corrected_levels(folder, former, corrections, settings.loaders)
+    supplied = corrected_levels(former, mask, corrections)
     if supplied is None:
         if any(edits.vertebrae or edits.discs for edits in former.corrections):
-            return _reported_levels(former, found)
+            return _levels_of(former, mask, found)
         return _renumber(data, settings, None, None)
     anchor = renaming_anchor(former, corrections)
     moved = any(edits.discs for edits in former.corrections)
@@ -307,6 +344,21 @@ def _corrected(
         with suppress(SettingsError):
             return assign_levels(data.detection, settings.changed(levels__anchor=anchor).levels)
     return supplied.levels(found.collections.geometry, found.centerline)
+
+
+def _levels_of(report: Report, mask: Volume | None, segmentation: Segmentation) -> Levels:
+    """Return the levels of a report, as supplied levels."""
+    supplied = reported_levels(report, mask)
+    return supplied.levels(segmentation.collections.geometry, segmentation.centerline)
+
+
+def _level_map(folder: Path, settings: Settings) -> Volume | None:
+    """Return the level map of a report folder; None if it was not written or is empty."""
+    path = folder / "masks" / "levels.nii.gz"
+    if not path.is_file():
+        return None
+    mask = read_mask(path, settings=settings.loaders, may_be_empty=True)
+    return mask if mask.array.any() else None
 
 
 def _with_images(results: Renumbered, data: relabel_data.RelabelData, path: Path) -> AnalysisData:
@@ -370,12 +422,7 @@ def _rewrite(folder: Path, results: Renumbered, analysis: AnalysisData | None) -
     with staged_folder(folder, overwrite=True) as staging:
         shutil.copyfile(folder / relabel_data.NAME, staging / relabel_data.NAME)
         if analysis is not None:
-
-            def build(**values: Any) -> Report:
-                return build_report(analysis, **values).model_copy(
-                    update={"corrections": results.corrections}
-                )
-
+            build = partial(build_report, analysis, corrections=results.corrections)
             return Draft(staging, results.settings, build).write_all(analysis)
         draft = Draft(staging, results.settings, results.report)
         _keep_figures(draft, folder, results)

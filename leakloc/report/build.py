@@ -41,6 +41,7 @@ def build_report(
     notes: Iterable[Note] = (),
     runtime_s: Mapping[str, float] | None = None,
     created: datetime | None = None,
+    corrections: tuple[model.Corrections, ...] = (),
 ) -> model.Report:
     """Build the report from the results of all stages.
 
@@ -56,6 +57,8 @@ def build_report(
         Run time in seconds of further steps, by name.
     created : datetime, optional
         Defaults to the current time.
+    corrections : tuple of Corrections
+        Corrections by readers that the results contain.
 
     Returns
     -------
@@ -79,6 +82,7 @@ def build_report(
         series=_series(analysis),
         skipped_files=_skipped(study.skipped),
         outputs=outputs or model.Outputs(),
+        corrections=corrections,
         **parts,
     )
 

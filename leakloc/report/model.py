@@ -332,6 +332,22 @@ class EditedFluid(Part):
         return {edit: volume for edit, volume in volumes.items() if volume > 0}
 
 
+def positions_lps_mm(report: Report) -> dict[str, tuple[float, float, float]]:
+    """Return the positions to which corrections refer.
+
+    Returns
+    -------
+    dict
+        Centers of vertebrae and discs by name, centroids of collections by number; LPS, mm.
+    """
+    positions = {vertebra.name: vertebra.center_lps_mm for vertebra in report.levels.vertebrae}
+    positions |= {disc.name: disc.center_lps_mm for disc in report.levels.discs}
+    for collection in report.collections:
+        if collection.centroid_lps_mm is not None:
+            positions[str(collection.id)] = collection.centroid_lps_mm
+    return positions
+
+
 class Corrections(Part):
     """Corrections of a report by a reader; the content of ``corrections.json``."""
 
@@ -355,6 +371,9 @@ class Corrections(Part):
     """Marked collections."""
     fluid: EditedFluid | None = None
     """Painted and erased fluid; applied after the marks of collections."""
+    positions_lps_mm: dict[str, Point] = Field(default_factory=dict)
+    """Positions in the corrected report of the vertebrae, discs (by name) and collections (by
+    number) that are corrected; a new analysis is compared with them."""
 
 
 class Report(Part):

@@ -125,6 +125,21 @@ class RelabelData:
     levels: Levels | None
 
 
+def of_analysis(analysis: AnalysisData) -> RelabelData:
+    """Return the data of an analysis.
+
+    Raises
+    ------
+    OutputError
+        If the analysis was assembled manually without `basis`.
+    """
+    if analysis.basis is None:
+        raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
+    detection = analysis.levels.detection
+    levels = analysis.levels if detection is None else None
+    return RelabelData(analysis.settings, analysis.basis, detection, levels)
+
+
 def save(analysis: AnalysisData, path: Path) -> None:
     """Write ``relabel.npz``.
 
@@ -134,17 +149,16 @@ def save(analysis: AnalysisData, path: Path) -> None:
         If the analysis was assembled manually without `basis`, or contains results of classes
         defined by a plug-in.
     """
-    if analysis.basis is None:
-        raise OutputError("the analysis has no data for renumbering the levels (basis is None)")
+    data = of_analysis(analysis)
     arrays: dict[str, npt.NDArray[Any]] = {}
-    detection = analysis.levels.detection
+    detection = data.detection
     text = {
         "format": _FORMAT,
         "version": __version__,
-        "settings": analysis.settings.model_dump(mode="json"),
-        "basis": _pack(_reduce_basis(analysis.basis, analysis.settings), arrays),
+        "settings": data.settings.model_dump(mode="json"),
+        "basis": _pack(_reduce_basis(data.basis, data.settings), arrays),
         "detection": None if detection is None else _pack(_reduce_detection(detection), arrays),
-        "levels": _pack(analysis.levels, arrays) if detection is None else None,
+        "levels": _pack(data.levels, arrays),
     }
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez_compressed(path, allow_pickle=False, **arrays)

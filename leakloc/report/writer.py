@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from leakloc.levels.result import Levels
     from leakloc.loaders.study import SeriesStack
     from leakloc.report import dicom, structured_report, vector
+    from leakloc.report.model import Corrections
     from leakloc.segmentation.result import Segmentation
 else:  # only needed for some outputs: highdicom and matplotlib are imported slowly
     dicom = LazyModule("leakloc.report.dicom")
@@ -123,7 +124,14 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = False) -> Report:
+def write_outputs(
+    analysis: AnalysisData,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    corrections: tuple[Corrections, ...] = (),
+    uncorrected: AnalysisData | None = None,
+) -> Report:
     """Write the report folder of one study according to ``analysis.settings.report.write``.
 
     Parameters
@@ -134,6 +142,10 @@ def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = Fal
         Created atomically; missing parents are created.
     overwrite : bool
         Replace an existing report.
+    corrections : tuple of Corrections
+        Corrections by readers that the results contain.
+    uncorrected : AnalysisData, optional
+        Results before these corrections, which are stored for `leakloc relabel`.
 
     Returns
     -------
@@ -150,12 +162,13 @@ def write_outputs(analysis: AnalysisData, folder: Path, *, overwrite: bool = Fal
     folder = Path(folder).absolute()
     check_output(folder, overwrite=overwrite)
     with staged_folder(folder, overwrite=overwrite) as staging:
-        draft = Draft(staging, analysis.settings, partial(build_report, analysis))
+        build = partial(build_report, analysis, corrections=corrections)
+        draft = Draft(staging, analysis.settings, build)
         if "relabel" in draft.wanted and analysis.basis is not None:
             path = staging / relabel_data.NAME
             draft.attempt(
                 "relabel_file_not_written",
-                lambda: relabel_data.save(analysis, path),
+                lambda: relabel_data.save(uncorrected or analysis, path),
                 relabel_data.NAME,
             )
         return draft.write_all(analysis)

@@ -12,10 +12,12 @@ from leakloc.core.errors import InputError
 from leakloc.core.volume import Geometry, Volume
 from leakloc.loaders import read_mask
 from leakloc.relabel import relabel
-from leakloc.relabel.corrections import _edited_voxels
+from leakloc.relabel.corrections import _edited_voxels, read_corrections
+from leakloc.relabel.renumber import correct
 from leakloc.relabel.runs import run_lengths
 from leakloc.report import Report
-from leakloc.report.model import EditedFluid
+from leakloc.report.model import EditedFluid, positions_lps_mm
+from tests.conftest import SAMPLE
 
 
 def corrections(folder: Path, **edits: object) -> Path:
@@ -226,6 +228,106 @@ def test_corrections_that_do_not_match_are_refused(folder, edits, message):
     with pytest.raises(InputError, match=message):
         relabel(folder, corrections(folder, **edits))
     assert (folder / "report.json").read_bytes() == before
+
+
+def with_positions(path: Path, folder: Path) -> Path:
+    """The same file with the positions of what it corrects, as written by the page."""
+    content, known = json.loads(path.read_text()), positions_lps_mm(Report.load(folder))
+    parts = [*content.get("vertebrae", []), *content.get("discs", [])]
+    names = [part["name"] for part in parts]
+    names += [str(mark["id"]) for mark in content.get("collections", [])]
+    content["positions_lps_mm"] = {name: known[name] for name in names}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def results_of(report: Report) -> dict[str, object]:
+    return report.model_dump(exclude={"generator", "outputs"})
+
+
+def test_a_new_analysis_with_corrections_equals_relabel(sample_analysis, folder, tmp_path):
+    """Also with a second file, which refers to the report with the first."""
+    path = corrections(folder, vertebrae=[{"name": "L5", "new_name": "L4"}])
+    first = with_positions(path, folder).rename(tmp_path / "first.json")
+    renamed = relabel(folder, first)
+    mask = fluid(folder)
+    erased = (mask.array == 1) & (np.indices(mask.array.shape)[0] % 2 == 0)
+    second = corrections(
+        folder,
+        discs=[{"name": "L3-L4", "lps_mm": None}],
+        fluid=edited(mask, np.zeros_like(erased), erased),
+    )
+    second = with_positions(second, folder)
+    expected = relabel(folder, second)
+    files = [(path, read_corrections(path)) for path in (first, second)]
+    assert results_of(correct(sample_analysis, files[:1]).report()) == results_of(renamed)
+    result = correct(sample_analysis, files)
+    assert results_of(result.report()) == results_of(expected)
+    np.testing.assert_array_equal(result.segmentation.collections.array, fluid(folder).array)
+    levels = read_mask(folder / "masks" / "levels.nii.gz").array
+    np.testing.assert_array_equal(result.levels.mask.array, levels)
+    assert levels.any()
+
+
+def test_the_level_map_is_kept_when_only_fluid_is_corrected_later(folder):
+    relabel(folder, corrections(folder, discs=[{"name": "L3-L4", "lps_mm": None}]))
+    before = read_mask(folder / "masks" / "levels.nii.gz").array
+    relabel(folder, corrections(folder, collections=[{"id": 1, "is_fluid": True}]))
+    after = read_mask(folder / "masks" / "levels.nii.gz").array
+    np.testing.assert_array_equal(after, before)
+
+
+def test_positions_are_compared_with_the_new_analysis(sample_analysis, folder):
+    def codes(path: Path) -> list[str]:
+        corrected = correct(sample_analysis, [(path, read_corrections(path))])
+        return [note.code for note in corrected.levels.notes]
+
+    edits = {"collections": [{"id": 1, "is_fluid": True}]}
+    path = corrections(folder, **edits)
+    assert "corrections_not_compared" in codes(path)
+    assert "corrections_not_compared" not in codes(with_positions(path, folder))
+    place = np.add(positions_lps_mm(Report.load(folder))["1"], [0, 0, 6.0])
+    for name, what in (("1", "collection 1"), ("L4", "L4"), ("C2-C3", "C2-C3")):
+        path = corrections(folder, **edits, positions_lps_mm={name: place.tolist()})
+        with pytest.raises(InputError, match=f"{what} is not where it was"):
+            codes(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"study_instance_uid": "1.2.3"}, "corrections of another study"),
+        ({"schema": "leakloc.corrections/9"}, "not valid: schema"),
+        (None, "not readable"),
+    ],
+)
+def test_unsuitable_corrections_stop_analyze_before_the_segmentation(
+    folder, tmp_path, capsys, monkeypatch, content, message
+):
+    def segment(*arguments: object) -> None:
+        raise AssertionError("the segmentation was started")
+
+    monkeypatch.setattr("leakloc.pipeline.stage", lambda *names: segment)
+    path = tmp_path / "none.json" if content is None else corrections(folder, **content)
+    out = tmp_path / "new"
+    command = ["analyze", str(SAMPLE), "-o", str(out), "--quiet", "--corrections", str(path)]
+    assert main(command) == INPUT_UNUSABLE
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_analyze_writes_the_corrected_report(folder, tmp_path):
+    path = with_positions(corrections(folder, vertebrae=[{"name": "L5", "new_name": "L4"}]), folder)
+    out = tmp_path / "new"
+    assert main(["analyze", str(SAMPLE), "-o", str(out), "-q", "--corrections", str(path)]) == DONE
+    report = Report.load(out)
+    assert report.finding.level == "L3-L4"
+    assert [edits.reader for edits in report.corrections] == ["AB"]
+    assert "L5 renamed to L4" in (out / "report.html").read_text()
+    restored = relabel(out)
+    assert restored.finding.level == "L4-L5" and restored.corrections == ()
 
 
 def test_the_command_applies_the_file(folder, capsys):

@@ -42,6 +42,8 @@ def test_moved_deleted_and_renamed_discs_are_applied(contents, folder, tmp_path)
         "L1-L2": True,
         "L3-L4": False,
     }
+    assert set(written["positions_lps_mm"]) == {"L4", "L1-L2", "L3-L4"}
+    assert written["positions_lps_mm"]["L3-L4"] == pytest.approx(before["L3-L4"], abs=0.01)
     after = {d.name: np.array(d.center_lps_mm) for d in relabel(folder, path).levels.discs}
     assert after["L4-L5"] == pytest.approx(moved, abs=0.1)
     assert after["L5-S1"] == pytest.approx(before["L4-L5"], abs=0.1)

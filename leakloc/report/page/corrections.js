@@ -49,6 +49,10 @@
   }
 
   function file() {
+    const marked = marks.filter((select) => select.value);
+    const named = [
+      ...vertebrae.keys(), ...discs.keys(), ...marked.map((select) => select.dataset.collectionMark),
+    ];
     return {
       schema: "leakloc.corrections/1",
       study_instance_uid: data.study_instance_uid,
@@ -57,10 +61,14 @@
       created: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
       vertebrae: [...vertebrae].map(([name, now]) => ({ name, new_name: now })),
       discs: [...discs].map(([name, lps]) => ({ name, lps_mm: lps })),
-      collections: marks.filter((select) => select.value).map((select) => ({
+      collections: marked.map((select) => ({
         id: Number(select.dataset.collectionMark), is_fluid: select.value === "true",
       })),
       ...(fluid.length ? { fluid: viewer.fluidEdits.file() } : {}),
+      positions_lps_mm: Object.fromEntries(
+        named.filter((name) => name in data.positions_lps_mm)
+          .map((name) => [name, data.positions_lps_mm[name]]),
+      ),
     };
   }
 

@@ -19,7 +19,7 @@ from leakloc.anatomy.vocabulary import SIDES, role_name, split_segment, vertebra
 from leakloc.core.templates import render_html
 from leakloc.localization.result import by_certainty
 from leakloc.report.caudal import LENGTHS, caudal_sheet
-from leakloc.report.model import MAX_RUNS_LENGTH
+from leakloc.report.model import MAX_RUNS_LENGTH, positions_lps_mm
 from leakloc.report.text import (
     LIMITATIONS,
     alternative_levels,
@@ -518,6 +518,7 @@ def _correctable(report: Report) -> dict[str, object]:
         "study_instance_uid": report.study.study_instance_uid,
         "report_created": report.generator.created,
         "names": vertebra_chain(report.levels.numbering.lumbar_count),
+        "positions_lps_mm": positions_lps_mm(report),
         "max_runs_length": MAX_RUNS_LENGTH,
     }
 

@@ -13,7 +13,7 @@ from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import Cohort
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Progress
+    from leakloc.core.clock import Progress
 
 MAX_LABELS: Final = {"sac": 1, "fluid": 50}
 """Maximum number of labels of a mask; more indicate a mask of levels or organs."""

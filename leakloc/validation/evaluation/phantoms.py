@@ -41,8 +41,8 @@ from leakloc.validation.phantom import (
 )
 
 if TYPE_CHECKING:
+    from leakloc.core.clock import Progress
     from leakloc.loaders.study import Study
-    from leakloc.pipeline import Progress
 
 AnyTask = TypeVar("AnyTask")
 AnyScenario = TypeVar("AnyScenario")

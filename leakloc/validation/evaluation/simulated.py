@@ -44,7 +44,7 @@ from leakloc.validation.simulation.dicom import write_study
 from leakloc.validation.simulation.study import find_scenario
 
 if TYPE_CHECKING:
-    from leakloc.pipeline import Progress
+    from leakloc.core.clock import Progress
 
 Split = Literal["development", "test"]
 

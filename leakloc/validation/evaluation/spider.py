@@ -30,8 +30,9 @@ from leakloc.validation.evaluation.sheet import Tile, make_tile
 from leakloc.validation.simulation.patients import SAC, list_patients, read_discs
 
 if TYPE_CHECKING:
+    from leakloc.core.clock import Progress
     from leakloc.core.settings import Settings
-    from leakloc.pipeline import Analysis, Progress
+    from leakloc.pipeline import Analysis
 
 DISC_TOLERANCE_MM: Final = 10.0
 """Maximum distance of the centers for a disc of the same name to be correct."""

@@ -25,8 +25,8 @@ from leakloc.validation.phantom import Scenario, find_scenario
 from leakloc.validation.phantom.series import FIELD_MM
 
 if TYPE_CHECKING:
+    from leakloc.core.clock import Progress
     from leakloc.core.settings import Settings
-    from leakloc.pipeline import Progress
     from leakloc.validation.evaluation.sheet import Tile
 
 DEFAULT_SCENARIOS: Final = ("postoperative_dorsal", "circumferential_thin", "normal")

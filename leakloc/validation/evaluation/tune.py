@@ -34,8 +34,8 @@ from leakloc.validation.evaluation.cases import Case, compare, failed_case
 from leakloc.validation.evaluation.cohort import Cohort, as_text
 
 if TYPE_CHECKING:
+    from leakloc.core.clock import Progress
     from leakloc.loaders.study import Study, Triage
-    from leakloc.pipeline import Progress
     from leakloc.segmentation.result import Segmentation
 
 optuna = LazyModule("optuna", "research")

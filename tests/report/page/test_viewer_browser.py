@@ -15,8 +15,8 @@ from PIL import Image
 
 from leakloc.pipeline import Analysis
 from leakloc.relabel.corrections import with_corrected_fluid
-from leakloc.report import write_outputs
-from leakloc.report.model import Corrections
+from leakloc.report import Report, write_outputs
+from leakloc.report.model import Corrections, positions_lps_mm
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -331,6 +331,9 @@ def test_corrections_are_made_with_the_keyboard_and_downloaded(browser: Any, rep
         assert {d.name: d.lps_mm is None for d in made.discs} == {"L3-L4": False, "L1-L2": True}
         assert made.discs[0].lps_mm == pytest.approx(page.lps(), abs=0.1)
         assert [(c.id, c.is_fluid) for c in made.collections] == [(2, False)]
+        known = positions_lps_mm(Report.load(report.parent))
+        named = ("S1", "L3-L4", "L1-L2", "2")
+        assert made.positions_lps_mm == {name: known[name] for name in named}
         tab.get_by_role("button", name="Remove: Disc L1-L2").click()
         assert len(downloaded(page).discs) == 1
         assert page.trouble == []
