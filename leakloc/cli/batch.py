@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from leakloc.cli.codes import ANALYSIS_FAILED, DONE
 from leakloc.cli.progress import ProgressDisplay
 from leakloc.cli.shared import print_table, settings_of
-from leakloc.core.errors import InputError, SettingsError
+from leakloc.core.errors import InputError, SettingsError, counted
 from leakloc.services.batch.batch import Batch
 from leakloc.services.batch.engine import WorkOptions
 from leakloc.services.batch.ledger import LEDGER_NAME, Ledger
@@ -76,13 +76,13 @@ def _code(tally: Tally) -> int:
 
 
 def _print_summary(tally: Tally, output: Path) -> None:
-    studies = "study" if tally.found == 1 else "studies"
     print(
-        f"{tally.finished} of {tally.found} {studies} finished ({tally.kept} of them earlier), "
+        f"{tally.finished} of {counted(tally.found, 'studies')} finished "
+        f"({tally.kept} of them earlier), "
         f"{tally.failed} failed"
     )
     for reason, count in tally.left_out.items():
-        print(f"  skipped: {count} {reason}")
+        print(f"  skipped: {counted(count, reason)}")
     if tally.failed:
         print(f"  reasons: leakloc batch --status -o {output}")
     print(f"worklist: {output / 'index.html'}")
@@ -120,7 +120,7 @@ class _Display:
         self._verbose = verbose
 
     def finding(self, n_files: int) -> None:
-        self._progress(f"looking for studies: {n_files} files", None)
+        self._progress(f"looking for studies: {counted(n_files, 'files')}", None)
 
     def tally(self, tally: Tally) -> None:
         done = tally.finished + tally.failed

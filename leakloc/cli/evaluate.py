@@ -187,7 +187,8 @@ def _scenarios(options: argparse.Namespace) -> list[str | Scenario] | None:
     if not options.compact:
         return options.phantom or None
     names = options.phantom or (DEFAULT_SCENARIOS if options.sweep else list(SCENARIOS))
-    return [compact(found) for found in map(find_scenario, names) if found.stations == 1]
+    chosen = (find_scenario(name, SCENARIOS) for name in names)
+    return [compact(found) for found in chosen if found.stations == 1]
 
 
 def _seeds(text: str) -> range:

@@ -9,7 +9,7 @@ from typing import Final
 
 from leakloc.cli.codes import DONE
 from leakloc.cli.shared import print_table, settings_of
-from leakloc.core.errors import printable
+from leakloc.core.errors import counted, printable
 from leakloc.loaders import load_study, series_table
 
 COLUMNS: Final = (
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         for note in row["notes"]:
             print(printable(f"series {row['series'] or '-'}: {note}"))
     if skipped:
-        print(f"{len(skipped)} files skipped:")
+        print(f"{counted(len(skipped), 'files')} skipped:")
         for reason, count in Counter(str(item["reason"]) for item in skipped).most_common():
             print(f"  {count} x {printable(reason)}")
     return DONE

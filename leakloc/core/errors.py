@@ -37,6 +37,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def counted(number: int, plural: str) -> str:
+    """Return a number with what it counts; the first word becomes singular for 1.
+
+    Examples
+    --------
+    >>> counted(1, "studies without MR images"), counted(0, "files"), counted(1, "series")
+    ('1 study without MR images', '0 files', '1 series')
+    """
+    word, space, rest = plural.partition(" ")
+    if number == 1 and word != "series":
+        word = f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s")
+    return f"{number} {word}{space}{rest}"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the known name most similar to an unknown one, as the end of a message.
 

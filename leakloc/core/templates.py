@@ -15,6 +15,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from leakloc.core.errors import counted
 from leakloc.core.extras import LazyModule
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _environment() -> jinja2.Environment:
     )
     # The filter `tojson` escapes <, > and &, so that no text can close a script element.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals.update(file=_file, digests=_digests)
+    environment.globals.update(file=_file, digests=_digests, counted=counted)
     return environment
 
 

@@ -15,6 +15,7 @@ import pydicom
 
 from leakloc.core.errors import (
     InputError,
+    counted,
     file_label,
     neutral_names,
     path_label,
@@ -422,8 +423,8 @@ def _nothing_found(path: Path, count: int, skipped: tuple[SkippedFile, ...]) -> 
         f"{number} x {reason}: {printable(file_label(first[reason]))}" for reason, number in reasons
     )
     return (
-        f"no usable images among {count} file(s) in {path_label(path)} ({listed}); specify the "
-        "folder of one study"
+        f"no usable images among {counted(count, 'files')} in {path_label(path)} ({listed}); "
+        "specify the folder of one study"
     )
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from leakloc.anatomy.vocabulary import SIDES, role_name
+from leakloc.core.errors import counted
 from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID, by_certainty
 from leakloc.report.caudal import caudal_sheet
 
@@ -195,7 +196,8 @@ def signal_text(character: FluidCharacter) -> str:
     if not known:
         return ""
     listed = ", ".join(
-        f"{role_name(m.role)} {m.ratio:.2f} ({m.low:.2f}-{m.high:.2f}, {m.n_voxels} voxels)"
+        f"{role_name(m.role)} {m.ratio:.2f} "
+        f"({m.low:.2f}-{m.high:.2f}, {counted(m.n_voxels, 'voxels')})"
         for m in known
     )
     kind = f": {character.kind}" if character.kind is not None else ""

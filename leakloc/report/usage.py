@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leakloc.analysis import SeriesSelection
 from leakloc.anatomy.vocabulary import role_name
+from leakloc.core.errors import counted
 from leakloc.localization.enhancement import plane_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _second(selection: SeriesSelection, localization: Localization) -> str:
     agreement = localization.finding.second_myelogram
     if not selection.is_second or agreement is None:
         return ""
-    text = f"{agreement.n_confirmed} of {len(localization.collections)} collections confirmed"
+    n_collections = len(localization.collections)
+    text = f"{agreement.n_confirmed} of {counted(n_collections, 'collections')} confirmed"
     if not localization.collections:
         text = "compared with the myelogram: no collection on either"
         if agreement.n_additional:
@@ -133,7 +135,7 @@ def _axial(selection: SeriesSelection, localization: Localization) -> str:
     bright = sum(bool(one.bright) for one in known)
     sides = sum(bool(one.side_confirmed) for one in known)
     return (
-        f"{bright} of {len(localization.collections)} collections as bright as CSF, "
+        f"{bright} of {counted(len(localization.collections), 'collections')} as bright as CSF, "
         f"side of {sides} confirmed"
     )
 
@@ -144,7 +146,8 @@ def _enhancement(selection: SeriesSelection, localization: Localization) -> str:
     known = [one for one in measured if one.rim is not None and one.plane == selection.t1_pair]
     if not known:
         return ""
-    return f"enhancement around {len(known)} of {len(localization.collections)} collections"
+    n_collections = len(localization.collections)
+    return f"enhancement around {len(known)} of {counted(n_collections, 'collections')}"
 
 
 def _planning(role: Role, localization: Localization, landmarks: Landmarks | None) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError
+from leakloc.core.errors import InputError, LeaklocError, OutputError, SettingsError, counted
 from leakloc.core.extras import check_installed
 from leakloc.core.settings import Settings
 from leakloc.services.batch.engine import PACKAGES, Engine, WorkOptions
@@ -408,6 +408,6 @@ def log_text(error: Exception) -> str:
 
 
 def _no_study_message(roots: Sequence[Path], left_out: dict[str, int]) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    reasons = ", ".join(counted(count, reason) for reason, count in left_out.items())
     places = ", ".join(str(root) for root in roots)
     return f"no MR study in {places}" + (f" (excluded: {reasons})" if reasons else "")

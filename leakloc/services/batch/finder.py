@@ -262,7 +262,7 @@ class _Finder:
         files: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         for file in listed_files(path, self.settings):
             if not file.is_file():
-                self.left_out["files that a DICOMDIR lists and that are missing"] += 1
+                self.left_out["files listed in a DICOMDIR but missing"] += 1
             elif (entry := self._stat(file)) is not None:
                 files[str(file.parent.absolute())].append(entry)
         for folder, members in files.items():
@@ -370,7 +370,7 @@ class _Finder:
                     entry = self._stat(file)
                     for study in [] if entry is None else self._archive(str(file), entry):
                         if study.study_uid is not None and study.study_uid in uids:
-                            self.left_out["archives of studies that lie there unpacked"] += 1
+                            self.left_out["archives of extracted studies"] += 1
                         else:
                             found.append(study)
         return found

@@ -123,7 +123,7 @@ def evaluate_phantoms(
     SettingsError
         If a scenario is unknown.
     """
-    wanted = [find_scenario(s) for s in scenarios or SCENARIOS]
+    wanted = [find_scenario(s, SCENARIOS) for s in scenarios or SCENARIOS]
     tasks = [
         Task(scenario, seed, settings, method, keep, tiles is not None)
         for scenario in wanted

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from leakloc.anatomy.vocabulary import split_segment
-from leakloc.core.errors import InputError
+from leakloc.core.errors import InputError, counted
 from leakloc.report import Report
 from leakloc.validation.evaluation.agreement import (
     BOOTSTRAP_RESAMPLES,
@@ -108,7 +108,8 @@ class ReaderAgreement:
         summary = self.summary()
         title = " ".join(part for part in (self.reference, self.reader) if part) or "readers"
         lines = [
-            f"{title}: {summary['n_patients']} patients, {summary['n_segments']} segments "
+            f"{title}: {counted(summary['n_patients'], 'patients')}, "
+            f"{counted(summary['n_segments'], 'segments')} "
             f"({self.n_outside} outside the field of view not counted, "
             f"{self.n_indeterminate} indeterminate reports count as no fluid by patient)"
         ]

@@ -29,6 +29,7 @@ from leakloc.validation.evaluation.phantoms import (
 )
 from leakloc.validation.evaluation.sheet import Tile, make_tile
 from leakloc.validation.evaluation.study_cache import cached_simulation
+from leakloc.validation.phantom import find_scenario
 from leakloc.validation.simulation import (
     CAVEAT,
     DEVELOPMENT_PATIENTS,
@@ -41,7 +42,6 @@ from leakloc.validation.simulation import (
     simulate,
 )
 from leakloc.validation.simulation.dicom import write_study
-from leakloc.validation.simulation.study import find_scenario
 
 if TYPE_CHECKING:
     from leakloc.core.clock import Progress
@@ -165,7 +165,9 @@ def evaluate_simulated(
     missing = [number for number in wanted if number not in present]
     if missing or not wanted:
         raise InputError(f"{folder} lacks patient {', '.join(missing or TEST_PATIENTS)} of SPIDER")
-    chosen = [find_scenario(s) for s in scenarios] if scenarios else list(SCENARIOS.values())
+    chosen = (
+        [find_scenario(s, SCENARIOS) for s in scenarios] if scenarios else list(SCENARIOS.values())
+    )
     numbers = list(seeds)
     tasks = [
         _Task(scenario, seed, settings, method, keep, tiles is not None, folder, patient)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import nibabel as nib
 import numpy as np
 
-from leakloc.core.errors import InputError, LeaklocError
+from leakloc.core.errors import InputError, LeaklocError, counted
 from leakloc.core.volume import Volume
 from leakloc.loaders import load_study
 from leakloc.pipeline import analyze
@@ -119,8 +119,8 @@ def spider_text(cases: Iterable[SpiderCase]) -> str:
     all_correct = sum(c.discs_correct == c.discs_true for c in cases)
     canal = [c.canal_dice for c in cases if c.canal_dice is not None]
     lines.append(
-        f"{sum(c.discs_correct for c in cases)} of {total} discs correct, all of them in "
-        f"{all_correct} of {len(cases)} patients; "
+        f"{sum(c.discs_correct for c in cases)} of {counted(total, 'discs')} correct, "
+        f"all of them in {all_correct} of {counted(len(cases), 'patients')}; "
         f"mean canal Dice {np.mean(canal) if canal else float('nan'):.3f}; "
         f"{sum(c.false_positives for c in cases)} false-positive collections; "
         f"leak reported as present in {sum(c.leak_reported == 'present' for c in cases)}."

@@ -21,7 +21,7 @@ from leakloc.validation.evaluation.phantoms import (
     evaluate_phantoms,
     leakloc_method,
 )
-from leakloc.validation.phantom import Scenario, find_scenario
+from leakloc.validation.phantom import SCENARIOS, Scenario, find_scenario
 from leakloc.validation.phantom.series import FIELD_MM
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def sweep_phantoms(
         If the parameter or a scenario is unknown.
     """
     swept = find_parameter(parameter)
-    bases = [_minimal(find_scenario(s)) for s in scenarios or DEFAULT_SCENARIOS]
+    bases = [_minimal(find_scenario(s, SCENARIOS)) for s in scenarios or DEFAULT_SCENARIOS]
     steps, seeds = tuple(values or swept.values), tuple(seeds)
     points: list[SweepPoint] = []
     for n, value in enumerate(steps):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tomlkit
 
-from leakloc.core.errors import InputError, LeaklocError, SettingsError
+from leakloc.core.errors import InputError, LeaklocError, SettingsError, counted
 from leakloc.core.extras import LazyModule
 from leakloc.core.settings import LoaderSettings, Settings, unknown_setting
 from leakloc.loaders import load_study, triage
@@ -163,8 +163,8 @@ class Tuning:
         recipe.add("name", "tuned")
         recipe.add(
             "description",
-            f"Tuned on {len(self.fit_after.cases)} studies; gain of the score on "
-            f"{len(self.held_out_after.cases)} held-out studies {gain:+.4f} "
+            f"Tuned on {counted(len(self.fit_after.cases), 'studies')}; gain of the score on "
+            f"{counted(len(self.held_out_after.cases), 'studies')} held out {gain:+.4f} "
             f"({low:+.4f} to {high:+.4f}).",
         )
         document.add("recipe", recipe)
@@ -281,9 +281,9 @@ def find_pairs(studies: Path, truth: Path | None = None) -> tuple[Pair, ...]:
             pairs.append(Pair(name, path, exact[0]))
     if len({pair.patient for pair in pairs}) < 2:
         raise InputError(
-            f"{studies} contains {len(pairs)} studies with ground truth; a search requires at "
-            "least two patients, one of them held out (`leakloc evaluate --phantom --keep DIR` "
-            "creates phantoms)"
+            f"{studies} contains {counted(len(pairs), 'studies')} with ground truth; "
+            "a search requires at least two patients, one of them held out "
+            "(`leakloc evaluate --phantom --keep DIR` creates phantoms)"
         )
     return tuple(pairs)
 

@@ -18,7 +18,13 @@ from leakloc.validation.phantom.anatomy import draw_anatomy
 from leakloc.validation.phantom.body import Body
 from leakloc.validation.phantom.canvas import CanalGrid, Points
 from leakloc.validation.phantom.findings import draw_findings
-from leakloc.validation.phantom.scenario import Scenario, SequenceName, Vendor, find_scenario
+from leakloc.validation.phantom.scenario import (
+    SCENARIOS,
+    Scenario,
+    SequenceName,
+    Vendor,
+    find_scenario,
+)
 from leakloc.validation.phantom.sequences import (
     CSF,
     FAT,
@@ -81,7 +87,7 @@ def make_phantom(scenario: str | Scenario, seed: int, repeat: int = 0) -> Phanto
     SettingsError
         If no scenario has that name.
     """
-    return Phantom(find_scenario(scenario), seed, repeat)
+    return Phantom(find_scenario(scenario, SCENARIOS), seed, repeat)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, TypeVar
 
 from leakloc.anatomy.vocabulary import Position
 from leakloc.core.errors import SettingsError, suggestion
@@ -30,6 +31,7 @@ SequenceName = Literal[
     "ht2w_coronal",
     "t2_fs_sagittal",
 ]
+_Scenario = TypeVar("_Scenario")
 CollectionKind = Literal["epidural", "periradicular"]
 LumbosacralShape = Literal["regular", "sacralised", "lumbarised"]
 
@@ -444,7 +446,7 @@ def compact(scenario: Scenario) -> Scenario:
     )
 
 
-def find_scenario(wanted: str | Scenario) -> Scenario:
+def find_scenario(wanted: str | _Scenario, known: Mapping[str, _Scenario]) -> _Scenario:
     """Return a scenario by name; a custom scenario is returned unchanged.
 
     Raises
@@ -454,7 +456,7 @@ def find_scenario(wanted: str | Scenario) -> Scenario:
     """
     if not isinstance(wanted, str):
         return wanted
-    if wanted not in SCENARIOS:
-        hint = suggestion(wanted, SCENARIOS) or "; see `leakloc phantom OUT --list`"
+    if wanted not in known:
+        hint = suggestion(wanted, known) or f"; one of: {', '.join(known)}"
         raise SettingsError(f"no scenario is named {wanted!r}{hint}")
-    return SCENARIOS[wanted]
+    return known[wanted]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import Position
-from leakloc.core.errors import SettingsError, suggestion
 from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
+from leakloc.validation.phantom.scenario import find_scenario
 from leakloc.validation.simulation.contrast import (
     Acquisition,
     ContrastKind,
@@ -188,7 +188,7 @@ def simulate(
     SettingsError
         If no scenario has that name.
     """
-    scenario = find_scenario(scenario)
+    scenario = find_scenario(scenario, SCENARIOS)
     key = [seed, int(patient.number), *scenario.name.encode()]
     rng = np.random.default_rng(key)
     painted = _paint(patient, scenario, rng)
@@ -228,22 +228,6 @@ def simulate(
         positions=painted.positions,
         repeat=repeat,
     )
-
-
-def find_scenario(wanted: SimulationScenario | str) -> SimulationScenario:
-    """Return a scenario by name; a custom scenario is returned unchanged.
-
-    Raises
-    ------
-    SettingsError
-        If no scenario has that name.
-    """
-    if not isinstance(wanted, str):
-        return wanted
-    if wanted not in SCENARIOS:
-        hint = suggestion(wanted, SCENARIOS) or f"; one of: {', '.join(SCENARIOS)}"
-        raise SettingsError(f"no simulated scenario is named {wanted!r}{hint}")
-    return SCENARIOS[wanted]
 
 
 def draw_acquisition(scenario: SimulationScenario, rng: Rng) -> Acquisition:

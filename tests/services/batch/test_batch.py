@@ -117,7 +117,7 @@ def test_failed_studies_are_tried_again_only_as_often_as_allowed(tmp_path):
 
 def test_nothing_found_is_an_input_error_that_counts_what_was_left_out(tmp_path):
     fakes.make_study(tmp_path / "in" / "a", 1, modality="CT")
-    with pytest.raises(InputError, match="1 studies without MR images"):
+    with pytest.raises(InputError, match="1 study without MR images"):
         run(tmp_path / "in", tmp_path / "out")
 
 

@@ -107,7 +107,7 @@ def test_archives(tmp_path, kind):
     shutil.move(tmp_path / "in" / "1", archive.parent / "unpacked")
     found = find(archive.parent)
     assert {study.name for study in found.studies} == {f"{ROOT}.1", f"{ROOT}.2"}
-    assert found.left_out == {"archives of studies that lie there unpacked": 1}
+    assert found.left_out == {"archives of extracted studies": 1}
 
 
 def test_a_broken_archive_is_a_study_that_fails(tmp_path):
@@ -154,7 +154,7 @@ def test_a_dicomdir(tmp_path):
     # and what is listed and gone is counted
     Path(again.source[0]).unlink()
     gone = find(tmp_path / "cd" / "DICOMDIR")
-    assert gone.left_out == {"files that a DICOMDIR lists and that are missing": 1}
+    assert gone.left_out == {"files listed in a DICOMDIR but missing": 1}
 
 
 def test_other_modalities_are_left_out_and_counted(tmp_path):

@@ -156,7 +156,7 @@ def test_result_on_the_companion_is_put_on_the_grid_of_the_truth(oracle, tmp_pat
 
 
 def test_unknown_names_are_refused(calls, tmp_path):
-    with pytest.raises(SettingsError, match="no simulated scenario is named 'nothing'"):
+    with pytest.raises(SettingsError, match="no scenario is named 'nothing'"):
         evaluate_simulated(tmp_path, ["nothing"], SEEDS, Settings())
     with pytest.raises(InputError, match="lacks patient 999"):
         evaluate_simulated(tmp_path, None, SEEDS, Settings(), patients=["107", "999"])

@@ -63,7 +63,7 @@ def test_recipe_holds_what_differs_and_loads(monkeypatch, tmp_path):
     path.write_text(tuning.to_toml())
     assert Settings.load(path) == tuning.settings
     assert set(tuning.settings.differences()) == {"segmentation", "localization"}
-    assert "held-out" in path.read_text()
+    assert "3 studies held out" in path.read_text()
 
 
 def test_initial_settings_stay_if_none_is_better(monkeypatch):

@@ -212,7 +212,7 @@ def test_widened_patients_have_the_same_sac(patient: Patient) -> None:
 
 
 def test_unknown_scenarios_and_missing_files_are_named(patient: Patient, tmp_path) -> None:
-    with pytest.raises(SettingsError, match="no simulated scenario is named 'nothing'"):
+    with pytest.raises(SettingsError, match="no scenario is named 'nothing'"):
         simulate(patient, "nothing", 0)
     with pytest.raises(InputError, match="contains no spider-NNN"):
         list_patients(tmp_path)
