@@ -148,7 +148,7 @@ def output_options() -> argparse.ArgumentParser:
         "--write",
         metavar="LIST",
         help="outputs in addition to report.json, comma-separated: masks, png, html, text, "
-        "seg, sr, sc, relabel, csv, pdf, html3d, caudal",
+        "seg, sr, sc, relabel, csv, pdf, html3d, caudal, bids",
     )
     return output
 

@@ -132,10 +132,10 @@ _LOADERS: Final = {
         "Verify the dimensions of the images.",
     ),
     "duplicate_instances": Message(
-        "{count} duplicate files were ignored",
+        "{count} duplicate file(s) were ignored",
     ),
     "duplicate_slices": Message(
-        "{count} copies of slices with other instance UIDs were ignored",
+        "{count} duplicate slice(s) with other instance UIDs were ignored",
     ),
     "end_slices_may_be_missing": Message(
         "the header states {stated} images, but {present} exist: slices may be missing at an end",
@@ -465,6 +465,7 @@ _REPORT: Final = {
     "relabel_file_not_written": _not_written("relabel file", concerns_images=False),
     "tables_not_written": _not_written("tables", concerns_images=False),
     "markups_not_written": _not_written("markups", concerns_images=False),
+    "bids_not_written": _not_written("BIDS derivatives", concerns_images=False),
     "fhir_not_written": _not_written("FHIR bundle", concerns_images=False),
     "viewer_not_written": _not_written("viewer"),
 }

@@ -164,6 +164,7 @@ class ReportSettings(_Section):
             "caudal",
             "markups",
             "fhir",
+            "bids",
         ],
         ...,
     ] = (
@@ -183,7 +184,13 @@ class ReportSettings(_Section):
     their values, `markups` are points and curves for 3D Slicer, `fhir` is a FHIR R4 bundle, and
     `relabel` writes relabel.npz, with which `leakloc relabel` renumbers the levels; on request also
     pdf (vector figures), html3d (3D page, needs WebGL2), csv (collections.csv,
-    levels.csv and measurements.csv) and caudal (caudal_access.pdf, one page)."""
+    levels.csv and measurements.csv), caudal (caudal_access.pdf, one page) and bids (the masks as a
+    BIDS derivative dataset in derivatives/leakloc)."""
+    bids_subject: str = Field("", pattern=r"^[A-Za-z0-9]*$")
+    """Subject label (`sub-`) of the BIDS derivatives: letters and digits; by default 8 digits of a
+    hash of the Study Instance UID, so that names contain no patient data."""
+    bids_session: str = Field("", pattern=r"^[A-Za-z0-9]*$")
+    """Session label (`ses-`) of the BIDS derivatives; by default there is none."""
     identity: Literal["keep", "hash", "remove"] = "hash"
     """Patient ID and accession number in report.json and report.html: unchanged, as a keyed hash
     (key: environment variable LEAKLOC_IDENTITY_KEY), or null, with the study date. The Study

@@ -150,11 +150,17 @@ def _disc_layer(contents: ReportContents) -> LayerData:
     discs = contents.report.levels.discs
     names = [disc.name for disc in discs]
     centers = np.array([disc.center_lps_mm for disc in discs]).reshape(-1, 3)
+    size = _POINT_MM / _grid(contents).spacing_kji_mm[0]
     attributes = {
         "name": DISCS,
         "features": {"reported": names, "name": names},
-        "text": {"string": "{name}", "translation": (0, 0, _POINT_MM), "color": "white"},
-        "size": _POINT_MM / _grid(contents).spacing_kji_mm[0],
+        "text": {  # anterior to the point in sagittal planes, to the right of it in the others
+            "string": "{name}",
+            "anchor": "upper_right",
+            "translation": (0, -size, -size),
+            "color": "white",
+        },
+        "size": size,
         "face_color": "transparent",
         "border_color": "yellow",
         "projection_mode": "all",  # in thick slices

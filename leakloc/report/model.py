@@ -252,6 +252,8 @@ class Outputs(Part):
     """CSV files of collections, levels and all measurements."""
     fhir: str | None = None
     """FHIR R4 bundle; null if not written."""
+    bids: tuple[str, ...] = ()
+    """Masks, label tables and metadata of a BIDS derivative dataset."""
 
 
 class SkippedFiles(Part):

@@ -14,7 +14,7 @@ import shutil
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from leakloc.core.extras import LazyModule
 from leakloc.core.notes import Note, note
 from leakloc.core.quiet import quiet_libraries
 from leakloc.levels.schemes import level_scheme
-from leakloc.report import caudal, fhir, label_files, markups, relabel_data, tables
+from leakloc.report import bids, caudal, fhir, label_files, markups, relabel_data, tables
 from leakloc.report.build import build_report
 from leakloc.report.model import Outputs, Report, report_schema
 from leakloc.report.overlays import Picture, draw_pictures, figures
@@ -70,6 +70,7 @@ PARTS: Final = frozenset(
         "relabel.npz",
         "markups",
         "fhir.json",
+        "derivatives",
     }
 )
 """Contents of a report folder; a folder with other contents is never replaced."""
@@ -219,6 +220,7 @@ class Draft:
     html3d: str | None = None
     tables: tuple[str, ...] = ()
     fhir: str | None = None
+    bids: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     key_images: tuple[KeyImage, ...] = ()
     identity: tuple[str, ...] = ()
@@ -244,6 +246,7 @@ class Draft:
             html3d=self.html3d,
             tables=self.tables,
             fhir=self.fhir,
+            bids=self.bids,
         )
         writing_s = time.perf_counter() - self._start
         return self.build(outputs=outputs, notes=self.notes, runtime_s={"writing": writing_s})
@@ -365,23 +368,39 @@ class Draft:
             target.rmdir()
 
     def write_masks(self, segmentation: Segmentation, levels: Levels) -> None:
-        """Write the masks, if requested."""
-        if "masks" in self.wanted:
-            self.attempt("masks_not_written", lambda: self._masks(segmentation, levels), "masks")
-
-    def _masks(self, segmentation: Segmentation, levels: Levels) -> None:
-        settings = self.settings.report
+        """Write the masks, also as BIDS derivatives, as requested."""
+        scheme = level_scheme(self.settings.report.level_scheme)
         found = {
             "thecal_sac": segmentation.thecal_sac,
             "epidural_fluid": segmentation.collections,
-            "levels": level_scheme(settings.level_scheme).written(levels.mask),
+            "levels": scheme.written(levels.mask),
         }
+        if "masks" in self.wanted:
+            self.attempt("masks_not_written", lambda: self._masks(found), "masks")
+        if "bids" in self.wanted:
+            self.attempt("bids_not_written", lambda: self._bids(found), "derivatives")
+
+    def _masks(self, found: Mapping[str, Volume]) -> None:
         (self.folder / "masks").mkdir()
         for name, mask in found.items():
-            path = self.folder / "masks" / f"{name}.nii.gz"
-            write_mask(mask, path, compression=settings.mask_compression)
+            self._mask(mask, f"masks/{name}.nii.gz")
         self.labels = self._label_files()
         self.masks = {name: f"masks/{name}.nii.gz" for name in found}
+
+    def _mask(self, mask: Volume, name: str) -> None:
+        write_mask(mask, self.folder / name, compression=self.settings.report.mask_compression)
+
+    def _bids(self, found: Mapping[str, Volume]) -> None:
+        report = self.report()
+        stems = bids.mask_stems(report, self.settings.report, found["thecal_sac"])
+        files = bids.text_files(report, stems)
+        for name, text in files.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(text, encoding="utf-8")
+        images = {name: f"{stem}_dseg.nii.gz" for name, stem in stems.items()}
+        for name, path in images.items():
+            self._mask(found[name], path)
+        self.bids = (*images.values(), *files)
 
     def _label_files(self) -> tuple[str, ...]:
         """Write the names and colors of the values of each mask; return the file names."""

@@ -127,7 +127,7 @@ def everything(
     )  # fmt: skip
     analysis = replace(analysis, localization=replace(localization, finding=answer))
     parts = ["masks", "png", "html", "seg", "sr", "sc", "pdf", "html3d", "csv"]
-    parts += ["markups", "fhir"]
+    parts += ["markups", "fhir", "bids"]
     changed = analysis.settings.changed(report__write=parts, report__picture_height_px=400)
     analysis = replace(analysis, settings=changed)
     write_outputs(analysis, folder / "out")

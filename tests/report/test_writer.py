@@ -244,6 +244,7 @@ WRITERS = {
     "csv": ("leakloc.report.tables.write_csv", "tables_not_written"),
     "markups": ("leakloc.report.markups.markup_files", "markups_not_written"),
     "fhir": ("leakloc.report.fhir.bundle", "fhir_not_written"),
+    "bids": ("leakloc.report.bids.text_files", "bids_not_written"),
     "png": ("leakloc.report.writer.draw_pictures", "pictures_not_written"),
     "pdf": ("leakloc.report.vector.write_pdf", "pdf_not_written"),
     "caudal": ("leakloc.report.caudal.caudal_sheet", "caudal_sheet_not_written"),
@@ -278,6 +279,7 @@ def test_each_writer_fails_alone(
         "html3d": report.outputs.html3d, "html": report.outputs.html,
         "caudal": report.outputs.caudal,
         "markups": report.outputs.markups, "fhir": report.outputs.fhir,
+        "bids": report.outputs.bids,
     }[part]  # fmt: skip
     assert not mine
     held = contents(folder)
