@@ -21,13 +21,73 @@ _number = count()
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "postoperative" / "dicom"
 
 
+USERS_OF_THE_SAMPLE = (
+    "tests/relabel/", "tests/napari/", "tests/test_pipeline.py", "tests/test_api.py",
+    "tests/report/test_contents.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file, and those of the analysis of the sample, run in one process.
+
+    Otherwise each process repeats their fixtures.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(USERS_OF_THE_SAMPLE):
+                return "the sample"
+            return super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+@dataclass
+class Recorded:
+    """An analysis with what its stages used."""
+
+    analysis: Any
+    images: list[Any]
+    traced: list[Any]
+    labeled: list[Any]
+
+
 @pytest.fixture(scope="session")
-def sample_analysis():
-    """An analysis of the sample study, for reports without figures."""
+def recorded_sample() -> Recorded:
+    """The analysis of the sample study, for reports without figures."""
     import leakloc
+    from leakloc.anatomy.canal import find_canal
+    from leakloc.anatomy.network import anatomy_probabilities
+    from leakloc.pipeline import stage
+
+    images, traced, labeled = [], [], []
+
+    def run(image):
+        images.append(image)
+        return anatomy_probabilities(image)
+
+    def trace(volume, prior):
+        traced.append(volume)
+        return find_canal(volume, prior)
+
+    def labeler(spine, companions, segmentation, settings):
+        labeled.append(spine.myelogram)
+        return stage("leakloc.labelers", "leakloc")(spine, companions, segmentation, settings)
 
     write = ["json", "masks", "csv", "relabel"]
-    return leakloc.analyze(leakloc.load(SAMPLE), leakloc.Settings().changed(report__write=write))
+    settings = leakloc.Settings().changed(report__write=write, report__picture_height_px=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leakloc.anatomy.network.anatomy_probabilities", run)
+        patch.setattr("leakloc.anatomy.spine.find_canal", trace)
+        analysis = leakloc.analyze(leakloc.load(SAMPLE), settings, labeler=labeler)
+    return Recorded(analysis, images, traced, labeled)
+
+
+@pytest.fixture(scope="session")
+def sample_analysis(recorded_sample):
+    return recorded_sample.analysis
 
 
 @pytest.fixture(scope="session")

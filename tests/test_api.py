@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,8 +26,8 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def result(study):
-    return ll.analyze(study, ll.Settings().changed(report__picture_height_px=400))
+def result(sample_analysis):
+    return replace(sample_analysis)
 
 
 def test_import_brings_nothing_heavy():
@@ -54,8 +55,6 @@ def test_study_as_a_table(study):
 
 
 def test_series_description_is_shown_as_text(study):
-    from dataclasses import replace
-
     bad = replace(study.stacks[0], description="<script>alert(1)</script>")
     html = replace(study, stacks=(bad,))._repr_html_()
     assert "<script>" not in html

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
@@ -11,14 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import leakloc
-from leakloc.anatomy.canal import find_canal
-from leakloc.anatomy.network import anatomy_probabilities
 from leakloc.anatomy.vocabulary import NOTICE
 from leakloc.cli import DONE, main
 from leakloc.core.errors import SettingsError
 from leakloc.core.volume import Volume
-from leakloc.pipeline import Analysis, analyze, stage
+from leakloc.pipeline import analyze, stage
 from leakloc.report import report_schema
 from leakloc.validation.evaluation.metrics import dice
 
@@ -114,64 +110,20 @@ def _each(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-@dataclass
-class Recorded:
-    """A second analysis of the sample, with what its stages used."""
-
-    analysis: Analysis
-    images: list[Volume]
-    traced: list[Volume]
-    labeled: list[Volume]
-
-
-@pytest.fixture(scope="module")
-def second() -> Recorded:
-    images, traced, labeled = [], [], []
-
-    def run(image):
-        images.append(image)
-        return anatomy_probabilities(image)
-
-    def trace(volume, prior):
-        traced.append(volume)
-        return find_canal(volume, prior)
-
-    def labeler(spine, companions, segmentation, settings):
-        labeled.append(spine.myelogram)
-        return stage("leakloc.labelers", "leakloc")(spine, companions, segmentation, settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("leakloc.anatomy.network.anatomy_probabilities", run)
-        patch.setattr("leakloc.anatomy.spine.find_canal", trace)
-        analysis = analyze(leakloc.load(SAMPLE / "dicom"), labeler=labeler)
-    return Recorded(analysis, images, traced, labeled)
-
-
-def test_the_same_study_gives_the_same_result(report, second):
-    again = json.loads(second.analysis.report.to_json())
+def test_the_same_study_gives_the_same_result(report, recorded_sample):
+    again = json.loads(recorded_sample.analysis.report.to_json())
     for part in ("levels", "thecal_sac", "collections", "finding", "planning"):
         assert again[part] == report[part]
 
 
-def test_a_stage_is_swapped_by_passing_a_callable(second):
-    assert second.labeled == [second.analysis.triage.myelogram]
+def test_a_stage_is_swapped_by_passing_a_callable(recorded_sample):
+    assert recorded_sample.labeled == [recorded_sample.analysis.triage.myelogram]
 
 
-def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(second):
-    chosen = second.analysis.triage
-    assert second.images == [chosen.myelogram, chosen.companions["sagittal_t2"]]
-    assert second.traced == [chosen.spine.oriented]
-
-
-def test_command_prints_the_finding_and_where_to_look(capsys, folder, tmp_path):
-    out = tmp_path / "out"
-    arguments = ["analyze", str(SAMPLE / "dicom"), "-o", str(out), "--pipeline", "postoperative"]
-    assert main([*arguments, "--set", 'report.write=["json"]']) == DONE
-    printed = capsys.readouterr().out
-    assert "L4-L5" in printed
-    assert str(out / "report.json") in printed
-    assert NOTICE in printed
-    assert {p.name for p in out.iterdir()} == {"report.json", "levels.json"}
+def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(recorded_sample):
+    chosen = recorded_sample.analysis.triage
+    assert recorded_sample.images == [chosen.myelogram, chosen.companions["sagittal_t2"]]
+    assert recorded_sample.traced == [chosen.spine.oriented]
 
 
 def test_unknown_plugin_names_the_installed_ones():
@@ -179,15 +131,22 @@ def test_unknown_plugin_names_the_installed_ones():
         stage("leakloc.segmenters", "nobody's")
 
 
-def test_own_masks_supplied_again_give_the_same_report(folder, report, tmp_path):
-    masks = folder / "masks"
-    again = analyze(
-        SAMPLE / "dicom",
-        sac=masks / "thecal_sac.nii.gz",
-        fluid=masks / "epidural_fluid.nii.gz",
-    ).report
-    assert {"sac_given", "fluid_given"} <= {w.code for w in again.quality.warnings}
-    was, now = report["collections"][0], again.collections[0]
-    assert (now.level, now.segments) == (was["level"], tuple(was["segments"]))
-    assert now.volume_ml == pytest.approx(was["volume_ml"], rel=0.001)
-    assert again.thecal_sac.volume_ml == pytest.approx(report["thecal_sac"]["volume_ml"], rel=1e-3)
+def test_command_with_the_own_masks_gives_the_same_report(capsys, folder, report, tmp_path):
+    masks, out = folder / "masks", tmp_path / "out"
+    command = ["analyze", str(SAMPLE / "dicom"), "-o", str(out), "--pipeline", "postoperative"]
+    command += ["--sac", str(masks / "thecal_sac.nii.gz")]
+    command += ["--fluid", str(masks / "epidural_fluid.nii.gz")]
+    assert main([*command, "--set", 'report.write=["json"]']) == DONE
+    printed = capsys.readouterr().out
+    assert "L4-L5" in printed
+    assert str(out / "report.json") in printed
+    assert NOTICE in printed
+    assert {p.name for p in out.iterdir()} == {"report.json", "levels.json"}
+
+    again = json.loads((out / "report.json").read_text())
+    assert {"sac_given", "fluid_given"} <= {w["code"] for w in again["quality"]["warnings"]}
+    was, now = report["collections"][0], again["collections"][0]
+    assert (now["level"], now["segments"]) == (was["level"], was["segments"])
+    assert now["volume_ml"] == pytest.approx(was["volume_ml"], rel=0.001)
+    volumes = [content["thecal_sac"]["volume_ml"] for content in (again, report)]
+    assert volumes[0] == pytest.approx(volumes[1], rel=1e-3)

@@ -18,6 +18,7 @@ from leakloc.relabel.runs import run_lengths
 from leakloc.report import Report
 from leakloc.report.model import EditedFluid, positions_lps_mm
 from tests.conftest import SAMPLE
+from tests.relabel.conftest import around
 
 
 def corrections(folder: Path, **edits: object) -> Path:
@@ -113,11 +114,6 @@ def edited(volume: Volume, painted: np.ndarray, erased: np.ndarray) -> dict[str,
         "painted": run_lengths(painted),
         "erased": run_lengths(erased),
     }
-
-
-def around(volume: Volume, point_lps, radius_mm: float) -> np.ndarray:
-    points = volume.geometry.lps_from_kji(np.moveaxis(np.indices(volume.array.shape), 0, -1))
-    return np.linalg.norm(points - point_lps, axis=-1) <= radius_mm
 
 
 def test_fluid_is_painted_and_erased_in_succession(folder):

@@ -12,6 +12,7 @@ from leakloc.relabel.corrections import _edited_voxels
 from leakloc.relabel.runs import run_lengths
 from leakloc.report import read_contents
 from leakloc.report.model import EditedFluid
+from tests.relabel.conftest import around
 
 
 @pytest.fixture
@@ -54,11 +55,9 @@ def test_edits_of_a_mask_are_applied_like_those_of_the_page(contents, folder, tm
     mask = contents.masks["epidural_fluid"]
     grid = mask.geometry
     (disc,) = (d.center_lps_mm for d in contents.report.levels.discs if d.name == "T12-L1")
-    points = grid.lps_from_kji(np.moveaxis(np.indices(grid.shape), 0, -1))
-    ball = np.linalg.norm(points - np.add(disc, [0.0, 12.0, 0.0]), axis=-1) <= 4.0
-    extent = contents.report.collections[0].extent
-    above = points[..., 2] > np.mean([extent.cranial.lps_mm[2], extent.caudal.lps_mm[2]])
-    painted, erased = ball & (mask.array == 0), above & (mask.array == 1)
+    painted = around(mask, np.add(disc, [0.0, 12.0, 0.0]), 4.0) & (mask.array == 0)
+    cranial = contents.report.collections[0].extent.cranial.lps_mm
+    erased = around(mask, cranial, 25.0) & (mask.array == 1)
     assert painted.any() and erased.any()
 
     edited = mask.with_array(np.where(erased, 0, np.where(painted, 7, mask.array)).astype(np.uint8))
