@@ -135,7 +135,7 @@ def test_field_without_sacrum_is_named_by_the_end_of_the_cord():
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("patient", ["127", "220"])
+@pytest.mark.parametrize("patient", ["127", pytest.param("220", marks=pytest.mark.slow)])
 def test_sacral_discs_lie_where_they_were_read(patient):
     import nibabel as nib
 

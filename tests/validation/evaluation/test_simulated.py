@@ -14,6 +14,8 @@ from leakloc.validation.evaluation.simulated import evaluate_simulated
 
 SEEDS = [100]
 MASKS = ("thecal_sac", "fluid")
+SLICE_MM = 2.0
+"""Half as many files as with the voxels in plane."""
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def calls(made_simulation, monkeypatch):
 
     def simulate(patient, scenario, seed):
         simulated_studies.append((patient, scenario.name, seed))
-        return made_simulation(scenario, patient, seed)
+        return made_simulation(scenario, patient, seed, slice_mm=SLICE_MM)
 
     monkeypatch.setattr(simulated, "list_patients", lambda folder: ("005", "007", "107"))
     monkeypatch.setattr(simulated, "_patient", lambda folder, number: number)
@@ -37,7 +39,7 @@ def oracle(calls, made_simulation, annotation_of):
 
     def method(study, settings):
         patient, scenario, seed = calls[-1]
-        truth = annotation_of(made_simulation(scenario, patient, seed))
+        truth = annotation_of(made_simulation(scenario, patient, seed, slice_mm=SLICE_MM))
         graded = tuple(replace(c, confidence=0.9, grade="definite") for c in truth.collections)
         return replace(truth, collections=graded, notes=("hint", "hint")), study.stacks[0].load()
 
@@ -145,7 +147,7 @@ def test_cached_studies_are_not_rendered_again(calls, oracle, tmp_path):
 def test_result_on_the_companion_is_put_on_the_grid_of_the_truth(oracle, tmp_path):
     def on_another_grid(study, settings):
         found, image = oracle(study, settings)
-        coarser = image.geometry.with_spacing((1.9, 1.9, 1.9))
+        coarser = image.geometry.with_spacing((2.3, 2.3, 2.3))
         masks = {name: getattr(found, name).resample(coarser, order=0) for name in MASKS}
         return replace(found, **masks), image.resample(coarser)
 
