@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, zoom
@@ -28,6 +28,17 @@ ANGLES: Final = 72
 
 LEFT_DEG: Final = {"dorsal": 0.0, "left": 90.0, "ventral": 180.0, "right": -90.0}
 """Angle around the sac, from dorsal to the left of the patient."""
+
+_SHOULDER: Final = 0.25
+"""Fraction of diverticula cranial and lateral to the root; of lateral dural tears it was 24.5 %."""
+
+_ROOT_MM: Final = 1.0
+_BESIDE: Final = 0.7
+"""Distance of the center of a diverticulum from the axis of the root: this length (two thirds of
+the radius of a root) and this fraction of its radius; the root forms part of its wall."""
+
+_OUTSIDE: Final = 0.8
+"""Minimum distance of its center from the sac, relative to its radius."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +111,8 @@ class Fluid:
     spec: CollectionSpec | None = None
     """Specification of a true collection; None for mimics."""
     reach_mm: tuple[float, float] = (0.0, 0.0)
+    root: tuple[str, Literal["left", "right"]] | None = None
+    """Nerve root and side of a perineural cyst or diverticulum; None for other fluid."""
 
 
 @dataclass(frozen=True)
@@ -449,7 +462,13 @@ def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Genera
     size = float(rng.uniform(*mimic.radius_mm))
     shape: Blob
     tissue: TissueName
-    if mimic.kind == "perineural_cyst":
+    root: tuple[str, Literal["left", "right"]] | None = None
+    if mimic.kind in ("perineural_cyst", "root_diverticulum"):
+        root = lower, "left" if side > 0 else "right"
+    if mimic.kind == "root_diverticulum":
+        shape = _diverticulum(anatomy, lower, side, size, rng)
+        tissue = "csf"
+    elif mimic.kind == "perineural_cyst":
         start, direction, _ = root_direction(anatomy, lower, side)
         center = start + direction * float(rng.uniform(7, 12))
         shape = Blob(center, (1.35 * size, size, 0.85 * size), Noise3D(rng, 8.0), 0.3)
@@ -471,7 +490,33 @@ def _mimic(mimic: MimicSpec, anatomy: Anatomy, level: str, rng: np.random.Genera
         center = np.array([arc + rng.normal(0, 6), rng.normal(0, 6), depth])
         shape = Blob(center, (1.7 * size, size, 0.55 * size), Noise3D(rng, 7.0), 0.08 * size)
         tissue = "seroma"
-    return Fluid(tissue, None, (shape,), None, shape.reach_mm)
+    return Fluid(tissue, None, (shape,), None, shape.reach_mm, root)
+
+
+def _diverticulum(
+    anatomy: Anatomy, site: str, side: float, radius_mm: float, rng: np.random.Generator
+) -> Blob:
+    """Return a diverticulum next to a root, outside the sac.
+
+    Most are caudal and medial to the root (axilla), fewer cranial and lateral (shoulder).
+    """
+    start, direction, sleeve_mm = root_direction(anatomy, site, side)
+    axilla = np.array([direction[1] * side, -direction[0] * side, 0.0])
+    axilla /= np.linalg.norm(axilla)
+    turn = float(rng.normal(0.0, 0.5)) + (np.pi if rng.random() < _SHOULDER else 0.0)
+    away = np.cos(turn) * axilla + np.sin(turn) * np.cross(direction, axilla)
+    for along_mm in np.arange(float(rng.uniform(0.4, 0.8)) * sleeve_mm, 40.0, 0.5):
+        center = start + along_mm * direction + (_ROOT_MM + _BESIDE * radius_mm) * away
+        a, b, middle = (
+            anatomy.value(table, float(center[0]))
+            for table in (anatomy.tables.sac.a, anatomy.tables.sac.b, anatomy.tables.sac.center)
+        )
+        reach = np.array([center[1], center[2] - middle])
+        scale = float(np.hypot(reach[0] / max(a, 0.1), reach[1] / max(b, 0.1)))
+        if float(np.hypot(*reach)) * (1 - 1 / scale) >= _OUTSIDE * radius_mm:
+            break
+    radii = (1.1 * radius_mm, radius_mm, 0.9 * radius_mm)
+    return Blob(center, radii, Noise3D(rng, 8.0), 0.2)
 
 
 def _screws(anatomy: Anatomy, level: str, rng: np.random.Generator) -> tuple[Screw, ...]:

@@ -81,16 +81,18 @@ class MimicSpec:
     Parameters
     ----------
     kind : str
-        ``"perineural_cyst"`` on a root, ``"facet_cyst"`` adjacent to a facet joint,
+        ``"perineural_cyst"`` around a root, which passes through its center,
+        ``"root_diverticulum"`` next to a root, ``"facet_cyst"`` adjacent to a facet joint,
         ``"seroma"`` in the wound posterior to the spine without contact to the canal,
         ``"hematoma"`` in the dorsal epidural space.
     levels : tuple of str
-        Motion segments (for root cysts the root is named after the lower vertebra).
+        Motion segments (for root cysts and diverticula the root is named after the lower
+        vertebra).
     radius_mm : tuple of float
         Range of the mean radius; for a hematoma, of the thickness.
     """
 
-    kind: Literal["perineural_cyst", "facet_cyst", "seroma", "hematoma"]
+    kind: Literal["perineural_cyst", "root_diverticulum", "facet_cyst", "seroma", "hematoma"]
     levels: tuple[str, ...]
     radius_mm: tuple[float, float]
 

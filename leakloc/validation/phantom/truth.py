@@ -12,7 +12,7 @@ from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.validation.phantom.anatomy import Anatomy
 from leakloc.validation.phantom.body import Body
 from leakloc.validation.phantom.canvas import CanalGrid, Points
-from leakloc.validation.phantom.findings import skin_depth_mm
+from leakloc.validation.phantom.findings import Blob, skin_depth_mm
 from leakloc.validation.phantom.scenario import LumbosacralShape
 from leakloc.validation.phantom.shapes import Float
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 STEP_MM: Final = 1.0
 """Grid spacing in canal coordinates for measuring collections."""
+
+FINE_STEP_MM: Final = 0.4
+"""The same for perineural cysts and diverticula."""
 
 TOUCHED_ML: Final = 0.05
 """Minimum volume for a segment to count as involved."""
@@ -95,6 +98,21 @@ class TrueRetrospinal:
 
 
 @dataclass(frozen=True)
+class TrueRootStructure:
+    """A perineural cyst or diverticulum of a nerve root."""
+
+    kind: str
+    root: str
+    side: Literal["left", "right"]
+    diameter_mm: float
+    """Diameter of a sphere of the same volume."""
+    visible_mm: float
+    """Diameter of a sphere with the volume of its fluid outside the sac, the root and its sleeve:
+    the root passes through a perineural cyst, and a small one does not exceed the sleeve."""
+    center_lps: FloatArray
+
+
+@dataclass(frozen=True)
 class Truth:
     """Ground truth of a phantom.
 
@@ -119,6 +137,7 @@ class Truth:
     discs: tuple[TrueDisc, ...]
     collections: tuple[TrueCollection, ...]
     mimics: tuple[str, ...]
+    root_structures: tuple[TrueRootStructure, ...]
     hiatus_lps: FloatArray
     centerline_lps: FloatArray
     sac_tip_lps: FloatArray
@@ -219,6 +238,7 @@ def measure_truth(body: Body, seed: int) -> Truth:
         discs=discs,
         collections=collections,
         mimics=tuple(mimic.kind for mimic in anatomy.scenario.mimics),
+        root_structures=_root_structures(body),
         hiatus_lps=_posterior(anatomy, np.array([anatomy.hiatus_mm]))[0],
         centerline_lps=line.at(np.arange(top, anatomy.hiatus_mm, 2.0)),
         sac_tip_lps=_in_canal(anatomy, anatomy.sac_tip_mm, tables.sac.center),
@@ -248,6 +268,37 @@ def _retrospinal(body: Body) -> TrueRetrospinal | None:
         np.average(lps, axis=0, weights=fraction),
         float(np.average(points.left, weights=fraction)),
     )
+
+
+def _root_structures(body: Body) -> tuple[TrueRootStructure, ...]:
+    """Return the perineural cysts and diverticula, in the order of the scenario."""
+    line, found = body.anatomy.centerline, []
+    for spec, fluid in zip(body.anatomy.scenario.mimics, body.findings.mimics, strict=True):
+        if fluid.root is None:
+            continue
+        (shape,) = fluid.shapes
+        assert isinstance(shape, Blob)
+        arc_mm, left_mm, dorsal_mm = shape.center
+        _, left, dorsal = line.frame_at(arc_mm)
+        center = np.asarray(line.at(arc_mm) + left_mm * left + dorsal_mm * dorsal)
+        diameter_mm = 2 * float(np.cbrt(np.prod(shape.radii)))
+        visible_mm = _visible_mm(body, shape)
+        found.append(TrueRootStructure(spec.kind, *fluid.root, diameter_mm, visible_mm, center))
+    return tuple(found)
+
+
+def _visible_mm(body: Body, shape: Blob) -> float:
+    """Return the diameter of a sphere with the volume of the shape outside sac and sleeve."""
+    reach = max(shape.radii) + 1.0
+    steps = np.arange(-reach, reach, FINE_STEP_MM)
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    arc, left, dorsal = (shape.center + grid).astype(np.float32).T
+    zeros = np.zeros_like(arc)
+    points = Points(arc, left, dorsal, zeros, zeros, zeros, body.anatomy.rows(arc))
+    sleeve, root = body.canal.sleeve_distances(points)
+    outside = np.minimum(body.canal.sac_distance(points), np.minimum(sleeve, root)) > 0
+    volume_mm3 = float((outside & (shape.distance(arc, left, dorsal) < 0)).sum()) * FINE_STEP_MM**3
+    return float(np.cbrt(6 / np.pi * volume_mm3))
 
 
 def _in_canal(anatomy: Anatomy, arc_mm: float, offset: Float) -> FloatArray:

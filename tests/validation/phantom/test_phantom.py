@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
 from leakloc.core.volume import Geometry
-from leakloc.validation.phantom import SCENARIOS, make_phantom
+from leakloc.validation.phantom import SCENARIOS, MimicSpec, make_phantom
 from leakloc.validation.phantom.canvas import Points
-from leakloc.validation.phantom.findings import skin_depth_mm
+from leakloc.validation.phantom.findings import root_direction, skin_depth_mm
 from leakloc.validation.phantom.tissues import TEXTURES, TISSUES
 
 NAMES = [
@@ -197,6 +197,28 @@ def test_mimics_are_bright_but_no_collection(make_tiny):
     sac = np.median(image.array[masks.thecal_sac.array > 0.95])
     assert image.sample(middle) > 0.3 * sac
     assert masks.thecal_sac.sample(middle) == 0
+
+
+def test_a_diverticulum_is_next_to_its_root_and_a_cyst_around_it(make_tiny):
+    mimics = (
+        MimicSpec("root_diverticulum", ("L2-L3",), (3.0, 3.0)),
+        MimicSpec("perineural_cyst", ("L4-L5",), (4.0, 4.0)),
+    )
+    phantom = make_phantom(make_tiny("normal", mimics=mimics), 0)
+    diverticulum, cyst = phantom.truth.root_structures
+    assert (diverticulum.root, cyst.root) == ("L3", "L5")
+    assert diverticulum.diameter_mm == pytest.approx(6, rel=0.05)
+    assert diverticulum.visible_mm == pytest.approx(6, abs=1.2)
+    assert cyst.visible_mm < cyst.diameter_mm - 0.5  # the root passes through its center
+    anatomy = phantom.body.anatomy
+    for item, fluid in zip((diverticulum, cyst), phantom.body.findings.mimics, strict=True):
+        _, left_mm, _ = anatomy.centerline.project(item.center_lps)
+        assert (left_mm > 0) == (item.side == "left")
+        side = 1.0 if item.side == "left" else -1.0
+        start, direction, _ = root_direction(anatomy, item.root, side)
+        (blob,) = fluid.shapes
+        away_mm = np.linalg.norm(np.cross(blob.center - start, direction))
+        assert (away_mm > 2) == (item is diverticulum)
 
 
 def test_thin_collection_keeps_its_thickness(make_tiny):
