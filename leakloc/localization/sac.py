@@ -97,6 +97,17 @@ _LUMBOSACRAL_DISC_MM: Final = 10.0
 the disc: half its height (5 mm) and the error of the caudal end (5 mm). In 743 adults the sac ended
 between the L5-S1 disc and the upper third of S3 (Binokay et al., Acta Radiol 2006;47:397)."""
 
+_TAPER_FIT_MM: Final = (3.0, 15.0)
+"""Distances cranial to the end of the mask over which the taper of the sac is measured: beyond the
+smoothing of areas, within the shortest taper."""
+
+_NARROW_FRACTION: Final = 0.4
+_MAX_NARROW_MM: Final = 10.0
+"""Length of the sac caudal to the end of its mask, as a fraction of the length over which a cone
+with the same taper would end, and its maximum. The mask ends where nerve roots and partial volume
+leave no visible CSF (cross-sections of about 12 mm²); with 0.4, the median error of the caudal end
+in 14 development phantoms (seeds 41 to 43) was -1.2 mm, without continuation -6.9 mm."""
+
 FIELD_MARGIN_MM: Final = 4.0
 """Structures that end this close to the edge of the field of view may continue beyond it."""
 
@@ -267,13 +278,30 @@ def _two_signals(fluid: FloatArray) -> tuple[float, float]:
 
 
 def caudal_end_mm(profile: SacProfile, geometry: Geometry) -> float | None:
-    """Return the caudal end of the sac, mm; None if it extends beyond the field of view."""
+    """Return the caudal end of the sac, mm; None if it extends beyond the field of view.
+
+    The end of the mask, continued by the part that is too narrow to be visible.
+    """
     if profile.ends_mm is None:
         return None
     end_mm = profile.ends_mm[1]
     tangent = profile.centerline.frame_at(end_mm)[0]
     beyond = _center_at(profile, end_mm) + FIELD_MARGIN_MM * tangent
-    return end_mm if bool(geometry.contains(beyond)) else None
+    return end_mm + _narrow_end_mm(profile) if bool(geometry.contains(beyond)) else None
+
+
+def _narrow_end_mm(profile: SacProfile) -> float:
+    """Return the length of the tapering sac caudal to the end of its mask; 0 for a blunt end."""
+    assert profile.ends_mm is not None
+    above_mm = np.arange(*_TAPER_FIT_MM, profile.grid.step_mm)
+    arc_mm = profile.ends_mm[1] - above_mm
+    if arc_mm[-1] < profile.ends_mm[0]:
+        return 0.0
+    width = np.sqrt(np.interp(arc_mm, profile.grid.centers_mm, profile.area_mm2))
+    slope, width_at_end = np.polyfit(above_mm, width, 1)
+    if width_at_end <= 0 or width_at_end >= SAC_TAPER_MM * slope:
+        return 0.0
+    return min(_NARROW_FRACTION * float(width_at_end / slope), _MAX_NARROW_MM)
 
 
 def _center_at(profile: SacProfile, arc_mm: float) -> FloatArray:

@@ -64,6 +64,10 @@ this."""
 _MAX_GAP_MM: Final = 80.0
 """Maximum length over which the sac is bridged: two lumbar levels. Without a limit, fluid 108 mm
 caudal to the end of the sac was joined to it in a phantom."""
+_MIN_CAUDAL_MM: Final = 30.0
+_SHORT_GAP_MM: Final = 6.0
+"""Minimum length of the end of the sac caudal to a gap longer than `_SHORT_GAP_MM`. A shorter part
+may be a cyst of the sacral canal: the longest of the phantoms has 23 mm."""
 
 _SMOOTHNESS_COST: Final = 0.5
 """Cost of a change by two radii (0.6 mm) between neighboring rays."""
@@ -345,22 +349,30 @@ def sac_range(frame: _Frame, inside: Array) -> tuple[int, int]:
     """Return the first and last arc position of the thecal sac.
 
     The sac is bridged where no dura is detected (severe stenosis, signal void), up to
-    `_MAX_GAP_MM`.
+    `_MAX_GAP_MM`, unless the part caudal to it is short.
     """
     weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
     area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
-    joined: list[tuple[int, int]] = []
-    for start, stop in _runs(area >= _MIN_SAC_AREA_MM2):
-        if joined and (start - joined[-1][1]) * ARC_STEP_MM <= _MAX_GAP_MM:
-            joined[-1] = (joined[-1][0], stop)
+    parts: list[list[tuple[int, int]]] = []
+    for run in _runs(area >= _MIN_SAC_AREA_MM2):
+        if parts and (run[0] - parts[-1][-1][1]) * ARC_STEP_MM <= _MAX_GAP_MM:
+            parts[-1].append(run)
         else:
-            joined.append((start, stop))
-    if not joined:
+            parts.append([run])
+    if not parts:
         raise AnalysisError(
             "no thecal sac was detected in the canal; check that the series is fluid-sensitive"
         )
-    start, stop = max(joined, key=lambda run: run[1] - run[0])
-    return start, stop - 1
+    sac = max(parts, key=lambda runs: runs[-1][1] - runs[0][0])
+    while len(sac) > 1 and _is_apart(*sac[-2:]):
+        sac.pop()
+    return sac[0][0], sac[-1][1] - 1
+
+
+def _is_apart(sac: tuple[int, int], caudal: tuple[int, int]) -> bool:
+    """Return whether a range caudal to the sac is too short to be its continuation."""
+    gap_mm = (caudal[0] - sac[1]) * ARC_STEP_MM
+    return gap_mm > _SHORT_GAP_MM and (caudal[1] - caudal[0]) * ARC_STEP_MM < _MIN_CAUDAL_MM
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

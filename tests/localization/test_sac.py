@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leakloc.localization import localize
+
 
 def test_volume_end_and_level(spine):
     model = spine(radius_mm=170.0, tilt_deg=(12.0, 5.0), sac_end_mm=235.0, half_width_mm=13.0)
@@ -18,9 +20,25 @@ def test_volume_end_and_level(spine):
     assert sac.caudal_end.level == "S2"
 
 
-def test_csf_volume_excludes_what_is_not_fluid(spine):
-    from leakloc.localization import localize
+@pytest.mark.parametrize("slope", [0.15, 0.25])
+def test_the_end_of_a_tapering_sac_is_caudal_to_its_mask(spine, slope):
+    """A cone of which the last part, up to 4 mm wide, is missing in the mask."""
+    model = spine(half_width_mm=13.0, sac_end_mm=240.0)
+    segmentation = model.segmentation()
+    mask = segmentation.thecal_sac
+    kji = np.argwhere(mask.array > 0)
+    arc, left, dorsal = model.canal(mask.geometry.lps_from_kji(kji))
+    width = slope * (240.0 - arc)
+    cut = (np.hypot(left, dorsal) > width) | (width < 2.0)
+    array = mask.array.copy()
+    array[tuple(kji[cut].T)] = 0
+    tapering = replace(segmentation, thecal_sac=mask.with_array(array))
+    end = localize(tapering, model.levels(), model.settings).thecal_sac.caudal_end
+    mask_end = 240.0 - 2.0 / slope
+    assert float(model.canal(end.lps_mm)[0]) - mask_end == pytest.approx(0.8 / slope, abs=1.5)
 
+
+def test_csf_volume_excludes_what_is_not_fluid(spine):
     model = spine(half_width_mm=15.0)
     segmentation = model.segmentation()
     fraction = segmentation.fluid_fraction
@@ -86,8 +104,6 @@ def test_no_sac_gives_no_numbers(spine):
 
 
 def test_a_narrow_stretch_is_compression(spine, crescent):
-    from leakloc.localization import localize
-
     fluid = crescent(100.0, 140.0, 4.0, half_angle_deg=40.0)
     model = spine(crescents=(fluid,), half_width_mm=20.0, length_mm=260.0, field_mm=(0.0, 260.0))
     plain = model.segmentation()
@@ -113,8 +129,6 @@ def test_without_neighbouring_sac_compression_is_unknown(spine, crescent):
 
 
 def test_a_collection_included_in_the_sac_is_reported(spine, crescent):
-    from leakloc.localization import localize
-
     disc = spine().disc_mm("L2-L3")
     fluid = crescent(disc - 18, disc + 18, 6.0, half_angle_deg=80.0)
     model = spine(crescents=(fluid,), half_width_mm=18.0)
@@ -135,8 +149,6 @@ def test_a_collection_included_in_the_sac_is_reported(spine, crescent):
 
 
 def test_a_severe_stenosis_names_its_level(spine):
-    from leakloc.localization import localize
-
     model = spine(half_width_mm=15.0, sac_end_mm=240.0)
     plain = model.segmentation()
     middle = model.disc_mm("L3-L4")

@@ -47,3 +47,14 @@ def test_the_sac_is_bridged_where_no_dura_is_detected() -> None:
     frame = frame_with(filled)
     first, last = sac_range(frame, frame.values)
     assert (ARC_MM[first], ARC_MM[last]) == (0.0, 200.0)
+
+
+def test_a_short_part_caudal_to_a_gap_is_not_the_end_of_the_sac() -> None:
+    gap = (ARC_MM > 120) & (ARC_MM < 135)
+    filled = np.where(gap | (ARC_MM > 158), 0.0, 7.0)  # a cyst of 23 mm in the sacral canal
+    frame = frame_with(filled)
+    first, last = sac_range(frame, frame.values)
+    assert (ARC_MM[first], ARC_MM[last]) == (0.0, 120.0)
+    filled[~gap] = np.where(ARC_MM[~gap] > 174, 0.0, 7.0)  # the end of the sac
+    frame = frame_with(filled)
+    assert ARC_MM[sac_range(frame, frame.values)[1]] == 174.0
