@@ -155,6 +155,13 @@ class LevelCoordinate:
         upper = min(int(np.floor(level)), len(self.chain) - 2)
         return segment_name(self.chain[upper], self.chain[upper + 1])
 
+    def nearest_segment(self, arc_mm: float) -> str | None:
+        """Return the named motion segment nearest to a position; None if no level is named."""
+        named = self.segments()
+        if not named:
+            return None
+        return min(named, key=lambda part: max(part[1] - arc_mm, arc_mm - part[2], 0.0))[0]
+
     def segments_between(self, start_mm: float, stop_mm: float) -> tuple[str, ...]:
         """Return motion segments that overlap a section of the canal, cranial to caudal."""
         return tuple(

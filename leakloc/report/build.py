@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
 """Environment variable with the pseudonym key; not a setting, as reports contain all settings."""
 
+_MIDLINE_MM: Final = 3.0
+"""Maximum distance of the center of a rejected candidate from the centerline in the midline."""
+
 _SPACING_DIGITS: Final = 4
 """Digits of voxel spacings in mm."""
 
@@ -150,8 +153,9 @@ def _rejected(segmentation: Segmentation, levels: Levels) -> tuple[model.Rejecte
         return model.Rejected(
             volume_ml=c.volume_ml,
             center_lps_mm=c.center_lps,
-            level=coordinate.segment_at(arc_mm),
+            level=coordinate.nearest_segment(arc_mm),
             position=lateral if abs(left_mm) > abs(dorsal_mm) else sagittal,
+            side="midline" if abs(left_mm) <= _MIDLINE_MM else lateral,
             probability=c.probability,
             reason=c.reason,
             mimics=c.mimics,

@@ -203,7 +203,7 @@ class Rejected(Part):
     center_lps_mm: Nullable[Point]
     """Center of the bright signal."""
     level: str | None
-    """Motion segment of the center; null if no level is named there."""
+    """Motion segment of the center, or the nearest named one; null if no level is named."""
     position: Position
     """Direction of the center relative to the canal centerline."""
     probability: Fraction
@@ -212,6 +212,9 @@ class Rejected(Part):
     """Reason for rejection, in one sentence."""
     mimics: tuple[str, ...]
     """Names of the assumed mimics."""
+    side: Literal["left", "right", "midline"] | None = None
+    """Side of the center; midline up to 3 mm from the centerline of the canal. Null in reports of
+    earlier versions."""
 
 
 class Quality(Part):

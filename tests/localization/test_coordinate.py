@@ -65,6 +65,10 @@ def test_positions_far_from_the_last_landmarks_are_not_named(coordinate):
     above = coordinate.segment_at(coordinate.knots_arc_mm[0] - 0.5)
     named = coordinate.segments()
     assert above == (named[0][0] if coordinate.knots_level[0] > 0 else None)
+    assert coordinate.nearest_segment(first) == named[0][0]
+    assert coordinate.nearest_segment(last) == named[-1][0]
+    middle = 0.5 * sum(named[0][1:])
+    assert coordinate.nearest_segment(middle) == coordinate.segment_at(middle) == named[0][0]
 
 
 @given(coordinates())

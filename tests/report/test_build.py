@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from leakloc.loaders.study import SkippedFile
+from leakloc.localization import LevelCoordinate
 from leakloc.localization.result import Collection, Conus, ExpectedHiatus, SacralHiatus, Target
 from leakloc.pipeline import Analysis
 from leakloc.report import build_report
+from leakloc.segmentation.result import Candidate
 
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 PATIENT_ID = "MRN-0047-SECRET"
@@ -150,3 +152,18 @@ def test_keep_and_remove(analysis: Analysis, with_settings: Callable[..., Analys
 def test_runtime_adds_up(analysis: Analysis) -> None:
     runtime = build_report(analysis, runtime_s={"writing": 0.25}).generator.runtime_s
     assert runtime == {"total": 2.0, "reading": 0.5, "segmentation": 1.25, "writing": 0.25}
+
+
+@pytest.mark.parametrize(("left_mm", "side"), [(12.0, "left"), (-12.0, "right"), (2.0, "midline")])
+def test_rejected_candidates_have_level_and_side(
+    analysis: Analysis, left_mm: float, side: str
+) -> None:
+    line = analysis.segmentation.centerline
+    beyond = line.points_lps[0] - 80.0 * line.tangents_lps[0]  # cranial to the named levels
+    candidate = Candidate(
+        0, False, 0.1, 0.3, beyond + left_mm * line.lefts_lps[0], "Dim.", ("epidural fat",), ()
+    )
+    segmentation = replace(analysis.segmentation, candidates=(candidate,))
+    (rejected,) = build_report(replace(analysis, segmentation=segmentation)).rejected
+    first = LevelCoordinate.from_levels(analysis.levels, line).segments()[0][0]
+    assert (rejected.level, rejected.side) == (first, side)
