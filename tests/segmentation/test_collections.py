@@ -258,3 +258,26 @@ def test_components_are_grouped_along_a_chain_and_around_the_sac() -> None:
     assert group_extents([*chain, at(20.0, 0, sectors=8)], 12.0).tolist() == [0] * 5
     many = [at(30.0 * n, 90) for n in range(3000)]
     assert group_extents(many, 12.0).tolist() == list(range(3000))
+
+
+@pytest.mark.parametrize(
+    ("semi_axes", "is_cyst"),
+    [((4.0, 4.0, 4.0), True), ((4.0, 4.0, 5.5), True), ((3.0, 3.0, 9.0), False)],
+)
+def test_a_compact_ellipsoid_lateral_to_the_sac_is_a_cyst(
+    semi_axes: tuple[float, float, float], is_cyst: bool
+) -> None:
+    scene = scene_with(pool=1.0)
+    component = find_components(scene, SegmentationSettings())[0]
+    fluid = scene.fraction.with_array(np.ones_like(scene.fraction.array))
+    k, j, i = np.indices(fluid.geometry.shape)
+    offset = np.stack([i - 32, j - 20, k - 30], axis=-1) / semi_axes
+    voxels = np.nonzero(np.linalg.norm(offset, axis=-1) <= 1)
+    lateral = replace(component.features, volume_ml=0.3, lateral_fraction=1.0, network=0.9)
+    decision = classify_fluid(
+        replace(component, voxels=voxels, features=lateral),
+        replace(scene, fraction=fluid),
+        SegmentationSettings(),
+    )
+    assert decision.accepted != is_cyst
+    assert ("nerve root" in decision.reason) == is_cyst

@@ -66,13 +66,31 @@ def test_a_sphere_lateral_to_the_sac_is_found_with_its_size(diameter_mm, side):
         assert found.volume_ml == pytest.approx(np.pi / 6 * diameter_mm**3 / 1000, rel=0.25)
 
 
-def test_a_sleeve_with_a_root_is_not_found():
-    axis = np.clip((X - 5) / 20, 0, 1)[:, None] * np.array([20.0, 0, -10]) + [5.0, 0, 5]
-    radius = np.linalg.norm(np.stack([X, Y, Z], axis=-1) - axis, axis=-1)
-    sleeve = np.clip(3.4 - radius, 0, 1) * np.clip(radius - 1.0, 0, 1)
-    assert find_round_structures(scene(sleeve), NO_FLUID) == ()
-    filled = np.maximum(sleeve, ellipsoid((16, 0, 0), np.full(3, 3.0)))
+def test_sleeves_with_a_root_are_not_found():
+    axis = np.clip((np.abs(X) - 5) / 20, 0, 1)[:, None] * np.array([20.0, 0, -10]) + [5.0, 0, 5]
+    radius = np.linalg.norm(np.stack([np.abs(X), Y, Z], axis=-1) - axis, axis=-1)
+    sleeves = np.clip(3.4 - radius, 0, 1) * np.clip(radius - 1.0, 0, 1)
+    assert find_round_structures(scene(sleeves), NO_FLUID) == ()
+    filled = np.maximum(sleeves, ellipsoid((16, 0, 0), np.full(3, 3.0)))
     assert len(find_round_structures(scene(filled), NO_FLUID)) == 1
+
+
+def sleeve_to(side, radius_mm):
+    """A straight sleeve of a lateral root with the root in its center."""
+    away = np.hypot(Y, Z)
+    tube = np.clip(radius_mm + 0.5 - away, 0, 1) * np.clip(away - 1.2, 0, 1)
+    return tube * (side * X > 5) * (side * X < 22)
+
+
+def test_a_cyst_around_a_root_has_more_fluid_than_the_sleeve_of_the_opposite_side():
+    cyst = ellipsoid((14, 0, 0), np.full(3, 4.0)) * np.clip(np.hypot(Y, Z) - 1.2, 0, 1)
+    sleeve, opposite = sleeve_to(1, 2.0), sleeve_to(-1, 2.0)
+    assert find_round_structures(scene(sleeve, opposite), NO_FLUID) == ()
+    (found,) = find_round_structures(scene(np.maximum(sleeve, cyst), opposite), NO_FLUID)
+    assert found.center_lps == pytest.approx((14, 0, 0), abs=1.5)
+    assert found.diameter_mm == pytest.approx(8, abs=2)
+    # Sleeves that are wide on both sides are normal.
+    assert find_round_structures(scene(sleeve_to(1, 2.7), sleeve_to(-1, 2.7)), NO_FLUID) == ()
 
 
 @pytest.mark.parametrize(
