@@ -58,6 +58,8 @@ ROTATED = 0.3
 """Fraction of the patches with contents of the sac rotated, as in prone or lateral position."""
 THINNED = 0.3
 """Fraction of the patches with fewer nerve roots."""
+CONTRACTED = 0.3
+"""Fraction of the patches with the contents of the sac contracted toward its center."""
 WITH_FLUID = 0.6
 """Fraction of the patches that are centered on fluid, in studies with fluid."""
 
@@ -224,10 +226,10 @@ def _with_cord(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, A
 
 
 def _with_other_roots(patch: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-    """Rotate the contents of the sac or remove part of the nerve roots.
+    """Rotate or contract the contents of the sac or remove part of the nerve roots.
 
-    In nearly all training data the roots lie posteriorly. Without this augmentation, CSF posterior
-    to roots that lie on one side was taken for epidural fluid.
+    In nearly all training data the roots lie posteriorly, in contact with the dura. Without this
+    augmentation, CSF between the dura and roots in another position was taken for epidural fluid.
     """
     wall_mm = RADIUS_MM[0] + RADIUS_STEP_MM * (patch["inside"].sum(2, keepdims=True) - 0.5)
     wall_mm = gaussian_filter(wall_mm, (0.7, 0.7, 0), mode=("nearest", "wrap", "nearest"))
@@ -237,16 +239,38 @@ def _with_other_roots(patch: dict[str, Array], rng: np.random.Generator) -> dict
     if rng.random() < ROTATED:
         steps = round(rng.normal(rng.choice([-90.0, 90.0, 180.0]), 25.0) / 360 * ANGLES)
         source_mm = RADIUS_MM * np.roll(wall_mm, steps, axis=1) / np.maximum(wall_mm, 1.0)
-        step = np.clip((source_mm - RADIUS_START_MM) / RADIUS_STEP_MM, 0.0, RADII - 1.001)
-        near = np.floor(step).astype(int)
-        turned = np.roll(signal, steps, axis=1)
-        first, second = (np.take_along_axis(turned, near + n, axis=2) for n in (0, 1))
-        signal = signal + interior * (first + (step - near) * (second - first) - signal)
+        rotated = _at_radius(np.roll(signal, steps, axis=1), source_mm)
+        signal = signal + interior * (rotated - signal)
     if rng.random() < THINNED:
-        side = 0.5 + 0.5 * np.cos(ANGLE - rng.uniform(0, 2 * np.pi))[:, None]
-        removed = rng.uniform(0.0, 0.9) * side ** rng.uniform(0.0, 2.0)
+        removed = rng.uniform(0.0, 0.9) * _one_side(rng)
         signal = signal + interior * removed * np.clip(1.0 - signal, 0.0, 1.0)
+    if rng.random() < CONTRACTED:
+        layer_mm = np.minimum(rng.uniform(0.5, 4.0) * _one_side(rng), 0.4 * wall_mm)
+        inner_mm = np.maximum(wall_mm - layer_mm, 1.0)
+        # The dark line of the dura remains at the wall.
+        source_mm = RADIUS_MM * np.maximum(wall_mm - 0.8, 1.0) / inner_mm
+        contracted = _at_radius(signal, source_mm)
+        csf = np.clip((RADIUS_MM - inner_mm) / RADIUS_STEP_MM + 0.5, 0.0, 1.0)
+        bright = np.percentile(signal[patch["inside"] > 0.9], 90) if interior.any() else 1.0
+        contracted = contracted + csf * (bright * rng.uniform(0.85, 1.05) - contracted)
+        signal = signal + interior * (layer_mm > 0.3) * (contracted - signal)
     return {**patch, "signal": signal.astype(np.float32)}
+
+
+def _one_side(rng: np.random.Generator) -> Array:
+    """Return a weight by angle, 1 in a random direction and 0 opposite; or 1 everywhere."""
+    side = 0.5 + 0.5 * np.cos(ANGLE - rng.uniform(0, 2 * np.pi))[:, None]
+    weight: Array = side ** rng.uniform(0.0, 2.0)
+    return weight
+
+
+def _at_radius(signal: Array, source_mm: Array) -> Array:
+    """Interpolate the signal at another radius for each arc, angle and radius."""
+    step = np.clip((source_mm - RADIUS_START_MM) / RADIUS_STEP_MM, 0.0, RADII - 1.001)
+    near = np.floor(step).astype(int)
+    first, second = (np.take_along_axis(signal, near + n, axis=2) for n in (0, 1))
+    values: Array = first + (step - near) * (second - first)
+    return values
 
 
 def _augmented(
