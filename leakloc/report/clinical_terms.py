@@ -59,6 +59,8 @@ NERVE_ROOT: Final = private_term("NERVEROOT", "Nerve root")
 ROOT_DIVERTICULUM: Final = private_term(
     "ROOTDIVERTICULUM", "Perineural cyst or root sleeve diverticulum"
 )
+RETROSPINAL_FLUID: Final = private_term("RETROSPINAL", "Retrospinal fluid at C1-C2")
+LABEL_CONFIDENCE: Final = private_term("LABELCONF", "Confidence of the level label")
 SPINOUS_PROCESS: Final = CodedTerm("55678000", "SCT", "Spinous process of vertebra")
 POSTERIOR_EXTENSION: Final = private_term("POSTEXTENSION", "Fluid posterior to the spinal canal")
 NECK: Final = private_term("FLUIDNECK", "Neck of the fluid posterior to the canal")

@@ -29,6 +29,7 @@ from leakloc.report.text import (
     extension_text,
     metal_text,
     rejected_text,
+    retrospinal_sentences,
     thickness_text,
 )
 
@@ -126,6 +127,7 @@ def measurement_groups(report: Report) -> tuple[Group, ...]:
         _thecal_sac(report),
         *(group for c in report.collections for group in _collection(report, c)),
         *_sides(report),
+        *_retrospinal(report),
         *_diverticula(report),
         *_postoperative(report),
         *_hiatus(report),
@@ -294,6 +296,24 @@ def _sides(report: Report) -> Iterator[Group]:
                 place=terms.DISC_CENTER,
                 points_lps=_points(discs.get(part.segment)),
             )
+
+
+def _retrospinal(report: Report) -> Iterator[Group]:
+    """Yield retrospinal fluid at C1-C2, or its absence."""
+    fluid, sentences = report.finding.retrospinal_c1_c2, retrospinal_sentences(report)
+    if fluid is not None and sentences:
+        yield Group(
+            "retrospinal fluid C1-C2",
+            terms.RETROSPINAL_FLUID,
+            " ".join(sentences),
+            level="C1-C2",
+            state=terms.PRESENCE[fluid.present],
+            values=_values(
+                (terms.VOLUME, fluid.volume_ml, "cm3"),
+                (terms.LABEL_CONFIDENCE, fluid.confidence, "1"),
+            ),
+            points_lps=_points(fluid.center_lps_mm),
+        )
 
 
 # --- nerve roots and surgical bed -------------------------------------------------------------

@@ -34,7 +34,6 @@ from leakloc.report.dicom import (
     new_uid,
 )
 from leakloc.report.measurement_groups import measurement_groups
-from leakloc.report.text import retrospinal_sentences
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -126,7 +125,7 @@ def report_object(
     )
     root = content[0].ContentSequence
     comments = (NOTICE, report.finding.summary, _numbering_text(report))
-    root.extend(_comment(t) for t in (*comments, *retrospinal_sentences(report)))
+    root.extend(_comment(text) for text in comments)
     root.extend(_illustration(c) for c in captures if c.collection is None)
     evidence = [
         *sources.all,

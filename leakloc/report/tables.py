@@ -39,7 +39,6 @@ LEVEL_COLUMNS: Final = (
     "kind", "name", "center_x_lps_mm", "center_y_lps_mm", "center_z_lps_mm", "confidence",
     "numbering_confidence", "sac_volume_ml", "sac_min_area_mm2", "sac_mean_area_mm2",
     "sac_csf_volume_ml", "posterior_arch", "posterior_arch_confidence", "metal",
-    "retrospinal_c1_c2_ml",
     *(f"fluid_{side}_{size}" for side in SIDES for size in ("mm", "mm2")),
 )  # fmt: skip
 MEASUREMENT_COLUMNS: Final = (
@@ -124,7 +123,6 @@ def level_rows(report: Report) -> list[Row]:
                     "posterior_arch": arch and _ARCH_NAMES[arch.present],
                     "posterior_arch_confidence": arch and arch.confidence,
                     "metal": _has_metal(changes, thing.name) if kind == "disc" else None,
-                    "retrospinal_c1_c2_ml": _retrospinal_ml(report, thing.name),
                     **sides,
                 }
             )
@@ -161,14 +159,6 @@ def measurement_rows(report: Report) -> list[Row]:
 
 def _coded(term: CodedTerm) -> Row:
     return {"name": term.meaning, "code": term.value, "scheme": term.scheme}
-
-
-def _retrospinal_ml(report: Report, name: str) -> float | None:
-    """Return the volume of retrospinal fluid for C2; None if not assessed, or for other levels."""
-    fluid = report.finding.retrospinal_c1_c2
-    if fluid is None or fluid.present is None or name != "C2":
-        return None
-    return fluid.volume_ml if fluid.present else 0.0
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -149,16 +149,20 @@ def _fluid(report: Report) -> tuple[str, ...]:
 
 
 def retrospinal_sentences(report: Report) -> tuple[str, ...]:
-    """Return a sentence on retrospinal fluid at C1-C2; none if C2 is not named."""
+    """Return a sentence on retrospinal fluid at C1-C2; none if not assessed and C2 is not named."""
     fluid = report.finding.retrospinal_c1_c2
-    if fluid is None or all(v.name != "C2" for v in report.levels.vertebrae):
+    if fluid is None:
         return ()
     if fluid.present is None:
+        if all(v.name != "C2" for v in report.levels.vertebrae):
+            return ()
         return (f"Retrospinal fluid at C1-C2 not assessed: {fluid.not_assessed}.",)
     if not fluid.present:
         return ("No retrospinal fluid at C1-C2 detected.",)
-    size = f"{fluid.volume_ml:.1f} mL, {fluid.side}"
-    return (f"{_capitalized(RETROSPINAL_FLUID)} ({size}); {FALSE_LOCALIZING}.",)
+    size = (
+        f"{fluid.volume_ml:.1f} mL, {fluid.side}; confidence of the label C2 {fluid.confidence:.2f}"
+    )
+    return (f"{_capitalized(RETROSPINAL_FLUID)} ({size}): {FALSE_LOCALIZING}.",)
 
 
 def _collection(c: Collection) -> str:
@@ -351,11 +355,17 @@ def _others(report: Report) -> tuple[str, ...]:
     return tuple(sentences) or ("None listed.",)
 
 
+def place_of_rejected(found: Rejected) -> str:
+    """Return the level, direction and side of a rejected candidate."""
+    level, direction = found.level or "level not named", found.position
+    return ", ".join(dict.fromkeys(filter(None, (level, direction, found.side))))
+
+
 def rejected_text(found: Rejected) -> str:
     """Return the assumed mimic, place and size of a rejected candidate, and why it is one."""
     mimic = " or ".join(found.mimics) or "bright signal"
     return (
-        f"{mimic}, {found.level or 'level not named'}, {found.position}: {found.volume_ml:.1f} mL; "
+        f"{mimic}, {place_of_rejected(found)}: {found.volume_ml:.1f} mL; "
         f"not classified as epidural fluid (probability {found.probability:.2f}): "
         f"{found.reason.removesuffix('.')}"
     )

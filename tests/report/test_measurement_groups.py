@@ -22,6 +22,7 @@ from leakloc.localization.result import (
     MetalArtifact,
     PathStretch,
     PosteriorArch,
+    RetrospinalFluid,
     RootDiverticulum,
 )
 from leakloc.pipeline import Analysis
@@ -38,6 +39,10 @@ PARTS = (
     ("planning", "length_marks"),
     ("planning", "sac_tip_to_hiatus_mm"),
     ("fluid_by_segment",),
+    *(
+        ("finding", "retrospinal_c1_c2", name)
+        for name in ("present", "volume_ml", "side", "confidence", "center_lps_mm")
+    ),
     ("rejected",),
 )
 
@@ -70,10 +75,13 @@ def sample_with_all_parts(report: Report) -> Report:
         center_lps_mm=(11.0, 62.0, -80.0), sac_distance_mm=2.13,
     )  # fmt: skip
     rejected = Rejected(
-        volume_ml=0.83, center_lps_mm=(9.0, 80.0, -90.0), level="L4-L5", position="left",
-        probability=0.23, reason="Lies in a facet joint.", mimics=("facet effusion",),
+        volume_ml=0.83, center_lps_mm=(9.0, 80.0, -90.0), level="L4-L5", position="dorsal",
+        probability=0.23, reason="Lies in a facet joint.", mimics=("facet effusion",), side="left",
     )  # fmt: skip
     values["finding"]["root_diverticula"] = [root.model_dump(mode="json")]
+    values["finding"]["retrospinal_c1_c2"] = RetrospinalFluid(
+        present=True, volume_ml=0.91, side="left", center_lps_mm=(8.0, 90.0, 60.0), confidence=0.83
+    ).model_dump(mode="json")
     values["rejected"] = [rejected.model_dump(mode="json")]
     changes = values["postoperative"]
     changes["metal"] = [

@@ -27,6 +27,7 @@ from leakloc.report.text import (
     diverticula_sentences,
     headline,
     numbering_caveat,
+    place_of_rejected,
     postoperative_sentences,
     report_sections,
     signal_text,
@@ -259,7 +260,7 @@ def _rejected(report: Report, *, linked: bool) -> Table | None:
             Link(_point(r.center_lps_mm), r.center_lps_mm, "this position")
             if linked and r.center_lps_mm is not None
             else _point(r.center_lps_mm),
-            f"{r.level or 'level not named'}, {r.position}",
+            place_of_rejected(r),
             number_text(r.volume_ml, 2),
             r.reason,
             f"{r.probability:.2f}",
