@@ -39,6 +39,7 @@ Role = Literal[
 NumberingMethod = Literal["c2_count", "sacrum_up", "user", "external"]
 LevelStatus = Literal["labelled", "partial", "unlabelled"]
 Position = Literal["dorsal", "ventral", "left", "right", "circumferential"]
+LateralSide = Literal["left", "right", "midline"]
 Compartment = Literal["epidural", "foraminal", "paraspinal", "subcutaneous"]
 Pattern = Literal["focal", "longitudinal", "pseudomeningocele", "periradicular", "indeterminate"]
 Grade = Literal["definite", "probable", "possible"]
@@ -133,6 +134,20 @@ def role_name(role: Role) -> str:
 
 SIDES: Final = ("dorsal", "ventral", "left", "right")
 """Quadrants around the thecal sac."""
+
+_MIDLINE_MM: Final = 3.0
+"""Maximum distance from the centerline of the canal of a structure in the midline."""
+
+
+def lateral_side(left_mm: float) -> LateralSide:
+    """Return the side of a point, from its distance to the left of the centerline of the canal.
+
+    >>> lateral_side(-8.0), lateral_side(1.5)
+    ('right', 'midline')
+    """
+    if abs(left_mm) <= _MIDLINE_MM:
+        return "midline"
+    return "left" if left_mm > 0 else "right"
 
 
 class CodedTerm(NamedTuple):

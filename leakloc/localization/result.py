@@ -12,7 +12,15 @@ from typing import Final, Literal, get_args
 
 from pydantic import Field
 
-from leakloc.anatomy.vocabulary import Compartment, Grade, LeakStatus, Pattern, Position, Role
+from leakloc.anatomy.vocabulary import (
+    Compartment,
+    Grade,
+    LateralSide,
+    LeakStatus,
+    Pattern,
+    Position,
+    Role,
+)
 from leakloc.core.notes import Note
 from leakloc.core.parts import (
     Degrees,
@@ -370,7 +378,7 @@ class RetrospinalFluid(Part):
     """Whether it was detected; null if not assessed."""
     volume_ml: Nullable[Milliliters] = None
     """Volume; null without it."""
-    side: Literal["midline", "left", "right"] | None = None
+    side: LateralSide | None = None
     """Side of the center; null without it."""
     center_lps_mm: Nullable[Point] = None
     """Center; null without it."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from leakloc.anatomy.vocabulary import lateral_side
 from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.levels.result import Levels, Vertebra
@@ -57,9 +58,6 @@ _MAX_CRANIAL_FRACTION: Final = 0.1
 """Maximum fraction of a collection cranial to that range. The dorsal subarachnoid space at C1 is
 continuous with the cisterna magna: on the PAM50 template (average of T2 images of 50 healthy
 adults) half of such a component of 7.3 mL lies cranial to it."""
-
-_MIDLINE_MM: Final = 3.0
-"""Maximum lateral offset of the center of fluid in the midline."""
 
 
 def without_retrospinal(
@@ -161,13 +159,10 @@ def _present(
     weights = [c.volume_ml for c in found]
     center = np.average([c.center_lps for c in found], axis=0, weights=weights)
     left_mm = float(segmentation.centerline.project(center)[1])
-    side: Literal["midline", "left", "right"] = "midline"
-    if abs(left_mm) > _MIDLINE_MM:
-        side = "left" if left_mm > 0 else "right"
     return RetrospinalFluid(
         present=True,
         volume_ml=sum(weights),
-        side=side,
+        side=lateral_side(left_mm),
         center_lps_mm=center,
         confidence=axis.confidence,
     )

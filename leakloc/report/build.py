@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.analysis import AnalysisData
-from leakloc.anatomy.vocabulary import NOTICE, Position
+from leakloc.anatomy.vocabulary import NOTICE, Position, lateral_side
 from leakloc.core.notes import Note
 from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 IDENTITY_KEY_VARIABLE: Final = "LEAKLOC_IDENTITY_KEY"
 """Environment variable with the pseudonym key; not a setting, as reports contain all settings."""
-
-_MIDLINE_MM: Final = 3.0
-"""Maximum distance of the center of a rejected candidate from the centerline in the midline."""
 
 _SPACING_DIGITS: Final = 4
 """Digits of voxel spacings in mm."""
@@ -155,7 +152,7 @@ def _rejected(segmentation: Segmentation, levels: Levels) -> tuple[model.Rejecte
             center_lps_mm=c.center_lps,
             level=coordinate.nearest_segment(arc_mm),
             position=lateral if abs(left_mm) > abs(dorsal_mm) else sagittal,
-            side="midline" if abs(left_mm) <= _MIDLINE_MM else lateral,
+            side=lateral_side(left_mm),
             probability=c.probability,
             reason=c.reason,
             mimics=c.mimics,

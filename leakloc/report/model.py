@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from leakloc.anatomy.vocabulary import LevelStatus, NumberingMethod, Position, Role
+from leakloc.anatomy.vocabulary import LateralSide, LevelStatus, NumberingMethod, Position, Role
 from leakloc.core.errors import InputError
 from leakloc.core.parts import (
     Amount,
@@ -212,7 +212,7 @@ class Rejected(Part):
     """Reason for rejection, in one sentence."""
     mimics: tuple[str, ...]
     """Names of the assumed mimics."""
-    side: Literal["left", "right", "midline"] | None = None
+    side: LateralSide | None = None
     """Side of the center; midline up to 3 mm from the centerline of the canal. Null in reports of
     earlier versions."""
 
