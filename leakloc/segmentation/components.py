@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
 from leakloc.anatomy.vocabulary import Compartment
+from leakloc.core.distances import signed_distance_mm
 from leakloc.core.volume import Geometry, Volume
 from leakloc.segmentation.result import Features
 from leakloc.segmentation.scene import HALF, Array, Mask, Scene
@@ -227,15 +227,9 @@ def _distance_mm(
         for axis, n in zip(voxels, pad, strict=True)
     )
     shape = [min(part.stop, n) - part.start for part, n in zip(box, geometry.shape, strict=True)]
-    mask = np.zeros(np.add(shape, 2), np.uint8)  # empty border: at the edge of the grid as within
-    mask[tuple(axis - part.start + 1 for axis, part in zip(voxels, box, strict=True))] = 1
-    image = sitk.GetImageFromArray(mask)
-    image.SetSpacing(geometry.spacing_ijk_mm)
-    distance = sitk.GetArrayFromImage(
-        sitk.SignedMaurerDistanceMap(
-            image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
-        )
-    )
+    mask = np.zeros(np.add(shape, 2), bool)  # empty border: at the edge of the grid as within
+    mask[tuple(axis - part.start + 1 for axis, part in zip(voxels, box, strict=True))] = True
+    distance = -signed_distance_mm(mask, geometry.spacing_kji_mm)
     return distance[1:-1, 1:-1, 1:-1], box
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from leakloc.core.distances import signed_distance_mm
 from leakloc.core.volume import Geometry
 from leakloc.segmentation.classification import CYST
 from leakloc.segmentation.ellipsoid import ellipsoid_of
@@ -188,7 +189,7 @@ def round_structures(
     apart = distance_mm(collections, spacing, _COLLECTION_MM) > _COLLECTION_MM
     # The sac next to a structure must not fill the ball.
     free = np.where(inside, np.float32(0), signal)
-    filled = ndimage.convolve(free, _ball(spacing, _BALL_MM), mode="constant")
+    filled = _convolved(free, _ball(spacing, _BALL_MM))
     center = ndimage.minimum_filter(free, footprint=_within(spacing, _CENTER_MM))
     core = region & (filled >= MIN_FILLED) & (center >= MIN_CENTER)
     core &= outside_mm >= _MIN_DURA_MM
@@ -214,7 +215,7 @@ def round_structures(
 
 def _around_roots(
     signal: Array,
-    outside_mm: npt.NDArray[np.float64],
+    outside_mm: npt.NDArray[np.float32],
     apart: Mask,
     region: Mask,
     arc_mm: Array,
@@ -231,20 +232,20 @@ def _around_roots(
     if not searched.any():
         return []
     free = np.where(outside_mm >= 1.0, signal, np.float32(0))  # beyond the blurred edge of the sac
-    small = ndimage.convolve(free, _ball(spacing, _BALL_MM), mode="constant")
+    small = _convolved(free, _ball(spacing, _BALL_MM))
     large = _convolved(free, _ball(spacing, _SLEEVE_MM))
     fluid = np.where(searched, large, np.float32(0))
     inscribed = [2 * int(_SLEEVE_MM / np.sqrt(3) / mm) + 1 for mm in spacing]
     is_peak = ndimage.maximum_filter(fluid, size=inscribed) == fluid
+    arcs_mm, lefts_mm, fluids = arc_mm[searched], left_mm[searched], large[searched]
     found: list[Measured] = []
     for peak in np.argwhere(is_peak & (fluid > _USUAL)):
         at = tuple(peak)
         around_mm, box = _around(peak, spacing, _RING_MM, signal.shape)
         if fluid[at] < fluid[box][around_mm <= _SLEEVE_MM].max():
             continue
-        opposite = searched & (left_mm * left_mm[at] < 0)
-        opposite &= np.abs(arc_mm - arc_mm[at]) <= _SAME_LEVEL_MM
-        usual = max(float(large[opposite].max(initial=0.0)), _USUAL)
+        opposite = (lefts_mm * left_mm[at] < 0) & (np.abs(arcs_mm - arc_mm[at]) <= _SAME_LEVEL_MM)
+        usual = max(float(fluids[opposite].max(initial=0.0)), _USUAL)
         contrast = np.log((float(fluid[at]) + _NO_FLUID) / (usual + _NO_FLUID))
         filled = float(small[box][around_mm <= _SLEEVE_MM - 1.0].max())
         if filled + _CONTRAST_WEIGHT * contrast < _MIN_SCORE:
@@ -291,7 +292,7 @@ def _around(
 
 
 def _convolved(array: Array, kernel: npt.NDArray[np.float32]) -> Array:
-    """Return the convolution with a large kernel, zero beyond the array."""
+    """Return the convolution with a kernel, zero beyond the array."""
     shape = [
         fft.next_fast_len(n + m - 1, real=True)
         for n, m in zip(array.shape, kernel.shape, strict=True)
@@ -322,15 +323,15 @@ def _radii_mm(spacing: tuple[float, float, float], reach_mm: float) -> npt.NDArr
 
 def distance_mm(
     mask: Mask, spacing: tuple[float, float, float], reach_mm: float | None = None
-) -> npt.NDArray[np.float64]:
+) -> npt.NDArray[np.float32]:
     """Return the distance outside a mask; infinite if the mask is empty.
 
     Beyond `reach_mm`, if specified, the distance is only known to be larger, and may be infinite.
     """
-    distance = np.full(mask.shape, np.inf)
+    distance = np.full(mask.shape, np.inf, np.float32)
     if mask.any():
         box = () if reach_mm is None else _box(mask, spacing, reach_mm + max(spacing))
-        distance[box] = ndimage.distance_transform_edt(~mask[box], sampling=spacing)
+        distance[box] = np.maximum(signed_distance_mm(mask[box], spacing), 0)
     return distance
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
+from leakloc.core.distances import signed_distance_mm
 from leakloc.core.errors import AnalysisError, InputError
 from leakloc.core.notes import Note, note
 from leakloc.core.volume import FloatArray, Volume
@@ -401,10 +401,8 @@ def _center(voxels: tuple[npt.NDArray[np.intp], ...], result: Segmentation) -> F
 
 def distance_outside_mm(sac: Volume) -> npt.NDArray[np.float32]:
     """Return the distance from the sac, 0 inside it."""
-    distance = sitk.SignedMaurerDistanceMap(
-        sac.to_sitk(), insideIsPositive=False, squaredDistance=False, useImageSpacing=True
-    )
-    return np.asarray(np.maximum(sitk.GetArrayFromImage(distance), 0), np.float32)
+    distance = signed_distance_mm(sac.array, sac.geometry.spacing_kji_mm)
+    return np.maximum(distance, np.float32(0))
 
 
 def _line_with(traced: Centerline, sac: Volume) -> Centerline:

@@ -7,13 +7,13 @@ if its intersection over union with the truth is at least 0.1 or the centers lie
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
+from leakloc.core.distances import signed_distance_mm
 from leakloc.core.errors import GeometryError
 from leakloc.core.volume import FloatArray, Volume
 
@@ -54,11 +54,11 @@ def surface_distances_mm(predicted: Volume, truth: Volume) -> FloatArray:
         for low, high in zip(occupied.min(axis=0), occupied.max(axis=0), strict=True)
     )
     surface_a, surface_b = _surface(a[box]), _surface(b[box])
-    spacing = predicted.geometry.spacing_ijk_mm
+    spacing = predicted.geometry.spacing_kji_mm
     return np.concatenate(
         [
-            _distance_to(surface_b, spacing)[surface_a],
-            _distance_to(surface_a, spacing)[surface_b],
+            np.maximum(signed_distance_mm(surface_b, spacing)[surface_a], 0),
+            np.maximum(signed_distance_mm(surface_a, spacing)[surface_b], 0),
         ]
     )
 
@@ -129,15 +129,6 @@ def _same_grid(a: Volume, b: Volume) -> None:
 
 def _surface(mask: Mask) -> Mask:
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
-
-
-def _distance_to(mask: Mask, spacing_ijk_mm: tuple[float, float, float]) -> npt.NDArray[Any]:
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing_ijk_mm)
-    distance = sitk.SignedMaurerDistanceMap(
-        image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
-    )
-    return np.asarray(np.maximum(sitk.GetArrayFromImage(distance), 0.0))
 
 
 def _center_lps(volume: Volume, mask: Mask) -> FloatArray:

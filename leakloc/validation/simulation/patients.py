@@ -16,7 +16,6 @@ from typing import Any, Final
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy.ndimage import (
     binary_closing,
     distance_transform_edt,
@@ -27,6 +26,7 @@ from scipy.ndimage import (
 
 from leakloc.anatomy.canal_coordinates import CanalCoordinates
 from leakloc.anatomy.centerline import Centerline
+from leakloc.core.distances import signed_distance_mm
 from leakloc.core.errors import InputError
 from leakloc.core.volume import FloatArray, Geometry, Volume
 
@@ -100,17 +100,11 @@ class Patient:
     @cached_property
     def sac_distance_mm(self) -> Array:
         """Signed distance from the surface of the sac, negative inside; clipped at 60 mm."""
-
-        def distance(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
-            image = Volume(inside.astype(np.uint8), self.labels.geometry).to_sitk()
-            signed = sitk.SignedMaurerDistanceMap(
-                image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
-            )
-            return np.asarray(sitk.GetArrayFromImage(signed))
-
         # Each map is zero at the centers of border voxels; the surface is midway between them.
         sac = self.labels.array == SAC
-        return np.asarray(np.clip(0.5 * (distance(sac) - distance(~sac)), -60.0, 60.0), np.float32)
+        spacing = self.labels.geometry.spacing_kji_mm
+        distance_mm = 0.5 * (signed_distance_mm(sac, spacing) - signed_distance_mm(~sac, spacing))
+        return np.asarray(np.clip(distance_mm, -60.0, 60.0), np.float32)
 
     @cached_property
     def solid(self) -> npt.NDArray[np.bool_]:
