@@ -128,7 +128,7 @@ def test_the_network_runs_once_per_image_and_all_stages_share_one_canal(recorded
 
 def test_unknown_plugin_names_the_installed_ones():
     with pytest.raises(SettingsError, match="installed: leakloc"):
-        stage("leakloc.segmenters", "nobody's")
+        stage("leakloc.segmenters", "unknown")
 
 
 def test_command_with_the_own_masks_gives_the_same_report(capsys, folder, report, tmp_path):

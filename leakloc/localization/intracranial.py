@@ -53,14 +53,21 @@ def without_cisterns(segmentation: Segmentation, levels: Levels) -> Segmentation
         reach_mm = float(arc) - features.arc_start_mm if features else float("-inf")
         through = above_mm > AXIS_TOP_MM and reach_mm > FORAMEN_MAGNUM_MM + BEYOND_MM
         if candidate.accepted and (above_mm > FORAMEN_MAGNUM_MM or through):
-            candidate = replace(
-                candidate,
-                accepted=False,
-                reason="lies above or extends through the foramen magnum: CSF of the cisterns",
-                mimics=(*candidate.mimics, "basal cistern"),
+            candidate = rejected_as_cistern(
+                candidate, "lies above or extends through the foramen magnum"
             )
         candidates.append(candidate)
     return renumbered(segmentation, candidates)
+
+
+def rejected_as_cistern(candidate: Candidate, reason: str) -> Candidate:
+    """Return a candidate as CSF of the cisterns, which is not a collection."""
+    return replace(
+        candidate,
+        accepted=False,
+        reason=f"{reason}: CSF of the cisterns",
+        mimics=(*candidate.mimics, "basal cistern"),
+    )
 
 
 def renumbered(segmentation: Segmentation, candidates: Iterable[Candidate]) -> Segmentation:

@@ -20,7 +20,7 @@ from leakloc.core.settings import SegmentationSettings
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.levels.result import Levels, Vertebra
 from leakloc.localization.canal import CanalVoxels, canal_voxels
-from leakloc.localization.intracranial import renumbered
+from leakloc.localization.intracranial import rejected_as_cistern, renumbered
 from leakloc.localization.result import FALSE_LOCALIZING, RETROSPINAL_FLUID, RetrospinalFluid
 from leakloc.localization.surgical_bed import SurgicalBed
 from leakloc.segmentation.classification import DIMMER
@@ -201,12 +201,7 @@ def _without_cisterna_magna(
             place = _Place.of(candidate, segmentation, axis_mm)
             is_short = place.caudal * candidate.volume_ml < settings.collection_min_ml
             if is_short and place.fraction > 0 and place.cranial > _MAX_CRANIAL_FRACTION:
-                candidate = replace(
-                    candidate,
-                    accepted=False,
-                    reason="continuous with fluid cranial to C1: CSF of the cisterns",
-                    mimics=(*candidate.mimics, "basal cistern"),
-                )
+                candidate = rejected_as_cistern(candidate, "continuous with fluid cranial to C1")
         candidates.append(candidate)
     if candidates == list(segmentation.candidates):
         return segmentation
