@@ -432,14 +432,26 @@ def _quality(report: Report) -> tuple[str, ...]:
 
 
 def _impression(report: Report) -> tuple[str, ...]:
-    others = alternative_levels(report)
+    others = alternative_levels(report, in_summary=False)
     return (report.finding.summary, *([f"Alternative level: {others}."] if others else []))
 
 
-def alternative_levels(report: Report) -> str:
-    """Return the alternative levels of the main collection, best first; empty without any."""
+def alternative_levels(report: Report, *, in_summary: bool = True) -> str:
+    """Return the alternative levels of the main collection, best first; empty without any.
+
+    Parameters
+    ----------
+    report : Report
+    in_summary : bool
+        Include the levels of `Collection.level_set`, which the summary of the finding names.
+    """
     main = by_certainty(report.collections)[:1]
-    return " or ".join(other.level for c in main for other in c.alternatives)
+    return " or ".join(
+        other.level
+        for c in main
+        for other in c.alternatives
+        if in_summary or len(c.segments) < 2 or other.level not in c.level_set
+    )
 
 
 def _capitalized(text: str) -> str:

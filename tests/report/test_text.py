@@ -6,6 +6,7 @@ import pytest
 from leakloc.localization.result import (
     AxialT2,
     Enhancement,
+    LevelAlternative,
     RetrospinalFluid,
     RootDiverticulum,
     SecondMyelogram,
@@ -13,6 +14,7 @@ from leakloc.localization.result import (
 from leakloc.report import build_report
 from leakloc.report.tables import collection_rows
 from leakloc.report.text import (
+    alternative_levels,
     companion_text,
     report_sections,
     report_text,
@@ -56,6 +58,21 @@ def test_text_states_the_numbers_of_the_report(analysis):
         assert f"{heading.upper()}\n" in text
     assert re.sub(r"\s+", " ", report.notice) in re.sub(r"\s+", " ", text)
     assert max(map(len, text.splitlines())) <= 92
+
+
+@pytest.mark.parametrize(
+    ("level_set", "impression"),
+    [(("L4-L5",), ("Alternative level: L3-L4.",)), (("L4-L5", "L3-L4"), ())],
+)
+def test_impression_does_not_repeat_an_alternative_of_the_summary(analysis, level_set, impression):
+    report = build_report(analysis)
+    main = report.collections[0]
+    assert (main.level, len(main.segments)) == ("L4-L5", 2)
+    other = LevelAlternative(level="L3-L4", score=0.3, basis=())
+    changed = main.model_copy(update={"level_set": level_set, "alternatives": (other,)})
+    report = report.model_copy(update={"collections": (changed, *report.collections[1:])})
+    assert dict(report_sections(report))["Impression"][1:] == impression
+    assert alternative_levels(report) == "L3-L4"
 
 
 def test_no_collection():
