@@ -161,11 +161,14 @@ def _library(sources: Sources) -> Any:
     contains = hd.sr.RelationshipTypeValues.CONTAINS
     library = hd.sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
     library.ContentSequence = hd.sr.ContentSequence()
-    own = (
-        codes.DCM.ImagePositionPatientX,
-        codes.DCM.ImagePositionPatientY,
-        codes.DCM.ImagePositionPatientZ,
-    )
+    own = [
+        hd.sr.CodedConcept.from_code(code)
+        for code in (
+            codes.DCM.ImagePositionPatientX,
+            codes.DCM.ImagePositionPatientY,
+            codes.DCM.ImagePositionPatientZ,
+        )
+    ]
     for images in groups.values():
         group = hd.sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
         group.ContentSequence = hd.sr.ContentSequence()
@@ -192,7 +195,7 @@ def _entry(image: Dataset, names: Sequence[Any]) -> Any:
             hd.sr.NumContentItem(
                 name,
                 value,
-                codes.UCUM.Millimeter,
+                coded(_UNITS["mm"]),
                 relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
             )
             for name, value in zip(names, image.ImagePositionPatient, strict=True)

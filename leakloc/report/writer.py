@@ -330,7 +330,7 @@ class Draft:
         def save(made: Any, path: Path) -> None:
             if not keep:
                 dicom.mark_without_identity(made)
-            made.save_as(path)
+            dicom.save(made, path)
 
         def segmentation() -> None:
             made.append(dicom.segmentation_object(analysis, found, sources))
