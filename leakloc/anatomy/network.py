@@ -77,8 +77,8 @@ class AnatomyProbabilities:
 def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
     """Segment vertebral bodies, discs and the canal with the network.
 
-    A coarse pass over every fifth plane, from the middle outward, detects the canal; planes farther than `HALF_WIDTH_MM`
-    from it are skipped.
+    A coarse pass over every fifth plane, from the middle outward, detects the canal; planes
+    farther than `HALF_WIDTH_MM` from it are skipped.
 
     Parameters
     ----------
