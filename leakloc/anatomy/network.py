@@ -43,6 +43,8 @@ _EMPTY_PX: Final = 9
 """Side length of a window that lies outside the field of view if it contains no signal."""
 _COARSE_PLANES: Final = 5
 """The coarse pass uses every fifth plane, 15 mm apart; a canal is 20 mm wide."""
+_MIN_CANAL_PX: Final = 1000
+"""Area of a detected canal in the coarse pass (1 mm pixels): 10 mm x 100 mm."""
 MODEL_PATH: Final = Path(__file__).parents[1] / "models" / "anatomy.onnx"
 """Weights shipped with the package."""
 
@@ -75,8 +77,8 @@ class AnatomyProbabilities:
 def anatomy_probabilities(image: Volume) -> AnatomyProbabilities:
     """Segment vertebral bodies, discs and the canal with the network.
 
-    A coarse pass over every fifth plane detects the canal; planes farther than `HALF_WIDTH_MM`
-    from it are skipped.
+    A coarse pass over every fifth plane, from the middle outward, detects the canal; planes
+    farther than `HALF_WIDTH_MM` from it are skipped.
 
     Parameters
     ----------
@@ -198,14 +200,9 @@ def _region(working: Volume, low: float, high: float) -> tuple[slice, slice, sli
     height, depth, count = working.array.shape
     if count * step_mm <= 2 * HALF_WIDTH_MM:
         return slice(0, height), slice(0, depth), slice(0, count)
-    coarse = np.arange(0, count, _COARSE_PLANES)
-    found = _classify(working.array, coarse, low, high)
-    planes, rows, columns = np.nonzero(found[:, CLASSES.index("canal")] > 0.5)
-    if len(planes) == 0:  # assume the spine in the middle
-        rows, columns, planes = np.array([[height // 2], [depth // 2], [count // 2]])
-    else:
-        planes = coarse[planes]
-    voxels = np.stack([rows, columns, planes], axis=-1)
+    voxels = _coarse_canal(working.array, low, high)
+    if len(voxels) == 0:  # assume the spine in the middle
+        voxels = np.array([[height // 2, depth // 2, count // 2]])
     low_kji, high_kji = np.percentile(voxels, [5, 95], axis=0)  # without outliers
     reach = max(1, round(HALF_WIDTH_MM / step_mm))
     return (
@@ -213,6 +210,24 @@ def _region(working: Volume, low: float, high: float) -> tuple[slice, slice, sli
         _span(low_kji[1] - FRONT_MM / PIXEL_MM, high_kji[1] + BACK_MM / PIXEL_MM, depth),
         _span(low_kji[2] - reach, high_kji[2] + reach, count),
     )
+
+
+def _coarse_canal(array: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.intp]:
+    """Return the canal voxels ``[k, j, i]`` of every fifth plane, shape (n, 3).
+
+    The planes are computed from the middle outward until the canal lies between planes without it.
+    """
+    planes = np.arange(0, array.shape[2], _COARSE_PLANES)
+    distances = np.abs(np.arange(len(planes)) - len(planes) // 2)
+    found = np.empty((0, 3), np.intp)
+    for distance in range(int(distances.max()) + 1):
+        pair = planes[distances == distance]
+        canal = _classify(array, pair, low, high)[:, CLASSES.index("canal")] > 0.5
+        if not canal.any() and len(found) >= _MIN_CANAL_PX:
+            break
+        number, rows, columns = np.nonzero(canal)
+        found = np.concatenate([found, np.stack([rows, columns, pair[number]], axis=-1)])
+    return found
 
 
 def _span(first: float, last: float, length: int) -> slice:

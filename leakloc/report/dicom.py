@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.charset import default_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -241,7 +243,6 @@ def _header(path: Path, stack: SeriesStack, keep_identity: bool, tags: list[int]
     """
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
     replace_decimal_commas(header)
-    header.remove_private_tags()
     _remove_unreadable(header)
     header.decode()
     header.SpecificCharacterSet = "ISO_IR 192"  # highdicom supports few character sets
@@ -314,8 +315,11 @@ def mark_without_identity(dataset: Dataset) -> None:
 
 
 def _remove_unreadable(dataset: Dataset) -> None:
-    """Remove elements with an invalid value, such as a number with a decimal comma or a date."""
+    """Remove private elements and those with an invalid value, such as a date "unknown"."""
     for tag in list(dataset.keys()):
+        if tag.is_private:
+            del dataset[tag]
+            continue
         try:
             value = dataset[tag].value
             convert = _CONVERTED.get(dataset[tag].VR)
@@ -371,13 +375,14 @@ def segments(analysis: AnalysisData) -> tuple[Segment, ...]:
             point_lps_mm=_point_within(segmentation.thecal_sac),
         )
     ]
-    for number in (int(value) for value in np.unique(segmentation.collections.array) if value):
+    collections = segmentation.collections.array
+    for number in np.unique(collections[collections > 0]).tolist():
         level = located[number].level if number in located else None
         name = f"Epidural fluid {number}" + (f" {level}" if level else "")
         found.append(
             Segment(
                 name,
-                segmentation.collections.array,
+                collections,
                 number,
                 ABNORMAL_STRUCTURE,
                 EPIDURAL_FLUID,
@@ -504,7 +509,7 @@ def _merged(found: Sequence[Segment]) -> npt.NDArray[np.uint8] | None:
         for number, segment in enumerate(found, 1):
             if id(segment.labels) == key:
                 numbers[segment.value] = number
-        mapped = numbers[array]
+        mapped = numbers.take(array)
         if merged is None:
             merged = mapped
         elif (merged.astype(bool) & mapped.astype(bool)).any():
@@ -577,6 +582,26 @@ def new_uid() -> str:
     return str(generate_uid())
 
 
+def save(dataset: Dataset, path: Path) -> None:
+    """Write an object created with highdicom to a DICOM file."""
+    _mark_as_encoded(dataset)
+    dataset.save_as(path)
+
+
+def _mark_as_encoded(dataset: Dataset) -> None:
+    """State the encoding of new items, recursively, so that pydicom checks each only once.
+
+    It checks the value representations of an object and of all its items first, and otherwise
+    those of each item again with the items that contain it.
+    """
+    for element in dataset.values():
+        for item in element.value if isinstance(element.value, pydicom.Sequence) else ():
+            if item.original_encoding == (None, None):
+                item.set_original_encoding(False, True, default_encoding)
+            _mark_as_encoded(item)
+
+
+@cache
 def coded(term: CodedTerm) -> Any:
-    """Return a term as a coded concept of highdicom."""
+    """Return a term as a coded concept of highdicom, which must not be changed."""
     return hd.sr.CodedConcept(term.value, term.scheme, term.meaning)

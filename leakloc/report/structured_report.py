@@ -123,10 +123,13 @@ def report_object(
         procedure_reported=coded(terms.PROCEDURE),
         imaging_measurements=[group(one) for one in measurement_groups(report)],
     )
-    root = content[0].ContentSequence
+    items = content[0].ContentSequence
     comments = (NOTICE, report.finding.summary, _numbering_text(report))
-    root.extend(_comment(text) for text in comments)
-    root.extend(_illustration(c) for c in captures if c.collection is None)
+    items.extend(_comment(text) for text in comments)
+    items.extend(_illustration(c) for c in captures if c.collection is None)
+    kinds = [item.ValueType for item in items]
+    items.insert(kinds.index("CONTAINER"), _library(sources))
+    content[0].ContentSequence = []  # inserted later: highdicom copies and searches all items
     evidence = [
         *sources.all,
         *([segmentation] if segmentation is not None else []),
@@ -141,9 +144,7 @@ def report_object(
         series_description=f"leakloc measurements - {SERIES_NOTICE}",
         **instance_attributes(SR_SERIES_NUMBER),
     )
-    kinds = [item.ValueType for item in document.ContentSequence]
-    # Inserted last: highdicom copies all supplied items.
-    document.ContentSequence.insert(kinds.index("CONTAINER"), _library(sources))
+    document.ContentSequence = items
     mark_as_research(document)
     return document
 
@@ -160,11 +161,14 @@ def _library(sources: Sources) -> Any:
     contains = hd.sr.RelationshipTypeValues.CONTAINS
     library = hd.sr.ContainerContentItem(codes.DCM.ImageLibrary, relationship_type=contains)
     library.ContentSequence = hd.sr.ContentSequence()
-    own = (
-        codes.DCM.ImagePositionPatientX,
-        codes.DCM.ImagePositionPatientY,
-        codes.DCM.ImagePositionPatientZ,
-    )
+    own = [
+        hd.sr.CodedConcept.from_code(code)
+        for code in (
+            codes.DCM.ImagePositionPatientX,
+            codes.DCM.ImagePositionPatientY,
+            codes.DCM.ImagePositionPatientZ,
+        )
+    ]
     for images in groups.values():
         group = hd.sr.ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=contains)
         group.ContentSequence = hd.sr.ContentSequence()
@@ -191,7 +195,7 @@ def _entry(image: Dataset, names: Sequence[Any]) -> Any:
             hd.sr.NumContentItem(
                 name,
                 value,
-                codes.UCUM.Millimeter,
+                coded(_UNITS["mm"]),
                 relationship_type=hd.sr.RelationshipTypeValues.HAS_ACQ_CONTEXT,
             )
             for name, value in zip(names, image.ImagePositionPatient, strict=True)

@@ -32,7 +32,7 @@ from leakloc.core.quiet import quiet_libraries
 from leakloc.levels.schemes import level_scheme
 from leakloc.report import bids, caudal, fhir, label_files, markups, relabel_data, tables
 from leakloc.report.build import build_report
-from leakloc.report.model import Outputs, Report, report_schema
+from leakloc.report.model import Outputs, Report
 from leakloc.report.overlays import Picture, draw_pictures, figures
 from leakloc.report.page import html, html3d
 from leakloc.report.page.key_images import KeyImage, key_images
@@ -76,6 +76,8 @@ PARTS: Final = frozenset(
 """Contents of a report folder; a folder with other contents is never replaced."""
 
 
+_SCHEMA: Final = Path(__file__).with_name("report.schema.json")
+"""Equal to `report_schema`, which is slow to create."""
 _LIBRARIES: Final = frozenset({"highdicom", "pydicom", "nibabel"})
 """Packages whose error messages are about attributes and files."""
 
@@ -183,7 +185,8 @@ def validate(report: Report) -> None:
     OutputError
         If it violates the schema; the message includes the path.
     """
-    validator = jsonschema.Draft202012Validator(report_schema())
+    schema = json.loads(_SCHEMA.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
     values = json.loads(report.to_json())
     error = jsonschema.exceptions.best_match(validator.iter_errors(values))
     if error is not None:
@@ -330,7 +333,7 @@ class Draft:
         def save(made: Any, path: Path) -> None:
             if not keep:
                 dicom.mark_without_identity(made)
-            made.save_as(path)
+            dicom.save(made, path)
 
         def segmentation() -> None:
             made.append(dicom.segmentation_object(analysis, found, sources))
