@@ -11,12 +11,11 @@ as a prior; where the network detects no canal, brightness determines the path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.ndimage import gaussian_filter1d
 
@@ -119,14 +118,23 @@ def find_canal(volume: Volume, prior: Volume | None = None) -> Canal:
 
 def shrink(volume: Volume, target_mm: float) -> Volume:
     """Average blocks of voxels so that no voxel edge is much shorter than `target_mm`."""
-    factors = [max(round(target_mm / mm), 1) for mm in volume.geometry.spacing_ijk_mm]
-    factors = [min(f, n) for f, n in zip(factors, volume.geometry.shape[::-1], strict=True)]
-    array = volume.array
-    if array.dtype not in (np.int16, np.uint16, np.uint8, np.float32):
-        array = array.astype(np.float32)
-    image = Volume(array, volume.geometry).to_sitk()
-    small = sitk.Cast(sitk.BinShrink(image, factors), sitk.sitkFloat32)
-    return Volume.from_sitk(small, volume.provenance.then("shrunk"))
+    geometry = volume.geometry
+    factors = [max(round(target_mm / mm), 1) for mm in geometry.spacing_kji_mm]
+    factors = [min(f, n) for f, n in zip(factors, geometry.shape, strict=True)]
+    mean = volume.array
+    for axis, factor in enumerate(factors):
+        rows = np.moveaxis(mean, axis, 0)
+        rows = rows[: len(rows) // factor * factor]
+        total = rows[::factor].astype(np.float32)
+        for n in range(1, factor):
+            total += rows[n::factor]
+        mean = np.moveaxis(total / np.float32(factor), 0, axis)
+    affine = geometry.affine_lps.copy()
+    affine[:3, :3] *= factors[::-1]
+    affine[:3, 3] = geometry.lps_from_kji((np.array(factors) - 1) / 2)
+    k, j, i = mean.shape
+    grid = replace(geometry, shape=(k, j, i), affine_lps=affine)
+    return Volume(mean, grid, volume.provenance.then("shrunk"))
 
 
 def tube_contrast(coarse: Volume, core_mm: float) -> Array:

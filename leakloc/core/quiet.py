@@ -21,7 +21,7 @@ def quiet_libraries() -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    sitk = sys.modules.get("SimpleITK")  # imported only by those who use it: it is slow
+    sitk = sys.modules.get("SimpleITK")  # an extra, and slow to import
     displayed = sitk is not None and sitk.ProcessObject.GetGlobalWarningDisplay()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

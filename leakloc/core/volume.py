@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any, Final
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
 from leakloc.core.errors import GeometryError
 from leakloc.core.extras import LazyModule
+from leakloc.core.resampling import resampled
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
     from leakloc import notebook
-else:  # an upper layer, for `_repr_html_`
-    notebook = LazyModule("leakloc.notebook")
+else:
+    sitk = LazyModule("SimpleITK", "sitk")
+    notebook = LazyModule("leakloc.notebook")  # an upper layer, for `_repr_html_`
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -196,6 +199,12 @@ class Geometry:
     def kji_from_lps(self, points_lps: npt.ArrayLike) -> FloatArray:
         """Return continuous array indices ``(k, j, i)`` of LPS points, as for `scipy.ndimage`."""
         return self.ijk_from_lps(points_lps)[..., ::-1]
+
+    def index_transform(self, other: Geometry) -> FloatArray:
+        """Return the affine that maps indices ``(k, j, i, 1)`` of another grid to those of this."""
+        transform = np.linalg.inv(self.affine_lps) @ other.affine_lps
+        order = [2, 1, 0, 3]
+        return np.asarray(transform[np.ix_(order, order)])
 
     def contains(self, points_lps: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return whether LPS points lie in a voxel of the grid, shape (...)."""
@@ -400,26 +409,27 @@ class Volume:
             Target grid.
         order : {0, 1, 3}
             Nearest neighbor (for labels), linear, or cubic B-spline. Cubic requires four samples
-            along every axis; a smaller volume is interpolated linearly.
+            along every axis; a smaller volume is interpolated linearly. Integers are rounded.
         fill : float
             Value outside this volume.
         """
         if self.geometry.matches(target, tolerance_mm=1e-6):
             return Volume(self.array, target, self.provenance)
         if order == 3 and min(self.array.shape) < 4:
-            order = 1  # ITK's B-spline is invalid for smaller images
-        kinds = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
-        image = self.to_sitk()
-        wanted = sitk.Image([int(n) for n in target.shape[::-1]], sitk.sitkUInt8)
-        wanted.SetOrigin([float(x) for x in target.origin_lps])
-        wanted.SetSpacing(target.spacing_ijk_mm)
-        wanted.SetDirection([float(x) for x in target.directions_lps.ravel()])
-        moved = sitk.Resample(image, wanted, sitk.Transform(), kinds[order], float(fill))
-        array = sitk.GetArrayFromImage(moved).astype(_restored_dtype(self.array.dtype), copy=False)
+            order = 1
+        array = self.array.astype(_restored_dtype(self.array.dtype), copy=False)
+        source_from_target = self.geometry.index_transform(target)
+        array = resampled(array, source_from_target, target.shape, order=order, fill=fill)
         return Volume(array, target, self.provenance.then("resampled"))
 
     def to_sitk(self) -> sitk.Image:
-        """Convert to a SimpleITK image (also LPS)."""
+        """Convert to a SimpleITK image (also LPS).
+
+        Raises
+        ------
+        SettingsError
+            If SimpleITK is not installed; the message contains the installation command.
+        """
         array = self.array
         if array.dtype == np.bool_:
             array = array.astype(np.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +15,15 @@ from typing import Any, Final, Literal
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from leakloc.core.errors import GeometryError, InputError, file_label, reason_of
 from leakloc.core.notes import Note, note
 from leakloc.core.settings import LoaderSettings
 from leakloc.core.volume import Geometry, Provenance, Volume
 from leakloc.loaders.headers import SEQUENCE_KEYWORDS
-from leakloc.loaders.limits import (
-    inflated,
-    require_decoded_size,
-    require_plausible,
-    require_regular,
-)
+from leakloc.loaders.limits import require_decoded_size, require_plausible, require_regular
 from leakloc.loaders.study import SeriesStack
+from leakloc.loaders.text_headers import StoredVolume, read_text_header, three_axes
 
 Kind = Literal["nifti", "nrrd", "metaimage"]
 
@@ -42,31 +36,10 @@ _MM: Final = {
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer"), 1e-3),
 }
 """Millimeters per unit of length of the formats."""
-_ITK_UNIT: Final = "ITK_VoxelUnits"
-_NRRD_UNIT: Final = re.compile(rb'^space units:\s*"([^"]*)"', re.MULTILINE)
 _NIFTI1_MAGIC_AT, _NIFTI2_MAGIC_AT = 344, 4
 _MIN_EXTENSION_BYTES: Final = 8
-_READERS: Final = {"nrrd": "NrrdImageIO", "metaimage": "MetaImageIO"}
-_MAX_HEADER_BYTES: Final = 65_536
-"""Maximum size of the text header of a NRRD or MetaImage file; usual ones have 1 KiB."""
 _MAX_SIDECAR_BYTES: Final = 1_048_576
 """Maximum size of a JSON sidecar; usual ones have 4 KiB."""
-_MAX_PARTS: Final = 10_000
-"""Maximum number of data files of one volume: one per slice."""
-_DATA_FILE: Final = {
-    "nrrd": re.compile(r"^\s*data[ \t]*file[ \t]*:=?[ \t]*(.*)", re.IGNORECASE | re.MULTILINE),
-    "metaimage": re.compile(r"ElementDataFile[ \t]*[=:][ \t]*(.*)", re.IGNORECASE),
-}
-"""Reference from a header to the file with its voxels."""
-_BYTE_SKIP: Final = re.compile(
-    r"^\s*byte[ \t]*skip[ \t]*:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE
-)
-_IS_COMPRESSED: Final = re.compile(r"CompressedData[ \t]*[=:][ \t]*[Tt1]")
-_COMPRESSED_BYTES: Final = re.compile(r"CompressedDataSize[ \t]*[=:][ \t]*(\d+)")
-_SKIPPED_BYTES: Final = re.compile(r"HeaderSize[ \t]*[=:][ \t]*(\d+)")
-_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
-_DEFLATE_GROWTH: Final = 1.01
-"""Maximum size of deflated data relative to the original; `_MAX_HEADER_BYTES` are added."""
 
 
 def sniff_image(path: Path, head: bytes) -> Kind | None:
@@ -113,9 +86,10 @@ def read_image_header(
     """
     settings = settings or LoaderSettings()
     try:
-        if kind != "nifti":
-            _require_data_files(path, kind, root or path.parent, settings)
-        geometry, notes = _geometry(path, kind, settings)
+        if kind == "nifti":
+            geometry, notes = _nifti_geometry(path, settings)
+        else:
+            geometry, notes = _stored_geometry(_text_header(path, kind, settings, root))
     except GeometryError as error:
         raise InputError(str(error)) from error
     except InputError:
@@ -162,11 +136,12 @@ def read_voxels(
     settings = settings or LoaderSettings()
     try:
         if kind == "nifti":
-            volume = _read_nifti(path, settings)
+            with _nifti(path, settings) as image:
+                volume = Volume.from_nibabel(image)
+            volume = replace(volume, geometry=_nifti_geometry(path, settings)[0])
         else:
-            _require_data_files(path, kind, root or path.parent, settings)
-            volume = _read_itk(path, kind, settings)
-        volume = replace(volume, geometry=_geometry(path, kind, settings)[0])
+            header = _text_header(path, kind, settings, root)
+            volume = Volume(header.read(), _stored_geometry(header)[0])
     except InputError:
         raise
     except Exception as error:  # readers raise various exceptions on corrupt files
@@ -177,7 +152,7 @@ def read_voxels(
 
 
 def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array in the byte order of this machine, which ITK requires."""
+    """Return an array in the byte order of this machine, which other libraries require."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -244,23 +219,19 @@ def _require_extensions(file: Any, at: int, end: float, endianness: Any) -> None
         file.seek(at)
 
 
-def _geometry(path: Path, kind: Kind, settings: LoaderSettings) -> tuple[Geometry, list[Note]]:
-    """Return the geometry of a volume file in millimeters, with notes on its header."""
-    if kind == "nifti":
-        geometry, unit, notes = _nifti_geometry(path, settings)
-    else:
-        geometry, unit, notes = _itk_geometry(path, kind, settings)
+def _in_mm(geometry: Geometry, unit: str) -> tuple[Geometry, list[Note]]:
+    """Return the geometry of a header in millimeters, with a note if it was converted."""
     factor = _MM.get(unit)
     if factor is None:
         raise GeometryError(
             f"lengths are stated in {unit!r}, which is not supported: convert to mm"
         )
-    scaled = geometry
+    scaled, notes = geometry, []
     if factor != 1.0:
         affine = geometry.affine_lps.copy()
         affine[:3] *= factor
         scaled = replace(geometry, affine_lps=affine)
-        notes = [*notes, note("units_converted", unit=unit)]
+        notes = [note("units_converted", unit=unit)]
     try:
         require_plausible(scaled)
     except GeometryError as error:
@@ -271,17 +242,29 @@ def _geometry(path: Path, kind: Kind, settings: LoaderSettings) -> tuple[Geometr
     return scaled, notes
 
 
-def _nifti_geometry(path: Path, settings: LoaderSettings) -> tuple[Geometry, str, list[Note]]:
-    """Return the geometry in the unit of the header, the unit, and notes."""
+def _text_header(
+    path: Path, kind: Literal["nrrd", "metaimage"], settings: LoaderSettings, root: Path | None
+) -> StoredVolume:
+    return read_text_header(path, kind, root or path.parent, settings)
+
+
+def _stored_geometry(header: StoredVolume) -> tuple[Geometry, list[Note]]:
+    return _in_mm(header.geometry, header.unit)
+
+
+def _nifti_geometry(path: Path, settings: LoaderSettings) -> tuple[Geometry, list[Note]]:
+    """Return the geometry in millimeters, and notes."""
     with _nifti(path, settings) as image:
         _require_affine(image)
-        shape = _three_axes(image.shape)
+        shape = three_axes(image.shape)
         unit = image.header.get_xyzt_units()[0]
-        geometry = _nifti_grid(image.affine, shape)
-        distance = _disagreement(image.header, geometry, shape)
+        stated = _nifti_grid(image.affine, shape)
+        distance = _disagreement(image.header, stated, shape)
+    geometry, notes = _in_mm(stated, unit)
     if distance is None:
-        return geometry, unit, []
-    return geometry, unit, [note("nifti_forms_disagree", distance_mm=distance * _MM.get(unit, 1.0))]
+        return geometry, notes
+    distance_mm = distance * _MM[unit]
+    return geometry, [note("nifti_forms_disagree", distance_mm=distance_mm), *notes]
 
 
 def _nifti_grid(affine: npt.ArrayLike, shape: tuple[int, ...]) -> Geometry:
@@ -321,166 +304,3 @@ def _require_affine(image: Any) -> None:
         raise GeometryError(
             "the NIfTI header has neither qform nor sform, so the orientation is unknown"
         )
-
-
-def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise GeometryError(f"one volume with three axes is required, not shape {tuple(shape)}")
-    return tuple(int(n) for n in shape[:3])
-
-
-def _read_nifti(path: Path, settings: LoaderSettings) -> Volume:
-    with _nifti(path, settings) as image:
-        return Volume.from_nibabel(image)
-
-
-def _require_data_files(path: Path, kind: Kind, root: Path, settings: LoaderSettings) -> None:
-    """Require that the data files named in a header are regular files of the study.
-
-    Raises
-    ------
-    InputError
-        If one is outside `root`, also by a link, or not a regular file, or more bytes precede the
-        voxels than are read.
-    """
-    require_regular(path)
-    with path.open("rb") as file:
-        header = file.read(_MAX_HEADER_BYTES).decode("latin-1")
-    header = header.replace("\r\n", "\n").replace("\r", "\n")  # all end a line for the readers
-    for skipped in _BYTE_SKIP.findall(header) if kind == "nrrd" else ():
-        require_decoded_size(float(skipped), path, settings)
-    inside = root.resolve()
-    whole = path.stat().st_size <= _MAX_HEADER_BYTES
-    references = list(_DATA_FILE[kind].finditer(header))
-    ended = bool(references) if kind == "metaimage" else "\n\n" in header
-    if not whole and (
-        not ended or any(found[1].upper().startswith("LIST") for found in references)
-    ):
-        raise InputError(f"its header has more than {_MAX_HEADER_BYTES} bytes")
-    for found in references:
-        for name in _named_files(found[1].strip(), header[found.end() :]):
-            target = Path(path.parent, name).resolve()
-            if not target.is_relative_to(inside):
-                raise InputError("the header names a data file outside the folder of the study")
-            if not target.exists():
-                raise InputError("the data file that the header names does not exist")
-            require_regular(target)
-
-
-def _named_files(value: str, following: str) -> list[str]:
-    """Return the files that a header names: one, a list, or a numbered series."""
-    words = value.split()
-    if value.upper() == "LOCAL":
-        return []
-    if words and words[0].upper() == "LIST":
-        return [line.strip() for line in following.splitlines() if line.strip()]
-    if "%" not in value:
-        return [value]
-    try:
-        pattern, first, last, step = words[0], *map(int, words[1:4])
-        numbers = range(first, last + (1 if step > 0 else -1), step)
-        if len(numbers) > _MAX_PARTS:
-            raise ValueError
-        return [pattern % number for number in numbers]
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise InputError("the header names data files in an unsupported way") from error
-
-
-def _itk_reader(path: Path, kind: Kind) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_READERS[kind])  # otherwise selected by the suffix
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _itk_size(reader: sitk.ImageFileReader) -> int:
-    """Return the bytes of the voxels; unknown types count as those with the most bytes."""
-    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    bits = re.search(r"\d+", name)
-    voxel_bytes = int(bits[0]) // 8 if bits and "complex" not in name else 16
-    return int(prod(reader.GetSize()) * reader.GetNumberOfComponents() * voxel_bytes)
-
-
-def _itk_geometry(
-    path: Path, kind: Kind, settings: LoaderSettings
-) -> tuple[Geometry, str, list[Note]]:
-    """Return the geometry in the unit of the header, the unit, and no notes."""
-    reader = _itk_reader(path, kind)
-    reader.ReadImageInformation()
-    require_decoded_size(_itk_size(reader), path, settings)
-    if reader.GetNumberOfComponents() != 1:
-        raise GeometryError("a color or vector image, not grayscale")
-    with path.open("rb") as file:
-        head = file.read(_MAX_HEADER_BYTES)
-    is_nrrd = head.startswith(b"NRRD")
-    unit = reader.GetMetaData(_ITK_UNIT) if _ITK_UNIT in reader.GetMetaDataKeys() else ""
-    stated = _NRRD_UNIT.search(head.split(b"\n\n")[0]) if is_nrrd else None
-    if stated:  # ITK does not read it
-        unit = stated[1].decode("utf-8", "replace")
-    if is_nrrd and "NRRD_space" not in reader.GetMetaDataKeys():
-        raise GeometryError("the NRRD header has no space field, so the orientation is unknown")
-    i, j, k = _three_axes(reader.GetSize())
-    geometry = Geometry.from_axes(
-        (k, j, i),
-        origin_lps=reader.GetOrigin()[:3],
-        spacing_ijk_mm=reader.GetSpacing()[:3],
-        directions_lps=np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3],
-    )
-    return geometry, unit.strip(), []
-
-
-def _require_complete(path: Path, size_bytes: int) -> None:
-    """Require that compressed voxels of a MetaImage file are complete, which ITK ignores.
-
-    Raises
-    ------
-    InputError
-    """
-    with path.open("rb") as file:
-        header = file.read(_MAX_HEADER_BYTES).decode("latin-1")
-    reference = _DATA_FILE["metaimage"].search(header)
-    if reference is None or not _IS_COMPRESSED.search(header[: reference.start()]):
-        return
-    names = _named_files(reference[1].strip(), header[reference.end() :])
-    sources = [(Path(path.parent, name), 0) for name in names] or [(path, reference.end() + 1)]
-    skipped, stated = (
-        int(found[1]) if (found := pattern.search(header[: reference.start()])) else None
-        for pattern in (_SKIPPED_BYTES, _COMPRESSED_BYTES)
-    )
-    longest = int(size_bytes * _DEFLATE_GROWTH) + _MAX_HEADER_BYTES
-    total = 0
-    if stated is None and not names:
-        raise InputError(
-            f"the header of {file_label(path)} does not state CompressedDataSize, which is "
-            "required; save it again"
-        )
-    try:
-        for source, start in sources:
-            with source.open("rb") as file:
-                file.seek(start + (skipped or 0))
-                content = file.read(min(stated or longest, longest))
-            for part in inflated(content, wbits=_ZLIB_OR_GZIP):
-                total += len(part)
-                if total > size_bytes:
-                    break
-    except (zlib.error, EOFError):
-        total = -1
-    if total != size_bytes:
-        raise InputError(
-            f"the compressed voxels of {file_label(path)} are corrupt or truncated; copy or export "
-            "it again"
-        )
-
-
-def _read_itk(path: Path, kind: Kind, settings: LoaderSettings) -> Volume:
-    reader = _itk_reader(path, kind)
-    reader.ReadImageInformation()
-    size_bytes = _itk_size(reader)
-    require_decoded_size(size_bytes, path, settings)
-    if kind == "metaimage":
-        _require_complete(path, size_bytes)
-    image = reader.Execute()
-    while image.GetDimension() > 3:
-        size = list(image.GetSize())
-        image = sitk.Extract(image, [*size[:-1], 0], [0] * len(size))
-    return Volume.from_sitk(image)

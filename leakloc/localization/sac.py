@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from leakloc.anatomy.centerline import Centerline
 from leakloc.anatomy.vocabulary import segment_name, split_segment
+from leakloc.core.threshold import otsu_threshold
 from leakloc.core.volume import FloatArray, Geometry
 from leakloc.localization.canal import (
     SECTION_SMOOTHING_MM,
@@ -77,6 +77,9 @@ _CSF_STEP_MM: Final = 10.0
 _CSF_REACH_MM: Final = 15.0
 """Signals of CSF and of cord and roots are measured at this interval along the sac, within this
 distance. Reaches of 10 to 25 mm gave equally repeatable volumes (18 pairs of scans)."""
+
+_OTSU_BINS: Final = 50
+"""Number of bins of the signal of some hundred voxels."""
 
 _DARK_PERCENTILE: Final = 10.0
 """Percentile of the darker voxels that is the signal of cord and roots. The median, which includes
@@ -266,10 +269,7 @@ def csf_fraction(voxels: CanalVoxels) -> FloatArray:
 
 def _two_signals(fluid: FloatArray) -> tuple[float, float]:
     """Return the signals below and above Otsu's threshold; 0 and 1 if they hardly differ."""
-    otsu = sitk.OtsuThresholdImageFilter()
-    otsu.SetNumberOfHistogramBins(50)
-    otsu.Execute(sitk.GetImageFromArray(fluid[None].astype(np.float32)))
-    is_bright = fluid > otsu.GetThreshold()
+    is_bright = fluid > otsu_threshold(fluid, _OTSU_BINS)
     if is_bright.all() or not is_bright.any():
         return 0.0, 1.0
     dark = float(np.percentile(fluid[~is_bright], _DARK_PERCENTILE))

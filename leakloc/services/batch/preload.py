@@ -28,7 +28,6 @@ MODULES: Final = (
     "scipy.ndimage",
     "scipy.optimize",
     "scipy.spatial",
-    "SimpleITK",
     "leakloc.anatomy.network",
     "leakloc.levels",
     "leakloc.levels.network",

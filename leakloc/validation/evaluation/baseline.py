@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
+from leakloc.core.distances import signed_distance_mm
+from leakloc.core.threshold import otsu_threshold
 from leakloc.core.volume import Volume
 from leakloc.loaders import triage
 from leakloc.validation.evaluation.annotation import (
@@ -30,6 +31,9 @@ CORE_MM: Final = 4.0
 
 SMOOTHING_MM: Final = 0.7
 """Gaussian smoothing before thresholding, about one voxel, to avoid holes from noise."""
+
+_BINS: Final = 128
+"""Number of bins of the signal, as by default in ITK."""
 
 
 def textbook_method(study: Study, settings: Settings) -> tuple[Annotation, Volume]:
@@ -56,17 +60,17 @@ def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
     ----------
     Otsu N, IEEE Trans Syst Man Cybern 1979;9:62.
     """
-    image = sitk.SmoothingRecursiveGaussian(
-        sitk.Cast(volume.to_sitk(), sitk.sitkFloat32), SMOOTHING_MM
+    spacing = volume.geometry.spacing_kji_mm
+    image = ndimage.gaussian_filter(
+        volume.array.astype(np.float32), SMOOTHING_MM / np.array(spacing), mode="nearest"
     )
-    bright = sitk.OtsuThreshold(image, 0, 1)
-    component = _tallest(sitk.ConnectedComponent(bright))
-    core = sitk.GetImageFromArray(_largest(_depth_mm(component) >= CORE_MM).astype(np.uint8))
-    core.CopyInformation(component)
-    whole = sitk.GetArrayFromImage(component) > 0
-    # Both distances are to voxel centers: opening on a grid loses up to one voxel.
-    reach_mm = CORE_MM + min(volume.geometry.spacing_ijk_mm)
-    sac = whole & (-_depth_mm(core) <= reach_mm)
+    whole = _tallest(image > otsu_threshold(image, _BINS), volume)
+    sac = whole.copy()
+    if whole.any():
+        core = _largest(-signed_distance_mm(whole, spacing) >= CORE_MM)
+        # Both distances are to voxel centers: opening on a grid loses up to one voxel.
+        reach_mm = CORE_MM + min(spacing)
+        sac &= signed_distance_mm(core, spacing) <= reach_mm if core.any() else core
     components, _ = ndimage.label(whole & ~sac)
     return (
         volume.with_array(sac.astype(np.uint8), "textbook sac"),
@@ -74,24 +78,17 @@ def otsu_split(volume: Volume) -> tuple[Volume, Volume]:
     )
 
 
-def _tallest(components: Any) -> Any:
-    """Return the component of largest craniocaudal extent, as a mask."""
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(components)
-    along = np.abs(np.reshape(components.GetDirection(), (3, 3))[2]) * components.GetSpacing()
-
-    def height_mm(label: int) -> float:
-        return float(along @ np.array(shapes.GetBoundingBox(label)[3:]))
-
-    return components == max(shapes.GetLabels(), key=height_mm, default=1)
-
-
-def _depth_mm(mask: Any) -> npt.NDArray[Any]:
-    """Return the distance to the surface of a mask: positive inside, negative outside."""
-    depth = sitk.SignedMaurerDistanceMap(
-        mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
-    )
-    return np.asarray(sitk.GetArrayFromImage(depth))
+def _tallest(bright: npt.NDArray[np.bool_], volume: Volume) -> npt.NDArray[np.bool_]:
+    """Return the component of largest craniocaudal extent; empty if there is none."""
+    components, count = ndimage.label(bright)
+    along = volume.geometry.edges_along_mm(np.array([0.0, 0.0, 1.0]))[::-1]
+    heights_mm = [
+        sum(mm * (part.stop - part.start) for mm, part in zip(along, box, strict=True))
+        for box in ndimage.find_objects(components)
+    ]
+    if not count:
+        return bright
+    return np.asarray(components == 1 + int(np.argmax(heights_mm)))
 
 
 def _largest(mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
