@@ -176,6 +176,13 @@ def print_summary(studies: Sequence[Study]) -> None:
     named = [s for s in found if (s.found_root, s.found_side) == (s.root, s.side)]
     print(f"found: {fraction(len(found), len(every))}")
     print(f"root and side correct, of those found: {fraction(len(named), len(found))}")
+    for kind in dict.fromkeys(KINDS):
+        mm = [s.found_mm - s.diameter_mm for s in found if s.kind == kind and s.found_mm]
+        if mm:
+            print(
+                f"  {kind}: reported largest diameter minus that of a sphere of the same volume: "
+                f"median {np.median(mm):+.1f} mm, range {min(mm):+.1f} to {max(mm):+.1f} mm"
+            )
     false = [mm for study in studies for mm in study.false_mm]
     print(f"false: {len(false)} ({len(false) / len(studies):.2f} per study)")
     print(f"leak not absent: {sum(study.leak != 'absent' for study in studies)} of {len(studies)}")

@@ -100,7 +100,7 @@ def errors() -> str:
 
 def model_card() -> str:
     """Return the model cards of all networks."""
-    names = ("MODEL_CARD", "DURA_CARD", "VOXELS_CARD", "CONUS_CARD")
+    names = ("MODEL_CARD", "DURA_CARD", "VOXELS_CARD", "SLEEVES_CARD", "CONUS_CARD")
     return "\n".join((ROOT / f"leakloc/models/{name}.md").read_text() for name in names)
 
 

@@ -47,7 +47,7 @@ def _allowed() -> int:
     return max(int(value), 1) if value.isdigit() else os.cpu_count() or 1
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=5)
 def _session(path: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

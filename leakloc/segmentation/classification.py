@@ -97,7 +97,7 @@ def classify_fluid(component: Component, scene: Scene, settings: SegmentationSet
             "cannot be distinguished.",
             ("epidural fat", *considered),
         )  # fmt: skip
-    if _is_cyst(component, scene):
+    if is_cyst(component, scene):
         return Decision(
             False,
             0.2,
@@ -116,7 +116,7 @@ def classify_fluid(component: Component, scene: Scene, settings: SegmentationSet
     return Decision(accepted, probability, reason, considered)
 
 
-def _is_cyst(component: Component, scene: Scene) -> bool:
+def is_cyst(component: Component, scene: Scene) -> bool:
     """Return whether a component lateral to the sac is a compact ellipsoid."""
     f = component.features
     if f.lateral_fraction < _CYST_LATERAL or f.volume_ml > _CYST_ML:

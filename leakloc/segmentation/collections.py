@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leakloc.segmentation.classification import Decision, classify_fluid, name_mimic
+from leakloc.segmentation.classification import Decision, classify_fluid, is_cyst, name_mimic
 from leakloc.segmentation.components import (
     Component,
     assign_compartments,
@@ -48,10 +48,8 @@ def find_collections(
         Accepted candidates by id, then rejected candidates by decreasing volume.
     """
     components = find_components(scene, settings)
-    joined = [
-        merge_components(group, scene)
-        for group in group_components([p for p in components if p.fluid], settings)
-    ]
+    groups = group_components([p for p in components if p.fluid], settings)
+    joined = [component for group in groups for component in _joined(group, scene)]
     classified = [(p, classify_fluid(p, scene, settings)) for p in joined]
     classified += [(p, name_mimic(p.features, scene)) for p in components if not p.fluid]
     classified.sort(key=lambda item: -item[0].features.volume_ml)
@@ -62,6 +60,13 @@ def find_collections(
     rejected = [item for item in classified if not item[1].accepted][:MAX_REJECTED]
     candidates = [_candidate(n, *item, scene) for n, item in enumerate(accepted, start=1)]
     return labels, (*candidates, *(_candidate(0, *item, scene) for item in rejected))
+
+
+def _joined(group: list[Component], scene: Scene) -> list[Component]:
+    """Return the components of a group as one, unless each of them is a cyst."""
+    if all(is_cyst(component, scene) for component in group):
+        return group  # cysts at adjacent roots
+    return [merge_components(group, scene)]
 
 
 def _candidate(number: int, component: Component, decision: Decision, scene: Scene) -> Candidate:

@@ -2,7 +2,8 @@
 
 A normal root sleeve contains a nerve root, which is dark, so that the mean signal within a ball of
 the size of the sleeve is far below that of CSF; a cyst or diverticulum next to the root fills the
-ball with CSF. A cyst around the root is compared with the sleeve of the opposite side.
+ball with CSF. Those that do not fill it, with the root in the center, are detected by the sleeve
+network.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from leakloc.anatomy.canal_coordinates import CanalCoordinates
+from leakloc.anatomy.centerline import Centerline
 from leakloc.core.distances import signed_distance_mm
-from leakloc.core.volume import Geometry
 from leakloc.segmentation.classification import CYST
 from leakloc.segmentation.ellipsoid import ellipsoid_of
 from leakloc.segmentation.result import Candidate, RoundStructure
 from leakloc.segmentation.scene import HALF, Array, Mask, Scene
+from leakloc.segmentation.sleeve_network import cyst_logits, sleeve_patch
 
 MIN_ML: Final = 0.03
 """Minimum volume: a sphere of 3.9 mm."""
@@ -30,48 +33,41 @@ _BALL_MM: Final = 2.0
 
 MIN_FILLED: Final = 0.65
 """Minimum mean signal of that ball relative to CSF. It was at most 0.65 in the sleeves of four of
-five normal phantoms and 0.81 in a wide sleeve of the fifth; in cysts with a root in the center,
-0.4 to 0.7 up to 6 mm and 0.6 to 1.0 above."""
+five normal phantoms and 0.81 in a wide sleeve of the fifth."""
 
 MIN_CENTER: Final = 0.5
 """Minimum signal at the center of the ball, up to `_CENTER_MM` from it. The root in the center of
 a wide sleeve is darker."""
 _CENTER_MM: Final = 1.3
 
-_SLEEVE_MM: Final = 4.0
-"""Radius of the ball in which the signal of both sides is compared, and minimum distance of two
-structures around roots: twice the usual radius of a sleeve with its root."""
-
-_MIN_SCORE: Final = 0.757
-_CONTRAST_WEIGHT: Final = 0.24
-"""Minimum, for a structure around a root, of the mean signal of the small ball plus this multiple
-of the natural logarithm of the ratio of the fluid to that of the opposite side. A signal of 0.5
-requires 2.9 times the fluid of the opposite side. Logistic fit to 16 phantoms with 94 cysts and
-diverticula (seeds 41 to 58)."""
-
-_USUAL: Final = 0.12
-"""Mean signal in the large ball of a normal sleeve: the minimum of a structure around a root, and
-the minimum that is assumed on the opposite side."""
-
-_NO_FLUID: Final = 0.03
-"""Mean signal in the large ball that is added to both sides of the ratio: that of noise."""
+MIN_LOGIT: Final = 1.5
+"""Minimum log odds of the sleeve network, less those of the opposite side if positive: sleeves that
+are wide on both sides are normal. In six complete phantoms (seeds 41 to 48) they were at least 3.3
+for structures of 4 mm or more, and at most -0.4 for normal sleeves."""
 
 _SAME_LEVEL_MM: Final = 8.0
 """Maximum distance along the canal at which both sides are compared."""
 
+_SLEEVE_MM: Final = 4.0
+"""Minimum distance of the points that the network classifies: twice the radius of a sleeve."""
+
+_FLUID_MM: Final = 3.0
+_MIN_FLUID: Final = 0.13
+"""These points have maximum fluid in a ball of this radius, and at least this mean signal in it."""
+
+_EDGE_MM: Final = 1.0
+"""Distance from the sac beyond its blurred edge."""
+
 _MIN_ASIDE_MM: Final = 2.0
-"""Minimum distance of the center of a structure around a root from the sac."""
-
-_MIN_ROOT: Final = 0.05
-"""Minimum fraction of such a structure that is dark (the root)."""
-
-_MAX_RING_ELONGATION: Final = 1.75
-"""The maximum for structures around a root; the narrow end of a sac had 1.8."""
+"""Minimum distance of these points from the sac."""
 
 _RING_MM: Final = 5.0
 _RING_SIGNAL: Final = 0.3
-"""Radius around the center within which such a structure is measured, and the minimum signal of its
-fluid: a layer of 1 mm around a root is dimmed by partial volume."""
+"""Radius around the center within which a structure with a root in it is measured, and the minimum
+signal of its fluid: a layer of 1 mm around a root is dimmed by partial volume."""
+
+_MARGIN_MM: Final = 14.0
+"""Margin around the centers that are searched: half the diagonal of a patch of the network."""
 
 _MIN_DURA_MM: Final = 1.5
 """Minimum distance of the center of the ball from the sac: beyond the blurred edge of the sac."""
@@ -120,27 +116,32 @@ def find_round_structures(
     if scene.fat_like_fluid or scene.tissue_bright:
         return None
     c, tip_mm = scene.coordinates, scene.dura.tip_arc_mm
-    aside = np.abs(c.left)
-    region = (aside >= np.abs(c.dorsal)) & (aside >= _LATERAL_MM[0]) & (aside <= _LATERAL_MM[1])
+    region = root_region(c)
     if tip_mm is not None:
-        in_canal = np.hypot(aside, c.dorsal) <= _CANAL_MM
+        in_canal = np.hypot(c.left, c.dorsal) <= _CANAL_MM
+        in_canal &= (c.dorsal >= _ANTERIOR_MM) & (c.dorsal <= _POSTERIOR_MM)
         region |= (c.arc > tip_mm + _BELOW_SAC_MM) & in_canal
-    region &= (c.dorsal >= _ANTERIOR_MM) & (c.dorsal <= _POSTERIOR_MM)
     region &= (c.arc >= scene.dura.head_arc_mm) & (c.arc < scene.dura.centerline.length_mm)
     if not region.any():
         return ()
     geometry = scene.signal.geometry
-    # Margin of the ball and of the distance from a collection.
-    box = _box(region, geometry.spacing_kji_mm, 2 * _BALL_MM + _COLLECTION_MM)
+    box = _box(region, geometry.spacing_kji_mm, _MARGIN_MM)
     signal, inside = scene.signal.array[box], scene.inside[box]
+    geometry = geometry.cropped(box)
+    part = CanalCoordinates(geometry, c.arc[box], c.left[box], c.dorsal[box])
     structures = round_structures(
-        signal, inside, collections[box] > 0, region[box], c.arc[box], c.left[box], geometry
+        signal, inside, collections[box] > 0, region[box], part, scene.dura.centerline
     )
-    corner = np.array([part.start for part in box])
     return tuple(
-        RoundStructure(geometry.lps_from_kji(corner + center), *sizes)
-        for center, *sizes in structures
+        RoundStructure(geometry.lps_from_kji(center), *sizes) for center, *sizes in structures
     )
+
+
+def root_region(c: CanalCoordinates) -> Mask:
+    """Return the voxels lateral to the centerline of the canal in which roots and sleeves lie."""
+    aside = np.abs(c.left)
+    region = (aside >= np.abs(c.dorsal)) & (aside >= _LATERAL_MM[0]) & (aside <= _LATERAL_MM[1])
+    return np.asarray(region & (c.dorsal >= _ANTERIOR_MM) & (c.dorsal <= _POSTERIOR_MM))
 
 
 def name_cysts(
@@ -167,9 +168,8 @@ def round_structures(
     inside: Mask,
     collections: Mask,
     region: Mask,
-    arc_mm: Array,
-    left_mm: Array,
-    geometry: Geometry,
+    coordinates: CanalCoordinates,
+    line: Centerline,
 ) -> list[Measured]:
     """Return center (k, j, i), diameter (mm), volume (mL) and distance from the sac (mm) of each.
 
@@ -179,11 +179,11 @@ def round_structures(
         Signal relative to CSF, 0..1.
     inside, collections, region : ndarray of bool
         Masks of the sac, of the collections, and of the centers that are searched.
-    arc_mm, left_mm : ndarray
-        Canal coordinates of the voxels.
-    geometry : Geometry
-        Voxel size; its shape and origin are not used.
+    coordinates : CanalCoordinates
+        Of the voxels, along `line`.
+    line : Centerline
     """
+    geometry = coordinates.geometry
     spacing = geometry.spacing_kji_mm
     outside_mm = distance_mm(inside, spacing)
     apart = distance_mm(collections, spacing, _COLLECTION_MM) > _COLLECTION_MM
@@ -206,70 +206,98 @@ def round_structures(
         middle, axes_mm = ellipsoid_of(voxels, signal[index], spacing)
         if axes_mm[2] > _MAX_ELONGATION * axes_mm[:2].mean():
             continue
-        # Distances are between voxel centers.
-        gap_mm = max(float(outside_mm[index].min()) - float(np.mean(spacing)), 0.0)
-        found.append((middle, float(axes_mm[2]), volume_ml, gap_mm))
-    found += _around_roots(signal, outside_mm, apart, region, arc_mm, left_mm, geometry, found)
+        found.append((middle, float(axes_mm[2]), volume_ml, _gap_mm(outside_mm[index], spacing)))
+    found += _at_sleeves(signal, inside, outside_mm, apart, region, coordinates, line, found)
     return sorted(found, key=lambda structure: -structure[1])
 
 
-def _around_roots(
+def _at_sleeves(
     signal: Array,
+    inside: Mask,
     outside_mm: npt.NDArray[np.float32],
     apart: Mask,
     region: Mask,
-    arc_mm: Array,
-    left_mm: Array,
-    geometry: Geometry,
+    coordinates: CanalCoordinates,
+    line: Centerline,
     others: Sequence[Measured],
 ) -> list[Measured]:
-    """Return structures with a root in the center, which have more fluid than the opposite side.
+    """Return the structures that the sleeve network detects, except those near `others`.
 
-    Parameters and results are those of `round_structures`; near `others` none is returned.
+    Parameters are those of `round_structures`, with the distance from the sac and the voxels apart
+    from the collections.
     """
+    c, geometry = coordinates, coordinates.geometry
     spacing = geometry.spacing_kji_mm
-    searched = region & (np.abs(left_mm) >= _LATERAL_MM[0]) & (outside_mm >= _MIN_ASIDE_MM)
-    if not searched.any():
-        return []
-    free = np.where(outside_mm >= 1.0, signal, np.float32(0))  # beyond the blurred edge of the sac
-    small = _convolved(free, _ball(spacing, _BALL_MM))
-    large = _convolved(free, _ball(spacing, _SLEEVE_MM))
-    fluid = np.where(searched, large, np.float32(0))
-    inscribed = [2 * int(_SLEEVE_MM / np.sqrt(3) / mm) + 1 for mm in spacing]
-    is_peak = ndimage.maximum_filter(fluid, size=inscribed) == fluid
-    arcs_mm, lefts_mm, fluids = arc_mm[searched], left_mm[searched], large[searched]
+    points = sleeve_points(signal, outside_mm, region, c)
+    patches = [
+        sleeve_patch(signal, inside, geometry, line, (c.arc[at], c.left[at], c.dorsal[at]))
+        for at in map(tuple, points)
+    ]
+    arcs_mm, lefts_mm = c.arc[tuple(points.T)], c.left[tuple(points.T)]
+    opposite = np.abs(arcs_mm[:, None] - arcs_mm) <= _SAME_LEVEL_MM
+    opposite &= lefts_mm[:, None] * lefts_mm < 0
+    logits = cyst_logits(patches)
+    logits -= np.where(opposite, np.maximum(logits, 0), 0).max(axis=1, initial=0)
     found: list[Measured] = []
-    for peak in np.argwhere(is_peak & (fluid > _USUAL)):
-        at = tuple(peak)
-        around_mm, box = _around(peak, spacing, _RING_MM, signal.shape)
-        if fluid[at] < fluid[box][around_mm <= _SLEEVE_MM].max():
-            continue
-        opposite = (lefts_mm * left_mm[at] < 0) & (np.abs(arcs_mm - arc_mm[at]) <= _SAME_LEVEL_MM)
-        usual = max(float(fluids[opposite].max(initial=0.0)), _USUAL)
-        contrast = np.log((float(fluid[at]) + _NO_FLUID) / (usual + _NO_FLUID))
-        filled = float(small[box][around_mm <= _SLEEVE_MM - 1.0].max())
-        if filled + _CONTRAST_WEIGHT * contrast < _MIN_SCORE:
-            continue
-        wet = (around_mm <= _RING_MM) & (free[box] >= _RING_SIGNAL)
+    for point in points[logits >= MIN_LOGIT]:
+        away_mm, box = _around(point, spacing, _RING_MM, signal.shape)
+        wet = (away_mm <= _RING_MM) & (signal[box] >= _RING_SIGNAL) & (outside_mm[box] >= _EDGE_MM)
         whole = ndimage.binary_closing(np.pad(wet, 3), _within(spacing, _BALL_MM))[3:-3, 3:-3, 3:-3]
         voxels = np.argwhere(whole) + [axis.start for axis in box]
-        volume_ml = len(voxels) * geometry.voxel_volume_ml
         index = tuple(voxels.T)
+        volume_ml = len(voxels) * geometry.voxel_volume_ml
         if volume_ml < MIN_ML or not apart[index].all():
             continue
-        if whole.sum() - wet.sum() < _MIN_ROOT * whole.sum():
-            continue
         middle, axes_mm = ellipsoid_of(voxels, np.ones(len(voxels)), spacing)
-        if axes_mm[2] > _MAX_RING_ELONGATION * axes_mm[:2].mean():
+        if not region[tuple(np.round(middle).astype(int))]:
             continue
         if any(
             np.linalg.norm((middle - other) * spacing) <= 0.5 * diameter_mm + _BALL_MM
             for other, diameter_mm, *_ in (*others, *found)
         ):
             continue
-        gap_mm = max(float(outside_mm[index].min()) - float(np.mean(spacing)), 0.0)
-        found.append((middle, float(axes_mm[2]), volume_ml, gap_mm))
+        found.append((middle, float(axes_mm[2]), volume_ml, _gap_mm(outside_mm[index], spacing)))
     return found
+
+
+def sleeve_points(
+    signal: Array, outside_mm: npt.NDArray[np.float32], region: Mask, coordinates: CanalCoordinates
+) -> npt.NDArray[np.intp]:
+    """Return the voxels next to the sac that have the most fluid around them.
+
+    Parameters
+    ----------
+    signal : ndarray
+        Signal relative to CSF, 0..1.
+    outside_mm : ndarray
+        Distance from the sac.
+    region : ndarray of bool
+        Voxels that are searched.
+    coordinates : CanalCoordinates
+
+    Returns
+    -------
+    ndarray of int, shape (n, 3)
+        Indices (k, j, i), at least `_SLEEVE_MM` apart, by decreasing fluid.
+    """
+    spacing = coordinates.geometry.spacing_kji_mm
+    free = np.where(outside_mm >= _EDGE_MM, signal, np.float32(0))
+    # Fluid beyond the region, as of a facet joint, must not cause a maximum at its border.
+    aside = (np.abs(coordinates.left) >= _LATERAL_MM[0]) & (outside_mm >= _MIN_ASIDE_MM)
+    fluid = np.where(aside, _convolved(free, _ball(spacing, _FLUID_MM)), np.float32(0))
+    inscribed = [2 * int(_SLEEVE_MM / np.sqrt(3) / mm) + 1 for mm in spacing]
+    is_peak = (ndimage.maximum_filter(fluid, size=inscribed) == fluid) & (fluid > _MIN_FLUID)
+    is_peak &= region
+    kept: list[npt.NDArray[np.intp]] = []
+    for peak in sorted(np.argwhere(is_peak), key=lambda at: -fluid[tuple(at)]):
+        if all(np.linalg.norm((peak - other) * spacing) > _SLEEVE_MM for other in kept):
+            kept.append(peak)
+    return np.array(kept, np.intp).reshape(-1, 3)
+
+
+def _gap_mm(outside_mm: npt.NDArray[np.float32], spacing: tuple[float, float, float]) -> float:
+    """Return the distance of a structure from the sac; distances are between voxel centers."""
+    return max(float(outside_mm.min()) - float(np.mean(spacing)), 0.0)
 
 
 def _around(
@@ -335,10 +363,13 @@ def distance_mm(
     return distance
 
 
-def _box(mask: Mask, spacing: tuple[float, float, float], margin_mm: float) -> tuple[slice, ...]:
+def _box(
+    mask: Mask, spacing: tuple[float, float, float], margin_mm: float
+) -> tuple[slice, slice, slice]:
     """Return the box of a mask with a margin."""
     spans = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    return tuple(
+    k, j, i = (
         slice(max(int(span[0] - margin_mm // mm), 0), int(span[-1] + margin_mm // mm) + 2)
         for span, mm in zip(spans, spacing, strict=True)
     )
+    return k, j, i

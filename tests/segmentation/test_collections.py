@@ -281,3 +281,24 @@ def test_a_compact_ellipsoid_lateral_to_the_sac_is_a_cyst(
     )
     assert decision.accepted != is_cyst
     assert ("nerve root" in decision.reason) == is_cyst
+
+
+@pytest.mark.parametrize(
+    ("caudal_half_mm", "accepted", "rejected"), [(4.0, 0, 2), (9.0, 1, 0)], ids=["cysts", "fluid"]
+)
+def test_cysts_at_adjacent_roots_are_not_a_collection(
+    caudal_half_mm: float, accepted: int, rejected: int
+) -> None:
+    scene = scene_with()
+    k, j, i = np.indices(scene.fraction.geometry.shape)
+    signal = np.zeros(k.shape, np.float32)
+    for center, half in ((38, 4.0), (14, caudal_half_mm)):
+        offset = np.stack([(i - 32) / 4, (j - 20) / 4, (k - center) / half])
+        signal[np.linalg.norm(offset, axis=0) <= 1] = 1.0
+    fluid = scene.fraction.with_array(signal)
+    lateral = replace(
+        scene, fraction=fluid, network=fluid, signal=fluid, reached=np.ones(k.shape, bool)
+    )
+    _, candidates = find_collections(lateral, SegmentationSettings())
+    assert sum(c.accepted for c in candidates) == accepted
+    assert sum(c.mimics[0] == "perineural cyst" for c in candidates) == rejected
