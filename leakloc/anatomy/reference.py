@@ -29,6 +29,9 @@ development patients of SPIDER (CC BY 4.0): distances of disc centers in 6 (T11)
 to S3 in 12 from manually placed landmarks, minus the contribution of `CENTER_AHEAD_MM`; S4 and S5
 are in proportion. Phantoms have other heights, from the literature."""
 
+FORAMEN_ABOVE_AXIS_MM: Final = 22.0
+"""Distance of the foramen magnum above the body of C2: dens and arch of C1."""
+
 _DEPTH_MM: Final = {
     "C2": 15.0, "C3": 15.5, "C4": 15.5, "C5": 16.0, "C6": 17.0, "C7": 18.0,
     "T1": 18.0, "T2": 19.5, "T3": 21.5, "T4": 23.0, "T5": 24.5, "T6": 26.0,

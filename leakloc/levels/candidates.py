@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from leakloc.anatomy.centerline import Centerline
 from leakloc.core.volume import FloatArray, Geometry, Volume
 from leakloc.levels.detection import DetectedDisc, Detections
+
+if TYPE_CHECKING:
+    from leakloc.segmentation.result import Segmentation
 
 MIN_DISCS: Final = 2
 """Minimum number of discs for numbering."""
@@ -79,6 +82,8 @@ class Candidate:
         Fraction of sacrum in the bone of the adjacent vertebra; NaN if unknown.
     height_mm : float
         Distance between the end plates; NaN if unknown.
+    below_foramen_mm : float
+        Distance along the canal from the foramen magnum; NaN if that was not detected.
     """
 
     center_lps: FloatArray
@@ -95,6 +100,7 @@ class Candidate:
     sacral_fraction_above: float = float("nan")
     sacral_fraction_below: float = float("nan")
     height_mm: float = float("nan")
+    below_foramen_mm: float = float("nan")
 
 
 def candidate_from(
@@ -128,6 +134,20 @@ def candidate_from(
         sacral_fraction_above=sacral_fraction(found, disc, 1.0),
         sacral_fraction_below=sacral_fraction(found, disc, -1.0),
         height_mm=disc_height_mm(found, disc),
+    )
+
+
+def below_foramen(
+    candidates: Sequence[Candidate], segmentation: Segmentation
+) -> tuple[Candidate, ...]:
+    """Return the candidates with their distance from the foramen magnum, if that was detected."""
+    foramen_mm = segmentation.foramen_magnum_arc_mm
+    if foramen_mm is None:
+        return tuple(candidates)
+    arcs = (float(segmentation.centerline.project(c.center_lps)[0]) for c in candidates)
+    return tuple(
+        replace(c, below_foramen_mm=arc - foramen_mm)
+        for c, arc in zip(candidates, arcs, strict=True)
     )
 
 

@@ -80,6 +80,8 @@ class Assessment:
         Extent of the field of view below the lumbosacral disc; 0 if that was not detected.
     competitors : int
         Candidates that a count from C2 may have missed.
+    foramen_detected : bool
+        Whether the distance of the discs from the foramen magnum is known.
     """
 
     confidence: float
@@ -89,6 +91,7 @@ class Assessment:
     conus_levels: float | None
     sacrum_mm: float
     competitors: int
+    foramen_detected: bool
 
 
 def assess_numbering(
@@ -139,6 +142,7 @@ def assess_numbering(
         conus_levels=conus_levels,
         sacrum_mm=sacrum_mm,
         competitors=competitors,
+        foramen_detected=any(np.isfinite(c.below_foramen_mm) for c in candidates),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from leakloc.anatomy.reference import ReferenceChain, reference_chain
+from leakloc.anatomy.reference import FORAMEN_ABOVE_AXIS_MM, ReferenceChain, reference_chain
 from leakloc.core.volume import FloatArray
 from leakloc.levels.candidates import END_MARGIN_MM, Candidate
 from leakloc.levels.conus import Conus, conus_offset
@@ -49,6 +49,12 @@ _KIND_WEIGHT: Final = 0.6
 """Weight of the appearance of a single candidate relative to spacing."""
 _MAX_KIND_EVIDENCE: Final = 9.0
 """Maximum log odds contributed by the appearance of one candidate."""
+_FORAMEN_SD_MM: Final = 4.0
+"""Standard deviation of the distance from the foramen magnum to C2 in people of the same size, with
+the error of the detected position (up to 2 mm in phantoms)."""
+_MAX_FORAMEN_PENALTY: Final = 25.0
+"""Maximum penalty of that distance, in squared standard deviations: a false detection of the
+foramen magnum is less likely."""
 _MISSING_COST: Final = 4.0
 """Log cost of an undetected disc above the sacrum within the field of view."""
 _MISSING_SACRAL_COST: Final = 0.1
@@ -318,7 +324,11 @@ def _missing_cost(
 def _open_ends(
     candidates: Sequence[Candidate], chain: ReferenceChain, scale: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Log evidence of a chain starting and ending at each candidate, from missed discs in view."""
+    """Log evidence of a chain starting and ending at each candidate.
+
+    From missed discs in the field of view and, at the cranial end, the distance from the foramen
+    magnum.
+    """
     count = len(chain.discs)
     reach = np.concatenate([[0.0], np.cumsum(scale * chain.chord_mm[1:])])
     cost = _missing_cost(np.arange(count), chain)
@@ -328,7 +338,19 @@ def _open_ends(
     max_cost = _MAX_MISSING * _MISSING_COST
     head = -np.minimum(((down < 0) & (-down < above)) @ cost, max_cost)
     tail = -np.minimum(((down > 0) & (down < below)) @ cost, max_cost)
-    return head, tail
+    return head + _foramen_evidence(candidates, chain, scale), tail
+
+
+def _foramen_evidence(
+    candidates: Sequence[Candidate], chain: ReferenceChain, scale: float
+) -> FloatArray:
+    """Log evidence of the distance of each candidate from the foramen magnum, shape (m, n)."""
+    below = np.array([c.below_foramen_mm for c in candidates])[:, None]
+    expected = scale * (FORAMEN_ABOVE_AXIS_MM + np.cumsum(chain.chord_mm[: len(chain.discs)]))
+    steps = np.arange(len(expected)) + 1
+    sd = np.hypot(_PITCH_SD * expected / np.sqrt(steps) + _CENTER_SD_MM, _FORAMEN_SD_MM)
+    deviation = np.nan_to_num((below - expected) / sd)  # NaN without a foramen magnum
+    return np.asarray(-0.5 * np.minimum(deviation**2, _MAX_FORAMEN_PENALTY))
 
 
 def _size_prior(scale: float) -> float:

@@ -22,6 +22,7 @@ from leakloc.levels.candidates import (
     MIN_DISCS,
     SAME_DISC_MM,
     Candidate,
+    below_foramen,
     candidate_from,
     nearest_mm,
     plausible_discs,
@@ -112,6 +113,7 @@ def detect_spine(
     """
     detector = detector or _detector(settings, spine)
     found = detect_discs(spine.myelogram, companions, segmentation.centerline, detector)
+    found = replace(found, candidates=below_foramen(found.candidates, segmentation))
     conus = find_conus(segmentation, found.candidates)
     sources = found.sources if conus is None else (*found.sources, "myelogram")
     return replace(found, conus=conus, sources=tuple(dict.fromkeys(sources)))

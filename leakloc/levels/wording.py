@@ -19,7 +19,7 @@ def describe_numbering(chosen: ChosenNumbering, assessment: Assessment) -> Numbe
     """Return the numbering with its assumption and alternatives as text for the report."""
     return Numbering(
         method=chosen.method,
-        assumption=_assumption(chosen, assessment.conus_levels),
+        assumption=_assumption(chosen, assessment),
         confidence=assessment.confidence,
         lumbar_count=chosen.assignment.chain.lumbar_count,
         transitional_suspected=assessment.transitional_suspected,
@@ -53,8 +53,8 @@ def numbering_notes(
     return notes
 
 
-def _assumption(chosen: ChosenNumbering, conus_levels: float | None) -> str:
-    assignment = chosen.assignment
+def _assumption(chosen: ChosenNumbering, assessment: Assessment) -> str:
+    assignment, conus_levels = chosen.assignment, assessment.conus_levels
     if chosen.method == "user":
         return "the names specified by the user"
     if chosen.method == "c2_count":
@@ -76,6 +76,8 @@ def _assumption(chosen: ChosenNumbering, conus_levels: float | None) -> str:
     )
     if conus_levels is not None and not assignment.has_junction:
         place += " and the conus"
+    if assessment.foramen_detected and not assignment.has_junction:
+        place += " and the distance from the foramen magnum"
     return f"five lumbar vertebrae, {place}; {cue}"
 
 

@@ -8,16 +8,16 @@ from typing import Final
 
 import numpy as np
 
+from leakloc.anatomy.reference import FORAMEN_ABOVE_AXIS_MM
 from leakloc.levels.result import Levels
 from leakloc.segmentation.result import Candidate, Segmentation
 
-FORAMEN_MAGNUM_MM: Final = 32.0
-"""Distance from the middle of the C2 body up to the foramen magnum: half the body (10 mm), and the
-dens with the arch of C1 (about 22 mm). Fluid posterior to C1 and C2 lies below it."""
-
-
 AXIS_TOP_MM: Final = 10.0
 """Distance from the middle of the C2 body up to its upper end plate."""
+
+FORAMEN_MAGNUM_MM: Final = AXIS_TOP_MM + FORAMEN_ABOVE_AXIS_MM
+"""Distance from the middle of the C2 body up to the foramen magnum. Fluid posterior to C1 and C2
+lies below it."""
 
 BEYOND_MM: Final = 5.0
 """Tolerance above the foramen magnum, larger than the thickness of its rim and the error of the

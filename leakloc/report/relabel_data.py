@@ -54,7 +54,7 @@ from leakloc.segmentation.result import Candidate, Features, RoundStructure, Seg
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 13
+_FORMAT: Final = 14
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be

@@ -8,7 +8,7 @@ angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it bridges positions with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -48,12 +48,24 @@ SACRAL_TAIL_MM: Final = 40.0
 
 _HEAD_AREA: Final = 2.0
 """Minimum ratio of a cross-section to the median one that may be a cistern."""
-_CANAL_AREA: Final = 1.3
-"""Below the cisterns, the canal begins where the area falls to this multiple of the median."""
-_HEAD_RIM: Final = 0.22
-"""In the cisterns, fluid reaches the outermost radii in at least this fraction of directions."""
-_MIN_HEAD_MM: Final = 15.0
-"""Minimum length of the cisterns."""
+_MAX_TO_HEAD_MM: Final = 20.0
+"""Maximum distance of the cisterns from the upper end of the fluid."""
+_CANAL_HALF_WIDTH_MM: Final = 14.0
+"""Lateral distance from the centerline that CSF within the spinal canal does not reach on both
+sides; the canal is widest at C1, about 28 mm."""
+_SECTOR_DEG: Final = 20.0
+"""Half angle of the sectors to the left and right in which the width of the fluid is measured."""
+_MIN_NARROWING: Final = 0.25
+"""Decrease of the half width per length, cranial to caudal, in the cisterns; in the canal below
+them it is smaller (from 12 mm at C1 to 10 mm at C3, 0.06)."""
+_STRAIGHT_MM: Final = (4.0, 24.0)
+"""Range caudal to a wide section whose direction is that of the canal."""
+
+_EDGE_MARGIN_MM: Final = 10.0
+_MIN_EDGE_AREA: Final = 0.6
+"""Minimum ratio of the area of the sac, this far cranial to the caudal edge of the field of view,
+to the median one if the sac continues beyond the edge. It is then continued, because the network
+interprets the edge as the end of the sac and narrows it over 16 mm."""
 
 CENTERING_SMOOTHING_MM: Final = 6.0
 """Sigma of the Gaussian along the centerline after it is moved to the center of the sac."""
@@ -171,13 +183,20 @@ def find_dura(
     """
     line = follow_canal(signal, centerline, prior)
     for _ in range(2):  # the first pass centers the frame in the sac
-        frame = _Frame.around(signal, line)
+        line, frame, head = _straight_in_head(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
         inside, outside = dura_probabilities(frame.values, frame.inside, near)
+        edge = _field_edge(frame, _sac_area(frame, inside))
+        if edge is not None:
+            frame = frame.continued(edge)
+            if near is not None:
+                near[edge:] = near[edge - 1]
+            inside, outside = dura_probabilities(frame.values, frame.inside, near)
         first, last = sac_range(frame, inside)
         radius = _surface(frame, inside, first, last)
         found = line
-        line = _recentered(line, frame, radius, first, last)
+        whole = last if edge is None else min(last, edge - 1)
+        line = _recentered(line, frame, radius, min(max(first, head), whole), whole)
     field_end = last >= len(frame.arc_mm) - 1 - round(3.0 / ARC_STEP_MM)
     return Dura(
         found,
@@ -185,30 +204,109 @@ def find_dura(
         frame.angle_rad,
         radius.astype(np.float64),
         None if field_end else float(frame.arc_mm[last]),
-        _head_end(frame, first),
+        float(frame.arc_mm[head]),
         outside,
     )
 
 
-def _head_end(frame: _Frame, first: int) -> float:
-    """Return the arc position of the lower end of the intracranial cisterns.
+def _straight_in_head(signal: Volume, line: Centerline) -> tuple[Centerline, _Frame, int]:
+    """Continue the canal in a straight line through the cisterns, if they are in the field of view.
 
-    The cisterns are a section at the upper end of the fluid (position `first`) with large areas,
-    in which fluid reaches the outermost radii; they end where the area is that of the canal.
+    A path through the cisterns may leave the axis of the canal, because fluid extends to all sides.
+
+    Returns
+    -------
+    line : Centerline
+    frame : _Frame
+    head : int
+        Position of the lower end of the cisterns; 0 if they are outside the field of view.
     """
-    area = np.clip(frame.values, 0.0, 1.0) @ np.asarray(frame.radius_mm, np.float32)
-    area = area.mean(axis=1)
-    usual = float(np.median(area[first:]))
-    near = first + 20.0 / ARC_STEP_MM
-    large = [run for run in _runs(area > _HEAD_AREA * usual) if run[0] <= near]
-    if not large:
-        return 0.0
-    start, stop = large[0]
-    rim = (frame.values[start:stop, :, -6:].mean(axis=2) > 0.5).mean(axis=1) > _HEAD_RIM
-    if float(rim.sum()) * ARC_STEP_MM < _MIN_HEAD_MM:
-        return 0.0
-    canal = np.flatnonzero(area[stop:] <= _CANAL_AREA * usual)
-    return float(frame.arc_mm[stop + int(canal[0]) if len(canal) else stop - 1])
+    frame = _Frame.around(signal, line)
+    wide = _wide_section(frame)
+    if wide is None:
+        return line, frame, 0
+    above, below = (float(frame.arc_mm[wide[1] - 1]) + mm for mm in _STRAIGHT_MM)
+    start, stop = line.at([above, below])
+    direction = (start - stop) / np.linalg.norm(start - stop)
+    points = start + np.arange(above, 0.0, -1.0)[:, None] * direction
+    points = points[signal.geometry.contains(points)]
+    straight = Centerline.smoothed(
+        np.concatenate([points, line.points_lps[line.arc_mm > above]]), smoothing_mm=2.0
+    )
+    along = _Frame.around(signal, straight)
+    head = _head_end(along)
+    return (straight, along, head) if head else (line, frame, 0)
+
+
+def _field_edge(frame: _Frame, area_mm2: FloatArray) -> int | None:
+    """Return the first section that the caudal edge of the field of view cuts.
+
+    None if the sac, by its cross-sectional areas, ends within the field of view.
+    """
+    outside = np.flatnonzero(~frame.inside[:, :, 0].any(axis=1))
+    margin = round(_EDGE_MARGIN_MM / ARC_STEP_MM)
+    end = next((int(n) for n in outside if n > len(frame.arc_mm) // 2), 0)
+    if not end:
+        return None
+    covered = frame.inside[:, :, frame.radius_mm <= FOLLOW_RADIUS_MM].mean(axis=(1, 2))
+    edge = next(n for n in range(end - margin, end + 1) if covered[n] < covered[end - margin])
+    reaches = area_mm2[edge - 1] >= _MIN_SAC_AREA_MM2
+    full = area_mm2[end - margin] > _MIN_EDGE_AREA * np.median(area_mm2[:end])
+    return edge if reaches and full else None
+
+
+def _sac_area(frame: _Frame, inside: Array) -> FloatArray:
+    """Return the cross-sectional area inside the dura at each arc position, mm²."""
+    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
+    return np.asarray((np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2)))
+
+
+def _fluid_area(frame: _Frame) -> FloatArray:
+    """Return the cross-sectional area of fluid at each arc position, mm²."""
+    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
+    return np.asarray((np.clip(frame.values, 0.0, 1.0) * weight).sum(axis=(1, 2)), np.float64)
+
+
+def _wide_section(frame: _Frame) -> tuple[int, int] | None:
+    """Return the section at the upper end of the fluid with large areas; None without one."""
+    area = _fluid_area(frame)
+    wet = np.flatnonzero(area >= _MIN_SAC_AREA_MM2)
+    if not len(wet):
+        return None
+    first = int(wet[0])
+    large = _runs(area > _HEAD_AREA * np.median(area[first:]))
+    return next((run for run in large if run[0] <= first + _MAX_TO_HEAD_MM / ARC_STEP_MM), None)
+
+
+def _head_end(frame: _Frame) -> int:
+    """Return the position of the lower end of the intracranial cisterns; 0 if they are not visible.
+
+    The cisterns are a section at the upper end of the fluid with large areas, in which fluid
+    extends laterally beyond the width of the spinal canal. Their end is the foramen magnum: there
+    the width no longer decreases caudally.
+    """
+    section = _wide_section(frame)
+    if section is None:
+        return 0
+    half = _half_width_mm(frame)
+    wide = np.flatnonzero(half[: section[1]] >= _CANAL_HALF_WIDTH_MM)
+    if not len(wide):
+        return 0
+    end = int(wide[-1])
+    while end + 1 < len(half) and half[end] - half[end + 1] >= _MIN_NARROWING * ARC_STEP_MM:
+        end += 1
+    return end
+
+
+def _half_width_mm(frame: _Frame) -> FloatArray:
+    """Return the radius that fluid reaches both to the left and to the right, shape (n,)."""
+    reach = []
+    for side in (1.0, -1.0):
+        sector = side * np.cos(frame.angle_rad) >= np.cos(np.radians(_SECTOR_DEG))
+        wet = frame.values[:, sector].mean(axis=1) > 0.5
+        outermost = wet.shape[1] - 1 - wet[:, ::-1].argmax(axis=1)
+        reach.append(np.where(wet.any(axis=1), frame.radius_mm[outermost], 0.0))
+    return np.minimum(*reach)
 
 
 def follow_canal(signal: Volume, centerline: Centerline, prior: Volume | None) -> Centerline:
@@ -331,6 +429,12 @@ class _Frame:
         inside = fluid_fraction.geometry.contains(points)
         return cls(arc, angle, radius, values.reshape(shape), inside.reshape(shape))
 
+    def continued(self, edge: int) -> _Frame:
+        """Return the frame with the section cranial to position `edge` repeated caudal to it."""
+        values, inside = self.values.copy(), self.inside.copy()
+        values[edge:], inside[edge:] = values[edge - 1], inside[edge - 1]
+        return replace(self, values=values, inside=inside)
+
 
 def polar_signal(volume: Volume, centerline: Centerline) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Sample a volume around a centerline: every 2 mm of arc, 48 angles, 48 radii.
@@ -351,8 +455,7 @@ def sac_range(frame: _Frame, inside: Array) -> tuple[int, int]:
     The sac is bridged where no dura is detected (severe stenosis, signal void), up to
     `_MAX_GAP_MM`, unless the part caudal to it is short.
     """
-    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
-    area = (np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2))
+    area = _sac_area(frame, inside)
     parts: list[list[tuple[int, int]]] = []
     for run in _runs(area >= _MIN_SAC_AREA_MM2):
         if parts and (run[0] - parts[-1][-1][1]) * ARC_STEP_MM <= _MAX_GAP_MM:

@@ -141,6 +141,8 @@ class Segmentation:
     round_structures : tuple of RoundStructure or None
         Perineural cysts and root sleeve diverticula, largest first; None if not assessed,
         as next to bright fat or with supplied masks.
+    foramen_magnum_arc_mm : float or None
+        Position of the foramen magnum along the centerline; None if not detected.
     """
 
     fluid_fraction: Volume
@@ -153,6 +155,7 @@ class Segmentation:
     noise: float
     notes: tuple[Note, ...] = ()
     round_structures: tuple[RoundStructure, ...] | None = None
+    foramen_magnum_arc_mm: float | None = None
 
     @property
     def accepted(self) -> tuple[Candidate, ...]:

@@ -92,6 +92,7 @@ def segment(
             *_saturation_notes(spine.oriented.array[box], scene.sac),
         ),
         round_structures=structures,
+        foramen_magnum_arc_mm=dura.head_arc_mm or None,
     )
 
 
@@ -105,12 +106,12 @@ def canal_and_fluid(
     `segment`.
     """
     myelogram, fluid, line = spine.myelogram, _fluid_map(spine), spine.centerline
-    fraction = fluid.fraction
+    fraction, foramen_mm = fluid.fraction, None
     with suppress(AnalysisError):
         dura = find_dura(fluid.signal, line, prior=spine.canal_probability)
         scene, box = search_region(fluid, dura, settings)
         fraction.array[box] = scene.fraction.array
-        line = dura.centerline
+        line, foramen_mm = dura.centerline, dura.head_arc_mm or None
     empty = Volume(
         np.zeros(myelogram.geometry.shape, np.uint8), myelogram.geometry, myelogram.provenance
     )
@@ -123,6 +124,7 @@ def canal_and_fluid(
         fat_suppressed=fluid.fat_suppressed,
         csf_signal=fluid.csf_signal,
         noise=fluid.noise,
+        foramen_magnum_arc_mm=foramen_mm,
     )
 
 

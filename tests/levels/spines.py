@@ -88,6 +88,7 @@ class MadeSpine:
             centerline=self.centerline,
             thecal_sac=Volume(sac.astype(np.uint8), self.geometry),
             fluid_fraction=Volume((sac & ~cord).astype(np.float32), self.geometry),
+            foramen_magnum_arc_mm=None,
         )
 
     def detect(self, image, centerline) -> Detections:
@@ -140,6 +141,7 @@ def blind_segmentation(volume: Volume, centerline: Centerline) -> SimpleNamespac
         centerline=centerline,
         thecal_sac=volume.with_array(empty.astype(np.uint8)),
         fluid_fraction=volume.with_array(empty),
+        foramen_magnum_arc_mm=None,
     )
 
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leakloc.anatomy.reference import FORAMEN_ABOVE_AXIS_MM
 from leakloc.core.settings import LevelSettings
 from leakloc.levels import numbering
 from leakloc.levels.search import detect_discs
@@ -95,6 +98,21 @@ def test_probability_is_normalized_and_lower_without_the_sacrum():
     assert sum(certain.shifted.values()) == pytest.approx(1.0)
     assert not uncertain.has_junction
     assert uncertain.shifted[0] < certain.shifted[0]
+
+
+def test_the_foramen_magnum_names_discs_without_c2_and_sacrum():
+    scale = 0.92
+    spine = MadeSpine(first="C6-C7", last="T5-T6", scale=scale, margin_mm=120.0)
+    without, _ = named(spine, lumbar_counts=(5,))
+    assert any(got != true for got, true in without)
+    chain = spine.chain
+    above_mm = FORAMEN_ABOVE_AXIS_MM + chain.chord_mm[: chain.discs.index("C6-C7") + 1].sum()
+    foramen_z = spine.centers["C6-C7"][2] + scale * above_mm
+    candidates = [
+        replace(c, below_foramen_mm=foramen_z - c.center_lps[2]) for c in candidates_of(spine)
+    ]
+    found = numbering.best_of(numbering.solve(candidates, lumbar_counts=(5,)), SETTINGS)
+    assert [found.chain.discs[n] for n in found.discs] == list(spine.centers)
 
 
 def test_nothing_to_number():

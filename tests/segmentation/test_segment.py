@@ -149,6 +149,17 @@ def test_oblique_thick_slices():
     assert len(match_collections(result.collections, m.fluid)[0]) == 1
 
 
+def test_a_sac_cut_by_an_oblique_edge_reaches_the_edge():
+    m = mini(tilt_deg=12.0)
+    upper = (slice(90, None), slice(None), slice(None))
+    image, sac = m.image.crop(upper), m.sac.crop(upper)
+    result = segment(Spine(image), {}, SETTINGS)
+    lowest = sac.array[:8] > 0
+    assert not result.accepted
+    assert (result.thecal_sac.array[:8] > 0)[lowest].mean() > 0.95
+    assert "sac_tip_outside" in {note.code for note in result.notes}
+
+
 def test_bright_fat_is_noticed_and_no_collection_claimed():
     m = mini(collection="dorsal", fat=0.9)
     result = segment(Spine(m.image), {}, SETTINGS)
