@@ -33,7 +33,7 @@ from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
-from leakloc.localization.axial import MeasuredAxial
+from leakloc.localization.axial import MeasuredAxial, MeasuredInterruption, MeasuredLine
 from leakloc.localization.companions import CompanionMeasurements
 from leakloc.localization.enhancement import MeasuredEnhancement
 from leakloc.localization.hiatus import SacralCanal
@@ -54,7 +54,7 @@ from leakloc.segmentation.result import Candidate, Features, RoundStructure, Seg
 
 NAME: Final = "relabel.npz"
 
-_FORMAT: Final = 13
+_FORMAT: Final = 14
 """Version of the file format."""
 _MAX_BYTES: Final = 2**32
 """Maximum unpacked size; files written by leakloc are smaller, damaged or malicious files may be
@@ -91,6 +91,8 @@ _CLASSES: Final[dict[str, type]] = {
     "measured_ratio": MeasuredRatio,
     "companion_measurements": CompanionMeasurements,
     "measured_axial": MeasuredAxial,
+    "measured_line": MeasuredLine,
+    "measured_interruption": MeasuredInterruption,
     "measured_enhancement": MeasuredEnhancement,
     "myelogram_comparison": MyelogramComparison,
     "second_detection": SecondDetection,
