@@ -2,12 +2,18 @@
 
     python benchmarks/companions.py -o STUDIES.jsonl
     python benchmarks/companions.py --summary STUDIES.jsonl
+    python benchmarks/companions.py --dark-line 55 56 57 58 59 60 -o LINES.jsonl
+    python benchmarks/companions.py --fat-failure 55 56 57 -o FAILURES.jsonl
     python benchmarks/companions.py --spider DIR
 
 Collections are filled with CSF, seroma, hematoma or fat, with or without an enhancing rim. They are
 measured at their true place, so that tissue that is dark on the myelogram is measured too. In
 phantoms without a leak, posterior epidural fat takes the place of a collection. Phantoms are not
 patients. Studies in the output file are not repeated.
+
+With ``--dark-line SEED...``, the dark line between sac and collection, its interruption at gaps in
+the dura, and the signal of fat are measured on axial T2 only. With ``--fat-failure SEED...``, fat
+suppression of the myelogram fails posterior to the sac of phantoms without fluid.
 
 With ``--spider``, the signal of epidural fat, discs and vertebrae on real T2 of the development
 patients is compared with the limit of fluid on axial T2.
@@ -22,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +38,19 @@ from leakloc.anatomy.spine import Spine
 from leakloc.anatomy.vocabulary import Role
 from leakloc.core.errors import LeaklocError
 from leakloc.core.settings import Settings
-from leakloc.core.volume import Geometry
+from leakloc.core.volume import Geometry, Volume
+from leakloc.levels.result import Levels, Numbering
 from leakloc.loaders import Triage, load_study, triage
 from leakloc.localization import (
     CompanionMeasurements,
     compare_myelograms,
+    localize,
     measure_axial,
     measure_enhancement,
     measure_signals,
     surroundings_of,
 )
-from leakloc.localization.axial import MIN_BRIGHT
+from leakloc.localization.axial import MIN_BRIGHT, MeasuredAxial, agreement_of
 from leakloc.segmentation import Candidate, Segmentation, segment
 from leakloc.validation import phantom
 from leakloc.validation.phantom.canvas import CanalGrid
@@ -202,7 +210,7 @@ def row(
     n_false_confirmed: int,
 ) -> Measured:
     """Return the measurements of one true collection."""
-    measured = parts.parts_at(candidate.center_lps)
+    measured = parts.parts_at(candidate.center_lps, lambda _: None)
     character, axial = measured["character"], measured["axial_t2"]
     second, enhancement = measured["second_myelogram"], measured["enhancement"]
     ratios = {} if character is None else {r.role: r.ratio for r in character.ratios}
@@ -354,6 +362,234 @@ def print_summary(rows: Sequence[Measured]) -> None:
         print(f"  {name}: enhances {counted([one.rim for one in here])} {reasons or ''}")
 
 
+# --- dark line of the dura ------------------------------------------------------------------
+
+LINE_SCENARIOS: Final = (
+    ("postoperative_dorsal", (3.0, 6.0)),
+    ("ventral_longitudinal", (3.0, 6.0)),
+    ("scoliosis", (3.0, 6.0)),
+    ("stenosis", (0.0, 0.0)),
+    ("normal", (0.0, 0.0)),
+)
+"""Scenario, and width of a gap in the dura."""
+AXIAL_VOXEL_MM: Final = 0.5
+NECK_ARC_MM: Final = 6.0
+NECK_ANGLE_DEG: Final = 30.0
+"""Maximum distance of a detected interruption from the true gap."""
+
+
+@dataclass(frozen=True)
+class MeasuredDura:
+    """Dark line of one collection, or of epidural fat in its place, at its true place.
+
+    Parameters
+    ----------
+    shift_mm : float
+        Displacement of the axial images to the patient's left and posteriorly.
+    gap_mm : float or None
+        Width of the true gap in the dura.
+    found_mm : float or None
+        Width of the detected interruption.
+    is_there : bool or None
+        Whether it lies at the true gap.
+    """
+
+    scenario: str
+    seed: int
+    shift_mm: float
+    is_bright: bool | None
+    confirms: bool | None
+    ratio: float | None
+    fat: float | None
+    fraction: float | None
+    n_samples: int
+    n_excluded: int
+    not_measured: str | None
+    gap_mm: float | None
+    found_mm: float | None
+    is_there: bool | None
+
+
+def cropped(geometry: Geometry, subject: phantom.Phantom) -> Geometry:
+    """Return the part of a grid around the collection or the measured fat."""
+    anatomy, collections = subject.body.anatomy, subject.body.findings.collections
+    start, stop = (anatomy.site(name).middle_mm for name in FAT_LEVELS)
+    if collections:
+        start, stop = collections[0].reach_mm
+    arcs = np.arange(start - 10, stop + 10, 2.0)
+    centers = anatomy.centerline.at(arcs)
+    _, left, dorsal = anatomy.centerline.frame_at(arcs)
+    points = [centers + x * left + y * dorsal for x in (-34, 34) for y in (-24, 40)]
+    return geometry.cropped(geometry.box_around(np.concatenate(points)))
+
+
+def measured_dura(scenario: str, gap: tuple[float, float], seed: int) -> list[MeasuredDura]:
+    """Measure the dark line on axial T2 of a phantom, also displaced by 1 mm."""
+    base = phantom.compact(phantom.SCENARIOS[scenario])
+    chosen = replace(
+        base,
+        collections=tuple(replace(spec, dural_gap_mm=gap) for spec in base.collections),
+        axial_voxel_mm=AXIAL_VOXEL_MM,
+        series=("ht2w_3d", "t2_axial"),
+    )
+    subject = phantom.make_phantom(chosen, seed)
+    grids = {one.sequence.name: cropped(one.geometry, subject) for one in subject.series()}
+    myelogram = subject.image("ht2w_3d", grids["ht2w_3d"])
+    truth = with_truth(_without_findings(myelogram, subject), subject)
+    axial = subject.image("t2_axial", grids["t2_axial"])
+    rows = []
+    for shift_mm in (0.0, 1.0):
+        affine = axial.geometry.affine_lps.copy()
+        affine[:2, 3] += shift_mm / np.sqrt(2)
+        moved = replace(axial, geometry=replace(axial.geometry, affine_lps=affine))
+        found = measure_axial(truth, surroundings_of(truth)[:1], moved)
+        rows += [_dura(one, subject, shift_mm) for one in found]
+    return rows
+
+
+def _without_findings(myelogram: Volume, subject: phantom.Phantom) -> Segmentation:
+    csf = subject.sequences["ht2w_3d"].csf_signal
+    fraction = np.clip(myelogram.array / csf, 0, 1).astype(np.float32)
+    empty = myelogram.with_array(np.zeros(myelogram.array.shape, np.uint8))
+    return Segmentation(
+        fluid_fraction=myelogram.with_array(fraction),
+        centerline=subject.body.anatomy.centerline,
+        thecal_sac=empty,
+        collections=empty,
+        candidates=(),
+        fat_suppressed=True,
+        csf_signal=csf,
+        noise=csf / subject.scenario.snr,
+    )
+
+
+def _dura(measured: MeasuredAxial, subject: phantom.Phantom, shift_mm: float) -> MeasuredDura:
+    axial = agreement_of(measured, lambda _: None)
+    assert axial is not None
+    anatomy, line = subject.body.anatomy, axial.dark_line
+    gaps = [one.gap for one in subject.body.findings.collections if one.gap is not None]
+    there = None
+    if gaps and line.interruption is not None:
+        arc = float(anatomy.centerline.project(line.interruption.center_lps_mm)[0])
+        turn = (line.interruption.angle_deg - gaps[0].angle_deg + 180) % 360 - 180
+        there = abs(arc - gaps[0].arc_mm) <= NECK_ARC_MM and abs(turn) <= NECK_ANGLE_DEG
+    return MeasuredDura(
+        anatomy.scenario.name,
+        subject.seed,
+        shift_mm,
+        axial.bright,
+        axial.confirms,
+        axial.ratio,
+        axial.fat_ratio,
+        line.fraction,
+        line.n_samples,
+        line.n_excluded,
+        line.not_measured,
+        gaps[0].width_mm if gaps else None,
+        None if line.interruption is None else line.interruption.width_mm,
+        there,
+    )
+
+
+def print_dura(rows: Sequence[MeasuredDura]) -> None:
+    """Print the dark line, its interruptions and the separation from fat."""
+    for shift_mm in sorted({one.shift_mm for one in rows}):
+        here = [one for one in rows if one.shift_mm == shift_mm]
+        print(f"axial T2, displaced by {shift_mm:g} mm: seeds {sorted({one.seed for one in here})}")
+        for name, is_fat in (("fluid", False), ("fat", True)):
+            chosen = [one for one in here if (one.scenario == "normal") is is_fat]
+            lines = [one.fraction for one in chosen if one.fraction is not None]
+            counted_mm = sum(one.n_samples for one in chosen)
+            excluded = sum(one.n_excluded for one in chosen)
+            print(f"  {name}: bright {counted([one.is_bright for one in chosen])}, "
+                  f"confirmed {counted([one.confirms for one in chosen])}; line measured "
+                  f"{len(lines)} of {len(chosen)}, along {min(lines, default=np.nan):.0%} to "
+                  f"{max(lines, default=np.nan):.0%}, {excluded} of {excluded + counted_mm} "
+                  f"profiles excluded")  # fmt: skip
+        with_gap = [one for one in here if one.gap_mm is not None]
+        errors = [one.found_mm - one.gap_mm for one in with_gap if one.is_there]
+        false = [one.found_mm is not None and not one.is_there for one in here]
+        print(
+            f"  gaps in the dura: detected {counted([bool(one.is_there) for one in with_gap])}, "
+            f"error of the width {np.round(errors, 1)} mm; false interruptions {counted(false)}"
+        )
+
+
+# --- failed fat suppression -----------------------------------------------------------------
+
+FAILURE_VERTEBRA: Final = "L3"
+FAILURE_ECHO_MS: Final = 250.0
+"""With a longer echo time, unsuppressed fat is darker than fluid."""
+FAILURE_SHAPE: Final = (160, 112, 64)
+"""Rows, columns and slices of the myelogram, of the lumbar spine caudal to L2."""
+
+
+@dataclass(frozen=True)
+class MeasuredFailure:
+    """False collections in posterior epidural fat with failed suppression, of one study.
+
+    Parameters
+    ----------
+    n_false : int
+    signals : list of str or None
+        Signal of fluid or fat on STIR of each.
+    confidences, grades : list
+        Of each without companions.
+    grades_with : list of str
+        With T1 and STIR.
+    """
+
+    seed: int
+    n_false: int
+    signals: list[str | None]
+    confidences: list[float]
+    grades: list[str]
+    grades_with: list[str]
+
+
+def measured_failure(seed: int) -> MeasuredFailure:
+    """Measure the collections in a phantom without fluid, with and without T1 and STIR."""
+    scenario = replace(
+        phantom.compact(phantom.SCENARIOS["normal"]),
+        series=("t1_sagittal", "stir_sagittal", "ht2w_3d"),
+        epidural_fat_failure=FAILURE_VERTEBRA,
+        echo_time_ms=FAILURE_ECHO_MS,
+        myelogram_shape=FAILURE_SHAPE,
+        companion_matrix=192,
+    )
+    settings = Settings()
+    with TemporaryDirectory() as folder:
+        phantom.write_study(phantom.make_phantom(scenario, seed), Path(folder), truth=False)
+        study = load_study(Path(folder) / "dicom", settings.loaders)
+        chosen = triage(study, settings.loaders)
+    found = segment(chosen.spine, chosen.companions, settings.segmentation)
+    signals = measure_signals(surroundings_of(found), chosen.companions)
+    companions = CompanionMeasurements(signals=signals)
+    empty = found.collections.with_array(np.zeros_like(found.collections.array))
+    levels = Levels("unlabelled", Numbering("sacrum_up", "", 0.0, 5), (), (), empty)
+    without, with_both = (
+        localize(found, levels, settings.localization, companions=one).collections
+        for one in (None, companions)
+    )
+    return MeasuredFailure(
+        seed,
+        len(found.accepted),
+        [companions.suppressed_at(one.center_lps) for one in found.accepted],
+        [round(one.confidence, 2) for one in without],
+        [one.grade for one in without],
+        [one.grade for one in with_both],
+    )
+
+
+def print_failures(rows: Sequence[MeasuredFailure]) -> None:
+    """Print the grades of false collections with and without T1 and STIR."""
+    for one in rows:
+        print(
+            f"seed {one.seed}: {one.n_false} false collections; confidence {one.confidences}, "
+            f"{one.grades} on the myelogram; signal of {one.signals}: {one.grades_with}"
+        )
+
+
 # --- real T2 ------------------------------------------------------------------------------
 
 REAL_FAT_MM: Final = (1.0, 4.0)
@@ -392,9 +628,45 @@ def print_real(folder: Path) -> None:
     print(f"{len(DEVELOPMENT_PATIENTS)} development patients, median as bright as fluid: {bright}")
 
 
-def read_rows(path: Path) -> list[Measured]:
-    """Read the rows of an output file."""
-    return [Measured(**json.loads(line)) for line in path.read_text().splitlines()]
+Row = TypeVar("Row", Measured, MeasuredDura, MeasuredFailure)
+
+
+def read_rows(path: Path | None, kind: type[Row]) -> list[Row]:
+    """Read the rows of an output file, if it exists."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    return [kind(**json.loads(line)) for line in lines]
+
+
+def append(path: Path | None, rows: Sequence[Row]) -> None:
+    """Append rows to an output file."""
+    if path is not None:
+        with path.open("a") as file:
+            file.writelines(json.dumps(asdict(one)) + "\n" for one in rows)
+
+
+def run_dura(seeds: Sequence[int], output: Path | None) -> None:
+    """Measure the dark line of the scenarios of each seed."""
+    rows = read_rows(output, MeasuredDura)
+    done = {(one.scenario, one.seed) for one in rows}
+    for seed in seeds:
+        for scenario, gap in LINE_SCENARIOS:
+            if (scenario, seed) not in done:
+                found = measured_dura(scenario, gap, seed)
+                append(output, found)
+                rows += found
+                print(f"{scenario} {seed}", file=sys.stderr)
+    print_dura(rows)
+
+
+def run_failures(seeds: Sequence[int], output: Path | None) -> None:
+    """Measure the false collections in fat with failed suppression of each seed."""
+    rows = read_rows(output, MeasuredFailure)
+    for seed in seeds:
+        if seed not in [one.seed for one in rows]:
+            found = measured_failure(seed)
+            append(output, [found])
+            rows.append(found)
+    print_failures(rows)
 
 
 def main() -> None:
@@ -405,14 +677,22 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="file of results, which are appended")
     parser.add_argument("--summary", type=Path, help="only summarize a file of results")
     parser.add_argument("--spider", type=Path, help="folder of SPIDER volumes: only real T2")
+    parser.add_argument("--dark-line", type=int, nargs="+", help="seeds: only the dark line")
+    parser.add_argument(
+        "--fat-failure", type=int, nargs="+", help="seeds: only failed fat suppression"
+    )
     args = parser.parse_args()
+    for seeds, run in ((args.dark_line, run_dura), (args.fat_failure, run_failures)):
+        if seeds:
+            run(seeds, args.output)
+            return
     if args.spider:
         print_real(args.spider)
         return
     if args.summary:
-        print_summary(read_rows(args.summary))
+        print_summary(read_rows(args.summary, Measured))
         return
-    rows = read_rows(args.output) if args.output and args.output.exists() else []
+    rows = read_rows(args.output, Measured)
     done = {(one.scenario, one.seed) for one in rows}
     try:
         for case in (case for case in CASES if (case.scenario, case.seed) not in done):
@@ -422,9 +702,7 @@ def main() -> None:
                 found = measured(case, Path(folder) / "dicom", subject)
             rows += found
             print(f"{case.scenario} {case.seed}: {len(found)} measured", file=sys.stderr)
-            if args.output:
-                with args.output.open("a") as file:
-                    file.writelines(json.dumps(asdict(one)) + "\n" for one in found)
+            append(args.output, found)
     except LeaklocError as error:
         sys.exit(f"companions: {error}")
     print_summary(rows)

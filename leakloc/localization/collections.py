@@ -132,6 +132,7 @@ def locate_collection(
     *,
     blind: bool,
     suppressed: SuppressedSignal | None = None,
+    fluid_on_axial_t2: bool = False,
 ) -> Placed:
     """Determine level, extent, side, size and grade of one collection.
 
@@ -151,7 +152,9 @@ def locate_collection(
     blind : bool
         Whether the input cannot distinguish fluid from other bright tissue.
     suppressed : str or None
-        Whether it has the signal of fluid or fat on STIR or fat-suppressed T2.
+        Whether it has the signal of fluid, fat or other tissue on STIR or fat-suppressed T2.
+    fluid_on_axial_t2 : bool
+        Whether it has the signal of CSF, and not that of fat, on axial T2.
     """
     measures = _measure(voxels, rim, sac, segmentation, settings)
     grid = sac.grid
@@ -176,6 +179,7 @@ def locate_collection(
         fat_suppressed=segmentation.fat_suppressed,
         blind=blind,
         suppressed=suppressed,
+        fluid_on_axial_t2=fluid_on_axial_t2,
     )
     confidence = confidence_of(evidence)
     along = (grid.centers_mm >= measures.start_mm) & (grid.centers_mm <= measures.stop_mm)

@@ -20,7 +20,8 @@ _FAT_FACTOR: Final = 0.6
 """Confidence factor where fat is bright and the collection may be fat."""
 _MAX_BLIND_CONFIDENCE: Final = 0.45
 """Maximum confidence of a collection if the input is insufficient, or if it has the signal of fat
-on STIR or fat-suppressed T2: below the setting `probable_confidence`, hence possible."""
+or other tissue on STIR or fat-suppressed T2: below the setting `probable_confidence`, hence
+possible."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Evidence:
     blind : bool
         Whether the input cannot distinguish fluid from other bright tissue.
     suppressed : str or None
-        Whether it has the signal of fluid or fat on STIR or fat-suppressed T2.
+        Whether it has the signal of fluid, fat or other tissue on STIR or fat-suppressed T2.
+    fluid_on_axial_t2 : bool
+        Whether it has the signal of CSF, and not that of fat, on axial T2.
     """
 
     candidate: Candidate
@@ -49,6 +52,7 @@ class Evidence:
     fat_suppressed: bool | None
     blind: bool
     suppressed: SuppressedSignal | None = None
+    fluid_on_axial_t2: bool = False
 
     @property
     def snr(self) -> float | None:
@@ -58,7 +62,7 @@ class Evidence:
     @property
     def maybe_fat(self) -> bool:
         """Whether fat is not suppressed, was considered as a mimic and is not excluded."""
-        if self.suppressed == "fluid":
+        if self.suppressed == "fluid" or (self.fluid_on_axial_t2 and self.suppressed is None):
             return False
         named = any("fat" in mimic.lower().split() for mimic in self.candidate.mimics)
         return self.fat_suppressed is False and named
@@ -72,7 +76,7 @@ def confidence_of(evidence: Evidence) -> float:
     confidence = evidence.candidate.probability
     if evidence.maybe_fat:
         confidence *= _FAT_FACTOR
-    if evidence.blind or evidence.suppressed == "fat":
+    if evidence.blind or evidence.suppressed in ("fat", "tissue"):
         confidence = min(confidence, _MAX_BLIND_CONFIDENCE)
     return float(min(max(confidence, 0.0), 1.0))
 
@@ -121,10 +125,14 @@ def basis(
         sentences.append(f"The image is noisy (CSF signal {evidence.snr:.0f} times the noise).")
     if evidence.maybe_fat:
         sentences.append("Fat is not suppressed, so it may be epidural fat.")
-    if evidence.suppressed is not None:
+    if evidence.suppressed == "tissue":
+        sentences.append("It is darker than fluid on STIR or fat-suppressed T2, brighter on T1.")
+    elif evidence.suppressed is not None:
         sentences.append(
             f"On STIR or fat-suppressed T2 it has the signal of {evidence.suppressed}."
         )
+    if evidence.fluid_on_axial_t2:
+        sentences.append("On axial T2 it is as bright as CSF and brighter than fat.")
     if evidence.blind:
         sentences.append("It was detected on a series that is not a fat-suppressed myelogram.")
     sentences.append("Signal alone does not distinguish CSF from seroma or liquefied hematoma.")

@@ -118,6 +118,7 @@ def localize(
             settings,
             blind=blind,
             suppressed=companions.suppressed_at(candidate.center_lps),
+            fluid_on_axial_t2=companions.fluid_on_axial_t2(candidate.center_lps),
         )
         for candidate in segmentation.accepted
         if candidate.id in voxels_by_id
@@ -143,12 +144,18 @@ def localize(
         coordinate,
         geometry,
     )
+
+    def segment_of(point_lps: FloatArray) -> str | None:
+        return coordinate.segment_at(float(segmentation.centerline.project(point_lps)[0]))
+
     csf, noise = segmentation.csf_signal, segmentation.noise
     thecal_sac, wide = locate_sac(sac_voxels, sac, coordinate, geometry)
     return Localization(
         thecal_sac=thecal_sac,
         collections=tuple(
-            p.collection.model_copy(update=companions.parts_at(centers[p.collection.id]))
+            p.collection.model_copy(
+                update=companions.parts_at(centers[p.collection.id], segment_of)
+            )
             for p in placed
         ),
         finding=find(

@@ -36,6 +36,7 @@ from leakloc.core.parts import (
 )
 
 PathContent = Literal["fluid", "no fat"]
+LineReason = Literal["in-plane resolution", "slice thickness", "partial volume"]
 FluidKind = Literal["CSF-like", "protein-rich or seroma-like", "blood-like", "fat-like"]
 
 _GRADES: Final[tuple[Grade, ...]] = get_args(Grade)
@@ -162,6 +163,43 @@ class FluidCharacter(Part):
     """Ratios by series."""
 
 
+class Interruption(Part):
+    """Interruption of the dark line with fluid signal across it; not evidence of a tear."""
+
+    center_lps_mm: Point
+    """Center, on the outline of the sac."""
+    level: str | None
+    """Motion segment; null if levels are unlabelled."""
+    side: Position
+    """Quadrant around the sac."""
+    angle_deg: Degrees
+    """Angle around the sac: 0 dorsal, 90 to the patient's left, 180 ventral, 270 to the right."""
+    width_mm: Millimeters
+    """Length along the outline of the sac on the axial slice on which it is widest."""
+
+
+class DarkLine(Part):
+    """Dark line (the dura) between the sac and a collection on axial T2.
+
+    Measured at samples every 0.5 mm along the interface. Normal dura next to epidural fat is also
+    a dark line.
+    """
+
+    fraction: Nullable[Fraction]
+    """Fraction of the samples with a line darker than both sides; null if not measured."""
+    n_slices: int = Field(ge=0)
+    """Number of axial slices with samples."""
+    n_samples: int = Field(ge=0)
+    """Number of samples."""
+    n_excluded: int = Field(ge=0)
+    """Number of other places along the interface: dark tissue such as a nerve root adjoins."""
+    not_measured: LineReason | None
+    """Why the line was not measured: pixels larger than 0.8 mm, the sac oblique to thick slices, or
+    a collection thinner than 2 mm or darker tissue along the interface."""
+    interruption: Interruption | None
+    """Widest interruption of the line with fluid signal across it; null if none was detected."""
+
+
 class AxialT2(Part):
     """Signal of a collection on axial T2; epidural fat may be as bright as fluid."""
 
@@ -182,6 +220,15 @@ class AxialT2(Part):
     """Number of voxels completely within the collection."""
     covered_fraction: Fraction
     """Fraction of the collection within the canal that is in the field of view."""
+    confirms: bool | None = None
+    """Whether the signal is that of CSF or brighter, and brighter than fat in the same images;
+    false if darker than fluid, or if fat is not excluded; null if not measured."""
+    fat_ratio: Nullable[Ratio] = None
+    """Signal of fat posterior to the canal relative to CSF; null if not measured."""
+    fat_high: Nullable[Ratio] = None
+    """Upper limit of its interval from the variation between places."""
+    dark_line: DarkLine | None = None
+    """Dark line between the sac and the collection."""
 
 
 class Enhancement(Part):

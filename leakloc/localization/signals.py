@@ -45,7 +45,7 @@ _MIN_FLUID_STIR: Final = 0.8
 seroma 1.7; hematoma 2.3 (2.0 at 3 T), on T2 0.6; fat 5.8, on STIR 0.3; on STIR CSF 1.0, seroma
 1.2, hematoma 0.6."""
 
-SuppressedSignal = Literal["fluid", "fat"]
+SuppressedSignal = Literal["fluid", "fat", "tissue"]
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,10 @@ def _relative_error(values: FloatArray) -> float:
 
 
 def suppressed_signal(signals: CollectionSignals | None) -> SuppressedSignal | None:
-    """Return whether the signal on STIR or fat-suppressed T2 is that of fluid or of fat.
+    """Return whether the signal on STIR or fat-suppressed T2 is that of fluid, fat or other tissue.
 
-    Fat also has to be brighter on T1 than fluid, if T1 was measured. None if neither.
+    Fat also has to be brighter on T1 than fluid, if T1 was measured; tissue (marrow, hematoma) has
+    to be darker than fluid, and brighter on T1. None if none of them.
     """
     ratios = {} if signals is None else {measured.role: measured for measured in signals.ratios}
     suppressed = ratios.get("sagittal_stir")
@@ -239,8 +240,11 @@ def suppressed_signal(signals: CollectionSignals | None) -> SuppressedSignal | N
     if suppressed.low >= _MIN_FLUID_STIR:
         return "fluid"
     t1 = ratios.get("sagittal_t1")
-    is_bright = t1 is None or np.isnan(t1.ratio) or t1.low > _MAX_PROTEIN_T1
-    return "fat" if suppressed.high < _MAX_FAT_STIR and is_bright else None
+    is_measured = t1 is not None and not np.isnan(t1.ratio)
+    is_bright = t1 is not None and t1.low > _MAX_PROTEIN_T1
+    if suppressed.high < _MAX_FAT_STIR and (is_bright or not is_measured):
+        return "fat"
+    return "tissue" if suppressed.high < _MIN_FLUID_STIR and is_bright else None
 
 
 def character_of(signals: CollectionSignals | None) -> FluidCharacter | None:

@@ -64,6 +64,18 @@ LABEL_CONFIDENCE: Final = private_term("LABELCONF", "Confidence of the level lab
 SPINOUS_PROCESS: Final = CodedTerm("55678000", "SCT", "Spinous process of vertebra")
 POSTERIOR_EXTENSION: Final = private_term("POSTEXTENSION", "Fluid posterior to the spinal canal")
 NECK: Final = private_term("FLUIDNECK", "Neck of the fluid posterior to the canal")
+DARK_LINE: Final = private_term("DARKLINE", "Dark line between sac and fluid on axial T2")
+LINE_FRACTION: Final = private_term("LINEFRACTION", "Fraction of the interface with a dark line")
+LINE_SLICES: Final = private_term("LINESLICES", "Number of axial slices")
+LINE_SAMPLES: Final = private_term("LINESAMPLES", "Number of samples along the interface")
+LINE_EXCLUDED: Final = private_term("LINEEXCLUDED", "Number of samples at darker tissue")
+INTERRUPTION: Final = private_term(
+    "LINEINTERRUPT", "Interruption of the dark line, not evidence of a tear"
+)
+FAT_SIGNAL_HIGH: Final = private_term(
+    "FATSIGNALHIGH", "Upper limit of the signal of fat relative to CSF, axial T2"
+)
+FAT_SIGNAL: Final = private_term("FATSIGNAL", "Signal of fat relative to CSF, axial T2")
 SIGNAL_VOID: Final = private_term("SIGNALVOID", "Signal void consistent with metal")
 HIATUS: Final = private_term("SACRALHIATUS", "Sacral hiatus")
 EXPECTED_HIATUS: Final = private_term("EXPECTEDHIATUS", "Expected position of the sacral hiatus")

@@ -25,8 +25,11 @@ from leakloc.anatomy.vocabulary import (
 from leakloc.report import clinical_terms as terms
 from leakloc.report.caudal import stretch_text, structure_text
 from leakloc.report.text import (
+    axial_signal,
     diverticulum_text,
     extension_text,
+    interruption_text,
+    line_text,
     metal_text,
     rejected_text,
     retrospinal_sentences,
@@ -35,7 +38,7 @@ from leakloc.report.text import (
 
 if TYPE_CHECKING:
     from leakloc.core.parts import Point
-    from leakloc.localization.result import Collection, SideFluid
+    from leakloc.localization.result import AxialT2, Collection, DarkLine, SideFluid
     from leakloc.report.model import Report
 
 Unit = Literal["mm", "mm2", "cm3", "deg", "1"]
@@ -219,11 +222,14 @@ def _collection(report: Report, c: Collection) -> Iterator[Group]:
                 (terms.signal_ratio(role_name(measured.role)), measured.ratio, "1")
                 for measured in (c.character.ratios if c.character is not None else ())
             ),
+            *_axial_signals(c.axial_t2),
         ),
         answers=tuple(_collection_answers(c)),
         place=terms.EPICENTER,
         points_lps=_points(c.epicenter_lps_mm),
     )
+    if c.axial_t2 is not None and c.axial_t2.dark_line is not None:
+        yield from _dark_line(c.id, c.level, c.axial_t2.dark_line)
     for term, end_name, end in (
         (terms.CRANIAL_END, "cranial", c.extent.cranial),
         (terms.CAUDAL_END, "caudal", c.extent.caudal),
@@ -253,6 +259,48 @@ def _collection(report: Report, c: Collection) -> Iterator[Group]:
         )
 
 
+def _axial_signals(axial: AxialT2 | None) -> list[tuple[CodedTerm, float | None, Unit]]:
+    if axial is None:
+        return []
+    return [
+        (terms.signal_ratio(role_name("axial_t2")), axial.ratio, "1"),
+        (terms.FAT_SIGNAL, axial.fat_ratio, "1"),
+        (terms.FAT_SIGNAL_HIGH, axial.fat_high, "1"),
+    ]
+
+
+def _dark_line(number: int, level: str | None, line: DarkLine) -> Iterator[Group]:
+    """Yield the dark line between the sac and a collection, and its interruption."""
+    reason = line.not_measured
+    yield Group(
+        f"dark line {number}",
+        terms.DARK_LINE,
+        f"Epidural fluid {number}: {line_text(line)}",
+        level=level,
+        values=_values(
+            (terms.LINE_FRACTION, line.fraction, "1"),
+            (terms.LINE_SLICES, line.n_slices, "1"),
+            (terms.LINE_SAMPLES, line.n_samples, "1"),
+            (terms.LINE_EXCLUDED, line.n_excluded, "1"),
+        ),
+        answers=() if reason is None else (_answer("NOTMEASURED", "Not measured", reason),),
+    )
+    gap = line.interruption
+    if gap is not None:
+        yield Group(
+            f"interruption of dark line {number}",
+            terms.INTERRUPTION,
+            f"Epidural fluid {number}: {interruption_text(gap)}",
+            level=gap.level,
+            side=gap.side,
+            values=_values(
+                (terms.WIDTH, gap.width_mm, "mm"),
+                (terms.ANGLE, gap.angle_deg, "deg"),
+            ),
+            points_lps=_points(gap.center_lps_mm),
+        )
+
+
 def _collection_answers(c: Collection) -> Iterator[Answer]:
     yield _answer("GRADE", "Grade", c.grade)
     yield _answer("PATTERN", "Pattern", c.pattern)
@@ -261,9 +309,8 @@ def _collection_answers(c: Collection) -> Iterator[Answer]:
     if c.second_myelogram is not None:
         agreement = c.second_myelogram.agreement
         yield _answer("SECONDMYELO", "On the second myelogram", agreement)
-    if c.axial_t2 is not None and c.axial_t2.bright is not None:
-        bright = "as bright as CSF" if c.axial_t2.bright else "darker than CSF"
-        yield _answer("AXIALT2", "Signal on axial T2", bright)
+    if c.axial_t2 is not None and (signal := axial_signal(c.axial_t2)):
+        yield _answer("AXIALT2", "Signal on axial T2", signal)
     if c.enhancement is not None and c.enhancement.rim is not None:
         rim = "present" if c.enhancement.rim else "absent"
         yield _answer("RIM", "Rim enhancement on T1", rim)

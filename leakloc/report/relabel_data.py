@@ -33,7 +33,7 @@ from leakloc.levels.detection import DetectedDisc, Detections
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.levels.sacrum import SacralAxis
 from leakloc.levels.search import SpineDetection
-from leakloc.localization.axial import MeasuredAxial
+from leakloc.localization.axial import MeasuredAxial, MeasuredInterruption, MeasuredLine
 from leakloc.localization.companions import CompanionMeasurements
 from leakloc.localization.enhancement import MeasuredEnhancement
 from leakloc.localization.hiatus import SacralCanal
@@ -91,6 +91,8 @@ _CLASSES: Final[dict[str, type]] = {
     "measured_ratio": MeasuredRatio,
     "companion_measurements": CompanionMeasurements,
     "measured_axial": MeasuredAxial,
+    "measured_line": MeasuredLine,
+    "measured_interruption": MeasuredInterruption,
     "measured_enhancement": MeasuredEnhancement,
     "myelogram_comparison": MyelogramComparison,
     "second_detection": SecondDetection,

@@ -13,7 +13,12 @@ from leakloc.report.measurement_groups import measurement_groups
 if TYPE_CHECKING:
     from leakloc.anatomy.vocabulary import CodedTerm, Role
     from leakloc.core.parts import Point
-    from leakloc.localization.result import FluidCharacter, PostoperativeChanges, SegmentFluid
+    from leakloc.localization.result import (
+        AxialT2,
+        FluidCharacter,
+        PostoperativeChanges,
+        SegmentFluid,
+    )
     from leakloc.report.model import Report
 
 Row = dict[str, Any]
@@ -32,7 +37,9 @@ COLLECTION_COLUMNS: Final = (
     "nearest_interlaminar", "signal_kind", "neck_level", "neck_width_mm", "posterior_end_level",
     "posterior_canal_distance_mm", "posterior_skin_distance_mm",
     *(f"{role}_signal_ratio" for role in _SIGNAL_ROLES),
-    "axial_t2_bright", "axial_t2_side_confirmed", "rim_enhancement", "rim_rise",
+    "axial_t2_bright", "axial_t2_confirms", "axial_t2_side_confirmed", "dark_line_fraction",
+    "interruption_level", "interruption_side", "interruption_width_mm", "rim_enhancement",
+    "rim_rise",
     "second_myelogram", "second_myelogram_ml",
 )  # fmt: skip
 LEVEL_COLUMNS: Final = (
@@ -83,8 +90,7 @@ def collection_rows(report: Report) -> list[Row]:
                 "posterior_canal_distance_mm": extension and extension.canal_distance_mm,
                 "posterior_skin_distance_mm": extension and extension.skin_distance_mm,
                 **_signal_ratios(c.character),
-                "axial_t2_bright": c.axial_t2 and c.axial_t2.bright,
-                "axial_t2_side_confirmed": c.axial_t2 and c.axial_t2.side_confirmed,
+                **_axial_columns(c.axial_t2),
                 "rim_enhancement": c.enhancement and c.enhancement.rim,
                 "rim_rise": c.enhancement and c.enhancement.rise,
                 "second_myelogram": c.second_myelogram and c.second_myelogram.agreement,
@@ -92,6 +98,21 @@ def collection_rows(report: Report) -> list[Row]:
             }
         )
     return rows
+
+
+def _axial_columns(axial: AxialT2 | None) -> Row:
+    """Return the columns of the signal and the dark line on axial T2."""
+    line = axial and axial.dark_line
+    gap = line and line.interruption
+    return {
+        "axial_t2_bright": axial and axial.bright,
+        "axial_t2_confirms": axial and axial.confirms,
+        "axial_t2_side_confirmed": axial and axial.side_confirmed,
+        "dark_line_fraction": line and line.fraction,
+        "interruption_level": gap and gap.level,
+        "interruption_side": gap and gap.side,
+        "interruption_width_mm": gap and gap.width_mm,
+    }
 
 
 def level_rows(report: Report) -> list[Row]:

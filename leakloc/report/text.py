@@ -14,9 +14,12 @@ from leakloc.report.caudal import caudal_sheet
 
 if TYPE_CHECKING:
     from leakloc.localization.result import (
+        AxialT2,
         Collection,
+        DarkLine,
         DiscDistance,
         FluidCharacter,
+        Interruption,
         LengthMark,
         MetalArtifact,
         PosteriorExtension,
@@ -40,6 +43,9 @@ LIMITATIONS: Final = (
 _MAX_OTHER: Final = 6
 """Number of other bright structures that are listed, in order of probability."""
 _WIDTH: Final = 92
+
+_MIN_LINE_FRACTION: Final = 0.1
+"""Below this fraction of the interface, the dark line is stated as not detected."""
 
 
 def report_text(report: Report) -> str:
@@ -211,10 +217,8 @@ def signal_text(character: FluidCharacter) -> str:
 def companion_text(c: Collection) -> list[str]:
     """Return what axial T2, T1 before and after contrast and a second myelogram show."""
     parts = []
-    if c.axial_t2 is not None and c.axial_t2.bright is not None:
-        bright = "as bright as CSF" if c.axial_t2.bright else "darker than CSF"
-        side = {True: "side confirmed", False: "opposite side brighter", None: "side not compared"}
-        parts.append(f"on axial T2 {bright}, {side[c.axial_t2.side_confirmed]}")
+    if c.axial_t2 is not None:
+        parts += _axial_text(c.axial_t2)
     if c.enhancement is not None and c.enhancement.rim is not None:
         found = "rim enhancement" if c.enhancement.rim else "no rim enhancement"
         parts.append(
@@ -225,6 +229,51 @@ def companion_text(c: Collection) -> list[str]:
         volume = c.second_myelogram.volume_ml
         size = f" ({volume:.1f} mL)" if volume is not None and volume > 0 else ""
         parts.append(f"second myelogram: {c.second_myelogram.agreement}{size}")
+    return parts
+
+
+def axial_signal(axial: AxialT2) -> str:
+    """Return the signal on axial T2 in words; empty if not measured."""
+    if axial.bright is None:
+        return ""
+    if not axial.bright:
+        return "darker than CSF"
+    return (
+        "as bright as CSF, brighter than fat" if axial.confirms else "bright; fat is not excluded"
+    )
+
+
+def line_text(line: DarkLine) -> str:
+    """Return whether a dark line was detected between sac and collection."""
+    if line.fraction is None:
+        return f"dark line between sac and fluid not measured ({line.not_measured})"
+    detected = f"detected along {line.fraction:.0%} of the interface with the sac"
+    found = "not detected" if line.fraction < _MIN_LINE_FRACTION else detected
+    samples = f"{counted(line.n_slices, 'axial slices')}, {counted(line.n_samples, 'samples')}"
+    excluded = f"; {line.n_excluded} at darker tissue not counted" if line.n_excluded else ""
+    return f"dark line {found} ({samples}{excluded})"
+
+
+def interruption_text(gap: Interruption) -> str:
+    """Return an interruption of the dark line."""
+    where = "" if gap.level is None else f" at {gap.level}"
+    return (
+        f"interruption of the dark line{where}, {gap.side} ({gap.angle_deg:.0f}°), "
+        f"{gap.width_mm:.1f} mm wide, with fluid signal across; not evidence of a tear"
+    )
+
+
+def _axial_text(axial: AxialT2) -> list[str]:
+    side = {True: "side confirmed", False: "opposite side brighter", None: "side not compared"}
+    signal, fat = axial_signal(axial), ""
+    if axial.fat_ratio is not None and axial.fat_high is not None:
+        fat = f" (fat {axial.fat_ratio:.2f}, up to {axial.fat_high:.2f} of CSF)"
+    parts = [f"on axial T2 {signal}{fat}, {side[axial.side_confirmed]}"] if signal else []
+    line = axial.dark_line
+    if line is not None and (axial.bright or line.fraction is not None):
+        parts.append(line_text(line))
+    if line is not None and line.interruption is not None:
+        parts.append(interruption_text(line.interruption))
     return parts
 
 

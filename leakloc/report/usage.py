@@ -133,10 +133,12 @@ def _axial(selection: SeriesSelection, localization: Localization) -> str:
     if not known:
         return ""
     bright = sum(bool(one.bright) for one in known)
+    fluid = sum(bool(one.confirms) for one in known)
     sides = sum(bool(one.side_confirmed) for one in known)
+    lines = sum(one.dark_line is not None and one.dark_line.fraction is not None for one in known)
     return (
-        f"{bright} of {counted(len(localization.collections), 'collections')} as bright as CSF, "
-        f"side of {sides} confirmed"
+        f"{bright} of {counted(len(localization.collections), 'collections')} as bright as CSF "
+        f"({fluid} brighter than fat), side of {sides} confirmed, dark line of {lines} measured"
     )
 
 

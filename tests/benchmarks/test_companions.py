@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leakloc.validation.phantom import make_phantom
+from leakloc.validation.phantom import SCENARIOS, make_phantom
 from tests.benchmarks.test_numbering import load
 
 
@@ -38,3 +38,26 @@ def test_epidural_fat_is_posterior_to_the_sac(companions):
     _, left, dorsal = subject.body.anatomy.centerline.project(points)
     assert (dorsal > np.abs(left) - 1.0).all()
     assert not (sac & (fat > 0.5)).any()
+
+
+def test_interruptions_elsewhere_count_as_false(companions, capsys):
+    row = companions.MeasuredDura(
+        "scoliosis", 55, 0.0, True, True, 1.0, 0.7, 0.9, 300, 20, None, 5.0, 4.5, True
+    )
+    elsewhere = replace(row, is_there=False)
+    none = replace(row, found_mm=None, is_there=None)
+    fat = replace(none, scenario="normal", gap_mm=None, confirms=False)
+    companions.print_dura([row, elsewhere, none, fat])
+    printed = capsys.readouterr().out
+    assert "detected 1 of 3, error of the width [-0.5] mm; false interruptions 1 of 4" in printed
+    assert "fat: bright 1 of 1, confirmed 0 of 1" in printed
+
+
+def test_a_cropped_grid_contains_the_collection(companions):
+    subject = make_phantom(companions.phantom.compact(SCENARIOS["scoliosis"]), 41)
+    geometry = subject.myelogram_geometry()
+    part = companions.cropped(geometry, subject)
+    (collection,) = subject.truth.collections
+    for point in (collection.cranial_lps, collection.caudal_lps, collection.epicenter_lps):
+        assert part.contains(point)
+    assert np.prod(part.shape) < 0.5 * np.prod(geometry.shape)

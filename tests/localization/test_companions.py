@@ -63,6 +63,10 @@ def tissues(segmentation, fluid, tissue=TISSUE):
     return signal
 
 
+def unnamed(_point_lps):
+    return None
+
+
 # --- second myelogram ---------------------------------------------------------------------
 
 
@@ -119,7 +123,7 @@ def test_signal_and_side_on_axial_t2(model, fluid, bright, side):
     segmentation = model.segmentation()
     volume = images(segmentation, tissues(segmentation, fluid, tissue=55.0))
     (measured,) = measure_axial(segmentation, surroundings_of(segmentation), volume)
-    found = agreement_of(measured)
+    found = agreement_of(measured, unnamed)
     assert found.bright is bright
     assert found.ratio == pytest.approx(fluid / CSF, abs=0.05)
     assert found.opposite_ratio == pytest.approx(0.55, abs=0.05)
@@ -134,7 +138,7 @@ def test_fluid_on_the_opposite_side_contradicts_the_side(model, spine, dorsal):
     signal[segmentation.collections.array > 0] = TISSUE
     around = surroundings_of(segmentation)
     (measured,) = measure_axial(segmentation, around, images(segmentation, signal))
-    found = agreement_of(measured)
+    found = agreement_of(measured, unnamed)
     assert found.bright is False and found.side_confirmed is False
 
 
@@ -144,7 +148,7 @@ def test_side_of_a_collection_lateral_to_the_sac(spine, dorsal, toward_deg):
     segmentation = spine(crescents=(lateral,)).segmentation()
     volume = images(segmentation, tissues(segmentation, CSF))
     (measured,) = measure_axial(segmentation, surroundings_of(segmentation), volume)
-    found = agreement_of(measured)
+    found = agreement_of(measured, unnamed)
     assert found.side_confirmed is True
     assert measured.opposite.n_voxels > 0.7 * measured.own.n_voxels
 
@@ -154,8 +158,137 @@ def test_thick_slices_across_thin_fluid_are_not_measured(spine, crescent):
     volume = images(segmentation, tissues(segmentation, CSF), slice_mm=9.0)
     around = surroundings_of(segmentation)
     for measured in measure_axial(segmentation, around, volume):
-        assert agreement_of(measured).bright is None
+        assert agreement_of(measured, unnamed).bright is None
     assert measure_axial(segmentation, around, None) == ()
+
+
+DURA_MM = 0.8
+SAC_MM = 8.0
+
+
+def dura_images(
+    model, *, dura=20.0, fluid=CSF, tissue=TISSUE, gap_deg=0.0, root=False, pixel_mm=0.5,
+    slice_mm=3.0, tilt_deg=0.0,
+):  # fmt: skip
+    """Axial images of a dark dura around the sac, with a gap, and fluid dorsal to it.
+
+    The root is dark tissue on the inner side of the dura.
+    """
+    turn = np.deg2rad(tilt_deg)
+    axes = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    size = (14, round(60 / pixel_mm), round(60 / pixel_mm))
+    half = (np.array(size[::-1]) - 1) / 2 * [pixel_mm, pixel_mm, slice_mm]
+    center = model.points(np.mean(PLACE))
+    grid = Geometry.from_axes(
+        size, origin_lps=tuple(center - axes @ half), directions_lps=axes,
+        spacing_ijk_mm=(pixel_mm, pixel_mm, slice_mm),
+    )  # fmt: skip
+    kji = np.moveaxis(np.indices(size), 0, -1).astype(float)
+    total = np.zeros(size)
+    shifts = np.array([[0, j, i] for j in (-0.25, 0.25) for i in (-0.25, 0.25)])
+    for shift in shifts:
+        arc, left, dorsal = model.canal(grid.lps_from_kji(kji + shift))
+        radius, angle = np.hypot(left, dorsal), np.rad2deg(np.abs(np.arctan2(left, dorsal)))
+        signal = np.full(size, tissue)
+        signal[(radius < 14) & (angle < 60) & (arc > PLACE[0]) & (arc < PLACE[1])] = fluid
+        signal[radius < SAC_MM] = CSF
+        if root:  # dorsal, so that most of the sac contains CSF
+            signal[(radius < SAC_MM) & (radius > SAC_MM - 3) & (angle < 75)] = dura
+        in_dura = (radius >= SAC_MM) & (radius < SAC_MM + DURA_MM)
+        signal[in_dura] = dura
+        signal[in_dura & (angle < gap_deg)] = CSF
+        total += signal / len(shifts)
+    noise = np.random.default_rng(4).normal(0, NOISE, size)
+    return Volume((total + noise).astype(np.float32), grid)
+
+
+def on_axial_t2(model, segment_of=unnamed, **options):
+    segmentation = model.segmentation()
+    volume = dura_images(model, **options)
+    (measured,) = measure_axial(segmentation, surroundings_of(segmentation), volume)
+    return agreement_of(measured, segment_of)
+
+
+def test_the_dura_is_a_dark_line_without_interruption(model):
+    line = on_axial_t2(model).dark_line
+    assert line.fraction > 0.95 and line.interruption is None and line.not_measured is None
+    assert line.n_slices >= 11 and line.n_samples > 300
+
+
+def test_without_a_dark_line_the_fraction_is_zero(model):
+    line = on_axial_t2(model, dura=CSF).dark_line
+    assert line.fraction < 0.05 and line.n_samples > 300 and line.interruption is None
+
+
+@pytest.mark.parametrize("width_mm", [4.0, 8.0])
+def test_an_interruption_of_the_dark_line(model, width_mm):
+    gap_deg = np.rad2deg(width_mm / 2 / (SAC_MM + DURA_MM / 2))
+    line = on_axial_t2(model, lambda point: f"{point[2]:.0f}", gap_deg=gap_deg).dark_line
+    gap = line.interruption
+    assert gap.width_mm == pytest.approx(width_mm, abs=1.5)
+    assert gap.side == "dorsal" and min(gap.angle_deg, 360 - gap.angle_deg) < 10
+    assert gap.center_lps_mm == pytest.approx(
+        model.points(model.length_mm / 2 - gap.center_lps_mm[2], 0.0, SAC_MM), abs=1.0
+    )
+    assert gap.level == f"{gap.center_lps_mm[2]:.0f}"
+    assert 0.5 < line.fraction < 0.97
+
+
+def test_an_interruption_that_is_not_as_bright_as_csf_is_not_reported(model):
+    assert on_axial_t2(model, gap_deg=30.0, fluid=80.0).dark_line.interruption is not None
+    darker = dura_images(model, gap_deg=0.0, dura=80.0, fluid=80.0)
+    segmentation = model.segmentation()
+    (measured,) = measure_axial(segmentation, surroundings_of(segmentation), darker)
+    assert agreement_of(measured, unnamed).dark_line.interruption is None
+
+
+def test_roots_at_the_dura_are_not_counted(model):
+    line = on_axial_t2(model, root=True).dark_line
+    assert line.fraction is None and line.not_measured == "partial volume"
+    assert line.n_excluded > 300 and line.interruption is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pixel_mm": 1.0}, "in-plane resolution"),
+        ({"tilt_deg": 30.0, "slice_mm": 4.0}, "slice thickness"),
+    ],
+)
+def test_where_the_dark_line_is_not_measured(model, options, reason):
+    line = on_axial_t2(model, **options).dark_line
+    assert line.fraction is None and line.not_measured == reason and line.interruption is None
+
+
+def test_a_thin_collection_has_no_dark_line(spine, dorsal):
+    thin = spine(crescents=(replace(dorsal, thickness_mm=1.0),))
+    assert on_axial_t2(thin).dark_line.not_measured == "partial volume"
+
+
+@pytest.mark.parametrize(("tissue", "confirms"), [(60.0, True), (85.0, True), (98.0, False)])
+def test_a_bright_collection_is_confirmed_if_fat_is_darker(model, tissue, confirms):
+    found = on_axial_t2(model, tissue=tissue)
+    assert found.bright is True and found.confirms is confirms
+    assert found.fat_ratio == pytest.approx(tissue / CSF, abs=0.03)
+    assert found.fat_ratio <= found.fat_high < found.fat_ratio + 0.12
+
+
+def test_a_bright_collection_without_measurable_fat_is_not_confirmed(model):
+    found = on_axial_t2(model, tissue=20.0)
+    assert found.bright is True and found.confirms is False and found.fat_ratio is None
+
+
+@pytest.mark.parametrize(("tissue", "factor"), [(60.0, 1.0), (98.0, 0.6)])
+def test_fluid_on_axial_t2_is_not_taken_for_unsuppressed_fat(spine, dorsal, tissue, factor):
+    model = spine(crescents=(replace(dorsal, mimics=("epidural fat",)),), fat_suppressed=False)
+    segmentation = model.segmentation()
+    volume = dura_images(model, tissue=tissue)
+    axial = measure_axial(segmentation, surroundings_of(segmentation), volume)
+    companions = CompanionMeasurements(axial=axial)
+    result = localize(segmentation, model.levels(), model.settings, companions=companions)
+    (collection,) = result.collections
+    assert collection.confidence == pytest.approx(factor * dorsal.probability)
+    assert ("brighter than fat" in " ".join(collection.basis)) is (factor == 1.0)
 
 
 # --- T1 before and after contrast ---------------------------------------------------------

@@ -110,8 +110,11 @@ def test_without_t1_there_is_no_kind():
         (5.5, 0.3, "fat"),
         (np.nan, 0.3, "fat"),
         (1.1, 0.3, None),  # dark on STIR, but not bright on T1
-        (5.5, 0.48, None),  # the interval includes the limit
-        (2.4, 0.6, None),
+        (5.5, 0.48, "tissue"),  # the interval includes the limit of fat
+        (2.4, 0.6, "tissue"),
+        (2.03, 0.6, None),
+        (2.4, 0.78, None),
+        (np.nan, 0.6, None),
         (5.5, np.nan, None),
     ],
 )

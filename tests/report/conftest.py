@@ -25,13 +25,16 @@ from leakloc.core.volume import FloatArray, Geometry, Provenance, Volume
 from leakloc.levels.result import AlternativeNumbering, Disc, Levels, Numbering, Vertebra
 from leakloc.loaders.study import SeriesStack, Study, StudyInfo, Triage, TriagedStack
 from leakloc.localization.result import (
+    AxialT2,
     CaudalEnd,
     Collection,
     Coverage,
     Crossing,
+    DarkLine,
     Extent,
     ExtentEnd,
     Finding,
+    Interruption,
     LevelAlternative,
     Localization,
     Planning,
@@ -56,6 +59,18 @@ PATIENT_ID = "MRN-0047-SECRET"
 ACCESSION = "ACC-1234-SECRET"
 
 VERTEBRA_HEIGHTS_MM = {"L1": 82.0, "L2": 47.0, "L3": 12.0, "L4": -23.0, "L5": -57.0, "S1": -88.0}
+
+AXIAL_T2 = AxialT2(
+    bright=True, confirms=False, side_confirmed=True, ratio=0.97, low=0.95, high=0.99,
+    opposite_ratio=0.31, fat_ratio=0.71, fat_high=1.13, n_voxels=90, covered_fraction=1.0,
+    dark_line=DarkLine(
+        fraction=0.63, n_slices=11, n_samples=243, n_excluded=57, not_measured="partial volume",
+        interruption=Interruption(
+            center_lps_mm=(3.0, 60.0, -70.0), level="L3-L4", side="left", angle_deg=64.0,
+            width_mm=3.42,
+        ),
+    ),
+)  # fmt: skip
 
 
 def canal(z_mm: FloatArray) -> FloatArray:

@@ -31,6 +31,7 @@ from leakloc.report.measurement_groups import Group, measurement_groups
 from leakloc.report.model import Rejected, Report, report_schema
 from leakloc.report.page import html
 from leakloc.report.text import report_text
+from tests.report.conftest import AXIAL_T2
 
 PARTS = (
     ("finding", "root_diverticula"),
@@ -44,6 +45,10 @@ PARTS = (
         for name in ("present", "volume_ml", "side", "confidence", "center_lps_mm")
     ),
     ("rejected",),
+    ("collections", "axial_t2", "confirms"),
+    ("collections", "axial_t2", "fat_ratio"),
+    ("collections", "axial_t2", "fat_high"),
+    ("collections", "axial_t2", "dark_line"),
 )
 
 Key = tuple[str, ...]
@@ -55,6 +60,9 @@ OMITTED = {
     },
 }
 """Keys that a form omits, with the reason; text and page omit positions."""
+
+MEASURED = {"caudal_access": "hiatus_width_mm", "dark_line": "fraction"}
+"""Value that is null if the key `not_measured` of the part has a reason."""
 
 
 def sample_with_all_parts(report: Report) -> Report:
@@ -83,6 +91,7 @@ def sample_with_all_parts(report: Report) -> Report:
         present=True, volume_ml=0.91, side="left", center_lps_mm=(8.0, 90.0, 60.0), confidence=0.83
     ).model_dump(mode="json")
     values["rejected"] = [rejected.model_dump(mode="json")]
+    values["collections"][0]["axial_t2"] = AXIAL_T2.model_dump(mode="json")
     changes = values["postoperative"]
     changes["metal"] = [
         MetalArtifact(**metal, hidden_canal_mm=6.4).model_dump(mode="json"),
@@ -161,6 +170,7 @@ WORDS = {
     "left": "right", "right": "left", "dorsal": "ventral", "ventral": "dorsal",
     "fluid": "no fat", "no fat": "fluid",
     "subcutaneous": "paraspinal", "paraspinal": "subcutaneous",
+    "partial volume": "slice thickness",
 }  # fmt: skip
 
 
@@ -221,7 +231,7 @@ def test_each_key_of_the_report_is_in_each_form(report: Report, form: str) -> No
             continue
         before, changed = original, replaced(values, key, other)
         if key[-1] == "not_measured":  # refers to a value that is null
-            partial = replaced(values, (*key[:-1], "hiatus_width_mm"), lambda _: None)
+            partial = replaced(values, (*key[:-1], MEASURED[key[-2]]), lambda _: None)
             before = make(Report.model_validate_json(json.dumps(partial)))
             changed = replaced(partial, key, other)
         if make(Report.model_validate_json(json.dumps(changed))) == before:

@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 
 from leakloc.localization.result import (
-    AxialT2,
     Enhancement,
     LevelAlternative,
     RetrospinalFluid,
@@ -15,12 +14,14 @@ from leakloc.report import build_report
 from leakloc.report.tables import collection_rows
 from leakloc.report.text import (
     alternative_levels,
+    axial_signal,
     companion_text,
+    line_text,
     report_sections,
     report_text,
     retrospinal_sentences,
 )
-from tests.report.conftest import synthetic
+from tests.report.conftest import AXIAL_T2, synthetic
 
 HEADINGS = (
     "Technique",
@@ -157,10 +158,7 @@ def test_unknown_values_are_not_printed(analysis, word):
 
 
 COMPANIONS = {
-    "axial_t2": AxialT2(
-        bright=True, side_confirmed=True, ratio=1.02, low=1.0, high=1.04, opposite_ratio=0.4,
-        n_voxels=90, covered_fraction=1.0,
-    ),
+    "axial_t2": AXIAL_T2.model_copy(update={"confirms": True, "fat_high": 0.83}),
     "enhancement": Enhancement(
         rim=True, rise=0.7, low=0.6, high=0.8, interior_rise=0.0, enhancing_fraction=0.8,
         n_voxels=200, plane="axial",
@@ -178,13 +176,37 @@ def test_other_series_of_a_collection(analysis):
         update={"collections": (first.model_copy(update=COMPANIONS), *others)}
     )
     sentence = dict(report_sections(changed))["Epidural fluid"][0]
-    assert "on axial T2 as bright as CSF, side confirmed" in sentence
+    signal = "on axial T2 as bright as CSF, brighter than fat (fat 0.71, up to 0.83 of CSF)"
+    assert f"{signal}, side confirmed" in sentence
+    assert "dark line detected along 63% of the interface with the sac" in sentence
+    assert "interruption of the dark line at L3-L4, left (64°), 3.4 mm wide" in sentence
+    assert "not evidence of a tear" in sentence
     assert "rim enhancement on T1 after contrast (rise 0.70 of muscle signal around" in sentence
     assert "second myelogram: confirmed (3.4 mL)" in sentence
     assert "infect" not in sentence and "abscess" not in sentence
     (row, *_) = collection_rows(changed)
     assert row["rim_enhancement"] is True and row["second_myelogram_ml"] == 3.4
     assert collection_rows(report)[0]["second_myelogram"] is None
+
+
+def test_brightness_on_axial_t2_does_not_confirm_fluid_next_to_bright_fat():
+    fat, dark = (AXIAL_T2.model_copy(update=change) for change in ({}, {"bright": False}))
+    assert axial_signal(fat) == "bright; fat is not excluded"
+    assert axial_signal(dark) == "darker than CSF"
+    fluid = AXIAL_T2.model_copy(update={"confirms": True})
+    assert axial_signal(fluid) == "as bright as CSF, brighter than fat"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"fraction": 0.04}, "dark line not detected (11 axial slices, 243 samples"),
+        ({"fraction": None}, "dark line between sac and fluid not measured (partial volume)"),
+        ({"n_excluded": 0}, "(11 axial slices, 243 samples)"),
+    ],
+)
+def test_words_of_the_dark_line(change, expected):
+    assert expected in line_text(AXIAL_T2.dark_line.model_copy(update=change))
 
 
 def test_unmeasured_series_are_not_mentioned(analysis):

@@ -92,7 +92,9 @@ def test_contribution_of_series_compared_with_the_myelogram(analysis):
         ("comparison",), "1 of 2 collections confirmed, 1 additional",
     )  # fmt: skip
     assert usage(compared, selection("axial_t2")) == (
-        ("comparison",), "1 of 2 collections as bright as CSF, side of 1 confirmed",
+        ("comparison",),
+        "1 of 2 collections as bright as CSF (1 brighter than fat), side of 1 confirmed, "
+        "dark line of 1 measured",
     )  # fmt: skip
     t1 = replace(selection("other", is_companion=False), t1_pair="axial")
     assert usage(compared, t1) == (("enhancement",), "enhancement around 1 of 2 collections")

@@ -18,6 +18,10 @@ ROLLOFF_MM: Final = 28.0
 """Length at each end of the field of view over which coil signal decreases."""
 
 
+EPIDURAL_FAILURE_MM: Final = (14.0, 12.0, 26.0)
+"""Half axes (left, posterior, cranial) of a region of failed suppression posterior to the sac."""
+
+
 @dataclass(frozen=True, eq=False)
 class FlowVoids:
     """Flow voids in pulsating CSF: Gaussian, in (arc, left, dorsal)."""
@@ -98,8 +102,17 @@ def draw_fat_patches(scenario: Scenario, anatomy: Anatomy, rng: np.random.Genera
         centers.append(middle)
         sizes.append(rng.uniform((25, 20, 25), (60, 45, 65)))
         strengths.append(float(rng.uniform(0.6, 2.0)))
+    residual = scenario.fat_residual * float(rng.uniform(0.6, 1.4))
+    if scenario.epidural_fat_failure is not None:
+        arc = anatomy.site(scenario.epidural_fat_failure).bottom_mm
+        _, _, dorsal = anatomy.centerline.frame_at(arc)
+        sac = anatomy.tables.sac
+        back = anatomy.value(sac.center, arc) + anatomy.value(sac.b, arc)
+        centers.append(anatomy.centerline.at(arc) + back * dorsal)
+        sizes.append(np.array(EPIDURAL_FAILURE_MM))
+        strengths.append(1.0)
     return FatPatches(
-        scenario.fat_residual * float(rng.uniform(0.6, 1.4)),
+        residual,
         np.reshape(centers, (-1, 3)),
         np.reshape(sizes, (-1, 3)),
         np.array(strengths),

@@ -52,9 +52,10 @@ class Body:
                 self.column.paint(part)
                 self.canal.paint(part)
         self._contents.paint_fluids(canvas, self.findings)
+        gaps = [fluid.gap for fluid in self.findings.collections if fluid.gap is not None]
         if len(near):
             with canvas.region(near) as part:
-                self._contents.paint_sac(part)
+                self._contents.paint_sac(part, gaps)
         return canvas.channels
 
     def grain(

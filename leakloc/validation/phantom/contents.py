@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from leakloc.validation.phantom.canal import COLUMN_LATERAL_MM, DURA_MM, Canal
 from leakloc.validation.phantom.canvas import Canvas
-from leakloc.validation.phantom.findings import Findings, Fluid
+from leakloc.validation.phantom.findings import DuralGap, Findings, Fluid
 from leakloc.validation.phantom.roots import ROOT_ROWS, place_roots
 from leakloc.validation.phantom.shapes import Float, Noise3D, ellipse
 
@@ -64,8 +66,8 @@ class Contents:
                 rim = self._canal.rim_fraction(part.points, fluid, part.width_mm)
                 part.paint("granulation", rim)
 
-    def paint_sac(self, canvas: Canvas) -> None:
-        """Paint dura, CSF, cord and roots with their sleeves."""
+    def paint_sac(self, canvas: Canvas, gaps: Sequence[DuralGap] = ()) -> None:
+        """Paint dura with its gaps, CSF, cord and roots with their sleeves."""
         points = canvas.points
         near = np.flatnonzero((np.abs(points.left) < 40) & (np.abs(points.dorsal) < 34))
         if not len(near):
@@ -85,6 +87,10 @@ class Contents:
             # The dura is only partly visible, with partial volume of CSF where it is thin.
             grain = self._streaks(points.arc * np.float32(0.6), points.left, points.dorsal)
             thin = np.clip(0.25 + 0.35 * grain, 0, 0.75).astype(np.float32)
+            dorsal = points.dorsal - self._canal.tables.sac.center[points.rows]
+            for gap in gaps:
+                filled = part.inside(gap.distance(points.arc, points.left, dorsal))
+                thin = np.maximum(thin, filled)
             inner = inner + (outer - inner) * thin
             part.paint_csf_in_dura(outer, inner)
             self._paint_nerves(part, inner)

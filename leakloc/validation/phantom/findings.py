@@ -19,7 +19,7 @@ from leakloc.validation.phantom.scenario import (
     RetrospinalSpec,
     Scenario,
 )
-from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipsoid
+from leakloc.validation.phantom.shapes import Float, Noise3D, capsule, ellipse, ellipsoid
 from leakloc.validation.phantom.tables import TABLE_STEP_MM, Tables
 from leakloc.validation.phantom.tissues import TissueName
 
@@ -101,6 +101,29 @@ class Tube:
         return float(self.points[:, 0].min() - margin), float(self.points[:, 0].max() + margin)
 
 
+@dataclass(frozen=True)
+class DuralGap:
+    """A gap in the dura: an ellipse on its surface, of double length along the canal.
+
+    Parameters
+    ----------
+    arc_mm, angle_deg : float
+        Center: position along the canal, and angle around the sac from dorsal to the left.
+    width_mm : float
+    """
+
+    arc_mm: float
+    angle_deg: float
+    width_mm: float
+
+    def distance(self, arc: Float, left: Float, dorsal: Float) -> Float:
+        """Return the signed distance along the dura; `dorsal` is relative to the sac's center."""
+        turn = np.degrees(np.arctan2(left, dorsal)) - np.float32(self.angle_deg)
+        turn = np.radians((turn + 180) % 360 - 180)
+        half = np.full_like(arc, self.width_mm / 2)
+        return ellipse(turn * np.hypot(left, dorsal), arc - np.float32(self.arc_mm), half, 2 * half)
+
+
 @dataclass(frozen=True, eq=False)
 class Fluid:
     """One fluid collection: a layer along the dura and other shapes, of one tissue."""
@@ -113,6 +136,7 @@ class Fluid:
     reach_mm: tuple[float, float] = (0.0, 0.0)
     root: tuple[str, Literal["left", "right"]] | None = None
     """Nerve root and side of a perineural cyst or diverticulum; None for other fluid."""
+    gap: DuralGap | None = None
 
 
 @dataclass(frozen=True)
@@ -305,7 +329,18 @@ def _epidural(
     low = min([top, *(shape.reach_mm[0] for shape in shapes)]) - 2
     high = max([bottom, *(shape.reach_mm[1] for shape in shapes)]) + 2
     layer = Layer(thickness.astype(np.float32), tuple(fat_lobules))
-    return Fluid(spec.tissue, layer, tuple(shapes), spec, (low, high))
+    gap = _dural_gap(spec, thickness, arc, rng.spawn(1)[0]) if spec.dural_gap_mm[1] > 0 else None
+    return Fluid(spec.tissue, layer, tuple(shapes), spec, (low, high), gap=gap)
+
+
+def _dural_gap(
+    spec: CollectionSpec, thickness: FloatArray, arc: FloatArray, rng: np.random.Generator
+) -> DuralGap:
+    """Draw a gap where the layer has at least half of its maximum thickness."""
+    thick = np.argwhere(thickness >= 0.5 * thickness.max())
+    row, column = thick[int(rng.integers(len(thick)))]
+    angle_deg = (float(column) + 0.5) * 360 / ANGLES - 180
+    return DuralGap(float(arc[row]), angle_deg, float(rng.uniform(*spec.dural_gap_mm)))
 
 
 def _layer_noise(n: int, rng: np.random.Generator) -> FloatArray:

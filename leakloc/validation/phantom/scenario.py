@@ -60,6 +60,9 @@ class CollectionSpec:
         Whether a tract connects the pool to a subcutaneous collection.
     rim_mm : float
         Thickness of a rim of tissue around it that enhances after intravenous contrast.
+    dural_gap_mm : tuple of float
+        Range of the width of a gap in the dura filled with CSF, of double length along the canal,
+        between sac and epidural layer; (0, 0) for none.
     """
 
     levels: tuple[str, ...]
@@ -72,6 +75,7 @@ class CollectionSpec:
     pseudomeningocele_mm: tuple[float, float] = (0.0, 0.0)
     tract: bool = False
     rim_mm: float = 0.0
+    dural_gap_mm: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,8 @@ class Scenario:
     """Three planes of each orientation, or sagittal planes from the skull to the coccyx."""
     companion_matrix: int = 320
     """Rows and columns of the sagittal companions."""
+    axial_voxel_mm: float = 0.75
+    """In-plane voxel of axial companions, with a field of view of 192 mm."""
     stations: int = 1
     """Number of stations of the myelogram; if more than one, it is also written composed."""
     station_gain: float = 0.2
@@ -202,6 +208,9 @@ class Scenario:
     """Fraction of fat signal after suppression."""
     fat_failure_patches: int = 0
     """Number of regions in which fat suppression fails."""
+    epidural_fat_failure: str | None = None
+    """Vertebra at which fat suppression fails posterior to the sac, in addition to these regions;
+    None for none."""
     wrap: float = 0.0
     """Strength of fold-over from the ends of the field, 0 to 1."""
     ghosts: float = 0.01

@@ -202,7 +202,7 @@ def plan_series(
             coronal = replace(scenario, plane="coronal", stations=1)
             add(sequence, (myelogram_geometry(coronal, anatomy, rng),))
         elif sequence in ("t2_axial", "t1_axial", "t1_axial_post"):
-            add(sequence, (_axial(anatomy, sequences[sequence], focus_mm, rng),))
+            add(sequence, (_axial(scenario, anatomy, sequences[sequence], focus_mm, rng),))
         else:
             add(sequence, (_sagittal(scenario, anatomy, sequences[sequence], myelogram, rng),))
     return planned
@@ -310,9 +310,14 @@ def _sagittal(
     return centered(center, axes, (count, size, columns), (voxel, voxel, gap))
 
 
+_AXIAL_FIELD_MM: Final = 192.0
+"""Field of view of axial companions."""
+
+
 def _axial(
-    anatomy: Anatomy, sequence: Sequence, focus_mm: float, rng: np.random.Generator
-) -> Geometry:
+    scenario: Scenario, anatomy: Anatomy, sequence: Sequence, focus_mm: float,
+    rng: np.random.Generator,
+) -> Geometry:  # fmt: skip
     thickness = sequence.thickness_mm or 4.0
     gap = thickness * 1.1
     line = anatomy.centerline
@@ -321,7 +326,9 @@ def _axial(
     dorsal = np.cross(up, left)
     axes = np.stack([left, dorsal, up], axis=1)
     center = line.at(focus_mm) + 5 * dorsal
-    return centered(center, axes, (int(rng.integers(24, 34)), 256, 256), (0.75, 0.75, gap))
+    voxel = scenario.axial_voxel_mm
+    size = round(_AXIAL_FIELD_MM / voxel)
+    return centered(center, axes, (int(rng.integers(24, 34)), size, size), (voxel, voxel, gap))
 
 
 _COUNTING_GRID: Final = (5, 1.5, 7.0)

@@ -7,6 +7,7 @@ from scipy import ndimage
 from leakloc.anatomy.vocabulary import LABEL_VALUES, split_segment
 from leakloc.core.volume import Geometry
 from leakloc.validation.phantom import SCENARIOS, MimicSpec, make_phantom
+from leakloc.validation.phantom.artifacts import draw_fat_patches
 from leakloc.validation.phantom.canvas import Points
 from leakloc.validation.phantom.findings import root_direction, skin_depth_mm
 from leakloc.validation.phantom.tissues import TEXTURES, TISSUES
@@ -449,3 +450,54 @@ def test_csf_is_the_brightest_tissue_after_intrathecal_contrast(operated):
     )
     plain = operated.sequences["t1_axial"].palette()
     assert plain["csf"][:4].sum() < 0.5 * plain["muscle"][:4].sum()
+
+
+def points_at(anatomy, arc, left, dorsal):
+    arc, left, dorsal = (np.atleast_1d(v).astype(np.float32) for v in (arc, left, dorsal))
+    zeros = np.zeros_like(left)
+    return Points(arc + zeros, left, dorsal, zeros, zeros, zeros, anatomy.rows(arc + zeros))
+
+
+def test_a_gap_in_the_dura_is_filled_with_csf_and_changes_no_other_draw(make_tiny):
+    scenario = make_tiny("scoliosis")
+    (spec,) = scenario.collections
+    open_spec = replace(spec, dural_gap_mm=(5.0, 5.0))
+    closed = make_phantom(scenario, 41).body
+    opened = make_phantom(replace(scenario, collections=(open_spec,)), 41).body
+    gap = opened.findings.collections[0].gap
+    assert gap.width_mm == 5.0 and closed.findings.collections[0].gap is None
+    assert (closed.findings.collections[0].layer.thickness_mm
+            == opened.findings.collections[0].layer.thickness_mm).all()  # fmt: skip
+    radius, turn = np.arange(2, 16, 0.02), np.radians(gap.angle_deg)
+
+    def dura(body, arc):
+        """Dura along a ray from the center of the sac, in mm."""
+        center = body.anatomy.value(body.anatomy.tables.sac.center, arc)
+        points = points_at(body.anatomy, arc, radius * np.sin(turn), center + radius * np.cos(turn))
+        palette = dict.fromkeys(TISSUES, np.zeros(5, np.float32))
+        palette["dura"] = np.eye(5, dtype=np.float32)[0]
+        return body.paint(points, palette, 0.02)[:, 0].sum() * 0.02
+
+    assert dura(closed, gap.arc_mm) > 0.08
+    assert dura(opened, gap.arc_mm) < 0.01
+    # Of double length along the canal.
+    assert dura(opened, gap.arc_mm + 4.0) < 0.01
+    assert dura(opened, gap.arc_mm + 6.0) == pytest.approx(dura(closed, gap.arc_mm + 6.0))
+
+
+def test_fat_suppression_fails_posterior_to_the_sac(make_tiny):
+    scenario = replace(make_tiny("normal"), epidural_fat_failure="L3")
+    anatomy = make_phantom(scenario, 41).body.anatomy
+    failed, regular = (
+        draw_fat_patches(one, anatomy, np.random.default_rng(1))
+        for one in (scenario, make_tiny("normal"))
+    )
+    arc = anatomy.site("L3").bottom_mm
+    back = 0.5 * float(anatomy.value(anatomy.tables.canal.b, arc) + 8)
+    for away_mm, remaining in ((0.0, 1.0), (60.0, regular.residual)):
+        _, _, dorsal = anatomy.centerline.frame_at(arc - away_mm)
+        x, y, z = anatomy.centerline.at(arc - away_mm) + back * dorsal
+        point = points_at(anatomy, arc, 0.0, back)
+        moved = replace(point, x=point.x + x, y=point.y + y, z=point.z + z)
+        factor = failed.factor(moved)[0]
+        assert factor == pytest.approx(remaining, abs=0.03)
