@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ from leakloc.cli import main
 from leakloc.core.settings import Settings
 from tests.services.node.peers import running, until
 
-pytestmark = pytest.mark.skipif(shutil.which("storescu") is None, reason="needs DCMTK")
+# pynetdicom installs programs with the names of DCMTK's in the environment of Python.
+PATH = os.pathsep.join(p for p in os.get_exec_path() if Path(p) != Path(sys.executable).parent)
+pytestmark = pytest.mark.skipif(shutil.which("storescu", path=PATH) is None, reason="needs DCMTK")
 Maker = Callable[..., Any]
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (shutil.which(tool, path=PATH) or tool, *arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -63,7 +68,14 @@ def test_results_go_to_storescp(tmp_path: Path, quick: Settings, study: Maker) -
 
     port, inbox = free_port(), tmp_path / "inbox"
     inbox.mkdir()
-    command = ("storescp", "-aet", "ARCHIVE", "-od", str(inbox), str(port))
+    command = (
+        shutil.which("storescp", path=PATH) or "",
+        "-aet",
+        "ARCHIVE",
+        "-od",
+        str(inbox),
+        str(port),
+    )
     peer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         returns = Peer("ARCHIVE", "127.0.0.1", port)
