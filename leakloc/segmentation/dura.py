@@ -182,12 +182,14 @@ def find_dura(
         If no section of the canal contains fluid.
     """
     line = follow_canal(signal, centerline, prior)
+    is_cut = False
     for _ in range(2):  # the first pass centers the frame in the sac
         line, frame, head = _straight_in_head(signal, line)
         near = None if prior is None else _Frame.around(prior, line).values
         inside, outside = dura_probabilities(frame.values, frame.inside, near)
-        edge = _field_edge(frame, _sac_area(frame, inside))
+        edge = _field_edge(frame, _sac_area(frame, inside), is_cut)
         if edge is not None:
+            is_cut = True
             frame = frame.continued(edge)
             if near is not None:
                 near[edge:] = near[edge - 1]
@@ -238,10 +240,11 @@ def _straight_in_head(signal: Volume, line: Centerline) -> tuple[Centerline, _Fr
     return (straight, along, head) if head else (line, frame, 0)
 
 
-def _field_edge(frame: _Frame, area_mm2: FloatArray) -> int | None:
+def _field_edge(frame: _Frame, area_mm2: FloatArray, is_cut: bool) -> int | None:
     """Return the first section that the caudal edge of the field of view cuts.
 
-    None if the sac, by its cross-sectional areas, ends within the field of view.
+    None if the sac, by its cross-sectional areas, ends within the field of view. The areas are not
+    compared if `is_cut`: the sac is already known to continue beyond the edge.
     """
     outside = np.flatnonzero(~frame.inside[:, :, 0].any(axis=1))
     margin = round(_EDGE_MARGIN_MM / ARC_STEP_MM)
@@ -252,7 +255,7 @@ def _field_edge(frame: _Frame, area_mm2: FloatArray) -> int | None:
     edge = next(n for n in range(end - margin, end + 1) if covered[n] < covered[end - margin])
     reaches = area_mm2[edge - 1] >= _MIN_SAC_AREA_MM2
     full = area_mm2[end - margin] > _MIN_EDGE_AREA * np.median(area_mm2[:end])
-    return edge if reaches and full else None
+    return edge if is_cut or (reaches and full) else None
 
 
 def _sac_area(frame: _Frame, inside: Array) -> FloatArray:

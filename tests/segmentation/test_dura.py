@@ -81,11 +81,12 @@ def test_a_sac_is_continued_beyond_the_field_but_not_its_end() -> None:
     frame.inside[100:] = False
     frame.values[98:, :24] = 0.0
     frame.inside[98:, :24] = False  # an oblique edge
-    assert _field_edge(frame, _sac_area(frame, frame.values)) == 98
+    assert _field_edge(frame, _sac_area(frame, frame.values), is_cut=False) == 98
     beyond = frame.continued(98)
     assert beyond.inside.all() and (beyond.values[98:] == frame.values[97]).all()
     frame.values[95:] = 0.0  # the sac ends cranial to the edge
-    assert _field_edge(frame, _sac_area(frame, frame.values)) is None
+    assert _field_edge(frame, _sac_area(frame, frame.values), is_cut=False) is None
+    assert _field_edge(frame, _sac_area(frame, frame.values), is_cut=True) == 98
 
 
 def test_fluid_far_caudal_to_the_sac_is_not_joined_to_it() -> None:
