@@ -149,7 +149,6 @@ def test_compressed_metaimage_may_lack_its_size(tmp_path):
         ({}, VALUES + b"more"),
         ({"space": "RAS"}, VALUES),
         ({"space": "right-anterior-superior", "space directions": ROTATED}, VALUES),
-        ({"space": "left-anterior-superior", "space directions": ROTATED}, VALUES),
         ({"space": "Left-Posterior-Superior", "encoding": "RAW"}, VALUES),
         ({"space origin": None, "kinds": None}, VALUES),
         ({"kinds": "space space space", "measurement frame": "(1,0,0) (0,1,0) (0,0,1)"}, VALUES),
@@ -172,6 +171,15 @@ def test_compressed_metaimage_may_lack_its_size(tmp_path):
 )  # fmt: skip
 def test_nrrd_is_read_as_by_simpleitk(tmp_path, changes, voxels):
     same_as_simpleitk(nrrd(tmp_path / "a.nrrd", changes, voxels), "nrrd")
+
+
+@pytest.mark.parametrize("space", ["left-anterior-superior", "LAS"])
+def test_left_anterior_superior_is_converted_to_lps(tmp_path, space):
+    # SimpleITK 2.4 reads this space as right-posterior-superior.
+    changes = {"space": space, "space directions": ROTATED, "space origin": "(4,5,6)"}
+    found = read_voxels(nrrd(tmp_path / "a.nrrd", changes), "nrrd")
+    expected = [[0, 0, 3, 4], [-1, 0, 0, -5], [0, 2, 0, 6], [0, 0, 0, 1]]
+    np.testing.assert_allclose(found.geometry.affine_lps, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
