@@ -150,6 +150,17 @@ def lateral_side(left_mm: float) -> LateralSide:
     return "left" if left_mm > 0 else "right"
 
 
+def quadrant(left_mm: float, dorsal_mm: float) -> Position:
+    """Return the quadrant of a point, from its distance to the left of and dorsal to a center.
+
+    >>> quadrant(-8.0, 5.0), quadrant(1.0, 5.0)
+    ('right', 'dorsal')
+    """
+    if abs(left_mm) > abs(dorsal_mm):
+        return "left" if left_mm > 0 else "right"
+    return "dorsal" if dorsal_mm > 0 else "ventral"
+
+
 class CodedTerm(NamedTuple):
     """A DICOM code: value, coding scheme designator, meaning."""
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from contourpy import contour_generator
 from scipy import ndimage
 
-from leakloc.anatomy.vocabulary import Position
+from leakloc.anatomy.vocabulary import quadrant
 from leakloc.core.volume import FloatArray, Volume
 from leakloc.localization.canal import CANAL_RADIUS_MM
 from leakloc.localization.result import AxialT2, DarkLine, Interruption, LineReason
@@ -347,7 +347,8 @@ def _line(
 ) -> MeasuredLine:
     """Return the dark line between the sac and a collection."""
     reason: LineReason | None = None
-    if max(volume.geometry.spacing_kji_mm[1:]) > _MAX_PIXEL_MM:
+    pixel_mm = max(volume.geometry.spacing_kji_mm[1:])
+    if pixel_mm > _MAX_PIXEL_MM:
         reason = "in-plane resolution"
     elif len(csf) < MIN_VOXELS or np.median(csf) <= 0:
         reason = "partial volume"
@@ -355,7 +356,7 @@ def _line(
         return MeasuredLine(0, 0, 0, 0, reason)
     reference = float(np.median(csf))
     min_depth = max(_MIN_DEPTH, _MIN_DEPTH_SD * noise / reference)
-    is_fine = max(volume.geometry.spacing_kji_mm[1:]) <= _MAX_GAP_PIXEL_MM
+    is_fine = pixel_mm <= _MAX_GAP_PIXEL_MM
     counts, n_contact, gaps = [], 0, []
     for outline in _outlines(segmentation, around, volume):
         n_contact += int(outline.is_thick.sum())
@@ -509,14 +510,8 @@ def _reported(
         else Interruption(
             center_lps_mm=gap.center_lps,
             level=segment_of(gap.center_lps),
-            side=_side(gap),
+            side=quadrant(gap.left_mm, gap.dorsal_mm),
             angle_deg=float(np.degrees(np.arctan2(gap.left_mm, gap.dorsal_mm)) % 360),
             width_mm=gap.width_mm,
         ),
     )
-
-
-def _side(gap: MeasuredInterruption) -> Position:
-    if abs(gap.left_mm) <= abs(gap.dorsal_mm):
-        return "dorsal" if gap.dorsal_mm > 0 else "ventral"
-    return "left" if gap.left_mm > 0 else "right"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -189,24 +190,23 @@ def localize(
             *_segment_notes("sac_interrupted", narrow_places(sac, coordinate)),
             *_segment_notes("sac_not_followed", premature_end(sac, coordinate, geometry)),
             *_edge_notes(placed, geometry, segmentation),
-            *_additional_notes(companions.comparison, coordinate, segmentation.centerline),
+            *_additional_notes(companions.comparison, segment_of),
         ),
     )
 
 
 def _additional_notes(
-    comparison: MyelogramComparison | None, coordinate: LevelCoordinate, line: Centerline
+    comparison: MyelogramComparison | None, segment_of: Callable[[FloatArray], str | None]
 ) -> list[Note]:
     """Return notes on collections that were detected on the second myelogram only."""
     found = []
     for fluid in comparison.additional if comparison is not None else ():
-        segment = coordinate.segment_at(float(line.project(fluid.center_lps)[0]))
         found.append(
             note(
                 "second_myelogram_additional",
                 "" if fluid.in_field else "outside",
                 volume_ml=fluid.volume_ml,
-                place=segment or "a level that could not be named",
+                place=segment_of(fluid.center_lps) or "a level that could not be named",
             )
         )
     return found

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from leakloc.analysis import AnalysisData
-from leakloc.anatomy.vocabulary import NOTICE, Position, lateral_side
+from leakloc.anatomy.vocabulary import NOTICE, lateral_side, quadrant
 from leakloc.core.notes import Note
 from leakloc.core.version import __version__
 from leakloc.levels.schemes import LevelScheme, level_scheme
@@ -145,13 +145,11 @@ def _rejected(segmentation: Segmentation, levels: Levels) -> tuple[model.Rejecte
 
     def rejected(c: Candidate) -> model.Rejected:
         arc_mm, left_mm, dorsal_mm = (float(mm) for mm in line.project(c.center_lps))
-        lateral: Position = "left" if left_mm > 0 else "right"
-        sagittal: Position = "dorsal" if dorsal_mm > 0 else "ventral"
         return model.Rejected(
             volume_ml=c.volume_ml,
             center_lps_mm=c.center_lps,
             level=coordinate.nearest_segment(arc_mm),
-            position=lateral if abs(left_mm) > abs(dorsal_mm) else sagittal,
+            position=quadrant(left_mm, dorsal_mm),
             side=lateral_side(left_mm),
             probability=c.probability,
             reason=c.reason,

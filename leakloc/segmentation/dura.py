@@ -9,7 +9,7 @@ angle, Hirschmüller, IEEE TPAMI 2008;30:328), so that it bridges positions with
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -260,14 +260,12 @@ def _field_edge(frame: _Frame, area_mm2: FloatArray, is_cut: bool) -> int | None
 
 def _sac_area(frame: _Frame, inside: Array) -> FloatArray:
     """Return the cross-sectional area inside the dura at each arc position, mm²."""
-    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
-    return np.asarray((np.where(frame.inside, inside > 0.5, False) * weight).sum(axis=(1, 2)))
+    return frame.area_mm2(frame.inside & (inside > 0.5))
 
 
 def _fluid_area(frame: _Frame) -> FloatArray:
     """Return the cross-sectional area of fluid at each arc position, mm²."""
-    weight = frame.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
-    return np.asarray((np.clip(frame.values, 0.0, 1.0) * weight).sum(axis=(1, 2)), np.float64)
+    return frame.area_mm2(np.clip(frame.values, 0.0, 1.0))
 
 
 def _wide_section(frame: _Frame) -> tuple[int, int] | None:
@@ -431,6 +429,11 @@ class _Frame:
         values = fluid_fraction.sample(points, order=1, fill=0.0).astype(np.float32)
         inside = fluid_fraction.geometry.contains(points)
         return cls(arc, angle, radius, values.reshape(shape), inside.reshape(shape))
+
+    def area_mm2(self, filled: npt.NDArray[Any]) -> FloatArray:
+        """Return the area of the filled fraction, 0 to 1, of each section, mm²."""
+        weight = self.radius_mm * RADIUS_STEP_MM * (2 * np.pi / ANGLES)
+        return np.asarray((filled * weight).sum(axis=(1, 2)), np.float64)
 
     def continued(self, edge: int) -> _Frame:
         """Return the frame with the section cranial to position `edge` repeated caudal to it."""
